@@ -1,0 +1,95 @@
+"""DS-TD3: TD3 whose actor and critics are truly sparse and rewire while they learn."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3 import TD3
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch.nn import functional as F
+
+from sparserl.agents.sparse_off_policy import SparseTopologyMixin, frozen
+from sparserl.agents.sparse_policies import SparseTD3Policy
+
+
+class DSTD3(SparseTopologyMixin, TD3):
+    """Dynamic Sparse TD3 on Stable-Baselines3's `TD3`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
+
+    The update is TD3's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
+    any method of `sparserl.topology.presets`, so static sparse TD3, SET and RigL are this class too. With
+    Stable-Baselines3's dense `TD3Policy` passed as `policy`, parameters equal those of its `TD3` bit for bit.
+
+    Args:
+        policy: `"MlpPolicy"` for the sparse policy, or a policy class.
+        env: Env, id or `VecEnv` with Box observations and actions.
+        args: As `TD3`.
+        kwargs: As `TD3`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
+
+    Source:
+        Sokar et al. 2022, Dynamic Sparse Training for Deep Reinforcement Learning, Algorithm 1.
+
+    Known differences from the paper's code:
+        - Connections that do not exist have no optimizer moments. There, every absent weight keeps moments from the
+          dense gradient, so a grown one starts with a history; here it starts at 0 (`topology.moments`).
+        - A grown weight starts at 0, as the paper says; there, one Adam step away from 0, because masks are applied
+          after the optimizer.
+        - Each layer has exactly its number of connections; there, a Bernoulli draw of that expectation.
+        - A connection that is dropped and grown in one event starts anew; there, it keeps its weight
+          (`topology.keep_regrown`).
+        - A target layer's size is counted in connections; there, in non-zero weights, and the dense output layer is
+          trimmed too when an online output weight is exactly 0.
+        - Rewiring ends at the same share of the run (94.9 %) when `sparserl train` runs longer or shorter than a
+          million steps; there, 50,000 updates before the end.
+        - Constructor defaults are Stable-Baselines3's; the paper's (batch 100, weight decay 2e-4, 25,000 random
+          steps) are in `configs/ds_td3/`.
+
+    Example:
+        >>> from sparserl.agents import DSTD3
+        >>> agent = DSTD3("MlpPolicy", "Pendulum-v1", topology=dict(method="ds_td3", density=0.5), seed=0)
+        >>> agent.actor.mu[1].density
+        0.5
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseTD3Policy}
+    trained = ("actor", "critic")
+    targets_of = ("actor", "critic")
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Runs gradient updates; called by `learn`."""
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        actor_losses, critic_losses = [], []
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            self.evolver.begin_update(self._n_updates)
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            critic_losses.append(self._descend("critic", self._critic_loss(batch)))
+            if self._n_updates % self.policy_delay == 0:
+                with frozen(self.critic):
+                    actor_losses.append(self._descend("actor", self._actor_loss(batch)))
+                self._sync_targets(self.tau)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if actor_losses:
+            self.logger.record("train/actor_loss", np.mean(actor_losses))
+        self.logger.record("train/critic_loss", np.mean(critic_losses))
+
+    def _critic_loss(self, batch: ReplayBufferSamples) -> torch.Tensor:
+        """Clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
+        discounts = self.gamma if batch.discounts is None else batch.discounts
+        with torch.no_grad():
+            noise = torch.empty_like(batch.actions).normal_(0, self.target_policy_noise)
+            noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
+            next_actions = (self.actor_target(batch.next_observations) + noise).clamp(-1, 1)
+            next_q_values = torch.cat(self.critic_target(batch.next_observations, next_actions), dim=1)
+            next_q_values, _ = torch.min(next_q_values, dim=1, keepdim=True)
+            target_q_values = batch.rewards + (1 - batch.dones) * discounts * next_q_values
+        losses = [F.mse_loss(q_values, target_q_values) for q_values in self.critic(batch.observations, batch.actions)]
+        return torch.stack(losses).sum()
+
+    def _actor_loss(self, batch: ReplayBufferSamples) -> torch.Tensor:
+        """Deterministic policy gradient through the first critic."""
+        return -self.critic.q1_forward(batch.observations, self.actor(batch.observations)).mean()

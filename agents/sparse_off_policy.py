@@ -1,0 +1,121 @@
+"""What every sparse off-policy agent shares: topology clock, targets, device rule, saving, logging.
+
+An agent that mixes this in writes only its losses and the order of its update.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+from sparserl.agents.sparse_policies import sparse_layers
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.kernels import require_cpu
+from sparserl.metrics.connectivity import topology_metrics
+from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.target import TargetNetwork
+
+
+class SparseTopologyMixin(OffPolicyAlgorithm):
+    """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
+
+    The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the
+    agent's update equals Stable-Baselines3's bit for bit.
+
+    Args:
+        policy: Policy class or alias; `"MlpPolicy"` is the sparse one.
+        env: As in Stable-Baselines3.
+        topology: A `TopologyConfig`, a mapping of its fields, or None for its defaults.
+        device: `"auto"` and `"cpu"` both mean the CPU; anything else is refused.
+        seed: Root seed, also of the topology streams; drawn anew if None.
+        kwargs: As in Stable-Baselines3.
+
+    Raises:
+        KernelUnavailable: If another device is asked for.
+        ConfigError: If a topology key or name is unknown.
+        TopologyError: If a topology value is out of range.
+    """
+
+    trained: tuple[str, ...]
+    """Attributes that hold a trained network with an `optimizer`; each is a group of the evolver."""
+    targets_of: tuple[str, ...]
+    """Those of them that have a target copy, `<name>_target`."""
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *args: Any,
+        topology: TopologyConfig | Mapping[str, Any] | None = None,
+        device: torch.device | str = "auto",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        self.topology = TopologyConfig.coerce(topology)
+        super().__init__(policy, env, *args, device=require_cpu(device), seed=seed, **kwargs)
+
+    def _setup_model(self) -> None:
+        if getattr(self.policy_class, "takes_topology", False):
+            seed = secrets.randbits(32) if self.seed is None else self.seed
+            self.policy_kwargs = {"topology_seed": seed, **self.policy_kwargs, "topology": self.topology}
+        super()._setup_model()
+        groups = {name: sparse_layers(getattr(self, name), name) for name in self.trained}
+        self.evolver = TopologyEvolver(
+            groups,
+            self.topology.rule(),
+            seed=self.policy_kwargs.get("topology_seed", 0),
+            new_value=self.topology.part("new_value"),
+        )
+        for group, layers in groups.items():
+            for name, layer in layers.items():
+                follower = optimizer_moments(
+                    getattr(self, group).optimizer, layer.values, self.topology.part("moments")
+                )
+                self.evolver.follow(name, follower)
+        self.target_networks = {
+            name: TargetNetwork(getattr(self, name), getattr(self, f"{name}_target"), self.topology.part("target"))
+            for name in self.targets_of
+        }
+        for name, target in self.target_networks.items():
+            for layer_name, layer in target.layers.items():
+                self.evolver.follow(f"{name}.{layer_name}", layer.follow)
+
+    def _descend(self, group: str, loss: torch.Tensor) -> float:
+        """One optimizer step of a group, then its topology event if one is due; returns the loss."""
+        optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        optimizer.step()
+        if self.evolver.end_update(group):
+            for key, value in topology_metrics(self.evolver).items():
+                self.logger.record(key, value)
+        return loss.item()
+
+    def _sync_targets(self, tau: float) -> None:
+        for target in self.target_networks.values():
+            target.sync(tau)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "target_networks"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        modules, tensors = super()._get_torch_save_params()
+        return [*modules, "evolver"], tensors
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Inside, the network passes gradients through but forms none for its own parameters."""
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)

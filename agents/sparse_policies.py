@@ -1,0 +1,216 @@
+"""Actor and critic networks of Stable-Baselines3's shape on truly sparse layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear, SparseMLP
+
+ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+
+
+def network(
+    n_in: int,
+    net_arch: list[int],
+    n_out: int,
+    *,
+    name: str,
+    topology: TopologyConfig,
+    seed: int,
+    activation_fn: type[nn.Module],
+    output_activation: str = "identity",
+) -> SparseMLP:
+    """An MLP with the densities that `topology` gives its layers.
+
+    Raises:
+        ConfigError: If the activation is neither ReLU nor Tanh.
+    """
+    if activation_fn not in ACTIVATION_NAMES:
+        known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
+        raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
+    sizes = [n_in, *net_arch, n_out]
+    shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+    return SparseMLP.random(
+        sizes,
+        topology.densities(shapes),
+        seed=seed,
+        name=name,
+        activation=ACTIVATION_NAMES[activation_fn],
+        output_activation=output_activation,
+    )
+
+
+class SparseActor(BasePolicy):
+    """Deterministic policy `tanh(mlp(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`.
+
+    Args:
+        observation_space: Box.
+        action_space: Box with finite bounds.
+        net_arch: Hidden widths.
+        features_extractor: Flattens observations.
+        features_dim: Number of features it gives.
+        activation_fn: Hidden activation, `nn.ReLU` or `nn.Tanh`.
+        normalize_images: As in Stable-Baselines3.
+        topology: Densities of the layers.
+        topology_seed: Root seed of the initial topology.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        *,
+        topology: TopologyConfig,
+        topology_seed: int,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+            squash_output=True,
+        )
+        self.mu = network(
+            features_dim,
+            net_arch,
+            get_action_dim(action_space),
+            name="actor.mu",
+            topology=topology,
+            seed=topology_seed,
+            activation_fn=activation_fn,
+            output_activation="tanh",
+        )
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """(B, obs) to (B, action) in [-1, 1]."""
+        actions: torch.Tensor = self.mu(self.extract_features(obs, self.features_extractor))
+        return actions
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        actions: torch.Tensor = self(observation)
+        return actions
+
+
+class SparseCritic(BaseModel):
+    """`n_critics` action values `mlp(obs, action)`; the sparse twin of Stable-Baselines3's `ContinuousCritic`.
+
+    Each critic has a topology of its own. Arguments as in `SparseActor`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+        *,
+        topology: TopologyConfig,
+        topology_seed: int,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        if share_features_extractor:
+            raise ConfigError("sparse policies do not share a features extractor between actor and critic")
+        self.q_networks: list[SparseMLP] = []
+        for critic in range(n_critics):
+            q_network = network(
+                features_dim + get_action_dim(action_space),
+                net_arch,
+                1,
+                name=f"critic.qf{critic}",
+                topology=topology,
+                seed=topology_seed,
+                activation_fn=activation_fn,
+            )
+            self.add_module(f"qf{critic}", q_network)
+            self.q_networks.append(q_network)
+
+    def _input(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+
+    def forward(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, obs), (B, action) to a (B, 1) value of each critic."""
+        q_input = self._input(obs, actions)
+        return tuple(q_network(q_input) for q_network in self.q_networks)
+
+    def q1_forward(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """(B, obs), (B, action) to the (B, 1) value of the first critic."""
+        value: torch.Tensor = self.q_networks[0](self._input(obs, actions))
+        return value
+
+
+class SparseTD3Policy(TD3Policy):
+    """Stable-Baselines3's `TD3Policy` with `SparseActor` and `SparseCritic`; `"MlpPolicy"` of `DSTD3`.
+
+    Args:
+        topology: Densities of the layers; `TopologyConfig()` if None.
+        topology_seed: Root seed of the initial topologies.
+        args: As `TD3Policy`.
+        kwargs: As `TD3Policy`. `net_arch` defaults to two layers of 256, and Adam runs fused unless `optimizer_kwargs`
+            says otherwise.
+    """
+
+    takes_topology = True
+
+    def __init__(
+        self,
+        *args: Any,
+        topology: TopologyConfig | None = None,
+        topology_seed: int = 0,
+        **kwargs: Any,
+    ):
+        # Set before the base class runs, because it builds the networks.
+        self.topology = topology or TopologyConfig()
+        self.topology_seed = topology_seed
+        kwargs["net_arch"] = kwargs.get("net_arch") or [256, 256]
+        if issubclass(kwargs.get("optimizer_class", torch.optim.Adam), torch.optim.Adam):
+            kwargs["optimizer_kwargs"] = {"fused": True, **(kwargs.get("optimizer_kwargs") or {})}
+        super().__init__(*args, **kwargs)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SparseActor:  # type: ignore[override]
+        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target."""
+        return SparseActor(**self._sparse(self.actor_kwargs, features_extractor))
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> SparseCritic:  # type: ignore[override]
+        """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
+        return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
+
+    def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
+        own = {"topology": self.topology, "topology_seed": self.topology_seed}
+        return {**self._update_features_extractor(kwargs, features_extractor), **own}
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"topology": self.topology, "topology_seed": self.topology_seed}
+        return {**super()._get_constructor_parameters(), **own}
+
+
+def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:
+    """Sparse layers of a network by full name, e.g. `critic.qf0.1`."""
+    return {
+        f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, SparseLinear)
+    }

@@ -1,0 +1,141 @@
+"""What a user says about the topology of an agent: plain data, resolved to the parts of `sparserl.topology`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.topology import density as allocation
+from sparserl.topology.density import Shape
+from sparserl.topology.presets import METHODS, Method
+from sparserl.topology.rewire import RewireRule
+
+ALLOCATIONS = {"erk": allocation.erk, "uniform": allocation.uniform}
+
+
+@dataclass(frozen=True)
+class TopologyConfig:
+    """Which connections the networks have, and how they change while learning.
+
+    Every field but `method` that is None is taken from the method (`sparserl list methods`).
+
+    Raises:
+        ConfigError: If a name is unknown.
+        TopologyError: If a number is out of range.
+    """
+
+    method: str = "ds_td3"
+    """Named combination: dense, static, set, rigl, ds_td3."""
+    density: float | tuple[float, ...] | None = None
+    """Share of connections that exist, in (0, 1]: one for all layers that take part (see `allocation`), or one for each
+    of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
+    epsilon: tuple[float, ...] | None = None
+    """Erdos-Renyi factor of each layer that takes part (lambda in the DS-TD3 paper); depends on layer widths."""
+    allocation: Literal["erk", "uniform"] = "erk"
+    """How one density is shared out among layers."""
+    output_layer: Literal["dense", "sparse"] | None = None
+    """Whether the last layer of each network takes part."""
+    drop: str | None = None
+    """Drop criterion: weight_magnitude, signed_magnitude."""
+    grow: str | None = None
+    """Grow criterion: random, gradient."""
+    drop_fraction: float | None = None
+    """Share of live connections dropped at an event, in [0, 1)."""
+    decay: Literal["constant", "cosine"] | None = None
+    """How the drop fraction changes over the run."""
+    update_interval: int | None = None
+    """Gradient updates between events."""
+    first_update: int | None = None
+    """Gradient update after which the first event falls, counted from 1."""
+    last_update: int | None = None
+    """No rewiring after this gradient update."""
+    end_fraction: float | None = None
+    """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None and the length of
+    the run is known (on the command line)."""
+    shrink_at_end: bool | None = None
+    """Whether one more event after the end drops without growing."""
+    keep_regrown: bool | None = None
+    """Whether a connection dropped and grown in one event keeps its weight and moments."""
+    new_value: Literal["zero", "uniform"] | None = None
+    """Weight of a grown connection."""
+    moments: Literal["zero", "mean"] | None = None
+    """Optimizer moments of a grown connection."""
+    target: Literal["shared", "union_trim"] | None = None
+    """How target networks follow the topology."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(unknown_name("topology method", self.method, METHODS))
+        if self.density is not None:
+            object.__setattr__(self, "epsilon", None)
+            for value in self.density if isinstance(self.density, tuple) else (self.density,):
+                allocation.check_density(value)
+        if self.end_fraction is not None and not 0.0 <= self.end_fraction <= 1.0:
+            raise ConfigError(f"topology.end_fraction must be in [0, 1], got {self.end_fraction}")
+        self.rule()
+
+    @classmethod
+    def coerce(cls, given: TopologyConfig | Mapping[str, Any] | None) -> TopologyConfig:
+        """Accepts a config, a mapping of its fields, or None for the defaults.
+
+        Raises:
+            ConfigError: If the mapping has a key that is no field.
+        """
+        if isinstance(given, cls):
+            return given
+        fields = [field.name for field in dataclasses.fields(cls)]
+        values = dict(given or {})
+        for key, value in values.items():
+            if key not in fields:
+                raise ConfigError(unknown_name("topology key", key, fields))
+            if isinstance(value, list):
+                values[key] = tuple(value)
+        return cls(**values)
+
+    @property
+    def base(self) -> Method:
+        """The method that fields override."""
+        return METHODS[self.method]
+
+    def part(self, name: str) -> Any:
+        """A field of this config or, where that is None, of the method."""
+        own = getattr(self, name)
+        return getattr(self.base, name) if own is None else own
+
+    def rule(self) -> RewireRule | None:
+        """The rule of drop, grow and schedule; None if the topology never changes."""
+        if self.base.rule is None:
+            return None
+        names = {field.name for field in dataclasses.fields(RewireRule)}
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(self.base.rule, **own)
+
+    def for_run(self, total_updates: int) -> TopologyConfig:
+        """The same with `last_update` fixed for a run of `total_updates` gradient updates."""
+        if self.base.rule is None or self.last_update is not None:
+            return self
+        return dataclasses.replace(self, last_update=max(0, round(self.part("end_fraction") * total_updates)))
+
+    def densities(self, shapes: Sequence[Shape]) -> list[float]:
+        """Density of each layer of one network.
+
+        Args:
+            shapes: (n_out, n_in) of its layers, the output layer last.
+
+        Raises:
+            TopologyError: If explicit densities or epsilon do not match the number of layers that take part.
+        """
+        if self.base.dense:
+            return [1.0] * len(shapes)
+        output_dense = self.base.output_layer_dense if self.output_layer is None else self.output_layer == "dense"
+        part = shapes[:-1] if output_dense else shapes
+        if isinstance(self.density, tuple):
+            result = allocation.per_layer(part, self.density)
+        elif self.epsilon is not None:
+            result = allocation.erdos_renyi(part, self.epsilon)
+        else:
+            result = ALLOCATIONS[self.allocation](part, 0.5 if self.density is None else self.density)
+        return [*result, 1.0] if output_dense else result

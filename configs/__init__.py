@@ -1,0 +1,1 @@
+"""Presets as data: `<algo>/<Env-v5>.yaml`, found through `importlib.resources`. Nothing is computed here."""

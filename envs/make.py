@@ -1,0 +1,160 @@
+"""Making one environment from its id, with errors that a user can act on.
+
+Decides which environments the suite accepts: continuous bounded actions, one flat vector of observations.
+Refuses to know agents, wrappers and seeds; every refusal is one line that names the bad value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from sparserl.errors import ConfigError, unknown_name
+
+# Of what Gymnasium brings outside MuJoCo, these have bounded continuous actions and flat observations.
+_OTHER_CONTINUOUS = {
+    "BipedalWalker",
+    "BipedalWalkerHardcore",
+    "LunarLanderContinuous",
+    "MountainCarContinuous",
+    "Pendulum",
+}
+# Gymnasium keeps ids registered that need mujoco-py (v2, v3) or MuJoCo 2 (Pusher-v4); making one raises.
+_FIRST_USABLE_MUJOCO_VERSION = 4
+_NEEDS_MUJOCO_2 = "Pusher-v4"
+
+
+def make_env(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Makes a Gymnasium environment and checks that a continuous-control agent can use it.
+
+    The id must be complete: `HalfCheetah` alone, which Gymnasium takes as the newest version with a warning,
+    is refused, because a result is only comparable when its version is on record.
+
+    Args:
+        env_id: Registered id such as `HalfCheetah-v5`, or `module:id` to import `module` first.
+        render_mode: `"human"`, `"rgb_array"` or another mode of the environment; None renders nothing.
+
+    Returns:
+        The environment as `gymnasium.make` wraps it: a `Box` action space with finite bounds and a
+        one-dimensional `Box` observation space.
+
+    Raises:
+        ConfigError: If the id is unknown or needs an older MuJoCo (the message names the closest id),
+            if something that the environment needs is not installed, if it lacks the render mode, or if one
+            of its spaces is of another kind.
+
+    Example:
+        >>> make_env("HalfCheetah-v5").action_space.shape
+        (6,)
+    """
+    spec = _registered_spec(env_id)
+    try:
+        _check_render_mode(spec, render_mode)
+        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+        env: gym.Env[Any, Any] = gym.make(spec, **rendering)
+    except (ImportError, gym.error.Error) as error:
+        raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
+    problem = _space_problem(env)
+    if problem is not None:
+        env.close()
+        raise ConfigError(f"environment {env_id!r} {problem}")
+    return env
+
+
+def list_env_ids() -> list[str]:
+    """The ids that a user can train on, the MuJoCo v5 environments first.
+
+    Then the other continuous environments of Gymnasium, then its older MuJoCo versions, then whatever other
+    packages have registered, which only `make_env` can judge. Nothing is made here; a Box2D environment is
+    listed only where Box2D is installed.
+
+    Returns:
+        Registered ids; within each of the four groups in alphabetical order.
+    """
+    has_box2d = importlib.util.find_spec("Box2D") is not None
+    groups: tuple[list[str], ...] = ([], [], [], [])
+    for spec in gym.registry.values():
+        package = _entry_module(spec)
+        builtin = spec.namespace is None and spec.name in _OTHER_CONTINUOUS
+        if _is_outdated(spec):
+            continue
+        if package.startswith("gymnasium.envs.mujoco"):
+            groups[0 if spec.version == 5 else 2].append(spec.id)
+        elif not package.startswith(("gymnasium.", "shimmy.")):
+            groups[3].append(spec.id)
+        elif builtin and (has_box2d or "box2d" not in package):
+            groups[1].append(spec.id)
+    return [env_id for group in groups for env_id in sorted(group)]
+
+
+def _registered_spec(env_id: str) -> EnvSpec:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"environment {env_id!r}: cannot import module {module!r} ({error})") from error
+    spec = gym.registry.get(name)
+    if spec is None:
+        raise ConfigError(f"unknown environment {name!r}; the closest is {_closest_id(name)!r}")
+    if _is_outdated(spec):
+        raise ConfigError(f"environment {name!r} needs an older MuJoCo; the closest is {_closest_id(name)!r}")
+    return spec
+
+
+def _is_outdated(spec: EnvSpec) -> bool:
+    raises = getattr(spec.entry_point, "__name__", "") == "_raise_mujoco_py_error"
+    mujoco = _entry_module(spec).startswith("gymnasium.envs.mujoco")
+    old = spec.version is not None and spec.version < _FIRST_USABLE_MUJOCO_VERSION
+    return raises or (mujoco and (old or spec.id == _NEEDS_MUJOCO_2))
+
+
+def _entry_module(spec: EnvSpec) -> str:
+    if isinstance(spec.entry_point, str):
+        return spec.entry_point.partition(":")[0]
+    return str(getattr(spec.entry_point, "__module__", ""))
+
+
+def _closest_id(env_id: str) -> str:
+    """The newest version of the environment whose name, apart from version and case, is the most similar."""
+    usable = [spec for spec in gym.registry.values() if not _is_outdated(spec)]
+    wanted = env_id.rpartition("-v")[0] or env_id
+    matcher = difflib.SequenceMatcher(b=wanted.lower())
+
+    def closeness(spec: EnvSpec) -> tuple[float, bool, int]:
+        matcher.set_seq1(spec.id.rpartition("-v")[0].lower() or spec.id.lower())
+        return matcher.ratio(), spec.version == 5, spec.version or 0
+
+    return max(usable, key=closeness).id
+
+
+def _check_render_mode(spec: EnvSpec, render_mode: str | None) -> None:
+    """Raises where Gymnasium would only warn and then render nothing."""
+    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    metadata = getattr(creator, "metadata", None)
+    if render_mode is None or not isinstance(metadata, dict):
+        return
+    native = [str(mode) for mode in metadata.get("render_modes", [])]
+    wrapped = [f"{mode}_list" for mode in native] + (["human"] if "rgb_array" in native else [])
+    if render_mode not in (valid := {*native, *wrapped}):
+        raise ConfigError(f"environment {spec.id!r}: {unknown_name('render mode', render_mode, valid)}")
+
+
+def _space_problem(env: gym.Env[Any, Any]) -> str | None:
+    action, obs = env.action_space, env.observation_space
+    if not isinstance(action, gym.spaces.Box):
+        return f"has a {type(action).__name__} action space; a continuous one (Box) is needed"
+    low, high = action.low.min(), action.high.max()
+    if not np.isfinite([low, high]).all():
+        return f"has unbounded actions (low {low}, high {high}); finite bounds are needed"
+    if not isinstance(obs, gym.spaces.Box):
+        return f"has a {type(obs).__name__} observation space; a vector is needed (Box of one dimension)"
+    if len(obs.shape) != 1:
+        return f"has observations of shape {obs.shape}; a vector is needed (Box of one dimension)"
+    return None

@@ -1,0 +1,137 @@
+"""One autograd node for a whole chain of linear layers, with feature-major activations inside.
+
+Decides what is saved for the backward pass and which gradients are formed. Refuses to know how products are computed
+(`sparserl.kernels`) and which connections exist (`sparserl.topology`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise non-linearity whose slope follows from its output.
+
+    Attributes:
+        apply_: Replaces pre-activations by activations, in place.
+        chain_: Multiplies a gradient by the slope, in place, given the activations.
+    """
+
+    apply_: Callable[[torch.Tensor], Any]
+    chain_: Callable[[torch.Tensor, torch.Tensor], Any]
+
+
+def _relu_chain(gradient: torch.Tensor, activated: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.threshold_backward.grad_input(gradient, activated, 0, grad_input=gradient)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(torch.relu_, _relu_chain),
+    "tanh": Activation(torch.tanh_, lambda gradient, activated: gradient.mul_(1 - activated * activated)),
+    "identity": Activation(lambda x: x, lambda gradient, activated: gradient),
+}
+
+
+class SparseProducts(Protocol):
+    """The products of a sparse layer, feature-major and without autograd; `SparseLinear` has them."""
+
+    n_out: int
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    capture: bool
+    captured: list[tuple[torch.Tensor, torch.Tensor]]
+
+    def product(self, values: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
+        """Adds `W x` to `out`."""
+
+    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor, out: torch.Tensor) -> None:
+        """Adds `W^T dy` to `out`."""
+
+    def value_gradient(self, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        """(nnz,) gradient of the loss by each weight."""
+
+
+ChainLayer = SparseProducts | nn.Linear
+
+
+def chain(layers: Sequence[ChainLayer], activations: Sequence[str], x: torch.Tensor) -> torch.Tensor:
+    """Applies linear layers with an activation after each, as one autograd node.
+
+    Args:
+        layers: `SparseLinear` or `nn.Linear`, in order.
+        activations: A name of `ACTIVATIONS` for each layer.
+        x: (B, n_in) input, B >= 1.
+
+    Returns:
+        (B, n_out) output.
+    """
+    parameters = [p for layer in layers for p in _parameters(layer)]
+    y: torch.Tensor = _Chain.apply(x, layers, activations, *parameters)
+    return y
+
+
+def _parameters(layer: ChainLayer) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return (layer.weight if isinstance(layer, nn.Linear) else layer.values), layer.bias
+
+
+class _Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]  # torch leaves the signature open
+        ctx: Any, x: torch.Tensor, layers: Sequence[ChainLayer], activations: Sequence[str], *parameters: torch.Tensor
+    ) -> torch.Tensor:
+        h = x.t().contiguous()
+        saved = [h]
+        for position, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
+            weight, bias = parameters[2 * position : 2 * position + 2]
+            if isinstance(layer, nn.Linear):
+                y = weight @ h if bias is None else torch.addmm(bias[:, None], weight, h)
+            else:
+                y = h.new_zeros(layer.n_out, h.shape[1]) if bias is None else _spread(bias, h.shape[1])
+                layer.product(weight, h, y)
+            ACTIVATIONS[activation].apply_(y)
+            saved.append(y)
+            h = y
+        ctx.layers, ctx.activations = layers, activations
+        ctx.save_for_backward(*saved, *parameters[::2])
+        return h.t()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch ships it without annotations
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        (gradient,) = gradients
+        depth = len(ctx.layers)
+        saved, weights = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]
+        needs_x, _, _, *needs = ctx.needs_input_grad
+        result: list[torch.Tensor | None] = [None] * len(needs)
+        dy = gradient.t().clone(memory_format=torch.contiguous_format)
+        for position in reversed(range(depth)):
+            layer, weight = ctx.layers[position], weights[position]
+            x, y = saved[position], saved[position + 1]
+            ACTIVATIONS[ctx.activations[position]].chain_(dy, y)
+            dense = isinstance(layer, nn.Linear)
+            if not dense and layer.capture:
+                layer.captured.append((x, dy))
+            if needs[2 * position]:
+                result[2 * position] = dy @ x.t() if dense else layer.value_gradient(x, dy)
+            if needs[2 * position + 1]:
+                result[2 * position + 1] = dy.sum(dim=1)
+            if not needs_x and not any(needs[: 2 * position]):
+                break
+            if dense:
+                dy = weight.t() @ dy
+            else:
+                dx = torch.zeros_like(x)
+                layer.product_transposed(weight, dy, dx)
+                dy = dx
+        return (dy.t() if needs_x else None, None, None, *result)
+
+
+def _spread(bias: torch.Tensor, batch: int) -> torch.Tensor:
+    return bias.detach()[:, None].expand(-1, batch).contiguous()

@@ -1,0 +1,1 @@
+"""What is measured: connectivity and cost, as pure functions."""

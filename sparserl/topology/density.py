@@ -1,0 +1,111 @@
+"""How many connections each layer gets: allocation of a density budget across layers.
+
+Pure functions from layer shapes to densities and from densities to exact counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sparserl.errors import TopologyError
+
+Shape = tuple[int, int]
+"""(n_out, n_in) of a layer."""
+
+
+def check_density(density: float) -> float:
+    """Returns `density`, or raises TopologyError unless it lies in (0, 1]."""
+    if not 0.0 < density <= 1.0:
+        raise TopologyError(f"density must be in (0, 1], got {density}")
+    return density
+
+
+def exact_nnz(shape: Shape, density: float) -> int:
+    """Number of connections of a layer at `density`: `N - floor((1 - density) N)`, at least 1.
+
+    Source:
+        Mask counting of RigL's and jaxpruner's code. The product is rounded at 1e-9 first, so that a
+        density that is exact on paper is exact here (0.9 of 10 drops one connection, not none).
+    """
+    size = shape[0] * shape[1]
+    return max(1, size - math.floor(round((1.0 - density) * size, 9)))
+
+
+def uniform(shapes: Sequence[Shape], density: float) -> list[float]:
+    """The same density for every layer."""
+    return [check_density(density)] * len(shapes)
+
+
+def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float]:
+    """Density `epsilon_l (n_in + n_out) / (n_in n_out)` for each layer, clipped at 1.
+
+    Args:
+        shapes: (n_out, n_in) of each layer.
+        epsilon: One factor a layer, > 0 (lambda in the DS-TD3 paper).
+
+    Raises:
+        TopologyError: If the numbers of layers and factors differ, or a factor is not positive.
+
+    Source:
+        Mocanu et al. 2018 (SET), equation 1; Sokar et al. 2022 (DS-TD3), section 3.2.
+
+    Example:
+        >>> [round(d, 4) for d in erdos_renyi([(256, 17), (256, 256)], [7, 64])]
+        [0.4391, 0.5]
+    """
+    if len(epsilon) != len(shapes):
+        raise TopologyError(f"{len(shapes)} sparse layers need as many epsilon, got {len(epsilon)}")
+    if any(e <= 0 for e in epsilon):
+        raise TopologyError(f"epsilon must be positive, got {list(epsilon)}")
+    return [min(1.0, e * sum(shape) / (shape[0] * shape[1])) for e, shape in zip(epsilon, shapes, strict=True)]
+
+
+def per_layer(shapes: Sequence[Shape], densities: Sequence[float]) -> list[float]:
+    """Explicit densities.
+
+    Raises:
+        TopologyError: If their number differs from the layers', or one is outside (0, 1].
+    """
+    if len(densities) != len(shapes):
+        raise TopologyError(f"{len(shapes)} sparse layers need as many densities, got {len(densities)}")
+    return [check_density(d) for d in densities]
+
+
+def erk(shapes: Sequence[Shape], density: float, power: float = 1.0) -> list[float]:
+    """Erdos-Renyi-kernel densities that meet one budget over all layers.
+
+    Density is `e r_l` with `r_l = ((n_in + n_out) / (n_in n_out))^power`. While the largest exceeds 1, the
+    layers with the largest r_l become dense and e is solved again for the rest.
+
+    Args:
+        shapes: (n_out, n_in) of each layer that shares the budget.
+        density: Share of all connections of these layers that exist, in (0, 1].
+        power: Exponent of r_l; 1 in the papers.
+
+    Source:
+        Evci et al. 2020 (RigL), section 3; clipping procedure of its code. For linear layers ER = ERK.
+
+    Example:
+        >>> [round(d, 4) for d in erk([(256, 17), (256, 256), (6, 256)], 0.1)]
+        [0.4481, 0.0558, 1.0]
+    """
+    check_density(density)
+    raw = [(sum(shape) / (shape[0] * shape[1])) ** power for shape in shapes]
+    dense: set[int] = set()
+    while len(dense) < len(shapes):
+        budget = weight = 0.0
+        for layer, (n_out, n_in) in enumerate(shapes):
+            size = n_out * n_in
+            n_zeros = math.floor(round((1.0 - density) * size, 9))
+            if layer in dense:
+                budget -= n_zeros
+            else:
+                budget += size - n_zeros
+                weight += raw[layer] * size
+        e = budget / weight
+        largest = max(r for layer, r in enumerate(raw) if layer not in dense)
+        if e * largest <= 1.0:
+            return [1.0 if layer in dense else e * r for layer, r in enumerate(raw)]
+        dense |= {layer for layer, r in enumerate(raw) if layer not in dense and r == largest}
+    return [1.0] * len(shapes)

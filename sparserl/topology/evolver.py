@@ -1,0 +1,254 @@
+"""The conductor of topology events: clock, layers, and everything that follows a connection.
+
+The only stateful part of the module. It knows layers by name and a rule; it knows no agent, loss or environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sparserl.errors import TopologyError, unknown_name
+from sparserl.seeding import stream
+from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
+from sparserl.topology.structure import EvolvingLayer, FloatArray, Positions, TopologyChange
+
+
+class Follower(Protocol):
+    """Carries per-connection data of one layer through an event, after the layer itself has changed."""
+
+    def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
+
+
+def _zero(count: int, n_in: int, rng: np.random.Generator) -> FloatArray:
+    """0, as in SET, RigL and the DS-TD3 paper."""
+    del n_in, rng
+    return np.zeros(count, np.float32)
+
+
+def _uniform(count: int, n_in: int, rng: np.random.Generator) -> FloatArray:
+    """Uniform in +-1/sqrt(n_in), the distribution of initial weights."""
+    bound = 1.0 / np.sqrt(n_in)
+    return rng.uniform(-bound, bound, count).astype(np.float32)
+
+
+NEW_VALUE: dict[str, Callable[[int, int, np.random.Generator], FloatArray]] = {"zero": _zero, "uniform": _uniform}
+"""(number grown, inputs of the layer, generator) -> weights of grown connections."""
+
+MOMENTS: dict[str, Callable[[np.ndarray], float]] = {
+    "zero": lambda survivors: 0.0,
+    "mean": lambda survivors: float(survivors.mean()) if survivors.size else 0.0,
+}
+"""Survivors' optimizer state -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
+
+
+def optimizer_moments(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter, moments: str = "zero") -> Follower:
+    """A follower that carries the optimizer's state of one layer.
+
+    State is told apart by shape alone, so any elementwise optimizer works: a tensor shaped like the weights is per
+    connection, a tensor without dimensions is shared.
+
+    Args:
+        optimizer: Holds `values`.
+        values: (nnz,) weights of the layer.
+        moments: Name in `MOMENTS`.
+
+    Raises:
+        TopologyError: At an event, if the optimizer keeps a tensor of any other shape.
+    """
+
+    def follow(change: TopologyChange, grown_values: float | FloatArray) -> None:
+        del grown_values
+        for name, state in optimizer.state.get(values, {}).items():
+            if not torch.is_tensor(state) or state.dim() == 0:
+                continue
+            if state.shape != (change.old.nnz,):
+                raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
+            old = state.numpy()
+            survivors = old[change.source[change.source >= 0]]
+            optimizer.state[values][name] = torch.from_numpy(remap(old, change, MOMENTS[moments](survivors)))
+
+    return follow
+
+
+@dataclass(frozen=True)
+class TopologyEvent:
+    """What happened to one layer.
+
+    Attributes:
+        update: Gradient update after which it happened.
+        layer: Full name, e.g. `critic.qf0.0`.
+        kind: `initial`, `rewire` or `shrink`.
+        nnz: Connections after it.
+        size: Connections of the dense layer.
+        grown: Connections that are new.
+        dropped: Connections that are gone.
+        explored: Positions that have ever been connected, this event included.
+    """
+
+    update: int
+    layer: str
+    kind: str
+    nnz: int
+    size: int
+    grown: int
+    dropped: int
+    explored: int
+
+
+class TopologyEvolver:
+    """Rewires groups of layers on a clock of gradient updates.
+
+    Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `end_update(group)`. A group that
+    does not step at the update when it is due (a delayed actor) has its event at its next step.
+
+    Args:
+        groups: Group name -> layers by full name. One optimizer step moves one group.
+        rule: What happens and when; None never changes anything.
+        seed: Root seed; each layer draws from its own stream.
+        new_value: Name in `NEW_VALUE`, weight of grown connections.
+
+    Raises:
+        TopologyError: If two layers share a name or `new_value` is unknown.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Mapping[str, EvolvingLayer]],
+        rule: RewireRule | None,
+        *,
+        seed: int,
+        new_value: str = "zero",
+    ):
+        if new_value not in NEW_VALUE:
+            raise TopologyError(unknown_name("new value", new_value, NEW_VALUE))
+        names = [name for layers in groups.values() for name in layers]
+        if len(set(names)) != len(names):
+            raise TopologyError("two layers share a name")
+        self.groups = {group: dict(layers) for group, layers in groups.items()}
+        self.rule = rule
+        self.new_value = new_value
+        self.update = 0
+        self.events: list[TopologyEvent] = []
+        self.grown_total = dict.fromkeys(names, 0)
+        self.dropped_total = dict.fromkeys(names, 0)
+        self._followers: dict[str, list[Follower]] = {name: [] for name in names}
+        self._rng = {name: stream(seed, "rewire", name) for name in names}
+        first = rule.first_update if rule else None
+        self._due: dict[str, int | None] = dict.fromkeys(groups, first)
+        self._explored: dict[str, Positions] = {name: layer.topology.flat for name, layer in self.layers.items()}
+        for name in names:
+            self._report(name, "initial", 0, 0)
+
+    @property
+    def layers(self) -> dict[str, EvolvingLayer]:
+        """All layers by full name."""
+        return {name: layer for layers in self.groups.values() for name, layer in layers.items()}
+
+    def follow(self, layer: str, follower: Follower) -> None:
+        """Registers data that must follow the connections of `layer`; followers run in order of registration."""
+        self._followers[layer].append(follower)
+
+    def explored_fraction(self, layer: str) -> float:
+        """Share of a layer's possible connections that have ever existed.
+
+        Source:
+            `R_s` of Liu et al. 2021 (in-time over-parameterisation).
+        """
+        return self._explored[layer].size / self.layers[layer].topology.size
+
+    def begin_update(self, update: int) -> None:
+        """Starts gradient update number `update`, counted from 1; arms capture of gradients if an event needs them."""
+        self.update = update
+        if self.rule is None or not self.rule.needs_gradient:
+            return
+        for group, layers in self.groups.items():
+            armed = self._is_due(group) and not self.rule.is_over(update)
+            for layer in layers.values():
+                layer.capture, layer.captured = armed, []
+
+    def end_update(self, group: str) -> list[TopologyEvent]:
+        """Call after the group's optimizer has stepped; rewires its layers if they are due.
+
+        Returns:
+            The events, also appended to `events`; empty between events.
+        """
+        if self.rule is None or not self._is_due(group):
+            return []
+        before = len(self.events)
+        over = self.rule.is_over(self.update)
+        if not over or self.rule.shrink_at_end:
+            for name, layer in self.groups[group].items():
+                self._change(name, layer, "shrink" if over else "rewire")
+        self._due[group] = None if over else self._next_due()
+        return self.events[before:]
+
+    def _is_due(self, group: str) -> bool:
+        due = self._due[group]
+        return due is not None and self.update >= due
+
+    def _next_due(self) -> int:
+        assert self.rule is not None
+        since = self.update - self.rule.first_update
+        return self.rule.first_update + (since // self.rule.update_interval + 1) * self.rule.update_interval
+
+    def _change(self, name: str, layer: EvolvingLayer, kind: str) -> None:
+        assert self.rule is not None
+        rng = self._rng[name]
+        if kind == "shrink":
+            change = plan_shrink(self.rule, layer.view(), self.update)
+        else:
+            change = plan_rewire(self.rule, layer.view(), self.update, rng)
+        layer.capture, layer.captured = False, []
+        grown_values = NEW_VALUE[self.new_value](change.grown, change.new.n_in, rng)
+        layer.apply_change(change, grown_values)
+        for follower in self._followers[name]:
+            follower(change, grown_values)
+        self._explored[name] = np.union1d(self._explored[name], change.new.flat[change.source < 0])
+        self._report(name, kind, change.grown, change.dropped)
+
+    def _report(self, name: str, kind: str, grown: int, dropped: int) -> None:
+        self.grown_total[name] += grown
+        self.dropped_total[name] += dropped
+        topology = self.layers[name].topology
+        explored = int(self._explored[name].size)
+        self.events.append(
+            TopologyEvent(self.update, name, kind, topology.nnz, topology.size, grown, dropped, explored)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clock, counters, generators and explored positions: tensors, numbers and strings only."""
+        return {
+            "update": self.update,
+            "due": dict(self._due),
+            "grown_total": dict(self.grown_total),
+            "dropped_total": dict(self.dropped_total),
+            "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
+            "explored": {name: torch.from_numpy(flat.copy()) for name, flat in self._explored.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Continues where `state_dict` was taken; `events` restarts empty.
+
+        Args:
+            state: From `state_dict`.
+            strict: Accepted because Stable-Baselines3 passes it; a state that does not fit is refused either way.
+
+        Raises:
+            TopologyError: If the state belongs to other layers or groups.
+        """
+        del strict
+        if set(state["explored"]) != set(self._explored) or set(state["due"]) != set(self._due):
+            raise TopologyError("the stored topology clock belongs to a network with other layers")
+        self.update = state["update"]
+        self._due = dict(state["due"])
+        self.grown_total = dict(state["grown_total"])
+        self.dropped_total = dict(state["dropped_total"])
+        for name, generator_state in state["generators"].items():
+            self._rng[name].bit_generator.state = generator_state
+        self._explored = {name: flat.numpy() for name, flat in state["explored"].items()}
+        self.events = []

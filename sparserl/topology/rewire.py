@@ -1,0 +1,174 @@
+"""Topology events as pure functions: plan a change, and carry per-connection data through it.
+
+Refuses to know who owns the data: the evolver applies what is planned here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from sparserl.errors import TopologyError, unknown_name
+from sparserl.schedules import DECAY
+from sparserl.topology.criteria import DROP, GROW, free_positions
+from sparserl.topology.structure import FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
+
+T = TypeVar("T", bound=np.generic)
+
+
+def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator) -> SparseTopology:
+    """A topology of exactly `nnz` connections, uniform over all such; O(nnz log nnz).
+
+    Raises:
+        TopologyError: If `nnz` is more than the dense layer has.
+    """
+    return SparseTopology(n_out, n_in, free_positions(n_out * n_in, np.empty(0, np.int64), nnz, rng))
+
+
+def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyChange:
+    """Replaces some connections of a layer by others and says where each slot came from.
+
+    Pure: `old` is not modified. Cost O(nnz + k log nnz); memory O(nnz), never O(n_out * n_in).
+
+    Args:
+        old: Topology with `nnz` connections.
+        dropped: Slots to remove, int64, shape (k,), unique, in [0, nnz).
+        grown: Positions to add, `out * n_in + in`, int64, shape (m,), sorted, unique, absent after the drop.
+            `m == k` in a rewire; a shrink grows none.
+
+    Returns:
+        The change. `source` has shape (nnz - k + m,) and holds -1 for grown slots.
+
+    Raises:
+        TopologyError: If a grown connection is already present.
+
+    Source:
+        Drop-and-grow step of SET (Mocanu et al. 2018, Algorithm 1), on indices instead of masks.
+
+    Example:
+        >>> old = SparseTopology(n_out=2, n_in=4, flat=np.array([1, 3, 5, 6]))
+        >>> change = exchange(old, dropped=np.array([1]), grown=np.array([0]))
+        >>> change.source.tolist()
+        [-1, 0, 2, 3]
+    """
+    kept = np.delete(np.arange(old.nnz), dropped)
+    kept_flat = old.flat[kept]
+    before = np.searchsorted(kept_flat, grown)
+    flat = np.insert(kept_flat, before, grown)
+    if np.any(np.diff(flat) <= 0):
+        raise TopologyError("a grown connection is already present")
+    return TopologyChange(old, SparseTopology(old.n_out, old.n_in, flat), np.insert(kept, before, -1))
+
+
+def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | FloatArray = 0.0) -> np.ndarray:
+    """Carries one value per connection through a change.
+
+    Args:
+        per_connection: (old nnz,) weights, moments, importances, ...
+        change: The topology event.
+        fill: What grown connections get: a number or an array of shape (change.grown,).
+
+    Returns:
+        (new nnz,) array of the same dtype; survivors keep their value bit for bit.
+    """
+    moved = per_connection.take(change.source, mode="wrap") if per_connection.size else np.empty(
+        change.source.size, per_connection.dtype
+    )
+    moved[change.source < 0] = fill
+    return moved
+
+
+@dataclass(frozen=True)
+class RewireRule:
+    """Which connections change, how many, and when.
+
+    Attributes:
+        drop: Name in `DROP`.
+        grow: Name in `GROW`.
+        drop_fraction: Share of a layer's live connections that is dropped at an event, in [0, 1).
+        decay: Name in `sparserl.schedules.DECAY`; multiplies `drop_fraction`.
+        update_interval: Gradient updates between events, >= 1.
+        first_update: Gradient update (counted from 1) after which the first event falls, >= 1.
+        last_update: No rewiring after this gradient update; None for no end.
+        shrink_at_end: Whether the first event after `last_update` drops once more without growing.
+        keep_regrown: Whether a connection that is dropped and grown again in one event keeps its weight and moments
+            (as in RigL, where "new" means absent before the event) or starts anew.
+
+    Raises:
+        TopologyError: If a field is out of range or a name unknown.
+    """
+
+    drop: str = "weight_magnitude"
+    grow: str = "random"
+    drop_fraction: float = 0.3
+    decay: str = "constant"
+    update_interval: int = 1000
+    first_update: int = 1
+    last_update: int | None = None
+    shrink_at_end: bool = False
+    keep_regrown: bool = False
+
+    def __post_init__(self) -> None:
+        for kind, name, table in (
+            ("drop criterion", self.drop, DROP),
+            ("grow criterion", self.grow, GROW),
+            ("drop fraction decay", self.decay, DECAY),
+        ):
+            if name not in table:
+                raise TopologyError(unknown_name(kind, name, table))
+        if not 0.0 <= self.drop_fraction < 1.0:
+            raise TopologyError(f"drop_fraction must be in [0, 1), got {self.drop_fraction}")
+        if self.update_interval < 1 or self.first_update < 1:
+            raise TopologyError(
+                f"update_interval and first_update must be >= 1, got {self.update_interval} and {self.first_update}"
+            )
+        if self.decay == "cosine" and self.last_update is None:
+            raise TopologyError("a cosine drop fraction needs last_update")
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether growth needs the activations and gradients of the update that just ended."""
+        return GROW[self.grow].needs_gradient
+
+    def is_over(self, update: int) -> bool:
+        """Whether rewiring has ended by gradient update `update`."""
+        return self.last_update is not None and update > self.last_update
+
+    def fraction(self, update: int) -> float:
+        """Drop fraction at gradient update `update`; the final shrink uses that of `last_update`."""
+        clock = update if self.last_update is None else min(update, self.last_update)
+        return self.drop_fraction * DECAY[self.decay](clock, self.last_update)
+
+
+def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.Generator) -> TopologyChange:
+    """Plans one drop-and-grow event of one layer; the number of connections stays the same.
+
+    A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
+    stays full.
+
+    Args:
+        rule: Drop, grow and fraction.
+        view: The layer as it is.
+        update: Gradient update of the event, for the drop fraction.
+        rng: The layer's own stream.
+    """
+    dropped = DROP[rule.drop](view, rule.fraction(update))
+    kept = np.delete(view.topology.flat, dropped)
+    grown = GROW[rule.grow].choose(view, kept, dropped.size, rng)
+    if rule.keep_regrown:
+        back = np.intersect1d(view.topology.flat[dropped], grown, assume_unique=True)
+        dropped = dropped[~np.isin(view.topology.flat[dropped], back)]
+        grown = np.setdiff1d(grown, back, assume_unique=True)
+    return exchange(view.topology, dropped, grown)
+
+
+def plan_shrink(rule: RewireRule, view: LayerView, update: int) -> TopologyChange:
+    """Plans a final event that drops and grows nothing.
+
+    Source:
+        DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
+    """
+    dropped = DROP[rule.drop](view, rule.fraction(update))
+    return exchange(view.topology, dropped, np.empty(0, np.int64))

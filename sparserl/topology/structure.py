@@ -1,0 +1,151 @@
+"""Which connections a layer has, and a change of that, as frozen values.
+
+Decides what a valid topology is. Refuses to know about weights, layers, optimizers or agents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from sparserl.errors import TopologyError
+
+Positions = npt.NDArray[np.int64]
+"""`out * n_in + in` of each connection."""
+Slots = npt.NDArray[np.int64]
+"""Places in a layer's array of values."""
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class SparseTopology:
+    """The connections of one layer.
+
+    A connection exists because its position is listed, never because its value is non-zero.
+
+    Attributes:
+        n_out: Number of output neurons, >= 1.
+        n_in: Number of input neurons, >= 1.
+        flat: (nnz,) int64, strictly increasing positions `out * n_in + in`. The index into it is the
+            connection's slot.
+    """
+
+    n_out: int
+    n_in: int
+    flat: Positions
+
+    @property
+    def nnz(self) -> int:
+        """Number of connections."""
+        return int(self.flat.size)
+
+    @property
+    def size(self) -> int:
+        """Number of connections of the dense layer, `n_out * n_in`."""
+        return self.n_out * self.n_in
+
+    @property
+    def density(self) -> float:
+        """`nnz / size`, in [0, 1]."""
+        return self.nnz / self.size
+
+    @property
+    def outputs(self) -> Positions:
+        """(nnz,) output neuron of each slot."""
+        return self.flat // self.n_in
+
+    @property
+    def inputs(self) -> Positions:
+        """(nnz,) input neuron of each slot."""
+        return self.flat % self.n_in
+
+    def check_valid(self) -> None:
+        """Raises TopologyError unless positions are int64, sorted, unique and in range."""
+        if self.n_out < 1 or self.n_in < 1:
+            raise TopologyError(f"a layer needs at least one neuron a side, got {self.n_out} x {self.n_in}")
+        if self.flat.dtype != np.int64 or self.flat.ndim != 1:
+            raise TopologyError(f"positions must be a 1-D int64 array, got {self.flat.ndim}-D {self.flat.dtype}")
+        if self.nnz and (self.flat[0] < 0 or self.flat[-1] >= self.size):
+            raise TopologyError(f"a position lies outside a layer of {self.n_out} x {self.n_in}")
+        if np.any(np.diff(self.flat) <= 0):
+            raise TopologyError("positions must be strictly increasing")
+
+
+@dataclass(frozen=True)
+class TopologyChange:
+    """A new topology and where each of its slots came from.
+
+    Attributes:
+        old: The topology before.
+        new: The topology after.
+        source: (new nnz,) int64, the old slot of each new slot, -1 where the connection was grown.
+    """
+
+    old: SparseTopology
+    new: SparseTopology
+    source: Slots
+
+    @property
+    def grown(self) -> int:
+        """Number of connections that are new."""
+        return int(np.count_nonzero(self.source < 0))
+
+    @property
+    def dropped(self) -> int:
+        """Number of old connections that are gone."""
+        return self.old.nnz - (self.new.nnz - self.grown)
+
+    def check_valid(self) -> None:
+        """Raises TopologyError unless both ends are valid and survivors keep their positions."""
+        self.old.check_valid()
+        self.new.check_valid()
+        survivors = self.source >= 0
+        if self.source.shape != self.new.flat.shape:
+            raise TopologyError("`source` needs one entry for each new slot")
+        if np.any(np.diff(self.source[survivors]) <= 0):
+            raise TopologyError("two new slots come from one old slot")
+        if not np.array_equal(self.old.flat[self.source[survivors]], self.new.flat[survivors]):
+            raise TopologyError("a surviving connection changed its position")
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """All that a drop or grow criterion may see of a layer.
+
+    Attributes:
+        topology: The present connections.
+        values: (nnz,) their weights.
+        samples: Pairs of layer input (n_in, B) and gradient at the layer's output (n_out, B), both
+            feature-major, of the update that just ended; empty unless the grow rule needs gradients.
+    """
+
+    topology: SparseTopology
+    values: FloatArray
+    samples: tuple[tuple[FloatArray, FloatArray], ...] = ()
+
+
+@runtime_checkable
+class EvolvingLayer(Protocol):
+    """What the evolver needs of a layer; `SparseLinear` is one."""
+
+    values: Any
+    """(nnz,) torch parameter; the object never changes, its length may."""
+
+    capture: bool
+    """While true, the backward pass keeps (input, output gradient) for `view`."""
+
+    captured: list[Any]
+    """What it kept."""
+
+    @property
+    def topology(self) -> SparseTopology:
+        """The present connections."""
+
+    def view(self) -> LayerView:
+        """The layer as a criterion sees it."""
+
+    def apply_change(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        """Adopts `change.new`; survivors keep their weight, grown connections get `grown_values`."""

@@ -232,7 +232,8 @@ def _restore_layer(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
         layer._np_random = _restored_generator(layer._np_random, part["np_random"])
         layer._np_random_seed = part["np_random_seed"]
     for name, space in _own_spaces(layer):
-        space._np_random = _restored_generator(space._np_random, part[f"{name}.np_random"])  # type: ignore[assignment]
+        generator = _restored_generator(space._np_random, part[f"{name}.np_random"])
+        space._np_random = generator  # type: ignore[assignment]
 
 
 def _attributes(layer: gym.Env[Any, Any]) -> tuple[str, ...]:
@@ -286,8 +287,8 @@ def _buffer_arrays(data: Any) -> dict[str, Array]:
     After `mj_step` the derived quantities (`xpos`, `xipos`, `cinert`, ...) belong to the start of the last
     *sub*step, not to the current `qpos`; Ant and Humanoid read them before their next step, so no function of
     `qpos` brings them back. What lies in the arena instead (contacts, `efc_*`, islands) is dropped and
-    rebuilt by every step, and its attributes may be views of null or freed memory, of a fixed shape and
-    deadly to touch. Hence the address decides, not the shape, and not a list of names, which differ between versions.
+    rebuilt by every step; its attributes may be views of null or freed memory, of a fixed shape and deadly to
+    touch. Hence the address decides, not the shape, and not a list of names, which differ between versions.
     """
     first = _address(data.qpos)  # `qpos` is the first field of the buffer
     arrays = {}
@@ -306,7 +307,7 @@ def _address(array: Array) -> int:
 
 
 def _generator_state(generator: np.random.Generator | None) -> Any:
-    """State of the bit generator, arrays in it as lists; None for a generator that does not exist yet."""
+    """State of the bit generator; None for a generator that does not exist yet."""
     if generator is None:
         return None
     state = generator.bit_generator.state
@@ -321,15 +322,8 @@ def _restored_generator(generator: np.random.Generator | None, state: Any) -> np
         return None
     if generator is None or generator.bit_generator.state["bit_generator"] != state["bit_generator"]:
         generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
-    generator.bit_generator.state = _with_arrays(state)
+    generator.bit_generator.state = state
     return generator
-
-
-def _with_arrays(value: Any) -> Any:
-    """Lists of integers back to the uint64 arrays that NumPy's state setters take."""
-    if isinstance(value, dict):
-        return {key: _with_arrays(item) for key, item in value.items()}
-    return np.array(value, dtype=np.uint64) if isinstance(value, list) else value
 
 
 def _plain(value: Any, key: str) -> Json:

@@ -1,0 +1,8 @@
+"""Deep reinforcement learning and continual learning on truly sparse neural networks."""
+
+from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.sparsify import sparsify
+
+__version__ = "0.1.0"
+
+__all__ = ["SparseLinear", "SparseMLP", "__version__", "sparsify"]

@@ -101,7 +101,8 @@ def _use_threads(index: CsrIndex, batch: int) -> bool:
     threads = torch.get_num_threads()
     if threads == 1 or index.col.size * batch < PARALLEL_FROM:
         return False
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when Numba is imported
+    numba.set_num_threads(min(threads, most))
     return True
 
 

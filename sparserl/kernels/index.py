@@ -40,3 +40,12 @@ class CsrIndex:
         row_ptr = np.zeros(self.n_cols + 1, np.int64)
         np.cumsum(np.bincount(self.col, minlength=self.n_cols), out=row_ptr[1:])
         return CsrIndex(self.n_cols, self.n_rows, row_ptr, self.rows[slot].astype(np.uint32)), slot
+
+    def derived_bytes(self) -> int:
+        """Memory of what has been derived from row pointers and columns so far."""
+        derived = vars(self)
+        size = self.rows.nbytes if "rows" in derived else 0
+        if "transposed" in derived:
+            index, slot = self.transposed
+            size += index.row_ptr.nbytes + index.col.nbytes + slot.nbytes
+        return size

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Activation:
 
 
 def _relu_chain(gradient: torch.Tensor, activated: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten.threshold_backward.grad_input(gradient, activated, 0, grad_input=gradient)
+    chained: torch.Tensor = torch.ops.aten.threshold_backward.grad_input(gradient, activated, 0, grad_input=gradient)
+    return chained
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -73,7 +73,7 @@ def chain(layers: Sequence[ChainLayer], activations: Sequence[str], x: torch.Ten
         (B, n_out) output.
     """
     parameters = [p for layer in layers for p in _parameters(layer)]
-    y: torch.Tensor = _Chain.apply(x, layers, activations, *parameters)
+    y: torch.Tensor = _Chain.apply(x, layers, activations, *parameters)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -83,7 +83,7 @@ def _parameters(layer: ChainLayer) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]  # torch leaves the signature open
+    def forward(
         ctx: Any, x: torch.Tensor, layers: Sequence[ChainLayer], activations: Sequence[str], *parameters: torch.Tensor
     ) -> torch.Tensor:
         h = x.t().contiguous()
@@ -100,11 +100,13 @@ class _Chain(torch.autograd.Function):
             h = y
         ctx.layers, ctx.activations = layers, activations
         ctx.save_for_backward(*saved, *parameters[::2])
-        return h.t()
+        return h.t().clone()  # a view could not be modified in place, as `nn.ReLU(inplace=True)` does
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch ships it without annotations
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        # `once_differentiable` would pass `create_graph=True` in silence where the incoming gradient is a constant.
+        if torch.is_grad_enabled():
+            raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
         (gradient,) = gradients
         depth = len(ctx.layers)
         saved, weights = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]

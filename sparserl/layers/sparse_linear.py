@@ -88,12 +88,26 @@ class SparseLinear(nn.Module):
         """Share of the dense layer's connections that exist."""
         return self.nnz / (self.n_out * self.n_in)
 
+    def index_bytes(self) -> int:
+        """Memory of the indices: buffers, and what has been derived from them so far."""
+        size = self.row_ptr.nbytes + self.col.nbytes
+        if self._topology is not None:
+            size += self._topology.flat.nbytes
+        return size + (0 if self._index is None else self._index.derived_bytes())
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_in) to (..., n_out), as `nn.Linear`."""
-        return chain([self], ["identity"], x.reshape(-1, self.n_in)).reshape(*x.shape[:-1], self.n_out)
+        flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return chain([self], ["identity"], flat).reshape(*x.shape[:-1], self.n_out)
 
     def product(self, values: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds `W x` to `out`; feature-major, contiguous, no autograd."""
+        """Adds `W x` to `out`; feature-major, contiguous, no autograd.
+
+        Raises:
+            ValueError: If `x` has another width or dtype than the layer; the kernels do not check bounds.
+        """
+        if x.shape[0] != self.n_in or x.dtype != values.dtype:
+            raise ValueError(f"the layer takes {self.n_in} {values.dtype} features, got {x.shape[0]} of {x.dtype}")
         active_backend().product(self.index, values.detach(), x, out)
 
     def product_transposed(self, values: torch.Tensor, dy: torch.Tensor, out: torch.Tensor) -> None:

@@ -55,7 +55,7 @@ def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float
         [0.4391, 0.5]
     """
     if len(epsilon) != len(shapes):
-        raise TopologyError(f"{len(shapes)} sparse layers need as many epsilon, got {len(epsilon)}")
+        raise TopologyError(f"{len(shapes)} layers take part and need as many epsilon, got {len(epsilon)}; set one density instead")
     if any(e <= 0 for e in epsilon):
         raise TopologyError(f"epsilon must be positive, got {list(epsilon)}")
     return [min(1.0, e * sum(shape) / (shape[0] * shape[1])) for e, shape in zip(epsilon, shapes, strict=True)]
@@ -68,7 +68,7 @@ def per_layer(shapes: Sequence[Shape], densities: Sequence[float]) -> list[float
         TopologyError: If their number differs from the layers', or one is outside (0, 1].
     """
     if len(densities) != len(shapes):
-        raise TopologyError(f"{len(shapes)} sparse layers need as many densities, got {len(densities)}")
+        raise TopologyError(f"{len(shapes)} layers take part and need as many densities, got {len(densities)}")
     return [check_density(d) for d in densities]
 
 

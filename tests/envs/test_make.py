@@ -102,9 +102,7 @@ def test_unknown_id_names_it_and_the_closest(env_id: str, closest: str | None) -
     assert closest in (None, found[2])
 
 
-@pytest.mark.parametrize(
-    "env_id", ["HalfCheetah-v2", "HalfCheetah-v3", "Reacher-v2", "Humanoid-v3", "Pusher-v4"]
-)
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v2", "HalfCheetah-v3", "Reacher-v2", "Humanoid-v3", "Pusher-v4"])
 @pytest.mark.filterwarnings("error")
 def test_outdated_mujoco_versions(env_id: str) -> None:
     current = env_id[:-1] + "5"

@@ -137,9 +137,9 @@ def test_the_current_physics_is_not_enough() -> None:
 
     Ant's reward is the distance of `xpos` before and after a step. `mj_step` ends by moving `qpos`, without
     computing `xpos` again, so `xpos` is one substep older than `qpos`. A restore that saved only the
-    integration state would leave a stale `xpos`; one that called `mj_forward` would have a *newer* one than the
-    uninterrupted run. Both give another first reward, and with it another return. The same holds for Humanoid
-    and `xipos`.
+    integration state would leave a stale `xpos`; one that called `mj_forward` would have a *newer* one than
+    the uninterrupted run. Both give another first reward, and with it another return. The same holds for
+    Humanoid and `xipos`.
     """
     for env_id in ("Ant-v5", "Humanoid-v5"):
         source = started(env_id)
@@ -164,6 +164,7 @@ def test_the_current_physics_is_not_enough() -> None:
 def test_every_derived_quantity_comes_back() -> None:
     source, restored = started("Humanoid-v5"), made("Humanoid-v5")
     restore_state(restored, captured(source))
+    assert base(restored).data.time == base(source).data.time > 0.0
     for name in ("qpos", "qvel", "qacc_warmstart", "xpos", "xipos", "cinert", "cfrc_ext", "ten_length"):
         theirs, ours = getattr(base(source).data, name), getattr(base(restored).data, name)
         assert theirs.any(), name
@@ -288,9 +289,7 @@ class SavedNoisyObservation(NoisyObservation):
 
 def test_wrapper_that_saves_itself() -> None:
     def wrapped() -> gym.Env[Any, Any]:
-        return SavedNoisyObservation(
-            gym.wrappers.RescaleAction(made("Hopper-v5"), np.float32(-0.5), np.float32(0.5))
-        )
+        return SavedNoisyObservation(gym.wrappers.RescaleAction(made("Hopper-v5"), np.float32(-0.5), np.float32(0.5)))
 
     source = wrapped()
     source.reset(seed=0)

@@ -1,0 +1,115 @@
+"""The whole state of an off-policy agent as plain data, so that a run continues where it stopped.
+
+Everything that the next update depends on but the environment and the replay buffer: networks, topology, optimizers,
+counters, every generator.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
+
+from sparserl.errors import CheckpointError, SparserlError
+
+COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
+
+
+def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
+    """A tree that `sparserl.checkpoint` writes; take it between a gradient update and the next env step."""
+    modules = {}
+    for name in agent._get_torch_save_params()[0]:
+        state = recursive_getattr(agent, name).state_dict()
+        modules[name] = _optimizer_out(state) if "param_groups" in state else state
+    return {
+        "modules": modules,
+        "counters": {name: getattr(agent, name) for name in COUNTERS},
+        "episodes": list(agent.ep_info_buffer or ()),
+        "successes": [float(success) for success in agent.ep_success_buffer or ()],
+        "last_obs": agent._last_obs,
+        "last_episode_starts": agent._last_episode_starts,
+        "generators": generator_state(),
+    }
+
+
+def restore_agent(agent: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
+    """Puts a state of `agent_state` into an agent built from the same config.
+
+    Raises:
+        CheckpointError: If the networks, optimizers or topology do not fit.
+    """
+    restore_modules(agent, state["modules"], agent._get_torch_save_params()[0])
+    for name, value in state["counters"].items():
+        setattr(agent, name, value)
+    agent.ep_info_buffer = deque(state["episodes"], maxlen=agent._stats_window_size)
+    agent.ep_success_buffer = deque(state["successes"], maxlen=agent._stats_window_size)
+    agent._last_obs = _numpy(state["last_obs"])
+    agent._last_episode_starts = _numpy(state["last_episode_starts"])
+    restore_generators(state["generators"])
+
+
+def restore_modules(agent: OffPolicyAlgorithm, modules: Mapping[str, Any], names: list[str]) -> None:
+    """Loads networks, optimizers and the topology clock by name.
+
+    Raises:
+        CheckpointError: If one is missing or does not fit.
+    """
+    for name in names:
+        if name not in modules:
+            raise CheckpointError(f"the checkpoint holds no {name!r}; it belongs to another algorithm")
+        state = modules[name]
+        try:
+            recursive_getattr(agent, name).load_state_dict(_optimizer_in(state) if "param_groups" in state else state)
+        except (RuntimeError, ValueError, KeyError, SparserlError) as error:
+            first_line = str(error).splitlines()[0]
+            raise CheckpointError(f"the checkpoint's {name!r} does not fit this agent: {first_line}") from None
+
+
+def generator_state() -> dict[str, Any]:
+    """State of the global generators that Stable-Baselines3 draws from: torch, NumPy, Python."""
+    algorithm, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": {
+            "algorithm": algorithm,
+            "keys": np.asarray(keys).astype(np.int64),
+            "position": position,
+            "has_gauss": has_gauss,
+            "cached": cached,
+        },
+        "python": random.getstate(),
+    }
+
+
+def restore_generators(state: Mapping[str, Any]) -> None:
+    """Continues the global generators."""
+    torch.set_rng_state(state["torch"])
+    numpy = state["numpy"]
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["algorithm"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def _optimizer_out(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "param_groups": state["param_groups"],
+        "state": {str(parameter): slots for parameter, slots in state["state"].items()},
+    }
+
+
+def _optimizer_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "param_groups": state["param_groups"],
+        "state": {int(parameter): slots for parameter, slots in state["state"].items()},
+    }
+
+
+def _numpy(array: torch.Tensor | None) -> np.ndarray | None:
+    return None if array is None else array.numpy()

@@ -1,0 +1,92 @@
+"""Running account of the training FLOPs of a TD3-like agent, following its topology."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3 import TD3
+from torch import nn
+
+from sparserl.layers import SparseLinear
+from sparserl.metrics import cost
+from sparserl.topology.evolver import TopologyEvolver
+
+
+class TD3CostMeter:
+    """Counts FLOPs as updates happen, at the sizes that the networks have then.
+
+    Args:
+        agent: A `TD3` or a subclass; call `advance` after each of its updates, or less often when nothing evolves.
+    """
+
+    def __init__(self, agent: TD3):
+        self.agent = agent
+        self.flops_train = 0
+        self._counted_updates = agent._n_updates
+        self._rate = self._measure()
+
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """The agent's topology clock; None for a dense agent."""
+        return getattr(self.agent, "evolver", None)
+
+    @property
+    def critics(self) -> list[nn.Module]:
+        """Trained critics."""
+        return list(self.agent.critic.q_networks)
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        """Networks that the method trains."""
+        return [self.agent.actor, self.agent.critic]
+
+    def _measure(self) -> cost.UpdateFlops:
+        return cost.td3_update_flops(
+            self.agent.actor,
+            self.critics,
+            self.agent.actor_target,
+            list(self.agent.critic_target.q_networks),
+            self.agent.batch_size,
+            critic_gradients_in_policy_update=self.evolver is None,
+        )
+
+    def advance(self) -> None:
+        """Adds the updates since the last call; call `remeasure` after topology events."""
+        before, now = self._counted_updates, self.agent._n_updates
+        delay = self.agent.policy_delay
+        self.flops_train += (now - before) * self._rate.critic + (now // delay - before // delay) * self._rate.policy
+        self._counted_updates = now
+
+    def remeasure(self, rewired_layers: list[str]) -> None:
+        """Adopts the sizes after topology events, and adds what growing by gradient cost them."""
+        self._rate = self._measure()
+        evolver = self.evolver
+        if evolver is not None and evolver.rule is not None and evolver.rule.needs_gradient:
+            layers = [layer for name in rewired_layers if isinstance(layer := evolver.layers[name], SparseLinear)]
+            self.flops_train += cost.gradient_event_flops(layers, self.agent.batch_size)
+
+    def summary(self) -> dict[str, Any]:
+        """Sizes and FLOPs of the run so far, under the names of `result.json`."""
+        nonzero, dense = cost.params_nonzero(self.trained), cost.params_dense(self.trained)
+        return {
+            "params_nonzero": nonzero,
+            "params_dense": dense,
+            "params_nonzero_targets": cost.params_nonzero([self.agent.actor_target, self.agent.critic_target]),
+            "density": nonzero / dense,
+            "flops_train": self.flops_train,
+            "flops_train_short": cost.td3_flops_short(
+                self.agent.actor, self.critics, self.agent.batch_size, self.agent._n_updates, self.agent.policy_delay
+            ),
+            "bytes_parameters": cost.bytes_parameters(self.trained),
+            "bytes_optimizer": cost.bytes_optimizer([self.agent.actor.optimizer, self.agent.critic.optimizer]),
+            "bytes_indices": cost.bytes_indices(self.trained),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters."""
+        return {"flops_train": self.flops_train, "counted_updates": self._counted_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues counting; the agent must have been restored before."""
+        self.flops_train, self._counted_updates = state["flops_train"], state["counted_updates"]
+        self._rate = self._measure()

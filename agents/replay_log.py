@@ -1,0 +1,86 @@
+"""The replay buffer on disk: immutable files of transitions, each written once and named in the checkpoints.
+
+A checkpoint adds only the transitions since the last one, so its cost does not grow with the buffer; and nothing that an
+older checkpoint needs is overwritten when the buffer wraps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from sparserl import checkpoint
+from sparserl.errors import CheckpointError
+
+ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+class ReplayLog:
+    """Writes and reads the transitions of one buffer.
+
+    Args:
+        folder: Where the files lie.
+        buffer: The buffer; transition number n (from 0) lies at `n % buffer_size`.
+    """
+
+    def __init__(self, folder: Path, buffer: ReplayBuffer):
+        if type(buffer) is not ReplayBuffer:
+            raise CheckpointError(f"cannot store a {type(buffer).__name__} exactly; use the plain ReplayBuffer")
+        self.folder, self.buffer = folder, buffer
+        self.parts: list[dict[str, Any]] = []
+
+    def append(self, added: int) -> list[dict[str, Any]]:
+        """Writes what came since the last call.
+
+        Args:
+            added: Transitions (per env) that the buffer has been given in all.
+
+        Returns:
+            The files that hold the present content, oldest first: name, first and past-the-last transition, SHA-256.
+
+        Raises:
+            CheckpointError: If `added` does not agree with the buffer's position.
+        """
+        if added % self.buffer.buffer_size != self.buffer.pos:
+            raise CheckpointError(f"the buffer is at {self.buffer.pos}, which {added} transitions cannot give")
+        oldest = max(0, added - self.buffer.buffer_size)
+        start = max(oldest, self.parts[-1]["stop"] if self.parts else 0)
+        if start < added:
+            where = np.arange(start, added) % self.buffer.buffer_size
+            path = self.folder / f"{start:09d}-{added:09d}.safetensors"
+            arrays = {name: torch.from_numpy(getattr(self.buffer, name)[where]) for name in ARRAYS}
+            safetensors.torch.save_file(arrays, path)
+            checkpoint.flush(path)
+            part = {"name": path.name, "start": start, "stop": added, "sha256": checkpoint.sha256(path)}
+            self.parts = [*self.parts, part]
+        self.parts = [part for part in self.parts if part["stop"] > oldest]
+        return self.parts
+
+    def restore(self, parts: Sequence[dict[str, Any]], added: int) -> None:
+        """Fills the buffer from files of `append`, after checking each.
+
+        Raises:
+            CheckpointError: If a file is missing or was edited.
+        """
+        for part in parts:
+            path = self.folder / part["name"]
+            checkpoint.check_file(path, part["sha256"])
+            where = np.arange(part["start"], part["stop"]) % self.buffer.buffer_size
+            for name, array in checkpoint.read_tensors(path).items():
+                getattr(self.buffer, name)[where] = array.numpy()
+        self.parts = list(parts)
+        self.buffer.pos = added % self.buffer.buffer_size
+        self.buffer.full = added >= self.buffer.buffer_size
+
+    def remove_except(self, parts: Sequence[dict[str, Any]]) -> None:
+        """Deletes files that no kept checkpoint names."""
+        kept = {part["name"] for part in parts}
+        for path in self.folder.glob("*.safetensors"):
+            if path.name not in kept:
+                path.unlink()

@@ -1,0 +1,369 @@
+"""The callback that turns `learn` into a recorded run: evaluation, logs, checkpoints, progress bar, orderly stop.
+
+It acts only at boundaries, after a gradient update and before the next env step, where the agent's state is whole; and it
+draws from none of the agent's generators, so a recorded run learns exactly as an unrecorded one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import safetensors.torch
+import torch
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import safe_mean
+from tqdm import tqdm
+
+from sparserl import checkpoint
+from sparserl.agents.agent_state import agent_state, restore_agent
+from sparserl.agents.cost_meter import TD3CostMeter
+from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.replay_log import ReplayLog
+from sparserl.errors import CheckpointError
+from sparserl.metrics.connectivity import topology_metrics
+from sparserl.records import RunFolder
+from sparserl.tracking import Tracker
+
+EVAL_COLUMNS = ("global_step", "episode", "return", "length")
+PROGRESS_COLUMNS = (
+    "global_step",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "train/n_updates",
+    "train/actor_loss",
+    "train/critic_loss",
+    "topology/density",
+    "topology/explored_fraction",
+    "cost/flops_train",
+    "cost/params_nonzero",
+    "time/sps",
+    "time/elapsed_s",
+)
+TOPOLOGY_COLUMNS = (
+    "global_step",
+    "update",
+    "layer",
+    "kind",
+    "nnz",
+    "size",
+    "density",
+    "grown",
+    "dropped",
+    "grown_total",
+    "dropped_total",
+    "explored_fraction",
+)
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When the recorder acts, in env steps."""
+
+    evaluate: int
+    log: int
+    checkpoint: int
+    snapshot: int
+
+
+class RunRecorder(BaseCallback):
+    """Records one run of a TD3-like agent into its folder.
+
+    Args:
+        agent: The agent, before `learn`.
+        folder: Its run folder.
+        evaluator: Evaluates it.
+        trackers: Further sinks of metrics.
+        intervals: When to act.
+        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        total_steps: Length of the run in env steps.
+        env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
+        show_progress: Whether to draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        agent: TD3,
+        folder: RunFolder,
+        evaluator: Evaluator,
+        trackers: Sequence[Tracker],
+        intervals: Intervals,
+        *,
+        identity: Any,
+        total_steps: int,
+        env_state: Callable[[gym.Env[Any, Any]], Any],
+        show_progress: bool,
+    ):
+        super().__init__()
+        assert agent.replay_buffer is not None
+        self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
+        self.intervals, self.identity, self.env_state = intervals, identity, env_state
+        self.cost = TD3CostMeter(agent)
+        self.replay = ReplayLog(folder.replay, agent.replay_buffer)
+        self.eval_log = folder.log("eval", EVAL_COLUMNS)
+        self.progress_log = folder.log("progress", PROGRESS_COLUMNS)
+        self.topology_log = folder.log("topology", TOPOLOGY_COLUMNS)
+        self.eval_means: list[float] = []
+        self.topology_events = 0
+        self.stop_requested = False
+        self.stopped = False
+        self._last_event_update = -1
+        self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            total=total_steps,
+            unit="step",
+            unit_scale=True,
+            disable=not show_progress,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+        self._logged_at = (agent.num_timesteps, self._started)
+
+    # What stable-baselines3 calls.
+
+    def _on_training_start(self) -> None:
+        self._bar.update(self.agent.num_timesteps - self._bar.n)
+        self._logged_at = (self.agent.num_timesteps, time.perf_counter())
+
+    def _on_rollout_start(self) -> None:
+        self._boundary()
+        if self.stop_requested and not self.stopped:
+            self.save_checkpoint()
+            self.stopped = True
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+    def _on_training_end(self) -> None:
+        if not self.stopped:
+            self._next["evaluate"] = min(self._next["evaluate"], self.agent.num_timesteps)
+            self._next["log"] = min(self._next["log"], self.agent.num_timesteps)
+            self._boundary()
+        self._bar.close()
+
+    # What happens at a boundary.
+
+    def _boundary(self) -> None:
+        step = self.agent.num_timesteps
+        self.cost.advance()
+        self._record_topology(step)
+        if self._due("snapshot", step):
+            self._save_snapshot(step)
+        if self._due("evaluate", step):
+            self._evaluate(step)
+        if self._due("log", step):
+            self._log(step)
+        if self._due("checkpoint", step):
+            self.save_checkpoint()
+
+    def _due(self, what: str, step: int) -> bool:
+        if step < self._next[what]:
+            return False
+        every: int = getattr(self.intervals, what)
+        self._next[what] = (step // every + 1) * every
+        return True
+
+    def _record_topology(self, step: int) -> None:
+        evolver = self.cost.evolver
+        if evolver is None or not evolver.events:
+            return
+        events, evolver.events = evolver.events, []
+        rows = [
+            {
+                "global_step": step,
+                "update": event.update,
+                "layer": event.layer,
+                "kind": event.kind,
+                "nnz": event.nnz,
+                "size": event.size,
+                "density": event.nnz / event.size,
+                "grown": event.grown,
+                "dropped": event.dropped,
+                "grown_total": evolver.grown_total[event.layer],
+                "dropped_total": evolver.dropped_total[event.layer],
+                "explored_fraction": event.explored / event.size,
+            }
+            for event in events
+        ]
+        self.topology_log.write(rows)
+        changed = [event for event in events if event.kind != "initial"]
+        self.cost.remeasure([event.layer for event in changed])
+        for update in sorted({event.update for event in changed}):
+            self.topology_events += update > self._last_event_update
+            self._last_event_update = update
+
+    def _save_snapshot(self, step: int) -> None:
+        evolver = self.cost.evolver
+        if evolver is None:
+            return
+        arrays = {}
+        for name, layer in evolver.layers.items():
+            topology = layer.topology
+            arrays[name] = torch.from_numpy(topology.flat)
+            arrays[f"{name}.shape"] = torch.tensor([topology.n_out, topology.n_in])
+        if arrays:
+            safetensors.torch.save_file(arrays, self.folder.snapshots / f"step-{step:09d}.safetensors")
+
+    def _evaluate(self, step: int) -> None:
+        returns, lengths = self.evaluator(self.agent)
+        rows = [
+            {"global_step": step, "episode": episode, "return": value, "length": length}
+            for episode, (value, length) in enumerate(zip(returns, lengths, strict=True))
+        ]
+        self.eval_log.write(rows)
+        mean = float(np.mean(returns))
+        if mean > max(self.eval_means, default=-math.inf):
+            modules = {"policy": self.agent.policy.state_dict()}
+            checkpoint.save(self.folder.checkpoints / "best", {"global_step": step, "modules": modules})
+        self.eval_means.append(mean)
+        self._track(
+            step,
+            {
+                "eval/return_mean": mean,
+                "eval/return_std": float(np.std(returns)),
+                "eval/ep_len_mean": float(np.mean(lengths)),
+            },
+        )
+        self._show_progress(step)
+
+    def _log(self, step: int) -> None:
+        now = time.perf_counter()
+        previous_step, previous_time = self._logged_at
+        self._logged_at = step, now
+        agent = self.agent
+        metrics: dict[str, float] = {}
+        if agent.ep_info_buffer:
+            metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
+            metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
+        values = agent.logger.name_to_value
+        metrics.update({key: float(values[key]) for key in PROGRESS_COLUMNS if key in values})
+        if self.cost.evolver is not None:
+            metrics.update(topology_metrics(self.cost.evolver))
+        metrics["cost/flops_train"] = self.cost.flops_train
+        metrics["cost/params_nonzero"] = self.cost.summary()["params_nonzero"]
+        metrics["time/sps"] = (step - previous_step) / max(now - previous_time, 1e-9)
+        metrics["time/elapsed_s"] = self.elapsed_s
+        row = {key: metrics[key] for key in PROGRESS_COLUMNS if key in metrics}
+        self.progress_log.write([{"global_step": step, **row}])
+        self._track(step, metrics)
+        self._show_progress(step, metrics["time/sps"])
+
+    def _track(self, step: int, metrics: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(step, metrics)
+
+    def _show_progress(self, step: int, sps: float | None = None) -> None:
+        self._bar.update(step - self._bar.n)
+        shown = {}
+        if self.eval_means:
+            shown["return"] = f"{self.eval_means[-1]:.0f}"
+        if sps is not None:
+            shown["steps/s"] = f"{sps:.0f}"
+        self._bar.set_postfix(shown)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time of the run, earlier parts of a resumed one included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    # Checkpoints.
+
+    def save_checkpoint(self) -> None:
+        """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
+        step = self.agent.num_timesteps
+        path = self.folder.checkpoints / f"step-{step:09d}"
+        if path.exists():
+            return
+        added = step // self.agent.n_envs
+        assert self.agent.env is not None
+        state = {
+            "global_step": step,
+            "run": self.identity,
+            **agent_state(self.agent),
+            "replay": {"parts": self.replay.append(added), "added": added},
+            "env": self.env_state(self.agent.env.envs[0]),  # type: ignore[attr-defined]  # a DummyVecEnv
+            "recorder": self._state(),
+        }
+        checkpoint.save(path, state)
+        stale = full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]
+        kept = [checkpoint.load(other)["replay"]["parts"] for other in full_checkpoints(self.folder)[-CHECKPOINTS_KEPT:]]
+        for other in stale:
+            checkpoint.remove(other)
+        self.replay.remove_except([part for parts in kept for part in parts])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "next": self._next,
+            "eval_means": self.eval_means,
+            "topology_events": self.topology_events,
+            "last_event_update": self._last_event_update,
+            "elapsed_s": self.elapsed_s,
+            "cost": self.cost.state_dict(),
+            "logged_values": {
+                key: float(value)
+                for key, value in self.agent.logger.name_to_value.items()
+                if key in PROGRESS_COLUMNS
+            },
+            "csv_bytes": {
+                "eval": self.eval_log.size_bytes,
+                "progress": self.progress_log.size_bytes,
+                "topology": self.topology_log.size_bytes,
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts the agent, its buffer and this recorder where a checkpoint was taken.
+
+        Raises:
+            CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
+        """
+        if state.get("run") != self.identity:
+            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+        recorder = state["recorder"]
+        logs = {"eval": self.eval_log, "progress": self.progress_log, "topology": self.topology_log}
+        for name, log in logs.items():
+            if log.size_bytes < recorder["csv_bytes"][name]:
+                raise CheckpointError(f"{log.path} is shorter than when the checkpoint was written")
+        self.replay.restore(state["replay"]["parts"], state["replay"]["added"])
+        restore_agent(self.agent, state)
+        self.cost.load_state_dict(recorder["cost"])
+        self._next = dict(recorder["next"])
+        self.eval_means = list(recorder["eval_means"])
+        self.topology_events = recorder["topology_events"]
+        self._last_event_update = recorder["last_event_update"]
+        self._seconds_before = recorder["elapsed_s"]
+        for key, value in recorder["logged_values"].items():
+            self.agent.logger.record(key, value)
+        for name, log in logs.items():
+            log.truncate(recorder["csv_bytes"][name])
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says of the run's outcome and cost."""
+        evolver = self.cost.evolver
+        explored = None if evolver is None else topology_metrics(evolver).get("topology/explored_fraction")
+        steps = self.agent.num_timesteps
+        return {
+            "steps": steps,
+            "wall_s": self.elapsed_s,
+            "steps_per_second": steps / self.elapsed_s,
+            "return_last": self.eval_means[-1],
+            "return_last10": float(np.mean(self.eval_means[-10:])),
+            **self.cost.summary(),
+            "topology_events": self.topology_events,
+            "explored_fraction": explored,
+        }
+
+
+def full_checkpoints(folder: RunFolder) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")

@@ -1,0 +1,171 @@
+"""Checkpoints that resume exactly and execute nothing: safetensors for arrays, JSON for the rest.
+
+A checkpoint is a folder with `tensors.safetensors`, `state.json` and `manifest.json`, which names the format, its
+version and the SHA-256 of every file. It is written under a temporary name and renamed, so it exists whole or not at
+all. What the state means is its owner's business; here it is a tree of dicts, lists, numbers, strings and arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from sparserl.errors import CheckpointError
+
+FORMAT = "sparserl-checkpoint"
+VERSION = 1
+_TENSOR = "__tensor__"
+_FILES = ("tensors.safetensors", "state.json")
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint; an older one of the same name is replaced in one step.
+
+    Args:
+        path: Folder to write.
+        state: Tree of dicts with string keys, lists, tuples (which come back as lists), numbers, strings, booleans,
+            None, tensors and arrays.
+
+    Raises:
+        TypeError: If the tree holds anything else.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _split(state, "", tensors)
+    temporary = path.with_name(path.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
+    (temporary / "state.json").write_text(json.dumps(tree))
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "files": {name: sha256(temporary / name) for name in _FILES},
+    }
+    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    for name in (*_FILES, "manifest.json"):
+        flush(temporary / name)
+    if path.exists():
+        stale = path.with_name(path.name + ".old")
+        shutil.rmtree(stale, ignore_errors=True)
+        path.rename(stale)
+        temporary.rename(path)
+        shutil.rmtree(stale)
+    else:
+        temporary.rename(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint after checking every file against the manifest; changes nothing.
+
+    Returns:
+        The tree, with tensors in place of arrays.
+
+    Raises:
+        CheckpointError: If it is missing, truncated, edited, of another program or of another version.
+    """
+    manifest = read_json(path / "manifest.json", f"no checkpoint at {path}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a sparserl checkpoint")
+    if manifest.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint format version {manifest.get('version')}; this sparserl reads version {VERSION}"
+        )
+    for name in _FILES:
+        check_file(path / name, manifest.get("files", {}).get(name))
+    tree = read_json(path / "state.json", f"{path} has no state.json")
+    tensors = read_tensors(path / "tensors.safetensors")
+    state = _join(tree, tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def remove(path: Path) -> None:
+    """Deletes a checkpoint; one that is half deleted no longer has a name that counts."""
+    going = path.with_name(path.name + ".old")
+    path.rename(going)
+    shutil.rmtree(going)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Arrays of a safetensors file; reading it runs no code.
+
+    Raises:
+        CheckpointError: If it is not a whole safetensors file.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def read_json(path: Path, missing: str) -> Any:
+    """A JSON file.
+
+    Raises:
+        CheckpointError: With the line `missing` if there is none, or another if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError:
+        raise CheckpointError(missing) from None
+    except ValueError:
+        raise CheckpointError(f"{path} is damaged: it is not JSON") from None
+
+
+def check_file(path: Path, expected: str | None) -> None:
+    """Raises CheckpointError unless the file has the SHA-256 that the manifest gives."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    if expected is None or sha256(path) != expected:
+        raise CheckpointError(f"{path} was truncated or edited: its checksum differs from the manifest")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Waits until the file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, np.ndarray):
+        node = torch.from_numpy(np.ascontiguousarray(node))
+    if isinstance(node, torch.Tensor):
+        tensors[key] = node.detach().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: key}
+    if isinstance(node, Mapping):
+        if not all(isinstance(name, str) for name in node):
+            raise TypeError(f"checkpoint keys must be strings, at {key or 'the root'!r}")
+        return {name: _split(value, f"{key}/{name}", tensors) for name, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_split(value, f"{key}/{position}", tensors) for position, value in enumerate(node)]
+    if isinstance(node, np.generic):
+        return node.item()
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    raise TypeError(f"a checkpoint cannot hold {type(node).__name__}, at {key!r}")
+
+
+def _join(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(node, dict):
+        if set(node) == {_TENSOR}:
+            return tensors[node[_TENSOR]]
+        return {name: _join(value, tensors) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_join(value, tensors) for value in node]
+    return node

@@ -1,0 +1,79 @@
+"""Flags from a dataclass by tyro, with its error boxes turned into one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from sparserl.errors import ConfigError, unknown_name
+
+C = TypeVar("C")
+
+
+def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C | None = None) -> C:
+    """Fills `schema` from flags.
+
+    Args:
+        schema: A dataclass; docstrings of fields are the help text.
+        arguments: The flags.
+        command: Sub-command, for the help text.
+        default: What flags override; the schema's defaults if None.
+
+    Raises:
+        ConfigError: In one line, for an unknown flag (with the closest one) or a value that does not parse.
+        SystemExit: With status 0 after `--help`.
+    """
+    prog = f"sparserl {command}"
+    if "-h" in arguments or "--help" in arguments:
+        return _cli(schema, ["--help"], prog, default)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            return _cli(schema, arguments, prog, default)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+    raise ConfigError(_one_line(printed.getvalue(), _flags(schema, prog, default)))
+
+
+def _cli(schema: type[C], arguments: Sequence[str], prog: str, default: C | None) -> C:
+    if default is None:
+        return tyro.cli(schema, args=list(arguments), prog=prog)
+    return tyro.cli(schema, args=list(arguments), prog=prog, default=default)
+
+
+def _flags(schema: type[C], prog: str, default: C | None) -> list[str]:
+    """Every flag that the help text shows."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        _cli(schema, ["--help"], prog, default)
+    return sorted(set(re.findall(r"--[a-z][\w.-]*", printed.getvalue())))
+
+
+def _one_line(box: str, flags: Sequence[str]) -> str:
+    """The message inside one of tyro's boxes."""
+    text = [re.sub(r"[\u2500-\u257f|]+|^[-\s]+$|\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
+    unknown = next((line for line in text if line.startswith("Unrecognized options: ")), None)
+    if unknown is not None:
+        words = unknown.removeprefix("Unrecognized options: ").replace(",", " ").split()
+        bad = next((word for word in words if word.startswith("-")), words[0])
+        return unknown_name("option", bad.split("=")[0], flags) if bad.startswith("-") else f"unexpected word {bad!r}"
+    body = text[2:] if len(text) > 2 else text
+    message: list[str] = []
+    for line in body:
+        if message and (not line or line.startswith("Argument helptext")):
+            break
+        if line:
+            message.append(line)
+    return " ".join(message) or "the options could not be read"
+
+
+def shown_on_terminal() -> bool:
+    """Whether a person is likely to watch the error stream."""
+    return sys.stderr.isatty()

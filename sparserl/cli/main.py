@@ -1,0 +1,55 @@
+"""One level of sub-commands; every error of a user is one line and exit status 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sparserl.errors import SparserlError, unknown_name
+
+COMMANDS = {
+    "train": ("sparserl.cli.train", "train an agent, or resume a run"),
+    "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
+    "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
+    "plot": ("sparserl.cli.plot", "draw learning curves and topology of runs"),
+    "list": ("sparserl.cli.listing", "list algos, envs, methods or presets"),
+}
+"""Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""
+
+
+def usage() -> str:
+    """The help text of `sparserl`."""
+    lines = [f"  {name:<7} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "usage: sparserl COMMAND [options]\n\ncommands:\n" + "\n".join(lines) + (
+        "\n\n`sparserl COMMAND --help` lists the options of a command."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        arguments: Words after `sparserl`; those of the process if None.
+
+    Returns:
+        Exit status: 0 done, 1 a run failed while running, 2 wrong input, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        from sparserl import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = words
+    try:
+        if name not in COMMANDS:
+            raise SparserlError(unknown_name("command", name, COMMANDS))
+        status: int = importlib.import_module(COMMANDS[name][0]).run(rest)
+        return status
+    except SparserlError as error:
+        print(f"sparserl: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,209 @@
+"""`sparserl train`: builds env, agent and run folder, trains, and leaves a result; or continues a run."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3 import TD3
+from stable_baselines3.common.logger import Logger
+
+from sparserl import checkpoint, config as yaml_config
+from sparserl.agents.config import make_agent
+from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.run_recorder import Intervals, RunRecorder, full_checkpoints
+from sparserl.cli.train_config import TrainConfig, parse_train
+from sparserl.envs import EnvState, capture_state, make_env, restore_state
+from sparserl.errors import CheckpointError, ConfigError
+from sparserl.plots import plot_run
+from sparserl.records import RunFolder
+from sparserl.tracking import TensorBoardTracker, Tracker, WandbTracker
+
+EVAL_SEED_OFFSET = 100
+"""Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl train`; returns the exit status."""
+    command, preset = parse_train(arguments)
+    if command.resume is not None:
+        return _resume(command.resume, command.progress)
+    config = command.run
+    if command.dry_run:
+        print(yaml_config.dump(config), end="")
+        return 0
+    torch.set_num_threads(config.threads)
+    agent = _agent(config)
+    folder = RunFolder.create(
+        command.run_dir or Path("runs") / f"{config.name}__s{config.seed}",
+        config_yaml=yaml_config.dump(config),
+        command=shlex.join(["sparserl", "train", *arguments]),
+        threads=config.threads,
+    )
+    print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
+    print(f"run folder {folder.path}")
+    return _train(agent, config, folder, show_progress=command.progress, state=None)
+
+
+def _agent(config: TrainConfig) -> TD3:
+    env = make_env(config.env)
+    agent = make_agent(config.algo, config.agent, config.topology, env, seed=config.seed, device=config.device)
+    agent.set_logger(Logger(folder=None, output_formats=[]))
+    return agent
+
+
+def _resume(path: Path, show_progress: bool) -> int:
+    folder = RunFolder.open(path)
+    if folder.is_done:
+        raise ConfigError(f"{path} is finished; there is nothing to resume")
+    config = yaml_config.build(TrainConfig, yaml_config.load_yaml(path / "config.yaml"))
+    found = full_checkpoints(folder)
+    if not found:
+        raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
+    state = checkpoint.load(found[-1])
+    torch.set_num_threads(config.threads)
+    agent = _agent(config)
+    print(f"resuming {folder.path} at step {state['global_step']}")
+    return _train(agent, config, folder, show_progress=show_progress, state=state)
+
+
+def _train(
+    agent: TD3, config: TrainConfig, folder: RunFolder, *, show_progress: bool, state: dict[str, Any] | None
+) -> int:
+    evaluator = Evaluator(
+        lambda: make_env(config.env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
+    )
+    recorder = RunRecorder(
+        agent,
+        folder,
+        evaluator,
+        [],
+        Intervals(
+            evaluate=config.eval.every_steps,
+            log=config.log_every_steps,
+            checkpoint=config.checkpoint_every_steps,
+            snapshot=max(1, config.total_steps // config.topology_snapshots),
+        ),
+        identity=yaml_config.plain(config),
+        total_steps=config.total_steps,
+        env_state=_env_state,
+        show_progress=show_progress,
+    )
+    if state is not None:
+        recorder.restore(state)
+        _restore_env(agent, state["env"])
+    recorder.trackers = _trackers(config, folder)
+    try:
+        with _stop_on_signal(recorder):
+            agent.learn(
+                config.total_steps - agent.num_timesteps,
+                callback=recorder,
+                log_interval=None,  # the recorder logs
+                reset_num_timesteps=state is None,
+            )
+    except KeyboardInterrupt:
+        print(f"\nstopped at once; {_how_to_resume(folder)}", file=sys.stderr)
+        return 130
+    except Exception as error:  # whatever went wrong, the folder stays and the user learns how to go on
+        traceback.print_exc()
+        print(f"sparserl: the run failed ({type(error).__name__}: {error}); {_how_to_resume(folder)}", file=sys.stderr)
+        return 1
+    finally:
+        evaluator.close()
+    if recorder.stopped:
+        print(f"\nstopped at step {agent.num_timesteps}; {_how_to_resume(folder)}", file=sys.stderr)
+        return 130
+    result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
+    for tracker in recorder.trackers:
+        tracker.close(result)
+    folder.finish(result)
+    recorder.replay.remove_except([])
+    plot_run(folder.path, folder.path / "plot.png")
+    _print_result(result, folder)
+    return 0
+
+
+def _how_to_resume(folder: RunFolder) -> str:
+    if not full_checkpoints(folder):
+        return f"{folder.path} has no checkpoint yet, so it cannot be resumed"
+    return f"continue with: sparserl train --resume {shlex.quote(str(folder.path))}"
+
+
+def _trackers(config: TrainConfig, folder: RunFolder) -> list[Tracker]:
+    trackers: list[Tracker] = []
+    if config.track:
+        trackers.append(
+            WandbTracker(
+                config.wandb,
+                folder=folder.path,
+                name=f"{config.name}__s{config.seed}",
+                group=config.name,
+                run_config=yaml_config.plain(config),
+                job_type="train",
+            )
+        )
+    if config.tensorboard:
+        trackers.append(TensorBoardTracker(folder.path))
+    return trackers
+
+
+def _env_state(env: gym.Env[Any, Any]) -> dict[str, Any] | None:
+    state = capture_state(env)
+    return None if state is None else {"tensors": state.tensors, "scalars": state.scalars}
+
+
+def _restore_env(agent: TD3, state: dict[str, Any] | None) -> None:
+    if state is None:
+        agent._last_obs = None
+        print("the environment cannot give its state, so a new episode starts and the run is not repeated exactly")
+        return
+    tensors = {name: tensor.numpy() for name, tensor in state["tensors"].items()}
+    assert agent.env is not None
+    restore_state(agent.env.envs[0], EnvState(tensors, state["scalars"]))  # type: ignore[attr-defined]  # a DummyVecEnv
+
+
+@contextmanager
+def _stop_on_signal(recorder: RunRecorder) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) saves at the next boundary and stops; a second one stops at once."""
+
+    def request(signum: int, frame: Any) -> None:
+        del signum, frame
+        if recorder.stop_requested:
+            raise KeyboardInterrupt
+        recorder.stop_requested = True
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
+    table = Table(title=f"{result['algo']} on {result['env']}, seed {result['seed']}", show_header=False)
+    rows = {
+        "steps": f"{result['steps']:,}",
+        "return, last evaluation": f"{result['return_last']:.1f}",
+        "return, mean of last 10": f"{result['return_last10']:.1f}",
+        "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,} ({result['density']:.1%})",
+        "training FLOPs": f"{result['flops_train']:.3g}",
+        "topology events": str(result["topology_events"]),
+        "explored connections": "" if result["explored_fraction"] is None else f"{result['explored_fraction']:.1%}",
+        "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
+        "plot": str(folder.path / "plot.png"),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    Console().print(table)

@@ -1,0 +1,184 @@
+"""What defines a training run, and how presets, config files and flags make one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sparserl import config as yaml_config
+from sparserl.agents.config import AGENTS, TD3Config
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.cli.arguments import parse
+from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
+from sparserl.tracking import WandbConfig
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation while training."""
+
+    every_steps: int = 5_000
+    """Env steps between evaluations; one falls before the first step, one after the last."""
+    episodes: int = 10
+    """Episodes per evaluation, without exploration noise, on environments of their own."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Saved as `config.yaml`, which `--config` accepts.
+
+    Raises:
+        ConfigError: If a value is out of range.
+        KernelUnavailable: If a device is asked for that is not there.
+    """
+
+    algo: str = "ds_td3"
+    """Algorithm; see `sparserl list algos`."""
+    env: str = "HalfCheetah-v5"
+    """Gymnasium id; see `sparserl list envs`."""
+    seed: int = 0
+    """Root seed of everything random."""
+    total_steps: int = 1_000_000
+    """Env steps of the run."""
+    agent: TD3Config = TD3Config()
+    """Hyper-parameters of the agent."""
+    topology: TopologyConfig = TopologyConfig()
+    """Connections of its networks."""
+    eval: EvalConfig = EvalConfig()
+    """Evaluation while training."""
+    log_every_steps: int = 1_000
+    """Env steps between rows of progress.csv."""
+    checkpoint_every_steps: int = 20_000
+    """Env steps between checkpoints."""
+    topology_snapshots: int = 10
+    """How often over the run the connections of every layer are saved for `sparserl plot`."""
+    threads: int = 1
+    """CPU threads of the networks' products."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks run."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+    track: bool = False
+    """Also log to W&B."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Where `--track` sends metrics."""
+
+    def __post_init__(self) -> None:
+        if self.algo not in AGENTS:
+            raise ConfigError(unknown_name("algorithm", self.algo, AGENTS))
+        positive = {
+            "total-steps": self.total_steps,
+            "eval.every-steps": self.eval.every_steps,
+            "eval.episodes": self.eval.episodes,
+            "log-every-steps": self.log_every_steps,
+            "checkpoint-every-steps": self.checkpoint_every_steps,
+            "topology-snapshots": self.topology_snapshots,
+            "threads": self.threads,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must not be negative, got {self.seed}")
+        if self.device != "cpu":
+            raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
+
+    @property
+    def name(self) -> str:
+        """Run name without the seed: env, algorithm, and what is special about the topology."""
+        parts = [self.env, self.algo]
+        if AGENTS[self.algo].sparse:
+            if self.topology.method != self.algo:
+                parts.append(self.topology.method)
+            if isinstance(self.topology.density, float):
+                parts.append(f"d{self.topology.density:g}")
+        return "__".join(parts)
+
+    @property
+    def total_updates(self) -> int:
+        """Gradient updates of the run: one an env step once learning has started."""
+        return max(0, self.total_steps - self.agent.learning_starts)
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train an agent, or resume a run.
+
+    Values come from the schema's defaults, then the preset of the algorithm and env, then `--config`, then flags.
+    """
+
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    preset: str | None = None
+    """Preset to start from, e.g. ds_td3/HalfCheetah-v5; that of the algorithm and env if None."""
+    config: Path | None = None
+    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
+    resume: Path | None = None
+    """Run folder to continue from its newest checkpoint; takes no other option but --progress."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/<name>__s<seed> if None."""
+    progress: bool = True
+    """Draw a progress bar."""
+    dry_run: bool = False
+    """Print the resolved config and stop."""
+
+
+def presets() -> dict[str, Path]:
+    """Preset name -> file, e.g. `ds_td3/HalfCheetah-v5`."""
+    folder = Path(str(resources.files("sparserl") / "configs"))
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def preset_for(algo: str, env: str) -> str | None:
+    """The preset of an algorithm for an env, else its default, else None."""
+    known = presets()
+    return next((name for name in (f"{algo}/{env}", f"{algo}/default") if name in known), None)
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
+    """Resolves a `train` command line.
+
+    Returns:
+        The command with the resolved run, and the name of the preset that it started from.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong.
+    """
+    first = parse(TrainCommand, arguments, command="train")
+    if first.resume is not None:
+        others = [word for word in arguments if word.startswith("--") and not _may_resume(word)]
+        if others:
+            raise ConfigError(f"--resume continues the run as it was configured and takes no {others[0]}")
+        return first, None
+    data: dict[str, Any] = {} if first.config is None else yaml_config.load_yaml(first.config)
+    algo, env = _chosen("algo", first.run.algo, data, arguments), _chosen("env", first.run.env, data, arguments)
+    if algo not in AGENTS:
+        raise ConfigError(unknown_name("algorithm", algo, AGENTS))
+    preset = first.preset or preset_for(algo, env)
+    if preset is not None:
+        if preset not in presets():
+            raise ConfigError(unknown_name("preset", preset, presets()))
+        data = yaml_config.merge(yaml_config.load_yaml(presets()[preset]), data)
+    base = yaml_config.build(TrainConfig, {**data, "algo": algo, "env": env})
+    command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
+    run = command.run
+    if run.agent.learning_starts >= run.total_steps:
+        raise ConfigError(
+            f"the run ends at step {run.total_steps}, before learning starts at {run.agent.learning_starts}; "
+            "lower --agent.learning-starts or raise --total-steps"
+        )
+    return replace(command, run=replace(run, topology=run.topology.for_run(run.total_updates))), preset
+
+
+def _may_resume(flag: str) -> bool:
+    return flag.split("=")[0] in ("--resume", "--progress", "--no-progress")
+
+
+def _chosen(name: str, parsed: str, data: dict[str, Any], arguments: Sequence[str]) -> str:
+    """A flag wins over the config file."""
+    given = any(word.split("=")[0] == f"--{name}" for word in arguments)
+    return parsed if given else str(data.get(name, parsed))

@@ -1,0 +1,127 @@
+"""From YAML to frozen dataclasses and back: types, unknown keys, one `extends`.
+
+The dataclass is the schema; this file knows none of them. Data only: nothing in a file is evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from sparserl.errors import ConfigError, unknown_name
+
+C = TypeVar("C")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads a mapping, merged over the one file its `extends` names (relative to it).
+
+    Raises:
+        ConfigError: If the file is missing, is not a mapping, or the parent extends another file.
+    """
+    data = _read(path)
+    parent_name = data.pop("extends", None)
+    if parent_name is None:
+        return data
+    parent = _read(path.parent / f"{parent_name}.yaml")
+    if "extends" in parent:
+        raise ConfigError(f"{path}: `extends` goes one level deep, but {parent_name}.yaml extends another file")
+    return merge(parent, data)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
+    return data
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, mappings merged key by key."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
+    """Makes the dataclass from plain data; a number may be written as text, as YAML reads `1e-3`.
+
+    Args:
+        schema: A dataclass type; nested dataclasses take nested mappings.
+        data: Keys are field names; missing ones keep their default.
+        where: Dotted path of `data`, for messages.
+
+    Raises:
+        ConfigError: For an unknown key, with the closest field, or a value of another type.
+    """
+    hints = typing.get_type_hints(schema)
+    values = {}
+    for key, value in data.items():
+        if key not in hints:
+            raise ConfigError(unknown_name("config key", f"{where}{key}", [f"{where}{name}" for name in hints]))
+        values[key] = _coerce(hints[key], value, f"{where}{key}")
+    return schema(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _coerce(option, value, where)
+            except ConfigError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(unknown_name(where, str(value), map(str, arguments)))
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(arguments[0], item, where) for item in value)
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return build(hint, value, f"{where}.")
+    elif hint is type(None) and value is None:
+        return None
+    elif hint is bool and isinstance(value, bool):
+        return value
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if number is not None and hint is float:
+            return number
+        if number is not None and number.is_integer():
+            return int(number)
+    name = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} must be {name}, got {value!r}")
+
+
+def plain(config: Any) -> Any:
+    """A dataclass as nested plain data that YAML writes and `build` reads back."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [plain(item) for item in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def dump(config: Any) -> str:
+    """The resolved config as YAML, fields in order of declaration."""
+    return yaml.safe_dump(plain(config), sort_keys=False)

@@ -1,0 +1,2 @@
+"""placeholder"""
+def plot_run(path, out): pass

@@ -1,0 +1,153 @@
+"""A run is a folder: resolved config, versions, CSV logs, checkpoints, result, and `DONE` last.
+
+CSV is the primary record; trackers are fed from it and never read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparserl.errors import ConfigError
+
+DISTRIBUTIONS = ("sparserl", "torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "numba", "wandb")
+
+
+class CsvLog:
+    """An append-only CSV file with a fixed header; every row is on disk when `write` returns.
+
+    Args:
+        path: The file; a new one gets the header.
+        columns: Its columns. Keys of a row that are no column are an error, missing ones stay empty.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]):
+        self.path, self.columns = path, list(columns)
+        if not path.exists():
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerow(self.columns)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows."""
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns).writerows(rows)
+        with self.path.open("a", newline="") as file:
+            file.write(text.getvalue())
+
+    @property
+    def size_bytes(self) -> int:
+        """Present length of the file."""
+        return self.path.stat().st_size
+
+    def truncate(self, size_bytes: int) -> None:
+        """Forgets rows written after the file had this length."""
+        os.truncate(self.path, size_bytes)
+
+
+class RunFolder:
+    """Paths and one-time files of a run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.replay = path / "replay"
+        self.snapshots = path / "topology"
+
+    @classmethod
+    def create(cls, path: Path, *, config_yaml: str, command: str, threads: int) -> RunFolder:
+        """Makes the folder with `config.yaml`, `command.txt` and `versions.json`.
+
+        Raises:
+            ConfigError: If something of this name exists, or the place cannot be written.
+        """
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"{path} exists; choose another --run-dir, or continue it with --resume {path}"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"cannot create {path}: {error.strerror}") from None
+        for part in (folder.checkpoints, folder.replay, folder.snapshots):
+            part.mkdir()
+        (path / "config.yaml").write_text(config_yaml)
+        (path / "command.txt").write_text(command + "\n")
+        (path / "versions.json").write_text(json.dumps(versions(threads), indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            ConfigError: If there is no such folder, or it is not a run.
+        """
+        if not path.is_dir():
+            raise ConfigError(f"no run folder at {path}")
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
+        return cls(path)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended."""
+        return (self.path / "DONE").exists()
+
+    def log(self, name: str, columns: Sequence[str]) -> CsvLog:
+        """The CSV log `name`.csv."""
+        return CsvLog(self.path / f"{name}.csv", columns)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes `result.json`, then `DONE`."""
+        write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        (self.path / "DONE").touch()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that a reader or a crash never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def versions(threads: int) -> dict[str, Any]:
+    """What a number depends on: Python, libraries, CPU, threads, commit (None where unknown)."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return {**found, "platform": platform.platform(), "cpu": _cpu(), "threads": threads, **_commit()}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _commit() -> dict[str, Any]:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,288 @@
+"""Makes anybody's torch model truly sparse in place, and rewires it while its own training loop runs.
+
+Decides which layers take part and how their parameters, gradients and optimizer state are carried over. Refuses to know
+about losses, data and agents; what is dropped and grown is decided in `sparserl.topology`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparserl.errors import ConfigError, KernelUnavailable, TopologyError, unknown_name
+from sparserl.kernels import require_cpu
+from sparserl.layers.convert import from_dense
+from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.seeding import stream
+from sparserl.topology.density import erk, exact_nnz, per_layer
+from sparserl.topology.evolver import TopologyEvent, TopologyEvolver, optimizer_moments
+from sparserl.topology.presets import METHODS, Method
+from sparserl.topology.rewire import RewireRule, random_topology
+from sparserl.topology.structure import SparseTopology
+
+GROUP = "model"
+
+
+class SparseTraining:
+    """The topology clock of one model and its one optimizer; from `sparsify`.
+
+    Call `step` after each step of the optimizer. To resume, build and sparsify the model with the same arguments, then
+    load the state of model, optimizer and this, in any order; the run then goes on as if it had not stopped.
+
+    Args:
+        layers: The sparse layers by their name in the model.
+        optimizer: Holds their values.
+        method: The method whose `new_value` and `moments` hold.
+        rule: What happens and when; None keeps the topology.
+        seed: Root seed; each layer draws from its own stream.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, SparseLinear],
+        optimizer: torch.optim.Optimizer,
+        method: Method,
+        rule: RewireRule | None,
+        seed: int,
+    ):
+        self.layers = dict(layers)
+        self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value)
+        for name, layer in self.layers.items():
+            self.evolver.follow(name, optimizer_moments(optimizer, layer.values, method.moments))
+        self.evolver.begin_update(1)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps counted so far."""
+        return self.evolver.update - 1
+
+    @property
+    def events(self) -> list[TopologyEvent]:
+        """Everything that happened to the layers, their initial topologies first."""
+        return self.evolver.events
+
+    def step(self) -> list[TopologyEvent]:
+        """Counts one optimizer step and rewires the layers if that is due.
+
+        Where growth needs gradients, the passes that count are all backward passes since the last call.
+
+        Returns:
+            The events of this step, mostly none.
+
+        Raises:
+            TopologyError: If an event needs gradients and a layer took part in no backward pass since the last call,
+                or if the optimizer keeps state that is not per connection.
+        """
+        events = self.evolver.end_update(GROUP)
+        self.evolver.begin_update(self.evolver.update + 1)
+        return events
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clock, counters and generators: tensors, numbers and strings only."""
+        return self.evolver.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken; `events` restarts empty.
+
+        Raises:
+            TopologyError: If the state belongs to a model with other sparse layers.
+        """
+        self.evolver.load_state_dict(state)
+        self.evolver.begin_update(self.evolver.update)
+
+
+def sparsify(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    density: float | Sequence[float] = 0.1,
+    method: str = "set",
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    total_updates: int | None = None,
+    **rule_overrides: Any,
+) -> SparseTraining:
+    """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
+
+    Each layer keeps a random subset of its connections with the weights they have; biases are the same parameters as
+    before. In the optimizer the values take the place of the dense weight, in the same parameter group, and what it
+    has gathered about the connections that stay (moments, step counts) stays with them. If an argument is refused,
+    neither model nor optimizer has changed. torch's global generator is left as it is.
+
+    Only modules whose class is exactly `nn.Linear` take part: a subclass may have a forward pass of its own. A module
+    that reads `linear.weight` itself (the fast path of `nn.TransformerEncoderLayer`) needs its layers in `exclude`.
+    A layer whose density comes out as 1 stays an `nn.Linear`.
+
+    Args:
+        module: The model, on the CPU, float32 or float64.
+        optimizer: Of any elementwise kind; holds the weight of every layer that takes part.
+        density: Share of connections that exist, in (0, 1]: one number, shared out among the layers that take part by
+            Erdos-Renyi (wide layers sparser), or a number for each of them in the order of `named_modules`.
+        method: Name in `sparserl.topology.presets.METHODS`. Most keep the last layer dense unless it is the only one.
+        exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
+        seed: Root seed of initial topology and growth.
+        total_updates: Optimizer steps of the whole run, if known: rewiring ends at the method's share of them
+            instead of where it ended in the method's paper.
+        **rule_overrides: Fields of `sparserl.topology.rewire.RewireRule`, e.g. `update_interval=200`.
+
+    Returns:
+        The object whose `step()` is to be called after each `optimizer.step()`.
+
+    Raises:
+        ConfigError: If a name or key is unknown, the model is itself an `nn.Linear` or has none to make sparse.
+        TopologyError: If a density, rule or number of densities does not fit, a weight is shared with another module
+            or not in the optimizer, a layer has hooks, or the optimizer keeps state that is not per connection.
+        KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
+
+    Source:
+        Mocanu et al. 2018 (SET), Evci et al. 2020 (RigL), ... as in `METHODS`; here an absent connection is not a
+        masked one: it has no weight, gradient or moment.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(20, 100), nn.ReLU(inplace=True), nn.Linear(100, 1))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> evolver = sparsify(model, optimizer, density=0.1, method="set", update_interval=2)
+        >>> model[0]
+        SparseLinear(20 -> 100, nnz=200, density=0.1)
+        >>> for _ in range(2):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(8, 20)).square().mean().backward()
+        ...     optimizer.step()
+        ...     events = evolver.step()
+        >>> [(event.update, event.layer, event.kind, event.nnz) for event in evolver.events]
+        [(0, '0', 'initial', 200), (1, '0', 'rewire', 200)]
+    """
+    if method not in METHODS:
+        raise ConfigError(unknown_name("topology method", method, METHODS))
+    chosen = METHODS[method]
+    rule = _rule(method, total_updates, rule_overrides)
+    names = _participants(module, [exclude] if isinstance(exclude, str) else exclude, chosen)
+    linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
+    shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
+    densities = per_layer(shapes, density) if isinstance(density, Sequence) else erk(shapes, density)
+    swaps = []
+    for (name, linear), own_density in zip(linears.items(), densities, strict=True):
+        if own_density == 1.0 or chosen.dense:
+            continue
+        _check_replaceable(module, name, linear)
+        slot = _slot_in(optimizer, name, linear.weight)
+        n_out, n_in = linear.out_features, linear.in_features
+        rng = stream(seed, "initial_topology", name)
+        topology = random_topology(n_out, n_in, exact_nnz((n_out, n_in), own_density), rng)
+        swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
+    # Nothing has changed so far, and nothing below is refused.
+    with torch.random.fork_rng(devices=[]):
+        layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
+    return SparseTraining(layers, optimizer, chosen, rule, seed)
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """One layer's replacement, planned in full before the first one is made."""
+
+    name: str
+    linear: nn.Linear
+    topology: SparseTopology
+    slot: tuple[dict[str, Any], int]
+    state: dict[str, Any]
+
+    def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> SparseLinear:
+        weight = self.linear.weight
+        layer = from_dense(self.linear, self.topology)
+        layer.bias = self.linear.bias  # the same parameter: the optimizer and whoever shares it keep it
+        layer.values.requires_grad_(weight.requires_grad)
+        if weight.grad is not None:
+            layer.values.grad = _gather(weight.grad, self.topology)
+        layer.train(self.linear.training)
+        for name, child in list(module.named_modules(remove_duplicate=False)):
+            if child is self.linear:
+                module.set_submodule(name, layer)
+        group, position = self.slot
+        group["params"][position] = layer.values
+        if optimizer.state.pop(weight, None) is not None:
+            optimizer.state[layer.values] = self.state
+        return layer
+
+
+def _rule(method: str, total_updates: int | None, overrides: Mapping[str, Any]) -> RewireRule | None:
+    """The method's rule for this run."""
+    fields = [field.name for field in dataclasses.fields(RewireRule)]
+    for key in overrides:
+        if key not in fields:
+            raise ConfigError(unknown_name("argument of sparsify", key, fields))
+    if total_updates is not None and total_updates < 1:
+        raise ConfigError(f"total_updates must be >= 1, got {total_updates}")
+    rule, end_fraction = METHODS[method].rule, METHODS[method].end_fraction
+    if rule is None:
+        if overrides:
+            raise ConfigError(f"method {method!r} never rewires, so it takes no {', '.join(sorted(overrides))}")
+        return None
+    end = {} if total_updates is None else {"last_update": max(0, round(end_fraction * total_updates))}
+    return dataclasses.replace(rule, **{**end, **overrides})
+
+
+def _participants(module: nn.Module, exclude: Sequence[str], method: Method) -> list[str]:
+    """Names of the layers that the density is for, in the order of `named_modules`."""
+    if isinstance(module, nn.Linear):
+        raise ConfigError("the model is itself an nn.Linear and cannot be replaced in place; put it in nn.Sequential")
+    linears = [name for name, child in module.named_modules() if type(child) is nn.Linear]
+    if not linears:
+        raise ConfigError(f"{type(module).__name__} has no nn.Linear to make sparse")
+    excluded: set[str] = set()
+    for name in exclude:
+        inside = {linear for linear in linears if linear == name or linear.startswith(f"{name}.")}
+        if not inside:
+            raise ConfigError(unknown_name("layer to exclude", name, linears))
+        excluded |= inside
+    names = [name for name in linears if name not in excluded]
+    if not names:
+        raise ConfigError("`exclude` leaves no nn.Linear to make sparse")
+    if method.output_layer_dense and names[-1] == linears[-1] and len(names) > 1:
+        names.pop()
+    return names
+
+
+def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:
+    require_cpu(linear.weight.device)
+    if linear.weight.dtype not in (torch.float32, torch.float64):
+        raise KernelUnavailable(f"sparse layers are float32 or float64, layer {name!r} is {linear.weight.dtype}")
+    owners = [m for m in module.modules() if any(p is linear.weight for p in m.parameters(recurse=False))]
+    if len(owners) > 1:
+        raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")
+    if linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks:
+        raise TopologyError(f"layer {name!r} has hooks, which a replacement would lose; exclude it or remove them")
+
+
+def _slot_in(optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor) -> tuple[dict[str, Any], int]:
+    """Parameter group of a weight and its place there."""
+    for group in optimizer.param_groups:
+        for position, parameter in enumerate(group["params"]):
+            if parameter is weight:
+                return group, position
+    raise TopologyError(f"the weight of layer {name!r} is not in the optimizer")
+
+
+def _kept_state(
+    optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor, topology: SparseTopology
+) -> dict[str, Any]:
+    """What the optimizer knows of the connections that stay; told apart by shape alone, as in `optimizer_moments`."""
+    kept = {}
+    for key, state in optimizer.state.get(weight, {}).items():
+        if not torch.is_tensor(state) or state.dim() == 0:
+            kept[key] = state
+        elif state.shape == weight.shape:
+            kept[key] = _gather(state, topology)
+        else:
+            shape = tuple(state.shape)
+            raise TopologyError(f"optimizer state {key!r} of layer {name!r}, shape {shape}, is not per connection")
+    return kept
+
+
+def _gather(dense: torch.Tensor, topology: SparseTopology) -> torch.Tensor:
+    """(nnz,) the entries of a (n_out, n_in) tensor where a connection is."""
+    return dense.detach().flatten()[torch.from_numpy(topology.flat)]

@@ -1,0 +1,57 @@
+"""Drop-fraction schedules against the reference vectors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sparserl.schedules import DECAY, constant, cosine
+
+
+@pytest.mark.parametrize("update", [0, 1, 2, 10**9])
+@pytest.mark.parametrize("last_update", [None, 1, 100])
+def test_constant_is_one(update: int, last_update: int | None) -> None:
+    assert constant(update, last_update) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("fraction", "last_update", "update", "expected"),
+    [
+        (0.3, 750, 0, 0.3000),  # topology.md 1.5
+        (0.3, 750, 100, 0.2870),
+        (0.3, 750, 375, 0.1500),
+        (0.3, 750, 600, 0.0286),
+        (0.3, 750, 750, 0.0),
+        (0.5, 1000, 500, 0.25),  # sparse-rl.md 8
+        (0.5, 1000, 1000, 0.0),
+        (1.0, 6, 1, (2 + math.sqrt(3)) / 4),  # cos 30 degrees
+        (1.0, 6, 2, 0.75),  # cos 60 degrees
+        (1.0, 6, 4, 0.25),  # cos 120 degrees
+    ],
+)
+def test_cosine_vectors(fraction: float, last_update: int, update: int, expected: float) -> None:
+    assert fraction * cosine(update, last_update) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("update", [750, 751, 1500, 10**9])
+def test_cosine_stays_at_zero_after_its_end(update: int) -> None:
+    assert cosine(update, 750) == 0.0
+
+
+def test_cosine_falls_all_the_way() -> None:
+    curve = [cosine(update, 200) for update in range(201)]
+    assert all(later < earlier for earlier, later in zip(curve, curve[1:], strict=False))
+
+
+def test_cosine_with_an_end_at_zero_is_over_at_once() -> None:
+    assert [cosine(update, 0) for update in (1, 2)] == [0.0, 0.0]
+
+
+def test_cosine_needs_an_end() -> None:
+    with pytest.raises(ValueError, match="needs `last_update`"):
+        cosine(1, None)
+
+
+def test_names() -> None:
+    assert DECAY == {"constant": constant, "cosine": cosine}

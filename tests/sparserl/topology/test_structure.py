@@ -1,0 +1,103 @@
+"""What counts as a valid topology and a valid change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparserl.errors import TopologyError
+from sparserl.layers import SparseLinear
+from sparserl.topology.structure import EvolvingLayer, SparseTopology, TopologyChange
+
+
+def topology(n_out: int, n_in: int, flat: list[int]) -> SparseTopology:
+    return SparseTopology(n_out, n_in, np.array(flat, np.int64))
+
+
+def change(old: list[int], new: list[int], source: list[int]) -> TopologyChange:
+    return TopologyChange(topology(2, 4, old), topology(2, 4, new), np.array(source, np.int64))
+
+
+def test_counts_and_coordinates_of_an_8_slot_layer() -> None:
+    # . x . x
+    # x . . x
+    layer = topology(2, 4, [1, 3, 4, 7])
+    assert (layer.nnz, layer.size, layer.density) == (4, 8, 0.5)
+    assert layer.outputs.tolist() == [0, 0, 1, 1]
+    assert layer.inputs.tolist() == [1, 3, 0, 3]
+
+
+def test_positions_beyond_32_bits_keep_their_coordinates() -> None:
+    layer = topology(2**31, 2**20, [0, 2**51 - 1])
+    layer.check_valid()
+    assert layer.outputs.tolist() == [0, 2**31 - 1]
+    assert layer.inputs.tolist() == [0, 2**20 - 1]
+
+
+@pytest.mark.parametrize("flat", [[], [0], [7], [0, 7], list(range(8))])
+def test_valid_topologies(flat: list[int]) -> None:
+    topology(2, 4, flat).check_valid()
+
+
+def test_one_neuron_a_side_is_valid() -> None:
+    topology(1, 1, [0]).check_valid()
+    topology(1, 1, []).check_valid()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (topology(0, 4, []), "at least one neuron"),
+        (topology(2, 0, []), "at least one neuron"),
+        (SparseTopology(2, 4, np.array([1, 2], np.int32)), "int32"),
+        (SparseTopology(2, 4, np.array([1.0, 2.0])), "float64"),  # type: ignore[arg-type]
+        (SparseTopology(2, 4, np.array([[1, 2]], np.int64)), "2-D"),
+        (topology(2, 4, [-1, 2]), "outside"),
+        (topology(2, 4, [2, 8]), "outside"),
+        (topology(2, 4, [2, 2]), "strictly increasing"),
+        (topology(2, 4, [3, 2]), "strictly increasing"),
+        (topology(2, 4, [1, 5, 4, 7]), "strictly increasing"),
+    ],
+)
+def test_invalid_topologies_are_refused(layer: SparseTopology, message: str) -> None:
+    with pytest.raises(TopologyError, match=message):
+        layer.check_valid()
+
+
+@pytest.mark.parametrize(
+    ("event", "grown", "dropped"),
+    [
+        (change([1, 3], [1, 3], [0, 1]), 0, 0),
+        (change([1, 3], [0, 3], [-1, 1]), 1, 1),
+        (change([1, 3], [1, 3], [-1, 1]), 1, 1),  # dropped and grown again
+        (change([1, 3], [3], [1]), 0, 1),
+        (change([1, 3], [], []), 0, 2),
+        (change([], [2, 5], [-1, -1]), 2, 0),
+        (change([1, 3], [0, 1, 2, 3], [-1, 0, -1, 1]), 2, 0),
+        (change([1, 3], [5, 6], [-1, -1]), 2, 2),
+    ],
+)
+def test_a_change_counts_what_is_grown_and_dropped(event: TopologyChange, grown: int, dropped: int) -> None:
+    event.check_valid()
+    assert (event.grown, event.dropped) == (grown, dropped)
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (change([1, 3], [1, 3], [0]), "one entry for each new slot"),
+        (change([1, 3], [1, 3], [0, 0]), "one old slot"),
+        (change([1, 3], [1, 3], [1, 0]), "one old slot"),
+        (change([1, 3], [1, 4], [0, 1]), "changed its position"),
+        (change([3, 1], [1, 3], [-1, -1]), "strictly increasing"),
+        (change([1, 3], [1, 9], [0, -1]), "outside"),
+    ],
+)
+def test_invalid_changes_are_refused(event: TopologyChange, message: str) -> None:
+    with pytest.raises(TopologyError, match=message):
+        event.check_valid()
+
+
+def test_a_sparse_layer_is_an_evolving_layer() -> None:
+    assert isinstance(SparseLinear(topology(2, 4, [1, 6])), EvolvingLayer)
+    assert not isinstance(object(), EvolvingLayer)

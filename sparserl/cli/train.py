@@ -22,10 +22,11 @@ from sparserl import checkpoint, config as yaml_config
 from sparserl.agents.config import make_agent
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.run_recorder import Intervals, RunRecorder, full_checkpoints
+from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.plots import plot_run
+from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
 from sparserl.tracking import TensorBoardTracker, Tracker, WandbTracker
 
@@ -66,7 +67,7 @@ def _resume(path: Path, show_progress: bool) -> int:
     folder = RunFolder.open(path)
     if folder.is_done:
         raise ConfigError(f"{path} is finished; there is nothing to resume")
-    config = yaml_config.build(TrainConfig, yaml_config.load_yaml(path / "config.yaml"))
+    config = run_config(folder)
     found = full_checkpoints(folder)
     if not found:
         raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
@@ -128,7 +129,7 @@ def _train(
         tracker.close(result)
     folder.finish(result)
     recorder.replay.remove_except([])
-    plot_run(folder.path, folder.path / "plot.png")
+    plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
     return 0
 

@@ -86,7 +86,7 @@ class _Chain(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, layers: Sequence[ChainLayer], activations: Sequence[str], *parameters: torch.Tensor
     ) -> torch.Tensor:
-        h = x.t().contiguous()
+        h = x.detach().t().contiguous()  # detached: it may be `x` itself, and what is captured must hold no graph
         saved = [h]
         for position, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
             weight, bias = parameters[2 * position : 2 * position + 2]
@@ -136,4 +136,5 @@ class _Chain(torch.autograd.Function):
 
 
 def _spread(bias: torch.Tensor, batch: int) -> torch.Tensor:
-    return bias.detach()[:, None].expand(-1, batch).contiguous()
+    # A clone: `contiguous` would hand out the bias itself where batch is 1, and the product would be added to it.
+    return bias.detach()[:, None].expand(-1, batch).clone(memory_format=torch.contiguous_format)

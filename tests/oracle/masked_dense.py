@@ -81,9 +81,7 @@ class MaskedMLP:
                 self.adam.append(MaskedAdam(bias.requires_grad_(), torch.ones_like(bias), lr))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        for weight, mask, bias, activation in zip(
-            self.weights, self.masks, self.biases, self.activations, strict=True
-        ):
+        for weight, mask, bias, activation in zip(self.weights, self.masks, self.biases, self.activations, strict=True):
             x = x @ (weight * mask).T
             x = ACTIVATION[activation](x if bias is None else x + bias)
         return x

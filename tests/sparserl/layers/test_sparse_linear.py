@@ -250,6 +250,17 @@ def test_view_shows_what_was_captured() -> None:
     np.testing.assert_array_equal(layer.view().values, layer.values.detach())
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_is_captured_holds_no_graph(batch: int) -> None:
+    model = nn.Sequential(layer_of(6, 5, 13), layer_of(1, 6, 4))
+    for layer in model:
+        layer.capture = True
+    model(torch.randn(batch, 5, requires_grad=True)).sum().backward()
+    for layer in model:
+        assert not any(tensor.requires_grad for pair in layer.captured for tensor in pair)
+        assert [x.shape for x, _ in layer.view().samples] == [(layer.n_in, batch)]
+
+
 def test_invalid_topology_is_refused() -> None:
     with pytest.raises(TopologyError, match="strictly increasing"):
         SparseLinear(SparseTopology(2, 2, np.array([1, 1])))

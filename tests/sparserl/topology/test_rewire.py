@@ -151,7 +151,7 @@ def test_rigl_event_by_drop_fraction(fraction: float, flat: list[int], keep_regr
     assert plan_rewire(rule, VIEW, 1, RNG(0)).new.flat.tolist() == flat
 
 
-def test_set_event_refills_the_only_gap() -> None:
+def test_set_event_may_grow_what_it_dropped() -> None:
     # Sorted -4 -3 -1 1 2 3 5: f = 2, q = 4; low v[int(1.5)] = -3, high v[int(4.75)] = 2. Kept: -4, 3, 5.
     old = layer(2, 4, 0, 1, 2, 3, 4, 5, 6)
     view = LayerView(old, np.array([-3.0, 5.0, 1.0, -4.0, 2.0, -1.0, 3.0]))

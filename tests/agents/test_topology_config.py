@@ -1,0 +1,266 @@
+"""What a user writes about topology becomes the right parts, and a wrong name or number is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.errors import ConfigError, SparserlError, TopologyError
+from sparserl.topology.density import Shape
+from sparserl.topology.presets import METHODS
+from sparserl.topology.rewire import RewireRule
+
+ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]
+
+
+def mlp(n_in: int, n_out: int) -> list[Shape]:
+    return [(256, n_in), (256, 256), (n_out, 256)]
+
+
+def rule_of(config: TopologyConfig) -> RewireRule:
+    rule = config.rule()
+    assert rule is not None
+    return rule
+
+
+# --- where a config comes from ----------------------------------------------------------------------
+
+
+def test_the_default_is_ds_td3() -> None:
+    assert TopologyConfig.coerce(None) == TopologyConfig() == TopologyConfig(method="ds_td3")
+    assert TopologyConfig().rule() == METHODS["ds_td3"].rule
+
+
+def test_coerce() -> None:
+    given = TopologyConfig(method="set")
+    assert TopologyConfig.coerce(given) is given
+    assert TopologyConfig.coerce({}) == TopologyConfig()
+    mapping = {"method": "rigl", "density": [0.1, 0.2, 1.0]}
+    assert TopologyConfig.coerce(mapping) == TopologyConfig(method="rigl", density=(0.1, 0.2, 1.0))
+    assert mapping["density"] == [0.1, 0.2, 1.0]  # not modified
+    assert TopologyConfig.coerce({"epsilon": [7, 64]}).epsilon == (7, 64)
+
+
+def test_coerce_of_its_own_fields_gives_it_back() -> None:
+    config = TopologyConfig(method="rigl", epsilon=(3.0, 4.0, 5.0), update_interval=10, keep_regrown=False)
+    assert TopologyConfig.coerce(dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "closest"), [("densty", "density"), ("drop_fracton", "drop_fraction"), ("methods", "method")]
+)
+def test_an_unknown_key_gives_the_closest(key: str, closest: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown topology key '{key}'; did you mean '{closest}'"):
+        TopologyConfig.coerce({key: 1})
+
+
+# --- parts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bare_method_is_its_preset(method: str) -> None:
+    config = TopologyConfig(method=method)
+    assert config.base is METHODS[method]
+    assert config.rule() == METHODS[method].rule
+    for part in ("target", "new_value", "moments", "end_fraction"):
+        assert config.part(part) == getattr(METHODS[method], part)
+
+
+OVERRIDES = {
+    "drop": "weight_magnitude",
+    "grow": "gradient",
+    "drop_fraction": 0.125,
+    "decay": "cosine",
+    "update_interval": 77,
+    "first_update": 5,
+    "last_update": 900,
+    "shrink_at_end": False,
+    "keep_regrown": True,
+}
+
+
+def test_overrides_cover_every_field_of_a_rule() -> None:
+    assert set(OVERRIDES) == {field.name for field in dataclasses.fields(RewireRule)}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_a_field_replaces_that_part_of_the_rule_alone(name: str) -> None:
+    base = METHODS["ds_td3"].rule
+    assert base is not None
+    rule = rule_of(TopologyConfig(**{name: OVERRIDES[name]}))  # type: ignore[arg-type]
+    assert dataclasses.asdict(rule) == {**dataclasses.asdict(base), name: OVERRIDES[name]}
+
+
+def test_all_fields_together_replace_the_whole_rule() -> None:
+    assert rule_of(TopologyConfig(method="set", **OVERRIDES)) == RewireRule(**OVERRIDES)  # type: ignore[arg-type]
+
+
+def test_a_falsy_override_is_an_override() -> None:
+    rule = rule_of(TopologyConfig(drop_fraction=0.0, shrink_at_end=False, last_update=0))
+    assert (rule.drop_fraction, rule.shrink_at_end, rule.last_update) == (0.0, False, 0)
+    assert not rule_of(TopologyConfig(method="rigl", keep_regrown=False)).keep_regrown
+    assert TopologyConfig(end_fraction=0.0).part("end_fraction") == 0.0
+
+
+def test_parts_outside_the_rule() -> None:
+    config = TopologyConfig(target="shared", new_value="uniform", moments="mean")
+    assert [config.part(part) for part in ("target", "new_value", "moments")] == ["shared", "uniform", "mean"]
+    assert config.rule() == METHODS["ds_td3"].rule
+
+
+@pytest.mark.parametrize("method", ["dense", "static"])
+def test_methods_without_a_rule(method: str) -> None:
+    config = TopologyConfig(method=method)
+    assert config.rule() is None
+    assert config.for_run(1000) is config
+
+
+# --- the length of the run --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "updates", "last_update"),
+    [
+        ({"method": "ds_td3"}, 975_000, 925_000),
+        ({"method": "ds_td3"}, 1_950_000, 1_850_000),
+        ({"method": "ds_td3"}, 39, 37),
+        ({"method": "rigl"}, 1_000_000, 750_000),
+        ({"method": "rigl"}, 1000, 750),
+        ({"method": "set"}, 5000, 5000),
+        ({"method": "ds_td3", "end_fraction": 0.5}, 1000, 500),
+        ({"method": "ds_td3", "end_fraction": 0.0}, 1000, 0),
+        ({"method": "ds_td3", "last_update": 123}, 975_000, 123),
+        ({"method": "ds_td3", "last_update": 0}, 975_000, 0),
+        ({"method": "ds_td3"}, 0, 0),
+    ],
+)
+def test_rewiring_ends_at_a_share_of_the_run(fields: dict[str, Any], updates: int, last_update: int) -> None:
+    config = TopologyConfig(**fields).for_run(updates)
+    assert rule_of(config).last_update == last_update
+    assert config.for_run(10 * updates) is config  # fixed once
+
+
+def test_a_cosine_of_a_run_ends_with_its_rewiring() -> None:
+    rule = rule_of(TopologyConfig(method="rigl").for_run(2000))
+    assert [round(rule.fraction(update), 6) for update in (0, 750, 1500)] == [0.5, 0.25, 0.0]
+
+
+# --- densities --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "densities"),
+    [
+        # ERK at 0.5 over the two hidden layers: .5 * 69,888 = 34,944 = 4352 + 30,592.
+        ({}, [1, 30_592 / 65_536, 1]),
+        ({"output_layer": "sparse"}, [1, 29_824 / 65_536, 1]),  # topology.md 1.1
+        ({"method": "rigl"}, [1, 29_824 / 65_536, 1]),
+        ({"method": "rigl", "density": 0.05}, [0.2140, 0.0267, 0.5819]),
+        ({"method": "rigl", "density": 0.1}, [0.4481, 0.0558, 1]),
+        ({"method": "rigl", "density": 0.1, "allocation": "uniform"}, [0.1, 0.1, 0.1]),
+        ({"method": "rigl", "density": 0.1, "allocation": "uniform", "output_layer": "dense"}, [0.1, 0.1, 1]),
+        ({"method": "set", "density": 0.3, "allocation": "uniform"}, [0.3, 0.3, 1]),
+        ({"density": (0.2, 0.4)}, [0.2, 0.4, 1]),
+        ({"density": (0.2, 0.4, 0.6), "output_layer": "sparse"}, [0.2, 0.4, 0.6]),
+        ({"epsilon": (7, 64)}, [1911 / 4352, 0.5, 1]),
+        ({"epsilon": (7, 64, 3), "output_layer": "sparse"}, [1911 / 4352, 0.5, 0.5117]),  # 3 * 262 / 1536
+        ({"epsilon": (7, 64), "density": (0.2, 0.4)}, [0.2, 0.4, 1]),  # density wins
+        ({"epsilon": (7, 64), "density": 0.2, "allocation": "uniform"}, [0.2, 0.2, 1]),
+        ({"density": 1.0}, [1, 1, 1]),
+        ({"method": "dense"}, [1, 1, 1]),
+        ({"method": "dense", "density": 0.1}, [1, 1, 1]),
+        ({"method": "dense", "epsilon": (7, 64)}, [1, 1, 1]),
+        ({"method": "static", "epsilon": (7, 64)}, [1911 / 4352, 0.5, 1]),
+    ],
+)
+def test_densities_of_the_half_cheetah_actor(fields: dict[str, Any], densities: list[float]) -> None:
+    assert TopologyConfig(**fields).densities(ACTOR) == pytest.approx(densities, abs=5e-5)
+
+
+# sparse-rl.md 1.2
+@pytest.mark.parametrize(
+    ("n_obs", "n_act", "factor", "actor", "critic"),
+    [
+        (17, 6, 7, 0.439, 0.332),
+        (11, 3, 7, 0.664, 0.527),
+        (111, 8, 40, 0.517, 0.492),
+        (376, 17, 61, 0.401, 0.393),
+        (27, 8, 40, 1.0, 1.0),  # the trap: Ant-v4 with the factor of Ant-v3 is dense (1.64 and 1.30 before clipping)
+    ],
+)
+def test_ds_td3_densities_from_the_papers_factors(
+    n_obs: int, n_act: int, factor: float, actor: float, critic: float
+) -> None:
+    config = TopologyConfig(method="ds_td3", epsilon=(factor, 64))
+    assert [round(d, 3) for d in config.densities(mlp(n_obs, n_act))] == [actor, 0.5, 1.0]
+    assert [round(d, 3) for d in config.densities(mlp(n_obs + n_act, 1))] == [critic, 0.5, 1.0]
+
+
+def test_a_network_of_one_layer() -> None:
+    assert TopologyConfig().densities([(3, 4)]) == [1.0]  # only the output layer, and that is dense
+    assert TopologyConfig(output_layer="sparse", density=0.25).densities([(3, 4)]) == pytest.approx([0.25])
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
+        ({"method": "zzzz"}, "unknown topology method 'zzzz'; valid: dense, ds_td3, rigl, set, static"),
+        ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
+        ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),
+        ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),
+        ({"density": 0.0}, "density must be in"),
+        ({"density": 1.5}, "density must be in"),
+        ({"density": (0.5, 0.0)}, "density must be in"),
+        ({"end_fraction": 1.1}, "end_fraction must be in"),
+        ({"end_fraction": -0.1}, "end_fraction must be in"),
+        ({"drop_fraction": 1.0}, "drop_fraction must be in"),
+        ({"update_interval": 0}, "update_interval and first_update must be >= 1"),
+        ({"first_update": 0}, "update_interval and first_update must be >= 1"),
+    ],
+)
+def test_wrong_names_and_numbers_are_refused_at_once(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SparserlError, match=message):
+        TopologyConfig(**fields)
+
+
+@pytest.mark.xfail(reason="checked late or never: allocation, output_layer, new_value, moments, target", raises=Exception)
+@pytest.mark.parametrize(
+    ("field", "name", "closest"),
+    [
+        ("allocation", "uniforn", "uniform"),
+        ("output_layer", "dence", "dense"),
+        ("new_value", "unifrm", "uniform"),
+        ("moments", "zreo", "zero"),
+        ("target", "shard", "shared"),
+    ],
+)
+def test_a_wrong_name_of_a_part_gives_the_closest(field: str, name: str, closest: str) -> None:
+    with pytest.raises(SparserlError, match=f"unknown .* '{name}'; did you mean '{closest}'"):
+        TopologyConfig(**{field: name})  # type: ignore[arg-type]
+
+
+@pytest.mark.xfail(reason="`rule()` in `__post_init__` asks for last_update before `for_run` can set it")
+def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
+    config = TopologyConfig(method="set", decay="cosine").for_run(1000)
+    assert rule_of(config).fraction(500) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"density": (0.2, 0.4, 0.6)}, "2 sparse layers need as many densities, got 3"),
+        ({"density": (0.2, 0.4), "output_layer": "sparse"}, "3 sparse layers need as many densities, got 2"),
+        ({"epsilon": (7,)}, "2 sparse layers need as many epsilon, got 1"),
+        ({"epsilon": (7, -64)}, "epsilon must be positive"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(TopologyError, match=message):
+        TopologyConfig(**fields).densities(ACTOR)

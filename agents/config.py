@@ -72,10 +72,10 @@ class TD3Config:
     def __post_init__(self) -> None:
         positive = ("learning_rate", "batch_size", "buffer_size", "policy_delay")
         for name in positive:
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # NaN is not
                 raise ConfigError(f"agent.{name} must be positive, got {getattr(self, name)}")
         for name in ("weight_decay", "learning_starts", "target_policy_noise", "target_noise_clip", "action_noise_std"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"agent.{name} must not be negative, got {getattr(self, name)}")
         for name in ("gamma", "tau"):
             if not 0.0 < getattr(self, name) <= 1.0:

@@ -31,7 +31,8 @@ class Evaluator:
         returns, lengths = evaluate_policy(
             agent, self._envs, n_eval_episodes=self.episodes, deterministic=True, return_episode_rewards=True
         )
-        assert isinstance(returns, list) and isinstance(lengths, list)
+        assert isinstance(returns, list)
+        assert isinstance(lengths, list)
         return returns, lengths
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The replay buffer on disk: immutable files of transitions, each written once and named in the checkpoints.
 
-A checkpoint adds only the transitions since the last one, so its cost does not grow with the buffer; and nothing that an
-older checkpoint needs is overwritten when the buffer wraps.
+A checkpoint adds only the transitions since the last one, so its cost does not grow with the buffer; and nothing that
+an older checkpoint needs is overwritten when the buffer wraps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The callback that turns `learn` into a recorded run: evaluation, logs, checkpoints, progress bar, orderly stop.
 
-It acts only at boundaries, after a gradient update and before the next env step, where the agent's state is whole; and it
-draws from none of the agent's generators, so a recorded run learns exactly as an unrecorded one.
+It acts only at boundaries, after a gradient update and before the next env step, where the agent's state is whole; and
+it draws from none of the agent's generators, so a recorded run learns exactly as an unrecorded one.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class RunRecorder(BaseCallback):
         self.eval_means: list[float] = []
         self.topology_events = 0
         self.stop_requested = False
-        self.stopped = False
+        self.stopped_at: int | None = None
+        self._boundary_at = -1
         self._last_event_update = -1
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
         self._seconds_before = 0.0
@@ -137,15 +138,15 @@ class RunRecorder(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._boundary()
-        if self.stop_requested and not self.stopped:
+        if self.stop_requested and self.stopped_at is None:
             self.save_checkpoint()
-            self.stopped = True
+            self.stopped_at = self.agent.num_timesteps
 
     def _on_step(self) -> bool:
-        return not self.stopped
+        return self.stopped_at is None
 
     def _on_training_end(self) -> None:
-        if not self.stopped:
+        if self.stopped_at is None and self._boundary_at != self.agent.num_timesteps:
             self._next["evaluate"] = min(self._next["evaluate"], self.agent.num_timesteps)
             self._next["log"] = min(self._next["log"], self.agent.num_timesteps)
             self._boundary()
@@ -154,7 +155,7 @@ class RunRecorder(BaseCallback):
     # What happens at a boundary.
 
     def _boundary(self) -> None:
-        step = self.agent.num_timesteps
+        step = self._boundary_at = self.agent.num_timesteps
         self.cost.advance()
         self._record_topology(step)
         if self._due("snapshot", step):
@@ -296,7 +297,9 @@ class RunRecorder(BaseCallback):
         }
         checkpoint.save(path, state)
         stale = full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]
-        kept = [checkpoint.load(other)["replay"]["parts"] for other in full_checkpoints(self.folder)[-CHECKPOINTS_KEPT:]]
+        kept = [
+            checkpoint.load(other)["replay"]["parts"] for other in full_checkpoints(self.folder)[-CHECKPOINTS_KEPT:]
+        ]
         for other in stale:
             checkpoint.remove(other)
         self.replay.remove_except([part for parts in kept for part in parts])
@@ -310,9 +313,7 @@ class RunRecorder(BaseCallback):
             "elapsed_s": self.elapsed_s,
             "cost": self.cost.state_dict(),
             "logged_values": {
-                key: float(value)
-                for key, value in self.agent.logger.name_to_value.items()
-                if key in PROGRESS_COLUMNS
+                key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in PROGRESS_COLUMNS
             },
             "csv_bytes": {
                 "eval": self.eval_log.size_bytes,
@@ -321,8 +322,12 @@ class RunRecorder(BaseCallback):
             },
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Puts the agent, its buffer and this recorder where a checkpoint was taken.
+    def restore(self, state: dict[str, Any], restore_env: Callable[[TD3, Any], None]) -> None:
+        """Puts the agent, its buffer, its env and this recorder where a checkpoint was taken.
+
+        Args:
+            state: The checkpoint.
+            restore_env: Gives the agent's env the state that `env_state` gave.
 
         Raises:
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
@@ -336,14 +341,17 @@ class RunRecorder(BaseCallback):
                 raise CheckpointError(f"{log.path} is shorter than when the checkpoint was written")
         self.replay.restore(state["replay"]["parts"], state["replay"]["added"])
         restore_agent(self.agent, state)
+        restore_env(self.agent, state["env"])
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
+        self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does
         self.eval_means = list(recorder["eval_means"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
         self._seconds_before = recorder["elapsed_s"]
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
+        # Last, when nothing can be refused any more.
         for name, log in logs.items():
             log.truncate(recorder["csv_bytes"][name])
 

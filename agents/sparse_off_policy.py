@@ -58,7 +58,9 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         **kwargs: Any,
     ):
         self.topology = TopologyConfig.coerce(topology)
-        super().__init__(policy, env, *args, device=require_cpu(device), seed=seed, **kwargs)
+        super().__init__(  # type: ignore[misc]  # SB3 puts device and seed last, so positional arguments never reach them
+            policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
+        )
 
     def _setup_model(self) -> None:
         if getattr(self.policy_class, "takes_topology", False):
@@ -83,8 +85,8 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             for name in self.targets_of
         }
         for name, target in self.target_networks.items():
-            for layer_name, layer in target.layers.items():
-                self.evolver.follow(f"{name}.{layer_name}", layer.follow)
+            for layer_name, target_layer in target.layers.items():
+                self.evolver.follow(f"{name}.{layer_name}", target_layer.follow)
 
     def _descend(self, group: str, loss: torch.Tensor) -> float:
         """One optimizer step of a group, then its topology event if one is due; returns the loss."""
@@ -112,10 +114,11 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Inside, the network passes gradients through but forms none for its own parameters."""
-    for parameter in network.parameters():
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in network.parameters():
+        for parameter in trained:
             parameter.requires_grad_(True)

@@ -113,6 +113,8 @@ class SparseCritic(BaseModel):
     Each critic has a topology of its own. Arguments as in `SparseActor`.
     """
 
+    features_extractor: BaseFeaturesExtractor
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -211,6 +213,4 @@ class SparseTD3Policy(TD3Policy):
 
 def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:
     """Sparse layers of a network by full name, e.g. `critic.qf0.1`."""
-    return {
-        f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, SparseLinear)
-    }
+    return {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, SparseLinear)}

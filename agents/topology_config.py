@@ -75,7 +75,10 @@ class TopologyConfig:
                 allocation.check_density(value)
         if self.end_fraction is not None and not 0.0 <= self.end_fraction <= 1.0:
             raise ConfigError(f"topology.end_fraction must be in [0, 1], got {self.end_fraction}")
-        self.rule()
+        if self.base.rule is None or self.last_update is not None:
+            self.rule()
+        else:
+            self.for_run(1)  # the command line knows the length of the run, which some schedules need
 
     @classmethod
     def coerce(cls, given: TopologyConfig | Mapping[str, Any] | None) -> TopologyConfig:
@@ -84,7 +87,7 @@ class TopologyConfig:
         Raises:
             ConfigError: If the mapping has a key that is no field.
         """
-        if isinstance(given, cls):
+        if isinstance(given, TopologyConfig):
             return given
         fields = [field.name for field in dataclasses.fields(cls)]
         values = dict(given or {})

@@ -80,8 +80,9 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has checkpoint format version {manifest.get('version')}; this sparserl reads version {VERSION}"
         )
+    files = manifest.get("files")
     for name in _FILES:
-        check_file(path / name, manifest.get("files", {}).get(name))
+        check_file(path / name, files.get(name) if isinstance(files, dict) else None)
     tree = read_json(path / "state.json", f"{path} has no state.json")
     tensors = read_tensors(path / "tensors.safetensors")
     state = _join(tree, tensors)
@@ -144,13 +145,17 @@ def flush(path: Path) -> None:
 
 def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(node, np.ndarray):
-        node = torch.from_numpy(np.ascontiguousarray(node))
+        node = torch.from_numpy(np.array(node, order="C"))
     if isinstance(node, torch.Tensor):
+        while key in tensors:  # {"a": {"b": ...}, "a/b": ...}
+            key += "'"
         tensors[key] = node.detach().clone(memory_format=torch.contiguous_format)
         return {_TENSOR: key}
     if isinstance(node, Mapping):
         if not all(isinstance(name, str) for name in node):
             raise TypeError(f"checkpoint keys must be strings, at {key or 'the root'!r}")
+        if _TENSOR in node:
+            raise TypeError(f"a checkpoint keeps the key {_TENSOR!r} for itself, at {key or 'the root'!r}")
         return {name: _split(value, f"{key}/{name}", tensors) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [_split(value, f"{key}/{position}", tensors) for position, value in enumerate(node)]

@@ -40,6 +40,8 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -100,6 +102,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return Path(value)
     elif hint is str and isinstance(value, str):
         return value
+    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value  # not by way of float, which holds 53 bits
     elif hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)

@@ -85,7 +85,9 @@ def plot_runs(runs: Sequence[Run], out: Path) -> None:
     """
     topology = [run for run in runs if not np.isnan(_progress(run, "topology/density")[1]).all()]
     figure = Figure(figsize=(8, 9 if topology else 4.5), layout="constrained")
-    panels = figure.subplots(3 if topology else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1, 1][: 3 if topology else 1])
+    panels = figure.subplots(
+        3 if topology else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1, 1][: 3 if topology else 1]
+    )
     axes: list[Axes] = list(panels[:, 0])
     labels = list(dict.fromkeys(run.label for run in runs))
     for label, colour in zip(labels, _cycle(len(labels)), strict=True):
@@ -97,7 +99,9 @@ def plot_runs(runs: Sequence[Run], out: Path) -> None:
                 _draw(axis, curves, label, colour)
     axes[0].set_ylabel("return of an evaluation episode")
     axes[0].legend(loc="lower right", fontsize="small")
-    for axis, title in zip(axes[1:], ("density of\nsparse layers", "explored fraction\nof sparse layers"), strict=False):
+    for axis, title in zip(
+        axes[1:], ("density of\nsparse layers", "explored fraction\nof sparse layers"), strict=False
+    ):
         axis.set_ylabel(title)
         axis.set_ylim(0, 1)
     axes[-1].set_xlabel("env steps")
@@ -146,7 +150,9 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
     files = sorted((path / "topology").glob("step-*.safetensors"))
     if not files:
         raise ConfigError(f"{path} has no topology snapshots (a dense run has none)")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(MAX_PICTURES, len(files))).round().astype(int))]
+    chosen = [
+        files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(MAX_PICTURES, len(files))).round().astype(int))
+    ]
     first = safetensors.torch.load_file(files[0])
     if layer not in first:
         raise ConfigError(unknown_name("layer", layer, [name for name in first if not name.endswith(".shape")]))
@@ -167,16 +173,23 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
         )
         survivors = np.isin(flat, initial, assume_unique=True).sum()
         step = int(file.stem.removeprefix("step-"))
-        axis.set_title(f"step {step:,}\n{flat.size:,} connections\n{survivors / initial.size:.0%} of the first", fontsize="small")
+        axis.set_title(
+            f"step {step:,}\n{flat.size:,} connections\n{survivors / initial.size:.0%} of the first", fontsize="small"
+        )
         axis.set_xlabel("input neuron")
     panels[0].set_ylabel("output neuron")
-    handles = [Patch(color=CONNECTIVITY_COLOURS[kind], label=text) for kind, text in ((INITIAL, "since the start"), (GROWN, "grown"))]
+    handles = [
+        Patch(color=CONNECTIVITY_COLOURS[kind], label=text)
+        for kind, text in ((INITIAL, "since the start"), (GROWN, "grown"))
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     figure.suptitle(f"{layer} ({n_out} x {n_in})")
     _write(figure, out)
 
 
-def _picture(flat: npt.NDArray[np.int64], initial: npt.NDArray[np.int64], n_out: int, n_in: int) -> npt.NDArray[np.int64]:
+def _picture(
+    flat: npt.NDArray[np.int64], initial: npt.NDArray[np.int64], n_out: int, n_in: int
+) -> npt.NDArray[np.int64]:
     height, width = min(n_out, MAX_PIXELS), min(n_in, MAX_PIXELS)
     kind = np.where(np.isin(flat, initial, assume_unique=True), INITIAL, GROWN)
     picture = np.full((height, width), ABSENT)

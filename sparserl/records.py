@@ -76,9 +76,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(
-                f"{path} exists; choose another --run-dir, or continue it with --resume {path}"
-            ) from None
+            raise ConfigError(f"{path} exists; choose another --run-dir, or continue it with --resume {path}") from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
         for part in (folder.checkpoints, folder.replay, folder.snapshots):
@@ -139,7 +137,9 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def _commit() -> dict[str, Any]:

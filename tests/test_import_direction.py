@@ -20,9 +20,7 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
-CORE = frozenset(
-    {"bench", "checkpoint", "config", "metrics", "plots", "records", "sparsify", "tracking", "configs"}
-)
+CORE = frozenset({"bench", "checkpoint", "config", "metrics", "plots", "records", "sparsify", "tracking", "configs"})
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers"}
 UP_TO_CORE = BELOW_CORE | CORE
 
@@ -116,9 +114,7 @@ def violations(source: str, module: str, is_package: bool, modules: frozenset[st
     """Says, one line each, which imports of a module break a rule."""
     unit = unit_of(module)
     if unit not in RULES:
-        return [
-            f"`{module}` has no place in the import order: give it a row in RULES of {Path(__file__).name}"
-        ]
+        return [f"`{module}` has no place in the import order: give it a row in RULES of {Path(__file__).name}"]
     rule = RULES[unit]
     problems = []
     for line, name in imported(source, module, is_package, modules):
@@ -168,9 +164,7 @@ def test_nobody_imports_the_short_names() -> None:
             package = ".".join(["sparserl", *file.relative_to(ROOT).parts[:-1]])  # only for relative imports
             for line, name in imported(file.read_text(encoding="utf-8"), package, True, frozenset()):
                 if name.split(".")[0] in SHORT_NAMES:
-                    problems.append(
-                        f"{file.relative_to(ROOT)}: line {line}: imports `{name}`: write `sparserl.{name}`"
-                    )
+                    problems.append(f"{file.relative_to(ROOT)}: line {line}: imports `{name}`: write `sparserl.{name}`")
     assert not problems, "\n" + "\n".join(problems)
 
 

@@ -88,9 +88,7 @@ print("\\n" + json.dumps({"modules": modules, "configs": found}))
 def test_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     # A copy, so that building writes nothing into the checkout; hidden folders and products stay behind.
     source = tmp_path / "source"
-    unwanted = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "wandb", "venv"
-    )
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "wandb", "venv")
     shutil.copytree(ROOT, source, symlinks=True, ignore=unwanted)
 
     # 1. source distribution, then the wheel from it and from nothing else
@@ -120,14 +118,10 @@ def test_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     # 3. use it
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    answer = json.loads(
-        run(python, "-c", USE, json.dumps(SETUPTOOLS["packages"]), cwd=elsewhere).splitlines()[-1]
-    )
+    answer = json.loads(run(python, "-c", USE, json.dumps(SETUPTOOLS["packages"]), cwd=elsewhere).splitlines()[-1])
     for module, file in answer["modules"].items():
         assert Path(file).is_relative_to(site_packages), f"{module} was imported from {file}"
-    presets = {
-        path.removeprefix("sparserl/configs/") for path in files_of_package() if path.endswith(".yaml")
-    }
+    presets = {path.removeprefix("sparserl/configs/") for path in files_of_package() if path.endswith(".yaml")}
     assert presets
     assert set(answer["configs"]) == presets
     assert "train" in run(environment / "bin" / "sparserl", "--help", cwd=elsewhere)

@@ -71,7 +71,7 @@ def _one_line(box: str, flags: Sequence[str]) -> str:
             break
         if line:
             message.append(line)
-    return " ".join(message) or "the options could not be read"
+    return re.sub(r"^Error parsing run(\.\w+)*: ", "", " ".join(message)) or "the options could not be read"
 
 
 def shown_on_terminal() -> bool:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
 
     env = make_env(config.env, render_mode="human" if command.video is None else "rgb_array")
     agent, step = load_policy(folder, command.checkpoint, env)
-    frames = []
+    frames: list[Any] = []
     try:
         for episode in range(command.episodes):
             obs, _ = env.reset(seed=command.seed + episode)
@@ -77,11 +78,11 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_video(path: Path, frames: list[object], fps: int) -> None:
+def _write_video(path: Path, frames: list[Any], fps: int) -> None:
     try:
         import imageio
 
-        options = {"loop": 0} if path.suffix == ".gif" else {"macro_block_size": 1}
+        options: dict[str, Any] = {"loop": 0} if path.suffix == ".gif" else {"macro_block_size": 1}
         imageio.mimsave(path, frames, fps=fps, **options)
     except (ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -21,8 +21,10 @@ COMMANDS = {
 def usage() -> str:
     """The help text of `sparserl`."""
     lines = [f"  {name:<7} {summary}" for name, (_, summary) in COMMANDS.items()]
-    return "usage: sparserl COMMAND [options]\n\ncommands:\n" + "\n".join(lines) + (
-        "\n\n`sparserl COMMAND --help` lists the options of a command."
+    return (
+        "usage: sparserl COMMAND [options]\n\ncommands:\n"
+        + "\n".join(lines)
+        + ("\n\n`sparserl COMMAND --help` lists the options of a command.")
     )
 
 

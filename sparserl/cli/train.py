@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -18,7 +19,8 @@ from rich.table import Table
 from stable_baselines3 import TD3
 from stable_baselines3.common.logger import Logger
 
-from sparserl import checkpoint, config as yaml_config
+from sparserl import checkpoint
+from sparserl import config as yaml_config
 from sparserl.agents.config import make_agent
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.run_recorder import Intervals, RunRecorder, full_checkpoints
@@ -81,9 +83,7 @@ def _resume(path: Path, show_progress: bool) -> int:
 def _train(
     agent: TD3, config: TrainConfig, folder: RunFolder, *, show_progress: bool, state: dict[str, Any] | None
 ) -> int:
-    evaluator = Evaluator(
-        lambda: make_env(config.env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
-    )
+    evaluator = Evaluator(lambda: make_env(config.env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET)
     recorder = RunRecorder(
         agent,
         folder,
@@ -101,37 +101,47 @@ def _train(
         show_progress=show_progress,
     )
     if state is not None:
-        recorder.restore(state)
-        _restore_env(agent, state["env"])
-    recorder.trackers = _trackers(config, folder)
+        recorder.restore(state, _restore_env)
+    try:
+        recorder.trackers = _trackers(config, folder)
+    except ConfigError:
+        if state is None:
+            shutil.rmtree(folder.path)  # nothing has been learned yet, so the same command can be given again
+        raise
     try:
         with _stop_on_signal(recorder):
             agent.learn(
                 config.total_steps - agent.num_timesteps,
                 callback=recorder,
-                log_interval=None,  # the recorder logs
+                log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
                 reset_num_timesteps=state is None,
             )
     except KeyboardInterrupt:
         print(f"\nstopped at once; {_how_to_resume(folder)}", file=sys.stderr)
         return 130
     except Exception as error:  # whatever went wrong, the folder stays and the user learns how to go on
+        _close(recorder.trackers, {})
         traceback.print_exc()
         print(f"sparserl: the run failed ({type(error).__name__}: {error}); {_how_to_resume(folder)}", file=sys.stderr)
         return 1
     finally:
         evaluator.close()
-    if recorder.stopped:
-        print(f"\nstopped at step {agent.num_timesteps}; {_how_to_resume(folder)}", file=sys.stderr)
+    if recorder.stopped_at is not None:
+        _close(recorder.trackers, {})
+        print(f"\nstopped at step {recorder.stopped_at}; {_how_to_resume(folder)}", file=sys.stderr)
         return 130
     result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
-    for tracker in recorder.trackers:
-        tracker.close(result)
+    _close(recorder.trackers, result)
     folder.finish(result)
     recorder.replay.remove_except([])
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
     return 0
+
+
+def _close(trackers: Sequence[Tracker], summary: dict[str, Any]) -> None:
+    for tracker in trackers:
+        tracker.close(summary)
 
 
 def _how_to_resume(folder: RunFolder) -> str:

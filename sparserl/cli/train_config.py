@@ -45,11 +45,11 @@ class TrainConfig:
     """Root seed of everything random."""
     total_steps: int = 1_000_000
     """Env steps of the run."""
-    agent: TD3Config = TD3Config()
+    agent: TD3Config = field(default_factory=TD3Config)
     """Hyper-parameters of the agent."""
-    topology: TopologyConfig = TopologyConfig()
+    topology: TopologyConfig = field(default_factory=TopologyConfig)
     """Connections of its networks."""
-    eval: EvalConfig = EvalConfig()
+    eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation while training."""
     log_every_steps: int = 1_000
     """Env steps between rows of progress.csv."""
@@ -83,8 +83,8 @@ class TrainConfig:
         for name, value in positive.items():
             if value < 1:
                 raise ConfigError(f"--{name} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise ConfigError(f"--seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
+            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
         if self.device != "cpu":
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
 
@@ -112,7 +112,7 @@ class TrainCommand:
     Values come from the schema's defaults, then the preset of the algorithm and env, then `--config`, then flags.
     """
 
-    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     preset: str | None = None
     """Preset to start from, e.g. ds_td3/HalfCheetah-v5; that of the algorithm and env if None."""
     config: Path | None = None
@@ -162,7 +162,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     if preset is not None:
         if preset not in presets():
             raise ConfigError(unknown_name("preset", preset, presets()))
-        data = yaml_config.merge(yaml_config.load_yaml(presets()[preset]), data)
+        data = yaml_config.merge(yaml_config.load_yaml(presets()[preset]), _epsilon_wins(data))
+    if _is_given("topology.epsilon", arguments) and not _is_given("topology.density", arguments):
+        data = yaml_config.merge(data, {"topology": {"density": None}})
     base = yaml_config.build(TrainConfig, {**data, "algo": algo, "env": env})
     command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
     run = command.run
@@ -180,5 +182,16 @@ def _may_resume(flag: str) -> bool:
 
 def _chosen(name: str, parsed: str, data: dict[str, Any], arguments: Sequence[str]) -> str:
     """A flag wins over the config file."""
-    given = any(word.split("=")[0] == f"--{name}" for word in arguments)
-    return parsed if given else str(data.get(name, parsed))
+    return parsed if _is_given(name, arguments) else str(data.get(name, parsed))
+
+
+def _is_given(name: str, arguments: Sequence[str]) -> bool:
+    return any(word.split("=")[0] == f"--{name}" for word in arguments)
+
+
+def _epsilon_wins(data: dict[str, Any]) -> dict[str, Any]:
+    """Factors in a file replace a density beneath it, which would otherwise replace them."""
+    topology = data.get("topology")
+    if not isinstance(topology, dict) or topology.get("epsilon") is None or "density" in topology:
+        return data
+    return {**data, "topology": {**topology, "density": None}}

@@ -141,9 +141,7 @@ class SparseLinear(nn.Module):
         self.values.grad = None
         self._adopt(change.new)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # The stored topology replaces ours, whatever its length.
         stored = {name: state_dict.get(prefix + name) for name in ("values", "row_ptr", "col")}
         values, row_ptr, col = stored.values()

@@ -95,7 +95,7 @@ def td3_update_flops(
     *,
     critic_gradients_in_policy_update: bool,
 ) -> UpdateFlops:
-    """Every product of one update: 2 FLOPs a weight and sample for each forward pass, input gradient and weight gradient.
+    """Every product of one update: 2 FLOPs a weight and sample for each forward pass, input and weight gradient.
 
     Biases, activations, optimizer and target averaging are not counted: they are linear in parameters or neurons and
     not multiplied by the batch. The first layer needs no input gradient, except of the critic in the policy update.

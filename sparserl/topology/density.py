@@ -55,7 +55,9 @@ def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float
         [0.4391, 0.5]
     """
     if len(epsilon) != len(shapes):
-        raise TopologyError(f"{len(shapes)} layers take part and need as many epsilon, got {len(epsilon)}; set one density instead")
+        raise TopologyError(
+            f"{len(shapes)} layers take part and need as many epsilon, got {len(epsilon)}; set one density instead"
+        )
     if any(e <= 0 for e in epsilon):
         raise TopologyError(f"epsilon must be positive, got {list(epsilon)}")
     return [min(1.0, e * sum(shape) / (shape[0] * shape[1])) for e, shape in zip(epsilon, shapes, strict=True)]

@@ -73,8 +73,10 @@ def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | Floa
     Returns:
         (new nnz,) array of the same dtype; survivors keep their value bit for bit.
     """
-    moved = per_connection.take(change.source, mode="wrap") if per_connection.size else np.empty(
-        change.source.size, per_connection.dtype
+    moved = (
+        per_connection.take(change.source, mode="wrap")
+        if per_connection.size
+        else np.empty(change.source.size, per_connection.dtype)
     )
     moved[change.source < 0] = fill
     return moved

@@ -133,7 +133,7 @@ class TargetNetwork:
             raise TopologyError(unknown_name("target policy", policy, TARGET))
         copies = dict(target.named_modules())
         self.layers = {
-            name: TARGET[policy](layer, copies[name])  # type: ignore[arg-type]  # the copy has the same classes
+            name: TARGET[policy](layer, copies[name])
             for name, layer in online.named_modules()
             if isinstance(layer, EvolvingLayer)
         }

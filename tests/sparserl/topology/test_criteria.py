@@ -1,4 +1,4 @@
-"""Drop and grow rules: 8-slot layers worked by hand, then plain-Python and dense oracles, then uniformity and memory."""
+"""Drop and grow rules: 8-slot layers worked by hand, then plain-Python and dense oracles, uniformity and memory."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_weight_magnitude_is_the_sorted_prefix(values: list[float], fraction: fl
 
 # --- drop: SET's per-sign rule ----------------------------------------------------------------------
 
-# f: first smallest |v| of the sorted values; q: one past the last. Dropped: v[int((1-z) f)] .. v[int(min(7, q + z (8-q)))].
+# f: first smallest |v| of the sorted values; q: one past the last.
+# Dropped: all from v[int((1-z) f)] to v[int(min(7, q + z (8-q)))].
 PLAIN = [4.0, -1.5, 8.0, -5.0, 1.0, 2.0, -3.0, 6.0]  # sorted -5 -3 -1.5 1 2 4 6 8: f = 3, q = 4
 NEGATIVE_FIRST = [3.0, -8.0, 2.0, -1.0, -4.0, 7.0, -6.0, 5.0]  # sorted -8 -6 -4 -1 2 3 5 7: f = 3, q = 4
 SYMMETRIC = [-4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0]  # smallest |v| twice: f = 3, q = 5

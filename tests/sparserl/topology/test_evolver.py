@@ -14,7 +14,14 @@ import torch
 from sparserl.errors import TopologyError
 from sparserl.kernels import use_backend
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import MOMENTS, NEW_VALUE, TopologyEvolver, TopologyEvent, optimizer_moments
+from sparserl.topology.evolver import (
+    MOMENTS,
+    NEW_VALUE,
+    Follower,
+    TopologyEvent,
+    TopologyEvolver,
+    optimizer_moments,
+)
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
@@ -45,8 +52,12 @@ def one_layer(layer: SparseLinear, rule: RewireRule | None, **kwargs: Any) -> To
     return TopologyEvolver({"net": {"net.0": layer}}, rule, seed=0, **kwargs)
 
 
-def recorder(changes: list[TopologyChange]) -> Callable[[TopologyChange, float | FloatArray], None]:
-    return lambda change, grown_values: changes.append(change)
+def recorder(changes: list[TopologyChange]) -> Follower:
+    def follow(change: TopologyChange, grown_values: float | FloatArray) -> None:
+        del grown_values
+        changes.append(change)
+
+    return follow
 
 
 # --- clock ------------------------------------------------------------------------------------------
@@ -216,7 +227,8 @@ def test_uniform_new_weights_have_the_bound_of_initial_ones(keep_regrown: bool) 
     evolver = one_layer(layer, rule, new_value="uniform")
     changes: list[TopologyChange] = []
     fills: list[Any] = []
-    evolver.follow("net.0", lambda change, grown_values: (changes.append(change), fills.append(grown_values))[0])
+    evolver.follow("net.0", recorder(changes))
+    evolver.follow("net.0", lambda change, grown_values: fills.append(grown_values))
     evolver.begin_update(1)
     evolver.end_update("net")
     grown = layer.values.detach().numpy()[changes[0].source < 0]
@@ -246,8 +258,12 @@ def test_followers_run_in_order_after_the_layer() -> None:
     evolver = one_layer(layer, RewireRule("weight_magnitude", "random", 0.5))
     log: list[tuple[str, bool]] = []
 
-    def follower(name: str) -> Callable[[TopologyChange, float | FloatArray], None]:
-        return lambda change, grown_values: log.append((name, layer.topology is change.new))
+    def follower(name: str) -> Follower:
+        def follow(change: TopologyChange, grown_values: float | FloatArray) -> None:
+            del grown_values
+            log.append((name, layer.topology is change.new))
+
+        return follow
 
     evolver.follow("net.0", follower("first"))
     evolver.follow("net.0", follower("second"))

@@ -26,7 +26,7 @@ from tests.oracle.dense_topology import (
     topology_of,
 )
 
-PROFILE = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+PROFILE = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 RNG = np.random.default_rng
 
 
@@ -56,9 +56,7 @@ def layer(n_out: int, n_in: int, *flat: int) -> SparseTopology:
         ([], [0, 2, 4, 7], [0, 1, 2, 3, 4, 5, 6, 7], [-1, 0, -1, 1, -1, 2, 3, -1]),
     ],
 )
-def test_exchange_of_an_8_slot_layer(
-    dropped: list[int], grown: list[int], flat: list[int], source: list[int]
-) -> None:
+def test_exchange_of_an_8_slot_layer(dropped: list[int], grown: list[int], flat: list[int], source: list[int]) -> None:
     old = layer(2, 4, 1, 3, 5, 6)
     change = exchange(old, ints(*dropped), ints(*grown))
     assert change.new.flat.tolist() == flat
@@ -114,7 +112,7 @@ X = np.array([[1.0, 3.0], [5.0, 4.0], [2.0, 6.0], [0.0, 2.0]], np.float32)
 DY = np.eye(2, dtype=np.float32)
 OLD = layer(2, 4, 0, 2, 5, 7)
 VIEW = LayerView(OLD, np.array([0.1, 3.0, -0.2, 4.0], np.float32), ((X, DY),))
-RIGL = {"drop": "weight_magnitude", "grow": "gradient", "drop_fraction": 0.5}
+RIGL: dict[str, Any] = {"drop": "weight_magnitude", "grow": "gradient", "drop_fraction": 0.5}
 
 
 def test_rigl_event_with_a_regrown_connection() -> None:

@@ -50,7 +50,7 @@ def test_one_neuron_a_side_is_valid() -> None:
         (topology(0, 4, []), "at least one neuron"),
         (topology(2, 0, []), "at least one neuron"),
         (SparseTopology(2, 4, np.array([1, 2], np.int32)), "int32"),
-        (SparseTopology(2, 4, np.array([1.0, 2.0])), "float64"),  # type: ignore[arg-type]
+        (SparseTopology(2, 4, np.array([1.0, 2.0])), "float64"),
         (SparseTopology(2, 4, np.array([[1, 2]], np.int64)), "2-D"),
         (topology(2, 4, [-1, 2]), "outside"),
         (topology(2, 4, [2, 8]), "outside"),

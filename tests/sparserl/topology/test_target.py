@@ -285,7 +285,9 @@ def test_a_target_network_moves_every_parameter(policy: str) -> None:
     copied = SparseMLP.random([5, 8, 8, 3], [0.5, 0.3, 1.0], seed=0, name="net")
     target = TargetNetwork(online, copied, policy)
     assert [name for name, _ in target.followers()] == ["0", "1"]
-    expected = [0.1 * p.detach() + 0.9 * q.detach() for p, q in zip(online.parameters(), copied.parameters(), strict=True)]
+    expected = [
+        0.1 * p.detach() + 0.9 * q.detach() for p, q in zip(online.parameters(), copied.parameters(), strict=True)
+    ]
     before = [p.detach().clone() for p in online.parameters()]
     target.sync(0.1)
     for moved, value in zip(copied.parameters(), expected, strict=True):

@@ -1,0 +1,60 @@
+"""Tiny continuous environments whose step is a function that is handed in; they can save their state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Step = Callable[[Array, Array], tuple[Array, float]]
+"""(state, action) -> (next state, reward)."""
+
+
+def drift(state: Array, action: Array) -> tuple[Array, float]:
+    """Each action moves one coordinate; the reward is higher near the origin."""
+    state = 0.9 * state + 0.3 * np.resize(action, state.shape)
+    return state, -float(np.square(state).mean())
+
+
+class FunctionEnv(gym.Env[Array, Array]):
+    """Starts at a random state and follows `step` for `horizon` steps."""
+
+    def __init__(self, step: Step = drift, n_obs: int = 3, n_action: int = 2, horizon: int = 20) -> None:
+        self.step_function, self.horizon = step, horizon
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (n_obs,), np.float64)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (n_action,), np.float32)
+        self.state, self.elapsed = np.zeros(n_obs), 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.state, self.elapsed = self.np_random.normal(size=self.state.shape), 0
+        return self.state.copy(), {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        self.state, reward = self.step_function(self.state, action)
+        self.elapsed += 1
+        return self.state.copy(), reward, False, self.elapsed >= self.horizon, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state, self.elapsed = state["state"], state["elapsed"]
+
+
+class SpacesOnly(gym.Env[Any, Any]):
+    """An environment of which only the spaces matter."""
+
+    def __init__(self, observation_space: gym.Space[Any], action_space: gym.Space[Any] | None = None) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space or gym.spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}

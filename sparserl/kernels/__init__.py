@@ -22,8 +22,10 @@ __all__ = ["BACKENDS", "Backend", "CsrIndex", "active_backend", "require_cpu", "
 class Backend(Protocol):
     """The two products; both allocate O(nnz + batch) and nothing of size n_out x n_in."""
 
-    def product(self, index: CsrIndex, values: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds the sparse matrix times `x` (n_cols, B) to `out` (n_rows, B), in place."""
+    def product(
+        self, index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
+    ) -> torch.Tensor:
+        """(n_rows, B): the sparse matrix times `x` (n_cols, B), plus `bias` (n_rows,) in every column."""
 
     def value_gradient(self, index: CsrIndex, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         """(nnz,) inner products over the batch of row `out` of `dy` and row `in` of `x`."""

@@ -48,11 +48,11 @@ class SparseProducts(Protocol):
     capture: bool
     captured: list[tuple[torch.Tensor, torch.Tensor]]
 
-    def product(self, values: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds `W x` to `out`."""
+    def product(self, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        """`W x + b`."""
 
-    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds `W^T dy` to `out`."""
+    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        """`W^T dy`."""
 
     def value_gradient(self, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         """(nnz,) gradient of the loss by each weight."""
@@ -93,8 +93,7 @@ class _Chain(torch.autograd.Function):
             if isinstance(layer, nn.Linear):
                 y = weight @ h if bias is None else torch.addmm(bias[:, None], weight, h)
             else:
-                y = h.new_zeros(layer.n_out, h.shape[1]) if bias is None else _spread(bias, h.shape[1])
-                layer.product(weight, h, y)
+                y = layer.product(weight, bias, h)
             ACTIVATIONS[activation].apply_(y)
             saved.append(y)
             h = y
@@ -126,15 +125,5 @@ class _Chain(torch.autograd.Function):
                 result[2 * position + 1] = dy.sum(dim=1)
             if not needs_x and not any(needs[: 2 * position]):
                 break
-            if dense:
-                dy = weight.t() @ dy
-            else:
-                dx = torch.zeros_like(x)
-                layer.product_transposed(weight, dy, dx)
-                dy = dx
+            dy = weight.t() @ dy if dense else layer.product_transposed(weight, dy)
         return (dy.t() if needs_x else None, None, None, *result)
-
-
-def _spread(bias: torch.Tensor, batch: int) -> torch.Tensor:
-    # A clone: `contiguous` would hand out the bias itself where batch is 1, and the product would be added to it.
-    return bias.detach()[:, None].expand(-1, batch).clone(memory_format=torch.contiguous_format)

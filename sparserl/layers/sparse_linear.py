@@ -100,20 +100,20 @@ class SparseLinear(nn.Module):
         flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         return chain([self], ["identity"], flat).reshape(*x.shape[:-1], self.n_out)
 
-    def product(self, values: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds `W x` to `out`; feature-major, contiguous, no autograd.
+    def product(self, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        """`W x + b`; feature-major, contiguous, no autograd.
 
         Raises:
-            ValueError: If `x` has another width or dtype than the layer; the kernels do not check bounds.
+            ValueError: If `x` has another width or dtype: the kernels read memory unchecked.
         """
         if x.shape[0] != self.n_in or x.dtype != values.dtype:
             raise ValueError(f"the layer takes {self.n_in} {values.dtype} features, got {x.shape[0]} of {x.dtype}")
-        active_backend().product(self.index, values.detach(), x, out)
+        return active_backend().product(self.index, values.detach(), None if bias is None else bias.detach(), x)
 
-    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor, out: torch.Tensor) -> None:
-        """Adds `W^T dy` to `out`; feature-major, contiguous, no autograd."""
+    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+        """`W^T dy`; feature-major, contiguous, no autograd."""
         index, slot = self.index.transposed
-        active_backend().product(index, values.detach()[torch.from_numpy(slot)], dy, out)
+        return active_backend().product(index, values.detach()[torch.from_numpy(slot)], None, dy)
 
     def value_gradient(self, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         """(nnz,) gradient of the loss by each weight; feature-major, contiguous."""

@@ -266,6 +266,7 @@ def test_state_of_another_model_is_refused() -> None:
 class TwoHeads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.body = nn.ModuleDict({"first": nn.Linear(12, 40), "second": nn.Linear(40, 40)})
         self.again = self.body["second"]
         self.heads = nn.ModuleList([nn.Linear(40, 3), nn.Linear(40, 3)])

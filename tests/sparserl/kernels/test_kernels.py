@@ -68,16 +68,18 @@ def test_equals_the_dense_products(backend: str, name: str, dtype: torch.dtype) 
     close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
     generator = torch.Generator().manual_seed(0)
     for batch in BATCHES:
-        values, x, dy, out, dx = (
+        values, x, dy, bias = (
             torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-            for shape in ((int(mask.sum()),), (n_in, batch), (n_out, batch), (n_out, batch), (n_in, batch))
+            for shape in ((int(mask.sum()),), (n_in, batch), (n_out, batch), (n_out,))
         )
+        bias_before = bias.clone()
         weight = np.zeros(mask.shape)
         weight[mask] = values.double().numpy()
         x64, dy64 = x.double().numpy(), dy.double().numpy()
-        y_expected, dx_expected = out.double().numpy() + weight @ x64, dx.double().numpy() + weight.T @ dy64
-        BACKENDS[backend].product(index, values, x, out)
-        BACKENDS[backend].product(transposed, values[torch.from_numpy(slot)], dy, dx)
+        y_expected, dx_expected = bias.double().numpy()[:, None] + weight @ x64, weight.T @ dy64
+        out = BACKENDS[backend].product(index, values, bias, x)
+        dx = BACKENDS[backend].product(transposed, values[torch.from_numpy(slot)], None, dy)
+        assert torch.equal(bias, bias_before)
         gradient = BACKENDS[backend].value_gradient(index, x, dy)
         np.testing.assert_allclose(out.numpy(), y_expected, **close)
         np.testing.assert_allclose(dx.numpy(), dx_expected, **close)
@@ -112,9 +114,8 @@ def test_two_threads_equal_one_bit_for_bit(dtype: torch.dtype, monkeypatch: pyte
         for threads in (1, 2):
             torch.set_num_threads(threads)
             assert cpu._use_threads(index, batch) == (threads == 2)
-            out = torch.ones(index.n_rows, batch, dtype=dtype)
-            cpu.product(index, values, x, out)
-            results.append((out, cpu.value_gradient(index, x, dy)))
+            bias = torch.ones(index.n_rows, dtype=dtype)
+            results.append((cpu.product(index, values, bias, x), cpu.value_gradient(index, x, dy)))
         assert torch.equal(results[0][0], results[1][0])
         assert torch.equal(results[0][1], results[1][1])
 

@@ -17,6 +17,11 @@ from sparserl.topology.structure import SparseTopology
 from tests.oracle.masked_dense import MaskedMLP, dense_weight
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    torch.manual_seed(0)
+
+
 def layer_of(n_out: int, n_in: int, nnz: int, seed: int = 0, **kwargs: object) -> SparseLinear:
     topology = random_topology(n_out, n_in, nnz, np.random.default_rng(seed))
     return SparseLinear(topology, **kwargs)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_erk_agrees_with_rlx2(shapes: list[Shape], sparsity: float, densities: l
     assert [round(density, 3) for density in erk(shapes, 1 - sparsity)] == densities
 
 
-def test_erk_clips_only_the_largest_layer_at_a_time() -> None:
+def test_erk_with_clipping_worked_by_hand() -> None:
     # r = 2, 3/2, 1/2 and N = 1, 2, 16; budget 19 - floor(.5) - floor(1) - floor(8) = 10, weight 2 + 3 + 8 = 13.
     # e = 10/13: layer 0 has 20/13 > 1 and layer 1 has 15/13 > 1, but only layer 0 becomes dense.
     # Then e = 9/11: layer 1 has 27/22 > 1 and becomes dense. Then e = 7/8: layer 2 has 7/16.

@@ -1,0 +1,150 @@
+"""What every agent of the table does, whatever its algorithm and topology."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from support.envs import FunctionEnv
+from support.trees import assert_equal_trees
+
+from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
+from sparserl.agents.config import AGENTS, TD3Config, make_agent
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.errors import ConfigError
+from sparserl.topology.presets import METHODS
+
+SMALL = TD3Config(net_arch=(12, 12), learning_starts=20, batch_size=16, buffer_size=500)
+FAST = {"update_interval": 7, "last_update": 60}
+CASES = [
+    pytest.param(algo, method, id=f"{algo}-{method}")
+    for algo, spec in AGENTS.items()
+    for method in (METHODS if spec.sparse else ["dense"])
+]
+
+
+def make(algo: str, method: str, seed: int = 0) -> Any:
+    changes: dict[str, Any] = FAST if METHODS[method].rule is not None else {}
+    return make_agent(algo, SMALL, TopologyConfig(method=method, **changes), FunctionEnv(), seed=seed)
+
+
+def batches(count: int, seed: int) -> list[ReplayBufferSamples]:
+    rng = np.random.default_rng(seed)
+
+    def array(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+    return [
+        ReplayBufferSamples(array(16, 3), array(16, 2).clamp(-1, 1), array(16, 3), torch.zeros(16, 1), array(16, 1))
+        for _ in range(count)
+    ]
+
+
+def update(agent: Any, data: list[ReplayBufferSamples]) -> None:
+    """Gradient updates on given batches."""
+    remaining = iter(data)
+
+    class Buffer:
+        def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
+            return next(remaining)
+
+    agent.replay_buffer = Buffer()
+    agent.set_logger(Logger(None, []))
+    agent.train(len(data), 16)
+
+
+def state(agent: Any) -> dict[str, Any]:
+    """Parameters, moments, topology, clock and generators, after the same kind of logging."""
+    return agent_state(agent)["modules"]
+
+
+@pytest.mark.parametrize(("algo", "method"), CASES)
+def test_it_learns_and_repeats_with_the_same_seed(algo: str, method: str) -> None:
+    first, again = (make(algo, method).learn(80) for _ in range(2))
+    assert first._n_updates == 60
+    assert_equal_trees(state(first), state(again))
+    assert all(torch.isfinite(parameter).all() for parameter in first.policy.parameters())
+
+
+@pytest.mark.parametrize(("algo", "method"), CASES)
+def test_save_load_predict_equal(algo: str, method: str, tmp_path: Path) -> None:
+    agent = make(algo, method)
+    agent.learn(60)
+    agent.save(tmp_path / "agent.zip")
+    loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip")
+    observations = np.random.default_rng(1).normal(size=(20, 3))
+    expected, _ = agent.predict(observations, deterministic=True)
+    assert np.array_equal(loaded.predict(observations, deterministic=True)[0], expected)
+    assert type(loaded) is type(agent)
+    assert_equal_trees(state(loaded), state(agent))
+
+
+@pytest.mark.parametrize(("algo", "method"), CASES)
+def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, method: str, tmp_path: Path) -> None:
+    agent = make(algo, method)
+    update(agent, batches(25, seed=1))
+    agent.replay_buffer = None
+    agent.save(tmp_path / "agent.zip")
+    generators = copy.deepcopy(generator_state())
+    rest = batches(60, seed=2)  # past the end of rewiring, so that the last events count too
+    update(agent, rest)
+    assert agent._n_updates == 85
+    uninterrupted = copy.deepcopy(state(agent))
+
+    torch.manual_seed(99)
+    loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip", env=FunctionEnv())
+    assert loaded._n_updates == 25
+    restore_generators(generators)  # Stable-Baselines3 leaves the global ones to the user
+    update(loaded, rest)
+    assert_equal_trees(uninterrupted, state(loaded))
+
+
+@pytest.mark.parametrize("algo", AGENTS)
+def test_it_is_built_from_its_config(algo: str) -> None:
+    config = TD3Config(learning_rate=0.5, weight_decay=0.25, tau=0.125, gamma=0.75, policy_delay=3, net_arch=(5,))
+    topology = TopologyConfig(method="static" if AGENTS[algo].sparse else "dense")
+    agent = make_agent(algo, config, topology, FunctionEnv(), seed=0, buffer_size=10)
+    group = agent.actor.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    assert (agent.tau, agent.gamma, agent.policy_delay) == (0.125, 0.75, 3)
+    assert agent.replay_buffer.buffer_size == 10
+    sizes = [module.bias.numel() for module in agent.actor.modules() if getattr(module, "bias", None) is not None]
+    assert sizes == [5, 2]
+
+
+def test_a_dense_agent_takes_no_topology() -> None:
+    with pytest.raises(ConfigError, match="td3 is dense and takes no topology"):
+        make_agent("td3", SMALL, TopologyConfig(), FunctionEnv(), seed=0)
+
+
+def test_an_unknown_agent_gives_the_closest() -> None:
+    with pytest.raises(ConfigError, match="unknown algorithm 'td4'; did you mean 'td3'"):
+        make_agent("td4", SMALL, TopologyConfig(), FunctionEnv(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("batch_size", -1),
+        ("policy_delay", 0),
+        ("weight_decay", -1.0),
+        ("target_policy_noise", float("nan")),
+        ("gamma", 1.5),
+        ("tau", 0.0),
+        ("net_arch", ()),
+        ("net_arch", (8, 0)),
+    ],
+)
+def test_a_number_out_of_range_is_named(field: str, value: Any) -> None:
+    shown = list(value) if isinstance(value, tuple) else value
+    with pytest.raises(ConfigError, match=f"agent.{field} .*") as refusal:
+        TD3Config(**{field: value})
+    assert str(refusal.value).endswith(str(shown))

@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make train` and `make test`. They need Python, pip and make.
 #
-#   make train TRAIN_ARGS="--algo ds_sac --env Hopper-v5 --total-steps 20000"
+#   make train TRAIN_ARGS="--algo ds_td3 --env Hopper-v5 --total-steps 100000"
 #   make train PYTHON=python3.12 VENV=.venv312
 #   make test  PYTEST_ARGS="-m 'not slow'"
 #

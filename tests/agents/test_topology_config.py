@@ -246,7 +246,6 @@ def test_a_wrong_name_of_a_part_gives_the_closest(field: str, name: str, closest
         TopologyConfig(**{field: name})  # type: ignore[arg-type]
 
 
-@pytest.mark.xfail(reason="`rule()` in `__post_init__` asks for last_update before `for_run` can set it")
 def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
     config = TopologyConfig(method="set", decay="cosine").for_run(1000)
     assert rule_of(config).fraction(500) == pytest.approx(0.15)

@@ -1,0 +1,157 @@
+"""Costs against numbers that were worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.envs import FunctionEnv
+from torch import nn
+
+from sparserl.agents import DSTD3
+from sparserl.agents.config import TD3Config, make_agent
+from sparserl.agents.cost_meter import TD3CostMeter
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.layers import SparseLinear
+from sparserl.metrics import cost
+from sparserl.topology.structure import SparseTopology
+
+
+def sparse(n_out: int, n_in: int, flat: list[int], bias: bool = True) -> SparseLinear:
+    return SparseLinear(SparseTopology(n_out, n_in, np.array(flat)), bias=bias)
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)))
+
+
+def half_cheetah(algo: str, **topology: Any) -> Any:
+    config = TopologyConfig(**topology)
+    return make_agent(algo, TD3Config(buffer_size=10), config, FunctionEnv(n_obs=17, n_action=6), seed=0)
+
+
+def test_sizes_of_sparse_and_dense_layers() -> None:
+    network = nn.Sequential(sparse(2, 3, [0, 4, 5]), nn.ReLU(), sparse(4, 2, [1, 7], bias=False), nn.Linear(4, 1))
+    assert cost.layer_costs(network) == [
+        cost.LayerCost(weights=3, weights_dense=6, biases=2),
+        cost.LayerCost(weights=2, weights_dense=8, biases=0),
+        cost.LayerCost(weights=4, weights_dense=4, biases=1),
+    ]
+    assert cost.params_nonzero([network]) == 3 + 2 + 2 + 4 + 1
+    assert cost.params_dense([network, nn.Linear(2, 2)]) == 6 + 2 + 8 + 4 + 1 + 6
+
+
+def test_dense_td3_on_half_cheetah_has_the_weights_that_the_paper_states() -> None:
+    agent = half_cheetah("td3", method="dense")
+    weights = sum(layer.weights for network in (agent.actor, agent.critic) for layer in cost.layer_costs(network))
+    assert weights == 214_784  # 71,424 + 2 * 71,680
+    biases = 3 * 512 + 6 + 1 + 1
+    assert (
+        cost.params_nonzero([agent.actor, agent.critic])
+        == weights + biases
+        == cost.params_dense([agent.actor, agent.critic])
+    )
+
+
+def test_the_papers_short_rule_gives_its_table() -> None:
+    flops = []
+    for agent in (half_cheetah("td3", method="dense"), half_cheetah("ds_td3", epsilon=(7, 64))):
+        flops.append(cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 100, 1_000_000, 2))
+    # 6 * 100 * 1e6 * (2 * 71,680 + 71,424 / 2), and with 2 * 34,977 and 36,215 / 2 connections.
+    assert flops[0] == 6e8 * (143_360 + 35_712) == pytest.approx(1.074e14, rel=1e-3)
+    assert flops[1] == 6e8 * (2 * (1953 + 32768 + 256) + (1911 + 32768 + 1536) / 2)
+    assert flops[1] / flops[0] == pytest.approx(0.492, abs=5e-4)
+
+
+@pytest.mark.parametrize("unused_gradients", [True, False])
+def test_flops_of_an_update_worked_by_hand(unused_gradients: bool) -> None:
+    actor, critic = mlp(3, 4, 2), mlp(5, 4, 1)  # 12 + 8 and 20 + 4 weights
+    flops = cost.td3_update_flops(
+        actor, [critic, critic], actor, [critic, critic], 10, critic_gradients_in_policy_update=unused_gradients
+    )
+    # Targets: one forward pass each. Critics: forward, weight gradient, input gradient of all layers but the first.
+    assert flops.critic == 10 * 2 * ((20 + 24 + 24) + 2 * (24 + 24 + 4))
+    # Actor: the same three. Through the first critic: forward, input gradient of every layer, perhaps weight gradient.
+    assert flops.policy == 10 * 2 * ((20 + 20 + 8) + (24 + 24 + (24 if unused_gradients else 0)))
+
+
+def test_flops_of_an_update_follow_the_connections() -> None:
+    actor = nn.Sequential(sparse(4, 3, [0, 5]), nn.Linear(4, 2))  # 2 + 8
+    critic = nn.Sequential(sparse(4, 5, [0, 1, 19]), nn.Linear(4, 1))  # 3 + 4
+    target = nn.Sequential(sparse(4, 5, [0, 1, 2, 3, 19]), nn.Linear(4, 1))  # 5 + 4: it may list more than online
+    flops = cost.td3_update_flops(actor, [critic], actor, [target], 7, critic_gradients_in_policy_update=False)
+    assert flops.critic == 7 * 2 * ((10 + 9) + (7 + 7 + 4))
+    assert flops.policy == 7 * 2 * ((10 + 10 + 8) + (7 + 7))
+
+
+def test_flops_of_growing_by_gradient_are_dense() -> None:
+    assert cost.gradient_event_flops([sparse(4, 3, [0]), sparse(2, 4, [0, 1])], 10) == 2 * 10 * (12 + 8)
+
+
+def test_bytes_are_measured() -> None:
+    layer = sparse(4, 3, [0, 5, 11])
+    assert cost.bytes_parameters([layer, nn.Linear(2, 2)]) == 4 * (3 + 4) + 4 * 6
+    optimizer = torch.optim.Adam(layer.parameters())
+    assert cost.bytes_optimizer([optimizer]) == 0
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert cost.bytes_optimizer([optimizer]) == 2 * 4 * (3 + 4) + 2 * 4  # two moments, and a step count a tensor
+    # row_ptr (5 int64), col (3 int32), and the flat positions (3 int64); the backward pass adds the transposed order.
+    assert cost.bytes_indices([sparse(4, 3, [0, 5, 11])]) == 5 * 8 + 3 * 4 + 3 * 8
+    assert cost.bytes_indices([layer]) >= 5 * 8 + 3 * 4 + 3 * 8
+    assert cost.bytes_indices([nn.Linear(2, 2)]) == 0
+
+
+def learned(method: str, **topology: Any) -> tuple[DSTD3, TD3CostMeter]:
+    config = TD3Config(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
+    algo = "td3" if method == "dense" else "ds_td3"
+    agent = make_agent(algo, config, TopologyConfig(method=method, **topology), FunctionEnv(), seed=0)
+    meter = TD3CostMeter(agent)
+    agent.learn(31)  # 21 updates, 10 of the actor
+    meter.advance()
+    return agent, meter  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("method", ["dense", "static"])
+def test_the_meter_counts_each_kind_of_update(method: str) -> None:
+    agent, meter = learned(method)
+    rate = cost.td3_update_flops(
+        agent.actor,
+        list(agent.critic.q_networks),
+        agent.actor_target,
+        list(agent.critic_target.q_networks),
+        4,
+        critic_gradients_in_policy_update=method == "dense",
+    )
+    assert meter.flops_train == 21 * rate.critic + 10 * rate.policy
+    meter.advance()  # nothing new, nothing added
+    assert meter.flops_train == 21 * rate.critic + 10 * rate.policy
+
+
+def test_the_meter_counts_growth_by_gradient_and_goes_on_after_a_restore() -> None:
+    agent, meter = learned("rigl", update_interval=1000)
+    before = meter.flops_train
+    meter.remeasure(["actor.mu.1", "critic.qf0.1"])
+    assert meter.flops_train - before == 2 * 4 * (64 + 64)
+    restored = TD3CostMeter(agent)
+    restored.load_state_dict(meter.state_dict())
+    agent.train(2, 4)
+    for one in (meter, restored):
+        one.advance()
+    assert restored.flops_train == meter.flops_train > before
+
+
+def test_the_summary_has_the_keys_of_a_result() -> None:
+    agent, meter = learned("static", density=0.5)
+    summary = meter.summary()
+    networks = [agent.actor, agent.critic]
+    assert summary["params_nonzero"] == cost.params_nonzero(networks)
+    assert summary["params_dense"] == (3 * 8 + 64 + 16 + 18) + 2 * (5 * 8 + 64 + 8 + 17)
+    assert summary["density"] == summary["params_nonzero"] / summary["params_dense"]
+    assert summary["params_nonzero_targets"] == summary["params_nonzero"]
+    assert summary["flops_train"] == meter.flops_train
+    assert summary["bytes_parameters"] == 4 * summary["params_nonzero"]
+    assert summary["bytes_optimizer"] >= 2 * summary["bytes_parameters"]
+    assert summary["bytes_indices"] > 0

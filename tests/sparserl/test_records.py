@@ -1,0 +1,131 @@
+"""The run folder and its CSV logs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.runs import rows
+
+from sparserl import records
+from sparserl.errors import ConfigError
+from sparserl.records import CsvLog, RunFolder, versions, write_atomically
+
+
+def create(path: Path) -> RunFolder:
+    return RunFolder.create(path, config_yaml="seed: 0\n", command="sparserl train", threads=1)
+
+
+def test_a_log_is_a_csv_file_whose_rows_are_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    log = CsvLog(path, ["step", "name", "value"])
+    assert path.read_text().strip() == "step,name,value"
+    log.write([{"step": 1, "value": np.float64(0.1)}, {"step": 2, "name": 'a,"b"'}])
+    assert rows(path) == [
+        {"step": "1", "name": "", "value": "0.1"},
+        {"step": "2", "name": 'a,"b"', "value": ""},
+    ]
+    log.write([])
+    assert log.size_bytes == path.stat().st_size
+
+
+def test_a_log_goes_on_where_it_was_and_can_be_cut_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    CsvLog(path, ["step"]).write([{"step": 1}])
+    log = CsvLog(path, ["step"])
+    size = log.size_bytes
+    log.write([{"step": 2}, {"step": 3}])
+    log.truncate(size)
+    log.write([{"step": 4}])
+    assert [row["step"] for row in rows(path)] == ["1", "4"]
+
+
+def test_an_unknown_column_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "x.csv", ["step"])
+    before = log.size_bytes
+    with pytest.raises(ValueError, match="spet"):
+        log.write([{"step": 1}, {"spet": 2}])
+    assert log.size_bytes == before
+
+
+def test_a_new_folder_holds_what_defines_the_run(tmp_path: Path) -> None:
+    folder = create(tmp_path / "a" / "b")
+    assert (folder.path / "config.yaml").read_text() == "seed: 0\n"
+    assert (folder.path / "command.txt").read_text() == "sparserl train\n"
+    found = json.loads((folder.path / "versions.json").read_text())
+    assert found["threads"] == 1
+    assert {"python", "torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "numba", "cpu", "commit"} <= set(
+        found
+    )
+    assert found["torch"] is not None
+    assert all(part.is_dir() for part in (folder.checkpoints, folder.replay, folder.snapshots))
+    assert not folder.is_done
+
+
+def test_an_existing_folder_or_file_is_left_alone(tmp_path: Path) -> None:
+    create(tmp_path / "run")
+    (tmp_path / "file").write_text("mine")
+    for name in ("run", "file"):
+        with pytest.raises(ConfigError, match=f"{name} exists; choose another --run-dir, or continue it with --resume"):
+            create(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot create .*Not a directory"):
+        create(tmp_path / "file" / "run")
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match="cannot create .*: Permission denied"):
+        create(tmp_path / "run")
+
+
+def test_finish_writes_the_result_and_then_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = create(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_atomically", lambda path, text: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            folder.finish({"a": 1})
+    assert not folder.is_done
+    folder.finish({"a": 1})
+    assert folder.is_done
+    assert json.loads((folder.path / "result.json").read_text()) == {"a": 1}
+
+
+def test_opening_something_else_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder at"):
+        RunFolder.open(tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.yaml"):
+        RunFolder.open(tmp_path)
+    assert RunFolder.open(create(tmp_path / "run").path).path == tmp_path / "run"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_atomically(path, "new")
+    assert path.read_text() == "old"
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.CalledProcessError(128, "git")])
+def test_without_git_the_commit_is_unknown(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    found = versions(2)
+    assert (found["commit"], found["dirty"], found["threads"]) == (None, None, 2)

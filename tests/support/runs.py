@@ -1,0 +1,82 @@
+"""Running `sparserl train`, in this process or in one of its own, and looking at what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparserl import checkpoint
+from sparserl.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("--agent.net-arch", "12", "12", "--agent.batch-size", "16", "--agent.buffer-size", "5000", "--no-progress")
+
+
+def train(folder: Path, *flags: str) -> int:
+    """Trains in this process; small networks unless the flags say otherwise."""
+    return main(["train", *TINY, "--run-dir", str(folder), *flags])
+
+
+def start(words: Sequence[str]) -> subprocess.Popen[str]:
+    """`sparserl` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "sparserl", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Every file below a folder and its SHA-256."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    """The newest full checkpoint, without wall-clock values and the names of replay files."""
+    newest = sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix == "")[-1]
+    state = checkpoint.load(newest)
+    state["replay"].pop("parts")
+    # Monitor's episode records hold the wall-clock time beside return and length.
+    state["episodes"] = [{"r": episode["r"], "l": episode["l"]} for episode in state["episodes"]]
+    without_clock: dict[str, Any] = _without_clock(state)
+    return without_clock
+
+
+def _without_clock(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _without_clock(value)
+            for key, value in node.items()
+            if not key.endswith(("elapsed_s", "episode_times")) and key != "csv_bytes"
+        }
+    if isinstance(node, list):
+        return [_without_clock(value) for value in node]
+    return node
+
+
+def logs(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """The CSV logs, without wall-clock columns."""
+    found = {name: rows(folder / f"{name}.csv") for name in ("eval", "topology", "progress")}
+    for row in found["progress"]:
+        row.pop("time/sps")
+        row.pop("time/elapsed_s")
+    return found

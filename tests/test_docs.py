@@ -1,0 +1,109 @@
+"""What the documentation says is true: commands parse, examples run, every logged metric is in the glossary."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import sparserl
+from sparserl.agents.run_recorder import PROGRESS_COLUMNS, TOPOLOGY_COLUMNS
+from sparserl.cli.arguments import parse
+from sparserl.cli.enjoy import EnjoyCommand
+from sparserl.cli.evaluate import EvalCommand
+from sparserl.cli.listing import LISTS
+from sparserl.cli.main import COMMANDS, main, usage
+from sparserl.cli.plot import PlotCommand
+from sparserl.cli.train_config import TrainCommand, presets
+from sparserl.topology.criteria import DROP, GROW
+from sparserl.topology.presets import METHODS
+from sparserl.topology.target import TARGET
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SCHEMAS = {"train": TrainCommand, "eval": EvalCommand, "enjoy": EnjoyCommand, "plot": PlotCommand}
+
+
+def blocks(language: str) -> list[str]:
+    fenced = README.split("```")[1::2]
+    return [block.split("\n", 1)[1] for block in fenced if block.split("\n", 1)[0] == language]
+
+
+def readme_commands() -> list[str]:
+    return [line for block in blocks("") for line in block.splitlines() if line.startswith("sparserl ")]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_readme_commands_parse(line: str) -> None:
+    _, command, *arguments = shlex.split(line)
+    assert command in COMMANDS
+    if command == "list":
+        assert arguments[0] in LISTS
+    else:
+        parse(SCHEMAS[command], arguments, command=command)
+
+
+def test_readme_shows_every_command() -> None:
+    shown = {shlex.split(line)[1] for line in readme_commands()}
+    assert shown == set(COMMANDS)
+    assert all(name in usage() for name in COMMANDS)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_readme_examples_run(block: str) -> None:
+    exec(block.replace("10_000", "150"), {})
+
+
+def glossary() -> set[str]:
+    table = README.split("## Metrics")[1].split("What `result.json`")[0]
+    return set(re.findall(r"`([a-z]+/[^`]+)`", table))
+
+
+def test_glossary_equals_what_a_run_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: set[str] = set()
+
+    class Listener:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            logged.update(metrics)
+
+        def close(self, summary: dict[str, object]) -> None: ...
+
+    monkeypatch.setattr("sparserl.cli.train.TensorBoardTracker", Listener)
+    options = "--env InvertedPendulum-v5 --total-steps 300 --agent.learning-starts 50 --agent.net-arch 16 16"
+    more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
+    assert main(["train", *options.split(), *more.split(), "--run-dir", str(tmp_path / "run")]) == 0
+    generic = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<net>.<layer>/", key) for key in logged}
+    assert generic == glossary()
+    with (tmp_path / "run" / "progress.csv").open() as file:
+        header = next(csv.reader(file))
+    assert {key for key in header if key != "global_step"} <= logged
+    assert header == list(PROGRESS_COLUMNS)
+    assert (tmp_path / "run" / "topology.csv").read_text().startswith(",".join(TOPOLOGY_COLUMNS))
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET])
+def test_readme_names_every_choice(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_a_preset_for_each_of_the_five_envs() -> None:
+    named = {f"ds_td3/{env}-v5" for env in ("HalfCheetah", "Walker2d", "Hopper", "Ant", "Humanoid")}
+    assert named <= set(presets())
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(sparserl.__path__, "sparserl.")
+    return [module.name for module in found if module.name != "sparserl.__main__"]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_doctests(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

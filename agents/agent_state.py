@@ -91,7 +91,7 @@ def restore_generators(state: Mapping[str, Any]) -> None:
     """Continues the global generators."""
     torch.set_rng_state(state["torch"])
     numpy = state["numpy"]
-    keys = np.array(numpy["keys"]).astype(np.uint32)
+    keys = _numpy(numpy["keys"]).astype(np.uint32)
     np.random.set_state((numpy["algorithm"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
@@ -112,4 +112,4 @@ def _optimizer_in(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numpy(array: torch.Tensor | np.ndarray | None) -> np.ndarray | None:
-    return None if array is None else np.array(array)
+    return array.numpy() if isinstance(array, torch.Tensor) else array

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.schedules import DECAY
 from sparserl.topology import density as allocation
+from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape
+from sparserl.topology.evolver import MOMENTS, NEW_VALUE
 from sparserl.topology.presets import METHODS, Method
 from sparserl.topology.rewire import RewireRule
+from sparserl.topology.target import TARGET
 
 ALLOCATIONS = {"erk": allocation.erk, "uniform": allocation.uniform}
+PARTS: dict[str, Collection[str]] = {
+    "allocation": ALLOCATIONS,
+    "output_layer": ("dense", "sparse"),
+    "drop": DROP,
+    "grow": GROW,
+    "decay": DECAY,
+    "new_value": NEW_VALUE,
+    "moments": MOMENTS,
+    "target": TARGET,
+}
+"""Fields that name an entry of a table."""
+RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,17 @@ class TopologyConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(unknown_name("topology method", self.method, METHODS))
+        for name, table in PARTS.items():
+            value = getattr(self, name)
+            if value is not None and value not in table:
+                raise ConfigError(unknown_name(f"topology {name}", str(value), table))
+        if self.base.rule is None:
+            unused = next((name for name in RULE_FIELDS if getattr(self, name) is not None), None)
+            if unused is not None:
+                raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
+        for name in ("density", "epsilon"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.density is not None:
             object.__setattr__(self, "epsilon", None)
             for value in self.density if isinstance(self.density, tuple) else (self.density,):
@@ -91,11 +118,9 @@ class TopologyConfig:
             return given
         fields = [field.name for field in dataclasses.fields(cls)]
         values = dict(given or {})
-        for key, value in values.items():
+        for key in values:
             if key not in fields:
                 raise ConfigError(unknown_name("topology key", key, fields))
-            if isinstance(value, list):
-                values[key] = tuple(value)
         return cls(**values)
 
     @property
@@ -112,8 +137,7 @@ class TopologyConfig:
         """The rule of drop, grow and schedule; None if the topology never changes."""
         if self.base.rule is None:
             return None
-        names = {field.name for field in dataclasses.fields(RewireRule)}
-        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
         return dataclasses.replace(self.base.rule, **own)
 
     def for_run(self, total_updates: int) -> TopologyConfig:

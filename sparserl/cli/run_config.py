@@ -10,7 +10,6 @@ from stable_baselines3 import TD3
 from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.agent_state import restore_modules
-from sparserl.agents.config import make_agent
 from sparserl.agents.run_recorder import full_checkpoints
 from sparserl.cli.train_config import TrainConfig
 from sparserl.errors import CheckpointError
@@ -43,6 +42,6 @@ def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any
     if which == "last" and not full:
         raise CheckpointError(f"{folder.path} has no full checkpoint yet; try --checkpoint best")
     state = checkpoint.load(folder.checkpoints / "best" if which == "best" else full[-1])
-    agent = make_agent(config.algo, config.agent, config.topology, env, seed=config.seed, buffer_size=1)
+    agent = config.make_agent(env, buffer_size=1)
     restore_modules(agent, state["modules"], ["policy"])
     return agent, state["global_step"]

@@ -17,11 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3 import TD3
-from stable_baselines3.common.logger import Logger
 
 from sparserl import checkpoint
 from sparserl import config as yaml_config
-from sparserl.agents.config import make_agent
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.run_recorder import Intervals, RunRecorder, full_checkpoints
 from sparserl.cli.run_config import run_config
@@ -46,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         print(yaml_config.dump(config), end="")
         return 0
     torch.set_num_threads(config.threads)
-    agent = _agent(config)
+    agent = config.make_agent(make_env(config.env))
     folder = RunFolder.create(
         command.run_dir or Path("runs") / f"{config.name}__s{config.seed}",
         config_yaml=yaml_config.dump(config),
@@ -56,13 +54,6 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
     print(f"run folder {folder.path}")
     return _train(agent, config, folder, show_progress=command.progress, state=None)
-
-
-def _agent(config: TrainConfig) -> TD3:
-    env = make_env(config.env)
-    agent = make_agent(config.algo, config.agent, config.topology, env, seed=config.seed, device=config.device)
-    agent.set_logger(Logger(folder=None, output_formats=[]))
-    return agent
 
 
 def _resume(path: Path, show_progress: bool) -> int:
@@ -75,7 +66,7 @@ def _resume(path: Path, show_progress: bool) -> int:
         raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
     state = checkpoint.load(found[-1])
     torch.set_num_threads(config.threads)
-    agent = _agent(config)
+    agent = config.make_agent(make_env(config.env))
     print(f"resuming {folder.path} at step {state['global_step']}")
     return _train(agent, config, folder, show_progress=show_progress, state=state)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import gymnasium as gym
 import tyro
+from stable_baselines3 import TD3
+from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS, TD3Config
+from sparserl.agents.config import AGENTS, TD3Config, make_agent
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
@@ -104,6 +107,15 @@ class TrainConfig:
         """Gradient updates of the run: one an env step once learning has started."""
         return max(0, self.total_steps - self.agent.learning_starts)
 
+    def make_agent(self, env: gym.Env[Any, Any], buffer_size: int | None = None) -> TD3:
+        """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
+        topology = self.topology.for_run(self.total_updates)
+        agent = make_agent(
+            self.algo, self.agent, topology, env, seed=self.seed, device=self.device, buffer_size=buffer_size
+        )
+        agent.set_logger(Logger(folder=None, output_formats=[]))
+        return agent
+
 
 @dataclass(frozen=True)
 class TrainCommand:
@@ -173,7 +185,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
             f"the run ends at step {run.total_steps}, before learning starts at {run.agent.learning_starts}; "
             "lower --agent.learning-starts or raise --total-steps"
         )
-    return replace(command, run=replace(run, topology=run.topology.for_run(run.total_updates))), preset
+    return command, preset
 
 
 def _may_resume(flag: str) -> bool:

@@ -134,6 +134,8 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
         stop = min(topology.n_out, start + rows_at_a_time)
         block = sum(dy[start:stop] @ x.T for x, dy in view.samples)
         score = np.abs(np.asarray(block)).ravel()
+        if np.isnan(score).any():
+            raise TopologyError("the weight gradient holds NaN, so no connection can be chosen by it")
         lowest = start * topology.n_in
         inside = slice(*np.searchsorted(kept, [lowest, stop * topology.n_in]))
         score[kept[inside] - lowest] = -1.0  # never chosen: |gradient| >= 0

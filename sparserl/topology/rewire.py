@@ -72,7 +72,12 @@ def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | Floa
 
     Returns:
         (new nnz,) array of the same dtype; survivors keep their value bit for bit.
+
+    Raises:
+        TopologyError: If there is not one value per old connection.
     """
+    if per_connection.shape != (change.old.nnz,):
+        raise TopologyError(f"{change.old.nnz} connections need as many values, got {per_connection.shape}")
     moved = (
         per_connection.take(change.source, mode="wrap")
         if per_connection.size
@@ -126,6 +131,8 @@ class RewireRule:
             raise TopologyError(
                 f"update_interval and first_update must be >= 1, got {self.update_interval} and {self.first_update}"
             )
+        if self.last_update is not None and self.last_update < 0:
+            raise TopologyError(f"last_update must not be negative, got {self.last_update}")
         if self.decay == "cosine" and self.last_update is None:
             raise TopologyError("a cosine drop fraction needs last_update")
 

@@ -230,7 +230,6 @@ def test_wrong_names_and_numbers_are_refused_at_once(fields: dict[str, Any], mes
         TopologyConfig(**fields)
 
 
-@pytest.mark.xfail(reason="these names are checked late or never")
 @pytest.mark.parametrize(
     ("field", "name", "closest"),
     [
@@ -263,3 +262,18 @@ def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
 def test_what_does_not_fit_the_network_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(TopologyError, match=message):
         TopologyConfig(**fields).densities(ACTOR)
+
+
+@pytest.mark.parametrize("field", [{"drop": "random"}, {"drop_fraction": 5.0}, {"last_update": 10}])
+@pytest.mark.parametrize("method", ["static", "dense"])
+def test_a_method_that_never_rewires_takes_no_rule(method: str, field: dict[str, object]) -> None:
+    with pytest.raises(SparserlError, match="never rewires and takes no|unknown topology drop"):
+        TopologyConfig(method=method, **field)  # type: ignore[arg-type]
+
+
+def test_lists_are_taken_and_text_is_not() -> None:
+    assert TopologyConfig(density=[0.5, 0.5]).density == (0.5, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(SparserlError, match="density must be a number"):
+        TopologyConfig(density="0.5")  # type: ignore[arg-type]
+    with pytest.raises(SparserlError, match="last_update must not be negative"):
+        TopologyConfig(last_update=-1)

@@ -15,8 +15,12 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
     if isinstance(left, torch.Tensor | np.ndarray):
         if not isinstance(right, torch.Tensor | np.ndarray):
             return [f"{where}: {type(left).__name__} against {right!r}"]
-        a, b = torch.as_tensor(left).detach(), torch.as_tensor(right).detach()
-        same = a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a.numpy(), b.numpy(), equal_nan=_floats(a))
+        a, b = (torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x.detach() for x in (left, right))
+        same = (
+            a.dtype == b.dtype
+            and a.shape == b.shape
+            and np.array_equal(a.numpy(), b.numpy(), equal_nan=a.is_floating_point())
+        )
         return [] if same else [f"{where}: arrays differ ({a.dtype}, {tuple(a.shape)}; {b.dtype}, {tuple(b.shape)})"]
     if isinstance(left, Mapping):
         if not isinstance(right, Mapping) or list(left) != list(right):
@@ -30,10 +34,6 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
     if isinstance(left, float) and isinstance(right, float) and math.isnan(left) and math.isnan(right):
         return []
     return [] if type(left) is type(right) and left == right else [f"{where}: {left!r} against {right!r}"]
-
-
-def _floats(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point()
 
 
 def assert_equal_trees(left: Any, right: Any) -> None:

@@ -369,3 +369,11 @@ def test_gradient_growth_never_holds_the_dense_gradient(monkeypatch: pytest.Monk
     score = np.abs(dy @ x.T).ravel()
     score[topology.flat] = -1
     assert set(grown.tolist()) == set(np.argsort(-score)[:100].tolist())
+
+
+def test_gradients_that_are_nan_choose_nothing() -> None:
+    topology = SparseTopology(2, 4, np.array([0, 3, 5, 6]))
+    samples = ((np.full((4, 3), np.nan, np.float32), np.ones((2, 3), np.float32)),)
+    view = LayerView(topology, np.ones(4, np.float32), samples)
+    with pytest.raises(TopologyError, match="holds NaN"):
+        criteria.GROW["gradient"].choose(view, topology.flat[:2], 2, np.random.default_rng(0))

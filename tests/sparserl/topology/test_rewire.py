@@ -360,3 +360,10 @@ def test_which_growth_needs_gradients(grow: str, needs: bool) -> None:
 def test_bad_rules_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(TopologyError, match=message):
         RewireRule(**fields)
+
+
+@pytest.mark.parametrize("length", [0, 2, 5])
+def test_remap_refuses_an_array_of_another_length(length: int) -> None:
+    change = exchange(SparseTopology(2, 4, np.array([1, 3, 5, 6])), np.array([1]), np.array([0]))
+    with pytest.raises(TopologyError, match="4 connections need as many values"):
+        remap(np.zeros(length), change)

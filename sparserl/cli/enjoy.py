@@ -82,8 +82,10 @@ def _write_video(path: Path, frames: list[Any], fps: int) -> None:
     try:
         import imageio
 
-        options: dict[str, Any] = {"loop": 0} if path.suffix == ".gif" else {"macro_block_size": 1}
-        imageio.mimsave(path, frames, fps=fps, **options)
+        # A GIF is timed in milliseconds a frame; H.264 alone is asked not to round the picture's size up.
+        gif: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
+        mp4: dict[str, Any] = {"fps": fps, "macro_block_size": 1}
+        imageio.mimsave(path, frames, **(gif if path.suffix == ".gif" else mp4))
     except (ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot write {path}: {reason}; install sparserl[video]") from None

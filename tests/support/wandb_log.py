@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 def payloads(path: Path) -> Iterator[bytes]:
     """Messages of the log: LevelDB's framing, in which one that crosses a block boundary comes in pieces."""
     data = path.read_bytes()
+    if not data:
+        return
     assert data.startswith(b":W&B")
     at, pieces = PREAMBLE, b""
     while at + HEADER.size <= len(data):
@@ -45,8 +48,17 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def offline_runs(folder: Path) -> list[Path]:
-    """Local files of the offline runs below a run folder, oldest first."""
-    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    """Local files of the finished offline runs below a run folder, oldest first.
+
+    W&B writes the file in a process of its own, which may be behind; this waits for the record that ends it.
+    """
+    found = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_ctime_ns)
+    deadline = time.monotonic() + 60
+    for path in found:
+        while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+            assert time.monotonic() < deadline, f"{path} has no end"
+            time.sleep(0.05)
+    return found
 
 
 def history(path: Path) -> list[dict[str, Any]]:

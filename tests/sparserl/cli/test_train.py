@@ -474,12 +474,16 @@ def test_density_and_epsilon_replace_each_other_layer_by_layer(tmp_path: Path) -
 
 
 def test_the_end_of_rewiring_follows_the_length_of_the_run() -> None:
-    assert resolved("--env", "HalfCheetah-v5").topology.last_update == 925_000
-    assert resolved("--env", "HalfCheetah-v5", "--total-steps", "122500").topology.last_update == 92_500
-    given = resolved("--env", "HalfCheetah-v5", "--topology.last-update", "7")
-    assert given.topology.last_update == 7
-    cosine = resolved("--topology.method", "set", "--topology.decay", "cosine").topology
-    assert cosine.last_update == 975_000
+    def end(*words: str) -> int | None:
+        config = resolved(*words)
+        rule = config.topology.for_run(config.total_updates).rule()
+        assert rule is not None
+        return rule.last_update
+
+    assert end("--env", "HalfCheetah-v5") == 925_000
+    assert end("--env", "HalfCheetah-v5", "--total-steps", "122500") == 92_500
+    assert end("--env", "HalfCheetah-v5", "--topology.last-update", "7") == 7
+    assert end("--topology.method", "set", "--topology.decay", "cosine") == 975_000
 
 
 def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

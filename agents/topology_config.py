@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.schedules import DECAY
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
@@ -18,17 +18,17 @@ from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET
 
 ALLOCATIONS = {"erk": allocation.erk, "uniform": allocation.uniform}
-PARTS: dict[str, Collection[str]] = {
-    "allocation": ALLOCATIONS,
-    "output_layer": ("dense", "sparse"),
-    "drop": DROP,
-    "grow": GROW,
-    "decay": DECAY,
-    "new_value": NEW_VALUE,
-    "moments": MOMENTS,
-    "target": TARGET,
+PARTS: dict[str, tuple[str, Collection[str]]] = {
+    "allocation": ("allocation", ALLOCATIONS),
+    "output_layer": ("output layer", ("dense", "sparse")),
+    "drop": ("drop criterion", DROP),
+    "grow": ("grow criterion", GROW),
+    "decay": ("drop fraction decay", DECAY),
+    "new_value": ("new value", NEW_VALUE),
+    "moments": ("moments", MOMENTS),
+    "target": ("target policy", TARGET),
 }
-"""Fields that name an entry of a table."""
+"""Fields that name an entry of a table: what it is called, and the table."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
 
 
@@ -85,10 +85,10 @@ class TopologyConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(unknown_name("topology method", self.method, METHODS))
-        for name, table in PARTS.items():
+        for name, (kind, table) in PARTS.items():
             value = getattr(self, name)
             if value is not None and value not in table:
-                raise ConfigError(unknown_name(f"topology {name}", str(value), table))
+                raise ConfigError(unknown_name(kind, str(value), table))
         if self.base.rule is None:
             unused = next((name for name in RULE_FIELDS if getattr(self, name) is not None), None)
             if unused is not None:
@@ -153,7 +153,8 @@ class TopologyConfig:
             shapes: (n_out, n_in) of its layers, the output layer last.
 
         Raises:
-            TopologyError: If explicit densities or epsilon do not match the number of layers that take part.
+            TopologyError: If explicit densities or epsilon do not match the number of layers that take part, or epsilon
+                leaves no layer sparse (it depends on widths).
         """
         if self.base.dense:
             return [1.0] * len(shapes)
@@ -163,6 +164,9 @@ class TopologyConfig:
             result = allocation.per_layer(part, self.density)
         elif self.epsilon is not None:
             result = allocation.erdos_renyi(part, self.epsilon)
+            if all(density == 1.0 for density in result):
+                widths = [shape[0] for shape in shapes]
+                raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         else:
             result = ALLOCATIONS[self.allocation](part, 0.5 if self.density is None else self.density)
         return [*result, 1.0] if output_dense else result

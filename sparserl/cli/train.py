@@ -26,6 +26,7 @@ from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
 from sparserl.tracking import TensorBoardTracker, Tracker, WandbTracker
@@ -52,6 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         threads=config.threads,
     )
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
+    networks = [agent.actor, agent.critic]
+    print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
     return _train(agent, config, folder, show_progress=command.progress, state=None)
 

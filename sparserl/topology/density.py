@@ -17,7 +17,7 @@ Shape = tuple[int, int]
 def check_density(density: float) -> float:
     """Returns `density`, or raises TopologyError unless it lies in (0, 1]."""
     if not isinstance(density, int | float) or not 0.0 < density <= 1.0:
-        raise TopologyError(f"density must be a number in (0, 1], got {density!r}")
+        raise TopologyError(f"density must be in (0, 1], got {density!r}")
     return density
 
 

@@ -267,13 +267,19 @@ def test_what_does_not_fit_the_network_is_refused(fields: dict[str, Any], messag
 @pytest.mark.parametrize("field", [{"drop": "random"}, {"drop_fraction": 5.0}, {"last_update": 10}])
 @pytest.mark.parametrize("method", ["static", "dense"])
 def test_a_method_that_never_rewires_takes_no_rule(method: str, field: dict[str, object]) -> None:
-    with pytest.raises(SparserlError, match="never rewires and takes no|unknown topology drop"):
+    with pytest.raises(SparserlError, match="never rewires and takes no|unknown drop criterion"):
         TopologyConfig(method=method, **field)  # type: ignore[arg-type]
 
 
 def test_lists_are_taken_and_text_is_not() -> None:
     assert TopologyConfig(density=[0.5, 0.5]).density == (0.5, 0.5)  # type: ignore[arg-type]
-    with pytest.raises(SparserlError, match="density must be a number"):
+    with pytest.raises(SparserlError, match="density must be in"):
         TopologyConfig(density="0.5")  # type: ignore[arg-type]
     with pytest.raises(SparserlError, match="last_update must not be negative"):
         TopologyConfig(last_update=-1)
+
+
+def test_epsilon_that_leaves_no_layer_sparse_is_refused() -> None:
+    config = TopologyConfig(epsilon=(7.0, 64.0))
+    with pytest.raises(SparserlError, match=r"epsilon \(7.0, 64.0\) makes every layer of widths \[8, 8, 3\] dense"):
+        config.densities([(8, 11), (8, 8), (3, 8)])

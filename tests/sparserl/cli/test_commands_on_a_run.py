@@ -14,7 +14,7 @@ from sparserl.cli.main import COMMANDS, main
 from sparserl.topology.presets import METHODS
 
 TINY = "--env Hopper-v5 --total-steps 120 --agent.learning-starts 40 --agent.net-arch 8 8 --no-progress"
-EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50 --topology.update-interval 20"
+EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50 --topology.update-interval 20 --topology.density 0.5"
 
 
 @pytest.fixture(scope="module")

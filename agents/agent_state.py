@@ -91,7 +91,7 @@ def restore_generators(state: Mapping[str, Any]) -> None:
     """Continues the global generators."""
     torch.set_rng_state(state["torch"])
     numpy = state["numpy"]
-    keys = _numpy(numpy["keys"]).astype(np.uint32)
+    keys = np.asarray(numpy["keys"]).astype(np.uint32)
     np.random.set_state((numpy["algorithm"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))

@@ -336,9 +336,6 @@ class RunRecorder(BaseCallback):
             raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
         recorder = state["recorder"]
         logs = {"eval": self.eval_log, "progress": self.progress_log, "topology": self.topology_log}
-        for name, log in logs.items():
-            if log.size_bytes < recorder["csv_bytes"][name]:
-                raise CheckpointError(f"{log.path} is shorter than when the checkpoint was written")
         self.replay.restore(state["replay"]["parts"], state["replay"]["added"])
         restore_agent(self.agent, state)
         restore_env(self.agent, state["env"])
@@ -370,6 +367,17 @@ class RunRecorder(BaseCallback):
             "topology_events": self.topology_events,
             "explored_fraction": explored,
         }
+
+
+def check_logs(folder: RunFolder, state: dict[str, Any]) -> None:
+    """Raises CheckpointError if a log lacks rows that it had when the checkpoint was written.
+
+    Before a recorder is made, because making one starts the logs that are not there.
+    """
+    for name, size_bytes in state["recorder"]["csv_bytes"].items():
+        path = folder.path / f"{name}.csv"
+        if not path.is_file() or path.stat().st_size < size_bytes:
+            raise CheckpointError(f"{path} is shorter than when the checkpoint was written")
 
 
 def full_checkpoints(folder: RunFolder) -> list[Path]:

@@ -21,7 +21,7 @@ from stable_baselines3 import TD3
 from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.run_recorder import Intervals, RunRecorder, full_checkpoints
+from sparserl.agents.run_recorder import Intervals, RunRecorder, check_logs, full_checkpoints
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
@@ -68,6 +68,7 @@ def _resume(path: Path, show_progress: bool) -> int:
     if not found:
         raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
     state = checkpoint.load(found[-1])
+    check_logs(folder, state)
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     print(f"resuming {folder.path} at step {state['global_step']}")

@@ -57,7 +57,8 @@ def same_run(left: Path, right: Path) -> None:
     assert_equal_trees(logs(left), logs(right))
     results = [json.loads((path / "result.json").read_text()) for path in (left, right)]
     for result in results:
-        for name in ("wall_s", "steps_per_second"):
+        # The transposed order is derived when a backward pass needs it, which a run resumed at its end never does.
+        for name in ("wall_s", "steps_per_second", "bytes_indices"):
             result.pop(name)
     assert results[0] == results[1]
     best = [checkpoint.load(path / "checkpoints" / "best") for path in (left, right)]
@@ -196,7 +197,7 @@ MOMENTS = {
     "while an old checkpoint is removed": _die_in(checkpoint.shutil, "rmtree", 7, before=True),
     "between replay and checkpoint": _die_in(ReplayLog, "append", 3, before=False),
     "before old replay files are removed": _die_in(ReplayLog, "remove_except", 3, before=True),
-    "after a row was written": _die_in(CsvLog, "write", 12, before=False),
+    "after a row was written": _die_in(CsvLog, "write", 8, before=False),
     "when all is learned": _die_in(json, "dumps", 10**9, before=True),
 }
 

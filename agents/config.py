@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import gymnasium as gym
@@ -84,6 +84,14 @@ class TD3Config:
             raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
 
 
+def _refuse_topology(algo: str, topology: TopologyConfig) -> None:
+    none = TopologyConfig(method="dense")
+    for field in fields(TopologyConfig):
+        given = getattr(topology, field.name)
+        if given != getattr(none, field.name):
+            raise ConfigError(f"{algo} is dense and takes no topology ({field.name} {given!r}); use ds_td3")
+
+
 def make_agent(
     algo: str,
     config: TD3Config,
@@ -113,8 +121,8 @@ def make_agent(
         raise ConfigError(unknown_name("algorithm", algo, AGENTS))
     spec = AGENTS[algo]
     sparse: dict[str, Any] = {"topology": topology} if spec.sparse else {}
-    if not spec.sparse and topology.method != "dense":
-        raise ConfigError(f"{algo} is dense and takes no topology (method {topology.method!r}); use ds_td3")
+    if not spec.sparse:
+        _refuse_topology(algo, topology)
     assert env.action_space.shape is not None
     return spec.agent(
         "MlpPolicy",

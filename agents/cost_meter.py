@@ -22,8 +22,9 @@ class TD3CostMeter:
     def __init__(self, agent: TD3):
         self.agent = agent
         self.flops_train = 0
+        self.flops_train_short = 0.0
         self._counted_updates = agent._n_updates
-        self._rate = self._measure()
+        self._measure()
 
     @property
     def evolver(self) -> TopologyEvolver | None:
@@ -40,8 +41,11 @@ class TD3CostMeter:
         """Networks that the method trains."""
         return [self.agent.actor, self.agent.critic]
 
-    def _measure(self) -> cost.UpdateFlops:
-        return cost.td3_update_flops(
+    def _measure(self) -> None:
+        self._short_rate = cost.td3_flops_short(
+            self.agent.actor, self.critics, self.agent.batch_size, self.agent.policy_delay
+        )
+        self._rate = cost.td3_update_flops(
             self.agent.actor,
             self.critics,
             self.agent.actor_target,
@@ -55,11 +59,12 @@ class TD3CostMeter:
         before, now = self._counted_updates, self.agent._n_updates
         delay = self.agent.policy_delay
         self.flops_train += (now - before) * self._rate.critic + (now // delay - before // delay) * self._rate.policy
+        self.flops_train_short += (now - before) * self._short_rate
         self._counted_updates = now
 
     def remeasure(self, rewired_layers: list[str]) -> None:
         """Adopts the sizes after topology events, and adds what growing by gradient cost them."""
-        self._rate = self._measure()
+        self._measure()
         evolver = self.evolver
         if evolver is not None and evolver.rule is not None and evolver.rule.needs_gradient:
             layers = [layer for name in rewired_layers if isinstance(layer := evolver.layers[name], SparseLinear)]
@@ -74,9 +79,7 @@ class TD3CostMeter:
             "params_nonzero_targets": cost.params_nonzero([self.agent.actor_target, self.agent.critic_target]),
             "density": nonzero / dense,
             "flops_train": self.flops_train,
-            "flops_train_short": cost.td3_flops_short(
-                self.agent.actor, self.critics, self.agent.batch_size, self.agent._n_updates, self.agent.policy_delay
-            ),
+            "flops_train_short": self.flops_train_short,
             "bytes_parameters": cost.bytes_parameters(self.trained),
             "bytes_optimizer": cost.bytes_optimizer([self.agent.actor.optimizer, self.agent.critic.optimizer]),
             "bytes_indices": cost.bytes_indices(self.trained),
@@ -84,9 +87,14 @@ class TD3CostMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters."""
-        return {"flops_train": self.flops_train, "counted_updates": self._counted_updates}
+        return {
+            "flops_train": self.flops_train,
+            "flops_train_short": self.flops_train_short,
+            "counted_updates": self._counted_updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues counting; the agent must have been restored before."""
-        self.flops_train, self._counted_updates = state["flops_train"], state["counted_updates"]
-        self._rate = self._measure()
+        self.flops_train, self.flops_train_short = state["flops_train"], state["flops_train_short"]
+        self._counted_updates = state["counted_updates"]
+        self._measure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import shutil
 import signal
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     folder = RunFolder.create(
-        command.run_dir or Path("runs") / f"{config.name}__s{config.seed}",
+        command.run_dir or _free_folder(Path("runs") / f"{config.name}__s{config.seed}"),
         config_yaml=yaml_config.dump(config),
         command=shlex.join(["sparserl", "train", *arguments]),
         threads=config.threads,
@@ -57,6 +58,12 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
     return _train(agent, config, folder, show_progress=command.progress, state=None)
+
+
+def _free_folder(path: Path) -> Path:
+    """`path`, or the first of `path__2`, `path__3`, ... that does not exist: a repeated command is a new run."""
+    numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 
 
 def _resume(path: Path, show_progress: bool) -> int:

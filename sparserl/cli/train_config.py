@@ -132,7 +132,7 @@ class TrainCommand:
     resume: Path | None = None
     """Run folder to continue from its newest checkpoint; takes no other option but --progress."""
     run_dir: Path | None = None
-    """Folder of the run; runs/<name>__s<seed> if None."""
+    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
     progress: bool = True
     """Draw a progress bar."""
     dry_run: bool = False

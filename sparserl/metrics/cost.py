@@ -122,17 +122,17 @@ def td3_update_flops(
     return UpdateFlops(batch_size * critic_step, batch_size * policy_step)
 
 
-def td3_flops_short(
-    actor: nn.Module, critics: Sequence[nn.Module], batch_size: int, updates: int, policy_delay: int
-) -> float:
-    """The paper's short rule: `6 batch updates (W_critics + W_actor / delay)`, targets and the actor's loss left out.
+def td3_flops_short(actor: nn.Module, critics: Sequence[nn.Module], batch_size: int, policy_delay: int) -> float:
+    """FLOPs of one update by the paper's short rule, `6 batch (W_critics + W_actor / delay)`.
+
+    Targets and the pass of the actor's loss through the critic are left out.
 
     Source:
         Sokar et al. 2022, Table 3; 1.07e14 for dense TD3 on HalfCheetah.
     """
     weights_critics = sum(_product(layer_costs(critic)) for critic in critics) / 2
     weights_actor = _product(layer_costs(actor)) / 2
-    return 6.0 * batch_size * updates * (weights_critics + weights_actor / policy_delay)
+    return 6.0 * batch_size * (weights_critics + weights_actor / policy_delay)
 
 
 def gradient_event_flops(layers: Iterable[SparseLinear], batch_size: int) -> int:

@@ -210,7 +210,9 @@ def test_topology_metrics_are_logged() -> None:
     agent.learn(60)
     values = agent.logger.name_to_value
     assert values["topology/actor.mu.1/density"] == agent.actor.mu[1].density
-    assert values["topology/density"] == pytest.approx(0.5, abs=0.01)
+    layers = agent.evolver.layers.values()  # allocation leaves the first layers dense, and those do not count
+    expected = sum(layer.topology.nnz for layer in layers) / sum(layer.topology.size for layer in layers)
+    assert values["topology/density"] == pytest.approx(expected)
     assert values["topology/critic.qf1.1/grown_total"] > 0
 
 
@@ -239,7 +241,7 @@ def test_an_unknown_topology_key_gives_the_closest() -> None:
         make(topology={"densty": 0.5})
     with pytest.raises(ConfigError, match="unknown topology method 'ds_td4'; did you mean 'ds_td3'"):
         make(topology={"method": "ds_td4"})
-    with pytest.raises(TopologyError, match="1.5"):
+    with pytest.raises(TopologyError, match=r"1\.5"):
         make(topology={"density": 1.5})
 
 
@@ -266,6 +268,12 @@ class _OddError(BaseException):
     """Not an `Exception`, like KeyboardInterrupt."""
 
 
+def _raise_inside(network: torch.nn.Module) -> None:
+    with frozen(network):
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        raise _OddError
+
+
 def test_frozen_restores_what_trained_whatever_happens() -> None:
     network = torch.nn.Linear(2, 2)
     network.bias.requires_grad_(False)
@@ -274,9 +282,8 @@ def test_frozen_restores_what_trained_whatever_happens() -> None:
         network(x).sum().backward()
     assert x.grad is not None
     assert network.weight.grad is None
-    with pytest.raises(_OddError), frozen(network):
-        assert not network.weight.requires_grad
-        raise _OddError
+    with pytest.raises(_OddError):
+        _raise_inside(network)
     assert network.weight.requires_grad
     assert not network.bias.requires_grad
 

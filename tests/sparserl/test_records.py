@@ -77,14 +77,14 @@ def test_an_existing_folder_or_file_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot create .*Not a directory"):
+    with pytest.raises(ConfigError, match=r"cannot create .*Not a directory"):
         create(tmp_path / "file" / "run")
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(ConfigError, match="cannot create .*: Permission denied"):
+    with pytest.raises(ConfigError, match=r"cannot create .*: Permission denied"):
         create(tmp_path / "run")
 
 

@@ -91,7 +91,9 @@ def test_online_without_an_account_is_one_line(tmp_path: Path, monkeypatch: pyte
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(ConfigError, match="W&B did not start .No API key configured. Use .*; try --wandb.mode offline"):
+    with pytest.raises(
+        ConfigError, match=r"W&B did not start \(No API key configured\. Use .*\); try --wandb\.mode offline"
+    ):
         tracker(tmp_path / "run", "online")
 
 

@@ -14,13 +14,14 @@ from sparserl.cli.main import COMMANDS, main
 from sparserl.topology.presets import METHODS
 
 TINY = "--env Hopper-v5 --total-steps 120 --agent.learning-starts 40 --agent.net-arch 8 8 --no-progress"
-EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50 --topology.update-interval 20 --topology.density 0.5"
+EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50"
+SPARSE = "--topology.update-interval 20 --topology.density 0.5"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", *TINY.split(), *EVALUATE.split(), "--run-dir", str(path)]) == 0
+    assert main(["train", *TINY.split(), *EVALUATE.split(), *SPARSE.split(), "--run-dir", str(path)]) == 0
     return path
 
 

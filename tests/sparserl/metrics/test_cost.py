@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def sparse(n_out: int, n_in: int, flat: list[int], bias: bool = True) -> SparseL
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)))
+    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)))
 
 
 def half_cheetah(algo: str, **topology: Any) -> Any:
@@ -58,7 +59,7 @@ def test_dense_td3_on_half_cheetah_has_the_weights_that_the_paper_states() -> No
 def test_the_papers_short_rule_gives_its_table() -> None:
     flops = []
     for agent in (half_cheetah("td3", method="dense"), half_cheetah("ds_td3", epsilon=(7, 64))):
-        flops.append(cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 100, 1_000_000, 2))
+        flops.append(1_000_000 * cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 100, 2))
     # 6 * 100 * 1e6 * (2 * 71,680 + 71,424 / 2), and with 2 * 34,977 and 36,215 / 2 connections.
     assert flops[0] == 6e8 * (143_360 + 35_712) == pytest.approx(1.074e14, rel=1e-3)
     assert flops[1] == 6e8 * (2 * (1953 + 32768 + 256) + (1911 + 32768 + 1536) / 2)
@@ -155,3 +156,24 @@ def test_the_summary_has_the_keys_of_a_result() -> None:
     assert summary["bytes_parameters"] == 4 * summary["params_nonzero"]
     assert summary["bytes_optimizer"] >= 2 * summary["bytes_parameters"]
     assert summary["bytes_indices"] > 0
+
+
+def test_the_short_rule_counts_each_update_at_the_size_it_had() -> None:
+    config = TD3Config(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
+    topology = TopologyConfig(method="ds_td3", density=0.5, update_interval=5, last_update=5, drop_fraction=0.5)
+    agent = make_agent("ds_td3", config, topology, FunctionEnv(), seed=0)
+    meter = TD3CostMeter(agent)
+
+    def rate() -> float:
+        return cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 4, 2)
+
+    before = rate()
+    agent.learn(17)  # 7 updates: a rewiring after the second, and one that only drops after the seventh
+    meter.advance()
+    assert agent.evolver.events[-1].kind == "shrink"  # type: ignore[attr-defined]  # a DSTD3
+    meter.remeasure([])
+    after = rate()
+    agent.learn(3, reset_num_timesteps=False)
+    meter.advance()
+    assert after < before
+    assert meter.flops_train_short == pytest.approx(7 * before + 3 * after)

@@ -113,6 +113,7 @@ class RunRecorder(BaseCallback):
         self.topology_log = folder.log("topology", TOPOLOGY_COLUMNS)
         self.eval_means: list[float] = []
         self.topology_events = 0
+        self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
         self.stop_requested = False
         self.stopped_at: int | None = None
         self._boundary_at = -1
@@ -286,28 +287,27 @@ class RunRecorder(BaseCallback):
         if path.exists():
             return
         added = step // self.agent.n_envs
+        self._parts[path.name] = self.replay.append(added)
         assert self.agent.env is not None
         state = {
             "global_step": step,
             "run": self.identity,
             **agent_state(self.agent),
-            "replay": {"parts": self.replay.append(added), "added": added},
+            "replay": {"parts": self._parts[path.name], "added": added},
             "env": self.env_state(self.agent.env.envs[0]),  # type: ignore[attr-defined]  # a DummyVecEnv
             "recorder": self._state(),
         }
         checkpoint.save(path, state)
-        stale = full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]
-        kept = [
-            checkpoint.load(other)["replay"]["parts"] for other in full_checkpoints(self.folder)[-CHECKPOINTS_KEPT:]
-        ]
-        for other in stale:
-            checkpoint.remove(other)
-        self.replay.remove_except([part for parts in kept for part in parts])
+        for stale in full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
+            checkpoint.remove(stale)
+            self._parts.pop(stale.name, None)
+        self.replay.remove_except([part for parts in self._parts.values() for part in parts])
 
     def _state(self) -> dict[str, Any]:
         return {
             "next": self._next,
             "eval_means": self.eval_means,
+            "parts": self._parts,
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
             "elapsed_s": self.elapsed_s,
@@ -343,6 +343,7 @@ class RunRecorder(BaseCallback):
         self._next = dict(recorder["next"])
         self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does
         self.eval_means = list(recorder["eval_means"])
+        self._parts = dict(recorder["parts"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
         self._seconds_before = recorder["elapsed_s"]

@@ -92,9 +92,19 @@ def load(path: Path) -> dict[str, Any]:
 
 def remove(path: Path) -> None:
     """Deletes a checkpoint; one that is half deleted no longer has a name that counts."""
-    going = path.with_name(path.name + ".old")
+    going = path.with_name(path.name + ".gone")
     path.rename(going)
     shutil.rmtree(going)
+
+
+def tidy(folder: Path) -> None:
+    """Cleans up after a crash: finishes deletions, drops half-written checkpoints, puts back one not yet replaced."""
+    for old in folder.glob("*.old"):
+        if not old.with_suffix("").exists():
+            old.rename(old.with_suffix(""))
+    for suffix in ("old", "tmp", "gone"):
+        for left in folder.glob(f"*.{suffix}"):
+            shutil.rmtree(left)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         return _resume(command.resume, command.progress)
     config = command.run
     if command.dry_run:
+        make_env(config.env).close()
         print(yaml_config.dump(config), end="")
         return 0
     torch.set_num_threads(config.threads)
@@ -76,6 +77,7 @@ def _resume(path: Path, show_progress: bool) -> int:
         raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
     state = checkpoint.load(found[-1])
     check_logs(folder, state)
+    checkpoint.tidy(folder.checkpoints)
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     print(f"resuming {folder.path} at step {state['global_step']}")

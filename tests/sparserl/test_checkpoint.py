@@ -283,3 +283,15 @@ def test_nothing_is_unpickled(file: str) -> None:
         assert not forbidden & set(names), names
         if isinstance(node, ast.keyword):
             assert node.arg != "allow_pickle"
+
+
+def test_tidy_undoes_what_a_crash_left(tmp_path: Path) -> None:
+    for name in ("best", "step-1"):
+        checkpoint.save(tmp_path / name, {"name": name})
+    (tmp_path / "best").rename(tmp_path / "best.old")  # killed between the two renames of a replacement
+    (tmp_path / "best.tmp").mkdir()
+    (tmp_path / "step-0.gone").mkdir()  # killed while it was deleted
+    (tmp_path / "step-1.old").mkdir()  # killed after the new one had its name
+    checkpoint.tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-1"]
+    assert checkpoint.load(tmp_path / "best") == {"name": "best"}

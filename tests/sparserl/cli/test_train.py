@@ -254,12 +254,16 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_replay_of_every_kept_checkpoint_is_kept(cut_off: Path) -> None:
-    for step in (60, 90):
-        state = checkpoint.load(cut_off / "checkpoints" / f"step-{step:09d}")
-        parts = state["replay"]["parts"]
-        assert parts[-1]["stop"] == step
-        assert all((cut_off / "replay" / part["name"]).is_file() for part in parts)
+def test_the_replay_of_every_kept_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _die_in(FunctionEnv, "step", 200, before=True)(monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "run", *FAST, *REWIRE, "--agent.buffer-size", "50")
+    named = set()
+    for step, first in ((60, 0), (90, 30)):  # the 50 transitions before 60 begin in the file of 0 to 30
+        parts = checkpoint.load(tmp_path / "run" / "checkpoints" / f"step-{step:09d}")["replay"]["parts"]
+        assert (parts[0]["start"], parts[-1]["stop"]) == (first, step)
+        named |= {part["name"] for part in parts}
+    assert {path.name for path in (tmp_path / "run" / "replay").iterdir()} == named
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

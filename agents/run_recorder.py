@@ -283,31 +283,31 @@ class RunRecorder(BaseCallback):
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
         step = self.agent.num_timesteps
-        path = self.folder.checkpoints / f"step-{step:09d}"
+        path = self.folder.checkpoints / checkpoint_name(step)
         if path.exists():
             return
         added = step // self.agent.n_envs
+        kept = full_checkpoints(self.folder)[1 - CHECKPOINTS_KEPT :]
+        self._parts = {other.name: self._parts[other.name] for other in kept}
         self._parts[path.name] = self.replay.append(added)
         assert self.agent.env is not None
         state = {
             "global_step": step,
             "run": self.identity,
             **agent_state(self.agent),
-            "replay": {"parts": self._parts[path.name], "added": added},
+            "replay": {"parts": self._parts, "added": added},
             "env": self.env_state(self.agent.env.envs[0]),  # type: ignore[attr-defined]  # a DummyVecEnv
             "recorder": self._state(),
         }
         checkpoint.save(path, state)
         for stale in full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
             checkpoint.remove(stale)
-            self._parts.pop(stale.name, None)
         self.replay.remove_except([part for parts in self._parts.values() for part in parts])
 
     def _state(self) -> dict[str, Any]:
         return {
             "next": self._next,
             "eval_means": self.eval_means,
-            "parts": self._parts,
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
             "elapsed_s": self.elapsed_s,
@@ -336,14 +336,14 @@ class RunRecorder(BaseCallback):
             raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
         recorder = state["recorder"]
         logs = {"eval": self.eval_log, "progress": self.progress_log, "topology": self.topology_log}
-        self.replay.restore(state["replay"]["parts"], state["replay"]["added"])
+        self._parts = dict(state["replay"]["parts"])
+        self.replay.restore(self._parts[checkpoint_name(state["global_step"])], state["replay"]["added"])
         restore_agent(self.agent, state)
         restore_env(self.agent, state["env"])
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
         self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does
         self.eval_means = list(recorder["eval_means"])
-        self._parts = dict(recorder["parts"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
         self._seconds_before = recorder["elapsed_s"]
@@ -379,6 +379,11 @@ def check_logs(folder: RunFolder, state: dict[str, Any]) -> None:
         path = folder.path / f"{name}.csv"
         if not path.is_file() or path.stat().st_size < size_bytes:
             raise CheckpointError(f"{path} is shorter than when the checkpoint was written")
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the full checkpoint at an env step; names sort by step."""
+    return f"step-{step:09d}"
 
 
 def full_checkpoints(folder: RunFolder) -> list[Path]:

@@ -260,7 +260,8 @@ def test_the_replay_of_every_kept_checkpoint_is_kept(tmp_path: Path, monkeypatch
         train(tmp_path / "run", *FAST, *REWIRE, "--agent.buffer-size", "50")
     named = set()
     for step, first in ((60, 0), (90, 30)):  # the 50 transitions before 60 begin in the file of 0 to 30
-        parts = checkpoint.load(tmp_path / "run" / "checkpoints" / f"step-{step:09d}")["replay"]["parts"]
+        name = f"step-{step:09d}"
+        parts = checkpoint.load(tmp_path / "run" / "checkpoints" / name)["replay"]["parts"][name]
         assert (parts[0]["start"], parts[-1]["stop"]) == (first, step)
         named |= {part["name"] for part in parts}
     assert {path.name for path in (tmp_path / "run" / "replay").iterdir()} == named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from support.trees import assert_equal_trees
+
 from sparserl import checkpoint
 from sparserl.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--agent.net-arch", "12", "12", "--agent.batch-size", "16", "--agent.buffer-size", "5000", "--no-progress")
+FAST = (
+    *("--env", "Tiny-v0", "--agent.learning-starts", "40", "--total-steps", "130", "--eval.every-steps", "50"),
+    *("--eval.episodes", "2", "--checkpoint-every-steps", "30", "--log-every-steps", "25", "--topology-snapshots", "3"),
+)
+REWIRE = ("--topology.update-interval", "20")
+CHEETAH = (
+    *("--env", "HalfCheetah-v5", "--agent.learning-starts", "60", "--total-steps", "240", "--eval.every-steps", "120"),
+    *("--eval.episodes", "1", "--checkpoint-every-steps", "40", "--log-every-steps", "40", "--seed", "3"),
+)
+ALGOS = {"ds_td3": ("--algo", "ds_td3", *REWIRE), "td3": ("--algo", "td3")}
 
 
 def train(folder: Path, *flags: str) -> int:
@@ -80,3 +93,17 @@ def logs(folder: Path) -> dict[str, list[dict[str, str]]]:
         row.pop("time/sps")
         row.pop("time/elapsed_s")
     return found
+
+
+def same_run(left: Path, right: Path) -> None:
+    """The two ended alike: networks, moments, topology, generators, env, and every row of the logs."""
+    assert_equal_trees(last_state(left), last_state(right))
+    assert_equal_trees(logs(left), logs(right))
+    results = [json.loads((path / "result.json").read_text()) for path in (left, right)]
+    for result in results:
+        # The transposed order is derived when a backward pass needs it, which a run resumed at its end never does.
+        for name in ("wall_s", "steps_per_second", "bytes_indices"):
+            result.pop(name)
+    assert results[0] == results[1]
+    best = [checkpoint.load(path / "checkpoints" / "best") for path in (left, right)]
+    assert_equal_trees(*best)

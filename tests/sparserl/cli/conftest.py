@@ -1,0 +1,31 @@
+"""A small env whose state can be saved, and a finished run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from support.envs import FunctionEnv
+from support.runs import FAST, REWIRE, train
+
+
+@pytest.fixture
+def tiny_env() -> Iterator[None]:
+    """Registers `Tiny-v0`, whose state can be saved."""
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    yield
+    gym.registry.pop("Tiny-v0")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of DS-TD3 on the tiny env; not to be changed."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    try:
+        assert train(path, *FAST, *REWIRE) == 0
+    finally:
+        gym.registry.pop("Tiny-v0")
+    return path

@@ -1,0 +1,335 @@
+"""`sparserl train --resume`: a run that was cut off ends like one that was not, and a damaged one is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import yaml
+from support.envs import FunctionEnv
+from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, rows, same_run, start, train
+
+from sparserl import checkpoint
+from sparserl.agents.replay_log import ReplayLog
+from sparserl.cli import main
+from sparserl.records import CsvLog, RunFolder
+
+pytestmark = pytest.mark.usefixtures("tiny_env")
+
+
+class Killed(BaseException):
+    """The process would die here; nothing may catch it."""
+
+
+def _die_in(owner: Any, name: str, call: int, before: bool) -> Callable[[pytest.MonkeyPatch], None]:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        original, count = getattr(owner, name), [0]
+
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            count[0] += 1
+            if count[0] == call and before:
+                raise Killed
+            result = original(*args, **kwargs)
+            if count[0] == call:
+                raise Killed
+            return result
+
+        monkeypatch.setattr(owner, name, replacement)
+
+    return patch
+
+
+MOMENTS = {
+    "in an env step of the warm-up": _die_in(FunctionEnv, "step", 17 + 34, before=True),
+    "in an env step": _die_in(FunctionEnv, "step", 150, before=False),
+    "before a checkpoint": _die_in(checkpoint, "save", 5, before=True),
+    "in the middle of a checkpoint": _die_in(checkpoint, "flush", 16, before=True),
+    "before a checkpoint gets its name": _die_in(Path, "rename", 6, before=True),
+    "after a checkpoint got its name": _die_in(Path, "rename", 6, before=False),
+    "while an old checkpoint is removed": _die_in(checkpoint.shutil, "rmtree", 7, before=True),
+    "between replay and checkpoint": _die_in(ReplayLog, "append", 3, before=False),
+    "before old replay files are removed": _die_in(ReplayLog, "remove_except", 3, before=True),
+    "after a row was written": _die_in(CsvLog, "write", 8, before=False),
+    "when all is learned": _die_in(RunFolder, "finish", 1, before=True),
+}
+
+
+DENSE_TOO = ("in an env step of the warm-up", "between replay and checkpoint", "when all is learned")
+
+
+@pytest.mark.parametrize(
+    ("algo", "moment"), [("ds_td3", moment) for moment in MOMENTS] + [("td3", moment) for moment in DENSE_TOO]
+)
+def test_a_crash_at_a_bad_moment_changes_nothing(
+    moment: str, algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Path]
+) -> None:
+    flags = (*FAST, *ALGOS[algo], "--agent.buffer-size", "50", "--eval.episodes", "1")  # the buffer wraps
+    if moment == "when all is learned":
+        flags = (*flags, "--total-steps", "120")  # the last checkpoint falls on the last step
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        MOMENTS[moment](patch)
+        with pytest.raises(Killed):
+            train(run, *flags)
+    assert not (run / "DONE").exists()
+    assert main(["train", "--resume", str(run), "--no-progress"]) == 0
+    reference = uninterrupted[algo if moment != "when all is learned" else f"{algo} 120"]
+    same_run(reference, run)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that nothing stopped, with a buffer that wraps."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    try:
+        for algo, own in ALGOS.items():
+            flags = (*FAST, *own, "--agent.buffer-size", "50", "--eval.episodes", "1")
+            assert train(folder / algo, *flags) == 0
+            assert train(folder / f"{algo} 120", *flags, "--total-steps", "120") == 0
+    finally:
+        gym.registry.pop("Tiny-v0")
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that died at step 100, with checkpoints at 60 and 90."""
+    path = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        _die_in(FunctionEnv, "step", 200, before=True)(patch)
+        with pytest.raises(Killed):
+            train(path, *FAST, *REWIRE)
+    return path
+
+
+def test_the_replay_of_every_kept_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _die_in(FunctionEnv, "step", 200, before=True)(monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "run", *FAST, *REWIRE, "--agent.buffer-size", "50")
+    named = set()
+    for step, first in ((60, 0), (90, 30)):  # the 50 transitions before 60 begin in the file of 0 to 30
+        name = f"step-{step:09d}"
+        parts = checkpoint.load(tmp_path / "run" / "checkpoints" / name)["replay"]["parts"][name]
+        assert (parts[0]["start"], parts[-1]["stop"]) == (first, step)
+        named |= {part["name"] for part in parts}
+    assert {path.name for path in (tmp_path / "run" / "replay").iterdir()} == named
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_at_the_next_step(
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: Path,
+) -> None:
+    run, original, count = tmp_path / "run", FunctionEnv.step, [0]
+
+    def step(self: FunctionEnv, action: Any) -> Any:
+        count[0] += 1
+        if count[0] == 2 * 34 + 77:  # two evaluations of two episodes, and 77 steps
+            os.kill(os.getpid(), number)
+        return original(self, action)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FunctionEnv, "step", step)
+        assert train(run, *FAST, *REWIRE) == 130
+    expected = f"stopped at step 77; continue with: sparserl train --resume {run}"
+    assert capsys.readouterr().err.strip() == expected
+    assert (run / "checkpoints" / "step-000000077").is_dir()
+    assert main(["train", "--resume", str(run), "--no-progress"]) == 0
+    same_run(finished, run)
+
+
+def truncated(path: Path) -> None:
+    file = path / "checkpoints" / "step-000000090" / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def edited(path: Path) -> None:
+    file = path / "checkpoints" / "step-000000090" / "state.json"
+    file.write_text(file.read_text().replace('"global_step": 90', '"global_step": 91'))
+
+
+def foreign(path: Path) -> None:
+    shutil.rmtree(path / "checkpoints" / "step-000000090")
+    (path / "checkpoints" / "step-000000090").mkdir()
+    (path / "checkpoints" / "step-000000090" / "model.zip").write_text("another program")
+
+
+def of_another_version(path: Path) -> None:
+    file = path / "checkpoints" / "step-000000090" / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 99}))
+
+
+def of_another_run(path: Path) -> None:
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["agent"]["tau"] = 0.5
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def without_replay(path: Path) -> None:
+    min((path / "replay").iterdir()).unlink()
+
+
+def edited_replay(path: Path) -> None:
+    file = max((path / "replay").iterdir())
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 255
+    file.write_bytes(data)
+
+
+def short_log(path: Path) -> None:
+    (path / "eval.csv").write_text("global_step,episode,return,length\n")
+
+
+def without_log(path: Path) -> None:
+    (path / "eval.csv").unlink()
+
+
+def without_checkpoints(path: Path) -> None:
+    shutil.rmtree(path / "checkpoints")
+    (path / "checkpoints").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncated, "tensors.safetensors was truncated or edited"),
+        (edited, "state.json was truncated or edited"),
+        (foreign, "no checkpoint at"),
+        (of_another_version, "has checkpoint format version 99; this sparserl reads version 1"),
+        (of_another_run, "the checkpoint belongs to another run"),
+        (without_replay, "safetensors is missing"),
+        (edited_replay, "safetensors was truncated or edited"),
+        (short_log, "eval.csv is shorter than when the checkpoint was written"),
+        (without_log, "eval.csv is shorter than when the checkpoint was written"),
+        (without_checkpoints, "has no checkpoint yet"),
+    ],
+)
+def test_a_damaged_run_is_refused_and_nothing_is_overwritten(
+    damage: Callable[[Path], None], message: str, cut_off: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(cut_off)
+    before = fingerprint(cut_off)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(cut_off), "--no-progress"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert fingerprint(cut_off) == before
+
+
+def test_a_finished_run_is_not_resumed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(finished)
+    assert main(["train", "--resume", str(finished)]) == 2
+    assert capsys.readouterr().err == f"sparserl: {finished} is finished; there is nothing to resume\n"
+    assert fingerprint(finished) == before
+
+
+def test_a_run_that_fails_keeps_its_folder_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def fail(self: FunctionEnv, action: Any) -> Any:
+            if (
+                self.np_random.bit_generator.state["has_uint32"] >= 0
+                and len(list((tmp_path / "run" / "checkpoints").glob("step-*0"))) > 1
+            ):
+                raise RuntimeError("the simulation is unstable")
+            return original(self, action)
+
+        original = FunctionEnv.step
+        patch.setattr(FunctionEnv, "step", fail)
+        assert train(tmp_path / "run", *FAST, *REWIRE) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1] == (
+        "sparserl: the run failed (RuntimeError: the simulation is unstable); "
+        f"continue with: sparserl train --resume {tmp_path / 'run'}"
+    )
+    assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 0
+    same_run(finished, tmp_path / "run")
+
+
+def test_an_env_without_a_state_resumes_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*FAST, "--env", "Pendulum-v1", "--total-steps", "80", "--eval.every-steps", "80", "--eval.episodes", "1"]
+    pendulum = gym.make("Pendulum-v1").unwrapped
+    with monkeypatch.context() as patch:
+        _die_in(type(pendulum), "step", 200 + 70, before=True)(patch)
+        with pytest.raises(Killed):
+            train(tmp_path / "run", *flags)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 0
+    printed = capsys.readouterr().out
+    assert "resuming" in printed
+    assert (
+        "the environment cannot give its state, so a new episode starts and the run is not repeated exactly" in printed
+    )
+    assert sorted({int(row["global_step"]) for row in rows(tmp_path / "run" / "eval.csv")}) == [0, 80]
+
+
+# Killed and interrupted, in processes of their own, on MuJoCo.
+
+
+@pytest.fixture(scope="module")
+def cheetahs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Uninterrupted runs on HalfCheetah."""
+    folder = tmp_path_factory.mktemp("cheetahs")
+    for algo, own in ALGOS.items():
+        assert train(folder / algo, *CHEETAH, *own) == 0
+    return {algo: folder / algo for algo in ALGOS}
+
+
+def _running(run: Path, algo: str) -> subprocess.Popen[str]:
+    process = start(["train", *TINY, *CHEETAH, *ALGOS[algo], "--run-dir", str(run)])
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step-*0/manifest.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_run_killed_at_a_random_moment_and_resumed_equals_one_that_was_not(
+    algo: str, tmp_path: Path, cheetahs: dict[str, Path]
+) -> None:
+    delay = random.SystemRandom().uniform(0.0, 1.0)
+    print(f"killed {delay:.3f} s after the first checkpoint")
+    process = _running(tmp_path / "run", algo)
+    try:
+        time.sleep(delay)
+    finally:
+        process.kill()
+        process.communicate()
+    if not (tmp_path / "run" / "DONE").exists():
+        assert process.returncode == -signal.SIGKILL
+        assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 0
+    same_run(cheetahs[algo], tmp_path / "run")
+
+
+def test_ctrl_c_saves_says_how_to_resume_and_changes_nothing(tmp_path: Path, cheetahs: dict[str, Path]) -> None:
+    run = tmp_path / "run"
+    process = _running(run, "ds_td3")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    step = int(newest.name.removeprefix("step-"))
+    assert error.strip() == f"stopped at step {step}; continue with: sparserl train --resume {run}"
+    assert not (run / "DONE").exists()
+    assert main(["train", "--resume", str(run), "--no-progress"]) == 0
+    same_run(cheetahs["ds_td3"], run)

@@ -1,0 +1,123 @@
+"""What a `sparserl train` command line resolves to, and the presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.envs import FunctionEnv
+
+from sparserl.agents.config import make_agent
+from sparserl.cli import main
+from sparserl.cli.train_config import parse_train, preset_for, presets
+from sparserl.metrics.cost import layer_costs
+
+pytestmark = pytest.mark.usefixtures("tiny_env")
+
+
+def resolved(*words: str) -> Any:
+    return parse_train(words)[0].run
+
+
+def test_a_flag_wins_over_the_config_over_the_preset_over_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("agent: {tau: 0.25, gamma: 0.5}\n")
+    base = resolved("--env", "HalfCheetah-v5")
+    assert base.topology.epsilon == (7.0, 64.0)  # the env's preset
+    assert resolved("--env", "Pusher-v5").topology.density == 0.5  # the algorithm's
+    config = resolved("--env", "HalfCheetah-v5", "--config", str(file), "--agent.gamma", "0.75")
+    assert (config.agent.tau, config.agent.gamma, config.agent.batch_size) == (0.25, 0.75, 100)
+    assert config.topology == base.topology
+    assert resolved("--algo", "td3").topology.method == "dense"
+    assert parse_train(["--preset", "ds_td3/Ant-v5", "--env", "Hopper-v5"])[1] == "ds_td3/Ant-v5"
+
+
+def test_the_algorithm_and_env_of_a_config_file_choose_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("algo: td3\nenv: Ant-v5\n")
+    config = resolved("--config", str(file))
+    assert (config.algo, config.env, config.topology.method) == ("td3", "Ant-v5", "dense")
+    assert resolved("--config", str(file), "--algo", "ds_td3").topology.epsilon == (38.467, 64.0)
+
+
+def test_density_and_epsilon_replace_each_other_layer_by_layer(tmp_path: Path) -> None:
+    topology = resolved("--env", "HalfCheetah-v5", "--topology.density", "0.1").topology
+    assert (topology.density, topology.epsilon) == (0.1, None)
+    topology = resolved("--env", "Pusher-v5", "--topology.epsilon", "5", "60").topology
+    assert (topology.density, topology.epsilon) == (None, (5.0, 60.0))
+    file = tmp_path / "c.yaml"
+    file.write_text("topology: {epsilon: [4, 50]}\n")
+    topology = resolved("--env", "Pusher-v5", "--config", str(file)).topology
+    assert (topology.density, topology.epsilon) == (None, (4.0, 50.0))
+    topology = resolved("--env", "Pusher-v5", "--config", str(file), "--topology.density", "0.2").topology
+    assert (topology.density, topology.epsilon) == (0.2, None)
+
+
+def test_the_end_of_rewiring_follows_the_length_of_the_run() -> None:
+    def end(*words: str) -> int | None:
+        config = resolved(*words)
+        rule = config.topology.for_run(config.total_updates).rule()
+        assert rule is not None
+        return rule.last_update
+
+    assert end("--env", "HalfCheetah-v5") == 925_000
+    assert end("--env", "HalfCheetah-v5", "--total-steps", "122500") == 92_500
+    assert end("--env", "HalfCheetah-v5", "--topology.last-update", "7") == 7
+    assert end("--topology.method", "set", "--topology.decay", "cosine") == 975_000
+
+
+def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--dry-run", "--run-dir", str(run), "--seed", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["seed"] == 5
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "c.yaml").write_text(printed)
+    assert resolved("--config", str(tmp_path / "c.yaml")) == resolved("--seed", "5")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_builds(name: str) -> None:
+    algo, env = name.split("/")
+    words = ["--algo", algo, "--preset", name]
+    config = resolved(*words, *([] if env == "default" else ["--env", env]))
+    assert config.algo == algo
+    assert (config.agent.batch_size, config.agent.weight_decay, config.agent.learning_starts) == (100, 2e-4, 25_000)
+    if env != "default":
+        assert config.env == env
+        assert preset_for(algo, env) == name
+
+
+# n_obs and n_action of v5, and the densities of the paper's table (actor; critic), first and second layer.
+PAPER = {
+    "HalfCheetah-v5": (17, 6, (0.439, 0.500), (0.332, 0.500)),
+    "Walker2d-v5": (17, 6, (0.439, 0.500), (0.332, 0.500)),
+    "Hopper-v5": (11, 3, (0.664, 0.500), (0.527, 0.500)),
+    "Ant-v5": (105, 8, (0.517, 0.500), (0.492, 0.500)),
+    "Humanoid-v5": (348, 17, (0.4005, 0.500), (0.3935, 0.500)),
+}
+
+
+@pytest.mark.parametrize("env", PAPER)
+def test_the_presets_give_the_densities_of_the_paper(env: str) -> None:
+    n_obs, n_action, actor, critic = PAPER[env]
+    config = resolved("--env", env)
+    shapes = {
+        "actor": [(256, n_obs), (256, 256), (n_action, 256)],
+        "critic": [(256, n_obs + n_action), (256, 256), (1, 256)],
+    }
+    for network, expected in (("actor", actor), ("critic", critic)):
+        densities = config.topology.densities(shapes[network])
+        assert densities == pytest.approx([*expected, 1.0], abs=2e-3)
+
+
+def test_the_default_preset_gives_its_density_to_a_whole_network() -> None:
+    config = resolved("--env", "Pusher-v5")
+    agent = make_agent(
+        "ds_td3", config.agent, config.topology, FunctionEnv(n_obs=23, n_action=7), seed=0, buffer_size=10
+    )
+    hidden = layer_costs(agent.actor)[:2]
+    weights, dense = sum(layer.weights for layer in hidden), sum(layer.weights_dense for layer in hidden)
+    assert weights / dense == pytest.approx(0.5, abs=1e-3)

@@ -98,7 +98,7 @@ def plot_runs(runs: Sequence[Run], out: Path) -> None:
             if curves:
                 _draw(axis, curves, label, colour)
     axes[0].set_ylabel("return of an evaluation episode")
-    axes[0].legend(loc="lower right", fontsize="small")
+    axes[0].legend(loc="best", fontsize="small")
     for axis, title in zip(
         axes[1:], ("density of\nsparse layers", "explored fraction\nof sparse layers"), strict=False
     ):

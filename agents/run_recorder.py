@@ -29,6 +29,7 @@ from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import topology_metrics
+from sparserl.metrics.cost import params_nonzero
 from sparserl.records import RunFolder
 from sparserl.tracking import Tracker
 
@@ -61,6 +62,8 @@ TOPOLOGY_COLUMNS = (
     "dropped_total",
     "explored_fraction",
 )
+LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
+"""CSV logs of a run and their columns."""
 CHECKPOINTS_KEPT = 2
 
 
@@ -108,9 +111,7 @@ class RunRecorder(BaseCallback):
         self.intervals, self.identity, self.env_state = intervals, identity, env_state
         self.cost = TD3CostMeter(agent)
         self.replay = ReplayLog(folder.replay, agent.replay_buffer)
-        self.eval_log = folder.log("eval", EVAL_COLUMNS)
-        self.progress_log = folder.log("progress", PROGRESS_COLUMNS)
-        self.topology_log = folder.log("topology", TOPOLOGY_COLUMNS)
+        self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
         self.eval_means: list[float] = []
         self.topology_events = 0
         self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
@@ -197,7 +198,7 @@ class RunRecorder(BaseCallback):
             }
             for event in events
         ]
-        self.topology_log.write(rows)
+        self.logs["topology"].write(rows)
         changed = [event for event in events if event.kind != "initial"]
         self.cost.remeasure([event.layer for event in changed])
         for update in sorted({event.update for event in changed}):
@@ -214,7 +215,7 @@ class RunRecorder(BaseCallback):
             arrays[name] = torch.from_numpy(topology.flat)
             arrays[f"{name}.shape"] = torch.tensor([topology.n_out, topology.n_in])
         if arrays:
-            safetensors.torch.save_file(arrays, self.folder.snapshots / f"step-{step:09d}.safetensors")
+            safetensors.torch.save_file(arrays, self.folder.snapshots / f"{step_name(step)}.safetensors")
 
     def _evaluate(self, step: int) -> None:
         returns, lengths = self.evaluator(self.agent)
@@ -222,7 +223,7 @@ class RunRecorder(BaseCallback):
             {"global_step": step, "episode": episode, "return": value, "length": length}
             for episode, (value, length) in enumerate(zip(returns, lengths, strict=True))
         ]
-        self.eval_log.write(rows)
+        self.logs["eval"].write(rows)
         mean = float(np.mean(returns))
         if mean > max(self.eval_means, default=-math.inf):
             modules = {"policy": self.agent.policy.state_dict()}
@@ -252,11 +253,11 @@ class RunRecorder(BaseCallback):
         if self.cost.evolver is not None:
             metrics.update(topology_metrics(self.cost.evolver))
         metrics["cost/flops_train"] = self.cost.flops_train
-        metrics["cost/params_nonzero"] = self.cost.summary()["params_nonzero"]
+        metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
         metrics["time/sps"] = (step - previous_step) / max(now - previous_time, 1e-9)
         metrics["time/elapsed_s"] = self.elapsed_s
         row = {key: metrics[key] for key in PROGRESS_COLUMNS if key in metrics}
-        self.progress_log.write([{"global_step": step, **row}])
+        self.logs["progress"].write([{"global_step": step, **row}])
         self._track(step, metrics)
         self._show_progress(step, metrics["time/sps"])
 
@@ -283,7 +284,7 @@ class RunRecorder(BaseCallback):
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
         step = self.agent.num_timesteps
-        path = self.folder.checkpoints / checkpoint_name(step)
+        path = self.folder.checkpoints / step_name(step)
         if path.exists():
             return
         added = step // self.agent.n_envs
@@ -315,11 +316,7 @@ class RunRecorder(BaseCallback):
             "logged_values": {
                 key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in PROGRESS_COLUMNS
             },
-            "csv_bytes": {
-                "eval": self.eval_log.size_bytes,
-                "progress": self.progress_log.size_bytes,
-                "topology": self.topology_log.size_bytes,
-            },
+            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
     def restore(self, state: dict[str, Any], restore_env: Callable[[TD3, Any], None]) -> None:
@@ -335,9 +332,8 @@ class RunRecorder(BaseCallback):
         if state.get("run") != self.identity:
             raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
         recorder = state["recorder"]
-        logs = {"eval": self.eval_log, "progress": self.progress_log, "topology": self.topology_log}
         self._parts = dict(state["replay"]["parts"])
-        self.replay.restore(self._parts[checkpoint_name(state["global_step"])], state["replay"]["added"])
+        self.replay.restore(self._parts[step_name(state["global_step"])], state["replay"]["added"])
         restore_agent(self.agent, state)
         restore_env(self.agent, state["env"])
         self.cost.load_state_dict(recorder["cost"])
@@ -350,7 +346,7 @@ class RunRecorder(BaseCallback):
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
         # Last, when nothing can be refused any more.
-        for name, log in logs.items():
+        for name, log in self.logs.items():
             log.truncate(recorder["csv_bytes"][name])
 
     def result(self) -> dict[str, Any]:
@@ -381,8 +377,8 @@ def check_logs(folder: RunFolder, state: dict[str, Any]) -> None:
             raise CheckpointError(f"{path} is shorter than when the checkpoint was written")
 
 
-def checkpoint_name(step: int) -> str:
-    """Name of the full checkpoint at an env step; names sort by step."""
+def step_name(step: int) -> str:
+    """Name of a full checkpoint or snapshot at an env step; names sort by step."""
     return f"step-{step:09d}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -72,8 +71,3 @@ def _one_line(box: str, flags: Sequence[str]) -> str:
         if line:
             message.append(line)
     return re.sub(r"^Error parsing run(\.\w+)*: ", "", " ".join(message)) or "the options could not be read"
-
-
-def shown_on_terminal() -> bool:
-    """Whether a person is likely to watch the error stream."""
-    return sys.stderr.isatty()

@@ -77,7 +77,6 @@ def _resume(path: Path, show_progress: bool) -> int:
         raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
     state = checkpoint.load(found[-1])
     check_logs(folder, state)
-    checkpoint.tidy(folder.checkpoints)
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     print(f"resuming {folder.path} at step {state['global_step']}")
@@ -106,6 +105,7 @@ def _train(
     )
     if state is not None:
         recorder.restore(state, _restore_env)
+        checkpoint.tidy(folder.checkpoints)
     try:
         recorder.trackers = _trackers(config, folder)
     except ConfigError:

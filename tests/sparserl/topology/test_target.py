@@ -15,7 +15,7 @@ from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import SparseTopology, TopologyChange
-from sparserl.topology.target import TARGET, SharedTarget, TargetNetwork, UnionTrimTarget, polyak
+from sparserl.topology.target import TARGET, SharedTarget, TargetLayer, TargetNetwork, UnionTrimTarget, polyak
 from tests.oracle.dense_topology import assert_sound, matrix_of, soft_update_and_trim
 
 
@@ -35,6 +35,14 @@ def weights(layer: SparseLinear) -> dict[int, float]:
 
 def present(layer: SparseLinear) -> dict[int, float]:
     return {position: weight for position, weight in weights(layer).items() if weight != 0}
+
+
+def event(target: TargetLayer, dropped: np.ndarray, grown: np.ndarray, value: float = 0.0) -> TopologyChange:
+    """The online layer changes, and its target follows."""
+    change = exchange(target.online.topology, dropped, grown)
+    target.online.apply_change(change, value)
+    target.follow(change, value)
+    return change
 
 
 def test_polyak_worked_by_hand() -> None:
@@ -79,9 +87,7 @@ def test_union_trim_target_worked_by_hand() -> None:
     target.sync(0.5)  # same topology: plain averaging
     assert weights(copied) == {0: 1.5, 2: 2.0, 5: 4.0}
 
-    change = exchange(online.topology, ints(0), ints(3))  # 0 goes, 3 comes
-    online.apply_change(change, 0.0)
-    target.follow(change, 0.0)
+    event(target, ints(0), ints(3))  # 0 goes, 3 comes
     assert weights(copied) == {0: 1.5, 2: 2.0, 3: 0.0, 5: 4.0}  # the union
     online.values.data = torch.tensor([2.0, 0.5, 4.0])  # the new one has learnt 0.5
     seen = []
@@ -99,9 +105,7 @@ def test_union_trim_target_worked_by_hand() -> None:
     ]
     assert weights(copied)[0] == 0.0  # still listed
 
-    change = exchange(online.topology, ints(1), ints(7))  # 3 goes, 7 comes; 0 is trimmed and not online
-    online.apply_change(change, 0.0)
-    target.follow(change, 0.0)
+    event(target, ints(1), ints(7))  # 3 goes, 7 comes; 0 is trimmed and not online
     assert weights(copied) == {2: 2.0, 3: 0.46875, 5: 4.0, 7: 0.0}
 
 
@@ -109,9 +113,7 @@ def test_union_trim_drops_an_online_connection_too_if_it_is_the_smallest() -> No
     # The target's old connection outweighs a surviving one, so the survivor is trimmed for the time being.
     online, copied = sparse([0, 2], [8.0, 0.5]), sparse([0, 2], [8.0, 0.5])
     target = UnionTrimTarget(online, copied)
-    change = exchange(online.topology, ints(0), ints(6))
-    online.apply_change(change, 0.0)
-    target.follow(change, 0.0)
+    change = event(target, ints(0), ints(6))
     target.sync(0.5)
     assert weights(copied) == {0: 4.0, 2: 0.5, 6: 0.0}
     online.values.data = torch.tensor([0.5, 6.0])
@@ -132,9 +134,7 @@ def test_union_trim_drops_an_online_connection_too_if_it_is_the_smallest() -> No
 def test_union_trim_after_a_shrink() -> None:
     online, copied = sparse([0, 2, 5], [1.0, 2.0, 4.0]), sparse([0, 2, 5], [1.0, 2.0, 4.0])
     target = UnionTrimTarget(online, copied)
-    change = exchange(online.topology, ints(1), ints())
-    online.apply_change(change)
-    target.follow(change, 0.0)
+    event(target, ints(1), ints())
     target.sync(0.5)
     # 2 has faded to 1.0, as large as 0: one of them goes.
     assert present(copied) in ({0: 1.0, 5: 4.0}, {2: 1.0, 5: 4.0})
@@ -145,9 +145,7 @@ def test_union_trim_after_a_shrink() -> None:
 def test_a_full_copy_is_the_online_layer() -> None:
     online, copied = sparse([0, 2], [8.0, 0.5]), sparse([0, 2], [8.0, 0.5])
     target = UnionTrimTarget(online, copied)
-    change = exchange(online.topology, ints(0), ints(6))
-    online.apply_change(change, 1.5)
-    target.follow(change, 1.5)
+    event(target, ints(0), ints(6), 1.5)
     target.sync(1.0)
     assert present(copied) == weights(online) == {2: 0.5, 6: 1.5}
 

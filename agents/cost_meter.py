@@ -63,7 +63,11 @@ class TD3CostMeter:
         self._counted_updates = now
 
     def remeasure(self, rewired_layers: list[str]) -> None:
-        """Adopts the sizes after topology events, and adds what growing by gradient cost them."""
+        """Adopts the sizes after topology events, and adds what growing by gradient cost.
+
+        Args:
+            rewired_layers: Names of the layers that grew; a final drop forms no gradient.
+        """
         self._measure()
         evolver = self.evolver
         if evolver is not None and evolver.rule is not None and evolver.rule.needs_gradient:

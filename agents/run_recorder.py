@@ -200,7 +200,7 @@ class RunRecorder(BaseCallback):
         ]
         self.logs["topology"].write(rows)
         changed = [event for event in events if event.kind != "initial"]
-        self.cost.remeasure([event.layer for event in changed])
+        self.cost.remeasure([event.layer for event in changed if event.kind == "rewire"])
         for update in sorted({event.update for event in changed}):
             self.topology_events += update > self._last_event_update
             self._last_event_update = update

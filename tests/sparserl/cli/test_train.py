@@ -12,6 +12,7 @@ from support.trees import assert_equal_trees
 
 from sparserl import checkpoint
 from sparserl.cli import main
+from sparserl.metrics import cost
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 
@@ -102,3 +103,13 @@ def test_recording_does_not_change_what_is_learned(finished: Path, tmp_path: Pat
     )
     assert rows(finished / "topology.csv") == rows(tmp_path / "often" / "topology.csv")
     assert list((tmp_path / "often" / "tensorboard").iterdir())
+
+
+def test_growing_by_gradient_is_charged_where_something_grew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    charged = []
+    monkeypatch.setattr(cost, "gradient_event_flops", lambda layers, batch_size: charged.extend(layers) or 0)
+    flags = ("--topology.method", "rigl", "--topology.density", "0.5", "--topology.shrink-at-end", "True")
+    assert train(tmp_path / "run", *FAST, *REWIRE, *flags) == 0
+    kinds = [row["kind"] for row in rows(tmp_path / "run" / "topology.csv")]
+    assert kinds.count("shrink") > 0
+    assert len(charged) == kinds.count("rewire") > 0

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from stable_baselines3 import TD3
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch.nn import functional as F
 
-from sparserl.agents.sparse_off_policy import SparseTopologyMixin, frozen
+from sparserl.agents.batch import Batch, sample
+from sparserl.agents.network_pass import FloatArray, evaluate, network_pass
+from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseTD3Policy
+
+Loss = tuple[np.floating, FloatArray]
+"""Value of a loss, and its derivative."""
 
 
 class DSTD3(SparseTopologyMixin, TD3):
@@ -66,30 +69,44 @@ class DSTD3(SparseTopologyMixin, TD3):
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            critic_losses.append(self._descend("critic", self._critic_loss(batch)))
+            batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
+            critic_losses.append(self._update_critics(batch))
             if self._n_updates % self.policy_delay == 0:
-                with frozen(self.critic):
-                    actor_losses.append(self._descend("actor", self._actor_loss(batch)))
+                actor_losses.append(self._update_actor(batch))
                 self._sync_targets(self.tau)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if actor_losses:
             self.logger.record("train/actor_loss", np.mean(actor_losses))
         self.logger.record("train/critic_loss", np.mean(critic_losses))
 
-    def _critic_loss(self, batch: ReplayBufferSamples) -> torch.Tensor:
-        """Clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
-        discounts = self.gamma if batch.discounts is None else batch.discounts
-        with torch.no_grad():
-            noise = torch.empty_like(batch.actions).normal_(0, self.target_policy_noise)
-            noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
-            next_actions = (self.actor_target(batch.next_observations) + noise).clamp(-1, 1)
-            next_q_values = torch.cat(self.critic_target(batch.next_observations, next_actions), dim=1)
-            next_q_values, _ = torch.min(next_q_values, dim=1, keepdim=True)
-            target_q_values = batch.rewards + (1 - batch.dones) * discounts * next_q_values
-        losses = [F.mse_loss(q_values, target_q_values) for q_values in self.critic(batch.observations, batch.actions)]
-        return torch.stack(losses).sum()
+    def _targets(self, batch: Batch) -> FloatArray:
+        """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
+        noise = torch.empty(batch.actions.shape).normal_(0, self.target_policy_noise).numpy()
+        noise = noise.clip(-self.target_noise_clip, self.target_noise_clip)
+        next_actions = (evaluate(self.actor_target, "forward", batch.next_observations)[0] + noise).clip(-1, 1)
+        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions).min(axis=0)
+        return batch.rewards + (1 - batch.dones) * batch.discounts * next_q_values
 
-    def _actor_loss(self, batch: ReplayBufferSamples) -> torch.Tensor:
-        """Deterministic policy gradient through the first critic."""
-        return -self.critic.q1_forward(batch.observations, self.actor(batch.observations)).mean()
+    def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
+        """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""
+        errors = q_values - targets
+        return (errors * errors).mean(axis=1).sum(), errors * np.float32(2 / len(targets))
+
+    def _actor_loss(self, q_values: FloatArray) -> Loss:
+        """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (1, B, 1)."""
+        return -q_values.mean(), np.full_like(q_values, np.float32(-1) / np.float32(q_values.size))
+
+    def _update_critics(self, batch: Batch) -> float:
+        critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
+        loss, gradient = self._critic_loss(critics.outputs, self._targets(batch))
+        critics.pull_back(gradient)
+        self._step("critic")
+        return float(loss)
+
+    def _update_actor(self, batch: Batch) -> float:
+        actor = network_pass(self.actor, "forward", batch.observations)
+        critic = network_pass(self.critic, "q1_forward", batch.observations, actor.outputs[0])
+        loss, gradient = self._actor_loss(critic.outputs)
+        actor.pull_back(critic.pull_back_to_input(gradient)[None])
+        self._step("actor")
+        return float(loss)

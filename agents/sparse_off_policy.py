@@ -6,13 +6,11 @@ An agent that mixes this in writes only its losses and the order of its update.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from torch import nn
 
 from sparserl.agents.sparse_policies import sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
@@ -88,16 +86,13 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             for layer_name, target_layer in target.layers.items():
                 self.evolver.follow(f"{name}.{layer_name}", target_layer.follow)
 
-    def _descend(self, group: str, loss: torch.Tensor) -> float:
-        """One optimizer step of a group, then its topology event if one is due; returns the loss."""
+    def _step(self, group: str) -> None:
+        """One optimizer step of a group, then its topology event if one is due."""
         optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         optimizer.step()
         if self.evolver.end_update(group):
             for key, value in topology_metrics(self.evolver).items():
                 self.logger.record(key, value)
-        return loss.item()
 
     def _sync_targets(self, tau: float) -> None:
         for target in self.target_networks.values():
@@ -109,16 +104,3 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()
         return [*modules, "evolver"], tensors
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, the network passes gradients through but forms none for its own parameters."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -8,14 +8,15 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP
+from sparserl.optim import FusedAdam
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 
@@ -96,6 +97,7 @@ class SparseActor(BasePolicy):
             activation_fn=activation_fn,
             output_activation="tanh",
         )
+        self.ensembles = _ensembles(self, forward=[self.mu])
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """(B, obs) to (B, action) in [-1, 1]."""
@@ -151,19 +153,30 @@ class SparseCritic(BaseModel):
             )
             self.add_module(f"qf{critic}", q_network)
             self.q_networks.append(q_network)
+        self._all = SparseEnsemble(self.q_networks)
+        self.ensembles = _ensembles(self, forward=self.q_networks, q1_forward=self.q_networks[:1])
 
     def _input(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
 
     def forward(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, obs), (B, action) to a (B, 1) value of each critic."""
-        q_input = self._input(obs, actions)
-        return tuple(q_network(q_input) for q_network in self.q_networks)
+        return tuple(self._all(self._input(obs, actions)))
 
     def q1_forward(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """(B, obs), (B, action) to the (B, 1) value of the first critic."""
         value: torch.Tensor = self.q_networks[0](self._input(obs, actions))
         return value
+
+
+def _ensembles(network: BaseModel, **methods: list[SparseMLP]) -> dict[str, SparseEnsemble]:
+    """The networks behind each method, if they read observations as they are."""
+    space = network.observation_space
+    if type(network.features_extractor) is not FlattenExtractor or not isinstance(space, spaces.Box):
+        return {}
+    if len(space.shape) != 1 or space.dtype.kind != "f":
+        return {}
+    return {method: SparseEnsemble(networks) for method, networks in methods.items()}
 
 
 class SparseTD3Policy(TD3Policy):
@@ -173,8 +186,7 @@ class SparseTD3Policy(TD3Policy):
         topology: Densities of the layers; `TopologyConfig()` if None.
         topology_seed: Root seed of the initial topologies.
         args: As `TD3Policy`.
-        kwargs: As `TD3Policy`. `net_arch` defaults to two layers of 256, and Adam runs fused unless `optimizer_kwargs`
-            says otherwise.
+        kwargs: As `TD3Policy`. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
     """
 
     takes_topology = True
@@ -190,8 +202,8 @@ class SparseTD3Policy(TD3Policy):
         self.topology = topology or TopologyConfig()
         self.topology_seed = topology_seed
         kwargs["net_arch"] = kwargs.get("net_arch") or [256, 256]
-        if issubclass(kwargs.get("optimizer_class", torch.optim.Adam), torch.optim.Adam):
-            kwargs["optimizer_kwargs"] = {"fused": True, **(kwargs.get("optimizer_kwargs") or {})}
+        if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
+            kwargs["optimizer_class"] = FusedAdam
         super().__init__(*args, **kwargs)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SparseActor:  # type: ignore[override]

@@ -1,7 +1,7 @@
-"""The products that a sparse layer needs, and which backend computes them.
+"""What sparse networks compute, and which backend computes it.
 
-A backend is a module with `product` and `value_gradient` over feature-major activations (features, batch). There is
-no silent choice: the active backend is `cpu` (Numba) until `use_backend` says otherwise.
+A backend is a module with `forward` and `backward` over networks. There is no silent choice: the active backend is
+`cpu` (Numba) until `use_backend` says otherwise.
 """
 
 from __future__ import annotations
@@ -15,20 +15,43 @@ import torch
 from sparserl.errors import KernelUnavailable, unknown_name
 from sparserl.kernels import cpu, reference
 from sparserl.kernels.index import CsrIndex
+from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 
-__all__ = ["BACKENDS", "Backend", "CsrIndex", "active_backend", "require_cpu", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "CsrIndex",
+    "Gradients",
+    "Linear",
+    "Networks",
+    "Sample",
+    "Wanted",
+    "active_backend",
+    "require_cpu",
+    "use_backend",
+]
 
 
 class Backend(Protocol):
-    """The two products; both allocate O(nnz + batch) and nothing of size n_out x n_in."""
+    """Chains of linear layers with a ReLU between them; memory O(nnz + neurons * batch), never n_out x n_in."""
 
-    def product(
-        self, index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
-    ) -> torch.Tensor:
-        """(n_rows, B): the sparse matrix times `x` (n_cols, B), plus `bias` (n_rows,) in every column."""
+    def forward(self, networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+        """The outputs of all networks.
 
-    def value_gradient(self, index: CsrIndex, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        """(nnz,) inner products over the batch of row `out` of `dy` and row `in` of `x`."""
+        Args:
+            networks: N of them.
+            x: (B, widths[0]) input.
+            keep: Whether a backward pass follows.
+
+        Returns:
+            (N, B, widths[-1]) outputs, and what `backward` needs if `keep`.
+
+        Raises:
+            ValueError: If `x` has another width or dtype than the networks.
+        """
+
+    def backward(self, networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+        """The gradients, given `dy` (N, B, widths[-1]) by the outputs; `saved` is from `forward` and stays valid."""
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "reference": reference}

@@ -1,137 +1,568 @@
-"""The products in Numba, for the CPU.
+"""Whole networks in one Numba call, for the CPU.
 
-Layout: activations (features, batch), C-contiguous, so that one connection is one axpy (or one inner product) over a
-contiguous batch. Rows are computed by one thread each and in one order, so results do not depend on the number of
-threads. The first call for a dtype compiles (seconds) and stores the machine code beside this file or in Numba's cache
-folder.
+The batch is cut into tiles of 16, 32 or 64 samples; a tile goes through all layers before the next one starts, so that
+its activations stay in the cache. Inside a tile activations are feature-major and contiguous: one connection is one axpy
+(or one inner product) over the samples of the tile. A tile that the batch does not fill is padded with columns that
+hold 0 at every level, so that they add nothing to any sum, whatever is infinite elsewhere.
+
+Networks and tiles are dealt to threads in turn. Each thread sums gradients of its own, and those sums are added in
+order, so results depend on the number of threads and on nothing else. The first call for a dtype compiles (seconds) and
+stores the machine code beside this file or in Numba's cache folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
-from numba import int64
 
-from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.vector import LANES, inner_products, row_tile
+from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.vector import (
+    LANES,
+    gradient_tile,
+    read_int64,
+    read_real,
+    read_uint32,
+    row_tile,
+    row_total,
+    write_real,
+)
 
 PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking threads costs more than it gains."""
+WIDE = 512
+"""Neurons from which a tile of 64 samples no longer fits the caches nearest to a core, and 32 are taken."""
 
-_tile_1, _tile_2, _tile_3, _tile_4 = (row_tile(vectors) for vectors in (1, 2, 3, 4))
-_narrow_tile = row_tile(1, lanes=4)
-_products_1, _products_8 = inner_products(1), inner_products(8)
+N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_VALUES, D_BIAS, SAMPLE = range(13)
+"""Columns of the table that describes networks to the kernels: sizes and addresses (0: none) of each layer.
+
+`IN_ORDER` holds the values in the order of the transposed index, `SAMPLE` gets the output's gradient. `D_VALUES` and
+`D_BIAS` are places in a thread's array of gradients, counted in floats.
+"""
+FIELDS = 13
+
+_row_1, _row_2, _row_3 = (row_tile(vectors, gated=False) for vectors in (1, 2, 3))
+_gated_1, _gated_2, _gated_3 = (row_tile(vectors, gated=True) for vectors in (1, 2, 3))
+_total_1, _total_2, _total_3 = (row_total(vectors) for vectors in (1, 2, 3))
+_one_1, _one_2, _one_3 = (gradient_tile(1, vectors) for vectors in (1, 2, 3))
+_four_1, _four_2, _four_3 = (gradient_tile(4, vectors) for vectors in (1, 2, 3))
+_sixteen_1, _sixteen_2, _sixteen_3 = (gradient_tile(16, vectors) for vectors in (1, 2, 3))
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
-def _product_row(row: int, row_ptr: Any, col: Any, values: Any, bias: Any, x: Any, batch: int, out: Any) -> None:
-    """Tiles of the batch; the last one is moved back to end with the batch, and computes some columns again."""
-    start, stop = row_ptr[row], row_ptr[row + 1]
-    begin = row * batch
-    column = 0
-    if batch >= LANES:
-        while column < batch:
-            vectors = min(4, (batch - column + LANES - 1) // LANES, batch // LANES)
-            first = min(column, batch - LANES * vectors)
-            if vectors == 4:
-                _tile_4(values, col, start, stop, bias[row], x, batch, first, out, begin + first)
-            elif vectors == 3:
-                _tile_3(values, col, start, stop, bias[row], x, batch, first, out, begin + first)
+@numba.njit(cache=True, nogil=True)
+def _product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zero: Any, size: int) -> None:
+    """One tile of `W x + b`, no entry below `threshold`; `x` and `out` are addresses."""
+    values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
+    bias = zero
+    stop = read_int64(row_ptr, 0)
+    for row in range(layer[N_OUT]):
+        start, stop = stop, read_int64(row_ptr, row + 1)
+        if biases != 0:
+            bias = read_real(biases, row, zero)
+        to = out + row * vectors * LANES * size
+        if vectors == 3:
+            _row_3(values, col, start, stop, bias, x, to, threshold)
+        elif vectors == 2:
+            _row_2(values, col, start, stop, bias, x, to, threshold)
+        else:
+            _row_1(values, col, start, stop, bias, x, to, threshold)
+
+
+@numba.njit(cache=True, nogil=True)
+def _input_gradient(
+    vectors: int, layer: Any, dy: int, out: int, gates: int, threshold: Any, zero: Any, size: int
+) -> None:
+    """One tile of `W^T dy`, 0 where the gate does not exceed `threshold`."""
+    values, col, row_ptr = layer[IN_ORDER], layer[T_COL], layer[T_ROW_PTR]
+    stop = read_int64(row_ptr, 0)
+    for row in range(layer[N_IN]):
+        start, stop = stop, read_int64(row_ptr, row + 1)
+        offset = row * vectors * LANES * size
+        if vectors == 3:
+            _gated_3(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
+        elif vectors == 2:
+            _gated_2(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
+        else:
+            _gated_1(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
+
+
+@numba.njit(cache=True, nogil=True)
+def _parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
+    """Adds what one tile contributes to the gradients by values and biases."""
+    col, row_ptr = layer[COL], layer[ROW_PTR]
+    out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
+    slot = read_int64(row_ptr, 0)
+    for row in range(layer[N_OUT]):
+        stop = read_int64(row_ptr, row + 1)
+        from_row = dy + row * vectors * LANES * size
+        while slot + 16 <= stop:
+            if vectors == 3:
+                _sixteen_3(col, slot, x, from_row, out, zero)
             elif vectors == 2:
-                _tile_2(values, col, start, stop, bias[row], x, batch, first, out, begin + first)
+                _sixteen_2(col, slot, x, from_row, out, zero)
             else:
-                _tile_1(values, col, start, stop, bias[row], x, batch, first, out, begin + first)
-            column = first + LANES * vectors
-    elif batch >= 4:
-        while column < batch:
-            first = min(column, batch - 4)
-            _narrow_tile(values, col, start, stop, bias[row], x, batch, first, out, begin + first)
-            column = first + 4
-    else:
-        for column in range(batch):
-            total = bias[row]
-            for slot in range(start, stop):
-                total += values[slot] * x[int64(col[slot]) * batch + column]
-            out[begin + column] = total
+                _sixteen_1(col, slot, x, from_row, out, zero)
+            slot += 16
+        while slot + 4 <= stop:
+            if vectors == 3:
+                _four_3(col, slot, x, from_row, out, zero)
+            elif vectors == 2:
+                _four_2(col, slot, x, from_row, out, zero)
+            else:
+                _four_1(col, slot, x, from_row, out, zero)
+            slot += 4
+        while slot < stop:
+            if vectors == 3:
+                _one_3(col, slot, x, from_row, out, zero)
+            elif vectors == 2:
+                _one_2(col, slot, x, from_row, out, zero)
+            else:
+                _one_1(col, slot, x, from_row, out, zero)
+            slot += 1
+        if layer[BIAS] != 0:
+            if vectors == 3:
+                total = _total_3(from_row, zero)
+            elif vectors == 2:
+                total = _total_2(from_row, zero)
+            else:
+                total = _total_1(from_row, zero)
+            write_real(biases, row, read_real(biases, row, zero) + total, zero)
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
-def _value_gradient_row(row: int, row_ptr: Any, col: Any, x: Any, dy: Any, batch: int, out: Any) -> None:
-    slot, stop = row_ptr[row], row_ptr[row + 1]
-    begin = row * batch
-    while slot + 8 <= stop:
-        starts = (
-            int64(col[slot]) * batch,
-            int64(col[slot + 1]) * batch,
-            int64(col[slot + 2]) * batch,
-            int64(col[slot + 3]) * batch,
-            int64(col[slot + 4]) * batch,
-            int64(col[slot + 5]) * batch,
-            int64(col[slot + 6]) * batch,
-            int64(col[slot + 7]) * batch,
+@numba.njit(cache=True, nogil=True)
+def _read_tile(rows: Any, first: int, columns: int, out: int, zero: Any) -> None:
+    """Transposes `rows[first:first + columns]` into a tile; what lies past the end is padding."""
+    inside = min(columns, rows.shape[0] - first)
+    for neuron in range(rows.shape[1]):
+        for column in range(inside):
+            write_real(out, neuron * columns + column, rows[first + column, neuron], zero)
+        for column in range(inside, columns):
+            write_real(out, neuron * columns + column, zero, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_tile(tile: int, first: int, columns: int, rows: Any, zero: Any) -> None:
+    """Transposes a tile back into rows."""
+    for column in range(min(columns, rows.shape[0] - first)):
+        for neuron in range(rows.shape[1]):
+            rows[first + column, neuron] = read_real(tile, neuron * columns + column, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _clear_padding(tile: int, neurons: int, inside: int, columns: int, zero: Any) -> None:
+    for neuron in range(neurons):
+        for column in range(inside, columns):
+            write_real(tile, neuron * columns + column, zero, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_tile(
+    table: Any, first: int, vectors: int, levels: Any, kept: int, last: int, x: Any, y: Any, limits: Any, size: int
+) -> None:
+    """Takes one tile through one network.
+
+    Args:
+        table: (layers, FIELDS) of the network.
+        first: First sample of the tile.
+        vectors: Width of the tile.
+        levels: (layers,) address of the activations that each layer reads.
+        kept: 1 if a level holds all tiles one after the other, 0 if each replaces the one before.
+        last: Address for a tile of the output.
+        x: (B, n_in) input.
+        y: (B, n_out) output.
+        limits: (0, -inf, NaN) of the element type.
+        size: Bytes of an element.
+    """
+    columns, depth, zero = vectors * LANES, table.shape[0], limits[0]
+    place = kept * first * size
+    _read_tile(x, first, columns, levels[0] + table[0, N_IN] * place, zero)
+    for layer in range(depth):
+        is_last = layer + 1 == depth
+        out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * place
+        threshold = limits[1] if is_last else zero
+        _product(vectors, table[layer], levels[layer] + table[layer, N_IN] * place, out, threshold, zero, size)
+        if first + columns > x.shape[0]:
+            _clear_padding(out, table[layer, N_OUT], x.shape[0] - first, columns, zero)
+    _write_tile(last, first, columns, y, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward_tile(
+    table: Any,
+    first: int,
+    vectors: int,
+    levels: Any,
+    scratch: Any,
+    lowest: int,
+    gradients: int,
+    dy: Any,
+    dx: Any,
+    limits: Any,
+    size: int,
+) -> None:
+    """Takes the gradient of one tile back through one network.
+
+    Args:
+        table: (layers, FIELDS) of the network.
+        first: First sample of the tile.
+        vectors: Width of the tile.
+        levels: (layers,) address of the activations that each layer read, all tiles one after the other.
+        scratch: Two addresses, each for a tile of the widest level.
+        lowest: First layer whose gradients matter.
+        gradients: Address of the sums of gradients, 0 if none are wanted.
+        dy: (B, n_out) gradient of the output.
+        dx: (B, n_in) gradient of the input; no rows if it is not wanted.
+        limits: (0, -inf, NaN) of the element type.
+        size: Bytes of an element.
+    """
+    columns, depth, zero = vectors * LANES, table.shape[0], limits[0]
+    inside = dy.shape[0] - first
+    here, there = scratch[0], scratch[1]
+    _read_tile(dy, first, columns, here, zero)
+    for layer in range(depth - 1, lowest - 1, -1):
+        if table[layer, SAMPLE] != 0:
+            for entry in range(table[layer, N_OUT] * columns):
+                write_real(
+                    table[layer, SAMPLE], table[layer, N_OUT] * first + entry, read_real(here, entry, zero), zero
+                )
+        x = levels[layer] + table[layer, N_IN] * first * size
+        if gradients != 0:
+            _parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
+        if layer > lowest or dx.shape[0] > 0:
+            # The input of the network went through no ReLU: nothing is at or below NaN.
+            threshold = zero if layer > 0 else limits[2]
+            _input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
+            if columns > inside:
+                _clear_padding(there, table[layer, N_IN], inside, columns, zero)
+            here, there = there, here
+    if dx.shape[0] > 0:
+        _write_tile(here, first, columns, dx, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_share(
+    worker: int,
+    workers: int,
+    table: Any,
+    tiles: Any,
+    levels: Any,
+    kept: int,
+    last: Any,
+    x: Any,
+    y: Any,
+    limits: Any,
+    size: int,
+) -> None:
+    for task in range(worker, table.shape[0] * tiles.shape[0], workers):
+        network, tile = task // tiles.shape[0], task % tiles.shape[0]
+        first, vectors = tiles[tile]
+        own = levels[network if kept == 1 else worker]
+        _forward_tile(table[network], first, vectors, own, kept, last[worker], x, y[network], limits, size)
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward_share(
+    worker: int,
+    workers: int,
+    table: Any,
+    tiles: Any,
+    levels: Any,
+    scratch: Any,
+    lowest: int,
+    gradients: Any,
+    dy: Any,
+    dx: Any,
+    limits: Any,
+    size: int,
+) -> None:
+    for task in range(worker, table.shape[0] * tiles.shape[0], workers):
+        network, tile = task // tiles.shape[0], task % tiles.shape[0]
+        first, vectors = tiles[tile]
+        _backward_tile(
+            table[network],
+            first,
+            vectors,
+            levels[network],
+            scratch[worker],
+            lowest,
+            gradients[worker],
+            dy[network],
+            dx[network],
+            limits,
+            size,
         )
-        totals = _products_8(x, starts, dy, begin, batch)
-        out[slot], out[slot + 1], out[slot + 2], out[slot + 3] = totals[0], totals[1], totals[2], totals[3]
-        out[slot + 4], out[slot + 5], out[slot + 6], out[slot + 7] = totals[4], totals[5], totals[6], totals[7]
-        slot += 8
-    while slot < stop:
-        out[slot] = _products_1(x, (int64(col[slot]) * batch,), dy, begin, batch)[0]
-        slot += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _product(row_ptr: Any, col: Any, values: Any, bias: Any, x: Any, batch: int, out: Any) -> None:
-    for row in range(row_ptr.size - 1):
-        _product_row(row, row_ptr, col, values, bias, x, batch, out)
+def _forward(workers: int, *task: Any) -> None:
+    _forward_share(0, workers, *task)
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def _product_threads(row_ptr: Any, col: Any, values: Any, bias: Any, x: Any, batch: int, out: Any) -> None:
-    for row in numba.prange(row_ptr.size - 1):
-        _product_row(row, row_ptr, col, values, bias, x, batch, out)
+def _forward_threads(workers: int, *task: Any) -> None:
+    for worker in numba.prange(workers):
+        _forward_share(worker, workers, *task)
 
 
 @numba.njit(cache=True, nogil=True)
-def _value_gradient(row_ptr: Any, col: Any, x: Any, dy: Any, batch: int, out: Any) -> None:
-    for row in range(row_ptr.size - 1):
-        _value_gradient_row(row, row_ptr, col, x, dy, batch, out)
+def _backward(workers: int, *task: Any) -> None:
+    _backward_share(0, workers, *task)
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def _value_gradient_threads(row_ptr: Any, col: Any, x: Any, dy: Any, batch: int, out: Any) -> None:
-    for row in numba.prange(row_ptr.size - 1):
-        _value_gradient_row(row, row_ptr, col, x, dy, batch, out)
+def _backward_threads(workers: int, *task: Any) -> None:
+    for worker in numba.prange(workers):
+        _backward_share(worker, workers, *task)
 
 
-def _use_threads(index: CsrIndex, batch: int) -> bool:
-    threads = torch.get_num_threads()
-    if threads == 1 or index.col.size * batch < PARALLEL_FROM:
-        return False
-    numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]  # set at run time
-    return True
+@numba.njit(cache=True, nogil=True)
+def _put_in_order(table: Any, lowest: int, zero: Any) -> None:
+    """Copies the values of each layer into the order of its transposed index."""
+    for network in range(table.shape[0]):
+        for layer in range(lowest, table.shape[1]):
+            values, slots, in_order = table[network, layer, VALUES], table[network, layer, T_SLOT], table[network, layer, IN_ORDER]
+            for entry in range(read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])):
+                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
 
 
-def product(index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    """(n_rows, B): the sparse matrix times `x` (n_cols, B, contiguous), plus `bias` (n_rows,) in every column.
+class _Frame:
+    """Memory for passes of one batch size through one set of networks, and the addresses in it.
+
+    Attributes:
+        tiles: (tiles, 2) first sample and width in vectors of each tile.
+        workers: Threads that share the tiles.
+        padded: Columns of all tiles together.
+        memory: Of the kept levels, all tiles one after the other; of two tiles of the widest level for each worker.
+        levels: (networks, layers) addresses of what each layer reads, if kept; else (workers, layers).
+        scratch: (workers, 2) addresses of the tiles.
+        last: (workers,) addresses for the output.
+        nowhere: (workers,) of 0, for gradients that are not wanted.
+    """
+
+    def __init__(self, plan: _Plan, batch: int, keep: bool):
+        threads = torch.get_num_threads() if plan.networks.nnz * batch >= PARALLEL_FROM else 1
+        self.tiles = _tiles(batch, plan.widest, -(-threads // plan.count))
+        self.workers = max(1, min(threads, plan.count * len(self.tiles)))
+        self.batch = batch
+        self.padded = int(self.tiles[:, 1].sum()) * LANES
+        kept = plan.kept_neurons * self.padded if keep else 0
+        tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
+        # torch's, because NumPy's is not aligned to cache lines.
+        self.memory = torch.empty(kept + 2 * self.workers * tile, dtype=plan.networks.dtype)
+        self.nowhere = np.zeros(self.workers, np.int64)
+        start = self.memory.data_ptr()
+        self.scratch = start + (kept + np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
+        if keep:
+            self.levels = start + plan.kept_before * (self.padded * plan.size)
+            self.last = self.scratch[:, 0].copy()
+        else:
+            self.levels = self.scratch[:, np.arange(plan.depth) % 2]
+            self.last = self.scratch[:, plan.depth % 2].copy()
+
+    def level(self, plan: _Plan, network: int, layer: int) -> torch.Tensor:
+        """(neurons, B) what a layer read."""
+        start = int(plan.kept_before[network, layer]) * self.padded
+        return self.from_tiles(self.memory[start : start + plan.networks.widths[layer] * self.padded])
+
+    def from_tiles(self, level: torch.Tensor) -> torch.Tensor:
+        """(neurons, B) of a level that holds all tiles one after the other."""
+        sizes = [int(vectors) * LANES * (level.numel() // self.padded) for vectors in self.tiles[:, 1]]
+        tiles = zip(level.split(sizes), self.tiles[:, 1], strict=True)
+        return torch.cat([tile.view(-1, int(vectors) * LANES) for tile, vectors in tiles], dim=1)[:, : self.batch]
+
+
+class _Sums:
+    """Gradients, summed by each thread on its own.
+
+    Args:
+        memory: (workers, values and biases of all layers).
+        sizes: Of each of these.
+    """
+
+    def __init__(self, memory: torch.Tensor, sizes: list[int]):
+        self.memory = memory
+        self.addresses = memory.data_ptr() + np.arange(len(memory)) * (memory.shape[1] * memory.element_size())
+        self._pieces = memory[0].split(sizes)
+
+    def total(self) -> Sequence[torch.Tensor]:
+        """The sums over all threads, added in order."""
+        for own in self.memory[1:]:
+            self.memory[0] += own
+        return self._pieces
+
+
+@lru_cache(maxsize=256)
+def _tiles(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
+    """(tiles, 2) first sample and width in vectors of each tile; `shares` tiles or more where that is possible."""
+    vectors = -(-batch // LANES)
+    count = min(vectors, max(shares, -(-vectors // (2 if widest > WIDE else 3))))
+    ends = vectors * np.arange(1, count + 1) // max(count, 1)
+    widths = np.diff(ends, prepend=0)
+    return np.stack([(ends - widths) * LANES, widths], axis=1)
+
+
+class _Plan:
+    """What is derived once from networks: their table, and memory for their passes.
+
+    Fresh pages cost more than a product, so memory is used again: that of a forward pass without a backward pass at the
+    next one, that of others when nothing refers to the pass any more.
+    """
+
+    def __init__(self, networks: Networks):
+        self.networks = networks
+        self.count, self.depth = len(networks.networks), len(networks.widths) - 1
+        self.size = networks.dtype.itemsize
+        self.widest = max(networks.widths)
+        self.limits = torch.tensor([0.0, -torch.inf, torch.nan], dtype=networks.dtype).numpy()
+        before = np.cumsum([0, *networks.widths[:-1]])
+        self.kept_neurons = self.count * int(before[-1])
+        self.kept_before = np.arange(self.count)[:, None] * before[-1] + before[:-1]
+        self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
+        self.gradient_sizes: list[int] = []
+        for position, layer in self._layers():
+            row = self.table[position]
+            row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
+            row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
+            row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
+            row[D_VALUES] = sum(self.gradient_sizes)
+            row[D_BIAS] = row[D_VALUES] + layer.index.nnz
+            self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
+        self.in_order: torch.Tensor | None = None
+        self._sums: _Sums | None = None
+        self._free: dict[tuple[int, int, bool], list[_Frame]] = {}
+
+    def _layers(self) -> Iterator[tuple[tuple[int, int], Linear]]:
+        for network, layers in enumerate(self.networks.networks):
+            for position, layer in enumerate(layers):
+                yield (network, position), layer
+
+    def put_in_order(self, lowest: int) -> None:
+        """Prepares the transposed matrices of the layers from `lowest` on, with the values of now."""
+        if self.in_order is None:
+            self.in_order = torch.empty(self.networks.nnz, dtype=self.networks.dtype)
+            sizes = [layer.index.nnz for _, layer in self._layers()]
+            places = self.in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
+            self.table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
+        if not self.table[:, lowest:, T_SLOT].all():
+            for (network, position), layer in self._layers():
+                if position >= lowest:
+                    transposed, slots = layer.index.transposed
+                    row = self.table[network, position]
+                    row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
+                    row[T_SLOT] = slots.ctypes.data
+        _put_in_order(self.table, lowest, self.limits[0])
+
+    def sums(self, workers: int, reuse: bool) -> _Sums:
+        """Sums of gradients at 0; those of the last time that were to be used again, if `reuse`."""
+        if reuse and self._sums is not None and len(self._sums.memory) == workers:
+            self._sums.memory.zero_()
+            return self._sums
+        fresh = _Sums(torch.zeros(workers, sum(self.gradient_sizes), dtype=self.networks.dtype), self.gradient_sizes)
+        if reuse:
+            self._sums = fresh
+        return fresh
+
+    def take(self, batch: int, keep: bool) -> _Pass:
+        """Memory for a pass, to be used until the returned object is gone."""
+        free = self._free.setdefault((batch, torch.get_num_threads(), keep), [])
+        return _Pass(free.pop() if free else _Frame(self, batch, keep), free)
+
+
+@dataclass
+class _Pass:
+    """A forward pass that may be followed by backward passes; gives its memory back at its end."""
+
+    frame: _Frame
+    free: list[_Frame]
+
+    def __del__(self) -> None:
+        self.free.append(self.frame)
+
+
+def _plan(networks: Networks) -> _Plan:
+    plan: _Plan | None = networks.prepared.get("cpu")
+    if plan is None:
+        plan = networks.prepared["cpu"] = _Plan(networks)
+    return plan
+
+
+def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+    """Output of every network, and what `backward` needs if `keep`. See `sparserl.kernels.Backend`.
 
     Uses as many threads as `torch.get_num_threads()` says.
     """
-    batch = x.shape[1]
-    kernel = _product_threads if _use_threads(index, batch) else _product
-    flat = x.numpy().reshape(-1)
-    out = np.empty((index.n_rows, batch), flat.dtype)
-    start = np.zeros(index.n_rows, flat.dtype) if bias is None else bias.numpy()
-    kernel(index.row_ptr, index.col, values.numpy(), start, flat, batch, out.reshape(-1))
-    return torch.from_numpy(out)
+    networks.check_input(x)
+    plan, batch = _plan(networks), x.shape[0]
+    taken = plan.take(batch, keep)
+    frame = taken.frame
+    y = torch.empty(plan.count, batch, networks.widths[-1], dtype=networks.dtype)
+    _launch(
+        frame.workers,
+        (_forward, _forward_threads),
+        (
+            plan.table,
+            frame.tiles,
+            frame.levels,
+            int(keep),
+            frame.last,
+            x.detach().contiguous().numpy(),
+            y.numpy(),
+            plan.limits,
+            plan.size,
+        ),
+    )
+    return y, taken if keep else None
 
 
-def value_gradient(index: CsrIndex, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-    """(nnz,) inner products over the batch of row `out` of `dy` and row `in` of `x`; both contiguous."""
-    batch = x.shape[1]
-    kernel = _value_gradient_threads if _use_threads(index, batch) else _value_gradient
-    out = np.empty(index.col.size, dy.numpy().dtype)
-    kernel(index.row_ptr, index.col, x.numpy().reshape(-1), dy.numpy().reshape(-1), batch, out)
-    return torch.from_numpy(out)
+def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+    """Gradients of every network. See `sparserl.kernels.Backend`."""
+    assert isinstance(saved, _Pass)
+    plan, frame = _plan(networks), saved.frame
+    plan.put_in_order(0 if wanted.inputs else wanted.lowest + 1)
+    dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
+    sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
+    table, tapes = plan.table, []
+    if wanted.samples:
+        table = table.copy()
+        for network, layer in wanted.samples:
+            tapes.append(torch.empty(networks.widths[layer + 1] * frame.padded, dtype=networks.dtype))
+            table[network, layer, SAMPLE] = tapes[-1].data_ptr()
+    _launch(
+        frame.workers,
+        (_backward, _backward_threads),
+        (
+            table,
+            frame.tiles,
+            frame.levels,
+            frame.scratch,
+            wanted.lowest,
+            frame.nowhere if sums is None else sums.addresses,
+            dy.detach().contiguous().numpy(),
+            dx,
+            plan.limits,
+            plan.size,
+        ),
+    )
+    samples = [
+        Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape))
+        for (network, layer), tape in zip(wanted.samples, tapes, strict=True)
+    ]
+    toward = None
+    if wanted.inputs:
+        toward = torch.from_numpy(dx[0] if plan.count == 1 else dx.sum(axis=0))
+    return Gradients(toward, None if sums is None else sums.total(), samples)
+
+
+def _launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:
+    serial, threads = kernels
+    if workers == 1:
+        serial(1, *arguments)
+    else:
+        numba.set_num_threads(min(workers, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]  # set at run time
+        threads(workers, *arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -25,27 +26,55 @@ class CsrIndex:
     row_ptr: npt.NDArray[np.int64]
     col: npt.NDArray[np.uint32]
 
-    @cached_property
+    @classmethod
+    def full(cls, n_rows: int, n_cols: int) -> CsrIndex:
+        """The index of a dense layer."""
+        row_ptr = np.arange(n_rows + 1, dtype=np.int64) * n_cols
+        return cls(n_rows, n_cols, row_ptr, np.tile(np.arange(n_cols, dtype=np.uint32), n_rows))
+
+    @property
+    def nnz(self) -> int:
+        """Number of connections."""
+        return int(self.col.size)
+
+    @property
     def rows(self) -> npt.NDArray[np.int64]:
         """(nnz,) row of each entry."""
         return np.repeat(np.arange(self.n_rows), np.diff(self.row_ptr))
 
     @cached_property
-    def transposed(self) -> tuple[CsrIndex, npt.NDArray[np.int64]]:
+    def transposed(self) -> tuple[CsrIndex, npt.NDArray[np.uint32]]:
         """The index of the transposed matrix, and the slot of each of its entries.
 
         Built at the first backward pass after a topology event; target networks never need it.
         """
-        slot = np.argsort(self.col, kind="stable")
-        row_ptr = np.zeros(self.n_cols + 1, np.int64)
-        np.cumsum(np.bincount(self.col, minlength=self.n_cols), out=row_ptr[1:])
-        return CsrIndex(self.n_cols, self.n_rows, row_ptr, self.rows[slot].astype(np.uint32)), slot
+        row_ptr, col, slot = _transpose(self.row_ptr, self.col, self.n_cols)
+        return CsrIndex(self.n_cols, self.n_rows, row_ptr, col), slot
 
     def derived_bytes(self) -> int:
         """Memory of what has been derived from row pointers and columns so far."""
-        derived = vars(self)
-        size = self.rows.nbytes if "rows" in derived else 0
-        if "transposed" in derived:
-            index, slot = self.transposed
-            size += index.row_ptr.nbytes + index.col.nbytes + slot.nbytes
-        return size
+        if "transposed" not in vars(self):
+            return 0
+        index, slot = self.transposed
+        return index.row_ptr.nbytes + index.col.nbytes + slot.nbytes
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose(
+    row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.uint32], n_cols: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """A counting sort by column; within a column, rows stay in order."""
+    starts = np.zeros(n_cols + 1, np.int64)
+    for entry in col:
+        starts[np.int64(entry) + 1] += 1
+    for column in range(n_cols):
+        starts[column + 1] += starts[column]
+    following = starts[:-1].copy()
+    rows, slots = np.empty(col.size, np.uint32), np.empty(col.size, np.uint32)
+    for row in range(row_ptr.size - 1):
+        for slot in range(row_ptr[row], row_ptr[row + 1]):
+            column = np.int64(col[slot])
+            place = following[column]
+            following[column] = place + 1
+            rows[place], slots[place] = row, slot
+    return starts, rows, slots

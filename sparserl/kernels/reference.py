@@ -5,22 +5,66 @@ from __future__ import annotations
 import torch
 
 from sparserl.kernels.index import CsrIndex
+from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 
 
 def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(index.rows), torch.from_numpy(index.col.astype("int64"))
 
 
-def product(index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    """(n_rows, B): the sparse matrix times `x` (n_cols, B), plus `bias` (n_rows,) in every column."""
-    rows, cols = _rows_cols(index)
-    out = x.new_zeros(index.n_rows, x.shape[1])
-    if bias is not None:
-        out += bias[:, None]
-    return out.index_add_(0, rows, values[:, None] * x[cols])
+def product(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+    """(n_rows, B): the sparse matrix times `x` (n_cols, B), plus the bias in every column."""
+    rows, cols = _rows_cols(layer.index)
+    out = x.new_zeros(layer.index.n_rows, x.shape[1])
+    if layer.bias is not None:
+        out += layer.bias.detach()[:, None]
+    return out.index_add_(0, rows, layer.values.detach()[:, None] * x[cols])
 
 
-def value_gradient(index: CsrIndex, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+def input_gradient(layer: Linear, dy: torch.Tensor) -> torch.Tensor:
+    """(n_cols, B): the transposed matrix times `dy` (n_rows, B)."""
+    rows, cols = _rows_cols(layer.index)
+    out = dy.new_zeros(layer.index.n_cols, dy.shape[1])
+    return out.index_add_(0, cols, layer.values.detach()[:, None] * dy[rows])
+
+
+def value_gradient(layer: Linear, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     """(nnz,) inner products over the batch of row `out` of `dy` and row `in` of `x`."""
-    rows, cols = _rows_cols(index)
+    rows, cols = _rows_cols(layer.index)
     return (dy[rows] * x[cols]).sum(dim=1)
+
+
+def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+    """Output of every network, and the inputs of its layers. See `sparserl.kernels.Backend`."""
+    del keep
+    networks.check_input(x)
+    outputs, saved = [], []
+    for layers in networks.networks:
+        levels = [x.detach().t()]
+        for layer in layers:
+            levels.append(product(layer, levels[-1] if layer is layers[0] else torch.relu(levels[-1])))
+        outputs.append(levels.pop().t())
+        saved.append([levels[0], *map(torch.relu, levels[1:])])
+    return torch.stack(outputs), saved
+
+
+def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+    """Gradients of every network. See `sparserl.kernels.Backend`."""
+    assert isinstance(saved, list)
+    inputs, parameters, samples = [], [], {}
+    for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy.detach(), strict=True)):
+        gradient, own = gradient.t(), []
+        for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
+            samples[network, position] = Sample(network, position, x, gradient)
+            bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
+            own = [value_gradient(layer, x, gradient), bias, *own]
+            gradient = input_gradient(layer, gradient)
+            if position > 0:
+                gradient = torch.where(x <= 0, 0.0, gradient)
+        inputs.append(gradient.t())
+        parameters += own
+    return Gradients(
+        torch.stack(inputs).sum(dim=0) if wanted.inputs else None,
+        parameters if wanted.parameters else None,
+        [samples[position] for position in wanted.samples],
+    )

@@ -1,9 +1,13 @@
-"""Two inner loops as LLVM vector code: what Numba's own vectoriser leaves slow.
+"""The inner loops as LLVM vector code: what Numba's own vectoriser leaves slow.
 
-`row_tile(n)` keeps n vectors of a row's output in registers while it walks the row's connections, so that a connection
-costs one load and one multiply-add per vector and no store. `inner_products(n)` forms n inner products over the batch
-at once, with one pass over the shared operand. Both work for any float type and any CPU that LLVM knows: a vector of 16
-is split where registers are narrower.
+All of them work on one *tile*: `vectors * LANES` columns (samples) of every neuron, contiguous, one row of that length
+for each neuron. `row_tile` keeps a row of the product in registers while it walks the row's connections, so that a
+connection costs one load and one multiply-add per vector and no store. `gradient_tile` forms the inner products of
+several connections with one row at once and folds the sums of all of them together, which takes a fraction of the
+shuffles that one sum after the other takes.
+
+Memory is passed as addresses (int64), the element type by a witness argument. The code suits any float type and any CPU
+that LLVM knows: a vector of 16 is split where registers are narrower.
 """
 
 from __future__ import annotations
@@ -16,60 +20,55 @@ from numba.extending import intrinsic
 
 LANES = 16
 """Floats a vector: one AVX-512 register of float32."""
+UNROLL = 2
+"""Connections a turn of the loop over a row."""
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _CONTRACT = ("contract",)
 
 
-def _tuple(element: Any, count: int) -> Any:
-    return types.UniTuple(element, count)  # type: ignore[no-untyped-call]  # Numba leaves its types unannotated
-
-
 class _Emitter:
     """Builder of vector code for one element type."""
 
-    def __init__(self, context: Any, builder: Any, element: Any, lanes: int):
-        self.context, self.builder, self.lanes = context, builder, lanes
+    def __init__(self, context: Any, builder: Any, element: Any):
+        self.builder = builder
         self.real = context.get_value_type(element)
-        self.vector = ir.VectorType(self.real, lanes)
+        self.vector = ir.VectorType(self.real, LANES)
+        self._align = self.real.get_abi_alignment(context.target_data)
 
-    def data(self, array_type: Any, value: Any) -> Any:
-        """Pointer to the first element of an array argument."""
-        return self.context.make_array(array_type)(self.context, self.builder, value).data
-
-    def splat(self, scalar: Any) -> Any:
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-        order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, undefined, order)
-
-    def load(self, pointer: Any) -> Any:
-        loaded = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
-        loaded.align = self.real.get_abi_alignment(self.context.target_data)
-        return loaded
-
-    def store(self, value: Any, pointer: Any) -> None:
-        stored = self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()))
-        stored.align = self.real.get_abi_alignment(self.context.target_data)
-
-    def multiply_add(self, a: Any, b: Any, accumulator: Any) -> Any:
-        return self.builder.fadd(self.builder.fmul(a, b, flags=_CONTRACT), accumulator, flags=_CONTRACT)
+    def pointer(self, address: Any, element: Any = None) -> Any:
+        return self.builder.inttoptr(address, (element or self.real).as_pointer())
 
     def at(self, pointer: Any, index: Any) -> Any:
         return self.builder.gep(pointer, [index if not isinstance(index, int) else ir.Constant(_I64, index)])
 
-    def total(self, vector: Any) -> Any:
-        """Sum of the lanes, by halving: one order on every machine."""
-        width = self.lanes
-        while width > 1:
-            half = width // 2
-            undefined = ir.Constant(ir.VectorType(self.real, width), ir.Undefined)
-            halves = [
-                self.builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_I32, half), list(lanes)))
-                for lanes in (range(half), range(half, width))
-            ]
-            vector, width = self.builder.fadd(*halves), half
-        return self.builder.extract_element(vector, ir.Constant(_I32, 0))
+    def splat(self, scalar: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+        return self.shuffle(first, undefined, [0] * LANES)
+
+    def load(self, pointer: Any, lanes: int = LANES) -> Any:
+        loaded = self.builder.load(self.builder.bitcast(pointer, ir.VectorType(self.real, lanes).as_pointer()))
+        loaded.align = self._align
+        return loaded
+
+    def store(self, value: Any, pointer: Any) -> None:
+        stored = self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()))
+        stored.align = self._align
+
+    def row(self, pointer: Any, vectors: int) -> list[Any]:
+        return [self.load(self.at(pointer, place * LANES)) for place in range(vectors)]
+
+    def multiply_add(self, a: Any, b: Any, accumulator: Any) -> Any:
+        return self.builder.fadd(self.builder.fmul(a, b, flags=_CONTRACT), accumulator, flags=_CONTRACT)
+
+    def shuffle(self, a: Any, b: Any, order: list[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), order))
+
+    def neuron(self, col: Any, slot: Any, rows: Any, vectors: int) -> Any:
+        """Row of the tile that connection `slot` reads."""
+        neuron = self.builder.zext(self.builder.load(self.at(col, slot)), _I64)
+        return self.at(rows, self.builder.mul(neuron, ir.Constant(_I64, vectors * LANES)))
 
     def loop(self, start: Any, stop: Any, step: int, initial: list[Any], body: Any) -> list[Any]:
         """`for i in range(start, stop, step): values = body(i, values)`; returns the last values."""
@@ -93,97 +92,226 @@ class _Emitter:
         builder.position_at_end(after)
         return values
 
+    def folded(self, vectors: list[Any]) -> Any:
+        """The sum over the lanes of each of the vectors; `_lanes_of` tells where each sum ends up."""
+        for half in _HALVES:
+            low, high = _fold_order(half)
+            pairs = list(zip(vectors[::2], vectors[1::2], strict=True)) if len(vectors) > 1 else [(vectors[0],) * 2]
+            vectors = [self.builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high)) for a, b in pairs]
+        return vectors[0]
 
-def row_tile(vectors: int, lanes: int = LANES) -> Any:
-    """Makes a Numba function that computes `vectors * lanes` columns of one row of `bias + W x`.
 
-    Its arguments: values, col, first and past-the-last slot of the row, bias of the row, x (flat), batch, first column
-    of the tile, out (flat), position of the tile in out.
+_HALVES = [LANES >> level for level in range(1, LANES.bit_length())]
+
+
+def _fold_order(half: int) -> tuple[list[int], list[int]]:
+    """Lanes of two joined vectors whose sums fold segments of `2 * half` lanes to `half`.
+
+    Segments shorter than four lanes are taken in turns within groups of four, where a shuffle is one instruction.
+    """
+    if half >= 4:
+        low = [start + lane for start in range(0, 2 * LANES, 2 * half) for lane in range(half)]
+    else:
+        low = [
+            vector + group + start + lane
+            for group in range(0, LANES, 4)
+            for vector in (0, LANES)
+            for start in range(0, 4, 2 * half)
+            for lane in range(half)
+        ]
+    return low, [lane + half for lane in low]
+
+
+def _lanes_of(count: int) -> list[int]:
+    """Lane in which `folded` leaves the sum of each of `count` vectors, found by folding names."""
+    named = [[place] * LANES for place in range(count)]
+    for half in _HALVES:
+        low, _ = _fold_order(half)
+        pairs = zip(named[::2], named[1::2], strict=True) if len(named) > 1 else [(named[0], named[0])]
+        named = [[(a + b)[lane] for lane in low] for a, b in pairs]
+    return [named[0].index(place) for place in range(count)]
+
+
+def row_tile(vectors: int, *, gated: bool) -> Any:
+    """Makes a Numba function that computes one row of `bias + W x` for a tile of `vectors * LANES` columns.
+
+    Its arguments: addresses of values and columns, first and past-the-last slot of the row, bias of the row, address of
+    the tile `x`, address of the row to write, threshold, and, if `gated`, the address of a row of gates. Without gates
+    what is below the threshold is replaced by it (0 makes a ReLU, -inf nothing); with gates what has a gate at or below
+    the threshold becomes 0 (0 makes the slope of a ReLU, NaN nothing). NaN passes, as in torch.
     """
 
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, col, start, stop, bias, x, out, threshold, *gates = arguments
+        emit = _Emitter(context, builder, signature.args[4])
+        value_data, col_data = emit.pointer(values), emit.pointer(col, _I32)
+        x_data, out_data = emit.pointer(x), emit.pointer(out)
+
+        def connection(slot: Any, sums: list[Any]) -> list[Any]:
+            value = emit.splat(builder.load(emit.at(value_data, slot)))
+            row = emit.row(emit.neuron(col_data, slot, x_data, vectors), vectors)
+            return [emit.multiply_add(value, entry, total) for entry, total in zip(row, sums, strict=True)]
+
+        def turn(slot: Any, sums: list[Any]) -> list[Any]:
+            for offset in range(UNROLL):
+                sums = connection(builder.add(slot, ir.Constant(_I64, offset)), sums)
+            return sums
+
+        whole = builder.add(start, builder.and_(builder.sub(stop, start), ir.Constant(_I64, -UNROLL)))
+        sums = emit.loop(start, whole, UNROLL, [emit.splat(bias)] * vectors, turn)
+        sums = emit.loop(whole, stop, 1, sums, connection)
+        limit = emit.splat(threshold)
+        zero = ir.Constant(emit.vector, [0.0] * LANES)
+        for place, total in enumerate(sums):
+            if gated:
+                gate = emit.load(emit.at(emit.pointer(gates[0]), place * LANES))
+                total = builder.select(builder.fcmp_ordered("<=", gate, limit), zero, total)
+            else:
+                total = builder.select(builder.fcmp_ordered("<", total, limit), limit, total)
+            emit.store(total, emit.at(out_data, place * LANES))
+        return context.get_dummy_value()
+
+    size = types.intp
+    if gated:
+
+        @intrinsic
+        def gated_row(
+            typing_context: Any,
+            values: Any,
+            col: Any,
+            start: Any,
+            stop: Any,
+            bias: Any,
+            x: Any,
+            out: Any,
+            threshold: Any,
+            gates: Any,
+        ) -> Any:
+            del typing_context, values, col, start, stop, x, out, threshold, gates
+            return types.void(size, size, size, size, bias, size, size, bias, size), generate
+
+        return gated_row
+
     @intrinsic
-    def tile(
-        typing_context: Any,
-        values: Any,
-        col: Any,
-        start: Any,
-        stop: Any,
-        bias: Any,
-        x: Any,
-        batch: Any,
-        column: Any,
-        out: Any,
-        position: Any,
+    def row(
+        typing_context: Any, values: Any, col: Any, start: Any, stop: Any, bias: Any, x: Any, out: Any, threshold: Any
     ) -> Any:
-        del typing_context, start, stop, bias, batch, column, position
+        del typing_context, values, col, start, stop, x, out, threshold
+        return types.void(size, size, size, size, bias, size, size, bias), generate
+
+    return row
+
+
+def gradient_tile(count: int, vectors: int) -> Any:
+    """Makes a Numba function that adds to `count` consecutive entries of a gradient their inner products over a tile.
+
+    Its arguments: address of the columns, first slot, address of the tile `x`, address of the row of `dy`, address of
+    the gradient, and a witness of the element type.
+    """
+    ends_in = _lanes_of(count)
+    # Connection c is folded from the place whose sum ends in the c-th of the lanes that are used.
+    places = sorted(range(count), key=ends_in.__getitem__)
+    lanes = [ends_in[place] for place in places]
+
+    @intrinsic
+    def products(typing_context: Any, col: Any, slot: Any, x: Any, dy: Any, out: Any, witness: Any) -> Any:
+        del typing_context, col, slot, x, dy, out
         size = types.intp
-        signature = types.void(values, col, size, size, values.dtype, x, size, size, out, size)
+        signature = types.void(size, size, size, size, size, witness)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            values, col, start, stop, bias, x, batch, column, out, position = arguments
-            emit = _Emitter(context, builder, signature.args[0].dtype, lanes)
-            value_data, col_data = emit.data(signature.args[0], values), emit.data(signature.args[1], col)
-            x_data = emit.at(emit.data(signature.args[5], x), column)
-            out_data = emit.at(emit.data(signature.args[8], out), position)
-
-            def connection(slot: Any, sums: list[Any]) -> list[Any]:
-                value = emit.splat(builder.load(emit.at(value_data, slot)))
-                neuron = builder.zext(builder.load(emit.at(col_data, slot)), _I64)
-                row = emit.at(x_data, builder.mul(neuron, batch))
-                return [
-                    emit.multiply_add(value, emit.load(emit.at(row, place * lanes)), total)
-                    for place, total in enumerate(sums)
-                ]
-
-            sums = emit.loop(start, stop, 1, [emit.splat(bias)] * vectors, connection)
-            for place, total in enumerate(sums):
-                emit.store(total, emit.at(out_data, place * lanes))
+            col, slot, x, dy, out, _ = arguments
+            emit = _Emitter(context, builder, signature.args[5])
+            col_data, x_data = emit.pointer(col, _I32), emit.pointer(x)
+            gradient = emit.row(emit.pointer(dy), vectors)
+            sums = [None] * count
+            for connection, place in enumerate(places):
+                at = builder.add(slot, ir.Constant(_I64, connection))
+                first, *others = emit.row(emit.neuron(col_data, at, x_data, vectors), vectors)
+                total = builder.fmul(gradient[0], first)
+                for factor, entry in zip(gradient[1:], others, strict=True):
+                    total = emit.multiply_add(factor, entry, total)
+                sums[place] = total
+            folded = emit.folded(sums)
+            target = emit.at(emit.pointer(out), slot)
+            emit.store(builder.fadd(emit.load(target, count), emit.shuffle(folded, folded, lanes)), target)
             return context.get_dummy_value()
 
         return signature, generate
 
-    return tile
+    return products
 
 
-def inner_products(count: int, lanes: int = LANES) -> Any:
-    """Makes a Numba function that returns `count` inner products over the batch as a tuple.
-
-    Its arguments: x (flat), a tuple of `count` starts in x, dy (flat), start in dy, batch.
-    """
+def row_total(vectors: int) -> Any:
+    """Makes a Numba function that returns the sum of a row of a tile; arguments: its address, a type witness."""
 
     @intrinsic
-    def products(typing_context: Any, x: Any, starts: Any, dy: Any, start: Any, batch: Any) -> Any:
-        del typing_context, starts, start, batch
-        size = types.intp
-        signature = _tuple(dy.dtype, count)(x, _tuple(size, count), dy, size, size)
+    def total(typing_context: Any, row: Any, witness: Any) -> Any:
+        del typing_context, row
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            x, starts, dy, start, batch = arguments
-            emit = _Emitter(context, builder, signature.args[2].dtype, lanes)
-            x_data = emit.data(signature.args[0], x)
-            rows = [emit.at(x_data, builder.extract_value(starts, place)) for place in range(count)]
-            dy_data = emit.at(emit.data(signature.args[2], dy), start)
-            whole = builder.and_(batch, ir.Constant(_I64, -lanes))
+            emit = _Emitter(context, builder, signature.args[1])
+            first, *others = emit.row(emit.pointer(arguments[0]), vectors)
+            for other in others:
+                first = builder.fadd(first, other)
+            return builder.extract_element(emit.folded([first]), ir.Constant(_I32, 0))
 
-            def vectors(column: Any, sums: list[Any]) -> list[Any]:
-                gradient = emit.load(emit.at(dy_data, column))
-                return [
-                    emit.multiply_add(gradient, emit.load(emit.at(row, column)), total)
-                    for row, total in zip(rows, sums, strict=True)
-                ]
+        return witness(types.intp, witness), generate
 
-            def scalars(column: Any, sums: list[Any]) -> list[Any]:
-                gradient = builder.load(emit.at(dy_data, column))
-                return [
-                    emit.multiply_add(gradient, builder.load(emit.at(row, column)), total)
-                    for row, total in zip(rows, sums, strict=True)
-                ]
+    return total
 
-            zero = ir.Constant(emit.vector, [0.0] * lanes)
-            in_lanes = emit.loop(ir.Constant(_I64, 0), whole, lanes, [zero] * count, vectors)
-            totals = emit.loop(whole, batch, 1, [emit.total(total) for total in in_lanes], scalars)
-            return context.make_tuple(builder, signature.return_type, totals)
 
-        return signature, generate
+@intrinsic
+def read_real(typing_context: Any, address: Any, index: Any, witness: Any) -> Any:
+    """Entry `index` of the float array at an address."""
+    del typing_context, address, index
 
-    return products
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[2])
+        return builder.load(emit.at(emit.pointer(arguments[0]), arguments[1]))
+
+    return witness(types.intp, types.intp, witness), generate
+
+
+@intrinsic
+def write_real(typing_context: Any, address: Any, index: Any, value: Any, witness: Any) -> Any:
+    """Sets entry `index` of the float array at an address; the value is converted to the type of the witness."""
+    del typing_context, address, index, value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[3])
+        builder.store(arguments[2], emit.at(emit.pointer(arguments[0]), arguments[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, witness, witness), generate
+
+
+def _read_integer(bits: int) -> Any:
+    @intrinsic
+    def read(typing_context: Any, address: Any, index: Any) -> Any:
+        del typing_context, address, index
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            element = ir.IntType(bits)
+            pointer = builder.inttoptr(arguments[0], element.as_pointer())
+            entry = builder.load(builder.gep(pointer, [arguments[1]]))
+            return entry if bits == 64 else builder.zext(entry, _I64)
+
+        return types.intp(types.intp, types.intp), generate
+
+    return read
+
+
+read_int64, read_uint32 = _read_integer(64), _read_integer(32)
+
+
+@intrinsic
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c`, rounded once where the CPU can, as torch does."""
+    del typing_context, b, c
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b, c = arguments
+        return builder.fadd(builder.fmul(a, b, flags=_CONTRACT), c, flags=_CONTRACT)
+
+    return a(a, a, a), generate

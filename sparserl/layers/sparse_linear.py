@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from sparserl.errors import TopologyError
-from sparserl.kernels import CsrIndex, active_backend
-from sparserl.layers.autograd import chain
+from sparserl.kernels import CsrIndex
+from sparserl.layers.fused import FusedLayers
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import FloatArray, LayerView, SparseTopology, TopologyChange
 
@@ -54,6 +54,7 @@ class SparseLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(self.n_out, dtype=dtype).uniform_(-bound, bound)) if bias else None
         self.capture = False
         self.captured: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._fused = FusedLayers([[self]])
         self._adopt(topology)
 
     def _adopt(self, topology: SparseTopology) -> None:
@@ -98,28 +99,7 @@ class SparseLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_in) to (..., n_out), as `nn.Linear`."""
         flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return chain([self], ["identity"], flat).reshape(*x.shape[:-1], self.n_out)
-
-    def product(self, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-        """`W x + b`; feature-major, contiguous, no autograd.
-
-        Raises:
-            ValueError: If `x` has another width or dtype: the kernels read memory unchecked.
-        """
-        if x.shape[0] != self.n_in or x.dtype != values.dtype:
-            raise ValueError(f"the layer takes {self.n_in} {values.dtype} features, got {x.shape[0]} of {x.dtype}")
-        return active_backend().product(self.index, values.detach(), None if bias is None else bias.detach(), x)
-
-    def product_transposed(self, values: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        """`W^T dy`; feature-major, contiguous, no autograd."""
-        index, slot = self.index.transposed
-        # NumPy's gather: torch's advanced indexing takes several times as long at these sizes.
-        in_order = torch.from_numpy(values.detach().numpy().take(slot))
-        return active_backend().product(index, in_order, None, dy)
-
-    def value_gradient(self, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        """(nnz,) gradient of the loss by each weight; feature-major, contiguous."""
-        return active_backend().value_gradient(self.index, x, dy)
+        return self._fused(flat)[0].reshape(*x.shape[:-1], self.n_out)
 
     def view(self) -> LayerView:
         """The layer as a criterion sees it."""

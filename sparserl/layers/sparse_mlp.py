@@ -1,13 +1,14 @@
-"""A multilayer perceptron of sparse and dense layers that runs as one autograd node."""
+"""Multilayer perceptrons of sparse and dense layers that run in as few kernel calls as possible."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from sparserl.layers.autograd import ACTIVATIONS, chain
+from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
@@ -17,8 +18,8 @@ from sparserl.topology.rewire import random_topology
 class SparseMLP(nn.ModuleList):
     """Linear layers, an activation after each but the last, and an output activation.
 
-    Activations are transposed to (features, batch) once at the entry and back once at the exit. A list of its layers:
-    `mlp[0]` is the first.
+    Neighbouring layers with a ReLU between them run in one kernel call; a large dense layer is torch's. A list of its
+    layers: `mlp[0]` is the first.
 
     Args:
         layers: `SparseLinear` or `nn.Linear`, in order.
@@ -35,6 +36,15 @@ class SparseMLP(nn.ModuleList):
         for name in self.activations:
             if name not in ACTIVATIONS:
                 raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+        self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, str]]] = ([], [])
+
+    @property
+    def parts(self) -> list[tuple[FusedLayers | nn.Linear, str]]:
+        """What runs in one call, each with the activation after it."""
+        layers = list(self._modules.values())
+        if layers != self._cut[0]:  # a layer was replaced
+            self._cut = layers, _parts(layers, self.activations)
+        return self._cut[1]
 
     @classmethod
     def random(
@@ -69,4 +79,59 @@ class SparseMLP(nn.ModuleList):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_in) to (B, n_out)."""
-        return chain(list(self), self.activations, x)  # type: ignore[arg-type]  # a ModuleList forgets its types
+        for part, activation in self.parts:
+            x = ACTIVATIONS[activation](part(x)[0] if isinstance(part, FusedLayers) else part(x))
+        return x
+
+
+class SparseEnsemble:
+    """Networks of equal architecture that read the same input, in one kernel call where that is possible.
+
+    Args:
+        networks: One or more.
+
+    Attributes:
+        output_activation: Name of what follows the last layer.
+    """
+
+    def __init__(self, networks: Sequence[SparseMLP]):
+        self.networks = list(networks)
+        self.output_activation = self.networks[0].activations[-1]
+        self._cut: tuple[list[Any], FusedLayers | None] = ([], None)
+
+    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """(B, n_in) to a (B, n_out) output of each network."""
+        if self.joined is None:
+            return [network(x) for network in self.networks]
+        return ACTIVATIONS[self.output_activation](self.joined(x)).unbind()
+
+    @property
+    def joined(self) -> FusedLayers | None:
+        """All layers of all networks, if they run in one call."""
+        parts = [network.parts for network in self.networks]
+        if parts != self._cut[0]:
+            alone = all(len(own) == 1 and isinstance(own[0][0], FusedLayers) for own in parts)
+            self._cut = parts, FusedLayers([list(network) for network in self.networks]) if alone else None  # type: ignore[arg-type]
+        return self._cut[1]
+
+
+def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tuple[FusedLayers | nn.Linear, str]]:
+    """Cuts a chain into what runs in one call, each with the activation after it."""
+    runs: list[list[nn.Module]] = [[]]
+    for layer, before in zip(layers, ["relu", *activations[:-1]], strict=True):
+        if runs[-1] and (before != "relu" or not _joins(layer) or not _joins(runs[-1][-1])):
+            runs.append([])
+        runs[-1].append(layer)
+    parts: list[tuple[FusedLayers | nn.Linear, str]] = []
+    position = 0
+    for run in runs:
+        if all(isinstance(layer, nn.Linear) for layer in run):
+            parts += zip(run, activations[position : position + len(run)], strict=True)  # type: ignore[arg-type]
+        else:
+            parts.append((FusedLayers([run]), activations[position + len(run) - 1]))  # type: ignore[list-item]
+        position += len(run)
+    return parts
+
+
+def _joins(layer: nn.Module) -> bool:
+    return not isinstance(layer, nn.Linear) or layer.weight.numel() <= JOINED_UP_TO

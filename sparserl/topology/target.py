@@ -7,21 +7,34 @@ as in the DS-TD3 code. Either way a target stores one value per connection it ha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from sparserl.errors import TopologyError, unknown_name
+from sparserl.kernels.updates import average, average_and_trim
 from sparserl.topology.rewire import exchange
-from sparserl.topology.structure import EvolvingLayer, FloatArray, SparseTopology, TopologyChange
+from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange
 
 
-def polyak(online: torch.Tensor, target: torch.Tensor, tau: float) -> None:
-    """`target = tau online + (1 - tau) target` in place, with Stable-Baselines3's operations in its order."""
-    target.mul_(1.0 - tau)
-    torch.add(target, online, alpha=tau, out=target)
+@dataclass(frozen=True)
+class Pairing:
+    """How the slots of two topologies correspond, of which the target's contains the other.
+
+    Attributes:
+        online: Topology of the online layer.
+        target: Topology of the target.
+        shared: (online nnz,) target slot of each online slot.
+        target_only: Other slots of the target; as many weights as these are trimmed.
+    """
+
+    online: SparseTopology
+    target: SparseTopology
+    shared: Slots
+    target_only: Slots
 
 
 class TargetLayer(ABC):
@@ -40,8 +53,12 @@ class TargetLayer(ABC):
         """Called after the online layer has adopted `change`."""
 
     @abstractmethod
+    def pairing(self) -> Pairing | None:
+        """How slots correspond; None if equal slots are equal connections. The same object until that changes."""
+
     def sync(self, tau: float) -> None:
         """Moves the target's weights towards the online layer's by `tau`."""
+        _Averaging([], [self]).run(tau)
 
 
 class SharedTarget(TargetLayer):
@@ -55,9 +72,9 @@ class SharedTarget(TargetLayer):
         """Applies the same change, so that equal slots stay equal connections."""
         self.target.apply_change(change, grown_values)
 
-    def sync(self, tau: float) -> None:
-        """Polyak averaging by slot."""
-        polyak(self.online.values.data, self.target.values.data, tau)
+    def pairing(self) -> None:
+        """Equal slots are equal connections."""
+        return None
 
 
 class UnionTrimTarget(TargetLayer):
@@ -74,7 +91,7 @@ class UnionTrimTarget(TargetLayer):
 
     def __init__(self, online: EvolvingLayer, target: EvolvingLayer):
         super().__init__(online, target)
-        self._paired: tuple[SparseTopology, SparseTopology] | None = None
+        self._paired: Pairing | None = None
 
     def follow(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """Lists the union anew: online's connections, and those of the target's that are not trimmed away."""
@@ -85,32 +102,13 @@ class UnionTrimTarget(TargetLayer):
         missing = np.setdiff1d(online.flat, target.flat, assume_unique=True)
         self.target.apply_change(exchange(target, dropped, missing), 0.0)
 
-    def _pair(self) -> None:
-        """After a change of either topology, finds the target slot of each online slot."""
+    def pairing(self) -> Pairing:
+        """The target slot of each online slot, and the slots that only the target has."""
         online, target = self.online.topology, self.target.topology
-        if self._paired is not None and self._paired[0] is online and self._paired[1] is target:
-            return
-        self._paired = online, target
-        self._shared = np.searchsorted(target.flat, online.flat)
-        self._target_only = np.delete(np.arange(target.nnz), self._shared)
-
-    def sync(self, tau: float) -> None:
-        """Averages, then trims the smallest |weight| beyond the number of connections that online has."""
-        self._pair()
-        surplus = self._target_only.size
-        if surplus == 0:
-            polyak(self.online.values.data, self.target.values.data, tau)
-            return
-        online, weights = self.online.values.detach().numpy(), self.target.values.detach().numpy()
-        scale = weights.dtype.type
-        weights *= scale(1.0 - tau)
-        weights[self._shared] += scale(tau) * online
-        # There are `surplus` connections in the target alone, so whatever goes is no larger than the largest of them.
-        magnitude = np.abs(weights)
-        pool = np.flatnonzero(magnitude <= magnitude[self._target_only].max())
-        if pool.size > surplus:
-            pool = pool[np.argpartition(magnitude[pool], surplus)[:surplus]]
-        weights[pool] = 0.0
+        if self._paired is None or self._paired.online is not online or self._paired.target is not target:
+            shared = np.searchsorted(target.flat, online.flat)
+            self._paired = Pairing(online, target, shared, np.delete(np.arange(target.nnz), shared))
+        return self._paired
 
 
 TARGET: dict[str, type[TargetLayer]] = {"shared": SharedTarget, "union_trim": UnionTrimTarget}
@@ -138,19 +136,67 @@ class TargetNetwork:
             if isinstance(layer, EvolvingLayer)
         }
         in_sparse = {id(layer.online.values) for layer in self.layers.values()}
-        self._dense = [
+        dense = [
             (parameter, copy)
             for parameter, copy in zip(online.parameters(), target.parameters(), strict=True)
             if id(parameter) not in in_sparse
         ]
+        self._averaging = _Averaging(dense, list(self.layers.values()))
 
     def sync(self, tau: float) -> None:
         """Moves the whole target towards the online network by `tau`."""
-        for parameter, copy in self._dense:
-            polyak(parameter.data, copy.data, tau)
-        for layer in self.layers.values():
-            layer.sync(tau)
+        self._averaging.run(tau)
 
     def followers(self) -> Iterator[tuple[str, TargetLayer]]:
         """(name of the online layer in its network, its target)."""
         yield from self.layers.items()
+
+
+class _Averaging:
+    """Polyak averaging of dense parameters and sparse layers in two calls, with the operations of torch.
+
+    Args:
+        dense: (online, target) parameters.
+        layers: Sparse layers.
+    """
+
+    def __init__(self, dense: Sequence[tuple[torch.Tensor, torch.Tensor]], layers: Sequence[TargetLayer]):
+        self._layers = layers
+        self._pairs = [*dense, *((layer.online.values, layer.target.values) for layer in layers)]
+        self._tensors = [tensor for pair in self._pairs for tensor in pair]
+        self._key: list[object] = []
+        self._tables: dict[torch.dtype, tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self, tau: float) -> None:
+        """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
+        pairings = [layer.pairing() for layer in self._layers]
+        # Addresses and pairings: whatever was replaced since the last time changes one of them.
+        key = [*[tensor.data_ptr() for tensor in self._tensors], *map(id, pairings)]
+        if key != self._key:
+            self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
+            self._tables = self._described(pairings)
+        for dtype, (plain, trimmed) in self._tables.items():
+            numbers = np.array([tau, 1.0 - tau], torch.empty(0, dtype=dtype).numpy().dtype)
+            average(plain, numbers)
+            average_and_trim(trimmed, numbers)
+
+    def _described(self, pairings: list[Pairing | None]) -> dict[torch.dtype, tuple[np.ndarray, np.ndarray]]:
+        """Rows for `average` and `average_and_trim`, by element type."""
+        tables = {}
+        of_dense = [None] * (len(self._pairs) - len(self._layers))
+        for dtype in {online.dtype for online, _ in self._pairs}:
+            plain, trimmed = [], []
+            for (online, target), pairing in zip(self._pairs, [*of_dense, *pairings], strict=True):
+                if online.dtype != dtype:
+                    continue
+                if not (target.dtype == dtype and online.is_contiguous() and target.is_contiguous()):
+                    raise TopologyError(f"a target of {target.dtype} cannot follow {dtype}, or is not contiguous")
+                addresses = online.data_ptr(), target.data_ptr()
+                if pairing is None or pairing.target_only.size == 0:
+                    plain.append((online.numel(), *addresses))
+                else:
+                    sizes = target.numel(), online.numel(), pairing.target_only.size
+                    slots = pairing.shared.ctypes.data, pairing.target_only.ctypes.data
+                    trimmed.append((sizes[0], addresses[1], sizes[1], addresses[0], slots[0], sizes[2], slots[1]))
+            tables[dtype] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 7)
+        return tables

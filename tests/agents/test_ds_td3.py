@@ -22,7 +22,6 @@ from support.envs import FunctionEnv, SpacesOnly
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSTD3, TopologyConfig
-from sparserl.agents.sparse_off_policy import frozen
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear
 
@@ -264,35 +263,11 @@ def test_an_unknown_activation_is_refused() -> None:
         make(policy_kwargs={"net_arch": [8], "activation_fn": torch.nn.GELU})
 
 
-class _OddError(BaseException):
-    """Not an `Exception`, like KeyboardInterrupt."""
-
-
-def _raise_inside(network: torch.nn.Module) -> None:
-    with frozen(network):
-        assert not any(parameter.requires_grad for parameter in network.parameters())
-        raise _OddError
-
-
-def test_frozen_restores_what_trained_whatever_happens() -> None:
-    network = torch.nn.Linear(2, 2)
-    network.bias.requires_grad_(False)
-    x = torch.ones(1, 2, requires_grad=True)
-    with frozen(network):
-        network(x).sum().backward()
-    assert x.grad is not None
-    assert network.weight.grad is None
-    with pytest.raises(_OddError):
-        _raise_inside(network)
-    assert network.weight.requires_grad
-    assert not network.bias.requires_grad
-
-
 def test_a_failing_actor_update_leaves_the_critic_trainable(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make()
     agent.learn(60)
 
-    def fail(batch: Any) -> torch.Tensor:
+    def fail(q_values: Any) -> Any:
         raise RuntimeError("no loss today")
 
     monkeypatch.setattr(agent, "_actor_loss", fail)

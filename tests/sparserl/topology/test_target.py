@@ -15,7 +15,7 @@ from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import SparseTopology, TopologyChange
-from sparserl.topology.target import TARGET, SharedTarget, TargetLayer, TargetNetwork, UnionTrimTarget, polyak
+from sparserl.topology.target import TARGET, SharedTarget, TargetLayer, TargetNetwork, UnionTrimTarget
 from tests.oracle.dense_topology import assert_sound, matrix_of, soft_update_and_trim
 
 
@@ -45,20 +45,28 @@ def event(target: TargetLayer, dropped: np.ndarray, grown: np.ndarray, value: fl
     return change
 
 
-def test_polyak_worked_by_hand() -> None:
-    target = torch.tensor([4.0, -8.0, 0.0])
-    polyak(torch.tensor([8.0, 0.0, 2.0]), target, 0.25)
-    assert target.tolist() == [5.0, -6.0, 0.5]
+def parameter(values: torch.Tensor) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(values)
+    return module
+
+
+def test_dense_parameters_are_averaged_as_worked_by_hand() -> None:
+    online, copied = parameter(torch.tensor([8.0, 0.0, 2.0])), parameter(torch.tensor([4.0, -8.0, 0.0]))
+    TargetNetwork(online, copied, "shared").sync(0.25)
+    assert copied.weight.tolist() == [5.0, -6.0, 0.5]
 
 
 def test_polyak_is_stable_baselines3s_bit_for_bit() -> None:
     generator = torch.Generator().manual_seed(0)
     online, target = torch.randn(2, 1003, generator=generator)
     theirs = target.clone()
+    averaged = parameter(target)
+    network = TargetNetwork(parameter(online), averaged, "shared")
     for _ in range(5):
-        polyak(online, target, 0.005)
+        network.sync(0.005)
         polyak_update([online], [theirs], 0.005)
-    assert torch.equal(target, theirs)
+    assert torch.equal(averaged.weight, theirs)
 
 
 # --- shared -----------------------------------------------------------------------------------------

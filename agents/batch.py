@@ -1,0 +1,69 @@
+"""A batch of transitions as NumPy arrays, gathered from a replay buffer straight into the networks' element type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sparserl.kernels.updates import gather_transitions
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass
+class Batch:
+    """Transitions, float32.
+
+    Attributes:
+        observations: (B, width).
+        actions: (B, width) in [-1, 1].
+        next_observations: (B, width).
+        dones: (B, 1) 1 where the episode terminated; a time limit does not count.
+        rewards: (B, 1), summed over n steps if the buffer does that.
+        discounts: Of what follows: a number, or (B, 1).
+    """
+
+    observations: FloatArray
+    actions: FloatArray
+    next_observations: FloatArray
+    dones: FloatArray
+    rewards: FloatArray
+    discounts: float | FloatArray
+
+
+def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: float) -> Batch:
+    """Draws the transitions that `buffer.sample` would draw, with the same generator.
+
+    Args:
+        buffer: Of Stable-Baselines3. A plain one over vectors of floats is read directly, in a fraction of the time.
+        size: Transitions.
+        env: Normalises observations and rewards, if not None.
+        gamma: Discount of one step.
+    """
+    plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage and env is None
+    if plain and buffer.observations.ndim == 3 and buffer.observations.dtype.kind == "f":
+        # As BaseBuffer.sample and ReplayBuffer._get_samples draw them.
+        rows = np.random.randint(0, buffer.buffer_size if buffer.full else buffer.pos, size=size)
+        columns = np.random.randint(0, high=buffer.n_envs, size=(size,))
+        widths = buffer.observations.shape[2], buffer.actions.shape[2]
+        out = tuple(np.empty((size, width), np.float32) for width in (widths[0], widths[1], widths[0], 1, 1))
+        gather_transitions(
+            buffer.observations,
+            buffer.actions,
+            buffer.next_observations,
+            buffer.dones,
+            buffer.timeouts,
+            buffer.rewards,
+            rows,
+            columns,
+            out,
+        )
+        return Batch(*out, gamma)
+    drawn = buffer.sample(size, env=env)
+    arrays = [tensor.numpy().astype(np.float32, copy=False) for tensor in drawn[:5]]
+    flat = [array.reshape(size, -1) if place == 1 else array for place, array in enumerate(arrays)]
+    return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())

@@ -1,0 +1,121 @@
+"""What a backend computes with: networks side by side, each a chain of linear layers with a ReLU between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from sparserl.kernels.index import CsrIndex
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One layer as the kernels see it; a dense layer is one that lists every connection.
+
+    Attributes:
+        index: Its connections.
+        values: (nnz,) weight of each slot, contiguous.
+        bias: (n_rows,) contiguous, or None.
+    """
+
+    index: CsrIndex
+    values: torch.Tensor
+    bias: torch.Tensor | None
+
+
+class Networks:
+    """Networks of equal widths that read the same input, e.g. the critics of an ensemble.
+
+    Args:
+        networks: The layers of each, first layer first.
+
+    Attributes:
+        widths: Neurons of each level, the input first.
+        prepared: What a backend derives once, by its name.
+
+    Raises:
+        ValueError: If the tensors do not fit each other: the kernels read memory unchecked.
+    """
+
+    def __init__(self, networks: Sequence[Sequence[Linear]]):
+        self.networks = tuple(tuple(layers) for layers in networks)
+        first = self.networks[0]
+        self.widths = (first[0].index.n_cols, *(layer.index.n_rows for layer in first))
+        self.dtype = first[0].values.dtype
+        self.prepared: dict[str, Any] = {}
+        for layers in self.networks:
+            for layer, n_in, n_out in zip(layers, self.widths[:-1], self.widths[1:], strict=True):
+                index, values, bias = layer.index, layer.values, layer.bias
+                fits = (index.n_cols, index.n_rows, index.row_ptr.size) == (n_in, n_out, n_out + 1)
+                fits &= values.shape == index.col.shape and (bias is None or bias.shape == (n_out,))
+                fits &= all(t is None or (t.dtype == self.dtype and t.is_contiguous()) for t in (values, bias))
+                if not fits:
+                    raise ValueError(f"a layer of {tuple(values.shape)} {values.dtype} does not fit {n_out} x {n_in}")
+
+    def check_input(self, x: torch.Tensor) -> None:
+        """Raises ValueError unless `x` is (B, widths[0]) of the networks' dtype."""
+        if x.dim() != 2 or x.shape[1] != self.widths[0] or x.dtype != self.dtype:
+            raise ValueError(
+                f"the layer takes {self.widths[0]} {self.dtype} features, got {x.shape[-1]} of {x.dtype}"
+            )
+
+    @cached_property
+    def nnz(self) -> int:
+        """Connections of all networks."""
+        return sum(layer.index.nnz for layers in self.networks for layer in layers)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where gradient growth looks: what one layer saw in one backward pass.
+
+    Attributes:
+        network: Position of the network.
+        layer: Position of the layer.
+        x: (n_in, B) its input.
+        dy: (n_out, B) the gradient at its output.
+    """
+
+    network: int
+    layer: int
+    x: torch.Tensor
+    dy: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which results a backward pass is for.
+
+    Attributes:
+        inputs: Whether the gradient by the input.
+        parameters: Whether those by values and biases.
+        lowest: First layer that matters: a gradient by values below it is not formed.
+        samples: (network, layer) pairs to return samples of.
+        reuse: Whether the gradients by parameters may take the memory of those that the last such pass returned.
+    """
+
+    inputs: bool = True
+    parameters: bool = True
+    lowest: int = 0
+    samples: tuple[tuple[int, int], ...] = ()
+    reuse: bool = False
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a backward pass returns.
+
+    Attributes:
+        x: (B, widths[0]) summed over the networks, or None.
+        parameters: (nnz,) and (n_out,) by values and bias of the first layer of the first network, then of its second
+            layer, and so on, empty where there is no bias; or None. Those below the lowest layer are 0.
+        samples: Those that were asked for, in that order.
+    """
+
+    x: torch.Tensor | None
+    parameters: Sequence[torch.Tensor] | None
+    samples: list[Sample]

@@ -1,0 +1,191 @@
+"""Linear layers that run in one kernel call, as one autograd node.
+
+Decides which layers are joined and which gradients are formed. Refuses to know how products are computed
+(`sparserl.kernels`) and which connections exist (`sparserl.topology`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "identity": lambda x: x,
+}
+JOINED_UP_TO = 32768
+"""Weights up to which a dense layer is joined with its sparse neighbours: beyond, the dense product is faster by more
+than it costs to leave the kernel."""
+
+
+class SparseLayer(Protocol):
+    """What is needed of a sparse layer; `SparseLinear` has it."""
+
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    capture: bool
+    captured: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def index(self) -> CsrIndex:
+        """Its connections."""
+
+
+Layer = SparseLayer | nn.Linear
+
+
+class FusedLayers:
+    """Chains of layers with a ReLU between them, of equal widths, that read the same input.
+
+    Args:
+        chains: The layers of each network.
+
+    Attributes:
+        layers: All of them.
+    """
+
+    def __init__(self, chains: Sequence[Sequence[Layer]]):
+        self.chains = chains
+        self.layers = [layer for chain in chains for layer in chain]
+        self._networks: Networks | None = None
+        self._key: list[Any] = []
+        self._shaped: tuple[Any, list[bool], list[torch.Tensor | None]] = (None, [], [])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared holds addresses, which mean nothing in a copy.
+        return {**vars(self), "_networks": None, "_key": [], "_shaped": (None, [], [])}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, n_in) to (networks, B, n_out), recorded by autograd."""
+        parameters = self._parameters()
+        trained = any(parameter is not None and parameter.requires_grad for parameter in parameters)
+        if not torch.is_grad_enabled() or not (x.requires_grad or trained):
+            return active_backend().forward(self._prepared(parameters), x, keep=False)[0]
+        y: torch.Tensor = _Node.apply(x, self, *parameters)  # type: ignore[no-untyped-call]
+        return y
+
+    def run(self, x: torch.Tensor) -> FusedPass:
+        """(B, n_in) to a pass that autograd does not record: it has a way back of its own, with less overhead."""
+        parameters = self._parameters()
+        return FusedPass(self, parameters, self._prepared(parameters), x)
+
+    def shaped(
+        self,
+        gradients: Sequence[torch.Tensor],
+        parameters: Sequence[torch.Tensor | None],
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        """Gradients in the shape of their parameters, None where not needed; the same objects for the same memory."""
+        if self._shaped[0] is not gradients or self._shaped[1] != needs:
+            views = [
+                gradient.view_as(parameter) if need and parameter is not None else None
+                for need, parameter, gradient in zip(needs, parameters, gradients, strict=True)
+            ]
+            self._shaped = gradients, list(needs), views
+        return self._shaped[2]
+
+    def _parameters(self) -> list[torch.Tensor | None]:
+        found: list[torch.Tensor | None] = []
+        for layer in self.layers:
+            own = layer._parameters  # type: ignore[union-attr]  # `layer.values` takes ten times as long
+            found += [own["weight" if "weight" in own else "values"], own.get("bias")]
+        return found
+
+    def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
+        """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
+        key = [None if parameter is None else parameter.data_ptr() for parameter in parameters]
+        key += [None if isinstance(layer, nn.Linear) else id(layer.index) for layer in self.layers]
+        if self._networks is None or key != self._key:
+            described = []
+            for place, layer in enumerate(self.layers):
+                values, bias = parameters[2 * place], parameters[2 * place + 1]
+                assert values is not None
+                index = CsrIndex.full(*values.shape) if isinstance(layer, nn.Linear) else layer.index
+                described.append(Linear(index, values.detach().view(-1), None if bias is None else bias.detach()))
+            depth = len(self.chains[0])
+            self._networks = Networks([described[at : at + depth] for at in range(0, len(described), depth)])
+            self._key = key
+        return self._networks
+
+
+class FusedPass:
+    """One pass through fused layers, and its way back.
+
+    Attributes:
+        y: (networks, B, n_out) output.
+    """
+
+    def __init__(self, fused: FusedLayers, parameters: Sequence[torch.Tensor | None], networks: Networks, x: torch.Tensor):
+        self._fused, self._parameters, self._networks = fused, parameters, networks
+        self._backend = active_backend()
+        self.y, self._saved = self._backend.forward(networks, x, keep=True)
+
+    def pull_back(self, dy: torch.Tensor) -> None:
+        """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
+
+        What was there is replaced, and its memory used again.
+        """
+        needs = [parameter is not None and parameter.requires_grad for parameter in self._parameters]
+        _, gradients = self._gradients(dy, False, needs, reuse=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
+                parameter.grad = gradient  # type: ignore[union-attr]
+
+    def pull_back_to_input(self, dy: torch.Tensor) -> torch.Tensor:
+        """(B, n_in) gradient of the input, given that of the output; parameters keep their `grad`."""
+        dx, _ = self._gradients(dy, True, [False] * len(self._parameters), reuse=False)
+        assert dx is not None
+        return dx
+
+    def gradients(
+        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool]
+    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
+        """Gradient of the input if wanted, and of each parameter that is needed."""
+        return self._gradients(dy, inputs, needs, reuse=False)
+
+    def _gradients(
+        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], *, reuse: bool
+    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
+        layers, depth = self._fused.layers, len(self._networks.widths) - 1
+        captured = [place for place, layer in enumerate(layers) if not isinstance(layer, nn.Linear) and layer.capture]
+        used = [place // 2 % depth for place, need in enumerate(needs) if need] + [place % depth for place in captured]
+        if not inputs and not used:
+            return None, [None] * len(needs)
+        wanted = Wanted(
+            inputs=inputs,
+            parameters=any(needs),
+            lowest=0 if inputs else min(used),
+            samples=tuple(divmod(place, depth) for place in captured),
+            reuse=reuse,
+        )
+        result = self._backend.backward(self._networks, self._saved, dy, wanted)
+        for place, sample in zip(captured, result.samples, strict=True):
+            layers[place].captured.append((sample.x, sample.dy))  # type: ignore[union-attr]  # is sparse
+        if result.parameters is None:
+            return result.x, [None] * len(needs)
+        return result.x, self._fused.shaped(result.parameters, self._parameters, needs)
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layers: FusedLayers, *parameters: torch.Tensor | None) -> torch.Tensor:
+        ctx.taken = layers.run(x)
+        ctx.save_for_backward(*parameters)
+        y: torch.Tensor = ctx.taken.y
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        # `once_differentiable` would pass `create_graph=True` in silence where the incoming gradient is a constant.
+        if torch.is_grad_enabled():
+            raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
+        _ = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
+        needs_x, _, *needs = ctx.needs_input_grad
+        dx, by_parameter = ctx.taken.gradients(gradients[0], needs_x, needs)
+        return (dx, None, *by_parameter)

@@ -62,8 +62,8 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
             columns,
             out,
         )
-        return Batch(*out, gamma)
+        return Batch(*out, gamma)  # type: ignore[call-arg]  # `out` has five arrays
     drawn = buffer.sample(size, env=env)
     arrays = [tensor.numpy().astype(np.float32, copy=False) for tensor in drawn[:5]]
     flat = [array.reshape(size, -1) if place == 1 else array for place, array in enumerate(arrays)]
-    return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())
+    return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())  # type: ignore[call-arg]

@@ -85,7 +85,8 @@ class DSTD3(SparseTopologyMixin, TD3):
         noise = noise.clip(-self.target_noise_clip, self.target_noise_clip)
         next_actions = (evaluate(self.actor_target, "forward", batch.next_observations)[0] + noise).clip(-1, 1)
         next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions).min(axis=0)
-        return batch.rewards + (1 - batch.dones) * batch.discounts * next_q_values
+        targets: FloatArray = batch.rewards + (1 - batch.dones) * batch.discounts * next_q_values
+        return targets
 
     def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
         """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""

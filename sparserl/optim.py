@@ -25,10 +25,12 @@ class FusedAdam(torch.optim.Adam):
         super().__init__(*args, **kwargs)
         self._described: list[tuple[list[int], np.ndarray | None]] = [([], None)] * len(self.param_groups)
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
         hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        tables = [self._table(place) for place in range(len(self.param_groups))] if closure is None and not hooked else []
+        tables = (
+            [self._table(place) for place in range(len(self.param_groups))] if closure is None and not hooked else []
+        )
         if not tables or any(table is None for table in tables):
             for state in self.state.values():
                 if "step" in state:
@@ -79,7 +81,10 @@ class FusedAdam(torch.optim.Adam):
                     return None
         for state in states:
             state["step"] = states[0]["step"]
-        rows = [(arrays[at].numel(), *(array.data_ptr() for array in arrays[at : at + 4])) for at in range(0, len(arrays), 4)]
+        rows = [
+            (arrays[at].numel(), *(array.data_ptr() for array in arrays[at : at + 4]))
+            for at in range(0, len(arrays), 4)
+        ]
         return np.array(rows, np.int64).reshape(-1, 5)
 
     def _step_group(self, group: dict[str, Any], table: np.ndarray) -> None:

@@ -1,9 +1,9 @@
 """Whole networks in one Numba call, for the CPU.
 
-The batch is cut into tiles of 16, 32 or 64 samples; a tile goes through all layers before the next one starts, so that
-its activations stay in the cache. Inside a tile activations are feature-major and contiguous: one connection is one axpy
-(or one inner product) over the samples of the tile. A tile that the batch does not fill is padded with columns that
-hold 0 at every level, so that they add nothing to any sum, whatever is infinite elsewhere.
+The batch is cut into tiles of 16, 32 or 48 samples; a tile goes through all layers before the next one starts, so that
+its activations stay in the cache. Inside a tile activations are feature-major and contiguous: one connection is one
+axpy (or one inner product) over the samples of the tile. A tile that the batch does not fill is padded with columns
+that hold 0 at every level, so that they add nothing to any sum, whatever is infinite elsewhere.
 
 Networks and tiles are dealt to threads in turn. Each thread sums gradients of its own, and those sums are added in
 order, so results depend on the number of threads and on nothing else. The first call for a dtype compiles (seconds) and
@@ -12,7 +12,7 @@ stores the machine code beside this file or in Numba's cache folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.networks import Gradients, Networks, Sample, Wanted
 from sparserl.kernels.vector import (
     LANES,
     gradient_tile,
@@ -37,7 +37,7 @@ from sparserl.kernels.vector import (
 PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking threads costs more than it gains."""
 WIDE = 512
-"""Neurons from which a tile of 64 samples no longer fits the caches nearest to a core, and 32 are taken."""
+"""Neurons beyond which a tile of 48 samples no longer fits the caches nearest to a core, and 32 are taken."""
 
 N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_VALUES, D_BIAS, SAMPLE = range(13)
 """Columns of the table that describes networks to the kernels: sizes and addresses (0: none) of each layer.
@@ -56,7 +56,7 @@ _sixteen_1, _sixteen_2, _sixteen_3 = (gradient_tile(16, vectors) for vectors in 
 
 
 @numba.njit(cache=True, nogil=True)
-def _product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zero: Any, size: int) -> None:
+def tile_product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zero: Any, size: int) -> None:
     """One tile of `W x + b`, no entry below `threshold`; `x` and `out` are addresses."""
     values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
     bias = zero
@@ -75,7 +75,7 @@ def _product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zero: A
 
 
 @numba.njit(cache=True, nogil=True)
-def _input_gradient(
+def tile_input_gradient(
     vectors: int, layer: Any, dy: int, out: int, gates: int, threshold: Any, zero: Any, size: int
 ) -> None:
     """One tile of `W^T dy`, 0 where the gate does not exceed `threshold`."""
@@ -93,7 +93,7 @@ def _input_gradient(
 
 
 @numba.njit(cache=True, nogil=True)
-def _parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
+def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
     """Adds what one tile contributes to the gradients by values and biases."""
     col, row_ptr = layer[COL], layer[ROW_PTR]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
@@ -186,7 +186,7 @@ def _forward_tile(
         is_last = layer + 1 == depth
         out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * place
         threshold = limits[1] if is_last else zero
-        _product(vectors, table[layer], levels[layer] + table[layer, N_IN] * place, out, threshold, zero, size)
+        tile_product(vectors, table[layer], levels[layer] + table[layer, N_IN] * place, out, threshold, zero, size)
         if first + columns > x.shape[0]:
             _clear_padding(out, table[layer, N_OUT], x.shape[0] - first, columns, zero)
     _write_tile(last, first, columns, y, zero)
@@ -233,11 +233,11 @@ def _backward_tile(
                 )
         x = levels[layer] + table[layer, N_IN] * first * size
         if gradients != 0:
-            _parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
+            tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
         if layer > lowest or dx.shape[0] > 0:
             # The input of the network went through no ReLU: nothing is at or below NaN.
             threshold = zero if layer > 0 else limits[2]
-            _input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
+            tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
             if columns > inside:
                 _clear_padding(there, table[layer, N_IN], inside, columns, zero)
             here, there = there, here
@@ -326,7 +326,11 @@ def _put_in_order(table: Any, lowest: int, zero: Any) -> None:
     """Copies the values of each layer into the order of its transposed index."""
     for network in range(table.shape[0]):
         for layer in range(lowest, table.shape[1]):
-            values, slots, in_order = table[network, layer, VALUES], table[network, layer, T_SLOT], table[network, layer, IN_ORDER]
+            values, slots, in_order = (
+                table[network, layer, VALUES],
+                table[network, layer, T_SLOT],
+                table[network, layer, IN_ORDER],
+            )
             for entry in range(read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])):
                 write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
 
@@ -345,18 +349,17 @@ class _Frame:
         nowhere: (workers,) of 0, for gradients that are not wanted.
     """
 
-    def __init__(self, plan: _Plan, batch: int, keep: bool):
-        threads = torch.get_num_threads() if plan.networks.nnz * batch >= PARALLEL_FROM else 1
-        self.tiles = _tiles(batch, plan.widest, -(-threads // plan.count))
+    def __init__(self, plan: Plan, batch: int, keep: bool):
+        threads = torch.get_num_threads() if plan.nnz * batch >= PARALLEL_FROM else 1
+        self.tiles = tiles_of(batch, plan.widest, -(-threads // plan.count))
         self.workers = max(1, min(threads, plan.count * len(self.tiles)))
         self.batch = batch
         self.padded = int(self.tiles[:, 1].sum()) * LANES
         kept = plan.kept_neurons * self.padded if keep else 0
         tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
-        # torch's, because NumPy's is not aligned to cache lines.
-        self.memory = torch.empty(kept + 2 * self.workers * tile, dtype=plan.networks.dtype)
+        self.memory = _aligned(kept + 2 * self.workers * tile, plan.limits.dtype)
         self.nowhere = np.zeros(self.workers, np.int64)
-        start = self.memory.data_ptr()
+        start = self.memory.ctypes.data
         self.scratch = start + (kept + np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
         if keep:
             self.levels = start + plan.kept_before * (self.padded * plan.size)
@@ -365,16 +368,25 @@ class _Frame:
             self.levels = self.scratch[:, np.arange(plan.depth) % 2]
             self.last = self.scratch[:, plan.depth % 2].copy()
 
-    def level(self, plan: _Plan, network: int, layer: int) -> torch.Tensor:
+    def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
         """(neurons, B) what a layer read."""
         start = int(plan.kept_before[network, layer]) * self.padded
-        return self.from_tiles(self.memory[start : start + plan.networks.widths[layer] * self.padded])
+        return self.from_tiles(torch.from_numpy(self.memory[start : start + plan.widths[layer] * self.padded]))
 
     def from_tiles(self, level: torch.Tensor) -> torch.Tensor:
         """(neurons, B) of a level that holds all tiles one after the other."""
         sizes = [int(vectors) * LANES * (level.numel() // self.padded) for vectors in self.tiles[:, 1]]
-        tiles = zip(level.split(sizes), self.tiles[:, 1], strict=True)
+        tiles = zip(torch.split(level, sizes), self.tiles[:, 1], strict=True)
         return torch.cat([tile.view(-1, int(vectors) * LANES) for tile, vectors in tiles], dim=1)[:, : self.batch]
+
+
+def _aligned(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Memory that begins with a cache line; NumPy's, which asks for huge pages where it is large."""
+    line = 64
+    size = count * np.dtype(dtype).itemsize
+    memory = np.empty(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(dtype)
 
 
 class _Sums:
@@ -388,7 +400,7 @@ class _Sums:
     def __init__(self, memory: torch.Tensor, sizes: list[int]):
         self.memory = memory
         self.addresses = memory.data_ptr() + np.arange(len(memory)) * (memory.shape[1] * memory.element_size())
-        self._pieces = memory[0].split(sizes)
+        self._pieces = torch.split(memory[0], sizes)
 
     def total(self) -> Sequence[torch.Tensor]:
         """The sums over all threads, added in order."""
@@ -398,7 +410,7 @@ class _Sums:
 
 
 @lru_cache(maxsize=256)
-def _tiles(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
+def tiles_of(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
     """(tiles, 2) first sample and width in vectors of each tile; `shares` tiles or more where that is possible."""
     vectors = -(-batch // LANES)
     count = min(vectors, max(shares, -(-vectors // (2 if widest > WIDE else 3))))
@@ -407,15 +419,16 @@ def _tiles(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
     return np.stack([(ends - widths) * LANES, widths], axis=1)
 
 
-class _Plan:
+class Plan:
     """What is derived once from networks: their table, and memory for their passes.
 
-    Fresh pages cost more than a product, so memory is used again: that of a forward pass without a backward pass at the
-    next one, that of others when nothing refers to the pass any more.
+    Fresh pages cost more than a product, so the memory of a pass is used again when nothing refers to the pass any
+    more, also by the networks that replace these after a topology event.
     """
 
     def __init__(self, networks: Networks):
-        self.networks = networks
+        # Not `networks` itself: a cycle would keep the memory of replaced networks until the garbage collector comes.
+        self.widths, self.dtype, self.nnz = networks.widths, networks.dtype, networks.nnz
         self.count, self.depth = len(networks.networks), len(networks.widths) - 1
         self.size = networks.dtype.itemsize
         self.widest = max(networks.widths)
@@ -425,7 +438,12 @@ class _Plan:
         self.kept_before = np.arange(self.count)[:, None] * before[-1] + before[:-1]
         self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
         self.gradient_sizes: list[int] = []
-        for position, layer in self._layers():
+        self._layers = [
+            ((network, position), layer)
+            for network, layers in enumerate(networks.networks)
+            for position, layer in enumerate(layers)
+        ]
+        for position, layer in self._layers:
             row = self.table[position]
             row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
             row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
@@ -435,22 +453,17 @@ class _Plan:
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
         self.in_order: torch.Tensor | None = None
         self._sums: _Sums | None = None
-        self._free: dict[tuple[int, int, bool], list[_Frame]] = {}
-
-    def _layers(self) -> Iterator[tuple[tuple[int, int], Linear]]:
-        for network, layers in enumerate(self.networks.networks):
-            for position, layer in enumerate(layers):
-                yield (network, position), layer
+        self._free: dict[tuple[int, int, bool], list[_Frame]] = networks.memory
 
     def put_in_order(self, lowest: int) -> None:
         """Prepares the transposed matrices of the layers from `lowest` on, with the values of now."""
         if self.in_order is None:
-            self.in_order = torch.empty(self.networks.nnz, dtype=self.networks.dtype)
-            sizes = [layer.index.nnz for _, layer in self._layers()]
+            self.in_order = torch.empty(self.nnz, dtype=self.dtype)
+            sizes = [layer.index.nnz for _, layer in self._layers]
             places = self.in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
             self.table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
         if not self.table[:, lowest:, T_SLOT].all():
-            for (network, position), layer in self._layers():
+            for (network, position), layer in self._layers:
                 if position >= lowest:
                     transposed, slots = layer.index.transposed
                     row = self.table[network, position]
@@ -463,7 +476,7 @@ class _Plan:
         if reuse and self._sums is not None and len(self._sums.memory) == workers:
             self._sums.memory.zero_()
             return self._sums
-        fresh = _Sums(torch.zeros(workers, sum(self.gradient_sizes), dtype=self.networks.dtype), self.gradient_sizes)
+        fresh = _Sums(torch.zeros(workers, sum(self.gradient_sizes), dtype=self.dtype), self.gradient_sizes)
         if reuse:
             self._sums = fresh
         return fresh
@@ -485,10 +498,11 @@ class _Pass:
         self.free.append(self.frame)
 
 
-def _plan(networks: Networks) -> _Plan:
-    plan: _Plan | None = networks.prepared.get("cpu")
+def plan_of(networks: Networks) -> Plan:
+    """The plan of these networks, made once."""
+    plan: Plan | None = networks.prepared.get("cpu")
     if plan is None:
-        plan = networks.prepared["cpu"] = _Plan(networks)
+        plan = networks.prepared["cpu"] = Plan(networks)
     return plan
 
 
@@ -498,7 +512,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     Uses as many threads as `torch.get_num_threads()` says.
     """
     networks.check_input(x)
-    plan, batch = _plan(networks), x.shape[0]
+    plan, batch = plan_of(networks), x.shape[0]
     taken = plan.take(batch, keep)
     frame = taken.frame
     y = torch.empty(plan.count, batch, networks.widths[-1], dtype=networks.dtype)
@@ -523,7 +537,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
 def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, _Pass)
-    plan, frame = _plan(networks), saved.frame
+    plan, frame = plan_of(networks), saved.frame
     plan.put_in_order(0 if wanted.inputs else wanted.lowest + 1)
     dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
     sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None

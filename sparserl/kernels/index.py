@@ -67,14 +67,14 @@ def _transpose(
     starts = np.zeros(n_cols + 1, np.int64)
     for entry in col:
         starts[np.int64(entry) + 1] += 1
-    for column in range(n_cols):
-        starts[column + 1] += starts[column]
+    for place in range(n_cols):
+        starts[place + 1] += starts[place]
     following = starts[:-1].copy()
     rows, slots = np.empty(col.size, np.uint32), np.empty(col.size, np.uint32)
     for row in range(row_ptr.size - 1):
         for slot in range(row_ptr[row], row_ptr[row + 1]):
             column = np.int64(col[slot])
-            place = following[column]
-            following[column] = place + 1
-            rows[place], slots[place] = row, slot
+            to = following[column]
+            following[column] = to + 1
+            rows[to], slots[to] = row, slot
     return starts, rows, slots

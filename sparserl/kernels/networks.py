@@ -32,21 +32,25 @@ class Networks:
 
     Args:
         networks: The layers of each, first layer first.
+        before: Networks of the same widths and type that these replace, whose memory they may use.
 
     Attributes:
         widths: Neurons of each level, the input first.
         prepared: What a backend derives once, by its name.
+        memory: What a backend keeps for passes.
 
     Raises:
         ValueError: If the tensors do not fit each other: the kernels read memory unchecked.
     """
 
-    def __init__(self, networks: Sequence[Sequence[Linear]]):
+    def __init__(self, networks: Sequence[Sequence[Linear]], before: Networks | None = None):
         self.networks = tuple(tuple(layers) for layers in networks)
         first = self.networks[0]
         self.widths = (first[0].index.n_cols, *(layer.index.n_rows for layer in first))
         self.dtype = first[0].values.dtype
         self.prepared: dict[str, Any] = {}
+        same = before is not None and (before.widths, before.dtype) == (self.widths, self.dtype)
+        self.memory: dict[Any, Any] = before.memory if before is not None and same else {}
         for layers in self.networks:
             for layer, n_in, n_out in zip(layers, self.widths[:-1], self.widths[1:], strict=True):
                 index, values, bias = layer.index, layer.values, layer.bias
@@ -59,9 +63,7 @@ class Networks:
     def check_input(self, x: torch.Tensor) -> None:
         """Raises ValueError unless `x` is (B, widths[0]) of the networks' dtype."""
         if x.dim() != 2 or x.shape[1] != self.widths[0] or x.dtype != self.dtype:
-            raise ValueError(
-                f"the layer takes {self.widths[0]} {self.dtype} features, got {x.shape[-1]} of {x.dtype}"
-            )
+            raise ValueError(f"the layer takes {self.widths[0]} {self.dtype} features, got {x.shape[-1]} of {x.dtype}")
 
     @cached_property
     def nnz(self) -> int:

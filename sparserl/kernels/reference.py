@@ -53,7 +53,8 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     assert isinstance(saved, list)
     inputs, parameters, samples = [], [], {}
     for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy.detach(), strict=True)):
-        gradient, own = gradient.t(), []
+        gradient = gradient.t()
+        own: list[torch.Tensor] = []
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
             samples[network, position] = Sample(network, position, x, gradient)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)

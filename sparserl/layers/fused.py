@@ -19,9 +19,9 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,
     "identity": lambda x: x,
 }
-JOINED_UP_TO = 32768
-"""Weights up to which a dense layer is joined with its sparse neighbours: beyond, the dense product is faster by more
-than it costs to leave the kernel."""
+JOINED_UP_TO = 128
+"""Neurons on the narrow side of a dense layer up to which it is joined with its sparse neighbours: beyond, the dense
+product is faster by more than it costs to leave the kernel."""
 
 
 class SparseLayer(Protocol):
@@ -109,7 +109,8 @@ class FusedLayers:
                 index = CsrIndex.full(*values.shape) if isinstance(layer, nn.Linear) else layer.index
                 described.append(Linear(index, values.detach().view(-1), None if bias is None else bias.detach()))
             depth = len(self.chains[0])
-            self._networks = Networks([described[at : at + depth] for at in range(0, len(described), depth)])
+            chains = [described[at : at + depth] for at in range(0, len(described), depth)]
+            self._networks = Networks(chains, self._networks)
             self._key = key
         return self._networks
 
@@ -121,7 +122,9 @@ class FusedPass:
         y: (networks, B, n_out) output.
     """
 
-    def __init__(self, fused: FusedLayers, parameters: Sequence[torch.Tensor | None], networks: Networks, x: torch.Tensor):
+    def __init__(
+        self, fused: FusedLayers, parameters: Sequence[torch.Tensor | None], networks: Networks, x: torch.Tensor
+    ):
         self._fused, self._parameters, self._networks = fused, parameters, networks
         self._backend = active_backend()
         self.y, self._saved = self._backend.forward(networks, x, keep=True)
@@ -166,7 +169,7 @@ class FusedPass:
         )
         result = self._backend.backward(self._networks, self._saved, dy, wanted)
         for place, sample in zip(captured, result.samples, strict=True):
-            layers[place].captured.append((sample.x, sample.dy))  # type: ignore[union-attr]  # is sparse
+            layers[place].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:
             return result.x, [None] * len(needs)
         return result.x, self._fused.shaped(result.parameters, self._parameters, needs)

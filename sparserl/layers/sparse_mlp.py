@@ -134,4 +134,4 @@ def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tupl
 
 
 def _joins(layer: nn.Module) -> bool:
-    return not isinstance(layer, nn.Linear) or layer.weight.numel() <= JOINED_UP_TO
+    return not isinstance(layer, nn.Linear) or min(layer.weight.shape) <= JOINED_UP_TO

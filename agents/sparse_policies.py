@@ -214,6 +214,13 @@ class SparseTD3Policy(TD3Policy):
         """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
         return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
 
+    def set_training_mode(self, mode: bool) -> None:
+        """As in Stable-Baselines3, without walking through modules to which the mode makes no difference."""
+        if self.actor.ensembles and self.critic.ensembles:
+            self.actor.training = self.critic.training = self.training = mode
+        else:
+            super().set_training_mode(mode)
+
     def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
         own = {"topology": self.topology, "topology_seed": self.topology_seed}
         return {**self._update_features_extractor(kwargs, features_extractor), **own}

@@ -23,30 +23,45 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._described: list[tuple[list[int], np.ndarray | None]] = [([], None)] * len(self.param_groups)
+        self._described: dict[int, tuple[list[int], np.ndarray | None]] = {}
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
-        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        tables = (
-            [self._table(place) for place in range(len(self.param_groups))] if closure is None and not hooked else []
-        )
-        if not tables or any(table is None for table in tables):
-            for state in self.state.values():
-                if "step" in state:
-                    state["step"] = state["step"].clone()  # one clock for all would tick once for each
+        tables = None if closure is not None or self._has_hooks() else self._tables()
+        if tables is None:
+            self._separate_clocks()
             return _torch_step(self, closure)
         for group, table in zip(self.param_groups, tables, strict=True):
-            if table is not None and len(table):
+            if len(table):
                 self._step_group(group, table)
         return None
 
     # torch wraps every step in a profiler record unless this says that it has: more time than the step itself takes.
     step.hooked = True  # type: ignore[attr-defined]
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        self._separate_clocks()
+        return super().state_dict()
+
+    def _has_hooks(self) -> bool:
+        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
+
+    def _separate_clocks(self) -> None:
+        """Gives each parameter a clock of its own, as torch has it: there a shared one would tick for each of them."""
+        for state in self.state.values():
+            if "step" in state:
+                state["step"] = state["step"].clone()
+
+    def _tables(self) -> list[np.ndarray] | None:
+        """Rows for the kernel, of each group; None if the step is torch's."""
+        tables = [self._table(place) for place in range(len(self.param_groups))]
+        return None if any(table is None for table in tables) else tables  # type: ignore[return-value]
+
     def _table(self, place: int) -> np.ndarray | None:
-        """Rows for the kernel; None if a step of this group is torch's."""
         group = self.param_groups[place]
+        if any(group[option] for option in VARIANTS) or not isinstance(group["lr"], float | int):
+            return None
         arrays, clocks = [], set()
         for parameter in group["params"]:
             gradient = parameter.grad
@@ -60,31 +75,29 @@ class FusedAdam(torch.optim.Adam):
             clocks.add(id(state["step"]))
             arrays += [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
         key = [array.data_ptr() for array in arrays]
-        if key != self._described[place][0] or len(clocks) > 1:
-            self._described = list(self._described)
-            self._described[place] = key, self._describe(group, arrays)
+        if place not in self._described or key != self._described[place][0] or len(clocks) > 1:
+            self._described[place] = key, self._describe(arrays)
         return self._described[place][1]
 
-    def _describe(self, group: dict[str, Any], arrays: list[torch.Tensor]) -> np.ndarray | None:
-        """The table of these arrays, four for each parameter; also makes one clock of equal ones."""
+    def _describe(self, arrays: list[torch.Tensor]) -> np.ndarray | None:
+        """The table of these arrays, four for each parameter; also gives their parameters one clock."""
         states = [self.state[parameter] for parameter in arrays[::4]]
-        if any(group[option] for option in VARIANTS) or not isinstance(group["lr"], float | int):
-            return None
         if any(state["step"].item() != states[0]["step"].item() for state in states):
             return None
-        for at, parameter in enumerate(arrays[::4]):
-            if parameter.dtype not in (torch.float32, torch.float64):
+        rows = []
+        for at in range(0, len(arrays), 4):
+            parameter, *others = arrays[at : at + 4]
+            if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != arrays[0].dtype:
                 return None
-            for array in arrays[4 * at : 4 * at + 4]:
-                same = array.dtype == arrays[0].dtype and array.shape == parameter.shape
+            for array in (parameter, *others):
+                same = array.dtype == parameter.dtype and array.shape == parameter.shape
                 if not (same and array.is_cpu and array.is_contiguous()):
                     return None
-        for state in states:
-            state["step"] = states[0]["step"]
-        rows = [
-            (arrays[at].numel(), *(array.data_ptr() for array in arrays[at : at + 4]))
-            for at in range(0, len(arrays), 4)
-        ]
+            rows.append((parameter.numel(), *(array.data_ptr() for array in (parameter, *others))))
+        if states:
+            clock = states[0]["step"].clone()  # parameters that do not step now may share the old one
+            for state in states:
+                state["step"] = clock
         return np.array(rows, np.int64).reshape(-1, 5)
 
     def _step_group(self, group: dict[str, Any], table: np.ndarray) -> None:

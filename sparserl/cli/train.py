@@ -21,12 +21,14 @@ from stable_baselines3 import TD3
 
 from sparserl import checkpoint
 from sparserl import config as yaml_config
+from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.run_recorder import Intervals, RunRecorder, check_logs, full_checkpoints
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
@@ -86,6 +88,8 @@ def _resume(path: Path, show_progress: bool) -> int:
 def _train(
     agent: TD3, config: TrainConfig, folder: RunFolder, *, show_progress: bool, state: dict[str, Any] | None
 ) -> int:
+    if AGENTS[config.algo].sparse:
+        prepare(lambda message: print(message, flush=True))
     evaluator = Evaluator(lambda: make_env(config.env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET)
     recorder = RunRecorder(
         agent,

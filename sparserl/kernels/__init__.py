@@ -14,6 +14,7 @@ import torch
 
 from sparserl.errors import KernelUnavailable, unknown_name
 from sparserl.kernels import cpu, reference
+from sparserl.kernels.cpu import prepare
 from sparserl.kernels.index import CsrIndex
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 
@@ -27,6 +28,7 @@ __all__ = [
     "Sample",
     "Wanted",
     "active_backend",
+    "prepare",
     "require_cpu",
     "use_backend",
 ]

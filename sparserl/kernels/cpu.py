@@ -12,7 +12,7 @@ stores the machine code beside this file or in Numba's cache folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparserl.kernels.networks import Gradients, Networks, Sample, Wanted
+from sparserl.kernels.index import CsrIndex, transpose
+from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.updates import adam, average, average_and_trim
 from sparserl.kernels.vector import (
     LANES,
     gradient_tile,
@@ -190,6 +192,47 @@ def _forward_tile(
         if first + columns > x.shape[0]:
             _clear_padding(out, table[layer, N_OUT], x.shape[0] - first, columns, zero)
     _write_tile(last, first, columns, y, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_one(table: Any, scratch: Any, x: Any, y: Any, limits: Any) -> None:
+    """Takes a single sample through all networks: a tile of it would be mostly padding.
+
+    Args:
+        table: (networks, layers, FIELDS).
+        scratch: (2,) addresses, each for the widest level.
+        x: (n_in,) input.
+        y: (networks, n_out) output.
+        limits: (0, -inf, NaN) of the element type.
+    """
+    zero, depth = limits[0], table.shape[1]
+    for network in range(table.shape[0]):
+        here, there = scratch[0], scratch[1]
+        for neuron in range(x.size):
+            write_real(here, neuron, x[neuron], zero)
+        for position in range(depth):
+            layer = table[network, position]
+            values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
+            slot = read_int64(row_ptr, 0)
+            for row in range(layer[N_OUT]):
+                stop = read_int64(row_ptr, row + 1)
+                a = read_real(biases, row, zero) if biases != 0 else zero
+                b, c, d = zero, zero, zero  # four sums, because each waits for its last addition
+                while slot + 4 <= stop:
+                    a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
+                    b += read_real(values, slot + 1, zero) * read_real(here, read_uint32(col, slot + 1), zero)
+                    c += read_real(values, slot + 2, zero) * read_real(here, read_uint32(col, slot + 2), zero)
+                    d += read_real(values, slot + 3, zero) * read_real(here, read_uint32(col, slot + 3), zero)
+                    slot += 4
+                while slot < stop:
+                    a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
+                    slot += 1
+                total = (a + b) + (c + d)
+                if position + 1 == depth:
+                    y[network, row] = total
+                else:
+                    write_real(there, row, zero if total < zero else total, zero)
+            here, there = there, here
 
 
 @numba.njit(cache=True, nogil=True)
@@ -516,6 +559,10 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     taken = plan.take(batch, keep)
     frame = taken.frame
     y = torch.empty(plan.count, batch, networks.widths[-1], dtype=networks.dtype)
+    rows = x.detach().contiguous().numpy()
+    if batch == 1 and not keep:
+        _forward_one(plan.table, frame.scratch[0], rows[0], y.numpy()[:, 0], plan.limits)
+        return y, None
     _launch(
         frame.workers,
         (_forward, _forward_threads),
@@ -525,7 +572,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
             frame.levels,
             int(keep),
             frame.last,
-            x.detach().contiguous().numpy(),
+            rows,
             y.numpy(),
             plan.limits,
             plan.size,
@@ -580,3 +627,26 @@ def _launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) 
     else:
         numba.set_num_threads(min(workers, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]  # set at run time
         threads(workers, *arguments)
+
+
+def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) -> None:
+    """Compiles what training needs, or loads what was compiled before on this machine.
+
+    Args:
+        say: Told before it takes long.
+        dtype: Element type.
+    """
+    # The quickest to compile comes first: if it was not stored, nothing was.
+    index = CsrIndex.full(1, 1)
+    _ = index.transposed
+    if transpose.stats.cache_misses:
+        say("compiling the kernels for this CPU, once: about 10 s")
+    one = torch.ones(1, dtype=dtype)
+    networks = Networks([[Linear(index, one, one)]])
+    for batch in (1, 2):
+        _, saved = forward(networks, torch.ones(batch, 1, dtype=dtype), keep=batch > 1)
+    backward(networks, saved, torch.ones(1, 2, 1, dtype=dtype), Wanted())
+    numbers, rows = one.repeat(6).numpy(), np.zeros((0, 7), np.int64)
+    adam(np.ascontiguousarray(rows[:, :5]), numbers)
+    average(np.ascontiguousarray(rows[:, :3]), numbers[:2])
+    average_and_trim(rows, numbers[:2])

@@ -48,7 +48,7 @@ class CsrIndex:
 
         Built at the first backward pass after a topology event; target networks never need it.
         """
-        row_ptr, col, slot = _transpose(self.row_ptr, self.col, self.n_cols)
+        row_ptr, col, slot = transpose(self.row_ptr, self.col, self.n_cols)
         return CsrIndex(self.n_cols, self.n_rows, row_ptr, col), slot
 
     def derived_bytes(self) -> int:
@@ -60,7 +60,7 @@ class CsrIndex:
 
 
 @numba.njit(cache=True, nogil=True)
-def _transpose(
+def transpose(
     row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.uint32], n_cols: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """A counting sort by column; within a column, rows stay in order."""

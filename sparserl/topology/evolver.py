@@ -15,7 +15,7 @@ import torch
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.seeding import stream
 from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
-from sparserl.topology.structure import EvolvingLayer, FloatArray, Positions, TopologyChange
+from sparserl.topology.structure import EvolvingLayer, FloatArray, Positions, TopologyChange, absent
 
 
 class Follower(Protocol):
@@ -208,7 +208,9 @@ class TopologyEvolver:
         layer.apply_change(change, grown_values)
         for follower in self._followers[name]:
             follower(change, grown_values)
-        self._explored[name] = np.union1d(self._explored[name], change.new.flat[change.source < 0])
+        before, grown = self._explored[name], change.new.flat[change.source < 0]
+        first = grown[absent(grown, before)]
+        self._explored[name] = np.insert(before, np.searchsorted(before, first), first)
         self._report(name, kind, change.grown, change.dropped)
 
     def _report(self, name: str, kind: str, grown: int, dropped: int) -> None:

@@ -20,6 +20,14 @@ Slots = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating]
 
 
+def absent(positions: Positions, among: Positions) -> npt.NDArray[np.bool_]:
+    """(k,) which of `positions` are not in `among`, sorted; O(k log n)."""
+    if among.size == 0:
+        return np.ones(positions.size, bool)
+    nearest: Positions = among[np.minimum(np.searchsorted(among, positions), among.size - 1)]
+    return np.not_equal(nearest, positions)
+
+
 @dataclass(frozen=True)
 class SparseTopology:
     """The connections of one layer.

@@ -17,7 +17,7 @@ from torch import nn
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.updates import average, average_and_trim
 from sparserl.topology.rewire import exchange
-from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange
+from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class UnionTrimTarget(TargetLayer):
         del change, grown_values
         online, target = self.online.topology, self.target.topology
         trimmed = self.target.values.detach().numpy() == 0
-        dropped = np.flatnonzero(trimmed & ~np.isin(target.flat, online.flat, assume_unique=True))
-        missing = np.setdiff1d(online.flat, target.flat, assume_unique=True)
+        dropped = np.flatnonzero(trimmed & absent(target.flat, online.flat))
+        missing = online.flat[absent(online.flat, target.flat)]
         self.target.apply_change(exchange(target, dropped, missing), 0.0)
 
     def pairing(self) -> Pairing:

@@ -107,7 +107,7 @@ def plot_runs(runs: Sequence[Run], out: Path) -> None:
     axes[-1].set_xlabel("env steps")
     for axis in axes:
         axis.grid(alpha=0.3)
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def _progress(run: Run, name: str) -> tuple[FloatArray, FloatArray]:
@@ -184,7 +184,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     figure.suptitle(f"{layer} ({n_out} x {n_in})")
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def _picture(
@@ -197,7 +197,12 @@ def _picture(
     return picture
 
 
-def _write(figure: Figure, out: Path) -> None:
+def write_figure(figure: Figure, out: Path) -> None:
+    """Writes a picture; the ending decides the format.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
     try:
         figure.savefig(out, dpi=120)
     except (OSError, ValueError) as error:  # ValueError: a file format that matplotlib does not know

@@ -15,6 +15,7 @@ import pytest
 import sparserl
 from sparserl.agents.run_recorder import PROGRESS_COLUMNS, TOPOLOGY_COLUMNS
 from sparserl.cli.arguments import parse
+from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.listing import LISTS
@@ -44,6 +45,8 @@ def test_readme_commands_parse(line: str) -> None:
     assert command in COMMANDS
     if command == "list":
         assert arguments[0] in LISTS
+    elif command == "bench":
+        parse(BENCHMARKS[arguments[0]].options, arguments[1:], command="bench")
     else:
         parse(SCHEMAS[command], arguments, command=command)
 
@@ -51,6 +54,7 @@ def test_readme_commands_parse(line: str) -> None:
 def test_readme_shows_every_command() -> None:
     shown = {shlex.split(line)[1] for line in readme_commands()}
     assert shown == set(COMMANDS)
+    assert {shlex.split(line)[2] for line in readme_commands() if line.startswith("sparserl bench")} == set(BENCHMARKS)
     assert all(name in usage() for name in COMMANDS)
 
 

@@ -20,8 +20,8 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
-CORE = frozenset({"bench", "checkpoint", "config", "metrics", "plots", "records", "sparsify", "tracking", "configs"})
-BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers"}
+CORE = frozenset({"checkpoint", "config", "metrics", "plots", "records", "sparsify", "tracking", "configs"})
+BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE
 
 
@@ -45,8 +45,9 @@ RULES = {
     # every module of topology except evolver, target and the package's __init__
     "topology.pure": Rule(own=BASE, others=NUMPY),
     # the torch tier
-    "topology": Rule(own=BASE | TOPOLOGY, others=TORCH),
+    "topology": Rule(own=BASE | TOPOLOGY | {"kernels"}, others=TORCH),
     "kernels": Rule(own=frozenset({"errors"}), others=TORCH | {"numba", "llvmlite"}),
+    "optim": Rule(own=frozenset({"errors", "kernels"}), others=TORCH),
     "layers": Rule(own=BELOW_CORE, others=TORCH),
     # the rest of the core
     **{unit: Rule(own=UP_TO_CORE) for unit in CORE},
@@ -56,8 +57,10 @@ RULES = {
     "envs": Rule(own=UP_TO_CORE, not_others=frozenset({"stable_baselines3"})),
     "agents": Rule(own=UP_TO_CORE),
     "continual": Rule(own=UP_TO_CORE),
+    # what compares them
+    "bench": Rule(own=UP_TO_CORE | {"agents", "envs"}),
     # the composition root
-    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual"}),
+    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench"}),
     "__main__": Rule(own=frozenset({"cli"}), others=frozenset()),
 }
 
@@ -175,12 +178,14 @@ MODULES = frozenset(
         "sparserl",
         "sparserl.agents",
         "sparserl.agents.ds_td3",
+        "sparserl.bench.timing",
         "sparserl.cli",
         "sparserl.config",
         "sparserl.continual",
         "sparserl.envs",
         "sparserl.errors",
         "sparserl.kernels.cpu",
+        "sparserl.optim",
         "sparserl.layers.sparse_linear",
         "sparserl.metrics.cost",
         "sparserl.seeding",
@@ -204,7 +209,8 @@ MODULES = frozenset(
         ("sparserl.topology.rewire", "from . import evolver"),
         ("sparserl.topology.rewire", "from .. import layers"),
         ("sparserl.topology.evolver", "from sparserl.layers.sparse_linear import SparseLinear"),
-        ("sparserl.topology.evolver", "from sparserl.kernels import cpu"),
+        ("sparserl.topology.criteria", "from sparserl.kernels import cpu"),
+        ("sparserl.optim", "from sparserl.layers.sparse_linear import SparseLinear"),
         ("sparserl.kernels.cpu", "from sparserl.topology.structure import SparseTopology"),
         ("sparserl.kernels.cpu", "import stable_baselines3"),
         ("sparserl.layers.sparse_linear", "from sparserl.metrics import cost"),
@@ -221,6 +227,9 @@ MODULES = frozenset(
         ("sparserl.agents.ds_td3", "import agents"),
         ("sparserl.agents.ds_td3", "from envs.noise_features import AppendNoiseFeatures"),
         ("sparserl.agents.ds_td3", "import sparserl.cli"),
+        ("sparserl.agents.ds_td3", "from sparserl.bench.timing import measure"),
+        ("sparserl.bench.update", "from sparserl.cli.arguments import parse"),
+        ("sparserl.config", "from sparserl.bench.timing import measure"),
         ("sparserl.continual.runner", "from sparserl import agents"),
         ("sparserl", "from sparserl.envs import make_env"),
         ("sparserl.cli.main", "import configs"),
@@ -247,7 +256,8 @@ def test_refuses(module: str, line: str) -> None:
         ("sparserl.envs", "import gymnasium as gym\nfrom sparserl.seeding import stream"),
         ("sparserl.agents.ds_td3", "import torch\nfrom stable_baselines3 import TD3"),
         ("sparserl.agents.ds_td3", "from sparserl.agents.topology_config import TopologyConfig"),
-        ("sparserl.cli.main", "from sparserl import agents, envs\nimport sparserl.continual"),
+        ("sparserl.bench.update", "from sparserl.agents import DSTD3\nfrom sparserl.envs import make_env\nimport sbx"),
+        ("sparserl.cli.main", "from sparserl import agents, bench, envs\nimport sparserl.continual"),
         ("sparserl.__main__", "import sys\nfrom sparserl.cli import main"),
     ],
 )

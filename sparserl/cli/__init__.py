@@ -1,4 +1,4 @@
-"""The command line: `sparserl train`, `eval`, `enjoy`, `plot`, `list`. Imports everything, imported by nothing."""
+"""The command line: `sparserl train`, `eval`, `enjoy`, `plot`, `bench`, `list`. Imports all, imported by none."""
 
 from sparserl.cli.main import main
 

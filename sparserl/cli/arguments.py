@@ -70,4 +70,4 @@ def _one_line(box: str, flags: Sequence[str]) -> str:
             break
         if line:
             message.append(line)
-    return re.sub(r"^Error parsing run(\.\w+)*: ", "", " ".join(message)) or "the options could not be read"
+    return re.sub(r"^Error parsing \w+(\.\w+)*: ", "", " ".join(message)) or "the options could not be read"

@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "plot": ("sparserl.cli.plot", "draw learning curves and topology of runs"),
+    "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),
     "list": ("sparserl.cli.listing", "list algos, envs, methods or presets"),
 }
 """Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""

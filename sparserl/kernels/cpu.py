@@ -6,8 +6,9 @@ axpy (or one inner product) over the samples of the tile. A tile that the batch 
 that hold 0 at every level, so that they add nothing to any sum, whatever is infinite elsewhere.
 
 Networks and tiles are dealt to threads in turn. Each thread sums gradients of its own, and those sums are added in
-order, so results depend on the number of threads and on nothing else. The first call for a dtype compiles (seconds) and
-stores the machine code beside this file or in Numba's cache folder.
+order, so results depend on the number of threads and on nothing else, except that a single sample that needs no way
+back takes a path of its own (`_forward_one`). The first call for a dtype compiles (seconds) and stores the machine code
+beside this file or in Numba's cache folder.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking threads costs more than it gains."""
 WIDE = 512
 """Neurons beyond which a tile of 48 samples no longer fits the caches nearest to a core, and 32 are taken."""
+
+KEPT_FRAMES = 8
+"""Batch sizes whose memory is kept for the next pass."""
 
 N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_VALUES, D_BIAS, SAMPLE = range(13)
 """Columns of the table that describes networks to the kernels: sizes and addresses (0: none) of each layer.
@@ -265,24 +269,21 @@ def _backward_tile(
         size: Bytes of an element.
     """
     columns, depth, zero = vectors * LANES, table.shape[0], limits[0]
-    inside = dy.shape[0] - first
     here, there = scratch[0], scratch[1]
     _read_tile(dy, first, columns, here, zero)
-    for layer in range(depth - 1, lowest - 1, -1):
+    for layer in range(depth - 1, (0 if dx.shape[0] > 0 else lowest) - 1, -1):
         if table[layer, SAMPLE] != 0:
             for entry in range(table[layer, N_OUT] * columns):
                 write_real(
                     table[layer, SAMPLE], table[layer, N_OUT] * first + entry, read_real(here, entry, zero), zero
                 )
         x = levels[layer] + table[layer, N_IN] * first * size
-        if gradients != 0:
+        if gradients != 0 and layer >= lowest:
             tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
         if layer > lowest or dx.shape[0] > 0:
-            # The input of the network went through no ReLU: nothing is at or below NaN.
+            # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
             threshold = zero if layer > 0 else limits[2]
             tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
-            if columns > inside:
-                _clear_padding(there, table[layer, N_IN], inside, columns, zero)
             here, there = there, here
     if dx.shape[0] > 0:
         _write_tile(here, first, columns, dx, zero)
@@ -350,7 +351,8 @@ def _forward(workers: int, *task: Any) -> None:
 @numba.njit(cache=True, nogil=True, parallel=True)
 def _forward_threads(workers: int, *task: Any) -> None:
     for worker in numba.prange(workers):
-        _forward_share(worker, workers, *task)
+        # `prange` counts in uint64, and a range over mixed signs would be one of float64.
+        _forward_share(np.int64(worker), workers, *task)  # type: ignore[arg-type]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -361,7 +363,7 @@ def _backward(workers: int, *task: Any) -> None:
 @numba.njit(cache=True, nogil=True, parallel=True)
 def _backward_threads(workers: int, *task: Any) -> None:
     for worker in numba.prange(workers):
-        _backward_share(worker, workers, *task)
+        _backward_share(np.int64(worker), workers, *task)  # type: ignore[arg-type]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -408,19 +410,21 @@ class _Frame:
             self.levels = start + plan.kept_before * (self.padded * plan.size)
             self.last = self.scratch[:, 0].copy()
         else:
-            self.levels = self.scratch[:, np.arange(plan.depth) % 2]
+            self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
             self.last = self.scratch[:, plan.depth % 2].copy()
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
         """(neurons, B) what a layer read."""
         start = int(plan.kept_before[network, layer]) * self.padded
-        return self.from_tiles(torch.from_numpy(self.memory[start : start + plan.widths[layer] * self.padded]))
+        neurons = plan.widths[layer]
+        return self.from_tiles(torch.from_numpy(self.memory[start : start + neurons * self.padded]), neurons)
 
-    def from_tiles(self, level: torch.Tensor) -> torch.Tensor:
+    def from_tiles(self, level: torch.Tensor, neurons: int) -> torch.Tensor:
         """(neurons, B) of a level that holds all tiles one after the other."""
-        sizes = [int(vectors) * LANES * (level.numel() // self.padded) for vectors in self.tiles[:, 1]]
+        sizes = [int(vectors) * LANES * neurons for vectors in self.tiles[:, 1]]
         tiles = zip(torch.split(level, sizes), self.tiles[:, 1], strict=True)
-        return torch.cat([tile.view(-1, int(vectors) * LANES) for tile, vectors in tiles], dim=1)[:, : self.batch]
+        columns = [tile.view(neurons, -1) for tile, _ in tiles]
+        return torch.cat([level.new_empty(neurons, 0), *columns], dim=1)[:, : self.batch]
 
 
 def _aligned(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -527,6 +531,8 @@ class Plan:
     def take(self, batch: int, keep: bool) -> _Pass:
         """Memory for a pass, to be used until the returned object is gone."""
         free = self._free.setdefault((batch, torch.get_num_threads(), keep), [])
+        if len(self._free) > KEPT_FRAMES:
+            del self._free[next(iter(self._free))]
         return _Pass(free.pop() if free else _Frame(self, batch, keep), free)
 
 
@@ -585,6 +591,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, _Pass)
     plan, frame = plan_of(networks), saved.frame
+    networks.check_gradient(dy, frame.batch)
     plan.put_in_order(0 if wanted.inputs else wanted.lowest + 1)
     dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
     sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
@@ -611,7 +618,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
         ),
     )
     samples = [
-        Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape))
+        Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, networks.widths[layer + 1]))
         for (network, layer), tape in zip(wanted.samples, tapes, strict=True)
     ]
     toward = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparserl.kernels.index import CsrIndex
@@ -49,14 +50,18 @@ class Networks:
         self.widths = (first[0].index.n_cols, *(layer.index.n_rows for layer in first))
         self.dtype = first[0].values.dtype
         self.prepared: dict[str, Any] = {}
-        same = before is not None and (before.widths, before.dtype) == (self.widths, self.dtype)
-        self.memory: dict[Any, Any] = before.memory if before is not None and same else {}
+        shape = (len(self.networks), self.widths, self.dtype)
+        alike = before is not None and (len(before.networks), before.widths, before.dtype) == shape
+        self.memory: dict[Any, Any] = before.memory if before is not None and alike else {}
         for layers in self.networks:
             for layer, n_in, n_out in zip(layers, self.widths[:-1], self.widths[1:], strict=True):
                 index, values, bias = layer.index, layer.values, layer.bias
                 fits = (index.n_cols, index.n_rows, index.row_ptr.size) == (n_in, n_out, n_out + 1)
                 fits &= values.shape == index.col.shape and (bias is None or bias.shape == (n_out,))
                 fits &= all(t is None or (t.dtype == self.dtype and t.is_contiguous()) for t in (values, bias))
+                fits &= index.row_ptr.dtype == np.int64 and index.col.dtype == np.uint32
+                fits &= index.row_ptr.flags.c_contiguous and index.col.flags.c_contiguous
+                fits = fits and int(index.row_ptr[-1]) == index.nnz
                 if not fits:
                     raise ValueError(f"a layer of {tuple(values.shape)} {values.dtype} does not fit {n_out} x {n_in}")
 
@@ -64,6 +69,12 @@ class Networks:
         """Raises ValueError unless `x` is (B, widths[0]) of the networks' dtype."""
         if x.dim() != 2 or x.shape[1] != self.widths[0] or x.dtype != self.dtype:
             raise ValueError(f"the layer takes {self.widths[0]} {self.dtype} features, got {x.shape[-1]} of {x.dtype}")
+
+    def check_gradient(self, dy: torch.Tensor, batch: int) -> None:
+        """Raises ValueError unless `dy` is (networks, batch, widths[-1]) of the networks' dtype."""
+        shape = (len(self.networks), batch, self.widths[-1])
+        if dy.shape != shape or dy.dtype != self.dtype:
+            raise ValueError(f"the gradient must be {shape} {self.dtype}, got {tuple(dy.shape)} {dy.dtype}")
 
     @cached_property
     def nnz(self) -> int:

@@ -40,9 +40,9 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     networks.check_input(x)
     outputs, saved = [], []
     for layers in networks.networks:
-        levels = [x.detach().t()]
-        for layer in layers:
-            levels.append(product(layer, levels[-1] if layer is layers[0] else torch.relu(levels[-1])))
+        levels = [x.detach().t().clone()]
+        for position, layer in enumerate(layers):
+            levels.append(product(layer, levels[-1] if position == 0 else torch.relu(levels[-1])))
         outputs.append(levels.pop().t())
         saved.append([levels[0], *map(torch.relu, levels[1:])])
     return torch.stack(outputs), saved
@@ -51,6 +51,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
 def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, list)
+    networks.check_gradient(dy, saved[0][0].shape[1])
     inputs, parameters, samples = [], [], {}
     for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy.detach(), strict=True)):
         gradient = gradient.t()
@@ -58,7 +59,8 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
             samples[network, position] = Sample(network, position, x, gradient)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
-            own = [value_gradient(layer, x, gradient), bias, *own]
+            formed = [value_gradient(layer, x, gradient), bias]
+            own = [*(formed if position >= wanted.lowest else map(torch.zeros_like, formed)), *own]
             gradient = input_gradient(layer, gradient)
             if position > 0:
                 gradient = torch.where(x <= 0, 0.0, gradient)

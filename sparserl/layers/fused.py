@@ -75,19 +75,10 @@ class FusedLayers:
         parameters = self._parameters()
         return FusedPass(self, parameters, self._prepared(parameters), x)
 
-    def shaped(
-        self,
-        gradients: Sequence[torch.Tensor],
-        parameters: Sequence[torch.Tensor | None],
-        needs: Sequence[bool],
-    ) -> list[torch.Tensor | None]:
+    def shaped(self, gradients: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor | None]:
         """Gradients in the shape of their parameters, None where not needed; the same objects for the same memory."""
         if self._shaped[0] is not gradients or self._shaped[1] != needs:
-            views = [
-                gradient.view_as(parameter) if need and parameter is not None else None
-                for need, parameter, gradient in zip(needs, parameters, gradients, strict=True)
-            ]
-            self._shaped = gradients, list(needs), views
+            self._shaped = gradients, list(needs), as_parameters(gradients, self._parameters(), needs)
         return self._shaped[2]
 
     def _parameters(self) -> list[torch.Tensor | None]:
@@ -99,14 +90,18 @@ class FusedLayers:
 
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
-        key = [None if parameter is None else parameter.data_ptr() for parameter in parameters]
-        key += [None if isinstance(layer, nn.Linear) else id(layer.index) for layer in self.layers]
+        key: list[Any] = [None if parameter is None else parameter.data_ptr() for parameter in parameters]
+        key += [layer.weight.stride() if isinstance(layer, nn.Linear) else id(layer.index) for layer in self.layers]
         if self._networks is None or key != self._key:
             described = []
             for place, layer in enumerate(self.layers):
                 values, bias = parameters[2 * place], parameters[2 * place + 1]
                 assert values is not None
                 index = CsrIndex.full(*values.shape) if isinstance(layer, nn.Linear) else layer.index
+                if not values.is_contiguous():
+                    raise ValueError(
+                        f"a dense layer beside sparse ones needs contiguous weights, got {values.stride()}"
+                    )
                 described.append(Linear(index, values.detach().view(-1), None if bias is None else bias.detach()))
             depth = len(self.chains[0])
             chains = [described[at : at + depth] for at in range(0, len(described), depth)]
@@ -172,7 +167,19 @@ class FusedPass:
             layers[place].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:
             return result.x, [None] * len(needs)
-        return result.x, self._fused.shaped(result.parameters, self._parameters, needs)
+        if reuse:
+            return result.x, self._fused.shaped(result.parameters, needs)
+        return result.x, as_parameters(result.parameters, self._parameters, needs)
+
+
+def as_parameters(
+    gradients: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor | None], needs: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Gradients in the shape of their parameters, None where not needed."""
+    return [
+        gradient.view_as(parameter) if need and parameter is not None else None
+        for need, parameter, gradient in zip(needs, parameters, gradients, strict=True)
+    ]
 
 
 class _Node(torch.autograd.Function):
@@ -181,6 +188,7 @@ class _Node(torch.autograd.Function):
         ctx.taken = layers.run(x)
         ctx.save_for_backward(*parameters)
         y: torch.Tensor = ctx.taken.y
+        del ctx.taken.y  # it will refer to its node, which refers to the pass: a cycle would outlive the graph
         return y
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The masked dense twin of a sparse network: the only weight masks in the repository.
+"""The masked dense twin of a sparse network: the weight masks that tests compare with.
 
 Slow, dense, obviously right. Every (n_out, n_in) matrix exists; an absent connection is a weight, a gradient and two
 Adam moments that are held at zero. Adam is written out from Kingma & Ba 2015, Algorithm 1, so that nothing is shared

@@ -39,7 +39,7 @@ def test_evaluation_curve_is_the_mean_over_episodes(tmp_path: Path) -> None:
 
 def test_seeds_are_averaged_where_all_have_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "_write", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plots, "write_figure", lambda figure, out: drawn.append(figure))
     a = run_folder(tmp_path / "a", {0: [0.0], 100: [10.0], 200: [50.0]})
     b = run_folder(tmp_path / "b", {0: [2.0], 100: [20.0]})
     dense = run_folder(tmp_path / "c", {0: [7.0]}, progress="100,,\n")
@@ -54,7 +54,7 @@ def test_seeds_are_averaged_where_all_have_evaluated(tmp_path: Path, monkeypatch
 
 def test_dense_runs_get_one_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "_write", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plots, "write_figure", lambda figure, out: drawn.append(figure))
     plot_runs([Run(run_folder(tmp_path / "c", {0: [7.0]}, progress="100,,\n"), "dense")], tmp_path / "out.png")
     assert len(drawn[0].axes) == 1
 

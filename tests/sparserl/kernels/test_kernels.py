@@ -1,128 +1,321 @@
-"""Every kernel backend against dense products in float64, and one thread against two."""
+"""Every kernel backend against dense products: single layers, whole networks, and passes that overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
-import numba
 import numpy as np
 import pytest
 import torch
+from oracle.network_twins import TwinResult, twin_of
+from support.networks import MASKS, of_mask, whole, whole_networks
 
 from sparserl.errors import KernelUnavailable
-from sparserl.kernels import BACKENDS, CsrIndex, active_backend, cpu, reference, require_cpu, use_backend
+from sparserl.kernels import (
+    BACKENDS,
+    Gradients,
+    Linear,
+    Networks,
+    Wanted,
+    active_backend,
+    cpu,
+    reference,
+    require_cpu,
+    use_backend,
+)
 
-BATCHES = [1, 7, 8, 9, 100, 256]
+BATCHES = [0, 1, 2, 7, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 100, 113, 256]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
+SIGNED = (-2, -1, 0, 1, 2)
+
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 
 
-def of_mask(mask: np.ndarray) -> CsrIndex:
-    row_ptr = np.concatenate([[0], mask.sum(axis=1).cumsum()]).astype(np.int64)
-    return CsrIndex(*mask.shape, row_ptr, np.nonzero(mask)[1].astype(np.uint32))
+def passes(networks: Networks, batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """An input, and a gradient of the output."""
+    x = whole(batch, networks.widths[0], among=SIGNED, dtype=networks.dtype, seed=seed)
+    shape = len(networks.networks), batch, networks.widths[-1]
+    return x, whole(*shape, among=SIGNED, dtype=networks.dtype, seed=seed)
 
 
-def random_mask(n_out: int, n_in: int, density: float) -> np.ndarray:
-    return np.random.default_rng(n_out * 1000 + n_in).random((n_out, n_in)) < density
+def assert_equal(gradients: Gradients, twin: TwinResult) -> None:
+    assert gradients.x is not None
+    assert gradients.parameters is not None
+    assert torch.equal(gradients.x, twin.x)
+    for ours, theirs in zip(gradients.parameters, twin.parameters, strict=True):
+        assert torch.equal(ours, theirs)
 
 
-def with_gaps() -> np.ndarray:
-    mask = random_mask(19, 31, 0.5)
-    mask[[0, 1, 7, 18]] = False
-    mask[:, [0, 5, 29, 30]] = False
-    return mask
-
-
-MASKS = {
-    "odd widths": random_mask(37, 23, 0.3),
-    "wide": random_mask(5, 257, 0.2),
-    "tall": random_mask(129, 3, 0.4),
-    "0 to 20 connections a row": np.tri(21, 20, -1, dtype=bool),
-    "0 to 20 connections a column": np.tri(21, 20, -1, dtype=bool).T.copy(),
-    "empty rows and columns": with_gaps(),
-    "one neuron a side": np.ones((1, 1), bool),
-    "one output": random_mask(1, 41, 0.6),
-    "one input": random_mask(41, 1, 0.6),
-    "full": np.ones((13, 11), bool),
-    "no connection": np.zeros((6, 4), bool),
-    "one connection": np.eye(1, 35, 22, dtype=bool).reshape(5, 7),
-}
-
-
-@pytest.fixture(autouse=True)
-def thread_counts() -> Iterator[None]:
-    """Leaves the numbers of threads as they were."""
-    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    numba.set_num_threads(before_numba)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@each_dtype
+@pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_the_dense_products(backend: str, name: str, dtype: torch.dtype) -> None:
+@each_backend
+def test_one_layer_equals_the_dense_products(backend: str, name: str, with_bias: bool, dtype: torch.dtype) -> None:
     mask = MASKS[name]
-    index = of_mask(mask)
-    transposed, slot = index.transposed
     n_out, n_in = mask.shape
     close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
     generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    values, bias = drawn(int(mask.sum())), drawn(n_out) if with_bias else None
+    networks = Networks([[Linear(of_mask(mask), values, bias)]])
+    weight, shift = np.zeros(mask.shape), np.zeros(n_out) if bias is None else bias.double().numpy()
+    weight[mask] = values.double().numpy()
     for batch in BATCHES:
-        values, x, dy, bias = (
-            torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-            for shape in ((int(mask.sum()),), (n_in, batch), (n_out, batch), (n_out,))
-        )
-        bias_before = bias.clone()
-        weight = np.zeros(mask.shape)
-        weight[mask] = values.double().numpy()
-        x64, dy64 = x.double().numpy(), dy.double().numpy()
-        y_expected, dx_expected = bias.double().numpy()[:, None] + weight @ x64, weight.T @ dy64
-        out = BACKENDS[backend].product(index, values, bias, x)
-        dx = BACKENDS[backend].product(transposed, values[torch.from_numpy(slot)], None, dy)
-        assert torch.equal(bias, bias_before)
-        gradient = BACKENDS[backend].value_gradient(index, x, dy)
-        np.testing.assert_allclose(out.numpy(), y_expected, **close)
-        np.testing.assert_allclose(dx.numpy(), dx_expected, **close)
-        assert gradient.dtype == dtype
-        np.testing.assert_allclose(gradient.numpy(), (dy64 @ x64.T)[mask], **close)
+        x, dy = drawn(batch, n_in), drawn(1, batch, n_out)
+        before = [None if tensor is None else tensor.clone() for tensor in (values, bias, x, dy)]
+        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted())
+        x64, dy64 = x.double().numpy(), dy[0].double().numpy()
+        assert gradients.x is not None
+        assert gradients.parameters is not None
+        d_values, d_bias = gradients.parameters
+        assert {t.dtype for t in (y, gradients.x, d_values, d_bias)} == {dtype}
+        np.testing.assert_allclose(y.numpy(), (x64 @ weight.T + shift)[None], **close)
+        np.testing.assert_allclose(gradients.x.numpy(), dy64 @ weight, **close)
+        np.testing.assert_allclose(d_values.numpy(), (dy64.T @ x64)[mask], **close)
+        np.testing.assert_allclose(d_bias.numpy(), dy64.sum(axis=0) if with_bias else np.zeros(0), **close)
+        alone = BACKENDS[backend].forward(networks, x, keep=False)[0]
+        np.testing.assert_allclose(alone.numpy(), (x64 @ weight.T + shift)[None], **close)
+        assert batch == 1 or torch.equal(y, alone)
+        for now, then in zip((values, bias, x, dy), before, strict=True):
+            assert now is None or torch.equal(now, then)  # type: ignore[arg-type]  # neither is None
 
 
-@pytest.mark.parametrize("name", MASKS)
-def test_transposed_index_is_the_transposed_matrix(name: str) -> None:
-    mask = MASKS[name]
-    index, (transposed, slot) = of_mask(mask), of_mask(mask).transposed
-    expected = of_mask(mask.T)
-    assert (transposed.n_rows, transposed.n_cols) == mask.shape[::-1]
-    np.testing.assert_array_equal(transposed.row_ptr, expected.row_ptr)
-    np.testing.assert_array_equal(transposed.col, expected.col)
-    assert transposed.col.dtype == np.uint32
-    # Entry k of the transposed matrix at (row, col) is slot[k] at (col, row).
-    np.testing.assert_array_equal(index.rows[slot], transposed.col)
-    np.testing.assert_array_equal(index.col[slot], transposed.rows)
+@each_dtype
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "widths",
+    [(9, 4), (5, 21, 3), (17, 19, 33, 2), (6, 35, 18, 20, 1), (3, 600, 4), (513, 7, 40, 2)],
+    ids=lambda widths: "-".join(map(str, widths)),
+)
+@each_backend
+def test_networks_equal_the_dense_twin(backend: str, widths: tuple[int, ...], count: int, dtype: torch.dtype) -> None:
+    networks = whole_networks(widths, count, dtype, bias=count != 2)
+    places = [(network, layer) for network in range(count) for layer in range(len(widths) - 1)]
+    for batch in (0, 1, 5, 16, 17, 33, 49, 100):
+        x, dy = passes(networks, batch)
+        twin = twin_of(networks, x, dy)
+        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(samples=tuple(places)))
+        assert torch.equal(y, twin.y)
+        assert torch.equal(BACKENDS[backend].forward(networks, x, keep=False)[0], twin.y)
+        assert_equal(gradients, twin)
+        assert [(sample.network, sample.layer) for sample in gradients.samples] == places
+        for sample in gradients.samples:
+            assert torch.equal(sample.x, twin.samples[sample.network, sample.layer][0])
+            assert torch.equal(sample.dy, twin.samples[sample.network, sample.layer][1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_two_threads_equal_one_bit_for_bit(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
-    for name, batch in [("odd widths", 9), ("0 to 20 connections a row", 100), ("empty rows and columns", 1)]:
-        index = of_mask(MASKS[name])
-        generator = torch.Generator().manual_seed(1)
-        values = torch.randn(index.col.size, generator=generator, dtype=dtype)
-        x = torch.randn(index.n_cols, batch, generator=generator, dtype=dtype)
-        dy = torch.randn(index.n_rows, batch, generator=generator, dtype=dtype)
-        results = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            assert cpu._use_threads(index, batch) == (threads == 2)
-            bias = torch.ones(index.n_rows, dtype=dtype)
-            results.append((cpu.product(index, values, bias, x), cpu.value_gradient(index, x, dy)))
-        assert torch.equal(results[0][0], results[1][0])
-        assert torch.equal(results[0][1], results[1][1])
+def test_the_networks_of_these_tests_are_alive() -> None:
+    """Whole weights keep results exact only if they stay small, and a dead network would agree with anything."""
+    networks = whole_networks((6, 35, 18, 20, 1), 3, torch.float32)
+    x, dy = passes(networks, 100)
+    twin = twin_of(networks, x, dy)
+    for tensor in (twin.y, twin.x, *twin.parameters, *(end for pair in twin.samples.values() for end in pair)):
+        assert 0 < tensor.abs().max() < 2**22
+        assert (tensor != 0).float().mean() > 0.1
 
 
-def test_small_products_wake_no_threads() -> None:
-    torch.set_num_threads(2)
-    assert not cpu._use_threads(of_mask(MASKS["full"]), 256)
+@pytest.mark.parametrize("inputs", [True, False])
+@pytest.mark.parametrize("parameters", [True, False])
+@pytest.mark.parametrize("samples", [(), ((1, 3),), ((1, 2), (0, 3))], ids=["no samples", "one sample", "two samples"])
+@pytest.mark.parametrize("lowest", range(4))
+@each_backend
+def test_what_is_wanted_is_returned(
+    backend: str, lowest: int, samples: tuple[tuple[int, int], ...], parameters: bool, inputs: bool
+) -> None:
+    networks = whole_networks((6, 35, 18, 20, 3), 2, torch.float64)
+    samples = tuple((network, layer) for network, layer in samples if layer >= lowest)
+    x, dy = passes(networks, 37)
+    twin = twin_of(networks, x, dy)
+    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(inputs, parameters, lowest, samples))
+    assert (gradients.x is not None, gradients.parameters is not None) == (inputs, parameters)
+    if gradients.x is not None:
+        assert torch.equal(gradients.x, twin.x)
+    for place, (ours, theirs) in enumerate(zip(gradients.parameters or (), twin.parameters, strict=bool(parameters))):
+        assert torch.equal(ours, theirs if place // 2 % 4 >= lowest else torch.zeros_like(theirs))
+    assert [(sample.network, sample.layer) for sample in gradients.samples] == list(samples)
+    for sample in gradients.samples:
+        assert torch.equal(sample.x, twin.samples[sample.network, sample.layer][0])
+        assert torch.equal(sample.dy, twin.samples[sample.network, sample.layer][1])
+
+
+@each_backend
+def test_what_one_pass_prepared_is_enough_for_no_other(backend: str) -> None:
+    """Transposed matrices are prepared for the layers that need them."""
+    networks = whole_networks((6, 35, 18, 20, 3), 2, torch.float64)
+    x, dy = passes(networks, 37)
+    twin = twin_of(networks, x, dy)
+    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    for lowest in (3, 1, 2, 0):
+        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(inputs=False, lowest=lowest))
+        for place, (ours, theirs) in enumerate(zip(gradients.parameters or (), twin.parameters, strict=True)):
+            assert place // 2 % 4 < lowest or torch.equal(ours, theirs)
+    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+
+
+def _pass(networks: Networks, backend: str, batch: int, keep: bool, backwards: int = 0) -> object:
+    x, dy = passes(networks, batch, seed=7)
+    y, saved = BACKENDS[backend].forward(networks, x, keep=keep)
+    gradients = [BACKENDS[backend].backward(networks, saved, dy, Wanted()) for _ in range(backwards)]
+    return y, saved, gradients
+
+
+BETWEEN: dict[str, Callable[[Networks, str], object]] = {
+    "nothing": lambda networks, backend: None,
+    "a pass without a way back": lambda networks, backend: _pass(networks, backend, 37, keep=False),
+    "a kept pass": lambda networks, backend: _pass(networks, backend, 37, keep=True),
+    "a kept pass that ends": lambda networks, backend: _pass(networks, backend, 37, keep=True) and None,
+    "a pass of another batch": lambda networks, backend: _pass(networks, backend, 100, keep=True),
+    "a pass there and back": lambda networks, backend: _pass(networks, backend, 37, keep=True, backwards=1),
+    "many passes": lambda networks, backend: [
+        _pass(networks, backend, 37, keep, backwards=2 * keep) for keep in (True, False, True, True)
+    ],
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@each_backend
+def test_what_a_pass_saved_and_returned_stays_valid(backend: str, between: str) -> None:
+    networks = whole_networks((6, 35, 18, 3), 2, torch.float64)
+    x, dy = passes(networks, 37)
+    twin, changed_dy = twin_of(networks, x, dy), dy.flip(1)
+    changed_twin, kernels, samples = twin_of(networks, x, changed_dy), BACKENDS[backend], ((0, 1),)
+    y, saved = kernels.forward(networks, x.clone(), keep=True)
+    others = [BETWEEN[between](networks, backend)]
+    first = kernels.backward(networks, saved, dy, Wanted(samples=samples))
+    others.append(BETWEEN[between](networks, backend))
+    changed = kernels.backward(networks, saved, changed_dy, Wanted(samples=samples))
+    saved = None  # from here on others may take its memory
+    others.append(BETWEEN[between](networks, backend))
+    assert torch.equal(y, twin.y)
+    for gradients, expected in ((first, twin), (changed, changed_twin)):
+        assert_equal(gradients, expected)
+        assert torch.equal(gradients.samples[0].x, expected.samples[0, 1][0])
+        assert torch.equal(gradients.samples[0].dy, expected.samples[0, 1][1])
+
+
+@each_backend
+def test_the_input_may_be_overwritten_before_the_way_back(backend: str) -> None:
+    networks = whole_networks((6, 35, 3), 2, torch.float64)
+    x, dy = passes(networks, 37)
+    twin = twin_of(networks, x, dy)
+    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    x.zero_()
+    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+
+
+@each_backend
+def test_values_are_read_when_they_are_needed(backend: str) -> None:
+    """Optimizers change them in place."""
+    networks = whole_networks((6, 35, 3), 2, torch.float64)
+    x, dy = passes(networks, 37)
+    for _ in range(2):
+        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+        twin = twin_of(networks, x, dy)
+        assert torch.equal(y, twin.y)
+        assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+        for layers in networks.networks:
+            for layer in layers:
+                layer.values.mul_(-2.0)
+                layer.bias.add_(1.0)  # type: ignore[union-attr]  # there is one
+
+
+@each_backend
+def test_tensors_of_any_layout_are_taken(backend: str) -> None:
+    networks = whole_networks((6, 35, 3), 2, torch.float64)
+    x, dy = passes(networks, 37)
+    twin = twin_of(networks, x, dy)
+    y, saved = BACKENDS[backend].forward(networks, x.t().contiguous().t().requires_grad_(), keep=True)
+    assert torch.equal(y, twin.y)
+    assert not y.requires_grad
+    strided = dy.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert_equal(BACKENDS[backend].backward(networks, saved, strided, Wanted()), twin)
+    ones = torch.ones(1, 1, 1, dtype=torch.float64).expand_as(dy)
+    assert_equal(BACKENDS[backend].backward(networks, saved, ones, Wanted()), twin_of(networks, x, ones))
+
+
+@each_backend
+def test_a_layer_may_be_used_twice(backend: str) -> None:
+    (layer,) = whole_networks((8, 8), 1, torch.float64).networks[0]
+    networks = Networks([[layer, layer, layer]])
+    x, dy = passes(networks, 37)
+    y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    twin = twin_of(networks, x, dy)
+    assert torch.equal(y, twin.y)
+    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+
+
+@each_backend
+def test_gradients_take_the_memory_of_those_before_only_where_both_say_so(backend: str) -> None:
+    networks, kernels = whole_networks((6, 35, 3), 2, torch.float64), BACKENDS[backend]
+    x, dy = passes(networks, 37)
+    _, saved = kernels.forward(networks, x, keep=True)
+    kept = kernels.backward(networks, saved, dy, Wanted())
+    for scale in (2, 3):
+        gradients = kernels.backward(networks, saved, scale * dy, Wanted(reuse=True))
+        other = kernels.backward(networks, saved, -dy, Wanted())
+        assert_equal(gradients, twin_of(networks, x, scale * dy))
+        assert_equal(other, twin_of(networks, x, -dy))
+    assert_equal(kept, twin_of(networks, x, dy))
+
+
+def test_memory_of_a_pass_that_ended_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, frame = [], cpu._Frame
+    monkeypatch.setattr(cpu, "_Frame", lambda *arguments: made.append(arguments) or frame(*arguments))
+    networks = whole_networks((6, 35, 3), 2, torch.float64)
+    for _ in range(3):
+        _pass(networks, "cpu", 37, keep=True, backwards=1)
+        _pass(networks, "cpu", 37, keep=False)
+        networks = Networks(networks.networks, networks)
+    assert len(made) == 2  # with and without a way back
+    held = [_pass(networks, "cpu", 37, keep=True) for _ in range(3)]
+    assert len(made) == 4
+    del held
+
+
+@each_backend
+def test_networks_that_replace_others_compute_on_their_own(backend: str) -> None:
+    """They may use the memory of those before, whose passes may go on."""
+    widths, kernels = (6, 35, 3), BACKENDS[backend]
+    before = whole_networks(widths, 2, torch.float64)
+    x, dy = passes(before, 37)
+    _, early = kernels.forward(before, x, keep=True)
+    for density in (0.2, 0.9):
+        after = Networks(whole_networks(widths, 2, torch.float64, density=density).networks, before)
+        _pass(before, backend, 37, keep=True, backwards=1)
+        y, saved = kernels.forward(after, x, keep=True)
+        _, late = kernels.forward(before, -x, keep=True)
+        assert torch.equal(y, twin_of(after, x, dy).y)
+        assert torch.equal(kernels.forward(after, x, keep=False)[0], y)
+        assert_equal(kernels.backward(after, saved, dy, Wanted()), twin_of(after, x, dy))
+        assert_equal(kernels.backward(before, late, dy, Wanted()), twin_of(before, -x, dy))
+        assert_equal(kernels.backward(before, early, dy, Wanted()), twin_of(before, x, dy))
+
+
+@pytest.mark.parametrize(
+    ("widths", "count", "dtype", "shared"),
+    [
+        ((6, 35, 3), 2, torch.float32, True),
+        ((6, 35, 3), 1, torch.float32, False),
+        ((6, 35, 3), 3, torch.float32, False),
+        ((6, 35, 3), 2, torch.float64, False),
+        ((6, 34, 3), 2, torch.float32, False),
+        ((6, 35, 3, 3), 2, torch.float32, False),
+    ],
+)
+def test_memory_is_that_of_networks_of_the_same_sizes(
+    widths: tuple[int, ...], count: int, dtype: torch.dtype, shared: bool
+) -> None:
+    before = whole_networks((6, 35, 3), 2, torch.float32)
+    after = Networks(whole_networks(widths, count, dtype).networks, before)
+    assert (after.memory is before.memory) == shared
 
 
 def test_backend_is_chosen_and_given_back() -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import json, resource, sys
 import numpy as np, torch
-from sparserl.layers import SparseMLP
+from sparserl.layers import SparseEnsemble, SparseMLP
 from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
 from sparserl.topology.rewire import RewireRule
 
@@ -35,7 +35,7 @@ for name, empty in [("torch", torch.empty), ("numpy", np.empty)]:
     except (MemoryError, RuntimeError):
         pass
 
-mlp = SparseMLP.random([8, n, n, 4], [1.0, nnz / n**2, 0.01], seed=0, name="net")
+mlp, other = (SparseMLP.random([8, n, n, 4], [1.0, nnz / n**2, 0.01], seed=0, name=name) for name in ("net", "other"))
 wide = mlp[1]
 optimizer = torch.optim.Adam(mlp.parameters())
 layers = {"net.1": wide, "net.2": mlp[2]}
@@ -56,10 +56,16 @@ for update in (1, 2):
     evolver.end_update("net")
 wide.topology.check_valid()
 events = [event for event in evolver.events if event.layer == "net.1"]
+gradient = wide.values.grad
+ensemble = SparseEnsemble([SparseMLP(list(network)[1:]) for network in (mlp, other)])
+x = torch.randn(20, n, requires_grad=True)
+torch.stack(list(ensemble(x))).square().sum().backward()
 print(json.dumps({
     "peak": status("VmHWM"), "losses": losses, "moved": moved,
     "nnz": [event.nnz for event in events], "kinds": [event.kind for event in events], "grown": events[-1].grown,
-    "moments": optimizer.state[wide.values]["exp_avg"].numel(), "gradient": wide.values.grad,
+    "moments": optimizer.state[wide.values]["exp_avg"].numel(), "gradient": gradient,
+    "joined": ensemble.joined is not None,
+    "pulled": [(tensor.grad != 0).sum().item() for tensor in (x, wide.values, other[1].values)],
 }))
 """
 
@@ -79,4 +85,6 @@ def test_a_million_of_forty_billion_connections_train_within_2_gb() -> None:
     assert result["moments"] == 1_000_000
     assert result["gradient"] is None  # of the connections before the event
     assert result["moved"] > 0
+    assert result["joined"]
+    assert min(result["pulled"]) > 1000
     assert result["losses"][1] < result["losses"][0]

@@ -1,0 +1,141 @@
+"""The agents that `bench update` compares, built alike: same widths, learning rate, replay and exploration.
+
+Everything else is each library's own default, so that what is timed is what its users get.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sparserl.agents import DSTD3
+from sparserl.bench.masked_dense import hold_masks
+
+SUMMARIES = {
+    "ds_td3": "ours, at each density",
+    "td3": "Stable-Baselines3's TD3, the baseline of every ratio",
+    "td3_fused": "the same with torch's fused Adam, which ours uses",
+    "sac": "Stable-Baselines3's SAC",
+    "masked": "td3_fused with masks that imitate sparsity",
+    "sbx_td3": "SBX's TD3, compiled by JAX",
+}
+BASELINE = "td3"
+MASKED_DENSITY = 0.1
+"""Of the masked contender; a masked network costs the same at every density."""
+NO_SBX = "sbx_td3: sbx is not installed, skipped; pip install 'sparserl[bench]'"
+TRANSITIONS = 5_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender of one configuration.
+
+    Attributes:
+        name: Key of `SUMMARIES`.
+        density: Of its hidden layers.
+    """
+
+    name: str
+    density: float
+
+    @property
+    def is_jax(self) -> bool:
+        """Whether it runs in JAX and not in torch."""
+        return self.name == "sbx_td3"
+
+    @property
+    def updates_a_call(self) -> int:
+        """Gradient updates per call of `train`: whole periods of the delayed policy update.
+
+        SBX compiles one loop for all updates of a call, so it gets several.
+        """
+        return 10 if self.is_jax else 2
+
+
+def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entry], list[str]]:
+    """The contenders that can run here, and a line for each that cannot; the baseline is always among them."""
+    found, missing = [], []
+    for name in SUMMARIES:
+        if name not in (*names, BASELINE):
+            continue
+        if name == "sbx_td3" and importlib.util.find_spec("sbx") is None:
+            missing.append(NO_SBX)
+        elif name == "ds_td3":
+            found += [Entry(name, density) for density in densities]
+        else:
+            found.append(Entry(name, MASKED_DENSITY if name == "masked" else 1.0))
+    return found, missing
+
+
+def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology: Any) -> OffPolicyAlgorithm:
+    """Builds a contender with two hidden layers that learns from its first step on.
+
+    Args:
+        entry: Which.
+        env: What it steps; its own.
+        width: Neurons of a hidden layer.
+        seed: Root seed.
+        topology: Further fields of `TopologyConfig`, for ours.
+    """
+    assert env.action_space.shape is not None
+    n_action = env.action_space.shape[0]
+    common: dict[str, Any] = {
+        "policy": "MlpPolicy",
+        "env": env,
+        "learning_rate": 1e-3,
+        "buffer_size": 2 * TRANSITIONS,
+        "learning_starts": 0,
+        "policy_kwargs": {"net_arch": [width, width]},
+        "seed": seed,
+        "device": "cpu",
+    }
+    fused = {**common, "policy_kwargs": {"net_arch": [width, width], "optimizer_kwargs": {"fused": True}}}
+    noise = NormalActionNoise(np.zeros(n_action), np.full(n_action, 0.1))
+    agent: OffPolicyAlgorithm
+    if entry.name == "ds_td3":
+        method = {"method": "dense"} if entry.density == 1.0 else {"method": "ds_td3", "density": entry.density}
+        agent = DSTD3(**common, action_noise=noise, topology={**method, **topology})
+    elif entry.name == "sac":
+        agent = SAC(**common)
+    elif entry.is_jax:
+        from sbx import TD3 as SbxTD3
+
+        agent = SbxTD3(**common, action_noise=noise)
+    else:
+        agent = TD3(**(common if entry.name == "td3" else fused), action_noise=noise)
+        if entry.name == "masked":
+            hold_masks(agent, entry.density, seed)
+    agent.set_logger(Logger(folder=None, output_formats=[]))
+    return agent
+
+
+def random_replay(env: gym.Env[Any, Any], seed: int) -> ReplayBuffer:
+    """A replay buffer, half full with transitions of a random policy."""
+    collector = TD3(
+        "MlpPolicy",
+        env,
+        learning_starts=TRANSITIONS,
+        buffer_size=2 * TRANSITIONS,
+        policy_kwargs={"net_arch": [1]},
+        seed=seed,
+        device="cpu",
+    )
+    collector.learn(TRANSITIONS)
+    assert collector.replay_buffer is not None
+    return collector.replay_buffer
+
+
+def give_replay(agent: OffPolicyAlgorithm, replay: ReplayBuffer) -> None:
+    """Makes a copy of `replay` the agent's own."""
+    agent.replay_buffer = copy.deepcopy(replay)

@@ -1,0 +1,143 @@
+"""Benchmark records as pictures, from the record alone. Every curve is a median, its band the quartiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparserl.bench.options import Record
+from sparserl.plots import COLOURS
+
+THREAD_STYLES = ("-", "--", "-.", ":")
+REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
+
+
+def update_figure(record: Record) -> Figure:
+    """Speed-up over dense TD3 against density: of gradient updates, or of env steps where only those were timed."""
+    configurations = record["configurations"]
+    figure, panels = _panels(len(configurations))
+    for axis, configuration in zip(panels, configurations, strict=True):
+        rows = configuration["rows"]
+        what = "update" if "update" in rows[0] else "steps"
+        threads = list(dict.fromkeys(row["threads"] for row in rows))
+        ours = [row for row in rows if row["contender"] == "ds_td3"]
+        for number, style in zip(threads, THREAD_STYLES, strict=False):
+            chosen = sorted((row for row in ours if row["threads"] == number), key=lambda row: float(row["density"]))
+            if chosen:
+                label = f"ds_td3, {_threads(number)}"
+                _curve(axis, [r["density"] for r in chosen], [r[what]["speed_up"] for r in chosen], 0, style, label)
+            for row in rows:
+                if row["threads"] == number and row["contender"] in REFERENCES:
+                    colour = COLOURS[1 + REFERENCES.index(row["contender"])]
+                    label = f"{row['contender']}, {_threads(number)}"
+                    axis.axhline(
+                        row[what]["speed_up"]["median"], color=colour, linestyle=style, linewidth=1, label=label
+                    )
+        densities = sorted({row["density"] for row in ours})
+        if densities:
+            ideal = [1 / density for density in densities]
+            axis.plot(densities, ideal, color="black", linestyle=":", linewidth=1, label="1 / density")
+        axis.axhline(1.0, color="black", linewidth=0.8)
+        _logarithmic(axis, densities)
+        axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}", fontsize="medium")
+        axis.set_xlabel("density")
+        axis.set_ylabel(f"{'update' if what == 'update' else 'env step'}: times faster than dense TD3")
+    _legend(figure, panels)
+    return figure
+
+
+def kernel_figure(record: Record) -> Figure:
+    """Speed-up over the best dense product against density, by product."""
+    configurations = record["configurations"]
+    figure, panels = _panels(len(configurations))
+    for axis, configuration in zip(panels, configurations, strict=True):
+        rows = [row for row in configuration["rows"] if row["density"] is not None]
+        threads = list(dict.fromkeys(row["threads"] for row in rows))
+        for position, product in enumerate(dict.fromkeys(row["product"] for row in rows)):
+            for number, style in zip(threads, THREAD_STYLES, strict=False):
+                chosen = [row for row in rows if row["product"] == product and row["threads"] == number]
+                chosen.sort(key=lambda row: float(row["density"]))
+                label = f"{product}, {_threads(number)}"
+                _curve(axis, [r["density"] for r in chosen], [r["speed_up"] for r in chosen], position, style, label)
+        densities = sorted({row["density"] for row in rows})
+        axis.plot(densities, [1 / d for d in densities], color="black", linestyle=":", linewidth=1, label="1 / density")
+        axis.axhline(1.0, color="black", linewidth=0.8)
+        _logarithmic(axis, densities)
+        axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}", fontsize="medium")
+        axis.set_xlabel("density")
+        axis.set_ylabel("times faster than the best dense product")
+    _legend(figure, panels)
+    return figure
+
+
+def scale_figure(record: Record) -> Figure:
+    """Time of an update and of an event, and memory, against connections."""
+    figure, (left, right) = _panels(2)
+    rows = record["rows"]
+    nnz = [row["nnz"] for row in rows]
+    for position, number in enumerate([timing["threads"] for timing in rows[0]["timings"]] if rows else []):
+        timings = [row["timings"][position] for row in rows]
+        style = THREAD_STYLES[position % len(THREAD_STYLES)]
+        slope = next((f", slope {s['slope']:.2f}" for s in record["slopes"] if s["threads"] == number), "")
+        for colour, what in enumerate(("update", "event")):
+            label = f"{what}, {_threads(number)}{slope if what == 'update' else ''}"
+            _curve(left, nnz, [timing[f"{what}_ms"] for timing in timings], colour, style, label)
+    if rows:
+        peak = [row["bytes_peak_without_replay"] / 1e6 for row in rows]
+        before = [row["bytes_before"] / 1e6 for row in rows]
+        grown = [whole - start for whole, start in zip(peak, before, strict=True)]
+        for colour, (label, values) in enumerate(
+            (("peak", peak), ("before the agent", before), ("peak - before", grown))
+        ):
+            right.plot(nnz, values, color=COLOURS[colour], marker="o", markersize=4, label=label)
+    for axis, unit in ((left, "milliseconds"), (right, "MB resident, without replay buffer")):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("connections of actor and critics")
+        axis.set_ylabel(unit)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(5 * columns + 1, 4 * lines + 1), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def _curve(
+    axis: Axes, x: Sequence[float], spreads: Sequence[dict[str, Any]], colour: int, style: str, label: str
+) -> None:
+    paint = COLOURS[colour]
+    axis.plot(x, [s["median"] for s in spreads], color=paint, linestyle=style, marker="o", markersize=4, label=label)
+    axis.fill_between(x, [s["q25"] for s in spreads], [s["q75"] for s in spreads], color=paint, alpha=0.15, linewidth=0)
+
+
+def _logarithmic(axis: Axes, densities: Sequence[float]) -> None:
+    """Plain numbers on both axes, and the measured densities as ticks."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xticks(densities, [f"{density:g}" for density in densities])
+    axis.set_xticks([], minor=True)
+    low, high = axis.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_yticks([], minor=True)
+    axis.grid(alpha=0.3)
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' if number > 1 else ''}"

@@ -1,0 +1,188 @@
+"""`bench kernels`: the three products of a sparse layer beside the dense ones of the installed torch.
+
+Decides what the best dense product is: the faster of two layouts, each writing into memory that is there already.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from sparserl.bench.options import Options, Record
+from sparserl.bench.threads import limit_threads
+from sparserl.bench.tiled_layer import TiledLayer
+from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
+from sparserl.layers import SparseLinear
+from sparserl.seeding import stream
+from sparserl.topology.density import check_density, exact_nnz
+from sparserl.topology.rewire import random_topology
+
+Products = dict[str, Callable[[], object]]
+PRODUCTS = ("forward", "input gradient", "value gradient")
+LAYER = "all three"
+LAYOUTS = ("batch-major", "feature-major")
+Key = tuple[str, float | str, int]
+"""(product, density or dense layout, threads)."""
+
+
+@dataclass(frozen=True)
+class KernelOptions(Options):
+    """Time the products of a square sparse layer against the best dense product of the same shape, in float32.
+
+    FLOPs are 2 a connection (dense: a weight) and sample; the crossover is the density at which both take as long.
+    """
+
+    batches: tuple[int, ...] = (100, 256)
+    """Samples."""
+    widths: tuple[int, ...] = (256, 1024)
+    """Inputs, and as many outputs."""
+    densities: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    """Densities of the layer."""
+    chunk_s: float = 0.02
+    """Seconds of one measurement; at least one product."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive("batches", "widths", "densities", "chunk_s")
+        for density in self.densities:
+            check_density(density)
+
+
+def measure_kernels(options: KernelOptions) -> Record:
+    """Runs the benchmark."""
+    configurations = [_configuration(width, batch, options) for width in options.widths for batch in options.batches]
+    return {"notes": [], "configurations": configurations}
+
+
+def sparse_products(layer: SparseLinear, batch: int) -> Products:
+    """The products of a layer on random activations, tile by tile, as a pass through a network calls them.
+
+    The input gradient includes bringing the weights into the order of the transposed matrix, the value gradient that of
+    the biases.
+    """
+    tiled = TiledLayer(layer, batch)
+    return {
+        "forward": tiled.forward,
+        "input gradient": tiled.input_gradient,
+        "value gradient": tiled.value_gradient,
+    }
+
+
+def dense_products(width: int, batch: int) -> dict[float | str, Products]:
+    """The same of a dense layer, by layout; nothing is allocated in a call."""
+    weight, bias, out = torch.randn(width, width), torch.randn(width), torch.empty(width, width)
+    x, dy, y = (torch.randn(batch, width) for _ in range(3))
+    x_t, dy_t, y_t = (torch.randn(width, batch) for _ in range(3))
+    return {
+        "batch-major": {
+            "forward": lambda: torch.addmm(bias, x, weight.t(), out=y),
+            "input gradient": lambda: torch.mm(dy, weight, out=y),
+            "value gradient": lambda: torch.mm(dy.t(), x, out=out),
+        },
+        "feature-major": {
+            "forward": lambda: torch.addmm(bias[:, None], weight, x_t, out=y_t),
+            "input gradient": lambda: torch.mm(weight.t(), dy_t, out=y_t),
+            "value gradient": lambda: torch.mm(dy_t, x_t.t(), out=out),
+        },
+    }
+
+
+def _configuration(width: int, batch: int, options: KernelOptions) -> Record:
+    nnz = {density: exact_nnz((width, width), density) for density in options.densities}
+    rng = stream(options.seed, "bench_kernels")
+    layers = {d: SparseLinear(random_topology(width, width, nnz[d], rng), dtype=torch.float32) for d in nnz}
+    products = dense_products(width, batch)
+    products |= {density: sparse_products(layer, batch) for density, layer in layers.items()}
+    contenders = {
+        (product, which, threads): Contender(
+            partial(_repeat, products[which][product]), setting=partial(limit_threads, threads)
+        )
+        for product in PRODUCTS
+        for which in products
+        for threads in options.threads
+    }
+    with torch.no_grad():
+        timings = measure(
+            contenders,
+            rounds=options.rounds,
+            chunk_s=options.chunk_s,
+            title=f"width {width}, batch {batch}",
+            progress=options.progress,
+        )
+    rows, crossovers = [], []
+    for product in (*PRODUCTS, LAYER):
+        for threads in options.threads:
+            sparse = {d: _timing(timings, product, [d], threads) for d in options.densities}
+            dense = _timing(timings, product, LAYOUTS, threads)
+            passes = len(PRODUCTS) if product == LAYER else 1
+            at = {"product": product, "threads": threads}
+            rows.append({**at, "density": None, **_numbers(dense, 2 * passes * width * width * batch)})
+            for density, timing in sparse.items():
+                ratio = spread(speed_up(timing, dense))
+                flop_rates = {name: value * nnz[density] / width**2 for name, value in ratio.items()}
+                numbers = _numbers(timing, 2 * passes * nnz[density] * batch)
+                rows.append(
+                    {**at, "density": density, "nnz": nnz[density], **numbers}
+                    | {"speed_up": ratio, "flop_rate_over_dense": flop_rates}
+                )
+            medians = [spread(speed_up(timing, dense))["median"] for timing in sparse.values()]
+            crossovers.append({**at, **crossover(list(sparse), medians)})
+    return {"width": width, "batch": batch, "rows": rows, "crossovers": crossovers}
+
+
+def _repeat(product: Callable[[], object], n: int) -> None:
+    for _ in range(n):
+        product()
+
+
+def _timing(timings: Mapping[Key, Timing], product: str, among: Sequence[float | str], threads: int) -> Timing:
+    """Of one product, or of the sum of all; the fastest by median of `among` for each of them."""
+    parts = [
+        min((timings[part, which, threads] for which in among), key=lambda timing: float(np.median(timing.seconds)))
+        for part in (PRODUCTS if product == LAYER else (product,))
+    ]
+    return Timing(
+        warm_up_s=sum(part.warm_up_s for part in parts),
+        units=min(part.units for part in parts),
+        seconds=tuple(sum(seconds) for seconds in zip(*(part.seconds for part in parts), strict=True)),
+    )
+
+
+def _numbers(timing: Timing, flops: int) -> Record:
+    per_round = [1e6 * seconds for seconds in timing.seconds]
+    microseconds = {**spread(per_round), "per_round": per_round}
+    effort = {"in_a_chunk": timing.units, "warm_up_s": timing.warm_up_s}
+    return {"microseconds": microseconds, "gflop_s": spread([flops / us / 1e3 for us in per_round]), **effort}
+
+
+def crossover(densities: Sequence[float], speed_ups: Sequence[float]) -> Record:
+    """The lowest density at which sparse is no faster than dense, interpolated on logarithmic axes.
+
+    Args:
+        densities: Measured densities.
+        speed_ups: Dense time over sparse time at each.
+
+    Returns:
+        `crossover`, a density, None where it lies outside of those measured, and `text`, which then says on which side.
+
+    Example:
+        >>> crossover([0.01, 0.1, 1.0], [20.0, 2.0, 0.5])["text"]
+        '0.316'
+        >>> crossover([0.1, 0.2], [20.0, 8.0])
+        {'crossover': None, 'text': 'above 0.2'}
+    """
+    points = sorted(zip(densities, speed_ups, strict=True))
+    if points[0][1] <= 1.0:
+        return {"crossover": None, "text": f"below {points[0][0]:g}"}
+    for (low, faster), (high, slower) in itertools.pairwise(points):
+        if slower <= 1.0:
+            share = math.log(faster) / (math.log(faster) - math.log(slower))
+            density = low * (high / low) ** share
+            return {"crossover": density, "text": f"{density:.3g}"}
+    return {"crossover": None, "text": f"above {points[-1][0]:g}"}

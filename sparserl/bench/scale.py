@@ -1,0 +1,174 @@
+"""`bench scale`: time and memory of a DS-TD3 update as the number of connections grows, up to a million neurons.
+
+Connections and hidden neurons are counted over the three trained networks (actor and two critics), which have two
+hidden layers each. Each size has a process of its own, so that its peak of memory is its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.buffers import ReplayBuffer
+from torch import nn
+from tqdm import tqdm
+
+from sparserl.bench.contenders import Entry, give_replay, make, random_replay
+from sparserl.bench.event import SCHEDULE, WINDOW, time_events
+from sparserl.bench.options import Options, Record
+from sparserl.errors import ConfigError
+from sparserl.metrics.cost import layer_costs
+
+CONNECTIONS_A_NEURON = 10
+HIDDEN_LAYERS = 6
+N_OBS, N_ACTION = 17, 6
+"""As HalfCheetah-v5 has."""
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class ScaleOptions(Options):
+    """Time and peak memory of a gradient update against the number of connections, 10 a hidden neuron.
+
+    Networks have 17 observations and 6 actions, as HalfCheetah-v5; nothing is simulated.
+    """
+
+    nnz: tuple[int, ...] = (100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
+    """Connections of actor and critics together."""
+    batch: int = 100
+    """Transitions per gradient update."""
+    rounds: int = 5
+    """Pairs of windows of 4 updates, one with a topology event and one without."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_positive("batch")
+        least = 10 * HIDDEN_LAYERS * CONNECTIONS_A_NEURON
+        if not self.nnz or min(self.nnz) < least:
+            raise ConfigError(f"--nnz needs numbers of at least {least}, got {list(self.nnz)}")
+        if not STATUS.exists():
+            raise ConfigError(f"bench scale reads memory from {STATUS}, which this platform does not have")
+
+
+class NoDynamics(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
+    """Random observations, reward 0, no end."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (N_OBS,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (N_ACTION,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """A random observation."""
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(
+        self, action: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Another one."""
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def measure_scale(options: ScaleOptions) -> Record:
+    """Runs the benchmark; a size whose process dies is recorded as missing."""
+    rows: list[Record] = []
+    notes = []
+    for nnz in tqdm(sorted(options.nnz), leave=False, disable=None if options.progress else True):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                rows.append(pool.submit(measure_size, nnz, options).result())
+            except BrokenProcessPool:
+                notes.append(f"{nnz:,} connections: the process was killed, perhaps for want of memory; no numbers")
+                tqdm.write(notes[-1])
+    return {"notes": notes, "rows": rows, "slopes": _slopes(rows, options.threads)}
+
+
+def _slopes(rows: list[Record], numbers_of_threads: Sequence[int]) -> list[Record]:
+    if len(rows) < 2:
+        return []
+    nnz = [row["nnz"] for row in rows]
+    updates = {
+        threads: [row["timings"][position]["update_ms"]["median"] for row in rows]
+        for position, threads in enumerate(numbers_of_threads)
+    }
+    return [{"threads": threads, "slope": slope(nnz, update_ms)} for threads, update_ms in updates.items()]
+
+
+def slope(nnz: list[int], update_ms: list[float]) -> float:
+    """Least-squares slope of log time over log connections: 1 where time is proportional to them.
+
+    Example:
+        >>> round(slope([10, 100, 1000], [5.0, 50.0, 500.0]), 6)
+        1.0
+    """
+    return float(np.polyfit(np.log(nnz), np.log(update_ms), 1)[0])
+
+
+def width_and_density(nnz: int) -> tuple[int, float]:
+    """Hidden width, and density of the layers before the dense output layers, that give `nnz` connections in all."""
+    width = round(nnz / (CONNECTIONS_A_NEURON * HIDDEN_LAYERS))
+    outputs = width * (N_ACTION + 2)
+    inputs = width * (N_OBS + 2 * (N_OBS + N_ACTION))
+    return width, (nnz - outputs) / (inputs + 3 * width**2)
+
+
+def measure_size(nnz: int, options: ScaleOptions) -> Record:
+    """Measures one size in this process.
+
+    What is in memory before the agent includes compiled kernels, because a tiny agent has run: the rest is the size's.
+    """
+    replay = random_replay(NoDynamics(), options.seed)
+    tiny = make(Entry("ds_td3", 0.5), NoDynamics(), 16, options.seed, **SCHEDULE)
+    give_replay(tiny, replay)
+    time_events(tiny, options.batch, options.threads, rounds=1)
+    width, density = width_and_density(nnz)
+    before = memory_bytes("VmRSS")
+    start = time.perf_counter()
+    agent = make(Entry("ds_td3", density), NoDynamics(), width, options.seed, **SCHEDULE)
+    build_s = time.perf_counter() - start
+    give_replay(agent, replay)
+    built, built_peak = memory_bytes("VmRSS"), memory_bytes("VmHWM")
+    timings = time_events(agent, options.batch, options.threads, options.rounds)
+    peak = memory_bytes("VmHWM")
+    networks: tuple[nn.Module, ...] = (agent.actor, agent.critic)  # type: ignore[attr-defined]  # a TD3
+    return {
+        "nnz": sum(cost.weights for network in networks for cost in layer_costs(network)),
+        "hidden_neurons": HIDDEN_LAYERS * width,
+        "width": width,
+        "density": density,
+        "build_s": build_s,
+        "bytes_before": before,
+        "bytes_built": built,
+        "bytes_built_peak": built_peak,
+        "bytes_peak": peak,
+        "bytes_replay": replay_bytes(replay),
+        "bytes_peak_without_replay": peak - replay_bytes(replay),
+        "updates_a_window": WINDOW,
+        "timings": [{"threads": threads, **timing.summary()} for threads, timing in timings.items()],
+    }
+
+
+def memory_bytes(key: str) -> int:
+    """Resident memory of this process: `VmRSS` now, `VmHWM` at its highest.
+
+    Not `getrusage`: there the highest of a new process begins with that of the process that started it.
+    """
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
+
+
+def replay_bytes(replay: ReplayBuffer) -> int:
+    """Memory of a replay buffer's arrays."""
+    return sum(array.nbytes for array in vars(replay).values() if isinstance(array, np.ndarray))

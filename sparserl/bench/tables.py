@@ -1,0 +1,111 @@
+"""Benchmark records as tables, from the record alone."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from sparserl.bench.options import Record
+
+
+def update_tables(record: Record) -> list[Table]:
+    """One table a configuration, with its topology events beneath."""
+    tables = []
+    for configuration in record["configurations"]:
+        rows = configuration["rows"]
+        title = f"batch {configuration['batch']}, width {configuration['width']}"
+        has = {what: what in rows[0] for what in ("update", "steps")}
+        columns = ["contender", "density", "threads"]
+        columns += ["ms/update", "x td3", "scaling"] if has["update"] else []
+        columns += ["steps/s", "x td3"] if has["steps"] else []
+        if any(has.values()):
+            table = _table(title, columns)
+            for row in rows:
+                cells = [row["contender"], f"{row['density']:g}", str(row["threads"])]
+                if has["update"]:
+                    cells += [_spread(row["update"]), _times(row["update"]["speed_up"])]
+                    cells += [_times(row["update"]["speed_up_by_threads"])]
+                if has["steps"]:
+                    cells += [f"{row['steps']['median']:.0f}", _times(row["steps"]["speed_up"])]
+                table.add_row(*cells)
+            tables.append(table)
+        if configuration.get("events"):
+            tables.append(_events(f"{title}: topology events, one in 1,000 updates", configuration["events"]))
+    return tables
+
+
+def _events(title: str, events: list[Record]) -> Table:
+    table = _table(title, ["method", "density", "threads", "ms/event", "ms/update", "share"])
+    for row in events:
+        table.add_row(
+            row["method"],
+            f"{row['density']:g}",
+            str(row["threads"]),
+            _spread(row["event_ms"]),
+            _spread(row["update_ms"]),
+            f"{row['share']:.2%}",
+        )
+    return table
+
+
+def kernel_tables(record: Record) -> list[Table]:
+    """One table a configuration and product, and one of all crossovers."""
+    tables = []
+    crossovers = _table(
+        "where sparse and dense take as long",
+        ["batch", "width", "product", "threads", "density"],
+    )
+    for configuration in record["configurations"]:
+        place = f"batch {configuration['batch']}, width {configuration['width']}"
+        for product in dict.fromkeys(row["product"] for row in configuration["rows"]):
+            columns = ["threads", "density", "microseconds", "GFLOP/s", "of dense", "x dense"]
+            table = _table(f"{place}: {product}", columns)
+            for row in (row for row in configuration["rows"] if row["product"] == product):
+                cells = [str(row["threads"])]
+                cells += ["dense" if row["density"] is None else f"{row['density']:g}", _spread(row["microseconds"])]
+                cells += [f"{row['gflop_s']['median']:.1f}"]
+                if row["density"] is not None:
+                    cells += [f"{row['flop_rate_over_dense']['median']:.2f}", _times(row["speed_up"])]
+                table.add_row(*cells)
+            tables.append(table)
+        for row in configuration["crossovers"]:
+            size = [str(configuration["batch"]), str(configuration["width"])]
+            crossovers.add_row(*size, row["product"], str(row["threads"]), row["text"])
+    return [*tables, crossovers]
+
+
+def scale_tables(record: Record) -> list[Table]:
+    """Time and memory by size, and the slope of time over connections."""
+    rows = record["rows"]
+    before = f", {rows[0]['bytes_before'] / 1e6:.0f} MB of it before the agent" if rows else ""
+    columns = ["connections", "neurons", "threads", "ms/update", "ms/event", "build s", "peak MB"]
+    table = _table(f"peak without replay buffer{before}", columns)
+    for row in rows:
+        for timing in row["timings"]:
+            cells = [f"{row['nnz']:,}", f"{row['hidden_neurons']:,}", str(timing["threads"])]
+            cells += [_spread(timing["update_ms"]), _digits(timing["event_ms"]["median"])]
+            cells += [f"{row['build_s']:.2f}", f"{row['bytes_peak_without_replay'] / 1e6:.0f}"]
+            table.add_row(*cells)
+    for row in record["slopes"]:
+        table.add_row("slope", "", str(row["threads"]), f"{row['slope']:.2f}")
+    return [table]
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left", no_wrap=True)
+    return table
+
+
+def _spread(numbers: Record) -> str:
+    """Median and quartiles."""
+    return f"{_digits(numbers['median'])} [{_digits(numbers['q25'])}, {_digits(numbers['q75'])}]"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _times(numbers: Record) -> str:
+    return f"{numbers['median']:.2f}"

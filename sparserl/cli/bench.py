@@ -1,0 +1,101 @@
+"""`sparserl bench`: time and memory of sparse networks beside dense ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from sparserl.bench.figures import kernel_figure, scale_figure, update_figure
+from sparserl.bench.kernels import KernelOptions, measure_kernels
+from sparserl.bench.options import Options, Record
+from sparserl.bench.scale import ScaleOptions, measure_scale
+from sparserl.bench.tables import kernel_tables, scale_tables, update_tables
+from sparserl.bench.threads import available_cpus
+from sparserl.bench.update import UpdateOptions, measure_update
+from sparserl.cli.arguments import parse
+from sparserl.config import plain
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.plots import write_figure
+from sparserl.records import versions, write_atomically
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of the command line.
+
+    Attributes:
+        options: Its schema.
+        measure: From options to what was found.
+        tables: What is printed of that.
+        figure: What is drawn of it.
+        summary: One line for `sparserl bench --help`.
+    """
+
+    options: type[Options]
+    measure: Callable[[Any], Record]
+    tables: Callable[[Record], list[Table]]
+    figure: Callable[[Record], Figure]
+    summary: str
+
+
+BENCHMARKS = {
+    "update": Benchmark(
+        UpdateOptions,
+        measure_update,
+        update_tables,
+        update_figure,
+        "gradient updates and env steps, against dense TD3, SAC, masks and SBX",
+    ),
+    "kernels": Benchmark(
+        KernelOptions, measure_kernels, kernel_tables, kernel_figure, "products of a layer, against the best dense"
+    ),
+    "scale": Benchmark(
+        ScaleOptions, measure_scale, scale_tables, scale_figure, "an update, up to a million hidden neurons"
+    ),
+}
+
+
+def usage() -> str:
+    """The help text of `sparserl bench`."""
+    lines = [f"  {name:<7} {benchmark.summary}" for name, benchmark in BENCHMARKS.items()]
+    return "usage: sparserl bench KIND [options]\n\nkinds:\n" + "\n".join(lines)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl bench`; returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name not in BENCHMARKS:
+        raise ConfigError(unknown_name("benchmark", name, BENCHMARKS))
+    benchmark = BENCHMARKS[name]
+    options = parse(benchmark.options, rest, command=f"bench {name}")
+    load = os.getloadavg()[0]
+    found = benchmark.measure(options)
+    for table in benchmark.tables(found):
+        Console().print(table)
+    if options.json is not None:
+        record = {
+            "benchmark": name,
+            "command": shlex.join(["sparserl", "bench", *arguments]),
+            "options": plain(options),
+            "versions": versions(max(options.threads)),
+            "cpus_available": len(available_cpus()),
+            "load_average_before": load,
+            **found,
+        }
+        write_atomically(options.json, json.dumps(record, indent=1) + "\n")
+        print(f"wrote {options.json}")
+    if options.plot is not None:
+        write_figure(benchmark.figure(found), options.plot)
+        print(f"wrote {options.plot}")
+    return 0

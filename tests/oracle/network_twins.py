@@ -1,0 +1,75 @@
+"""What networks compute, in torch's own operations and with torch's own derivatives; for tests only.
+
+`dense` multiplies (n_out, n_in) matrices. `by_connection` adds up one product per connection, so that what is infinite
+or NaN meets no zero that stands for an absent connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparserl.kernels import CsrIndex, Networks
+
+Product = Callable[[CsrIndex, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class TwinResult:
+    """Outputs and gradients, named as those of a backend.
+
+    Attributes:
+        y: (N, B, n_out).
+        x: (B, n_in) gradient of the input.
+        parameters: Gradients by values and bias of each layer, network after network; empty where there is no bias.
+        samples: (network, layer) to input (n_in, B) and output gradient (n_out, B).
+    """
+
+    y: torch.Tensor
+    x: torch.Tensor
+    parameters: list[torch.Tensor]
+    samples: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+def dense(index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """`W x + b` with a dense `W`."""
+    at = torch.from_numpy(index.rows), torch.from_numpy(index.col.astype(np.int64))
+    weight = values.new_zeros(index.n_rows, index.n_cols).index_put(at, values)
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def by_connection(index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """`W x + b`, slot after slot."""
+    outputs = []
+    for row in range(index.n_rows):
+        total = x.new_zeros(len(x)) if bias is None else bias[row].expand(len(x))
+        for slot in range(index.row_ptr[row], index.row_ptr[row + 1]):
+            total = total + values[slot] * x[:, int(index.col[slot])]
+        outputs.append(total)
+    return torch.stack(outputs, dim=1)
+
+
+def twin_of(networks: Networks, x: torch.Tensor, dy: torch.Tensor, product: Product = dense) -> TwinResult:
+    """Runs networks forward and, given the gradient `dy` (N, B, n_out) of the outputs, backward."""
+    x = x.detach().clone().requires_grad_()
+    leaves, outputs, ends = [], [], {}
+    for network, layers in enumerate(networks.networks):
+        h = x
+        for position, layer in enumerate(layers):
+            h = h if position == 0 else torch.relu(h)
+            bias = torch.empty(0, dtype=h.dtype) if layer.bias is None else layer.bias.detach().clone()
+            leaves += [layer.values.detach().clone().requires_grad_(), bias.requires_grad_()]
+            y = product(layer.index, leaves[-2], None if layer.bias is None else bias, h)
+            ends[network, position] = h, y
+            h = y
+        outputs.append(h)
+    y, reached = torch.stack(outputs), [end for _, end in ends.values()]
+    gradients = torch.autograd.grad(y, [x, *leaves, *reached], dy, materialize_grads=True)
+    by_leaf, by_output = gradients[1 : 1 + len(leaves)], gradients[1 + len(leaves) :]
+    samples = {
+        place: (h.detach().t(), gradient.t()) for (place, (h, _)), gradient in zip(ends.items(), by_output, strict=True)
+    }
+    return TwinResult(y.detach(), gradients[0], list(by_leaf), samples)

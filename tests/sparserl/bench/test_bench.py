@@ -1,0 +1,266 @@
+"""`sparserl bench`: each kind from the command line to its record, table and picture, in miniature."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.envs import FunctionEnv
+
+from sparserl.bench import scale
+from sparserl.bench.contenders import NO_SBX, SUMMARIES, Entry, give_replay, make, random_replay
+from sparserl.bench.scale import NoDynamics, ScaleOptions, measure_scale, replay_bytes
+from sparserl.bench.timing import Timing
+from sparserl.bench.update import _numbers, _work
+from sparserl.cli import main
+from sparserl.cli.bench import BENCHMARKS
+
+SPREAD = {"median", "q25", "q75"}
+
+
+@pytest.fixture
+def no_sbx(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "sbx" else real(name, *rest))
+
+
+def bench(kind: str, options: str, folder: Path) -> dict[str, Any]:
+    """The record of a miniature run, after a look at what every record has."""
+    record, picture = folder / "found.json", folder / "found.png"
+    words = ["bench", kind, *options.split(), "--json", str(record), "--plot", str(picture), "--no-progress"]
+    assert main(words) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found: dict[str, Any] = json.loads(record.read_text())
+    assert found["benchmark"] == kind
+    assert found["command"].startswith(f"sparserl bench {kind} --")
+    assert found["versions"]["torch"]
+    assert {"cpu", "commit", "threads"} <= set(found["versions"])
+    assert {"options", "notes", "cpus_available", "load_average_before"} <= set(found)
+    return found
+
+
+@pytest.mark.usefixtures("no_sbx")
+def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--env Pendulum-v1 --widths 16 --batches 8 --threads 1 --densities 1 0.5 --rounds 2 --chunk-s 0.001"
+    found = bench("update", options, tmp_path)
+    (configuration,) = found["configurations"]
+    rows = {(row["contender"], row["density"]): row for row in configuration["rows"]}
+    ours = [("ds_td3", 1.0), ("ds_td3", 0.5)]
+    assert list(rows) == [*ours, ("td3", 1.0), ("td3_fused", 1.0), ("sac", 1.0), ("masked", 0.1)]
+    for row in rows.values():
+        assert row["threads"] == 1
+        for what in ("update", "steps"):
+            assert set(row[what]["speed_up"]) == set(row[what]["speed_up_by_threads"]) == SPREAD
+            assert SPREAD | {"unit", "per_round", "in_a_chunk", "warm_up_s"} <= set(row[what])
+            assert len(row[what]["per_round"]) == 2
+            assert row[what]["speed_up_by_threads"]["median"] == 1.0
+    baseline, sparse = rows["td3", 1.0], rows["ds_td3", 0.5]
+    assert baseline["update"]["speed_up"]["median"] == baseline["steps"]["speed_up"]["median"] == 1.0
+    times = zip(baseline["update"]["per_round"], sparse["update"]["per_round"], strict=True)
+    ratios = [base / own for base, own in times]
+    assert sparse["update"]["speed_up"]["median"] == pytest.approx(sum(ratios) / 2)
+    rates = zip(baseline["steps"]["per_round"], sparse["steps"]["per_round"], strict=True)
+    assert sparse["steps"]["speed_up"]["median"] == pytest.approx(sum(own / base for base, own in rates) / 2)
+    assert [(row["method"], row["density"]) for row in configuration["events"]] == [("set", 0.5), ("ds_td3", 0.5)]
+    assert all({"event_ms", "update_ms", "share"} <= set(row) for row in configuration["events"])
+    printed = capsys.readouterr().out
+    assert found["notes"] == [NO_SBX]
+    assert NO_SBX in printed.splitlines()
+    for word in (*SUMMARIES.keys() - {"sbx_td3"}, "topology events", "steps/s"):
+        assert word in printed
+
+
+@pytest.mark.usefixtures("no_sbx")
+def test_only_what_was_asked_for_and_the_baseline(tmp_path: Path) -> None:
+    options = (
+        "--env Pendulum-v1 --widths 8 --batches 8 --threads 1 --only masked --what steps --rounds 1 --chunk-s 1e-3"
+    )
+    found = bench("update", options, tmp_path)
+    (configuration,) = found["configurations"]
+    assert [row["contender"] for row in configuration["rows"]] == ["td3", "masked"]
+    assert all("steps" in row and "update" not in row for row in configuration["rows"])
+    assert "events" not in configuration
+    assert found["notes"] == [], "sbx was not asked for"
+
+
+def test_env_steps_go_on_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, resets = FunctionEnv(horizon=17), []
+    reset: Callable[..., Any] = env.reset
+    monkeypatch.setattr(env, "reset", lambda **given: (resets.append(1), reset(**given))[1])
+    entry = Entry("td3", 1.0)
+    agent = make(entry, env, 8, 0)
+    give_replay(agent, random_replay(FunctionEnv(), 0))
+    steps = _work("steps", entry, agent, 8)
+    for _ in range(4):
+        steps(5)
+    assert agent.num_timesteps == agent._n_updates == 4 * 5 * 2, "a gradient update every step, from the first on"
+    assert len(resets) == 1 + 40 // 17, "a reset at the start and after each episode, none between chunks"
+    assert agent.batch_size == 8
+
+
+def test_numbers_are_milliseconds_an_update_and_steps_a_second() -> None:
+    timing = Timing(warm_up_s=3.0, units=20, seconds=(0.002, 0.004, 0.005))
+    update, steps = _numbers("update", timing), _numbers("steps", timing)
+    assert update["per_round"] == pytest.approx([2.0, 4.0, 5.0])
+    assert update["median"] == pytest.approx(4.0)
+    assert steps["per_round"] == pytest.approx([500.0, 250.0, 200.0])
+    assert (update["in_a_chunk"], update["warm_up_s"]) == (20, 3.0)
+
+
+def test_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--widths 16 --batches 8 --threads 1 --densities 0.1 0.5 --rounds 2 --chunk-s 0.0001"
+    found = bench("kernels", options, tmp_path)
+    (configuration,) = found["configurations"]
+    products = ("forward", "input gradient", "value gradient", "all three")
+    assert [(row["product"], row["density"]) for row in configuration["rows"]] == [
+        (product, density) for product in products for density in (None, 0.1, 0.5)
+    ]
+    rows = {(row["product"], row["density"]): row for row in configuration["rows"]}
+    for (product, density), row in rows.items():
+        flops = 2 * (16 * 16 if density is None else row["nnz"]) * 8 * (3 if product == "all three" else 1)
+        rates = [flops / microseconds / 1e3 for microseconds in row["microseconds"]["per_round"]]
+        assert row["gflop_s"]["median"] == pytest.approx(sum(rates) / 2)
+        if density is not None:
+            share = row["flop_rate_over_dense"]["median"] / row["speed_up"]["median"]
+            assert share == pytest.approx(row["nnz"] / 256), "a FLOP rate counts connections, a time does not"
+    for position in range(2):
+        parts = sum(rows[product, 0.1]["microseconds"]["per_round"][position] for product in products[:3])
+        assert rows["all three", 0.1]["microseconds"]["per_round"][position] == pytest.approx(parts)
+    assert [row["product"] for row in configuration["crossovers"]] == list(products)
+    assert all({"crossover", "text", "threads"} <= set(row) for row in configuration["crossovers"])
+    assert "value gradient" in capsys.readouterr().out
+
+
+def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench("scale", "--nnz 6000 --batch 8 --threads 1 --rounds 1", tmp_path)
+    (row,) = found["rows"]
+    assert abs(row["nnz"] - 6000) <= 9
+    assert row["hidden_neurons"] == 600
+    assert 0 < row["bytes_before"] <= row["bytes_built"] <= row["bytes_built_peak"] <= row["bytes_peak"]
+    assert row["bytes_peak_without_replay"] == row["bytes_peak"] - row["bytes_replay"]
+    assert row["build_s"] > 0
+    (timing,) = row["timings"]
+    assert timing["threads"] == 1
+    assert timing["update_ms"]["median"] > 0
+    assert {"event_ms", "share", "warm_up_s"} <= set(timing)
+    assert found["slopes"] == [], "one size has no slope"
+    assert "600" in capsys.readouterr().out
+
+
+class Pool:
+    """Stands in for a pool of one process, in which the larger size dies."""
+
+    def __init__(self, *given: object, **more: object) -> None: ...
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *given: object) -> None: ...
+
+    def submit(self, measure: object, nnz: int, options: ScaleOptions) -> Future[dict[str, Any]]:
+        future: Future[dict[str, Any]] = Future()
+        if nnz == 3000:
+            future.set_exception(BrokenProcessPool())
+        else:
+            timings = [{"threads": t, "update_ms": {"median": nnz / t**2}} for t in options.threads]
+            future.set_result({"nnz": nnz, "timings": timings})
+        return future
+
+
+def test_a_size_that_dies_is_missing_and_said_and_the_rest_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scale, "ProcessPoolExecutor", Pool)
+    found = measure_scale(ScaleOptions(nnz=(2000, 3000, 1000), threads=(1,), progress=False))
+    assert [row["nnz"] for row in found["rows"]] == [1000, 2000]
+    assert found["slopes"] == [{"threads": 1, "slope": pytest.approx(1.0)}]
+    (note,) = found["notes"]
+    assert note.startswith("3,000 connections: the process was killed")
+    assert note in capsys.readouterr().out
+
+
+def test_memory_of_a_replay_buffer() -> None:
+    # A transition is two observations of 17 numbers, an action of 6, reward, done and timeout, 4 bytes each.
+    assert replay_bytes(random_replay(NoDynamics(), 0)) == 200 * 4 * (2 * 17 + 6 + 3)
+
+
+WRONG = {
+    "kernel": ("unknown benchmark 'kernel'", "'kernels'"),
+    "update --threads 99": ("--threads", "99", "CPUs"),
+    "update --threads 0": ("--threads", "0"),
+    "update --rounds 0": ("--rounds must be positive, got 0",),
+    "update --batches 100 0": ("--batches must be positive, got 0",),
+    "update --widths -1": ("--widths must be positive, got -1",),
+    "update --chunk-s 0": ("--chunk-s", "0"),
+    "update --densities 0.5 1.5": ("density", "1.5"),
+    "update --densities nan": ("--densities", "nan"),
+    "update --only ds_td4": ("unknown contender 'ds_td4'", "'ds_td3'"),
+    "update --what step": ("unknown measurement 'step'", "'steps'"),
+    "update --what": ("at least one measurement", "steps"),
+    "update --what event --plot found.png": ("--plot",),
+    "update --round 3": ("'--round'", "'--rounds'"),
+    "update --seed -1": ("--seed", "-1"),
+    "update --json nowhere/found.json": ("nowhere/found.json", "no folder nowhere"),
+    "update --plot nowhere/found.png": ("nowhere/found.png", "no folder nowhere"),
+    "update --json .": ("cannot write .", "folder"),
+    "update --plot found.pgn": ("unknown kind of picture 'pgn'", "'png'"),
+    "kernels --densities 0": ("--densities must be positive, got 0.0",),
+    "kernels --densities": ("--densities needs",),
+    "kernels --batches": ("--batches",),
+    "kernels --rounds 1.5": ("--rounds", "1.5"),
+    "scale --nnz 599": ("--nnz", "600", "599"),
+    "scale --batch 0": ("--batch must be positive, got 0",),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_one_line(
+    words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, benchmark in BENCHMARKS.items():  # what is not refused fails at once instead of measuring for minutes
+        monkeypatch.setitem(BENCHMARKS, name, replace(benchmark, measure=lambda options: 1 / 0))
+    refusal = refused(capsys, *words.split())
+    assert "Error parsing U" not in refusal
+    for part in WRONG[words]:
+        assert part in refusal
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_env_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = refused(capsys, "update", "--env", "HalfCheeta-v5")
+    assert "'HalfCheeta-v5'" in refusal
+    assert "'HalfCheetah-v5'" in refusal
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that is printed."""
+    assert main(["bench", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("sparserl: ")
+    return printed.err
+
+
+@pytest.mark.parametrize("words", [["bench"], ["bench", "--help"]])
+def test_help_names_every_kind(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(kind in printed for kind in ("update", "kernels", "scale"))
+
+
+def test_help_of_a_kind_explains_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "update", "--help"])
+    assert stop.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert "sparserl bench update" in printed
+    assert all(flag in printed for flag in ("--only", "--densities", "--json", "--plot", "--no-progress"))

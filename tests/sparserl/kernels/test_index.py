@@ -1,0 +1,50 @@
+"""`CsrIndex`: the transposed index and that of a dense layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.networks import MASKS, of_mask
+
+from sparserl.kernels import CsrIndex
+
+
+def same(a: CsrIndex, b: CsrIndex) -> bool:
+    ours, theirs = (a.row_ptr, a.col), (b.row_ptr, b.col)
+    equal = all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(ours, theirs, strict=True))
+    return equal and (a.n_rows, a.n_cols) == (b.n_rows, b.n_cols)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_transposed_index_is_the_transposed_matrix(name: str) -> None:
+    index = of_mask(MASKS[name])
+    transposed, slot = index.transposed
+    assert same(transposed, of_mask(MASKS[name].T))
+    assert slot.dtype == np.uint32
+    # Entry k of the transposed matrix at (row, col) is slot[k] at (col, row).
+    np.testing.assert_array_equal(index.rows[slot], transposed.col)
+    np.testing.assert_array_equal(index.col[slot], transposed.rows)
+    assert index.transposed[0] is transposed
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_transposing_twice_gives_the_index_back(name: str) -> None:
+    index = of_mask(MASKS[name])
+    transposed, slot = index.transposed
+    back, slot_back = transposed.transposed
+    assert same(back, index)
+    np.testing.assert_array_equal(slot[slot_back], np.arange(index.nnz))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 3)])
+def test_full_lists_every_connection(shape: tuple[int, int]) -> None:
+    index = CsrIndex.full(*shape)
+    assert same(index, of_mask(np.ones(shape, bool)))
+    assert index.nnz == shape[0] * shape[1]
+
+
+def test_derived_bytes_are_those_of_the_transposed_index() -> None:
+    index = of_mask(MASKS["odd widths"])
+    assert index.derived_bytes() == 0
+    index.transposed  # noqa: B018  # derives it
+    assert index.derived_bytes() == 8 * (23 + 1) + 4 * index.nnz + 4 * index.nnz

@@ -1,0 +1,426 @@
+"""Layers that run in one call: ensembles, passes without autograd, and whatever may change between two calls."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle.masked_dense import MaskedMLP
+from torch import nn
+
+from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP, sparse_mlp
+from sparserl.layers.fused import FusedLayers
+from sparserl.topology.rewire import exchange, random_topology
+
+WIDTH = 6
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    torch.manual_seed(0)
+
+
+def sparse(n_in: int, n_out: int, nnz: int, seed: int = 0, bias: bool = True) -> SparseLinear:
+    return SparseLinear(random_topology(n_out, n_in, nnz, np.random.default_rng([n_in, n_out, seed])), bias)
+
+
+NETWORKS: dict[str, Callable[[int], SparseMLP]] = {
+    "sparse": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 13, 50, seed), sparse(13, 4, 30, seed)]),
+    "one layer": lambda seed: SparseMLP([sparse(6, 4, 13, seed)]),
+    "dense ends": lambda seed: SparseMLP([nn.Linear(6, 15), sparse(15, 13, 50, seed), nn.Linear(13, 4)]),
+    "no bias": lambda seed: SparseMLP([sparse(6, 15, 40, seed, bias=False), nn.Linear(15, 4, bias=False)]),
+    "tanh at the end": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "relu", "tanh"),
+    "tanh inside": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "tanh"),
+    "all dense": lambda seed: SparseMLP([nn.Linear(6, 15), nn.Linear(15, 4)]),
+}
+JOINED = [name for name in NETWORKS if name not in ("tanh inside", "all dense")]
+
+
+def ensemble_of(name: str, count: int = 3) -> tuple[list[SparseMLP], SparseEnsemble]:
+    networks = [NETWORKS[name](seed) for seed in range(count)]
+    return networks, SparseEnsemble(networks)
+
+
+def parameters_of(networks: list[SparseMLP]) -> list[nn.Parameter]:
+    return [parameter for network in networks for parameter in network.parameters()]
+
+
+def backward(outputs: Any, networks: list[SparseMLP]) -> list[torch.Tensor]:
+    """Gradients of all parameters, when each output is pulled towards another number."""
+    loss = torch.stack([(y - number).square().sum() for number, y in enumerate(outputs)]).sum()
+    return list(torch.autograd.grad(loss, parameters_of(networks), retain_graph=True))
+
+
+def assert_equals_twin(networks: list[SparseMLP], ensemble: SparseEnsemble | None) -> None:
+    """Outputs and gradients, through the ensemble or one network at a time."""
+    dtype = parameters_of(networks)[0].dtype
+    x, x_twin = (torch.linspace(-1, 1, 19 * WIDTH, dtype=dtype).reshape(19, WIDTH).requires_grad_() for _ in range(2))
+    outputs = [network(x) for network in networks] if ensemble is None else ensemble(x)
+    for output, network in zip(outputs, networks, strict=True):
+        twin = MaskedMLP(network, network.activations)
+        expected = twin(x_twin)
+        torch.testing.assert_close(output, expected)
+        network.zero_grad()
+        output.square().sum().backward(retain_graph=True)
+        expected.square().sum().backward()
+        for position, layer in enumerate(network):
+            values, weight = layer.weight if isinstance(layer, nn.Linear) else layer.values, twin.weights[position]
+            ours = weight.grad if isinstance(layer, nn.Linear) else twin.gather(position, weight.grad)
+            torch.testing.assert_close(values.grad, ours)
+            if layer.bias is not None:
+                torch.testing.assert_close(layer.bias.grad, twin.biases[position].grad)
+    torch.testing.assert_close(x.grad, x_twin.grad)
+
+
+# --- ensembles --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joined_up_to", [128, 5, 0])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ensemble_equals_the_twins(name: str, joined_up_to: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_mlp, "JOINED_UP_TO", joined_up_to)
+    networks, ensemble = ensemble_of(name)
+    narrow = max([min(layer.weight.shape) for layer in networks[0] if isinstance(layer, nn.Linear)], default=0)
+    assert (ensemble.joined is not None) == (name in JOINED and narrow <= joined_up_to)
+    assert_equals_twin(networks, ensemble)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16, 100])
+@pytest.mark.parametrize("name", JOINED)
+def test_one_call_equals_separate_calls_bit_for_bit(name: str, batch: int) -> None:
+    networks, ensemble = ensemble_of(name)
+    x = torch.randn(batch, WIDTH)
+    together, apart = ensemble(x), [network(x) for network in networks]
+    assert ensemble.joined is not None
+    for a, b in zip(together, apart, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(backward(together, networks), backward(apart, networks), strict=True):
+        assert torch.equal(a, b)
+    with torch.no_grad():
+        for a, b in zip(ensemble(x), [network(x) for network in networks], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_gradient_of_one_network_of_an_ensemble() -> None:
+    networks, ensemble = ensemble_of("sparse")
+    x = torch.randn(9, WIDTH, requires_grad=True)
+    ours = torch.autograd.grad(ensemble(x)[1].square().sum(), [x, *parameters_of(networks)])
+    alone = torch.autograd.grad(networks[1](x).square().sum(), [x, *networks[1].parameters()])
+    assert torch.equal(ours[0], alone[0])
+    own = len(alone) - 1
+    for place, gradient in enumerate(ours[1:]):
+        assert torch.equal(gradient, alone[1 + place - own] if own <= place < 2 * own else torch.zeros_like(gradient))
+
+
+def test_capture_in_an_ensemble_is_that_of_its_networks() -> None:
+    networks, ensemble = ensemble_of("dense ends")
+    captures = [networks[0][1], networks[2][1]]
+    for layer in captures:
+        layer.capture = True
+    x = torch.randn(9, WIDTH)
+    backward(ensemble(x), networks)
+    backward([network(x) for network in networks], networks)
+    assert networks[1][1].captured == []
+    for layer in captures:
+        (x_together, dy_together), (x_apart, dy_apart) = layer.captured
+        assert (x_together.shape, dy_together.shape) == ((15, 9), (13, 9))
+        assert dy_together.abs().sum() > 0
+        assert torch.equal(x_together, x_apart)
+        assert torch.equal(dy_together, dy_apart)
+
+
+def test_second_derivative_through_an_ensemble_is_refused() -> None:
+    x = torch.randn(9, WIDTH, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(ensemble_of("sparse")[1](x)[0].sum(), x, create_graph=True)
+
+
+def test_networks_of_other_widths_are_no_ensemble() -> None:
+    ensemble = SparseEnsemble([NETWORKS["sparse"](0), SparseMLP([sparse(6, 15, 40), sparse(15, 4, 30)])])
+    with pytest.raises(ValueError, match=r"."):
+        ensemble(torch.zeros(2, WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("name", "joined_up_to", "parts"),
+    [
+        ("sparse", 0, [3]),
+        ("dense ends", 6, [3]),
+        ("dense ends", 5, [0, 2]),
+        ("dense ends", 3, [0, 1, 0]),
+        ("all dense", 128, [0, 0]),
+        ("tanh inside", 128, [1, 1]),
+    ],
+)
+def test_what_runs_in_one_call(name: str, joined_up_to: int, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_mlp, "JOINED_UP_TO", joined_up_to)
+    found = NETWORKS[name](0).parts
+    assert [len(part.chains[0]) if isinstance(part, FusedLayers) else 0 for part, _ in found] == parts
+
+
+# --- passes without autograd ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_pull_back_equals_autograd_bit_for_bit(name: str) -> None:
+    networks, ensemble = ensemble_of(name)
+    layers, x = ensemble.joined, torch.randn(19, WIDTH, requires_grad=True)
+    assert layers is not None
+    y = layers(x)
+    for scale in (1.0, -3.0):
+        dy = scale * torch.randn_like(y)
+        dx, *expected = torch.autograd.grad(y, [x, *parameters_of(networks)], dy, retain_graph=True)
+        for parameter in parameters_of(networks):
+            parameter.grad = torch.full_like(parameter, 7.0)
+        taken = layers.run(x)
+        assert torch.equal(taken.y, y)
+        assert not taken.y.requires_grad
+        assert torch.equal(taken.pull_back_to_input(dy), dx)
+        assert all(bool((parameter.grad == 7.0).all()) for parameter in parameters_of(networks))
+        for _ in range(2):  # what was there is replaced
+            taken.pull_back(dy)
+            for parameter, gradient in zip(parameters_of(networks), expected, strict=True):
+                assert torch.equal(parameter.grad, gradient)
+
+
+def test_pull_back_leaves_frozen_parameters_alone() -> None:
+    networks, ensemble = ensemble_of("dense ends", 2)
+    x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
+    assert ensemble.joined is not None
+    expected = torch.autograd.grad(ensemble.joined(x), parameters_of(networks), dy)
+    for trained in ([1, 4, 7], [5], [], [0, 11]):
+        for place, parameter in enumerate(parameters_of(networks)):
+            parameter.grad = None
+            parameter.requires_grad_(place in trained)
+        ensemble.joined.run(x).pull_back(dy)
+        for place, parameter in enumerate(parameters_of(networks)):
+            assert torch.equal(parameter.grad, expected[place]) if place in trained else parameter.grad is None
+
+
+def test_pull_back_captures_whatever_else_is_wanted() -> None:
+    networks, ensemble = ensemble_of("sparse", 2)
+    x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
+    networks[1][1].capture = True
+    assert ensemble.joined is not None
+    taken = ensemble.joined.run(x)
+    taken.pull_back(dy)
+    for parameter in parameters_of(networks):
+        parameter.requires_grad_(False)
+    taken.pull_back(dy)
+    taken.pull_back_to_input(dy)
+    first, *others = networks[1][1].captured
+    assert len(others) == 2
+    for other in others:
+        assert torch.equal(first[0], other[0])
+        assert torch.equal(first[1], other[1])
+
+
+def test_gradients_of_autograd_share_no_memory_with_those_of_pull_back() -> None:
+    networks, ensemble = ensemble_of("sparse", 2)
+    x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
+    assert ensemble.joined is not None
+    y, taken = ensemble.joined(x), ensemble.joined.run(x)
+    kept = []
+    for scale in (1.0, 2.0, 3.0):
+        kept.append(torch.autograd.grad(y, parameters_of(networks), scale * dy, retain_graph=True))
+        taken.pull_back(scale * dy)
+        kept.append([parameter.grad.clone() for parameter in parameters_of(networks)])
+    for scale, gradients in zip((1.0, 1.0, 2.0, 2.0, 3.0, 3.0), kept, strict=True):
+        for gradient, expected in zip(gradients, kept[0], strict=True):
+            torch.testing.assert_close(gradient, scale * expected)
+
+
+# --- passes and memory ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", ["autograd", "run"])
+def test_a_pass_leaves_no_garbage(through: str) -> None:
+    """Its memory is large, so it must go when the pass goes, not when Python looks for cycles."""
+    _, ensemble = ensemble_of("sparse")
+    x = torch.randn(19, WIDTH)
+
+    def step() -> None:
+        assert ensemble.joined is not None
+        if through == "autograd":
+            torch.stack(list(ensemble(x))).square().sum().backward()
+        else:
+            taken = ensemble.joined.run(x)
+            taken.pull_back(taken.y)
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_graph_may_be_used_twice_with_passes_in_between() -> None:
+    networks, ensemble = ensemble_of("sparse")
+    x = torch.randn(19, WIDTH)
+    outputs = ensemble(x)
+    first = backward(outputs, networks)
+    for other in (2 * x, 2 * x[:5]):
+        backward(ensemble(other), networks)
+        with torch.no_grad():
+            ensemble(other)
+    kept = ensemble(3 * x)
+    for a, b in zip(backward(outputs, networks), first, strict=True):
+        assert torch.equal(a, b)
+    del kept
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense ends"])
+@pytest.mark.parametrize("place", range(6))
+def test_parameter_modified_in_place_before_the_way_back_is_refused(name: str, place: int) -> None:
+    networks, ensemble = ensemble_of(name, 1)
+    outputs = ensemble(torch.randn(9, WIDTH))
+    with torch.no_grad():
+        parameters_of(networks)[place].mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs[0].sum().backward()
+
+
+def test_graph_is_freed_as_those_of_torch() -> None:
+    y = NETWORKS["sparse"](0)(torch.randn(9, WIDTH)).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        y.backward()
+
+
+# --- what is prepared holds addresses: everything that moves or replaces a tensor must be seen -------
+
+
+def new_topology(mlp: SparseMLP) -> None:
+    layer = mlp[1]
+    free = np.setdiff1d(np.arange(layer.n_in * layer.n_out), layer.topology.flat)
+    layer.apply_change(exchange(layer.topology, np.arange(3, layer.nnz - 10), free[:21]), 0.3)
+
+
+def rescale(mlp: SparseMLP) -> None:
+    for parameter in mlp.parameters():
+        parameter.data.mul_(1.5)
+
+
+def set_data(parameter: nn.Parameter) -> None:
+    parameter.data = torch.randn_like(parameter)
+
+
+def load(mlp: SparseMLP, **options: bool) -> None:
+    mlp.load_state_dict(
+        SparseMLP([sparse(6, 15, 22, 9), sparse(15, 13, 77, 9), nn.Linear(13, 4)]).state_dict(), **options
+    )
+
+
+EVENTS: dict[str, Callable[[SparseMLP], object]] = {
+    "weights change in place": rescale,
+    "values have other data": lambda mlp: set_data(mlp[0].values),
+    "a bias has other data": lambda mlp: set_data(mlp[1].bias),
+    "dense weights have other data": lambda mlp: set_data(mlp[2].weight),
+    "values are another parameter": lambda mlp: setattr(mlp[0], "values", nn.Parameter(torch.randn(40))),
+    "a bias is another parameter": lambda mlp: setattr(mlp[0], "bias", nn.Parameter(torch.randn(15))),
+    "a bias is gone": lambda mlp: setattr(mlp[1], "bias", None),
+    "a bias is gone from a dense layer": lambda mlp: setattr(mlp[2], "bias", None),
+    "topology event": new_topology,
+    "two topology events": lambda mlp: [new_topology(mlp), new_topology(mlp)],
+    "state of another topology": load,
+    "state of another topology is assigned": lambda mlp: load(mlp, assign=True),
+    "double": lambda mlp: mlp.double(),
+    "double and back": lambda mlp: mlp.double().float(),
+    "parameters in one vector": lambda mlp: nn.utils.vector_to_parameters(
+        torch.randn(sum(p.numel() for p in mlp.parameters())), mlp.parameters()
+    ),
+    "a layer is replaced": lambda mlp: mlp.__setitem__(1, sparse(15, 13, 61, 9)),
+    "a layer is replaced by a dense one": lambda mlp: mlp.__setitem__(1, nn.Linear(15, 13)),
+    "a dense layer is replaced": lambda mlp: mlp.__setitem__(2, nn.Linear(13, 4)),
+    "a dense layer is replaced by a sparse one": lambda mlp: mlp.__setitem__(2, sparse(13, 4, 20, 9)),
+}
+
+
+@pytest.fixture(params=["network", "ensemble"])
+def used(request: pytest.FixtureRequest) -> tuple[list[SparseMLP], SparseEnsemble | None]:
+    """Networks that have passes behind them, one of them with memory still taken."""
+    networks = [SparseMLP([sparse(6, 15, 40, n), sparse(15, 13, 50, n), nn.Linear(13, 4)]) for n in range(2)]
+    ensemble = SparseEnsemble(networks) if request.param == "ensemble" else None
+    assert_equals_twin(networks, ensemble)
+    with torch.no_grad():
+        (ensemble or networks[0])(torch.ones(19, WIDTH))
+    return networks, ensemble
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_next_pass_sees(event: str, used: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
+    networks, ensemble = used
+    for network in networks if event.startswith("double") else networks[:1]:
+        EVENTS[event](network)
+    gc.collect()
+    overwritten = [torch.full((size,), torch.nan) for size in range(1, 200) for _ in range(3)]
+    assert_equals_twin(networks, ensemble)
+    del overwritten
+
+
+def saved_and_loaded(model: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": saved_and_loaded,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_hold_no_addresses(way: str) -> None:
+    """In another process they may be those of something else."""
+    networks, ensemble = ensemble_of("sparse")
+    backward(ensemble(torch.ones(5, WIDTH)), networks)
+    layers: Any = ensemble.joined
+    assert layers._networks is not None
+    copied = COPIES[way](layers)
+    assert copied._networks is None
+    assert not copied._key
+
+
+def train(model: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
+    """A step and a topology event."""
+    networks, ensemble = model
+    outputs = (
+        [network(torch.ones(5, WIDTH)) for network in networks] if ensemble is None else ensemble(torch.ones(5, WIDTH))
+    )
+    for parameter, gradient in zip(parameters_of(networks), backward(outputs, networks), strict=True):
+        parameter.data.sub_(0.1 * gradient)
+    new_topology(networks[0])
+
+
+@pytest.mark.parametrize("trained", [0, 1], ids=["original", "copy"])
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_are_independent(way: str, trained: int, used: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
+    models = used, COPIES[way](used)
+    before = copy.deepcopy(used[0][0].state_dict())
+    x = torch.randn(19, WIDTH)
+    with torch.no_grad():
+        expected = [network(x) for network in used[0]]
+    train(models[trained])
+    other_networks, _ = models[1 - trained]
+    with torch.no_grad():
+        for y, network in zip(expected, other_networks, strict=True):
+            assert torch.equal(y, network(x))
+    for name, tensor in other_networks[0].state_dict().items():
+        assert torch.equal(tensor, before[name])
+    for networks, ensemble in models:
+        assert_equals_twin(networks, ensemble)
+    assert other_networks[0][1].nnz == 50
+    assert models[trained][0][0][1].nnz == 34

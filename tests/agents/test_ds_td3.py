@@ -274,3 +274,10 @@ def test_a_failing_actor_update_leaves_the_critic_trainable(monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="no loss today"):
         agent.train(2, 16)
     assert all(parameter.requires_grad for parameter in agent.critic.parameters())
+
+
+def test_training_mode_is_that_of_stable_baselines3_where_it_is_read() -> None:
+    agent = make()
+    for mode in (True, False):
+        agent.policy.set_training_mode(mode)
+        assert agent.policy.training == agent.actor.training == agent.critic.training == mode

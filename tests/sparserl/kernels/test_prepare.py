@@ -1,0 +1,35 @@
+"""Compiling takes seconds once per machine, so it is announced, and only then."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sparserl.kernels import cpu, prepare
+
+
+@pytest.mark.parametrize(("misses", "messages"), [({}, 0), ({("a signature",): 1}, 1)])
+def test_says_so_only_if_nothing_was_stored(
+    misses: dict[object, int], messages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "transpose", SimpleNamespace(stats=SimpleNamespace(cache_misses=misses)))
+    said: list[str] = []
+    prepare(said.append)
+    assert len(said) == messages
+    assert all("compiling" in message for message in said)
+
+
+def test_nothing_is_left_to_compile_for_a_network_on_one_thread() -> None:
+    prepare(print)
+    kernels = (cpu._forward, cpu._forward_one, cpu._backward, cpu._put_in_order, cpu.adam, cpu.average)
+    before = [len(kernel.signatures) for kernel in kernels]
+    layer = torch.nn.Linear(3, 2)
+    networks = cpu.Networks(
+        [[cpu.Linear(cpu.CsrIndex.full(2, 3), layer.weight.detach().flatten(), layer.bias.detach())]]
+    )
+    cpu.forward(networks, torch.ones(1, 3), keep=False)
+    y, saved = cpu.forward(networks, torch.ones(40, 3), keep=True)
+    cpu.backward(networks, saved, y, cpu.Wanted())
+    assert [len(kernel.signatures) for kernel in kernels] == before

@@ -653,7 +653,7 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     for batch in (1, 2):
         _, saved = forward(networks, torch.ones(batch, 1, dtype=dtype), keep=batch > 1)
     backward(networks, saved, torch.ones(1, 2, 1, dtype=dtype), Wanted())
-    numbers, rows = one.repeat(6).numpy(), np.zeros((0, 7), np.int64)
-    adam(np.ascontiguousarray(rows[:, :5]), numbers)
+    numbers, rows = one.repeat(6).numpy(), np.zeros((0, 5), np.int64)
+    adam(rows, numbers)
     average(np.ascontiguousarray(rows[:, :3]), numbers[:2])
     average_and_trim(rows, numbers[:2])

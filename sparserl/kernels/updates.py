@@ -61,45 +61,42 @@ def average(table: Any, numbers: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def average_and_trim(table: Any, numbers: Any) -> None:
-    """Averages over the union of two topologies, then sets the smallest weights to 0.
+    """Averages over the connections of a target that contain those of online, then sets its smallest weights to 0.
 
     Args:
-        table: (layers, 7) int64: connections and address of the target; connections and address of online; address of
-            the target slot of each online slot; number of connections that only the target has, as many weights are
-            trimmed; address of their slots.
+        table: (layers, 5) int64: connections of the target; addresses of online and target; number of connections that
+            only the target has, >= 1, as many weights are trimmed; address of their slots, increasing.
         numbers: (2,) tau, 1 - tau.
     """
     tau, rest = numbers
     for layer in range(table.shape[0]):
-        size, targets, online_size, onlines, shared, surplus, target_only = table[layer]
-        for slot in range(size):
-            write_real(targets, slot, read_real(targets, slot, tau) * rest, tau)
-        for slot in range(online_size):
-            to = read_int64(shared, slot)
-            moved = multiply_add(read_real(onlines, slot, tau), tau, read_real(targets, to, tau))
-            write_real(targets, to, moved, tau)
-        if surplus == 0:
-            continue
-        # As many connections are in the target alone, so whatever goes is no larger than the largest of them.
-        limit = abs(read_real(targets, read_int64(target_only, 0), tau))
-        for entry in range(1, surplus):
-            limit = max(limit, abs(read_real(targets, read_int64(target_only, entry), tau)))
-        magnitudes, count = np.empty(size, numbers.dtype), 0
+        size, onlines, targets, surplus, target_only = table[layer]
+        # Slots correspond in runs: between two connections that only the target has, both have the same ones.
+        limit, start = tau - tau, 0
+        for passed in range(surplus + 1):
+            stop = read_int64(target_only, passed) if passed < surplus else size
+            for slot in range(start, stop):
+                faded = read_real(targets, slot, tau) * rest
+                online = read_real(onlines, slot - passed, tau)
+                write_real(targets, slot, multiply_add(online, tau, faded), tau)
+            if passed < surplus:
+                faded = read_real(targets, stop, tau) * rest
+                write_real(targets, stop, faded, tau)
+                limit = max(limit, abs(faded))
+            start = stop + 1
+        # Whatever is trimmed is no larger than the largest that only the target has, because there are as many of these.
+        slots, magnitudes, count = np.empty(size, np.int64), np.empty(size, numbers.dtype), 0
         for slot in range(size):
             magnitude = abs(read_real(targets, slot, tau))
-            if magnitude <= limit:
-                magnitudes[count] = magnitude
-                count += 1
+            slots[count], magnitudes[count] = slot, magnitude
+            count += magnitude <= limit  # no branch: the predictor would miss most of them
         if count > surplus:
             limit = np.partition(magnitudes[:count], surplus - 1)[surplus - 1]
-        ties = surplus
+        ties = surplus - np.count_nonzero(magnitudes[:count] < limit)
         for entry in range(count):
-            ties -= magnitudes[entry] < limit
-        for slot in range(size):
-            magnitude = abs(read_real(targets, slot, tau))
-            if magnitude < limit or (magnitude == limit and ties > 0):
-                ties -= magnitude == limit
-                write_real(targets, slot, 0.0, tau)
+            if magnitudes[entry] < limit or (magnitudes[entry] == limit and ties > 0):
+                ties -= magnitudes[entry] == limit
+                write_real(targets, slots[entry], 0.0, tau)
 
 
 @numba.njit(cache=True, nogil=True)

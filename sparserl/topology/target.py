@@ -27,13 +27,11 @@ class Pairing:
     Attributes:
         online: Topology of the online layer.
         target: Topology of the target.
-        shared: (online nnz,) target slot of each online slot.
-        target_only: Other slots of the target; as many weights as these are trimmed.
+        target_only: Slots of connections that only the target has; as many weights are trimmed.
     """
 
     online: SparseTopology
     target: SparseTopology
-    shared: Slots
     target_only: Slots
 
 
@@ -103,11 +101,10 @@ class UnionTrimTarget(TargetLayer):
         self.target.apply_change(exchange(target, dropped, missing), 0.0)
 
     def pairing(self) -> Pairing:
-        """The target slot of each online slot, and the slots that only the target has."""
+        """The slots that only the target has."""
         online, target = self.online.topology, self.target.topology
         if self._paired is None or self._paired.online is not online or self._paired.target is not target:
-            shared = np.searchsorted(target.flat, online.flat)
-            self._paired = Pairing(online, target, shared, np.delete(np.arange(target.nnz), shared))
+            self._paired = Pairing(online, target, np.flatnonzero(absent(target.flat, online.flat)))
         return self._paired
 
 
@@ -195,8 +192,7 @@ class _Averaging:
                 if pairing is None or pairing.target_only.size == 0:
                     plain.append((online.numel(), *addresses))
                 else:
-                    sizes = target.numel(), online.numel(), pairing.target_only.size
-                    slots = pairing.shared.ctypes.data, pairing.target_only.ctypes.data
-                    trimmed.append((sizes[0], addresses[1], sizes[1], addresses[0], slots[0], sizes[2], slots[1]))
-            tables[dtype] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 7)
+                    only = pairing.target_only
+                    trimmed.append((target.numel(), *addresses, only.size, only.ctypes.data))
+            tables[dtype] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
         return tables

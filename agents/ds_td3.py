@@ -76,8 +76,8 @@ class DSTD3(SparseTopologyMixin, TD3):
                 self._sync_targets(self.tau)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if actor_losses:
-            self.logger.record("train/actor_loss", np.mean(actor_losses))
-        self.logger.record("train/critic_loss", np.mean(critic_losses))
+            self.logger.record("train/actor_loss", sum(actor_losses) / len(actor_losses))
+        self.logger.record("train/critic_loss", sum(critic_losses) / len(critic_losses))
 
     def _targets(self, batch: Batch) -> FloatArray:
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
@@ -13,6 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
+from sparserl.agents.network_pass import evaluate
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP
@@ -217,9 +219,28 @@ class SparseTD3Policy(TD3Policy):
     def set_training_mode(self, mode: bool) -> None:
         """As in Stable-Baselines3, without walking through modules to which the mode makes no difference."""
         if self.actor.ensembles and self.critic.ensembles:
-            self.actor.training = self.critic.training = self.training = mode
+            for module in (self, self.actor, self.critic):
+                vars(module)["training"] = mode  # `Module.__setattr__` first looks for a parameter of that name
         else:
             super().set_training_mode(mode)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in Stable-Baselines3; an array of vectors goes to the kernels without a detour through tensors."""
+        space, actions = self.observation_space, self.action_space
+        plain = self.actor.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
+        if not plain or observation.ndim > 2 or not isinstance(actions, spaces.Box):  # type: ignore[union-attr]
+            return super().predict(observation, state, episode_start, deterministic)
+        self.set_training_mode(False)
+        rows = np.asarray(observation, np.float32).reshape(-1, observation.shape[-1])  # type: ignore[union-attr]
+        scaled = evaluate(self.actor, "forward", rows)[0].reshape(-1, *actions.shape)
+        taken = self.unscale_action(scaled)
+        return (taken if observation.ndim == 2 else taken[0]), state  # type: ignore[union-attr]
 
     def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
         own = {"topology": self.topology, "topology_seed": self.topology_seed}

@@ -9,7 +9,7 @@ from sparserl.bench.options import Record
 
 
 def update_tables(record: Record) -> list[Table]:
-    """One table a configuration, with its topology events beneath."""
+    """One table a configuration, with actions and topology events beneath."""
     tables = []
     for configuration in record["configurations"]:
         rows = configuration["rows"]
@@ -29,9 +29,19 @@ def update_tables(record: Record) -> list[Table]:
                     cells += [f"{row['steps']['median']:.0f}", _times(row["steps"]["speed_up"])]
                 table.add_row(*cells)
             tables.append(table)
+        if "act" in rows[0]:
+            tables.append(_actions(f"{title}: predict, one observation", rows))
         if configuration.get("events"):
             tables.append(_events(f"{title}: topology events, one in 1,000 updates", configuration["events"]))
     return tables
+
+
+def _actions(title: str, rows: list[Record]) -> Table:
+    table = _table(title, ["contender", "density", "threads", "us/action", "x td3"])
+    for row in rows:
+        cells = [row["contender"], f"{row['density']:g}", str(row["threads"])]
+        table.add_row(*cells, _spread(row["act"]), _times(row["act"]["speed_up"]))
+    return table
 
 
 def _events(title: str, events: list[Record]) -> Table:

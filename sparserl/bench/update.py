@@ -1,4 +1,4 @@
-"""`bench update`: milliseconds of a gradient update and env steps a second, our agent beside dense and masked ones."""
+"""`bench update`: time of a gradient update, an env step and an action, our agent beside dense and masked ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from sparserl.topology.density import check_density
 STEPS_A_CALL = 2
 """Env steps in a repetition: one period of the delayed policy update."""
 EVENT_METHODS = ("set", "ds_td3")
-WHAT = ("update", "steps", "event")
+WHAT = ("update", "steps", "act", "event")
+UNITS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "update": ("ms an update", lambda seconds: 1e3 * seconds),
+    "steps": ("env steps a second", lambda seconds: 1 / seconds),
+    "act": ("us an action", lambda seconds: 1e6 * seconds),
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class UpdateOptions(Options):
     only: tuple[str, ...] = tuple(SUMMARIES)
     """Contenders, of ds_td3, td3 (always measured: ratios need it), td3_fused, sac, masked, sbx_td3."""
     what: tuple[str, ...] = WHAT
-    """What to measure, of update (gradient updates alone), steps (env steps with an update each), event (topology
-    events of ours)."""
+    """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
+    observation), event (topology events of ours)."""
     chunk_s: float = 0.15
     """Seconds of one measurement; at least one call."""
 
@@ -61,7 +66,7 @@ class UpdateOptions(Options):
             for name in given:
                 if name not in valid:
                     raise ConfigError(unknown_name(kind, name, valid))
-        if self.plot is not None and set(self.what) == {"event"}:
+        if self.plot is not None and not {"update", "steps"} & set(self.what):
             raise ConfigError("--plot draws update or steps, and --what names neither")
 
 
@@ -92,7 +97,7 @@ def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, optio
     configurations = []
     for batch in options.batches:
         rows = {(entry, threads): _row(entry, threads) for entry in compared for threads in options.threads}
-        for what in ("update", "steps"):
+        for what in UNITS:
             if what in options.what:
                 _measure(what, agents, batch, width, options, rows)
         configuration: Record = {"width": width, "batch": batch, "rows": list(rows.values())}
@@ -118,7 +123,7 @@ def _measure(
     contenders = {
         (entry, threads): Contender(
             _work(what, entry, agents[entry], batch),
-            entry.updates_a_call if what == "update" else STEPS_A_CALL,
+            {"update": entry.updates_a_call, "steps": STEPS_A_CALL, "act": 1}[what],
             partial(limit_threads, threads, bind=entry.is_jax),
         )
         for entry, threads in rows
@@ -148,13 +153,18 @@ def _work(what: str, entry: Entry, agent: OffPolicyAlgorithm, batch: int) -> Cal
         agent.batch_size = batch
         agent.learn(STEPS_A_CALL * n, reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]  # SB3 takes None at run time
 
-    return update if what == "update" else steps
+    def act(n: int) -> None:
+        for _ in range(n):
+            agent.predict(observation)
+
+    observation = agent.observation_space.sample()
+    return {"update": update, "steps": steps, "act": act}[what]
 
 
 def _numbers(what: str, timing: Timing) -> Record:
-    """Milliseconds an update, or steps a second, over rounds."""
-    per_round = [1000 * seconds if what == "update" else 1 / seconds for seconds in timing.seconds]
-    unit = "ms an update" if what == "update" else "env steps a second"
+    """Of all rounds, in the unit of what was measured."""
+    unit, convert = UNITS[what]
+    per_round = [convert(seconds) for seconds in timing.seconds]
     effort = {"in_a_chunk": timing.units, "warm_up_s": timing.warm_up_s}
     return {"unit": unit, **spread(per_round), "per_round": per_round, **effort}
 

@@ -84,7 +84,7 @@ def average_and_trim(table: Any, numbers: Any) -> None:
                 write_real(targets, stop, faded, tau)
                 limit = max(limit, abs(faded))
             start = stop + 1
-        # Whatever is trimmed is no larger than the largest that only the target has, because there are as many of these.
+        # As many connections are in the target alone, so whatever is trimmed is no larger than the largest of them.
         slots, magnitudes, count = np.empty(size, np.int64), np.empty(size, numbers.dtype), 0
         for slot in range(size):
             magnitude = abs(read_real(targets, slot, tau))

@@ -281,3 +281,17 @@ def test_training_mode_is_that_of_stable_baselines3_where_it_is_read() -> None:
     for mode in (True, False):
         agent.policy.set_training_mode(mode)
         assert agent.policy.training == agent.actor.training == agent.critic.training == mode
+
+
+@pytest.mark.parametrize("net_arch", [[16, 16], [16]], ids=str)
+def test_predict_is_that_of_stable_baselines3(net_arch: list[int]) -> None:
+    agent = make(policy_kwargs={"net_arch": net_arch})
+    observations = agent.observation_space.sample()[None].repeat(5, axis=0)
+    for given in (observations, observations[0], observations[:1], observations.astype(np.float64)):
+        actions, state = agent.predict(given)
+        expected, _ = TD3Policy.predict(agent.policy, given)
+        assert actions.shape == expected.shape
+        assert state is None
+        np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="Unexpected observation shape"):
+        agent.predict(np.zeros(agent.observation_space.shape[0] + 1, np.float32))

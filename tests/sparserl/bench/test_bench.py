@@ -56,7 +56,7 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(rows) == [*ours, ("td3", 1.0), ("td3_fused", 1.0), ("sac", 1.0), ("masked", 0.1)]
     for row in rows.values():
         assert row["threads"] == 1
-        for what in ("update", "steps"):
+        for what in ("update", "steps", "act"):
             assert set(row[what]["speed_up"]) == set(row[what]["speed_up_by_threads"]) == SPREAD
             assert SPREAD | {"unit", "per_round", "in_a_chunk", "warm_up_s"} <= set(row[what])
             assert len(row[what]["per_round"]) == 2
@@ -205,6 +205,7 @@ WRONG = {
     "update --what step": ("unknown measurement 'step'", "'steps'"),
     "update --what": ("at least one measurement", "steps"),
     "update --what event --plot found.png": ("--plot",),
+    "update --what act --plot found.png": ("--plot",),
     "update --round 3": ("'--round'", "'--rounds'"),
     "update --seed -1": ("--seed", "-1"),
     "update --json nowhere/found.json": ("nowhere/found.json", "no folder nowhere"),

@@ -384,6 +384,7 @@ class _Frame:
     """Memory for passes of one batch size through one set of networks, and the addresses in it.
 
     Attributes:
+        threads: Number of threads that torch had.
         tiles: (tiles, 2) first sample and width in vectors of each tile.
         workers: Threads that share the tiles.
         padded: Columns of all tiles together.
@@ -395,7 +396,8 @@ class _Frame:
     """
 
     def __init__(self, plan: Plan, batch: int, keep: bool):
-        threads = torch.get_num_threads() if plan.nnz * batch >= PARALLEL_FROM else 1
+        self.threads = torch.get_num_threads()
+        threads = self.threads if plan.nnz * batch >= PARALLEL_FROM else 1
         self.tiles = tiles_of(batch, plan.widest, -(-threads // plan.count))
         self.workers = max(1, min(threads, plan.count * len(self.tiles)))
         self.batch = batch
@@ -500,7 +502,7 @@ class Plan:
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
         self.in_order: torch.Tensor | None = None
         self._sums: _Sums | None = None
-        self._free: dict[tuple[int, int, bool], list[_Frame]] = networks.memory
+        self._free: dict[tuple[int, bool], list[_Frame]] = networks.memory
 
     def put_in_order(self, lowest: int) -> None:
         """Prepares the transposed matrices of the layers from `lowest` on, with the values of now."""
@@ -530,9 +532,12 @@ class Plan:
 
     def take(self, batch: int, keep: bool) -> _Pass:
         """Memory for a pass, to be used until the returned object is gone."""
-        free = self._free.setdefault((batch, torch.get_num_threads(), keep), [])
+        free = self._free.setdefault((batch, keep), [])
         if len(self._free) > KEPT_FRAMES:
             del self._free[next(iter(self._free))]
+        threads = torch.get_num_threads()
+        while free and free[-1].threads != threads:
+            free.pop()
         return _Pass(free.pop() if free else _Frame(self, batch, keep), free)
 
 

@@ -14,7 +14,7 @@ from sparserl.agents.network_pass import FloatArray, evaluate, network_pass
 from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseTD3Policy
 
-Loss = tuple[np.floating, FloatArray]
+Loss = tuple[float | np.floating, FloatArray]
 """Value of a loss, and its derivative."""
 
 
@@ -48,6 +48,9 @@ class DSTD3(SparseTopologyMixin, TD3):
           million steps; there, 50,000 updates before the end.
         - Constructor defaults are Stable-Baselines3's; the paper's (batch 100, weight decay 2e-4, 25,000 random
           steps) are in `configs/ds_td3/`.
+
+    To change a loss, override `_critic_loss` or `_actor_loss`, which return a value and its derivative by the Q values;
+    `sparserl.agents.network_pass.differentiated` takes one written in torch.
 
     Example:
         >>> from sparserl.agents import DSTD3

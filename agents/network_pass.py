@@ -7,6 +7,7 @@ forward and back in one kernel call each; others through autograd.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +55,20 @@ def evaluate(network: nn.Module, method: str, *inputs: FloatArray) -> FloatArray
         if ensemble is not None and ensemble.joined is not None:
             return _activated(ensemble, ensemble.joined(_joined(inputs)).numpy())
         return _arrays(getattr(network, method)(*map(torch.from_numpy, inputs)))
+
+
+def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatArray) -> tuple[float, FloatArray]:
+    """Value of a loss written in torch and its derivative by `outputs`, for when that is not worth writing down.
+
+    Example:
+        >>> differentiated(lambda q: q.square().sum(), np.float32([1.0, -2.0]))
+        (5.0, array([ 2., -4.], dtype=float32))
+    """
+    leaf = torch.from_numpy(outputs).requires_grad_()
+    value = loss(leaf)
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    assert leaf.grad is not None
+    return value.item(), leaf.grad.numpy()
 
 
 def _ensemble(network: nn.Module, method: str) -> SparseEnsemble | None:

@@ -22,6 +22,7 @@ from support.envs import FunctionEnv, SpacesOnly
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSTD3, TopologyConfig
+from sparserl.agents.network_pass import differentiated
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear
 
@@ -295,3 +296,30 @@ def test_predict_is_that_of_stable_baselines3(net_arch: list[int]) -> None:
         np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="Unexpected observation shape"):
         agent.predict(np.zeros(agent.observation_space.shape[0] + 1, np.float32))
+
+
+def test_derivatives_of_the_losses_are_those_of_autograd() -> None:
+    agent = make()
+    q_values, targets = torch.randn(2, 7, 1).numpy(), torch.randn(7, 1)
+
+    def critic_loss(q: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.mse_loss(q[0], targets) + torch.nn.functional.mse_loss(q[1], targets)
+
+    for (value, derivative), loss, given in (
+        (agent._critic_loss(q_values, targets.numpy()), critic_loss, q_values),
+        (agent._actor_loss(q_values[:1]), lambda q: -q.mean(), q_values[:1]),
+    ):
+        expected_value, expected = differentiated(loss, given)
+        assert value == pytest.approx(expected_value, rel=1e-6)
+        np.testing.assert_allclose(derivative, expected, rtol=1e-6)
+
+
+def test_a_loss_may_be_written_in_torch() -> None:
+    class Written(DSTD3):
+        def _critic_loss(self, q_values: np.ndarray, targets: np.ndarray) -> Any:
+            goal = torch.from_numpy(targets)
+            return differentiated(lambda q: sum(torch.nn.functional.mse_loss(own, goal) for own in q), q_values)
+
+    agents = [make(agent=kind).learn(60) for kind in (DSTD3, Written)]  # the seed of one holds until the next is made
+    for ours, theirs in zip(*(agent.critic.parameters() for agent in agents), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -652,7 +652,7 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     index = CsrIndex.full(1, 1)
     _ = index.transposed
     if transpose.stats.cache_misses:
-        say("compiling the kernels for this CPU, once: about 10 s")
+        say("compiling the kernels for this CPU, once: 10 to 20 s")
     one = torch.ones(1, dtype=dtype)
     networks = Networks([[Linear(index, one, one)]])
     for batch in (1, 2):

@@ -9,8 +9,8 @@ import torch
 from stable_baselines3 import TD3
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.batch import Batch, sample
-from sparserl.agents.network_pass import FloatArray, evaluate, network_pass
+from sparserl.agents.batch import Batch, FloatArray, sample
+from sparserl.agents.network_pass import evaluate, network_pass
 from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseTD3Policy
 

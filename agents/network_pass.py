@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from sparserl.agents.batch import FloatArray
 from sparserl.layers import SparseEnsemble
 from sparserl.layers.fused import FusedLayers
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class NetworkPass(Protocol):

@@ -20,7 +20,7 @@ from sparserl.bench.tiled_layer import TiledLayer
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.layers import SparseLinear
 from sparserl.seeding import stream
-from sparserl.topology.density import check_density, exact_nnz
+from sparserl.topology.density import exact_nnz
 from sparserl.topology.rewire import random_topology
 
 Products = dict[str, Callable[[], object]]
@@ -49,9 +49,7 @@ class KernelOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("batches", "widths", "densities", "chunk_s")
-        for density in self.densities:
-            check_density(density)
+        self.check_grid(self.densities, "batches", "widths", "chunk_s")
 
 
 def measure_kernels(options: KernelOptions) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.topology.density import check_density
 
 Record = dict[str, Any]
 """What a benchmark found: numbers, texts, lists and dicts, ready for JSON."""
@@ -50,6 +52,12 @@ class Options:
         endings = Figure().canvas.get_supported_filetypes()
         if self.plot is not None and self.plot.suffix.removeprefix(".") not in endings:
             raise ConfigError(unknown_name("kind of picture", self.plot.suffix.removeprefix("."), endings))
+
+    def check_grid(self, densities: Sequence[float], *names: str) -> None:
+        """Raises ConfigError, or TopologyError for a density, unless fields and densities are positive and in range."""
+        self.check_positive("densities", *names)
+        for density in densities:
+            check_density(density)
 
     def check_positive(self, *names: str) -> None:
         """Raises ConfigError unless each field is a positive number, or some positive numbers."""

@@ -10,6 +10,9 @@ import torch
 
 from sparserl.kernels import Linear, Networks
 from sparserl.kernels.cpu import (
+    N_IN,
+    N_OUT,
+    launch,
     plan_of,
     tile_input_gradient,
     tile_parameter_gradients,
@@ -57,16 +60,15 @@ class TiledLayer:
     def _run(self, kernels: tuple[Any, Any], a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         workers = torch.get_num_threads()
         tiles = tiles_of(self._batch, self._plan.widest, workers)
-        numba.set_num_threads(workers)
         addresses = np.array([a.data_ptr(), b.data_ptr(), c.data_ptr(), c.numel() // workers * 4], np.int64)
-        kernels[workers > 1](workers, self._plan.table[0, 0], tiles, addresses, self._plan.limits)
+        launch(workers, kernels, (self._plan.table[0, 0], tiles, addresses, self._plan.limits))
 
 
 @numba.njit(nogil=True)
 def _forward_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
-        x, y = at[0] + layer[0] * first * 4, at[1] + layer[1] * first * 4
+        x, y = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
         tile_product(vectors, layer, x, y, limits[1], limits[0], 4)
 
 
@@ -74,7 +76,7 @@ def _forward_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, l
 def _input_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
-        dy, dx, x = at[0] + layer[1] * first * 4, at[1] + layer[0] * first * 4, at[2] + layer[0] * first * 4
+        dy, dx, x = at[0] + layer[N_OUT] * first * 4, at[1] + layer[N_IN] * first * 4, at[2] + layer[N_IN] * first * 4
         tile_input_gradient(vectors, layer, dy, dx, x, limits[0], limits[0], 4)
 
 
@@ -82,7 +84,7 @@ def _input_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at:
 def _value_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
-        x, dy = at[0] + layer[0] * first * 4, at[1] + layer[1] * first * 4
+        x, dy = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
         tile_parameter_gradients(vectors, layer, x, dy, at[2] + worker * at[3], limits[0], 4)
 
 

@@ -17,7 +17,6 @@ from sparserl.bench.threads import CAN_BIND, limit_threads
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.envs import make_env
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.topology.density import check_density
 
 STEPS_A_CALL = 2
 """Env steps in a repetition: one period of the delayed policy update."""
@@ -57,9 +56,7 @@ class UpdateOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("batches", "widths", "densities", "chunk_s")
-        for density in self.densities:
-            check_density(density)
+        self.check_grid(self.densities, "batches", "widths", "chunk_s")
         for kind, given, valid in (("contender", self.only, SUMMARIES), ("measurement", self.what, WHAT)):
             if not given:
                 raise ConfigError(f"name at least one {kind}, of {', '.join(valid)}")

@@ -574,7 +574,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     if batch == 1 and not keep:
         _forward_one(plan.table, frame.scratch[0], rows[0], y.numpy()[:, 0], plan.limits)
         return y, None
-    _launch(
+    launch(
         frame.workers,
         (_forward, _forward_threads),
         (
@@ -606,7 +606,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
         for network, layer in wanted.samples:
             tapes.append(torch.empty(networks.widths[layer + 1] * frame.padded, dtype=networks.dtype))
             table[network, layer, SAMPLE] = tapes[-1].data_ptr()
-    _launch(
+    launch(
         frame.workers,
         (_backward, _backward_threads),
         (
@@ -632,7 +632,8 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     return Gradients(toward, None if sums is None else sums.total(), samples)
 
 
-def _launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:
+def launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:
+    """Calls the first kernel for one worker, the second for several, with their number before the arguments."""
     serial, threads = kernels
     if workers == 1:
         serial(1, *arguments)

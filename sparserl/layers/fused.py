@@ -130,26 +130,21 @@ class FusedPass:
         What was there is replaced, and its memory used again.
         """
         needs = [parameter is not None and parameter.requires_grad for parameter in self._parameters]
-        _, gradients = self._gradients(dy, False, needs, reuse=True)
+        _, gradients = self.gradients(dy, False, needs, reuse=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
                 parameter.grad = gradient  # type: ignore[union-attr]
 
     def pull_back_to_input(self, dy: torch.Tensor) -> torch.Tensor:
         """(B, n_in) gradient of the input, given that of the output; parameters keep their `grad`."""
-        dx, _ = self._gradients(dy, True, [False] * len(self._parameters), reuse=False)
+        dx, _ = self.gradients(dy, True, [False] * len(self._parameters))
         assert dx is not None
         return dx
 
     def gradients(
-        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool]
+        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], *, reuse: bool = False
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
-        """Gradient of the input if wanted, and of each parameter that is needed."""
-        return self._gradients(dy, inputs, needs, reuse=False)
-
-    def _gradients(
-        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], *, reuse: bool
-    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
+        """Gradient of the input if wanted, and of each parameter that is needed; `reuse` as in `Wanted`."""
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
         captured = [place for place, layer in enumerate(layers) if not isinstance(layer, nn.Linear) and layer.capture]
         used = [place // 2 % depth for place, need in enumerate(needs) if need] + [place % depth for place in captured]

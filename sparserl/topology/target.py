@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,7 +163,7 @@ class _Averaging:
         self._pairs = [*dense, *((layer.online.values, layer.target.values) for layer in layers)]
         self._tensors = [tensor for pair in self._pairs for tensor in pair]
         self._key: list[object] = []
-        self._tables: dict[torch.dtype, tuple[np.ndarray, np.ndarray]] = {}
+        self._tables: dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]] = {}
 
     def run(self, tau: float) -> None:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
@@ -173,11 +174,11 @@ class _Averaging:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
             self._tables = self._described(pairings)
         for dtype, (plain, trimmed) in self._tables.items():
-            numbers = np.array([tau, 1.0 - tau], torch.empty(0, dtype=dtype).numpy().dtype)
+            numbers = np.array([tau, 1.0 - tau], dtype)
             average(plain, numbers)
             average_and_trim(trimmed, numbers)
 
-    def _described(self, pairings: list[Pairing | None]) -> dict[torch.dtype, tuple[np.ndarray, np.ndarray]]:
+    def _described(self, pairings: list[Pairing | None]) -> dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]]:
         """Rows for `average` and `average_and_trim`, by element type."""
         tables = {}
         of_dense = [None] * (len(self._pairs) - len(self._layers))
@@ -194,5 +195,6 @@ class _Averaging:
                 else:
                     only = pairing.target_only
                     trimmed.append((target.numel(), *addresses, only.size, only.ctypes.data))
-            tables[dtype] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
+            element = torch.empty(0, dtype=dtype).numpy().dtype
+            tables[element] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
         return tables

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 
 from sparserl.kernels import Linear, Networks
-from sparserl.kernels.cpu import (
-    N_IN,
-    N_OUT,
-    launch,
-    plan_of,
-    tile_input_gradient,
-    tile_parameter_gradients,
-    tile_product,
-    tiles_of,
-)
+from sparserl.kernels.cpu import launch, plan_of, tiles_of
+from sparserl.kernels.tiles import N_IN, N_OUT, tile_input_gradient, tile_parameter_gradients, tile_product
 from sparserl.kernels.vector import LANES
 from sparserl.layers import SparseLinear
 

@@ -28,7 +28,7 @@ def thread_counts() -> Iterator[None]:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Kernels that were launched, with the number of workers."""
     found: list[tuple[str, int]] = []
-    for name in ("_forward", "_forward_threads", "_backward", "_backward_threads"):
+    for name in ("forward_serial", "forward_threads", "backward_serial", "backward_threads"):
 
         def spy(workers: int, *task: object, name: str = name, kernel: object = getattr(cpu, name)) -> None:
             found.append((name, workers))
@@ -73,15 +73,15 @@ def test_threads_equal_one_thread(
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
     torch.set_num_threads(1)
     y, y_alone, one = random_pass(networks_of(count, dtype), batch)
-    assert launched == [("_forward", 1), ("_forward", 1), ("_backward", 1)]
+    assert launched == [("forward_serial", 1), ("forward_serial", 1), ("backward_serial", 1)]
     launched.clear()
     torch.set_num_threads(threads)
     y_threads, y_alone_threads, several = random_pass(networks_of(count, dtype), batch)
     again = random_pass(networks_of(count, dtype), batch)[2]
     assert launched == 2 * [
-        ("_forward_threads", workers),
-        ("_forward_threads", workers),
-        ("_backward_threads", workers),
+        ("forward_threads", workers),
+        ("forward_threads", workers),
+        ("backward_threads", workers),
     ]
     # What belongs to one sample does not depend on its neighbours. Sums over samples do, by rounding, but not on time.
     assert torch.equal(y, y_threads)
@@ -97,7 +97,9 @@ def test_threads_equal_one_thread(
         assert torch.equal(shared, repeated)
 
 
-@pytest.mark.parametrize(("threads", "batch", "kernels"), [(1, 64, ""), (2, 16, ""), (2, 63, ""), (2, 64, "_threads")])
+@pytest.mark.parametrize(
+    ("threads", "batch", "kernels"), [(1, 64, "serial"), (2, 16, "serial"), (2, 63, "serial"), (2, 64, "threads")]
+)
 def test_threads_are_woken_for_large_products_that_can_be_shared(
     threads: int, batch: int, kernels: str, monkeypatch: pytest.MonkeyPatch, launched: list[tuple[str, int]]
 ) -> None:
@@ -105,7 +107,7 @@ def test_threads_are_woken_for_large_products_that_can_be_shared(
     monkeypatch.setattr(cpu, "PARALLEL_FROM", networks.nnz * 64)
     torch.set_num_threads(threads)
     random_pass(networks, batch)
-    assert [name for name, _ in launched] == [f"_forward{kernels}", f"_forward{kernels}", f"_backward{kernels}"]
+    assert [name for name, _ in launched] == [f"forward_{kernels}", f"forward_{kernels}", f"backward_{kernels}"]
 
 
 def test_small_products_wake_no_threads(launched: list[tuple[str, int]]) -> None:
@@ -139,5 +141,5 @@ def test_threads_need_one_machine_code_for_each_type(monkeypatch: pytest.MonkeyP
     torch.set_num_threads(2)
     for dtype in DTYPES.values():
         random_pass(networks_of(2, dtype), 37)
-    for kernel in (cpu._forward_threads, cpu._backward_threads):
+    for kernel in (cpu.forward_threads, cpu.backward_threads):
         assert len(kernel.signatures) == len(DTYPES)

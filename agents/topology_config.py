@@ -75,7 +75,7 @@ class TopologyConfig:
     """Whether one more event after the end drops without growing."""
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
-    new_value: Literal["zero", "uniform"] | None = None
+    new_value: Literal["zero", "uniform", "xavier", "sparse_fan_in"] | None = None
     """Weight of a grown connection."""
     moments: Literal["zero", "mean"] | None = None
     """Optimizer moments of a grown connection."""
@@ -138,7 +138,10 @@ class TopologyConfig:
         if self.base.rule is None:
             return None
         own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
-        return dataclasses.replace(self.base.rule, **own)
+        rule = dataclasses.replace(self.base.rule, **own)
+        if rule.needs_importance:
+            raise ConfigError("criteria by importance need a continual learner that measures it, which an agent is not")
+        return rule
 
     def for_run(self, total_updates: int) -> TopologyConfig:
         """The same with `last_update` fixed for a run of `total_updates` gradient updates."""

@@ -13,20 +13,47 @@ import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import TopologyError
-from sparserl.topology.structure import LayerView, Positions, Slots
+from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots
 
-DropRule = Callable[[LayerView, float], Slots]
-"""(view, drop fraction of live connections) -> slots to remove."""
+NOTHING: Positions = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class DropRule:
+    """Which connections go.
+
+    Attributes:
+        choose: (view, drop fraction) -> slots to remove, sorted; the fraction is of the connections that are not
+            frozen, and of these alone some are chosen.
+        needs_importance: Whether `view.importance` must be there.
+    """
+
+    choose: Callable[[LayerView, float], Slots]
+    needs_importance: bool = False
+
+
+def _lowest(score: FloatArray, droppable: Slots, fraction: float) -> Slots:
+    """The `int(fraction * droppable)` slots of lowest score; among equals the lower slot goes first."""
+    count = int(fraction * droppable.size)
+    return np.sort(droppable[np.argsort(score[droppable], kind="stable")[:count]])
 
 
 def weight_magnitude(view: LayerView, fraction: float) -> Slots:
-    """The `int(fraction * nnz)` connections of smallest |weight|; among equals the lower slot goes first.
+    """The connections of smallest |weight|.
 
     Source:
         Evci et al. 2020 (RigL), drop criterion; count truncated as in its code.
     """
-    count = int(fraction * view.values.size)
-    return np.sort(np.argsort(np.abs(view.values), kind="stable")[:count])
+    return _lowest(np.abs(view.values), view.droppable, fraction)
+
+
+def connection_importance(view: LayerView, fraction: float) -> Slots:
+    """The connections of least importance to the learner.
+
+    Source:
+        Sokar et al. 2021 (SpaceNet), drop step; count truncated as in its code.
+    """
+    return _lowest(measured(view).connections, view.droppable, fraction)
 
 
 def signed_magnitude(view: LayerView, fraction: float) -> Slots:
@@ -38,21 +65,39 @@ def signed_magnitude(view: LayerView, fraction: float) -> Slots:
     Source:
         Mocanu et al. 2018 (SET), index rule of the original code; Sokar et al. 2022 (DS-TD3) code.
     """
-    n = view.values.size
+    droppable = view.droppable
+    values = view.values[droppable]
+    n = values.size
     if n == 0 or fraction <= 0.0:
         return np.empty(0, np.int64)
-    ordered = np.sort(view.values)
+    ordered = np.sort(values)
     magnitude = np.abs(ordered)
     first = int(np.argmin(magnitude))
     past_last = n - int(np.argmin(magnitude[::-1]))
     low = ordered[int((1.0 - fraction) * first)]
     high = ordered[int(min(n - 1, past_last + fraction * (n - past_last)))]
-    return np.flatnonzero((view.values >= low) & (view.values <= high))
+    slots: Slots = droppable[(values >= low) & (values <= high)]
+    return slots
+
+
+def measured(view: LayerView) -> Importance:
+    """The importances of a layer.
+
+    Raises:
+        TopologyError: If nobody measured them, or one is not finite.
+    """
+    found = view.importance
+    if found is None:
+        raise TopologyError("a criterion by importance needs a learner that measures it, such as SpaceNet")
+    if not all(np.isfinite(part).all() for part in (found.connections, found.outputs, found.inputs)):
+        raise TopologyError("an importance is NaN or infinite, so no connection can be chosen by it")
+    return found
 
 
 DROP: dict[str, DropRule] = {
-    "weight_magnitude": weight_magnitude,
-    "signed_magnitude": signed_magnitude,
+    "weight_magnitude": DropRule(weight_magnitude),
+    "signed_magnitude": DropRule(signed_magnitude),
+    "connection_importance": DropRule(connection_importance, needs_importance=True),
 }
 
 
@@ -61,13 +106,15 @@ class GrowRule:
     """Where connections grow.
 
     Attributes:
-        choose: (view, kept positions sorted, count, generator) -> `count` positions that are not kept, sorted. A
-            connection that the same event dropped is eligible.
+        choose: (view, kept positions sorted, count, generator) -> `count` positions between open neurons that are
+            not kept, sorted. A connection that the same event dropped is eligible.
         needs_gradient: Whether `view.samples` must hold the update's activations and gradients.
+        needs_importance: Whether `view.importance` must be there.
     """
 
     choose: Callable[[LayerView, Positions, int, np.random.Generator], Positions]
-    needs_gradient: bool
+    needs_gradient: bool = False
+    needs_importance: bool = False
 
 
 def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -101,63 +148,163 @@ def free_positions(size: int, occupied: Positions, count: int, rng: np.random.Ge
     return rank + np.searchsorted(free_below, rank, side="right")
 
 
-def _random(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """Uniform over the positions that are not kept.
+@dataclass(frozen=True)
+class _Block:
+    """The open neurons of a layer as a layer of its own, its positions numbered row by row.
+
+    Attributes:
+        outputs: Open outputs, sorted.
+        inputs: Open inputs, sorted.
+        view: The layer.
+    """
+
+    outputs: Positions
+    inputs: Positions
+    view: LayerView
+
+    @classmethod
+    def of(cls, view: LayerView) -> _Block:
+        if view.constraint is None:
+            return cls(np.arange(view.topology.n_out), np.arange(view.topology.n_in), view)
+        return cls(np.flatnonzero(view.constraint.open_out), np.flatnonzero(view.constraint.open_in), view)
+
+    def inside(self, positions: Positions) -> Positions:
+        """Positions in the block of those positions of the layer that lie in it; sorted as they were."""
+        if self.view.constraint is None:
+            return positions
+        row, column = np.divmod(positions, self.view.topology.n_in)
+        within = self.view.constraint.open_out[row] & self.view.constraint.open_in[column]
+        row, column = np.searchsorted(self.outputs, row[within]), np.searchsorted(self.inputs, column[within])
+        return row * self.inputs.size + column
+
+    def outside(self, positions: Positions) -> Positions:
+        """Positions in the layer of positions of the block."""
+        if self.view.constraint is None:
+            return positions
+        row, column = np.divmod(positions, max(1, self.inputs.size))
+        return self.outputs[row] * self.view.topology.n_in + self.inputs[column]
+
+
+def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """Uniform over the positions between open neurons that are not kept.
+
+    Time and memory O((nnz + count) log nnz + n_in + n_out).
+
+    Raises:
+        TopologyError: If there are fewer than `count`.
 
     Source:
-        Mocanu et al. 2018 (SET), Algorithm 1.
+        Mocanu et al. 2018 (SET), Algorithm 1; within a block of neurons as in Sokar et al. 2021 (SpaceNet), allocation.
     """
-    return free_positions(view.topology.size, kept, count, rng)
+    if view.constraint is None:  # lists no neurons, of which a layer may have many more than connections
+        return free_positions(view.topology.size, kept, count, rng)
+    block = _Block.of(view)
+    return block.outside(free_positions(block.outputs.size * block.inputs.size, block.inside(kept), count, rng))
 
 
 ROW_BLOCK = 1 << 20
-"""Entries of the dense weight gradient that are formed at a time."""
+"""Entries of a dense layer whose scores are formed at a time."""
+LAST, NEVER = -0.5, -1.0
+"""Scores below every importance and |gradient|."""
+Score = Callable[[Positions, Positions], FloatArray]
+"""(outputs, inputs) -> (outputs, inputs) scores, none negative."""
 
 
 def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """The largest |dense weight gradient| among positions that are not kept; among equals the lower position.
+    """The largest |dense weight gradient| among free positions.
 
-    The dense gradient is formed in blocks of rows of at most `ROW_BLOCK` entries and only the best `count` are
-    carried on: time O(n_in n_out B), memory O(block + count).
+    Time O(n_in n_out B), memory O(block + count).
 
     Source:
         Evci et al. 2020 (RigL), grow criterion.
     """
     del rng
-    topology = view.topology
     if not view.samples:
         raise TopologyError("growth by gradient needs the update's activations; call `begin_update` before it")
+
+    samples = view.samples
+    if view.constraint is not None:
+        samples = tuple((x[view.constraint.open_in], dy) for x, dy in samples)
+
+    def score(outputs: Positions, inputs: Positions) -> FloatArray:
+        del inputs
+        gradient: FloatArray = np.abs(np.asarray(sum(dy[outputs] @ x.T for x, dy in samples)))
+        if np.isnan(gradient).any():
+            raise TopologyError("the weight gradient holds NaN, so no connection can be chosen by it")
+        return gradient
+
+    return _highest(view, kept, count, score)
+
+
+def _neuron_importance(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """The largest product of the importances of both neurons among free positions.
+
+    A connection that the same event dropped comes last: it is grown again only where nothing else is free.
+
+    Source:
+        Sokar et al. 2021 (SpaceNet), grow step; a dropped connection is not eligible in its code.
+    """
+    del rng
+    importance = measured(view)
+    of_outputs, of_inputs = importance.outputs.astype(np.float64), importance.inputs.astype(np.float64)
+    return _highest(
+        view,
+        kept,
+        count,
+        lambda outputs, inputs: np.outer(of_outputs[outputs], of_inputs[inputs]),
+        last=view.topology.flat,
+    )
+
+
+def _highest(view: LayerView, kept: Positions, count: int, score: Score, last: Positions = NOTHING) -> Positions:
+    """The `count` positions of highest score between open neurons that are not kept; among equals the lower position.
+
+    Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on.
+
+    Args:
+        view: The layer.
+        kept: Sorted positions that are not free.
+        count: How many.
+        score: What is to be high.
+        last: Sorted positions that are chosen only where nothing else is free.
+
+    Raises:
+        TopologyError: If fewer are free.
+    """
+    block = _Block.of(view)
+    n_in = block.inputs.size
+    taken, late = block.inside(kept), block.inside(last)
     best_score = np.empty(0, np.float32)
     best: Positions = np.empty(0, np.int64)
-    rows_at_a_time = max(1, ROW_BLOCK // topology.n_in)
-    for start in range(0, topology.n_out, rows_at_a_time):
-        stop = min(topology.n_out, start + rows_at_a_time)
-        block = sum(dy[start:stop] @ x.T for x, dy in view.samples)
-        score = np.abs(np.asarray(block)).ravel()
-        if np.isnan(score).any():
-            raise TopologyError("the weight gradient holds NaN, so no connection can be chosen by it")
-        lowest = start * topology.n_in
-        inside = slice(*np.searchsorted(kept, [lowest, stop * topology.n_in]))
-        score[kept[inside] - lowest] = -1.0  # never chosen: |gradient| >= 0
-        candidates = np.flatnonzero(score >= _kth_largest(score, count))
-        candidates = candidates[score[candidates] >= 0.0]
-        best_score = np.concatenate([best_score, score[candidates]])
-        best = np.concatenate([best, candidates + lowest])
+    rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
+    for start in range(0, block.outputs.size, rows_at_a_time):
+        rows = block.outputs[start : start + rows_at_a_time]
+        scores = score(rows, block.inputs).reshape(-1)
+        for positions, value in ((late, LAST), (taken, NEVER)):
+            first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
+            scores[positions[first:stop] - start * n_in] = value
+        candidates = np.flatnonzero(scores >= _kth_largest(scores, count))
+        candidates = candidates[scores[candidates] > NEVER]
+        best_score = np.concatenate([best_score, scores[candidates]])
+        best = np.concatenate([best, candidates + start * n_in])
         order = np.argsort(-best_score, kind="stable")[:count]  # stable: the lower position wins a tie
         order.sort()
         best_score, best = best_score[order], best[order]
-    return best
+    if best.size < count:
+        raise TopologyError(f"cannot choose {count} of {best.size} free positions")
+    return block.outside(best)
 
 
-def _kth_largest(score: npt.NDArray[np.floating], k: int) -> float:
+def _kth_largest(score: FloatArray, k: int) -> float:
     if k == 0:
         return np.inf
     if k >= score.size:
-        return -1.0
+        return NEVER
     return float(np.partition(score, score.size - k)[score.size - k])
 
 
 GROW: dict[str, GrowRule] = {
-    "random": GrowRule(_random, needs_gradient=False),
+    "random": GrowRule(random_free),
     "gradient": GrowRule(_gradient, needs_gradient=True),
+    "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
 }

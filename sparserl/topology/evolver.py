@@ -14,8 +14,8 @@ import torch
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.seeding import stream
-from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
-from sparserl.topology.structure import EvolvingLayer, FloatArray, Positions, TopologyChange, absent
+from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
+from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange, absent
 
 
 class Follower(Protocol):
@@ -24,20 +24,44 @@ class Follower(Protocol):
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
 
 
-def _zero(count: int, n_in: int, rng: np.random.Generator) -> FloatArray:
+def _zero(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
     """0, as in SET, RigL and the DS-TD3 paper."""
-    del n_in, rng
-    return np.zeros(count, np.float32)
+    del rng
+    return np.zeros(change.grown, np.float32)
 
 
-def _uniform(count: int, n_in: int, rng: np.random.Generator) -> FloatArray:
+def _within(bound: float | FloatArray, change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+    return rng.uniform(-bound, bound, change.grown).astype(np.float32)
+
+
+def _uniform(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
     """Uniform in +-1/sqrt(n_in), the distribution of initial weights."""
-    bound = 1.0 / np.sqrt(n_in)
-    return rng.uniform(-bound, bound, count).astype(np.float32)
+    return _within(1.0 / np.sqrt(change.new.n_in), change, rng)
 
 
-NEW_VALUE: dict[str, Callable[[int, int, np.random.Generator], FloatArray]] = {"zero": _zero, "uniform": _uniform}
-"""(number grown, inputs of the layer, generator) -> weights of grown connections."""
+def _xavier(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+    """Uniform in +-sqrt(6 / (n_in + n_out)) of the dense layer (Glorot and Bengio 2010), as in SpaceNet's code."""
+    return _within(np.sqrt(6.0 / (change.new.n_in + change.new.n_out)), change, rng)
+
+
+def _sparse_fan_in(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+    """Uniform in +-sqrt(6 / connections of the output), which keeps the variance of a ReLU layer's signal.
+
+    Source:
+        He et al. 2015 with the fan-in that exists, as in Evci et al. 2022 ("Gradient flow in sparse neural networks").
+    """
+    outputs = change.new.outputs
+    fan_in = np.bincount(outputs, minlength=change.new.n_out)
+    return _within(np.sqrt(6.0 / fan_in[outputs[change.source < 0]]), change, rng)
+
+
+NEW_VALUE: dict[str, Callable[[TopologyChange, np.random.Generator], FloatArray]] = {
+    "zero": _zero,
+    "uniform": _uniform,
+    "xavier": _xavier,
+    "sparse_fan_in": _sparse_fan_in,
+}
+"""(change, generator) -> weights of grown connections."""
 
 MOMENTS: dict[str, Callable[[np.ndarray], float]] = {
     "zero": lambda survivors: 0.0,
@@ -82,7 +106,7 @@ class TopologyEvent:
     Attributes:
         update: Gradient update after which it happened.
         layer: Full name, e.g. `critic.qf0.0`.
-        kind: `initial`, `rewire` or `shrink`.
+        kind: `initial`, `rewire`, `shrink` or `allocate`.
         nnz: Connections after it.
         size: Connections of the dense layer.
         grown: Connections that are new.
@@ -137,6 +161,7 @@ class TopologyEvolver:
         self.grown_total = dict.fromkeys(names, 0)
         self.dropped_total = dict.fromkeys(names, 0)
         self._followers: dict[str, list[Follower]] = {name: [] for name in names}
+        self._amendments: dict[str, Callable[[LayerView], LayerView]] = {}
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
@@ -152,6 +177,12 @@ class TopologyEvolver:
     def follow(self, layer: str, follower: Follower) -> None:
         """Registers data that must follow the connections of `layer`; followers run in order of registration."""
         self._followers[layer].append(follower)
+
+    def amend(self, layer: str, amendment: Callable[[LayerView], LayerView]) -> None:
+        """Registers what a learner adds to the view of `layer` before every event: constraint and importance."""
+        if layer not in self._followers:
+            raise KeyError(layer)
+        self._amendments[layer] = amendment
 
     def explored_fraction(self, layer: str) -> float:
         """Share of a layer's possible connections that have ever existed.
@@ -182,8 +213,11 @@ class TopologyEvolver:
         before = len(self.events)
         over = self.rule.is_over(self.update)
         if not over or self.rule.shrink_at_end:
-            for name, layer in self.groups[group].items():
-                self._change(name, layer, "shrink" if over else "rewire")
+            for name in self.groups[group]:
+                if over:
+                    self._shrink(name)
+                else:
+                    self.rewire(name)
         self._due[group] = None if over else self._next_due()
         return self.events[before:]
 
@@ -196,31 +230,74 @@ class TopologyEvolver:
         since = self.update - self.rule.first_update
         return self.rule.first_update + (since // self.rule.update_interval + 1) * self.rule.update_interval
 
-    def _change(self, name: str, layer: EvolvingLayer, kind: str) -> None:
+    def allocate(self, layer: str, count: int, new_value: str | None = None) -> TopologyEvent:
+        """Gives a layer `count` new connections now, between the neurons that its amendment leaves open.
+
+        Args:
+            layer: Full name.
+            count: New connections, >= 0.
+            new_value: Name in `NEW_VALUE`; that of the evolver if None.
+
+        Raises:
+            TopologyError: If fewer positions are free or `new_value` is unknown.
+        """
+        new_value = self.new_value if new_value is None else new_value
+        if new_value not in NEW_VALUE:
+            raise TopologyError(unknown_name("new value", new_value, NEW_VALUE))
+        rng = self._rng[layer]
+        change = plan_allocation(self._view(layer), count, rng)
+        return self.apply(layer, change, "allocate", NEW_VALUE[new_value](change, rng))
+
+    def rewire(self, layer: str) -> TopologyEvent:
+        """Rewires a layer now, whatever the clock says.
+
+        Raises:
+            TopologyError: If there is no rule.
+        """
+        if self.rule is None:
+            raise TopologyError("a layer can only be rewired by a rule")
+        rng = self._rng[layer]
+        change = plan_rewire(self.rule, self._view(layer), self.update, rng)
+        return self.apply(layer, change, "rewire", NEW_VALUE[self.new_value](change, rng))
+
+    def _shrink(self, layer: str) -> TopologyEvent:
         assert self.rule is not None
-        rng = self._rng[name]
-        if kind == "shrink":
-            change = plan_shrink(self.rule, layer.view(), self.update)
-        else:
-            change = plan_rewire(self.rule, layer.view(), self.update, rng)
+        change = plan_shrink(self.rule, self._view(layer), self.update)
+        return self.apply(layer, change, "shrink", np.empty(0, np.float32))
+
+    def _view(self, layer: str) -> LayerView:
+        view = self.layers[layer].view()
+        return self._amendments[layer](view) if layer in self._amendments else view
+
+    def apply(
+        self, name: str, change: TopologyChange, kind: str, grown_values: float | FloatArray = 0.0
+    ) -> TopologyEvent:
+        """Carries out a change that was planned on a layer as it is: the layer first, then everything that follows it.
+
+        Args:
+            name: Full name of the layer.
+            change: From `exchange`.
+            kind: What to call it in the event.
+            grown_values: Weights of grown connections.
+        """
+        layer = self.layers[name]
         layer.capture, layer.captured = False, []
-        grown_values = NEW_VALUE[self.new_value](change.grown, change.new.n_in, rng)
         layer.apply_change(change, grown_values)
         for follower in self._followers[name]:
             follower(change, grown_values)
         before, grown = self._explored[name], change.new.flat[change.source < 0]
         first = grown[absent(grown, before)]
         self._explored[name] = np.insert(before, np.searchsorted(before, first), first)
-        self._report(name, kind, change.grown, change.dropped)
+        return self._report(name, kind, change.grown, change.dropped)
 
-    def _report(self, name: str, kind: str, grown: int, dropped: int) -> None:
+    def _report(self, name: str, kind: str, grown: int, dropped: int) -> TopologyEvent:
         self.grown_total[name] += grown
         self.dropped_total[name] += dropped
         topology = self.layers[name].topology
         explored = int(self._explored[name].size)
-        self.events.append(
-            TopologyEvent(self.update, name, kind, topology.nnz, topology.size, grown, dropped, explored)
-        )
+        event = TopologyEvent(self.update, name, kind, topology.nnz, topology.size, grown, dropped, explored)
+        self.events.append(event)
+        return event
 
     def state_dict(self) -> dict[str, Any]:
         """Clock, counters, generators and explored positions: tensors, numbers and strings only."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.schedules import DECAY
-from sparserl.topology.criteria import DROP, GROW, free_positions
+from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
 from sparserl.topology.structure import FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
 
 T = TypeVar("T", bound=np.generic)
@@ -141,6 +141,11 @@ class RewireRule:
         """Whether growth needs the activations and gradients of the update that just ended."""
         return GROW[self.grow].needs_gradient
 
+    @property
+    def needs_importance(self) -> bool:
+        """Whether a criterion needs a learner that measures importances."""
+        return DROP[self.drop].needs_importance or GROW[self.grow].needs_importance
+
     def is_over(self, update: int) -> bool:
         """Whether rewiring has ended by gradient update `update`."""
         return self.last_update is not None and update > self.last_update
@@ -155,7 +160,8 @@ def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.G
     """Plans one drop-and-grow event of one layer; the number of connections stays the same.
 
     A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
-    stays full.
+    stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
+    refused if too few other positions are free.
 
     Args:
         rule: Drop, grow and fraction.
@@ -163,7 +169,7 @@ def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.G
         update: Gradient update of the event, for the drop fraction.
         rng: The layer's own stream.
     """
-    dropped = DROP[rule.drop](view, rule.fraction(update))
+    dropped = DROP[rule.drop].choose(view, rule.fraction(update))
     kept = np.delete(view.topology.flat, dropped)
     grown = GROW[rule.grow].choose(view, kept, dropped.size, rng)
     if rule.keep_regrown:
@@ -173,11 +179,29 @@ def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.G
     return exchange(view.topology, dropped, grown)
 
 
+def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:
+    """Plans `count` new connections, uniform over the free positions between open neurons.
+
+    Args:
+        view: The layer as it is.
+        count: New connections, >= 0.
+        rng: The layer's own stream.
+
+    Raises:
+        TopologyError: If fewer positions are free.
+
+    Source:
+        Sokar et al. 2021 (SpaceNet), allocation of a new task.
+    """
+    grown = random_free(view, view.topology.flat, count, rng)
+    return exchange(view.topology, np.empty(0, np.int64), grown)
+
+
 def plan_shrink(rule: RewireRule, view: LayerView, update: int) -> TopologyChange:
     """Plans a final event that drops and grows nothing.
 
     Source:
         DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
     """
-    dropped = DROP[rule.drop](view, rule.fraction(update))
+    dropped = DROP[rule.drop].choose(view, rule.fraction(update))
     return exchange(view.topology, dropped, np.empty(0, np.int64))

@@ -18,9 +18,10 @@ Positions = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
 """Places in a layer's array of values."""
 FloatArray = npt.NDArray[np.floating]
+Flags = npt.NDArray[np.bool_]
 
 
-def absent(positions: Positions, among: Positions) -> npt.NDArray[np.bool_]:
+def absent(positions: Positions, among: Positions) -> Flags:
     """(k,) which of `positions` are not in `among`, sorted; O(k log n)."""
     if among.size == 0:
         return np.ones(positions.size, bool)
@@ -120,6 +121,36 @@ class TopologyChange:
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What an event may touch in one layer.
+
+    Attributes:
+        frozen: (nnz,) connections that are never dropped.
+        open_out: (n_out,) outputs that may receive new connections.
+        open_in: (n_in,) inputs that may send new connections.
+    """
+
+    frozen: Flags
+    open_out: Flags
+    open_in: Flags
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much a learner would lose with a connection or a neuron; any unit, >= 0.
+
+    Attributes:
+        connections: (nnz,) of each slot.
+        outputs: (n_out,) of each output neuron.
+        inputs: (n_in,) of each input neuron.
+    """
+
+    connections: FloatArray
+    outputs: FloatArray
+    inputs: FloatArray
+
+
+@dataclass(frozen=True)
 class LayerView:
     """All that a drop or grow criterion may see of a layer.
 
@@ -128,11 +159,22 @@ class LayerView:
         values: (nnz,) their weights.
         samples: Pairs of layer input (n_in, B) and gradient at the layer's output (n_out, B), both
             feature-major, of the update that just ended; empty unless the grow rule needs gradients.
+        constraint: What must stay as it is; None where everything may change.
+        importance: As a learner measured it; None where nobody did.
     """
 
     topology: SparseTopology
     values: FloatArray
     samples: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    constraint: Constraint | None = None
+    importance: Importance | None = None
+
+    @property
+    def droppable(self) -> Slots:
+        """Slots that may be dropped, sorted."""
+        if self.constraint is None:
+            return np.arange(self.topology.nnz)
+        return np.flatnonzero(~self.constraint.frozen)
 
 
 @runtime_checkable

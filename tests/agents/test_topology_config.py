@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from sparserl.agents.topology_config import TopologyConfig
+from sparserl.agents.topology_config import PARTS, TopologyConfig
 from sparserl.errors import ConfigError, SparserlError, TopologyError
 from sparserl.topology.density import Shape
 from sparserl.topology.presets import METHODS
@@ -269,6 +269,30 @@ def test_what_does_not_fit_the_network_is_refused(fields: dict[str, Any], messag
 def test_a_method_that_never_rewires_takes_no_rule(method: str, field: dict[str, object]) -> None:
     with pytest.raises(SparserlError, match=r"never rewires and takes no|unknown drop criterion"):
         TopologyConfig(method=method, **field)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"drop": "connection_importance"},
+        {"grow": "neuron_importance"},
+        {"drop": "connection_importance", "grow": "neuron_importance"},
+        {"method": "rigl", "grow": "neuron_importance"},
+        {"method": "set", "drop": "connection_importance", "last_update": 10},
+    ],
+)
+def test_an_agent_measures_no_importance(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="importance need a continual learner") as refused:
+        TopologyConfig(**fields)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["decay", "new_value", "moments", "target", "allocation", "output_layer"])
+def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
+    named = {name for one in get_args(get_type_hints(TopologyConfig)[field]) for name in get_args(one) or (one,)}
+    assert named - {type(None)} == set(PARTS[field][1])
+    for name in PARTS[field][1]:
+        assert getattr(TopologyConfig(**{field: name}), field) == name  # type: ignore[arg-type]
 
 
 def test_lists_are_taken_and_text_is_not() -> None:

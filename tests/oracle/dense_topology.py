@@ -76,11 +76,26 @@ def magnitude_drop(values: Sequence[float], fraction: float) -> list[int]:
     return sorted(ranked[: int(fraction * len(values))])
 
 
-def gradient_growth(gradient: Matrix, kept: Mask, count: int) -> list[int]:
-    """Positions of the largest |gradient| that are not kept, lower position first, by sorting the dense matrix."""
-    score = np.where(kept.ravel(), -np.inf, np.abs(gradient).ravel())
-    ranked = sorted(range(score.size), key=lambda position: (-score[position], position))
+def drop_of(name: str, values: Sequence[float], importances: Sequence[float], fraction: float) -> list[int]:
+    """Slots that the drop criterion `name` takes where everything may go."""
+    if name == "signed_magnitude":
+        return set_drop(values, fraction) if values and fraction > 0 else []
+    return magnitude_drop(importances if name == "connection_importance" else values, fraction)
+
+
+def _largest(score: Matrix, taken: Mask, count: int) -> list[int]:
+    ranked = sorted(np.flatnonzero(~taken).tolist(), key=lambda position: (-score.ravel()[position], position))
     return sorted(ranked[:count])
+
+
+def gradient_growth(gradient: Matrix, taken: Mask, count: int) -> list[int]:
+    """Positions of the largest |gradient| that are not taken, lower position first, by sorting the dense matrix."""
+    return _largest(np.abs(gradient), taken, count)
+
+
+def importance_growth(outputs: Matrix, inputs: Matrix, taken: Mask, dropped: Mask, count: int) -> list[int]:
+    """The same by products of importances, all >= 0; what was just dropped comes last."""
+    return _largest(np.where(dropped, -1.0, np.outer(outputs, inputs)), taken, count)
 
 
 def soft_update_and_trim(target: Matrix, online: Matrix, online_nnz: int, tau: float) -> Matrix:

@@ -22,7 +22,7 @@ from sparserl.topology.criteria import (
     signed_magnitude,
     weight_magnitude,
 )
-from sparserl.topology.structure import LayerView, SparseTopology
+from sparserl.topology.structure import Importance, LayerView, SparseTopology
 from tests.oracle.dense_topology import gradient_growth, magnitude_drop, mask_of, set_drop, topology_of
 
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -34,7 +34,8 @@ FRACTIONS = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 0.99])
 def full(values: list[float]) -> LayerView:
     """A layer of one output whose connections all exist: slot = position."""
     topology = SparseTopology(1, max(1, len(values)), np.arange(len(values), dtype=np.int64))
-    return LayerView(topology, np.array(values, np.float32))
+    importance = Importance(np.ones(len(values)), np.ones(1), np.ones(topology.n_in))
+    return LayerView(topology, np.array(values, np.float32), importance=importance)
 
 
 # --- drop: weight magnitude -------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def test_signed_magnitude_counts_by_sign_on_an_unbalanced_layer() -> None:
 @pytest.mark.parametrize("name", DROP)
 def test_a_fraction_of_zero_drops_nothing(name: str) -> None:
     for values in (MIXED, PLAIN, ZEROS, POSITIVE, [0.0] * 8, [0.5], []):
-        assert DROP[name](full(values), 0.0).tolist() == []
+        assert DROP[name].choose(full(values), 0.0).tolist() == []
 
 
 @PROFILE

@@ -15,14 +15,14 @@ from sparserl.errors import TopologyError
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, plan_rewire, plan_shrink, random_topology, remap
-from sparserl.topology.structure import LayerView, SparseTopology
+from sparserl.topology.structure import Importance, LayerView, SparseTopology
 from tests.oracle.dense_topology import (
     assert_sound,
     assert_sound_change,
+    drop_of,
     gradient_growth,
-    magnitude_drop,
+    importance_growth,
     mask_of,
-    set_drop,
     topology_of,
 )
 
@@ -163,7 +163,8 @@ def test_set_event_may_grow_what_it_dropped() -> None:
 @pytest.mark.parametrize("grow", GROW)
 @pytest.mark.parametrize("keep_regrown", [True, False])
 def test_a_full_layer_stays_full(grow: str, keep_regrown: bool) -> None:
-    view = LayerView(layer(2, 4, *range(8)), np.arange(1.0, 9.0, dtype=np.float32), ((X, DY),))
+    importance = Importance(np.ones(8), np.ones(2), np.ones(4))
+    view = LayerView(layer(2, 4, *range(8)), np.arange(1.0, 9.0, dtype=np.float32), ((X, DY),), importance=importance)
     rule = RewireRule("weight_magnitude", grow, drop_fraction=0.5, keep_regrown=keep_regrown)
     change = plan_rewire(rule, view, 1, RNG(0))
     assert change.new.flat.tolist() == list(range(8))
@@ -173,7 +174,8 @@ def test_a_full_layer_stays_full(grow: str, keep_regrown: bool) -> None:
 @pytest.mark.parametrize("grow", GROW)
 @pytest.mark.parametrize("drop", DROP)
 def test_an_empty_layer_stays_empty(drop: str, grow: str) -> None:
-    view = LayerView(layer(2, 4), np.empty(0, np.float32), ((X, DY),))
+    importance = Importance(np.empty(0), np.zeros(2), np.zeros(4))
+    view = LayerView(layer(2, 4), np.empty(0, np.float32), ((X, DY),), importance=importance)
     assert plan_rewire(RewireRule(drop, grow, 0.5), view, 1, RNG(0)).new.nnz == 0
     assert plan_shrink(RewireRule(drop, grow, 0.5), view, 1).new.nnz == 0
 
@@ -209,7 +211,10 @@ def views(draw: st.DrawFn) -> LayerView:
     batch = draw(st.integers(1, 3))
     x = draw(hnp.arrays(np.float32, (topology.n_in, batch), elements=numbers))
     dy = draw(hnp.arrays(np.float32, (topology.n_out, batch), elements=numbers))
-    return LayerView(topology, values, ((x, dy),))
+    rng = RNG(draw(st.integers(0, 99)))
+    sizes = (topology.nnz, topology.n_out, topology.n_in)
+    importance = Importance(*(rng.integers(0, 4, size).astype(np.float32) for size in sizes))
+    return LayerView(topology, values, ((x, dy),), importance=importance)
 
 
 @PROFILE
@@ -231,10 +236,8 @@ def test_invariants_of_a_rewire(
     change.check_valid()
     assert change.new.nnz == len(old)
 
-    if drop == "weight_magnitude":
-        dropped = magnitude_drop(values, fraction)
-    else:
-        dropped = set_drop(values, fraction) if values and fraction > 0 else []
+    assert view.importance is not None
+    dropped = drop_of(drop, values, view.importance.connections.tolist(), fraction)
     kept = {p for slot, p in enumerate(old) if slot not in dropped}
     new = set(change.new.flat.tolist())
     grown = {int(p) for p, slot in zip(change.new.flat, change.source, strict=True) if slot < 0}
@@ -247,10 +250,15 @@ def test_invariants_of_a_rewire(
     else:
         assert grown == new - kept
         assert change.dropped == len(dropped)
+    only_kept = mask_of(layer(view.topology.n_out, view.topology.n_in, *sorted(kept)))
     if grow == "gradient":
         ((x, dy),) = view.samples
-        only_kept = mask_of(layer(view.topology.n_out, view.topology.n_in, *sorted(kept)))
         assert sorted(new - kept) == gradient_growth(dy @ x.T, only_kept, len(dropped))
+    if grow == "neuron_importance":
+        just_dropped = mask_of(view.topology) & ~only_kept
+        assert sorted(new - kept) == importance_growth(
+            view.importance.outputs, view.importance.inputs, only_kept, just_dropped, len(dropped)
+        )
 
     at = dict(zip(old, values, strict=True))
     moved = dict(zip(change.new.flat.tolist(), remap(view.values, change, 7.5).tolist(), strict=True))
@@ -265,7 +273,7 @@ def test_invariants_of_a_shrink(view: LayerView, drop: str, fraction: float) -> 
     change.check_valid()
     assert change.grown == 0
     assert set(change.new.flat.tolist()) <= set(view.topology.flat.tolist())
-    if drop == "weight_magnitude":
+    if drop != "signed_magnitude":
         assert change.dropped == int(fraction * view.values.size)
 
 
@@ -336,9 +344,9 @@ def test_when_rewiring_is_over() -> None:
     assert not RewireRule().is_over(10**12)
 
 
-@pytest.mark.parametrize(("grow", "needs"), [("random", False), ("gradient", True)])
-def test_which_growth_needs_gradients(grow: str, needs: bool) -> None:
-    assert RewireRule(grow=grow).needs_gradient is needs
+@pytest.mark.parametrize("grow", GROW)
+def test_which_growth_needs_gradients(grow: str) -> None:
+    assert RewireRule(grow=grow).needs_gradient is (grow == "gradient")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +355,7 @@ def test_which_growth_needs_gradients(grow: str, needs: bool) -> None:
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"drop": "signed"}, "unknown drop criterion 'signed'; did you mean 'signed_magnitude'"),
         ({"grow": "gradients"}, "unknown grow criterion 'gradients'; did you mean 'gradient'"),
-        ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, random"),
+        ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, neuron_importance, random"),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),
         ({"drop_fraction": 1.0}, "drop_fraction must be in"),
         ({"drop_fraction": -0.01}, "drop_fraction must be in"),

@@ -17,6 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.errors import CheckpointError, SparserlError
+from sparserl.optim import state_from_tree, state_tree
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
 
@@ -26,7 +27,7 @@ def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
     modules = {}
     for name in agent._get_torch_save_params()[0]:
         state = recursive_getattr(agent, name).state_dict()
-        modules[name] = _optimizer_out(state) if "param_groups" in state else state
+        modules[name] = state_tree(state) if "param_groups" in state else state
     return {
         "modules": modules,
         "counters": {name: getattr(agent, name) for name in COUNTERS},
@@ -65,7 +66,7 @@ def restore_modules(agent: OffPolicyAlgorithm, modules: Mapping[str, Any], names
             raise CheckpointError(f"the checkpoint holds no {name!r}; it belongs to another algorithm")
         state = modules[name]
         try:
-            recursive_getattr(agent, name).load_state_dict(_optimizer_in(state) if "param_groups" in state else state)
+            recursive_getattr(agent, name).load_state_dict(state_from_tree(state) if "param_groups" in state else state)
         except (RuntimeError, ValueError, KeyError, SparserlError) as error:
             first_line = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint's {name!r} does not fit this agent: {first_line}") from None
@@ -95,20 +96,6 @@ def restore_generators(state: Mapping[str, Any]) -> None:
     np.random.set_state((numpy["algorithm"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
-
-
-def _optimizer_out(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "param_groups": state["param_groups"],
-        "state": {str(parameter): slots for parameter, slots in state["state"].items()},
-    }
-
-
-def _optimizer_in(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "param_groups": state["param_groups"],
-        "state": {int(parameter): slots for parameter, slots in state["state"].items()},
-    }
 
 
 def _numpy(array: torch.Tensor | np.ndarray | None) -> np.ndarray | None:

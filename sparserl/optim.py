@@ -1,9 +1,9 @@
-"""Adam in one call over all parameters of a network."""
+"""Adam in one call over all parameters of a network, and optimizer state as a tree."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,3 +112,13 @@ class FusedAdam(torch.optim.Adam):
 
 
 _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
+
+
+def state_tree(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The `state_dict` of an optimizer with string keys throughout, as `sparserl.checkpoint` needs."""
+    return {**state, "state": {str(parameter): slots for parameter, slots in state["state"].items()}}
+
+
+def state_from_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `state_tree`."""
+    return {**tree, "state": {int(parameter): slots for parameter, slots in tree["state"].items()}}

@@ -68,7 +68,7 @@ def _count_up_to(limit: Any, values: int, size: int) -> int:
     count = np.int32(0)
     for slot in range(size):
         count += np.int32(abs(read_real(values, slot, limit)) <= limit)
-    return count
+    return int(count)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -296,17 +296,19 @@ def _forward_share(
 def _backward_share(
     worker: int,
     workers: int,
+    gradients: Any,
+    count: int,
     table: Any,
+    limits: Any,
     tiles: Any,
     levels: Any,
     scratch: Any,
     lowest: int,
-    gradients: Any,
     dy: Any,
     dx: Any,
-    limits: Any,
     size: int,
 ) -> None:
+    clear_sums(worker, gradients, count, limits[0])
     for task in range(worker, table.shape[0] * tiles.shape[0], workers):
         network, tile = task // tiles.shape[0], task % tiles.shape[0]
         first, vectors = tiles[tile]
@@ -326,6 +328,39 @@ def _backward_share(
 
 
 @numba.njit(cache=True, nogil=True)
+def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -> None:
+    """Copies a thread's share of the values of each layer into the order of its transposed index."""
+    for network in range(table.shape[0]):
+        for layer in range(lowest, table.shape[1]):
+            values, slots, in_order = (
+                table[network, layer, VALUES],
+                table[network, layer, T_SLOT],
+                table[network, layer, IN_ORDER],
+            )
+            count = read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])
+            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def clear_sums(worker: int, gradients: Any, count: int, zero: Any) -> None:
+    """Sets a thread's own `count` sums to 0, if there are any."""
+    if gradients[worker] != 0:
+        for entry in range(count):
+            write_real(gradients[worker], entry, zero, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def total_share(worker: int, workers: int, gradients: Any, count: int, zero: Any) -> None:
+    """Adds all threads' sums to those of the first, in order; a share of the entries."""
+    if gradients[0] != 0:
+        for other in range(1, workers):
+            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+                total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
+                write_real(gradients[0], entry, total, zero)
+
+
+@numba.njit(cache=True, nogil=True)
 def forward_serial(workers: int, *task: Any) -> None:
     _forward_share(0, workers, *task)
 
@@ -338,25 +373,32 @@ def forward_threads(workers: int, *task: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def backward_serial(workers: int, *task: Any) -> None:
-    _backward_share(0, workers, *task)
+def backward_serial(
+    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
+) -> None:
+    order_share(0, workers, table, ordered, limits[0])
+    _backward_share(0, workers, gradients, count, table, limits, *task)
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def backward_threads(workers: int, *task: Any) -> None:
+def backward_threads(
+    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
+) -> None:
+    """Takes gradients back through all networks.
+
+    Args:
+        workers: Threads.
+        ordered: First layer whose weights are needed in transposed order.
+        gradients: (workers,) addresses of sums of gradients, whatever they hold; those of the first thread are the
+            totals in the end. 0 if none are wanted.
+        count: Sums of each thread.
+        table: (networks, layers, FIELDS).
+        limits: (0, -inf, NaN) of the element type.
+        task: As `_backward_share` takes them.
+    """
     for worker in numba.prange(workers):
-        _backward_share(np.int64(worker), workers, *task)  # type: ignore[arg-type]
-
-
-@numba.njit(cache=True, nogil=True)
-def put_in_order(table: Any, lowest: int, zero: Any) -> None:
-    """Copies the values of each layer into the order of its transposed index."""
-    for network in range(table.shape[0]):
-        for layer in range(lowest, table.shape[1]):
-            values, slots, in_order = (
-                table[network, layer, VALUES],
-                table[network, layer, T_SLOT],
-                table[network, layer, IN_ORDER],
-            )
-            for entry in range(read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])):
-                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
+        order_share(np.int64(worker), workers, table, ordered, limits[0])  # type: ignore[arg-type]
+    for worker in numba.prange(workers):
+        _backward_share(np.int64(worker), workers, gradients, count, table, limits, *task)  # type: ignore[arg-type]
+    for worker in numba.prange(workers):
+        total_share(np.int64(worker), workers, gradients, count, limits[0])  # type: ignore[arg-type]

@@ -241,11 +241,11 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     plan, batch = plan_of(networks), x.shape[0]
     taken = plan.take(batch, keep)
     frame = taken.frame
-    y = torch.empty(plan.count, batch, networks.widths[-1], dtype=networks.dtype)
-    rows = x.detach().contiguous().numpy()
+    y = np.empty((plan.count, batch, networks.widths[-1]), plan.limits.dtype)
+    rows = np.ascontiguousarray(x.detach().numpy())
     if batch == 1 and not keep:
-        forward_one(plan.table, frame.scratch[0], rows[0], y.numpy()[:, 0], plan.limits)
-        return y, None
+        forward_one(plan.table, frame.scratch[0], rows[0], y[:, 0], plan.limits)
+        return torch.from_numpy(y), None
     launch(
         frame.workers,
         (forward_serial, forward_threads),
@@ -256,12 +256,12 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
             int(keep),
             frame.last,
             rows,
-            y.numpy(),
+            y,
             plan.limits,
             plan.size,
         ),
     )
-    return y, taken if keep else None
+    return torch.from_numpy(y), taken if keep else None
 
 
 def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
@@ -292,7 +292,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
             frame.levels,
             frame.scratch,
             wanted.lowest,
-            dy.detach().contiguous().numpy(),
+            np.ascontiguousarray(dy.detach().numpy()),
             dx,
             plan.size,
         ),

@@ -40,18 +40,18 @@ def network_pass(network: nn.Module, method: str, *inputs: FloatArray) -> Networ
         method: `"forward"` or `"q1_forward"`.
         inputs: (B, width) observations, and actions if it takes them.
     """
-    ensemble = _ensemble(network, method)
-    if ensemble is None or ensemble.joined is None:
+    ensemble, layers = _fused(network, method)
+    if ensemble is None or layers is None:
         return AutogradPass(network, method, *inputs)
-    return FusedNetworkPass(ensemble, ensemble.joined, *inputs)
+    return FusedNetworkPass(ensemble, layers, *inputs)
 
 
 def evaluate(network: nn.Module, method: str, *inputs: FloatArray) -> FloatArray:
     """(networks, B, n_out) outputs of a method of an actor or critic, with no way back."""
-    ensemble = _ensemble(network, method)
+    ensemble, layers = _fused(network, method)
+    if ensemble is not None and layers is not None:
+        return _activated(ensemble, layers.evaluate(_joined(inputs)).numpy())
     with torch.no_grad():
-        if ensemble is not None and ensemble.joined is not None:
-            return _activated(ensemble, ensemble.joined(_joined(inputs)).numpy())
         return _arrays(getattr(network, method)(*map(torch.from_numpy, inputs)))
 
 
@@ -69,9 +69,11 @@ def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatA
     return value.item(), leaf.grad.numpy()
 
 
-def _ensemble(network: nn.Module, method: str) -> SparseEnsemble | None:
+def _fused(network: nn.Module, method: str) -> tuple[SparseEnsemble | None, FusedLayers | None]:
+    """The networks behind a method, and their layers if they run in one call."""
     ensembles: dict[str, SparseEnsemble] = vars(network).get("ensembles", {})
-    return ensembles.get(method)
+    ensemble = ensembles.get(method)
+    return ensemble, None if ensemble is None else ensemble.joined
 
 
 def _joined(inputs: tuple[FloatArray, ...]) -> torch.Tensor:

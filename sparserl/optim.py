@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparserl.kernels.updates import adam
@@ -15,25 +18,45 @@ VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_we
 """Options of torch's Adam with which a step is not the one of the paper."""
 
 
+@dataclass(frozen=True)
+class _Group:
+    """What a step does with one group of parameters.
+
+    Attributes:
+        table: As `adam` takes it, of the parameters that have a gradient.
+        dtype: Theirs.
+        clock: () steps so far, in the memory of the state's own.
+    """
+
+    table: np.ndarray
+    dtype: npt.DTypeLike
+    clock: np.ndarray
+
+
 class FusedAdam(torch.optim.Adam):
     """torch's `Adam`: the same arguments, state and result, with less time spent outside arithmetic.
 
     Whatever is not plain Adam on float32 or float64 parameters of the CPU, or has hooks, is left to torch.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._described: dict[int, tuple[list[int], np.ndarray | None]] = {}
+    # Of the class, because a copy of an optimizer has nothing but its state.
+    _groups: list[_Group | None] | None = None
+    _key: Sequence[int] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
-        tables = None if closure is not None or self._has_hooks() else self._tables()
-        if tables is None:
+        groups = None if closure is not None or not self._is_plain() else self._described()
+        if groups is None:
             self._separate_clocks()
             return _torch_step(self, closure)
-        for group, table in zip(self.param_groups, tables, strict=True):
-            if len(table):
-                self._step_group(group, table)
+        for group, described in zip(self.param_groups, groups, strict=True):
+            if described is not None:
+                np.add(described.clock, 1, out=described.clock)
+                step = described.clock.item()
+                beta1, beta2 = group["betas"]
+                step_size, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+                numbers = (beta1, beta2, group["eps"], group["weight_decay"], step_size, root)
+                adam(described.table, np.array(numbers, described.dtype))
         return None
 
     # torch wraps every step in a profiler record unless this says that it has: more time than the step itself takes.
@@ -44,8 +67,11 @@ class FusedAdam(torch.optim.Adam):
         self._separate_clocks()
         return super().state_dict()
 
-    def _has_hooks(self) -> bool:
-        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
+    def _is_plain(self) -> bool:
+        """Whether no option or hook makes a step another than the one of the paper."""
+        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks:
+            return False
+        return all(isinstance(group["lr"], float | int) and not any(_variants(group)) for group in self.param_groups)
 
     def _separate_clocks(self) -> None:
         """Gives each parameter a clock of its own, as torch has it: there a shared one would tick for each of them."""
@@ -53,64 +79,60 @@ class FusedAdam(torch.optim.Adam):
             if "step" in state:
                 state["step"] = state["step"].clone()
 
-    def _tables(self) -> list[np.ndarray] | None:
-        """Rows for the kernel, of each group; None if the step is torch's."""
-        tables = [self._table(place) for place in range(len(self.param_groups))]
-        return None if any(table is None for table in tables) else tables  # type: ignore[return-value]
+    def _described(self) -> list[_Group | None] | None:
+        """The groups, described anew whenever a tensor was replaced; None if the step is torch's."""
+        if self._addresses() != self._key:
+            self._groups = self._describe()
+            self._key = self._addresses()
+        return self._groups
 
-    def _table(self, place: int) -> np.ndarray | None:
-        group = self.param_groups[place]
-        if any(group[option] for option in VARIANTS) or not isinstance(group["lr"], float | int):
-            return None
-        arrays, clocks = [], set()
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.zeros(())
-                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            clocks.add(id(state["step"]))
-            arrays += [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
-        key = [array.data_ptr() for array in arrays]
-        if place not in self._described or key != self._described[place][0] or len(clocks) > 1:
-            self._described[place] = key, self._describe(arrays)
-        return self._described[place][1]
+    def _addresses(self) -> list[int]:
+        """Whatever was replaced since the last time changes one of these."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        addresses = [*map(id, parameters), *map(_address, parameters)]
+        addresses += [0 if gradient is None else _address(gradient) for gradient in map(_gradient, parameters)]
+        # Looking the state of a tensor up takes longer than reading all of its addresses: it hashes in Python.
+        for parameter, state in self.state.items():
+            addresses += (id(parameter), *map(_address, state.values()))
+        return addresses
 
-    def _describe(self, arrays: list[torch.Tensor]) -> np.ndarray | None:
-        """The table of these arrays, four for each parameter; also gives their parameters one clock."""
-        states = [self.state[parameter] for parameter in arrays[::4]]
-        if any(state["step"].item() != states[0]["step"].item() for state in states):
-            return None
-        rows = []
-        for at in range(0, len(arrays), 4):
-            parameter, *others = arrays[at : at + 4]
-            if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != arrays[0].dtype:
+    def _describe(self) -> list[_Group | None] | None:
+        groups: list[_Group | None] = []
+        for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            states = [self._state_of(parameter) for parameter in trained]
+            if any(state["step"].item() != states[0]["step"].item() for state in states):
                 return None
-            for array in (parameter, *others):
-                same = array.dtype == parameter.dtype and array.shape == parameter.shape
-                if not (same and array.is_cpu and array.is_contiguous()):
+            rows = []
+            for parameter, state in zip(trained, states, strict=True):
+                arrays = parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+                if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != trained[0].dtype:
                     return None
-            rows.append((parameter.numel(), *(array.data_ptr() for array in (parameter, *others))))
-        if states:
+                for array in arrays:
+                    same = array.dtype == parameter.dtype and array.shape == parameter.shape
+                    if not (same and array.is_cpu and array.is_contiguous()):
+                        return None
+                rows.append((parameter.numel(), *map(_address, arrays)))
+            if not rows:
+                groups.append(None)
+                continue
             clock = states[0]["step"].clone()  # parameters that do not step now may share the old one
             for state in states:
                 state["step"] = clock
-        return np.array(rows, np.int64).reshape(-1, 5)
+            dtype = np.float32 if trained[0].dtype == torch.float32 else np.float64
+            groups.append(_Group(np.array(rows, np.int64), dtype, clock.numpy()))
+        return groups
 
-    def _step_group(self, group: dict[str, Any], table: np.ndarray) -> None:
-        parameter = next(parameter for parameter in group["params"] if parameter.grad is not None)
-        clock = self.state[parameter]["step"]
-        clock += 1
-        step = clock.item()
-        beta1, beta2 = group["betas"]
-        step_size, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        dtype = np.float32 if parameter.dtype == torch.float32 else np.float64
-        adam(table, np.array([beta1, beta2, group["eps"], group["weight_decay"], step_size, root], dtype))
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
 
 
+_address, _gradient, _variants = torch.Tensor.data_ptr, attrgetter("grad"), itemgetter(*VARIANTS)
 _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
 
 

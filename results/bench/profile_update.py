@@ -47,7 +47,6 @@ def main(density: float = 0.1, batch: int = 256, width: int = 256) -> None:
     spent: dict[str, list[float]] = defaultdict(list)
     watch(cpu, "forward_serial", "products, forward (kernel)", spent)
     watch(cpu, "backward_serial", "products, backward (kernel)", spent)
-    watch(cpu.Plan, "put_in_order", "weights in transposed order", spent)
     watch(ds_td3, "sample", "replay sample", spent)
     watch(agent, "_critic_loss", "critic loss and its derivative", spent)
     watch(agent, "_targets", "= TD targets: noise, target networks", spent)

@@ -6,11 +6,21 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparserl.kernels import Linear, Networks
 from sparserl.kernels.cpu import launch, plan_of, tiles_of
-from sparserl.kernels.tiles import N_IN, N_OUT, tile_input_gradient, tile_parameter_gradients, tile_product
+from sparserl.kernels.tiles import (
+    N_IN,
+    N_OUT,
+    clear_sums,
+    order_share,
+    tile_input_gradient,
+    tile_parameter_gradients,
+    tile_product,
+    total_share,
+)
 from sparserl.kernels.vector import LANES
 from sparserl.layers import SparseLinear
 
@@ -30,34 +40,36 @@ class TiledLayer:
         padded = -(-batch // LANES) * LANES
         self._batch, self._x, self._dy = batch, torch.randn(layer.n_in * padded), torch.randn(layer.n_out * padded)
         self._y, self._dx = torch.empty_like(self._dy), torch.empty_like(self._x)
+        self._nowhere = np.zeros(torch.get_num_threads(), np.int64)
 
     def forward(self) -> torch.Tensor:
         """`W x + b`, all tiles."""
-        self._run(_forward, self._x, self._y, self._x)
+        self._run(_forward, self._x, self._y, self._nowhere)
         return self._y
 
     def input_gradient(self) -> torch.Tensor:
-        """`W^T dy` where `x` is positive, all tiles."""
-        self._plan.put_in_order(0)
-        self._run(_input_gradient, self._dy, self._dx, self._x)
+        """`W^T dy` where `x` is positive, all tiles; weights are put in transposed order first."""
+        self._plan.transpose_from(0)
+        self._run(_input_gradient, self._dy, self._dx, self._nowhere)
         return self._dx
 
-    def value_gradient(self) -> torch.Tensor:
-        """Inner products of rows of `dy` and `x`, all tiles: (nnz + n_out,) with those of the biases."""
+    def value_gradient(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inner products of rows of `dy` and `x`, all tiles: (nnz,), and (n_out,) those of the biases."""
         sums = self._plan.sums(torch.get_num_threads(), reuse=True)
-        self._run(_value_gradient, self._x, self._dy, sums.memory)
-        sums.total()
-        return sums.memory[0]
+        self._run(_value_gradient, self._x, self._dy, sums.addresses)
+        values, biases = sums.totals
+        return values, biases
 
-    def _run(self, kernels: tuple[Any, Any], a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+    def _run(self, kernels: tuple[Any, Any], a: torch.Tensor, b: torch.Tensor, sums: npt.NDArray[np.int64]) -> None:
         workers = torch.get_num_threads()
         tiles = tiles_of(self._batch, self._plan.widest, workers)
-        addresses = np.array([a.data_ptr(), b.data_ptr(), c.data_ptr(), c.numel() // workers * 4], np.int64)
-        launch(workers, kernels, (self._plan.table[0, 0], tiles, addresses, self._plan.limits))
+        at = np.array([a.data_ptr(), b.data_ptr(), self._x.data_ptr()], np.int64)
+        launch(workers, kernels, (self._plan.table, tiles, at, self._plan.limits, sums, sum(self._plan.gradient_sizes)))
 
 
 @numba.njit(nogil=True)
-def _forward_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
+def _forward_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, *_: Any) -> None:
+    layer = table[0, 0]
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         x, y = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
@@ -65,7 +77,13 @@ def _forward_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, l
 
 
 @numba.njit(nogil=True)
-def _input_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
+def _order_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, *_: Any) -> None:
+    order_share(worker, workers, table, 0, limits[0])
+
+
+@numba.njit(nogil=True)
+def _input_gradient_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, *_: Any) -> None:
+    layer = table[0, 0]
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         dy, dx, x = at[0] + layer[N_OUT] * first * 4, at[1] + layer[N_IN] * first * 4, at[2] + layer[N_IN] * first * 4
@@ -73,26 +91,46 @@ def _input_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at:
 
 
 @numba.njit(nogil=True)
-def _value_gradient_share(worker: int, workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
+def _value_gradient_share(
+    worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
+) -> None:
+    layer = table[0, 0]
+    clear_sums(worker, sums, count, limits[0])
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         x, dy = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
-        tile_parameter_gradients(vectors, layer, x, dy, at[2] + worker * at[3], limits[0], 4)
+        tile_parameter_gradients(vectors, layer, x, dy, sums[worker], limits[0], 4)
 
 
-def _serial_and_parallel(share: Any) -> tuple[Any, Any]:
+@numba.njit(nogil=True)
+def _total_share(
+    worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
+) -> None:
+    total_share(worker, workers, sums, count, limits[0])
+
+
+def _in_turn(*shares: Any) -> tuple[Any, Any]:
+    """Kernels for one thread and for several, which wait for each other after each of one or two shares."""
+    first, last = shares[0], shares[-1]
+    two = len(shares) == 2
+
     @numba.njit(nogil=True)
-    def serial(workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
-        share(0, workers, layer, tiles, at, limits)
+    def serial(workers: int, *task: Any) -> None:
+        first(0, workers, *task)
+        if two:
+            last(0, workers, *task)
 
     @numba.njit(nogil=True, parallel=True)
-    def parallel(workers: int, layer: Any, tiles: Any, at: Any, limits: Any) -> None:
+    def parallel(workers: int, *task: Any) -> None:
         for worker in numba.prange(workers):
-            share(worker, workers, layer, tiles, at, limits)
+            first(np.int64(worker), workers, *task)
+        if two:
+            for worker in numba.prange(workers):
+                last(np.int64(worker), workers, *task)
 
     return serial, parallel
 
 
-_forward, _input_gradient, _value_gradient = map(
-    _serial_and_parallel, (_forward_share, _input_gradient_share, _value_gradient_share)
-)
+_forward = _in_turn(_forward_share)
+_input_gradient = _in_turn(_order_share, _input_gradient_share)
+_value_gradient = _in_turn(_value_gradient_share, _total_share)

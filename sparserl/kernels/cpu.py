@@ -6,7 +6,7 @@ except that a single sample that needs no way back takes a path of its own (`til
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,7 +38,6 @@ from sparserl.kernels.tiles import (
     forward_one,
     forward_serial,
     forward_threads,
-    put_in_order,
 )
 from sparserl.kernels.updates import adam, average, average_and_trim
 from sparserl.kernels.vector import LANES
@@ -114,20 +113,21 @@ class _Sums:
     """Gradients, summed by each thread on its own.
 
     Args:
-        memory: (workers, values and biases of all layers).
-        sizes: Of each of these.
+        workers: Threads.
+        sizes: Of the values and biases of all layers.
+        dtype: Element type.
+
+    Attributes:
+        count: Sums of a thread.
+        addresses: (workers,) of each thread's.
+        totals: Those of the first thread, a view for each of the sizes.
     """
 
-    def __init__(self, memory: torch.Tensor, sizes: list[int]):
-        self.memory = memory
-        self.addresses = memory.data_ptr() + np.arange(len(memory)) * (memory.shape[1] * memory.element_size())
-        self._pieces = torch.split(memory[0], sizes)
-
-    def total(self) -> Sequence[torch.Tensor]:
-        """The sums over all threads, added in order."""
-        for own in self.memory[1:]:
-            self.memory[0] += own
-        return self._pieces
+    def __init__(self, workers: int, sizes: list[int], dtype: torch.dtype):
+        self.count = sum(sizes)
+        memory = torch.empty(workers, self.count, dtype=dtype)
+        self.addresses = memory.data_ptr() + np.arange(workers) * (self.count * memory.element_size())
+        self.totals = torch.split(memory[0], sizes)
 
 
 @lru_cache(maxsize=256)
@@ -172,35 +172,35 @@ class Plan:
             row[D_VALUES] = sum(self.gradient_sizes)
             row[D_BIAS] = row[D_VALUES] + layer.index.nnz
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
-        self.in_order: torch.Tensor | None = None
+        self._in_order: torch.Tensor | None = None
+        self._transposed_from = self.depth
         self._sums: _Sums | None = None
         self._free: dict[tuple[int, bool], list[_Frame]] = networks.memory
 
-    def put_in_order(self, lowest: int) -> None:
-        """Prepares the transposed matrices of the layers from `lowest` on, with the values of now."""
-        if self.in_order is None:
-            self.in_order = torch.empty(self.nnz, dtype=self.dtype)
+    def transpose_from(self, lowest: int) -> None:
+        """Describes the transposed matrices of the layers from `lowest` on; their values are put in order by a pass."""
+        if self._transposed_from <= lowest:
+            return
+        if self._in_order is None:
+            self._in_order = torch.empty(self.nnz, dtype=self.dtype)
             sizes = [layer.index.nnz for _, layer in self._layers]
-            places = self.in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
+            places = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
             self.table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
-        if not self.table[:, lowest:, T_SLOT].all():
-            for (network, position), layer in self._layers:
-                if position >= lowest:
-                    transposed, slots = layer.index.transposed
-                    row = self.table[network, position]
-                    row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
-                    row[T_SLOT] = slots.ctypes.data
-        put_in_order(self.table, lowest, self.limits[0])
+        for (network, position), layer in self._layers:
+            if lowest <= position < self._transposed_from:
+                transposed, slots = layer.index.transposed
+                row = self.table[network, position]
+                row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
+                row[T_SLOT] = slots.ctypes.data
+        self._transposed_from = lowest
 
     def sums(self, workers: int, reuse: bool) -> _Sums:
-        """Sums of gradients at 0; those of the last time that were to be used again, if `reuse`."""
-        if reuse and self._sums is not None and len(self._sums.memory) == workers:
-            self._sums.memory.zero_()
-            return self._sums
-        fresh = _Sums(torch.zeros(workers, sum(self.gradient_sizes), dtype=self.dtype), self.gradient_sizes)
-        if reuse:
-            self._sums = fresh
-        return fresh
+        """Memory for sums of gradients; that of the last time that was to be used again, if `reuse`."""
+        if not reuse:
+            return _Sums(workers, self.gradient_sizes, self.dtype)
+        if self._sums is None or len(self._sums.addresses) != workers:
+            self._sums = _Sums(workers, self.gradient_sizes, self.dtype)
+        return self._sums
 
     def take(self, batch: int, keep: bool) -> _Pass:
         """Memory for a pass, to be used until the returned object is gone."""
@@ -241,11 +241,11 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     plan, batch = plan_of(networks), x.shape[0]
     taken = plan.take(batch, keep)
     frame = taken.frame
-    y = torch.empty(plan.count, batch, networks.widths[-1], dtype=networks.dtype)
-    rows = x.detach().contiguous().numpy()
+    y = np.empty((plan.count, batch, networks.widths[-1]), plan.limits.dtype)
+    rows = np.ascontiguousarray(x.detach().numpy())
     if batch == 1 and not keep:
-        forward_one(plan.table, frame.scratch[0], rows[0], y.numpy()[:, 0], plan.limits)
-        return y, None
+        forward_one(plan.table, frame.scratch[0], rows[0], y[:, 0], plan.limits)
+        return torch.from_numpy(y), None
     launch(
         frame.workers,
         (forward_serial, forward_threads),
@@ -256,12 +256,12 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
             int(keep),
             frame.last,
             rows,
-            y.numpy(),
+            y,
             plan.limits,
             plan.size,
         ),
     )
-    return y, taken if keep else None
+    return torch.from_numpy(y), taken if keep else None
 
 
 def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
@@ -269,7 +269,8 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     assert isinstance(saved, _Pass)
     plan, frame = plan_of(networks), saved.frame
     networks.check_gradient(dy, frame.batch)
-    plan.put_in_order(0 if wanted.inputs else wanted.lowest + 1)
+    ordered = 0 if wanted.inputs else wanted.lowest + 1
+    plan.transpose_from(ordered)
     dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
     sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
     table, tapes = plan.table, []
@@ -282,15 +283,17 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
         frame.workers,
         (backward_serial, backward_threads),
         (
+            ordered,
+            frame.nowhere if sums is None else sums.addresses,
+            0 if sums is None else sums.count,
             table,
+            plan.limits,
             frame.tiles,
             frame.levels,
             frame.scratch,
             wanted.lowest,
-            frame.nowhere if sums is None else sums.addresses,
-            dy.detach().contiguous().numpy(),
+            np.ascontiguousarray(dy.detach().numpy()),
             dx,
-            plan.limits,
             plan.size,
         ),
     )
@@ -301,7 +304,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     toward = None
     if wanted.inputs:
         toward = torch.from_numpy(dx[0] if plan.count == 1 else dx.sum(axis=0))
-    return Gradients(toward, None if sums is None else sums.total(), samples)
+    return Gradients(toward, None if sums is None else sums.totals, samples)
 
 
 def launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:

@@ -35,12 +35,8 @@ N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_V
 """
 FIELDS = 13
 
-_row_1, _row_2, _row_3 = (row_tile(vectors, gated=False) for vectors in (1, 2, 3))
-_gated_1, _gated_2, _gated_3 = (row_tile(vectors, gated=True) for vectors in (1, 2, 3))
-_total_1, _total_2, _total_3 = (row_total(vectors) for vectors in (1, 2, 3))
-_one_1, _one_2, _one_3 = (gradient_tile(1, vectors) for vectors in (1, 2, 3))
-_four_1, _four_2, _four_3 = (gradient_tile(4, vectors) for vectors in (1, 2, 3))
-_sixteen_1, _sixteen_2, _sixteen_3 = (gradient_tile(16, vectors) for vectors in (1, 2, 3))
+_row, _gated_row = row_tile(gated=False), row_tile(gated=True)
+_sixteen, _eight, _four, _one = map(gradient_tile, (16, 8, 4, 1))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -53,13 +49,7 @@ def tile_product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zer
         start, stop = stop, read_int64(row_ptr, row + 1)
         if biases != 0:
             bias = read_real(biases, row, zero)
-        to = out + row * vectors * LANES * size
-        if vectors == 3:
-            _row_3(values, col, start, stop, bias, x, to, threshold)
-        elif vectors == 2:
-            _row_2(values, col, start, stop, bias, x, to, threshold)
-        else:
-            _row_1(values, col, start, stop, bias, x, to, threshold)
+        _row(vectors, values, col, start, stop, bias, x, out + row * vectors * LANES * size, threshold)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -71,13 +61,8 @@ def tile_input_gradient(
     stop = read_int64(row_ptr, 0)
     for row in range(layer[N_IN]):
         start, stop = stop, read_int64(row_ptr, row + 1)
-        offset = row * vectors * LANES * size
-        if vectors == 3:
-            _gated_3(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
-        elif vectors == 2:
-            _gated_2(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
-        else:
-            _gated_1(values, col, start, stop, zero, dy, out + offset, threshold, gates + offset)
+        at = row * vectors * LANES * size
+        _gated_row(vectors, values, col, start, stop, zero, dy, out + at, threshold, gates + at)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -90,37 +75,19 @@ def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradient
         stop = read_int64(row_ptr, row + 1)
         from_row = dy + row * vectors * LANES * size
         while slot + 16 <= stop:
-            if vectors == 3:
-                _sixteen_3(col, slot, x, from_row, out, zero)
-            elif vectors == 2:
-                _sixteen_2(col, slot, x, from_row, out, zero)
-            else:
-                _sixteen_1(col, slot, x, from_row, out, zero)
+            _sixteen(vectors, col, slot, x, from_row, out, zero)
             slot += 16
-        while slot + 4 <= stop:
-            if vectors == 3:
-                _four_3(col, slot, x, from_row, out, zero)
-            elif vectors == 2:
-                _four_2(col, slot, x, from_row, out, zero)
-            else:
-                _four_1(col, slot, x, from_row, out, zero)
+        if slot + 8 <= stop:
+            _eight(vectors, col, slot, x, from_row, out, zero)
+            slot += 8
+        if slot + 4 <= stop:
+            _four(vectors, col, slot, x, from_row, out, zero)
             slot += 4
         while slot < stop:
-            if vectors == 3:
-                _one_3(col, slot, x, from_row, out, zero)
-            elif vectors == 2:
-                _one_2(col, slot, x, from_row, out, zero)
-            else:
-                _one_1(col, slot, x, from_row, out, zero)
+            _one(vectors, col, slot, x, from_row, out, zero)
             slot += 1
         if layer[BIAS] != 0:
-            if vectors == 3:
-                total = _total_3(from_row, zero)
-            elif vectors == 2:
-                total = _total_2(from_row, zero)
-            else:
-                total = _total_1(from_row, zero)
-            write_real(biases, row, read_real(biases, row, zero) + total, zero)
+            write_real(biases, row, read_real(biases, row, zero) + row_total(vectors, from_row, zero), zero)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -296,17 +263,19 @@ def _forward_share(
 def _backward_share(
     worker: int,
     workers: int,
+    gradients: Any,
+    count: int,
     table: Any,
+    limits: Any,
     tiles: Any,
     levels: Any,
     scratch: Any,
     lowest: int,
-    gradients: Any,
     dy: Any,
     dx: Any,
-    limits: Any,
     size: int,
 ) -> None:
+    clear_sums(worker, gradients, count, limits[0])
     for task in range(worker, table.shape[0] * tiles.shape[0], workers):
         network, tile = task // tiles.shape[0], task % tiles.shape[0]
         first, vectors = tiles[tile]
@@ -326,6 +295,39 @@ def _backward_share(
 
 
 @numba.njit(cache=True, nogil=True)
+def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -> None:
+    """Copies a thread's share of the values of each layer into the order of its transposed index."""
+    for network in range(table.shape[0]):
+        for layer in range(lowest, table.shape[1]):
+            values, slots, in_order = (
+                table[network, layer, VALUES],
+                table[network, layer, T_SLOT],
+                table[network, layer, IN_ORDER],
+            )
+            count = read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])
+            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def clear_sums(worker: int, gradients: Any, count: int, zero: Any) -> None:
+    """Sets a thread's own `count` sums to 0, if there are any."""
+    if gradients[worker] != 0:
+        for entry in range(count):
+            write_real(gradients[worker], entry, zero, zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def total_share(worker: int, workers: int, gradients: Any, count: int, zero: Any) -> None:
+    """Adds all threads' sums to those of the first, in order; a share of the entries."""
+    if gradients[0] != 0:
+        for other in range(1, workers):
+            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+                total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
+                write_real(gradients[0], entry, total, zero)
+
+
+@numba.njit(cache=True, nogil=True)
 def forward_serial(workers: int, *task: Any) -> None:
     _forward_share(0, workers, *task)
 
@@ -338,25 +340,32 @@ def forward_threads(workers: int, *task: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def backward_serial(workers: int, *task: Any) -> None:
-    _backward_share(0, workers, *task)
+def backward_serial(
+    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
+) -> None:
+    order_share(0, workers, table, ordered, limits[0])
+    _backward_share(0, workers, gradients, count, table, limits, *task)
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def backward_threads(workers: int, *task: Any) -> None:
+def backward_threads(
+    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
+) -> None:
+    """Takes gradients back through all networks.
+
+    Args:
+        workers: Threads.
+        ordered: First layer whose weights are needed in transposed order.
+        gradients: (workers,) addresses of sums of gradients, whatever they hold; those of the first thread are the
+            totals in the end. 0 if none are wanted.
+        count: Sums of each thread.
+        table: (networks, layers, FIELDS).
+        limits: (0, -inf, NaN) of the element type.
+        task: As `_backward_share` takes them.
+    """
     for worker in numba.prange(workers):
-        _backward_share(np.int64(worker), workers, *task)  # type: ignore[arg-type]
-
-
-@numba.njit(cache=True, nogil=True)
-def put_in_order(table: Any, lowest: int, zero: Any) -> None:
-    """Copies the values of each layer into the order of its transposed index."""
-    for network in range(table.shape[0]):
-        for layer in range(lowest, table.shape[1]):
-            values, slots, in_order = (
-                table[network, layer, VALUES],
-                table[network, layer, T_SLOT],
-                table[network, layer, IN_ORDER],
-            )
-            for entry in range(read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])):
-                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
+        order_share(np.int64(worker), workers, table, ordered, limits[0])  # type: ignore[arg-type]
+    for worker in numba.prange(workers):
+        _backward_share(np.int64(worker), workers, gradients, count, table, limits, *task)  # type: ignore[arg-type]
+    for worker in numba.prange(workers):
+        total_share(np.int64(worker), workers, gradients, count, limits[0])  # type: ignore[arg-type]

@@ -14,6 +14,9 @@ import numpy as np
 
 from sparserl.kernels.vector import multiply_add, read_int64, read_real, write_real
 
+HALVINGS = 8
+"""Times that a bound on what is trimmed is halved at most, as long as enough stays within it."""
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def adam(table: Any, numbers: Any) -> None:
@@ -60,6 +63,15 @@ def average(table: Any, numbers: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def _count_up_to(limit: Any, values: int, size: int) -> int:
+    """How many of the values at an address are no larger in magnitude: a loop that is compiled to vector code."""
+    count = np.int32(0)
+    for slot in range(size):
+        count += np.int32(abs(read_real(values, slot, limit)) <= limit)
+    return int(count)
+
+
+@numba.njit(cache=True, nogil=True)
 def average_and_trim(table: Any, numbers: Any) -> None:
     """Averages over the connections of a target that contain those of online, then sets its smallest weights to 0.
 
@@ -69,6 +81,7 @@ def average_and_trim(table: Any, numbers: Any) -> None:
         numbers: (2,) tau, 1 - tau.
     """
     tau, rest = numbers
+    two = numbers.dtype.type(2)
     for layer in range(table.shape[0]):
         size, onlines, targets, surplus, target_only = table[layer]
         # Slots correspond in runs: between two connections that only the target has, both have the same ones.
@@ -85,18 +98,27 @@ def average_and_trim(table: Any, numbers: Any) -> None:
                 limit = max(limit, abs(faded))
             start = stop + 1
         # As many connections are in the target alone, so whatever is trimmed is no larger than the largest of them.
-        slots, magnitudes, count = np.empty(size, np.int64), np.empty(size, numbers.dtype), 0
+        for _ in range(HALVINGS):
+            if _count_up_to(limit / two, targets, size) < surplus:
+                break
+            limit /= two
+        magnitudes, count = np.empty(size, numbers.dtype), 0
         for slot in range(size):
             magnitude = abs(read_real(targets, slot, tau))
-            slots[count], magnitudes[count] = slot, magnitude
+            magnitudes[count] = magnitude
             count += magnitude <= limit  # no branch: the predictor would miss most of them
         if count > surplus:
             limit = np.partition(magnitudes[:count], surplus - 1)[surplus - 1]
         ties = surplus - np.count_nonzero(magnitudes[:count] < limit)
-        for entry in range(count):
-            if magnitudes[entry] < limit or (magnitudes[entry] == limit and ties > 0):
-                ties -= magnitudes[entry] == limit
-                write_real(targets, slots[entry], 0.0, tau)
+        for slot in range(size):
+            value = read_real(targets, slot, tau)
+            write_real(targets, slot, tau - tau if abs(value) < limit else value, tau)
+        slot = 0
+        while ties > 0 and slot < size:
+            if abs(read_real(targets, slot, tau)) == limit:
+                ties -= 1
+                write_real(targets, slot, 0.0, tau)
+            slot += 1
 
 
 @numba.njit(cache=True, nogil=True)

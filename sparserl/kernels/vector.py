@@ -12,6 +12,7 @@ that LLVM knows: a vector of 16 is split where registers are narrower.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -20,6 +21,8 @@ from numba.extending import intrinsic
 
 LANES = 16
 """Floats a vector: one AVX-512 register of float32."""
+WIDTHS = (1, 2, 3)
+"""Vectors that a tile may be wide."""
 UNROLL = 2
 """Connections a turn of the loop over a row."""
 
@@ -92,6 +95,33 @@ class _Emitter:
         builder.position_at_end(after)
         return values
 
+    def by_width(self, vectors: Any, body: Callable[[int], Any]) -> Any:
+        """`body` for each width of a tile, of which the one that `vectors` names at run time is run; its value, if any.
+
+        Numba does not store the machine code of functions that close over intrinsics, so a function cannot be made for
+        each width.
+        """
+        builder = self.builder
+        after = builder.append_basic_block("after")
+        unreachable = builder.append_basic_block("no_such_width")
+        switch = builder.switch(vectors, unreachable)
+        values = []
+        for width in WIDTHS:
+            block = builder.append_basic_block(f"width_{width}")
+            switch.add_case(ir.Constant(_I64, width), block)
+            builder.position_at_end(block)
+            values.append((body(width), builder.block))
+            builder.branch(after)
+        builder.position_at_end(unreachable)
+        builder.unreachable()
+        builder.position_at_end(after)
+        if values[0][0] is None:
+            return None
+        chosen = builder.phi(values[0][0].type)
+        for value, block in values:
+            chosen.add_incoming(value, block)
+        return chosen
+
     def folded(self, vectors: list[Any]) -> Any:
         """The sum over the lanes of each of the vectors; `_lanes_of` tells where each sum ends up."""
         for half in _HALVES:
@@ -132,43 +162,47 @@ def _lanes_of(count: int) -> list[int]:
     return [named[0].index(place) for place in range(count)]
 
 
-def row_tile(vectors: int, *, gated: bool) -> Any:
-    """Makes a Numba function that computes one row of `bias + W x` for a tile of `vectors * LANES` columns.
+def row_tile(*, gated: bool) -> Any:
+    """Makes a Numba function that computes one row of `bias + W x` for a tile.
 
-    Its arguments: addresses of values and columns, first and past-the-last slot of the row, bias of the row, address of
-    the tile `x`, address of the row to write, threshold, and, if `gated`, the address of a row of gates. Without gates
-    what is below the threshold is replaced by it (0 makes a ReLU, -inf nothing); with gates what has a gate at or below
-    the threshold becomes 0 (0 makes the slope of a ReLU, NaN nothing). NaN passes, as in torch.
+    Its arguments: width of the tile in vectors, addresses of values and columns, first and past-the-last slot of the
+    row, bias of the row, address of the tile `x`, address of the row to write, threshold, and, if `gated`, the address
+    of a row of gates. Without gates what is below the threshold is replaced by it (0 makes a ReLU, -inf nothing); with
+    gates what has a gate at or below the threshold becomes 0 (0 makes the slope of a ReLU, NaN nothing). NaN passes, as
+    in torch.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values, col, start, stop, bias, x, out, threshold, *gates = arguments
-        emit = _Emitter(context, builder, signature.args[4])
+        vectors, values, col, start, stop, bias, x, out, threshold, *gates = arguments
+        emit = _Emitter(context, builder, signature.args[5])
         value_data, col_data = emit.pointer(values), emit.pointer(col, _I32)
         x_data, out_data = emit.pointer(x), emit.pointer(out)
-
-        def connection(slot: Any, sums: list[Any]) -> list[Any]:
-            value = emit.splat(builder.load(emit.at(value_data, slot)))
-            row = emit.row(emit.neuron(col_data, slot, x_data, vectors), vectors)
-            return [emit.multiply_add(value, entry, total) for entry, total in zip(row, sums, strict=True)]
-
-        def turn(slot: Any, sums: list[Any]) -> list[Any]:
-            for offset in range(UNROLL):
-                sums = connection(builder.add(slot, ir.Constant(_I64, offset)), sums)
-            return sums
-
         whole = builder.add(start, builder.and_(builder.sub(stop, start), ir.Constant(_I64, -UNROLL)))
-        sums = emit.loop(start, whole, UNROLL, [emit.splat(bias)] * vectors, turn)
-        sums = emit.loop(whole, stop, 1, sums, connection)
         limit = emit.splat(threshold)
         zero = ir.Constant(emit.vector, [0.0] * LANES)
-        for place, total in enumerate(sums):
-            if gated:
-                gate = emit.load(emit.at(emit.pointer(gates[0]), place * LANES))
-                total = builder.select(builder.fcmp_ordered("<=", gate, limit), zero, total)
-            else:
-                total = builder.select(builder.fcmp_ordered("<", total, limit), limit, total)
-            emit.store(total, emit.at(out_data, place * LANES))
+
+        def row_of(width: int) -> None:
+            def connection(slot: Any, sums: list[Any]) -> list[Any]:
+                value = emit.splat(builder.load(emit.at(value_data, slot)))
+                row = emit.row(emit.neuron(col_data, slot, x_data, width), width)
+                return [emit.multiply_add(value, entry, total) for entry, total in zip(row, sums, strict=True)]
+
+            def turn(slot: Any, sums: list[Any]) -> list[Any]:
+                for offset in range(UNROLL):
+                    sums = connection(builder.add(slot, ir.Constant(_I64, offset)), sums)
+                return sums
+
+            sums = emit.loop(start, whole, UNROLL, [emit.splat(bias)] * width, turn)
+            sums = emit.loop(whole, stop, 1, sums, connection)
+            for place, total in enumerate(sums):
+                if gated:
+                    gate = emit.load(emit.at(emit.pointer(gates[0]), place * LANES))
+                    total = builder.select(builder.fcmp_ordered("<=", gate, limit), zero, total)
+                else:
+                    total = builder.select(builder.fcmp_ordered("<", total, limit), limit, total)
+                emit.store(total, emit.at(out_data, place * LANES))
+
+        emit.by_width(vectors, row_of)
         return context.get_dummy_value()
 
     size = types.intp
@@ -177,6 +211,7 @@ def row_tile(vectors: int, *, gated: bool) -> Any:
         @intrinsic
         def gated_row(
             typing_context: Any,
+            vectors: Any,
             values: Any,
             col: Any,
             start: Any,
@@ -187,26 +222,35 @@ def row_tile(vectors: int, *, gated: bool) -> Any:
             threshold: Any,
             gates: Any,
         ) -> Any:
-            del typing_context, values, col, start, stop, x, out, threshold, gates
-            return types.void(size, size, size, size, bias, size, size, bias, size), generate
+            del typing_context, vectors, values, col, start, stop, x, out, threshold, gates
+            return types.void(size, size, size, size, size, bias, size, size, bias, size), generate
 
         return gated_row
 
     @intrinsic
     def row(
-        typing_context: Any, values: Any, col: Any, start: Any, stop: Any, bias: Any, x: Any, out: Any, threshold: Any
+        typing_context: Any,
+        vectors: Any,
+        values: Any,
+        col: Any,
+        start: Any,
+        stop: Any,
+        bias: Any,
+        x: Any,
+        out: Any,
+        threshold: Any,
     ) -> Any:
-        del typing_context, values, col, start, stop, x, out, threshold
-        return types.void(size, size, size, size, bias, size, size, bias), generate
+        del typing_context, vectors, values, col, start, stop, x, out, threshold
+        return types.void(size, size, size, size, size, bias, size, size, bias), generate
 
     return row
 
 
-def gradient_tile(count: int, vectors: int) -> Any:
+def gradient_tile(count: int) -> Any:
     """Makes a Numba function that adds to `count` consecutive entries of a gradient their inner products over a tile.
 
-    Its arguments: address of the columns, first slot, address of the tile `x`, address of the row of `dy`, address of
-    the gradient, and a witness of the element type.
+    Its arguments: width of the tile in vectors, address of the columns, first slot, address of the tile `x`, address of
+    the row of `dy`, address of the gradient, and a witness of the element type.
     """
     ends_in = _lanes_of(count)
     # Connection c is folded from the place whose sum ends in the c-th of the lanes that are used.
@@ -214,27 +258,33 @@ def gradient_tile(count: int, vectors: int) -> Any:
     lanes = [ends_in[place] for place in places]
 
     @intrinsic
-    def products(typing_context: Any, col: Any, slot: Any, x: Any, dy: Any, out: Any, witness: Any) -> Any:
-        del typing_context, col, slot, x, dy, out
+    def products(
+        typing_context: Any, vectors: Any, col: Any, slot: Any, x: Any, dy: Any, out: Any, witness: Any
+    ) -> Any:
+        del typing_context, vectors, col, slot, x, dy, out
         size = types.intp
-        signature = types.void(size, size, size, size, size, witness)
+        signature = types.void(size, size, size, size, size, size, witness)
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            col, slot, x, dy, out, _ = arguments
-            emit = _Emitter(context, builder, signature.args[5])
+            vectors, col, slot, x, dy, out, _ = arguments
+            emit = _Emitter(context, builder, signature.args[6])
             col_data, x_data = emit.pointer(col, _I32), emit.pointer(x)
-            gradient = emit.row(emit.pointer(dy), vectors)
-            sums = [None] * count
-            for connection, place in enumerate(places):
-                at = builder.add(slot, ir.Constant(_I64, connection))
-                first, *others = emit.row(emit.neuron(col_data, at, x_data, vectors), vectors)
-                total = builder.fmul(gradient[0], first)
-                for factor, entry in zip(gradient[1:], others, strict=True):
-                    total = emit.multiply_add(factor, entry, total)
-                sums[place] = total
-            folded = emit.folded(sums)
             target = emit.at(emit.pointer(out), slot)
-            emit.store(builder.fadd(emit.load(target, count), emit.shuffle(folded, folded, lanes)), target)
+
+            def products_of(width: int) -> None:
+                gradient = emit.row(emit.pointer(dy), width)
+                sums = [None] * count
+                for connection, place in enumerate(places):
+                    at = builder.add(slot, ir.Constant(_I64, connection))
+                    first, *others = emit.row(emit.neuron(col_data, at, x_data, width), width)
+                    total = builder.fmul(gradient[0], first)
+                    for factor, entry in zip(gradient[1:], others, strict=True):
+                        total = emit.multiply_add(factor, entry, total)
+                    sums[place] = total
+                folded = emit.folded(sums)
+                emit.store(builder.fadd(emit.load(target, count), emit.shuffle(folded, folded, lanes)), target)
+
+            emit.by_width(vectors, products_of)
             return context.get_dummy_value()
 
         return signature, generate
@@ -242,23 +292,23 @@ def gradient_tile(count: int, vectors: int) -> Any:
     return products
 
 
-def row_total(vectors: int) -> Any:
-    """Makes a Numba function that returns the sum of a row of a tile; arguments: its address, a type witness."""
+def _row_total(typing_context: Any, vectors: Any, row: Any, witness: Any) -> Any:
+    """Sum of a row of a tile; arguments: width of the tile in vectors, address of the row, a witness of its type."""
+    del typing_context, vectors, row
 
-    @intrinsic
-    def total(typing_context: Any, row: Any, witness: Any) -> Any:
-        del typing_context, row
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vectors, row, _ = arguments
+        emit = _Emitter(context, builder, signature.args[2])
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            emit = _Emitter(context, builder, signature.args[1])
-            first, *others = emit.row(emit.pointer(arguments[0]), vectors)
+        def total_of(width: int) -> Any:
+            first, *others = emit.row(emit.pointer(row), width)
             for other in others:
                 first = builder.fadd(first, other)
             return builder.extract_element(emit.folded([first]), ir.Constant(_I32, 0))
 
-        return witness(types.intp, witness), generate
+        return emit.by_width(vectors, total_of)
 
-    return total
+    return witness(types.intp, types.intp, witness), generate
 
 
 def _read_real(typing_context: Any, address: Any, index: Any, witness: Any) -> Any:
@@ -315,6 +365,7 @@ def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 # Typed by hand: an intrinsic's own annotation counts the typing context among its arguments.
+row_total: Any = intrinsic(_row_total)
 read_real: Any = intrinsic(_read_real)
 write_real: Any = intrinsic(_write_real)
 multiply_add: Any = intrinsic(_multiply_add)

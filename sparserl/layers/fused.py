@@ -66,9 +66,13 @@ class FusedLayers:
         parameters = self._parameters()
         trained = any(parameter is not None and parameter.requires_grad for parameter in parameters)
         if not torch.is_grad_enabled() or not (x.requires_grad or trained):
-            return active_backend().forward(self._prepared(parameters), x, keep=False)[0]
+            return self._evaluated(parameters, x)
         y: torch.Tensor = _Node.apply(x, self, *parameters)  # type: ignore[no-untyped-call]
         return y
+
+    def evaluate(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, n_in) to (networks, B, n_out), with no way back whatever requires a gradient."""
+        return self._evaluated(self._parameters(), x)
 
     def run(self, x: torch.Tensor) -> FusedPass:
         """(B, n_in) to a pass that autograd does not record: it has a way back of its own, with less overhead."""
@@ -81,6 +85,9 @@ class FusedLayers:
             self._shaped = gradients, list(needs), as_parameters(gradients, self._parameters(), needs)
         return self._shaped[2]
 
+    def _evaluated(self, parameters: list[torch.Tensor | None], x: torch.Tensor) -> torch.Tensor:
+        return active_backend().forward(self._prepared(parameters), x, keep=False)[0]
+
     def _parameters(self) -> list[torch.Tensor | None]:
         found: list[torch.Tensor | None] = []
         for layer in self.layers:
@@ -91,7 +98,10 @@ class FusedLayers:
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
         key: list[Any] = [None if parameter is None else parameter.data_ptr() for parameter in parameters]
-        key += [layer.weight.stride() if isinstance(layer, nn.Linear) else id(layer.index) for layer in self.layers]
+        key += [
+            values.stride() if isinstance(layer, nn.Linear) else id(layer.index)  # type: ignore[union-attr]  # is there
+            for layer, values in zip(self.layers, parameters[::2], strict=True)
+        ]
         if self._networks is None or key != self._key:
             described = []
             for place, layer in enumerate(self.layers):

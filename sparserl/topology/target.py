@@ -169,7 +169,7 @@ class _Averaging:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
         pairings = [layer.pairing() for layer in self._layers]
         # Addresses and pairings: whatever was replaced since the last time changes one of them.
-        key = [*[tensor.data_ptr() for tensor in self._tensors], *map(id, pairings)]
+        key: list[object] = [*map(torch.Tensor.data_ptr, self._tensors), *map(id, pairings)]
         if key != self._key:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
             self._tables = self._described(pairings)

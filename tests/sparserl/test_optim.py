@@ -148,3 +148,20 @@ def test_hooks_and_closures_are_honoured(calls: list[int]) -> None:
     optimizer.step()
     assert heard == [1]
     assert not calls
+
+
+def test_a_copy_steps_on_its_own(calls: list[int]) -> None:
+    a = parameters(torch.float32)
+    ours = FusedAdam(a)
+    give_gradients(0, a, parameters(torch.float32))
+    ours.step()
+    before = [parameter.detach().clone() for parameter in a]
+    copied = copy.deepcopy(ours)
+    for group in copied.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    copied.step()
+    assert calls == [5, 5]
+    for group in copied.param_groups:
+        assert not any(torch.equal(new, old) for new, old in zip(group["params"], before, strict=True) if old.numel())
+    assert all(torch.equal(parameter, old) for parameter, old in zip(a, before, strict=True))

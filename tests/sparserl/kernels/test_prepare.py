@@ -23,7 +23,7 @@ def test_says_so_only_if_nothing_was_stored(
 
 def test_nothing_is_left_to_compile_for_a_network_on_one_thread() -> None:
     prepare(print)
-    kernels = (cpu.forward_serial, cpu.forward_one, cpu.backward_serial, cpu.put_in_order, cpu.adam, cpu.average)
+    kernels = (cpu.forward_serial, cpu.forward_one, cpu.backward_serial, cpu.adam, cpu.average)
     before = [len(kernel.signatures) for kernel in kernels]
     layer = torch.nn.Linear(3, 2)
     networks = cpu.Networks(

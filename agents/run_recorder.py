@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -28,9 +27,9 @@ from sparserl.agents.cost_meter import TD3CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.errors import CheckpointError
-from sparserl.metrics.connectivity import topology_metrics
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows, topology_metrics
 from sparserl.metrics.cost import params_nonzero
-from sparserl.records import RunFolder
+from sparserl.records import RunFolder, full_checkpoints, step_name
 from sparserl.tracking import Tracker
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length")
@@ -47,20 +46,6 @@ PROGRESS_COLUMNS = (
     "cost/params_nonzero",
     "time/sps",
     "time/elapsed_s",
-)
-TOPOLOGY_COLUMNS = (
-    "global_step",
-    "update",
-    "layer",
-    "kind",
-    "nnz",
-    "size",
-    "density",
-    "grown",
-    "dropped",
-    "grown_total",
-    "dropped_total",
-    "explored_fraction",
 )
 LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
 """CSV logs of a run and their columns."""
@@ -181,23 +166,7 @@ class RunRecorder(BaseCallback):
         if evolver is None or not evolver.events:
             return
         events, evolver.events = evolver.events, []
-        rows = [
-            {
-                "global_step": step,
-                "update": event.update,
-                "layer": event.layer,
-                "kind": event.kind,
-                "nnz": event.nnz,
-                "size": event.size,
-                "density": event.nnz / event.size,
-                "grown": event.grown,
-                "dropped": event.dropped,
-                "grown_total": evolver.grown_total[event.layer],
-                "dropped_total": evolver.dropped_total[event.layer],
-                "explored_fraction": event.explored / event.size,
-            }
-            for event in events
-        ]
+        rows = [{"global_step": step, **row} for row in event_rows(evolver, events)]
         self.logs["topology"].write(rows)
         changed = [event for event in events if event.kind != "initial"]
         self.cost.remeasure([event.layer for event in changed if event.kind == "rewire"])
@@ -364,24 +333,3 @@ class RunRecorder(BaseCallback):
             "topology_events": self.topology_events,
             "explored_fraction": explored,
         }
-
-
-def check_logs(folder: RunFolder, state: dict[str, Any]) -> None:
-    """Raises CheckpointError if a log lacks rows that it had when the checkpoint was written.
-
-    Before a recorder is made, because making one starts the logs that are not there.
-    """
-    for name, size_bytes in state["recorder"]["csv_bytes"].items():
-        path = folder.path / f"{name}.csv"
-        if not path.is_file() or path.stat().st_size < size_bytes:
-            raise CheckpointError(f"{path} is shorter than when the checkpoint was written")
-
-
-def step_name(step: int) -> str:
-    """Name of a full checkpoint or snapshot at an env step; names sort by step."""
-    return f"step-{step:09d}"
-
-
-def full_checkpoints(folder: RunFolder) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")

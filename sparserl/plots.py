@@ -44,8 +44,8 @@ class Run:
     label: str
 
 
-def read_columns(path: Path) -> dict[str, FloatArray]:
-    """Numeric columns of a CSV file; an empty or non-numeric cell is NaN.
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file, as text.
 
     Raises:
         ConfigError: If the file is missing or has no rows.
@@ -56,6 +56,16 @@ def read_columns(path: Path) -> dict[str, FloatArray]:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ConfigError(f"{path} has no rows yet")
+    return rows
+
+
+def read_columns(path: Path) -> dict[str, FloatArray]:
+    """Numeric columns of a CSV file; an empty or non-numeric cell is NaN.
+
+    Raises:
+        ConfigError: If the file is missing or has no rows.
+    """
+    rows = read_rows(path)
     return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
 
 
@@ -90,13 +100,13 @@ def plot_runs(runs: Sequence[Run], out: Path) -> None:
     )
     axes: list[Axes] = list(panels[:, 0])
     labels = list(dict.fromkeys(run.label for run in runs))
-    for label, colour in zip(labels, _cycle(len(labels)), strict=True):
+    for label, colour in zip(labels, colours(len(labels)), strict=True):
         seeds = [run for run in runs if run.label == label]
-        _draw(axes[0], [evaluation_curve(run.path) for run in seeds], label, colour)
+        draw_curves(axes[0], [evaluation_curve(run.path) for run in seeds], label, colour)
         for axis, name in zip(axes[1:], ("topology/density", "topology/explored_fraction"), strict=False):
             curves = [_progress(run, name) for run in seeds if run in topology]
             if curves:
-                _draw(axis, curves, label, colour)
+                draw_curves(axis, curves, label, colour)
     axes[0].set_ylabel("return of an evaluation episode")
     axes[0].legend(loc="best", fontsize="small")
     for axis, title in zip(
@@ -115,22 +125,36 @@ def _progress(run: Run, name: str) -> tuple[FloatArray, FloatArray]:
     return columns["global_step"], columns[name]
 
 
-def _cycle(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """One of `COLOURS` for each of some things, from the first again when they run out."""
     return [COLOURS[position % len(COLOURS)] for position in range(count)]
 
 
-def _draw(axis: Axes, curves: Sequence[tuple[FloatArray, FloatArray]], label: str, colour: str) -> None:
+def draw_curves(
+    axis: Axes, curves: Sequence[tuple[FloatArray, FloatArray]], label: str, colour: str, style: str = "-"
+) -> None:
+    """Draws the mean over seeds where all of them have a value, thick, between the lowest and the highest, shaded.
+
+    Args:
+        axis: Where to draw.
+        curves: x and y of each seed; a single one is drawn as it is.
+        label: Of all of them.
+        colour: Likewise.
+        style: Likewise, of the line.
+    """
     if len(curves) == 1:
-        axis.plot(*curves[0], color=colour, label=f"{label} (1 seed)")
+        axis.plot(*curves[0], style, color=colour, label=f"{label} (1 seed)")
         return
     values: Mapping[float, list[float]] = defaultdict(list)
     for steps, means in curves:
-        axis.plot(steps, means, color=colour, linewidth=0.6, alpha=0.6)
+        axis.plot(steps, means, style, color=colour, linewidth=0.6, alpha=0.6)
         for step, mean in zip(steps, means, strict=True):
             values[step].append(mean)
     shared = np.array(sorted(step for step, seeds in values.items() if len(seeds) == len(curves)))
     matrix = np.array([values[step] for step in shared])
-    axis.plot(shared, matrix.mean(axis=1), color=colour, linewidth=2, label=f"{label} (mean of {len(curves)} seeds)")
+    axis.plot(
+        shared, matrix.mean(axis=1), style, color=colour, linewidth=2, label=f"{label} (mean of {len(curves)} seeds)"
+    )
     axis.fill_between(shared, matrix.min(axis=1), matrix.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 

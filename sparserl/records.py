@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparserl.errors import ConfigError
+from sparserl.errors import CheckpointError, ConfigError
 
 DISTRIBUTIONS = ("sparserl", "torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "numba", "wandb")
 
@@ -66,8 +66,23 @@ class RunFolder:
         self.snapshots = path / "topology"
 
     @classmethod
-    def create(cls, path: Path, *, config_yaml: str, command: str, threads: int) -> RunFolder:
+    def create(
+        cls,
+        path: Path,
+        *,
+        config_yaml: str,
+        command: str,
+        threads: int,
+        parts: Sequence[str] = ("checkpoints", "replay", "topology"),
+    ) -> RunFolder:
         """Makes the folder with `config.yaml`, `command.txt` and `versions.json`.
+
+        Args:
+            path: The folder.
+            config_yaml: Resolved config.
+            command: Command line that starts the run.
+            threads: Recorded in `versions.json`.
+            parts: Folders inside.
 
         Raises:
             ConfigError: If something of this name exists, or the place cannot be written.
@@ -79,8 +94,8 @@ class RunFolder:
             raise ConfigError(f"{path} exists; choose another --run-dir, or continue it with --resume {path}") from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
-        for part in (folder.checkpoints, folder.replay, folder.snapshots):
-            part.mkdir()
+        for part in parts:
+            (path / part).mkdir()
         (path / "config.yaml").write_text(config_yaml)
         (path / "command.txt").write_text(command + "\n")
         (path / "versions.json").write_text(json.dumps(versions(threads), indent=2) + "\n")
@@ -112,6 +127,31 @@ class RunFolder:
         """Writes `result.json`, then `DONE`."""
         write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
         (self.path / "DONE").touch()
+
+
+def step_name(step: int) -> str:
+    """Name of a full checkpoint or snapshot at a step; names sort by step."""
+    return f"step-{step:09d}"
+
+
+def full_checkpoints(folder: RunFolder) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")
+
+
+def check_logs(folder: RunFolder, csv_bytes: Mapping[str, int]) -> None:
+    """Raises CheckpointError if a log lacks rows that it had when the checkpoint was written.
+
+    Before a recorder is made, because making one starts the logs that are not there.
+
+    Args:
+        folder: The run.
+        csv_bytes: Name of each log -> its length at that time.
+    """
+    for name, size_bytes in csv_bytes.items():
+        path = folder.path / f"{name}.csv"
+        if not path.is_file() or path.stat().st_size < size_bytes:
+            raise CheckpointError(f"{path} is shorter than when the checkpoint was written")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,12 +10,19 @@ from typing import Any, Literal, Protocol
 
 from sparserl.errors import ConfigError
 
+JobType = Literal["train", "continual"]
+OBJECTIVE: dict[JobType, tuple[str, str]] = {
+    "train": ("eval/return_mean", "max,last"),
+    "continual": ("cl/accuracy_seen", "last"),
+}
+"""Job type -> the metric that tells runs apart, and what W&B's summary keeps of it."""
+
 
 class Tracker(Protocol):
     """A sink for metrics."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics at env step `step`."""
+        """Records metrics at `global_step` `step`: env steps of an agent, gradient steps of a continual learner."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Ends the record with the run's result; call it once."""
@@ -44,7 +51,7 @@ class WandbTracker:
         name: Run name, with the seed.
         group: Run name without the seed, so that seeds are averaged.
         run_config: The resolved config, nested.
-        job_type: `train` or `continual`.
+        job_type: The command.
 
     Raises:
         ConfigError: If W&B cannot start, for example online without an account.
@@ -58,7 +65,7 @@ class WandbTracker:
         name: str,
         group: str,
         run_config: Mapping[str, Any],
-        job_type: str,
+        job_type: JobType,
     ):
         import wandb  # half a second to import, and most runs do not track
 
@@ -84,10 +91,11 @@ class WandbTracker:
         run_id.write_text(self._run.id)
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
-        self._run.define_metric("eval/return_mean", step_metric="global_step", summary="max,last")
+        objective, kept = OBJECTIVE[job_type]
+        self._run.define_metric(objective, step_metric="global_step", summary=kept)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics at env step `step`."""
+        """Records metrics at `global_step` `step`."""
         self._run.log({"global_step": step, **metrics})
 
     def close(self, summary: Mapping[str, Any]) -> None:
@@ -114,7 +122,7 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics at env step `step`."""
+        """Records metrics at `global_step` `step`."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 

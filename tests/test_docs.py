@@ -13,21 +13,31 @@ from pathlib import Path
 import pytest
 
 import sparserl
-from sparserl.agents.run_recorder import PROGRESS_COLUMNS, TOPOLOGY_COLUMNS
+from sparserl.agents.run_recorder import PROGRESS_COLUMNS
 from sparserl.cli.arguments import parse
 from sparserl.cli.bench import BENCHMARKS
+from sparserl.cli.continual_config import ContinualCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
 from sparserl.cli.train_config import TrainCommand, presets
+from sparserl.continual.recorder import LOGS
+from sparserl.continual.strategies import STRATEGIES
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.presets import METHODS
 from sparserl.topology.target import TARGET
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-SCHEMAS = {"train": TrainCommand, "eval": EvalCommand, "enjoy": EnjoyCommand, "plot": PlotCommand}
+SCHEMAS = {
+    "train": TrainCommand,
+    "continual": ContinualCommand,
+    "eval": EvalCommand,
+    "enjoy": EnjoyCommand,
+    "plot": PlotCommand,
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -63,36 +73,55 @@ def test_readme_examples_run(block: str) -> None:
     exec(block.replace("10_000", "150"), {})
 
 
-def glossary() -> set[str]:
-    table = README.split("## Metrics")[1].split("What `result.json`")[0]
+def glossary(heading: str) -> set[str]:
+    """Keys of one of the tables of the section on metrics."""
+    table = README.split("## Metrics")[1].split(f"| {heading} |")[1].split("\n\n")[0]
     return set(re.findall(r"`([a-z]+/[^`]+)`", table))
 
 
-def test_glossary_equals_what_a_run_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: set[str] = set()
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Keys that a run with `--tensorboard` logs."""
+    keys: set[str] = set()
 
     class Listener:
         def __init__(self, *_: object, **__: object) -> None: ...
 
         def log(self, step: int, metrics: dict[str, float]) -> None:
-            logged.update(metrics)
+            keys.update(metrics)
 
         def close(self, summary: dict[str, object]) -> None: ...
 
-    monkeypatch.setattr("sparserl.cli.train.TensorBoardTracker", Listener)
+    monkeypatch.setattr("sparserl.cli.recorded_run.TensorBoardTracker", Listener)
+    return keys
+
+
+def header(path: Path) -> list[str]:
+    with path.open() as file:
+        return next(csv.reader(file))
+
+
+def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> None:
     options = "--env InvertedPendulum-v5 --total-steps 300 --agent.learning-starts 50 --agent.net-arch 16 16"
     more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
     assert main(["train", *options.split(), *more.split(), "--run-dir", str(tmp_path / "run")]) == 0
     generic = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<net>.<layer>/", key) for key in logged}
-    assert generic == glossary()
-    with (tmp_path / "run" / "progress.csv").open() as file:
-        header = next(csv.reader(file))
-    assert {key for key in header if key != "global_step"} <= logged
-    assert header == list(PROGRESS_COLUMNS)
-    assert (tmp_path / "run" / "topology.csv").read_text().startswith(",".join(TOPOLOGY_COLUMNS))
+    assert generic == glossary("key")
+    assert header(tmp_path / "run" / "progress.csv") == list(PROGRESS_COLUMNS)
+    assert {key for key in PROGRESS_COLUMNS if key != "global_step"} <= logged
+    assert header(tmp_path / "run" / "topology.csv") == list(TOPOLOGY_COLUMNS)
 
 
-@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET])
+def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[str]) -> None:
+    options = "--learner.epochs 1 --learner.batch-size 64 --tensorboard --no-progress"
+    assert main(["continual", *options.split(), "--run-dir", str(tmp_path / "run")]) == 0
+    assert {re.sub(r"/task\d+$", "/task<i>", key) for key in logged} == glossary("key of `sparserl continual`")
+    for name, columns in LOGS.items():
+        assert header(tmp_path / "run" / f"{name}.csv") == list(columns)
+    assert {key for key in LOGS["progress"] if key != "global_step"} <= logged
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES])
 def test_readme_names_every_choice(name: str) -> None:
     assert f"`{name}`" in README
 

@@ -41,6 +41,21 @@ def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C
     raise ConfigError(_one_line(printed.getvalue(), _flags(schema, prog, default)))
 
 
+def is_given(name: str, arguments: Sequence[str]) -> bool:
+    """Whether the flag `--name` is among the words of a command line."""
+    return any(word.split("=")[0] == f"--{name}" for word in arguments)
+
+
+def given_value(name: str, arguments: Sequence[str]) -> str | None:
+    """The word that follows the last `--name` of a command line, or stands behind its `=`; None if there is none."""
+    for position, word in reversed(list(enumerate(arguments))):
+        if word == f"--{name}" and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
 def _cli(schema: type[C], arguments: Sequence[str], prog: str, default: C | None) -> C:
     if default is None:
         return tyro.cli(schema, args=list(arguments), prog=prog)

@@ -6,34 +6,52 @@ from collections.abc import Callable, Sequence
 
 from sparserl.errors import ConfigError, unknown_name
 
+Entries = dict[str, dict[str, str]]
+"""Heading, empty if there is one part alone -> name -> summary."""
 
-def _algos() -> dict[str, str]:
+
+def _algos() -> Entries:
     from sparserl.agents.config import AGENTS
 
-    return {name: spec.summary for name, spec in AGENTS.items()}
+    return {"": {name: spec.summary for name, spec in AGENTS.items()}}
 
 
-def _envs() -> dict[str, str]:
+def _envs() -> Entries:
     from sparserl.envs import list_env_ids
 
-    return dict.fromkeys(list_env_ids(), "")
+    return {"": dict.fromkeys(list_env_ids(), "")}
 
 
-def _methods() -> dict[str, str]:
+def _sequences() -> Entries:
+    from sparserl.continual.sequences import SEQUENCES
+
+    return {"": {name: spec.summary for name, spec in SEQUENCES.items()}}
+
+
+def _methods() -> Entries:
+    from sparserl.continual.strategies import STRATEGIES
     from sparserl.topology.presets import METHODS
 
-    return {name: method.summary for name, method in METHODS.items()}
+    return {
+        "sparserl train --topology.method": {name: method.summary for name, method in METHODS.items()},
+        "sparserl continual --method": {name: method.summary for name, method in STRATEGIES.items()},
+    }
 
 
-def _presets() -> dict[str, str]:
+def _presets() -> Entries:
+    from sparserl.cli.continual_config import continual_presets
     from sparserl.cli.train_config import presets
 
-    return dict.fromkeys(presets(), "")
+    return {
+        "sparserl train --preset": dict.fromkeys(presets(), ""),
+        "sparserl continual --preset": dict.fromkeys(continual_presets(), ""),
+    }
 
 
-LISTS: dict[str, Callable[[], dict[str, str]]] = {
+LISTS: dict[str, Callable[[], Entries]] = {
     "algos": _algos,
     "envs": _envs,
+    "sequences": _sequences,
     "methods": _methods,
     "presets": _presets,
 }
@@ -49,8 +67,12 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(unknown_name("list", what, LISTS))
     if rest:
         raise ConfigError(f"unexpected word {rest[0]!r}")
-    entries = LISTS[what]()
-    width = max(len(name) for name in entries)
-    for name, summary in entries.items():
-        print(f"{name:<{width}}  {summary}".rstrip())
+    parts = LISTS[what]()
+    width = max(len(name) for entries in parts.values() for name in entries)
+    for heading, entries in parts.items():
+        if heading:
+            print(f"{heading}:")
+        indent = "  " if heading else ""
+        for name, summary in entries.items():
+            print(f"{indent}{name:<{width}}  {summary}".rstrip())
     return 0

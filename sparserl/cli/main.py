@@ -10,18 +10,19 @@ from sparserl.errors import SparserlError, unknown_name
 
 COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
+    "continual": ("sparserl.cli.continual", "learn a sequence of tasks, or resume a run"),
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
-    "plot": ("sparserl.cli.plot", "draw learning curves and topology of runs"),
+    "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),
-    "list": ("sparserl.cli.listing", "list algos, envs, methods or presets"),
+    "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }
 """Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""
 
 
 def usage() -> str:
     """The help text of `sparserl`."""
-    lines = [f"  {name:<7} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
     return (
         "usage: sparserl COMMAND [options]\n\ncommands:\n"
         + "\n".join(lines)

@@ -10,17 +10,39 @@ from stable_baselines3 import TD3
 from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.agent_state import restore_modules
-from sparserl.agents.run_recorder import full_checkpoints
+from sparserl.cli.continual_config import ContinualConfig
 from sparserl.cli.train_config import TrainConfig
-from sparserl.errors import CheckpointError
-from sparserl.records import RunFolder
+from sparserl.errors import CheckpointError, ConfigError
+from sparserl.records import RunFolder, full_checkpoints
 
 WhichCheckpoint = Literal["best", "last"]
 
 
+def is_continual(folder: RunFolder) -> bool:
+    """Whether a run is one of `sparserl continual`, and not of `sparserl train`."""
+    return "sequence" in yaml_config.load_yaml(folder.path / "config.yaml")
+
+
 def run_config(folder: RunFolder) -> TrainConfig:
-    """The resolved config that a run was started with."""
+    """The resolved config that a run of `sparserl train` was started with.
+
+    Raises:
+        ConfigError: If it is another kind of run.
+    """
+    if is_continual(folder):
+        raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
     return yaml_config.build(TrainConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
+
+
+def continual_config(folder: RunFolder) -> ContinualConfig:
+    """The resolved config that a run of `sparserl continual` was started with.
+
+    Raises:
+        ConfigError: If it is another kind of run.
+    """
+    if not is_continual(folder):
+        raise ConfigError(f"{folder.path} is a run of `sparserl train`; this takes runs of `sparserl continual`")
+    return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
 
 
 def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any]) -> tuple[TD3, int]:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
-import shutil
-import signal
-import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +17,21 @@ from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.run_recorder import Intervals, RunRecorder, check_logs, full_checkpoints
+from sparserl.agents.run_recorder import Intervals, RunRecorder
+from sparserl.cli.recorded_run import (
+    close_trackers,
+    free_folder,
+    learn_or_say_how_to_resume,
+    newest_state,
+    start_trackers,
+)
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
-from sparserl.errors import CheckpointError, ConfigError
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
-from sparserl.tracking import TensorBoardTracker, Tracker, WandbTracker
 
 EVAL_SEED_OFFSET = 100
 """Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
@@ -51,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     folder = RunFolder.create(
-        command.run_dir or _free_folder(Path("runs") / f"{config.name}__s{config.seed}"),
+        command.run_dir or free_folder(config),
         config_yaml=yaml_config.dump(config),
         command=shlex.join(["sparserl", "train", *arguments]),
         threads=config.threads,
@@ -63,22 +62,10 @@ def run(arguments: Sequence[str]) -> int:
     return _train(agent, config, folder, show_progress=command.progress, state=None)
 
 
-def _free_folder(path: Path) -> Path:
-    """`path`, or the first of `path__2`, `path__3`, ... that does not exist: a repeated command is a new run."""
-    numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
-
-
 def _resume(path: Path, show_progress: bool) -> int:
     folder = RunFolder.open(path)
-    if folder.is_done:
-        raise ConfigError(f"{path} is finished; there is nothing to resume")
     config = run_config(folder)
-    found = full_checkpoints(folder)
-    if not found:
-        raise CheckpointError(f"{path} has no checkpoint yet; start the run again in another --run-dir")
-    state = checkpoint.load(found[-1])
-    check_logs(folder, state)
+    state = newest_state(folder)
     torch.set_num_threads(config.threads)
     agent = config.make_agent(make_env(config.env))
     print(f"resuming {folder.path} at step {state['global_step']}")
@@ -110,70 +97,31 @@ def _train(
     if state is not None:
         recorder.restore(state, _restore_env)
         checkpoint.tidy(folder.checkpoints)
+    start_trackers(
+        recorder, config, folder, run_config=yaml_config.plain(config), job_type="train", is_new=state is None
+    )
+
+    def learn() -> None:
+        agent.learn(
+            config.total_steps - agent.num_timesteps,
+            callback=recorder,
+            log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
+            reset_num_timesteps=state is None,
+        )
+
     try:
-        recorder.trackers = _trackers(config, folder)
-    except ConfigError:
-        if state is None:
-            shutil.rmtree(folder.path)  # nothing has been learned yet, so the same command can be given again
-        raise
-    try:
-        with _stop_on_signal(recorder):
-            agent.learn(
-                config.total_steps - agent.num_timesteps,
-                callback=recorder,
-                log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
-                reset_num_timesteps=state is None,
-            )
-    except KeyboardInterrupt:
-        print(f"\nstopped at once; {_how_to_resume(folder)}", file=sys.stderr)
-        return 130
-    except Exception as error:  # whatever went wrong, the folder stays and the user learns how to go on
-        _close(recorder.trackers, {})
-        traceback.print_exc()
-        print(f"sparserl: the run failed ({type(error).__name__}: {error}); {_how_to_resume(folder)}", file=sys.stderr)
-        return 1
+        status = learn_or_say_how_to_resume(learn, recorder, folder, command="train")
     finally:
         evaluator.close()
-    if recorder.stopped_at is not None:
-        _close(recorder.trackers, {})
-        print(f"\nstopped at step {recorder.stopped_at}; {_how_to_resume(folder)}", file=sys.stderr)
-        return 130
+    if status:
+        return status
     result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
-    _close(recorder.trackers, result)
+    close_trackers(recorder, result)
     folder.finish(result)
     recorder.replay.remove_except([])
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
     return 0
-
-
-def _close(trackers: Sequence[Tracker], summary: dict[str, Any]) -> None:
-    for tracker in trackers:
-        tracker.close(summary)
-
-
-def _how_to_resume(folder: RunFolder) -> str:
-    if not full_checkpoints(folder):
-        return f"{folder.path} has no checkpoint yet, so it cannot be resumed"
-    return f"continue with: sparserl train --resume {shlex.quote(str(folder.path))}"
-
-
-def _trackers(config: TrainConfig, folder: RunFolder) -> list[Tracker]:
-    trackers: list[Tracker] = []
-    if config.track:
-        trackers.append(
-            WandbTracker(
-                config.wandb,
-                folder=folder.path,
-                name=f"{config.name}__s{config.seed}",
-                group=config.name,
-                run_config=yaml_config.plain(config),
-                job_type="train",
-            )
-        )
-    if config.tensorboard:
-        trackers.append(TensorBoardTracker(folder.path))
-    return trackers
 
 
 def _env_state(env: gym.Env[Any, Any]) -> dict[str, Any] | None:
@@ -189,24 +137,6 @@ def _restore_env(agent: TD3, state: dict[str, Any] | None) -> None:
     tensors = {name: tensor.numpy() for name, tensor in state["tensors"].items()}
     assert agent.env is not None
     restore_state(agent.env.envs[0], EnvState(tensors, state["scalars"]))  # type: ignore[attr-defined]  # a DummyVecEnv
-
-
-@contextmanager
-def _stop_on_signal(recorder: RunRecorder) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) saves at the next boundary and stops; a second one stops at once."""
-
-    def request(signum: int, frame: Any) -> None:
-        del signum, frame
-        if recorder.stop_requested:
-            raise KeyboardInterrupt
-        recorder.stop_requested = True
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:

@@ -16,7 +16,8 @@ from stable_baselines3.common.logger import Logger
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, TD3Config, make_agent
 from sparserl.agents.topology_config import TopologyConfig
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import is_given, parse
+from sparserl.cli.recorded_run import refuse_other_options
 from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
 from sparserl.tracking import WandbConfig
 
@@ -142,7 +143,8 @@ class TrainCommand:
 def presets() -> dict[str, Path]:
     """Preset name -> file, e.g. `ds_td3/HalfCheetah-v5`."""
     folder = Path(str(resources.files("sparserl") / "configs"))
-    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+    found = {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+    return {name: path for name, path in found.items() if path.parent.name in AGENTS}
 
 
 def preset_for(algo: str, env: str) -> str | None:
@@ -162,9 +164,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     """
     first = parse(TrainCommand, arguments, command="train")
     if first.resume is not None:
-        others = [word for word in arguments if word.startswith("--") and not _may_resume(word)]
-        if others:
-            raise ConfigError(f"--resume continues the run as it was configured and takes no {others[0]}")
+        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
         return first, None
     data: dict[str, Any] = {} if first.config is None else yaml_config.load_yaml(first.config)
     algo, env = _chosen("algo", first.run.algo, data, arguments), _chosen("env", first.run.env, data, arguments)
@@ -175,7 +175,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
         if preset not in presets():
             raise ConfigError(unknown_name("preset", preset, presets()))
         data = yaml_config.merge(yaml_config.load_yaml(presets()[preset]), _epsilon_wins(data))
-    if _is_given("topology.epsilon", arguments) and not _is_given("topology.density", arguments):
+    if is_given("topology.epsilon", arguments) and not is_given("topology.density", arguments):
         data = yaml_config.merge(data, {"topology": {"density": None}})
     base = yaml_config.build(TrainConfig, {**data, "algo": algo, "env": env})
     command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
@@ -188,17 +188,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     return command, preset
 
 
-def _may_resume(flag: str) -> bool:
-    return flag.split("=")[0] in ("--resume", "--progress", "--no-progress")
-
-
 def _chosen(name: str, parsed: str, data: dict[str, Any], arguments: Sequence[str]) -> str:
     """A flag wins over the config file."""
-    return parsed if _is_given(name, arguments) else str(data.get(name, parsed))
-
-
-def _is_given(name: str, arguments: Sequence[str]) -> bool:
-    return any(word.split("=")[0] == f"--{name}" for word in arguments)
+    return parsed if is_given(name, arguments) else str(data.get(name, parsed))
 
 
 def _epsilon_wins(data: dict[str, Any]) -> dict[str, Any]:

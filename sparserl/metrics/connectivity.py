@@ -2,7 +2,56 @@
 
 from __future__ import annotations
 
-from sparserl.topology.evolver import TopologyEvolver
+from collections.abc import Sequence
+from typing import Any
+
+from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+
+TOPOLOGY_COLUMNS = (
+    "global_step",
+    "update",
+    "layer",
+    "kind",
+    "nnz",
+    "size",
+    "density",
+    "grown",
+    "dropped",
+    "grown_total",
+    "dropped_total",
+    "explored_fraction",
+)
+"""Columns of `topology.csv`, a row per layer and event."""
+
+
+def event_rows(evolver: TopologyEvolver, events: Sequence[TopologyEvent]) -> list[dict[str, Any]]:
+    """What `topology.csv` says of the latest events of an evolver, oldest first; `global_step` is for the caller.
+
+    Args:
+        evolver: Where they happened.
+        events: All that happened since some moment.
+    """
+    grown, dropped = dict(evolver.grown_total), dict(evolver.dropped_total)
+    rows = []
+    for event in reversed(events):
+        rows.append(
+            {
+                "update": event.update,
+                "layer": event.layer,
+                "kind": event.kind,
+                "nnz": event.nnz,
+                "size": event.size,
+                "density": event.nnz / event.size,
+                "grown": event.grown,
+                "dropped": event.dropped,
+                "grown_total": grown[event.layer],
+                "dropped_total": dropped[event.layer],
+                "explored_fraction": event.explored / event.size,
+            }
+        )
+        grown[event.layer] -= event.grown
+        dropped[event.layer] -= event.dropped
+    return rows[::-1]
 
 
 def topology_metrics(evolver: TopologyEvolver) -> dict[str, float]:

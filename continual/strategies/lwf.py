@@ -1,0 +1,109 @@
+"""Learning without forgetting: the network before a task teaches the one that learns it, on the new samples."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from sparserl.continual.protocol import Batch
+from sparserl.continual.strategy import Strategy
+from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseMLP
+
+
+@dataclass(frozen=True)
+class LwFOptions:
+    """How the old network teaches.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    alpha: float = 1.0
+    """Weight of what the old network teaches, >= 0, relative to the cross-entropy."""
+    temperature: float = 2.0
+    """Divides logits before their softmax, > 0. Default: the paper."""
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0.0:  # NaN is not
+            raise ConfigError(f"lwf.alpha must not be negative, got {self.alpha}")
+        if not self.temperature > 0.0:
+            raise ConfigError(f"lwf.temperature must be positive, got {self.temperature}")
+
+
+class LwF(Strategy):
+    """Learning without forgetting.
+
+    The old network answers for each set of outputs among which old tasks choose: one for all classes seen, one for all
+    tasks where they share outputs, or one for each old task where the task is given.
+
+    Source:
+        Li and Hoiem 2016, eq. 3; Hinton et al. 2015 for the factor temperature^2.
+    """
+
+    options: LwFOptions
+
+    def make_network(self, sizes: Sequence[int], config: LearnerConfig) -> SparseMLP:
+        """As usual; the old network is a copy."""
+        network = super().make_network(sizes, config)
+        self._old = copy.deepcopy(network).requires_grad_(False)
+        return network
+
+    def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+        """Cross-entropy, and how far the outputs are from what the old network makes of the samples."""
+        logits, old = learner.network(batch.x), self._old(batch.x)
+        loss = functional.cross_entropy(logits + learner.closed(batch), batch.y)
+        for (known, competing), tasks in self._questions(learner.task).items():
+            taught = distillation(
+                logits[:, competing], old[:, known], _places(known, competing), self.options.temperature
+            )
+            loss = loss + self.options.alpha * tasks * taught
+        return loss
+
+    def _questions(self, task: int) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """For each earlier task: outputs that the old network chooses among, and those that compete from now on."""
+        return Counter(
+            (self.sequence.competing(earlier, task - 1), self.sequence.competing(earlier, task))
+            for earlier in range(task)
+        )
+
+    def end_task(self, learner: SupervisedLearner) -> None:
+        """The network becomes the old one."""
+        self._old.load_state_dict(learner.network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The old network."""
+        return {"old": dict(self._old.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it."""
+        self._old.load_state_dict(state["old"])
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the old network."""
+        return {"old network": sum(tensor.nbytes for tensor in self._old.state_dict().values())}
+
+
+def distillation(logits: torch.Tensor, target: torch.Tensor, places: list[int], temperature: float) -> torch.Tensor:
+    """temperature^2 times the mean cross-entropy between the teacher's and the learner's softened class probabilities.
+
+    Args:
+        logits: (B, n) of the learner.
+        target: (B, k) of the teacher, k <= n.
+        places: (k,) which of the n classes the teacher knows; it gives the others probability 0.
+        temperature: Divides both before their softmax.
+    """
+    log_probabilities = (logits / temperature).log_softmax(dim=1)[:, places]
+    probabilities = (target / temperature).softmax(dim=1)
+    return -(temperature**2) * (probabilities * log_probabilities).sum(dim=1).mean()
+
+
+def _places(known: tuple[int, ...], competing: tuple[int, ...]) -> list[int]:
+    return [competing.index(unit) for unit in known]

@@ -1,0 +1,396 @@
+"""Methods that pull parameters back to the values they had after earlier tasks: l2, ewc, online_ewc, si, mas.
+
+Decides how important each parameter is to a task. The pull is added to gradients, whatever formed them, so no loss that
+autograd records is needed. Refuses to know how a task is trained.
+
+All of them add `strength * sum importance * (parameter - anchor)^2` to the loss, summed over all parameters, biases and
+output rows included, without the factor 1/2 of the EWC paper. Importances and anchors have the shape of their
+parameter: of a sparse layer one number a connection.
+
+Source:
+    Hsu et al. 2018, "Re-evaluating Continual Learning Scenarios", and its released code, for the form of the penalty
+    and the default strengths, which are its values for class-incremental split MNIST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sparserl.continual.protocol import Batch
+from sparserl.continual.strategy import Strategy
+from sparserl.continual.supervised import SupervisedLearner
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.seeding import stream
+
+Tensors = dict[str, torch.Tensor]
+"""By name of the parameter."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one quadratic term pulls to, and how hard.
+
+    Attributes:
+        importances: Non-negative, of the parameter's shape, or () for all its entries alike.
+        anchors: Values of the parameters after a task.
+    """
+
+    importances: Tensors
+    anchors: Tensors
+
+
+@torch.no_grad()
+def add_penalty_gradient(
+    parameters: Iterable[tuple[str, nn.Parameter]], terms: Sequence[Term], strength: float
+) -> None:
+    """Adds the gradient of `strength * sum importance * (parameter - anchor)^2` over all terms to each `grad`."""
+    for name, parameter in parameters:
+        for term in terms:
+            assert parameter.grad is not None
+            parameter.grad.addcmul_(term.importances[name], parameter - term.anchors[name], value=2.0 * strength)
+
+
+class QuadraticPenalty(Strategy):
+    """What the methods of this file share; each says what is important.
+
+    Attributes:
+        terms: One, or one for each task so far.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.terms: list[Term] = []
+
+    @property
+    def retained(self) -> float | None:
+        """Share of the older importances that is added to those of a task, around its anchor; None keeps every term."""
+        return 1.0
+
+    def importances(self, learner: SupervisedLearner) -> Tensors:
+        """Importances to the task that ends, of the parameter's shape or ()."""
+        raise NotImplementedError
+
+    def end_task(self, learner: SupervisedLearner) -> None:
+        """Adds a term, or replaces the only one. A sum below 0 counts as 0: it would push away, without bound."""
+        found, older = self.importances(learner), self.terms
+        if self.retained is not None:
+            for term in older:
+                found = {name: own + self.retained * term.importances[name] for name, own in found.items()}
+            older = []
+        self.terms = [*older, Term({name: own.clamp(min=0.0) for name, own in found.items()}, copies(learner.network))]
+
+    def before_step(self, learner: SupervisedLearner) -> None:
+        """Pulls."""
+        add_penalty_gradient(learner.network.named_parameters(), self.terms, self.options.strength)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The terms."""
+        return {"terms": [{"importances": term.importances, "anchors": term.anchors} for term in self.terms]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the terms."""
+        self.terms = [Term(term["importances"], term["anchors"]) for term in state["terms"]]
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of anchors and importances."""
+        return {
+            "anchors": sum(tensor.nbytes for term in self.terms for tensor in term.anchors.values()),
+            "importances": sum(tensor.nbytes for term in self.terms for tensor in term.importances.values()),
+        }
+
+    def mean_over_samples(
+        self,
+        learner: SupervisedLearner,
+        count: int,
+        objective: Callable[[Batch], torch.Tensor],
+        measure: Callable[[torch.Tensor], torch.Tensor],
+    ) -> Tensors:
+        """Mean of `measure(gradient of objective)` over training samples of the present task, one sample at a time.
+
+        Args:
+            learner: Its network is differentiated.
+            count: Samples, drawn without replacement; all of them if the task has fewer.
+            objective: A scalar, given a batch of one.
+            measure: Elementwise.
+        """
+        samples = self.sequence.tasks[learner.task].train
+        rng = stream(self.seed, "importance_samples", str(learner.task))
+        places = rng.permutation(len(samples))[:count]
+        parameters = dict(learner.network.named_parameters())
+        totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        for at in range(places.size):
+            batch = Batch.of(learner.task, samples, places[at : at + 1])
+            gradients = torch.autograd.grad(objective(batch), list(parameters.values()))
+            for total, gradient in zip(totals.values(), gradients, strict=True):
+                total += measure(gradient)
+        return {name: total.detach_() / places.size for name, total in totals.items()}
+
+
+def copies(network: nn.Module) -> Tensors:
+    """The present values of the parameters."""
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+@dataclass(frozen=True)
+class L2Options:
+    """How hard l2 pulls.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    strength: float = 100.0
+    """Factor of the penalty, >= 0. Default: Hsu et al., class-incremental; they use 0.01 task-incremental."""
+
+    def __post_init__(self) -> None:
+        _check("l2", self)
+
+
+class L2(QuadraticPenalty):
+    """Every parameter is equally important; only the latest anchor counts, and importances do not add up.
+
+    Source:
+        Hsu et al. 2018 and its code. (In Continual World the importance is the number of tasks learned.)
+    """
+
+    options: L2Options
+
+    @property
+    def retained(self) -> float | None:
+        """Nothing is."""
+        return 0.0
+
+    def importances(self, learner: SupervisedLearner) -> Tensors:
+        """1 each."""
+        return {name: torch.ones(()) for name, _ in learner.network.named_parameters()}
+
+
+Labels = Literal["true", "predicted", "sampled"]
+
+LABELS: dict[str, Callable[[torch.Tensor, torch.Tensor, np.random.Generator], torch.Tensor]] = {
+    "true": lambda logits, y, rng: y,
+    "predicted": lambda logits, y, rng: logits.argmax(dim=1),
+    "sampled": lambda logits, y, rng: (logits + torch.from_numpy(rng.gumbel(size=logits.shape))).argmax(dim=1),
+}
+"""(logits (1, n_outputs), label (1,), generator) -> label (1,) whose log-probability is differentiated."""
+
+
+@dataclass(frozen=True)
+class EWCOptions:
+    """How hard ewc pulls, and how the Fisher information is estimated.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    strength: float = 600.0
+    """Factor of the penalty, >= 0; lambda/2 of the paper. Default: Hsu et al., class-incremental; they use 100
+    task-incremental."""
+    fisher_samples: int = 1000
+    """Training samples of a task that the Fisher information is estimated from; all of them if it has fewer."""
+    fisher_labels: Labels = "true"
+    """Class whose log-probability is differentiated: the sample's own (`true`, the empirical Fisher information), the
+    most probable one (`predicted`, as in Hsu et al.'s code), or one drawn from the network (`sampled`, the Fisher
+    information itself)."""
+
+    def __post_init__(self) -> None:
+        _check("ewc", self)
+
+
+@dataclass(frozen=True)
+class OnlineEWCOptions:
+    """How hard online_ewc pulls, and how the Fisher information is estimated and forgotten.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    strength: float = 100.0
+    """Factor of the penalty, >= 0. Default: Hsu et al., class-incremental; they use 400 task-incremental."""
+    gamma: float = 1.0
+    """Share of the earlier tasks' Fisher information that stays when a task ends, in [0, 1]. Default: Hsu et al."""
+    fisher_samples: int = 1000
+    """As in ewc."""
+    fisher_labels: Labels = "true"
+    """As in ewc."""
+
+    def __post_init__(self) -> None:
+        _check("online-ewc", self)
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ConfigError(f"online-ewc.gamma must be in [0, 1], got {self.gamma}")
+
+
+class EWC(QuadraticPenalty):
+    """Elastic weight consolidation: importance is the diagonal of the Fisher information, one term for each task.
+
+    Gradients are those of single samples, so their squares are not damped by averaging over a batch.
+
+    Source:
+        Kirkpatrick et al. 2017, eq. 3.
+    """
+
+    options: EWCOptions | OnlineEWCOptions
+
+    @property
+    def retained(self) -> float | None:
+        """Every term stays."""
+        return None
+
+    def importances(self, learner: SupervisedLearner) -> Tensors:
+        """Diagonal of the Fisher information."""
+        own = self.options
+        rng = stream(self.seed, "fisher_labels", str(learner.task))
+
+        def surprise(batch: Batch) -> torch.Tensor:
+            logits = learner.logits(learner.network, batch)
+            return functional.cross_entropy(logits, LABELS[own.fisher_labels](logits.detach(), batch.y, rng))
+
+        return self.mean_over_samples(learner, own.fisher_samples, surprise, torch.square)
+
+
+class OnlineEWC(EWC):
+    """EWC with a single term around the latest anchor: Fisher information adds up, and fades by `gamma` a task.
+
+    Source:
+        Schwarz et al. 2018, "Progress & Compress", section 3.2.
+    """
+
+    options: OnlineEWCOptions
+
+    @property
+    def retained(self) -> float | None:
+        """As the option says."""
+        return self.options.gamma
+
+
+@dataclass(frozen=True)
+class SIOptions:
+    """How hard si pulls.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    strength: float = 600.0
+    """Factor of the penalty, >= 0; c of the paper. Default: Hsu et al., class-incremental; they use 300
+    task-incremental."""
+    damping: float = 0.1
+    """Added to the squared distance that a parameter moved, > 0; xi of the paper. Default: the paper, Hsu et al."""
+
+    def __post_init__(self) -> None:
+        _check("si", self)
+        if not self.damping > 0.0:
+            raise ConfigError(f"si.damping must be positive, got {self.damping}")
+
+
+class SI(QuadraticPenalty):
+    """Synaptic intelligence: a parameter is as important as its moves lowered the loss, per squared distance moved.
+
+    The loss is that of the task alone: gradients are taken before the penalty is added.
+
+    Source:
+        Zenke et al. 2017, eqs. 3 to 5; importances that add up to less than 0 count as 0 in its code.
+    """
+
+    options: SIOptions
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self._start: Tensors = {}
+        self._lowered: Tensors = {}
+
+    def begin_task(self, learner: SupervisedLearner) -> None:
+        """Starts a path."""
+        self._start = copies(learner.network)
+        self._lowered = {name: torch.zeros_like(value) for name, value in self._start.items()}
+
+    def before_step(self, learner: SupervisedLearner) -> None:
+        """Remembers gradients and values, then pulls."""
+        self._before = copies(learner.network)
+        self._gradients = {name: _gradient(parameter).clone() for name, parameter in learner.network.named_parameters()}
+        super().before_step(learner)
+
+    @torch.no_grad()
+    def after_step(self, learner: SupervisedLearner) -> None:
+        """Adds what the step lowered the loss, to first order."""
+        for name, parameter in learner.network.named_parameters():
+            self._lowered[name].addcmul_(self._gradients[name], parameter - self._before[name], value=-1.0)
+
+    @torch.no_grad()
+    def importances(self, learner: SupervisedLearner) -> Tensors:
+        """Of the path since the task began."""
+        return {
+            name: self._lowered[name] / ((parameter - self._start[name]).square() + self.options.damping)
+            for name, parameter in learner.network.named_parameters()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The terms and the path."""
+        return {**super().state_dict(), "start": self._start, "lowered": self._lowered}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes them."""
+        super().load_state_dict(state)
+        self._start, self._lowered = dict(state["start"]), dict(state["lowered"])
+
+
+@dataclass(frozen=True)
+class MASOptions:
+    """How hard mas pulls, and how importances are estimated.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    strength: float = 1.0
+    """Factor of the penalty, >= 0. Default: the paper, Hsu et al. (both scenarios)."""
+    samples: int = 1000
+    """Training samples of a task that importances are estimated from; all of them if it has fewer."""
+
+    def __post_init__(self) -> None:
+        _check("mas", self)
+
+
+class MAS(QuadraticPenalty):
+    """Memory aware synapses: a parameter is important if it changes the squared norm of the outputs; tasks add up.
+
+    The outputs are those among which a class is chosen once the task is learned; labels are not used.
+
+    Source:
+        Aljundi et al. 2018, eqs. 3 and 5.
+    """
+
+    options: MASOptions
+
+    def importances(self, learner: SupervisedLearner) -> Tensors:
+        """Mean absolute gradient of the squared norm of the outputs."""
+        outputs = list(self.sequence.competing(learner.task, learner.task))
+
+        def squared_norm(batch: Batch) -> torch.Tensor:
+            return torch.as_tensor(learner.network(batch.x)[:, outputs].square().sum())
+
+        return self.mean_over_samples(learner, self.options.samples, squared_norm, torch.abs)
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _check(group: str, options: Any) -> None:
+    """What options of this file have in common."""
+    if not options.strength >= 0.0:  # NaN is not
+        raise ConfigError(f"{group}.strength must not be negative, got {options.strength}")
+    for name in ("samples", "fisher_samples"):
+        if getattr(options, name, 1) < 1:
+            raise ConfigError(f"{group}.{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    labels = getattr(options, "fisher_labels", "true")
+    if labels not in LABELS:
+        raise ConfigError(unknown_name(f"{group}.fisher-labels", labels, LABELS))

@@ -1,0 +1,154 @@
+"""`sparserl continual`: builds tasks, learner and run folder, learns the sequence, leaves a result; or continues."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from sparserl import checkpoint
+from sparserl.cli.continual_config import ContinualConfig, parse_continual
+from sparserl.cli.recorded_run import (
+    close_trackers,
+    free_folder,
+    learn_or_say_how_to_resume,
+    newest_state,
+    start_trackers,
+)
+from sparserl.cli.run_config import continual_config
+from sparserl.continual.datasets import default_data_dir
+from sparserl.continual.plots import plot_sequence_run
+from sparserl.continual.recorder import SequenceRecorder
+from sparserl.continual.sequences import build_sequence
+from sparserl.continual.strategies import make_strategy
+from sparserl.continual.supervised import SupervisedLearner
+from sparserl.kernels import prepare
+from sparserl.layers import SparseLinear
+from sparserl.metrics.cost import params_dense
+from sparserl.records import RunFolder
+
+DATA_DIR = "data_dir.txt"
+"""File of a run folder that says where its data was; beside the config, because it does not define the run."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl continual`; returns the exit status."""
+    command, preset = parse_continual(arguments)
+    if command.resume is not None:
+        return _resume(command.resume, command.data_dir, command.progress)
+    config = command.run
+    data_dir = (command.data_dir or default_data_dir()).absolute()
+    learner = _learner(config, data_dir, download=command.download)
+    if command.dry_run:
+        print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
+        return 0
+    folder = RunFolder.create(
+        command.run_dir or free_folder(config),
+        config_yaml=yaml.safe_dump(config.plain(), sort_keys=False),
+        command=shlex.join(["sparserl", "continual", *arguments]),
+        threads=config.threads,
+        parts=["checkpoints"],
+    )
+    (folder.path / DATA_DIR).write_text(f"{data_dir}\n")
+    tasks = learner.sequence.tasks
+    print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
+    print(f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}")
+    print(f"{params_dense([learner.network]):,} parameters if dense; run folder {folder.path}")
+    return _learn(learner, config, folder, show_progress=command.progress, state=None)
+
+
+def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> SupervisedLearner:
+    torch.set_num_threads(config.threads)
+    sequence = build_sequence(
+        config.sequence,
+        config.scenario,  # type: ignore[arg-type]  # one of them, as the config has checked
+        seed=config.seed,
+        data_dir=data_dir,
+        download=download,
+        n_tasks=config.tasks,
+        class_order=config.class_order,
+    )
+    strategy = make_strategy(config.method, sequence, config, seed=config.seed)
+    return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
+
+
+def _resume(path: Path, data_dir: Path | None, show_progress: bool) -> int:
+    folder = RunFolder.open(path)
+    config = continual_config(folder)
+    state = newest_state(folder)
+    learner = _learner(config, data_dir or Path((path / DATA_DIR).read_text().rstrip("\n")))
+    print(f"resuming {folder.path} at step {state['global_step']}")
+    return _learn(learner, config, folder, show_progress=show_progress, state=state)
+
+
+def _learn(
+    learner: SupervisedLearner,
+    config: ContinualConfig,
+    folder: RunFolder,
+    *,
+    show_progress: bool,
+    state: dict[str, Any] | None,
+) -> int:
+    if any(isinstance(layer, SparseLinear) for layer in learner.network):
+        prepare(lambda message: print(message, flush=True))
+    recorder = SequenceRecorder(
+        learner,
+        folder,
+        identity=config.plain(),
+        log_every_steps=config.log_every_steps,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+        show_progress=show_progress,
+    )
+    if state is not None:
+        recorder.restore(state)
+        checkpoint.tidy(folder.checkpoints)
+    start_trackers(recorder, config, folder, run_config=config.plain(), job_type="continual", is_new=state is None)
+    status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
+    if status:
+        return status
+    names = ("sequence", "scenario", "method", "seed")
+    result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
+    close_trackers(recorder, result)
+    folder.finish(result)
+    plot_sequence_run(folder.path, folder.path / "plot.png", config.title)
+    _print_result(config.title, result, folder)
+    return 0
+
+
+def _print_result(title: str, result: dict[str, Any], folder: RunFolder) -> None:
+    table = Table(title=title, show_header=False)
+    share = result["connections"] / result["connections_dense"]
+    memory = sum(result["memory"].values())
+    rows = {
+        "ACC, mean accuracy at the end": _percent(result["acc"]),
+        "BWT, change since a task was learned": _percent(result["bwt"]),
+        "forgetting": _percent(result["forgetting_final"]),
+        "connections": f"{result['connections']:,} of {result['connections_dense']:,} ({share:.1%})",
+        "bytes of parameters, indices": f"{result['bytes_parameters']:,}, {result['bytes_indices']:,}",
+        "bytes kept between tasks": f"{memory:,}" if memory else "",
+        "gradient steps": f"{result['steps']:,}",
+        "wall time": f"{result['wall_s']:.1f} s",
+        "plot": str(folder.path / "plot.png"),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    matrix = Table(title="accuracy")
+    matrix.add_column("after task")
+    for task in range(result["tasks"]):
+        matrix.add_column(f"on {task}", justify="right")
+    for task, row in enumerate(result["matrix"]):
+        matrix.add_row(str(task), *(_percent(value) for value in row))
+    console = Console()
+    console.print(matrix)
+    console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

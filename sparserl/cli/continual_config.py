@@ -1,0 +1,199 @@
+"""What defines a continual run, and how presets, config files and flags make one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from sparserl import config as yaml_config
+from sparserl.cli.arguments import given_value, parse
+from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.continual.protocol import Scenario
+from sparserl.continual.sequences import SEQUENCES, ClassOrder
+from sparserl.continual.strategies import STRATEGIES, MethodOptions
+from sparserl.continual.supervised import LearnerConfig
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.tracking import WandbConfig
+
+GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
+"""Groups of options that belong to methods."""
+
+
+@dataclass(frozen=True)
+class ContinualConfig(MethodOptions):
+    """A continual run. Saved as `config.yaml`, which `--config` accepts, without the options of other methods.
+
+    Raises:
+        ConfigError: If a name is unknown or a value out of range.
+    """
+
+    sequence: str = "split_digits"
+    """Sequence of tasks; see `sparserl list sequences`."""
+    method: str = "spacenet"
+    """Continual method; see `sparserl list methods`."""
+    scenario: str | None = None
+    """class: choose among all classes seen so far; task: the task is given; domain: tasks share the outputs. The usual
+    one of the sequence if None."""
+    seed: int = 0
+    """Root seed of everything random."""
+    tasks: int | None = None
+    """Number of tasks; the usual one of the sequence if None."""
+    class_order: ClassOrder = "fixed"
+    """Order in which classes are learned: 0, 1, 2, ..., or drawn from the seed."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """The network and how it is trained on a task."""
+    log_every_steps: int = 50
+    """Gradient steps between rows of progress.csv."""
+    checkpoint_every_steps: int = 500
+    """Gradient steps between checkpoints; there is one after each task as well."""
+    threads: int = 1
+    """CPU threads of the networks' products."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+    track: bool = False
+    """Also log to W&B."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Where `--track` sends metrics."""
+
+    def __post_init__(self) -> None:
+        for kind, name, valid in (
+            ("sequence", self.sequence, SEQUENCES),
+            ("method", self.method, STRATEGIES),
+            ("scenario", self.scenario, get_args(Scenario)),
+        ):
+            if name is not None and name not in valid:
+                raise ConfigError(unknown_name(kind, name, valid))
+        positive = {
+            "log-every-steps": self.log_every_steps,
+            "checkpoint-every-steps": self.checkpoint_every_steps,
+            "threads": self.threads,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must not be negative, got {self.seed}")
+
+    @property
+    def name(self) -> str:
+        """Run name without the seed."""
+        return f"{self.sequence}__{self.scenario}__{self.method}"
+
+    @property
+    def title(self) -> str:
+        """What the run is, in words."""
+        return f"{self.method} on {self.sequence}, {self.scenario}-incremental, seed {self.seed}"
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved config as plain data, without the options of other methods."""
+        data = yaml_config.plain(self)
+        own = STRATEGIES[self.method].options
+        groups = {} if own is None else {own: data[own]}
+        return {**{name: value for name, value in data.items() if name not in GROUPS}, **groups}
+
+
+@dataclass(frozen=True)
+class ContinualCommand:
+    """Learn a sequence of tasks, or resume a run.
+
+    Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
+    """
+
+    run: Annotated[ContinualConfig, tyro.conf.arg(name="")] = field(default_factory=ContinualConfig)
+    data_dir: Path | None = None
+    """Folder that holds a folder for each data set, e.g. mnist; $SPARSERL_DATA, or the user's cache, if None."""
+    download: bool = False
+    """Fetch missing data into that folder first."""
+    preset: str | None = None
+    """Preset to start from, e.g. split_mnist_spacenet; that of the sequence and method if None."""
+    config: Path | None = None
+    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
+    resume: Path | None = None
+    """Run folder to continue from its newest checkpoint; takes no other option but --data-dir and --progress."""
+    run_dir: Path | None = None
+    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
+    progress: bool = True
+    """Draw a progress bar."""
+    dry_run: bool = False
+    """Print the resolved config and stop."""
+
+
+def continual_presets() -> dict[str, Path]:
+    """Preset name -> file, e.g. `split_mnist_spacenet`."""
+    folder = Path(str(resources.files("sparserl") / "configs" / "continual"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def continual_preset_for(sequence: str, method: str, scenario: str) -> str | None:
+    """The preset of a method on a sequence in a scenario, else without the scenario, else of the sequence, else None.
+
+    A method without one of its own takes that of the method whose options it shares.
+    """
+    known = continual_presets()
+    names = [f"{sequence}_{kind}" for kind in (method, STRATEGIES[method].options)]
+    candidates = [name for one in names for name in (f"{one}_{scenario}", one)]
+    return next((name for name in [*candidates, sequence] if name in known), None)
+
+
+def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | None]:
+    """Resolves a `continual` command line.
+
+    Returns:
+        The command with the resolved run, and the name of the preset that it started from.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong, or an option is of another method.
+    """
+    if given_value("resume", arguments) is not None:
+        refuse_other_options(arguments, ["--resume", "--data-dir", "--progress", "--no-progress"])
+        return parse(ContinualCommand, arguments, command="continual"), None
+    file = given_value("config", arguments)
+    data = {} if file is None else yaml_config.load_yaml(Path(file))
+    preset = given_value("preset", arguments)
+    if preset is not None:
+        data = yaml_config.merge(_preset(preset), data)
+    chosen = {name: given_value(name, arguments) or data.get(name) for name in ("sequence", "method", "scenario")}
+    chosen = {name: str(value) for name, value in chosen.items() if value is not None}
+    named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
+    scenario = named.scenario or SEQUENCES[named.sequence].scenario
+    if preset is None:
+        preset = continual_preset_for(named.sequence, named.method, scenario)
+        data = yaml_config.merge({} if preset is None else _preset(preset), data)
+    spec = STRATEGIES[named.method]
+    _refuse_options_of_others(named.method, _words(data), arguments)
+    if spec.options is not None:
+        data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
+    resolved = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
+    base = yaml_config.build(ContinualConfig, {"tasks": SEQUENCES[named.sequence].n_tasks, **data, **resolved})
+    command = parse(ContinualCommand, arguments, command="continual", default=ContinualCommand(run=base))
+    for name, value in spec.fixed.items():
+        if getattr(getattr(command.run, str(spec.options)), name) != value:
+            raise ConfigError(f"method {named.method} has {spec.options}.{name} {value}; use --method {spec.options}")
+    return command, preset
+
+
+def _preset(name: str) -> dict[str, Any]:
+    known = continual_presets()
+    if name not in known:
+        raise ConfigError(unknown_name("preset", name, known))
+    return yaml_config.load_yaml(known[name])
+
+
+def _words(data: Mapping[str, Any]) -> list[str]:
+    """Options of methods in a config, as flags."""
+    groups = {group: data[group] for group in GROUPS if isinstance(data.get(group), Mapping)}
+    return [f"--{group}.{name}" for group, own in groups.items() for name in own]
+
+
+def _refuse_options_of_others(method: str, configured: Iterable[str], arguments: Sequence[str]) -> None:
+    for word in [*arguments, *configured]:
+        group = word.removeprefix("--").split(".")[0]
+        if word.startswith("--") and "." in word and group in GROUPS and group != STRATEGIES[method].options:
+            owners = ", ".join(name for name, spec in STRATEGIES.items() if spec.options == group)
+            raise ConfigError(f"{word.split('=')[0]} is an option of {owners}; method {method} does not use it")

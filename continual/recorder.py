@@ -254,7 +254,7 @@ class SequenceRecorder:
         )
 
     def _record_topology(self) -> None:
-        evolver = getattr(self.learner.strategy, "evolver", None)  # a method that rewires has one
+        evolver = self.learner.strategy.evolver
         if evolver is None or not evolver.events:
             return
         events, evolver.events = evolver.events, []

@@ -13,6 +13,7 @@ import torch
 
 from sparserl.continual.protocol import Batch, TaskSequence
 from sparserl.layers import SparseMLP
+from sparserl.topology.evolver import TopologyEvolver
 
 if TYPE_CHECKING:
     from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
@@ -42,11 +43,16 @@ class LayerUse:
 class Strategy:
     """Plain fine-tuning. A method overrides the seams it needs.
 
+    Attributes:
+        evolver: What rewires the network; None for a method that does not.
+
     Args:
         sequence: What will be learned.
         options: The method's own, of the type that its class says; None for a method without any.
         seed: Root seed of everything random.
     """
+
+    evolver: TopologyEvolver | None = None
 
     def __init__(self, sequence: TaskSequence, options: Any = None, *, seed: int):
         self.sequence, self.options, self.seed = sequence, options, seed

@@ -50,6 +50,8 @@ class LearnerConfig:
     """L2 weight decay."""
     reset_optimizer: bool = True
     """Whether each task starts with a new optimizer."""
+    unseen_outputs: Literal["open", "closed"] = "open"
+    """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
     epochs: int = 4
     """Passes through the samples of a task."""
     batch_size: int = 128
@@ -95,7 +97,7 @@ class Step:
         epochs: Epochs of the task.
         batch: Batch in the epoch, from 0.
         batches: Batches of the epoch.
-        loss: Cross-entropy and what the strategy adds, before the step.
+        loss: What was differentiated, before the step: the cross-entropy, for most methods.
     """
 
     task: int
@@ -136,7 +138,7 @@ class SupervisedLearner:
         self.optimizer = self.new_optimizer()
         self.task = self.epoch = self.batch = self.steps = 0
         self._begun = False
-        self._closed = _closed([sequence.competing(task, len(sequence)) for task in range(len(sequence))], sequence)
+        self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
 
     def new_network(self) -> SparseMLP:
         """The network as it is before the first task."""
@@ -221,7 +223,11 @@ class SupervisedLearner:
 
     def closed(self, batch: Batch) -> torch.Tensor:
         """(B, n_outputs) 0, or -inf where an output does not compete for the sample's task."""
-        return self._closed[batch.task]
+        seen = self.task if self.config.unseen_outputs == "closed" else len(self.sequence)
+        if self._closed_at[0] != seen:
+            competing = [self.sequence.competing(task, seen) for task in range(len(self.sequence))]
+            self._closed_at = seen, _closed(competing, self.sequence)
+        return self._closed_at[1][batch.task]
 
     # Evaluation.
 

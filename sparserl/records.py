@@ -18,7 +18,17 @@ from typing import Any
 
 from sparserl.errors import CheckpointError, ConfigError
 
-DISTRIBUTIONS = ("sparserl", "torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "numba", "wandb")
+DISTRIBUTIONS = (
+    "sparserl",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "stable_baselines3",
+    "numba",
+    "scikit_learn",
+    "wandb",
+)
 
 
 class CsvLog:

@@ -26,8 +26,10 @@ class LwFOptions:
         ConfigError: If a value is out of range.
     """
 
-    alpha: float = 1.0
-    """Weight of what the old network teaches, >= 0, relative to the cross-entropy."""
+    alpha: float = 0.5
+    """Weight of what the old network teaches for each earlier task, >= 0, relative to the cross-entropy. Default: the best
+    of those tried on class-incremental split MNIST (seed 0: 0.125 gives 25 % accuracy, 0.5 33 %, 1 21 %; Hsu et al. report
+    24 %). Task-incremental, they are equally good."""
     temperature: float = 2.0
     """Divides logits before their softmax, > 0. Default: the paper."""
 
@@ -39,13 +41,14 @@ class LwFOptions:
 
 
 class LwF(Strategy):
-    """Learning without forgetting.
+    """Learning without forgetting: the old network answers, for each earlier task, which class a new sample is of.
 
-    The old network answers for each set of outputs among which old tasks choose: one for all classes seen, one for all
-    tasks where they share outputs, or one for each old task where the task is given.
+    It chooses among the outputs that competed for that task so far; where more compete by now (class-incremental), it
+    gives them probability 0, so that a new class has to win against the old ones.
 
     Source:
-        Li and Hoiem 2016, eq. 3; Hinton et al. 2015 for the factor temperature^2.
+        Li and Hoiem 2016, eqs. 2 and 3; Hinton et al. 2015 for the factor temperature^2. Probability 0, and a weight
+        that grows with the number of earlier tasks, as in the code of van de Ven and Tolias 2019, used by Hsu et al.
     """
 
     options: LwFOptions
@@ -58,6 +61,8 @@ class LwF(Strategy):
 
     def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
         """Cross-entropy, and how far the outputs are from what the old network makes of the samples."""
+        if learner.task == 0:
+            return learner.cross_entropy(batch)
         logits, old = learner.network(batch.x), self._old(batch.x)
         loss = functional.cross_entropy(logits + learner.closed(batch), batch.y)
         for (known, competing), tasks in self._questions(learner.task).items():

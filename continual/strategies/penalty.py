@@ -350,7 +350,8 @@ class MASOptions:
     """
 
     strength: float = 1.0
-    """Factor of the penalty, >= 0. Default: the paper, Hsu et al. (both scenarios)."""
+    """Factor of the penalty, >= 0. Default: Hsu et al., in both scenarios; their importances are smaller, because
+    gradients are averaged over a batch before their size is taken, and squares over outputs."""
     samples: int = 1000
     """Training samples of a task that importances are estimated from; all of them if it has fewer."""
 

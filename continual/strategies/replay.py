@@ -157,7 +157,7 @@ class AGEMOptions:
     samples_per_task: int = 880
     """Samples kept of each task. Default: on five tasks as many in all as replay keeps."""
     batch_size: int = 256
-    """Samples of the memory whose loss must not rise, drawn anew each step. Default: the paper, on MNIST."""
+    """Samples of the memory whose loss must not rise, drawn anew each step. Default: two training batches."""
 
     def __post_init__(self) -> None:
         for name in ("samples_per_task", "batch_size"):

@@ -109,6 +109,7 @@ class SpaceNet(Strategy):
     """SpaceNet; with `rewire` off it is the paper's Static-SparseNN."""
 
     options: SpaceNetOptions
+    evolver: TopologyEvolver
 
     # Before anything is trained.
 

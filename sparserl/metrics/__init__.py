@@ -1,1 +1,1 @@
-"""What is measured: connectivity and cost, as pure functions."""
+"""What is measured: connectivity, cost and continual learning, as pure functions."""

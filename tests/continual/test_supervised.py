@@ -588,3 +588,20 @@ def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], me
 def test_the_ends_of_ranges_are_allowed() -> None:
     LearnerConfig(hidden=(1,), density=1.0, momentum=0.0, weight_decay=0.0, epochs=1, batch_size=1)
     assert set(OPTIMIZERS) == {"sgd", "adam", "rmsprop", "adagrad"}
+
+
+def test_outputs_of_unseen_classes_compete_only_if_asked() -> None:
+    sequence = tasks("class")
+    batch = Batch.of(0, sequence.tasks[0].train, slice(0, 3))
+    made = {
+        unseen: SupervisedLearner(
+            sequence, Strategy(sequence, seed=0), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0
+        )
+        for unseen in ("open", "closed")
+    }
+    for task in range(len(sequence)):
+        for learner in made.values():
+            learner.task = task
+        assert (made["open"].closed(batch) == 0.0).all()
+        competing = torch.isfinite(made["closed"].closed(batch)).all(dim=0).nonzero().flatten()
+        assert tuple(competing.tolist()) == sequence.competing(0, task)

@@ -27,9 +27,9 @@ class LwFOptions:
     """
 
     alpha: float = 0.5
-    """Weight of what the old network teaches for each earlier task, >= 0, relative to the cross-entropy. Default: the best
-    of those tried on class-incremental split MNIST (seed 0: 0.125 gives 25 % accuracy, 0.5 33 %, 1 21 %; Hsu et al. report
-    24 %). Task-incremental, they are equally good."""
+    """Weight of what the old network teaches for each earlier task, >= 0, relative to the cross-entropy. Default: the
+    best of those tried on class-incremental split MNIST (seed 0: 0.125 gives 25 % accuracy, 0.5 33 %, 1 21 %; Hsu et
+    al. report 24 %). Task-incremental, they are equally good."""
     temperature: float = 2.0
     """Divides logits before their softmax, > 0. Default: the paper."""
 

@@ -311,6 +311,18 @@ def test_connections_move_after_each_epoch_but_the_last_and_only_in_hidden_layer
                     assert all(state[position] == 0 for state in new.states[layer].values())
 
 
+def test_where_nothing_else_is_free_dropped_connections_come_back_anew() -> None:
+    # All 10 F positions of the first layer are taken, so int(.2 * 10 F) of them are dropped and grown again.
+    learner = make(config={"hidden": (30, 20)}, connections=(10 * F, 16, 5), reserved=(0, 0))
+    for _ in range(BATCHES):
+        next(learner.train())
+    begun, seen = watched(learner).begun[0], snapshot(learner)
+    assert seen.weights[0].keys() == begun.weights[0].keys()
+    anew = [position for position, weight in seen.weights[0].items() if weight == 0]
+    assert len(anew) == 2 * F
+    assert not any(seen.importance[0][position] for position in anew)
+
+
 @every_setting
 def test_topology_events_are_on_the_clock_of_steps(setting: str) -> None:
     learner, _ = recorded(setting)
@@ -695,10 +707,8 @@ def test_the_union_of_all_connections_answers_with_archived_rows_restored(scenar
             owned = [*ended, [snapshot(learner).own(layer, event.task) for layer in LAYERS]]
         else:
             continue
-        before = torch.get_rng_state()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
             answers = [learner.strategy.answering(learner, task)(X) for task in range(N_TASKS)]
-        assert torch.equal(torch.get_rng_state(), before)
         for answer in answers:
             torch.testing.assert_close(answer.double(), union(learner, owned), rtol=1e-4, atol=1e-5)
     assert len(ended) == N_TASKS
@@ -708,7 +718,7 @@ def test_an_answer_does_not_change_what_is_archived() -> None:
     learner = make()
     list(run_sequence(learner))
     state = snapshot(learner)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.no_grad():
         layers_of(learner.strategy.answering(learner, 0))[-1].values.zero_()
     assert snapshot(learner).archived == state.archived
     assert snapshot(learner).weights == state.weights
@@ -789,7 +799,7 @@ def resumes(stop: int, between: bool, setting: str, tmp_path: Path) -> None:
             break
     resumed = continued(learner, setting, tmp_path)
     assert_equal_trees(resumed.state_dict(), whole.state_dict())
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.no_grad():
         assert torch.equal(resumed.strategy.answering(resumed, 0)(X), whole.strategy.answering(whole, 0)(X))
 
 
@@ -900,6 +910,23 @@ def test_a_task_selects_more_neurons_where_its_connections_have_no_room() -> Non
     assert [len(chosen) for chosen in last.selected] == [6, 6]
     answering = layers_of(learner.strategy.answering(learner, 0))
     assert [layer.density for layer in answering] == [1.0, 1.0, 1.0]
+
+
+def test_the_layer_with_more_neurons_left_gives_way() -> None:
+    # 8 of 10 and 2 of 6 neurons have no room for 20 connections, and 8 and 3 have: 2 are left there and 4 here.
+    learner = make(config={"hidden": (10, 6)}, connections=(F, 20, 2), selected=(8, 2), reserved=(0, 0))
+    next(learner.train())
+    assert [len(chosen) for chosen in watched(learner).begun[0].selected] == [8, 3]
+
+
+def test_connections_outside_of_the_selected_neurons_take_no_room() -> None:
+    # 4 neurons have 4 F = 32 positions for 3 F = 24 connections; what the first task has elsewhere does not count.
+    learner = make(config={"hidden": (200, 20)}, connections=(3 * F, 10, 5), selected=(4, 9))
+    list(run_sequence(learner))
+    first, second, third = (begun.selected[0] for begun in watched(learner).begun)
+    assert not first & second
+    assert not (first | second) & third
+    assert len(first) == len(second) == len(third) == 4
 
 
 def test_neurons_that_are_selected_for_want_of_room_were_free() -> None:

@@ -303,6 +303,23 @@ def test_each_sample_competes_within_its_own_task() -> None:
     assert [torch.nonzero(row == 0).view(-1).tolist() for row in learner.closed(batch)] == [[4, 5], [0, 1], [2, 3]]
 
 
+def test_outputs_of_unseen_classes_compete_only_if_asked() -> None:
+    sequence = tasks("class")
+    batch = Batch.of(0, sequence.tasks[0].train, slice(0, 3))
+    made = {
+        unseen: SupervisedLearner(
+            sequence, Strategy(sequence, seed=0), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0
+        )
+        for unseen in ("open", "closed")
+    }
+    for task in range(len(sequence)):
+        for learner in made.values():
+            learner.task = task
+        assert (made["open"].closed(batch) == 0.0).all()
+        competing = torch.isfinite(made["closed"].closed(batch)).all(dim=0).nonzero().flatten()
+        assert tuple(competing.tolist()) == sequence.competing(0, task)
+
+
 def test_the_loss_of_a_step_is_that_before_it() -> None:
     learner, twin = learner_of(Tape, "task"), learner_of(Tape, "task")
     step = next(learner.train())
@@ -488,7 +505,7 @@ def test_a_seed_repeats_a_run_and_another_one_does_not() -> None:
 
 OPTIMIZER_SETTINGS: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01},
-    {"optimizer": "adam"},
+    {"optimizer": "adam", "unseen_outputs": "closed"},
     {"optimizer": "rmsprop", "momentum": 0.5},
     {"optimizer": "adagrad", "reset_optimizer": False},
     {"optimizer": "adam", "reset_optimizer": False, "density": 0.5},
@@ -588,20 +605,3 @@ def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], me
 def test_the_ends_of_ranges_are_allowed() -> None:
     LearnerConfig(hidden=(1,), density=1.0, momentum=0.0, weight_decay=0.0, epochs=1, batch_size=1)
     assert set(OPTIMIZERS) == {"sgd", "adam", "rmsprop", "adagrad"}
-
-
-def test_outputs_of_unseen_classes_compete_only_if_asked() -> None:
-    sequence = tasks("class")
-    batch = Batch.of(0, sequence.tasks[0].train, slice(0, 3))
-    made = {
-        unseen: SupervisedLearner(
-            sequence, Strategy(sequence, seed=0), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0
-        )
-        for unseen in ("open", "closed")
-    }
-    for task in range(len(sequence)):
-        for learner in made.values():
-            learner.task = task
-        assert (made["open"].closed(batch) == 0.0).all()
-        competing = torch.isfinite(made["closed"].closed(batch)).all(dim=0).nonzero().flatten()
-        assert tuple(competing.tolist()) == sequence.competing(0, task)

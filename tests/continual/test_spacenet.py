@@ -951,7 +951,7 @@ def capacity(scenario: Scenario, hidden: Sequence[int], taken: Sequence[int]) ->
     return most
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(st.data(), st.sampled_from(SCENARIOS))
 def test_what_has_room_is_learned_to_the_end(data: st.DataObject, scenario: Scenario) -> None:
     taken = data.draw(st.tuples(*[st.integers(0, 3)] * 2), "reserved")

@@ -36,7 +36,6 @@ from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
 from sparserl.topology.rewire import RewireRule, exchange, remap
 from sparserl.topology.structure import (
     Constraint,
-    Flags,
     FloatArray,
     Importance,
     LayerView,
@@ -332,24 +331,18 @@ class SpaceNet(Strategy):
         units = list(self.sequence.tasks[self._task].outputs)
         return Constraint(
             frozen=self._known[place].owner < self._task,
-            open_out=self._open(place) if self._is_hidden(place) else np.isin(np.arange(layer.n_out), units),
-            open_in=self._open(place - 1) if place else np.ones(layer.n_in, bool),
+            open_out=self._selected[place] if self._is_hidden(place) else np.isin(np.arange(layer.n_out), units),
+            open_in=self._selected[place - 1] if place else np.ones(layer.n_in, bool),
         )
 
     def _is_hidden(self, place: int) -> bool:
         """Whether the outputs of layer `place` are hidden neurons."""
         return place < len(self._layers) - 1
 
-    def _open(self, hidden: int) -> Flags:
-        """Neurons of a hidden layer that the present task may connect."""
-        flags: Flags = self._selected[hidden] & (self._reserved_by[hidden] == FREE)
-        return flags
-
     def _neurons(self, place: int) -> FloatArray:
-        """Importance of the neurons that feed layer `place`; 0 for reserved ones."""
+        """Importance of the neurons that feed layer `place`; 0 for reserved ones, which get no connections."""
         cumulative = self.options.neuron_importance == "cumulative"
-        sums = self._cumulative[place] if cumulative else self._summed(place)
-        return np.multiply(sums, self._reserved_by[place - 1] == FREE) if place else sums
+        return self._cumulative[place] if cumulative else self._summed(place)
 
     def _summed(self, place: int) -> FloatArray:
         """Summed importance of the connections of the neurons that feed layer `place`: outgoing ones of input neurons,
@@ -369,7 +362,7 @@ class SpaceNet(Strategy):
     def _archive_classifier(self) -> None:
         layer = self._layers[-1]
         everything = np.arange(layer.nnz)
-        self._archive.append((layer.topology, layer.values.detach().numpy().copy(), self._task - 1))
+        self._archive.append((layer.topology, layer.values.detach().numpy(), self._task - 1))
         change = exchange(layer.topology, everything, np.empty(0, np.int64))
         self.evolver.apply(self._names[-1], change, "archive")
 

@@ -14,3 +14,4 @@ run class lwf lwf_0.125 "--lwf.alpha 0.125" 0 1 2 3 4
 for method in naive l2 ewc online_ewc si mas lwf replay agem packnet spacenet static_sparse; do
     run task $method $method "" 0 1 2 3 4
 done
+run task naive naive_sgd "--learner.optimizer sgd --learner.learning-rate 0.01" 0 1 2 3 4

@@ -176,8 +176,7 @@ def sparsify(
         topology = random_topology(n_out, n_in, exact_nnz((n_out, n_in), own_density), rng)
         swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
     # Nothing has changed so far, and nothing below is refused.
-    with torch.random.fork_rng(devices=[]):
-        layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
+    layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
     return SparseTraining(layers, optimizer, chosen, rule, seed)
 
 

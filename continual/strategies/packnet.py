@@ -172,7 +172,4 @@ def _subset(layer: Layer, keep: Flags) -> SparseLinear:
     n_out, n_in = _shape(layer)
     slots = np.flatnonzero(keep)
     flat = layer.topology.flat[slots] if isinstance(layer, SparseLinear) else slots
-    view = SparseLinear(SparseTopology(n_out, n_in, flat))
-    view.values.data = weights[torch.from_numpy(slots)]
-    view.bias = layer.bias
-    return view
+    return SparseLinear.of(SparseTopology(n_out, n_in, flat), weights[torch.from_numpy(slots)], layer.bias)

@@ -232,9 +232,8 @@ class SpaceNet(Strategy):
         rows.append((last.topology.flat, last.values.detach().numpy()))
         flat = np.concatenate([positions for positions, _ in rows])
         order = np.argsort(flat)
-        classifier = SparseLinear(SparseTopology(last.n_out, last.n_in, flat[order]))
-        classifier.values.data = torch.from_numpy(np.concatenate([values for _, values in rows])[order])
-        classifier.bias = last.bias
+        values = torch.from_numpy(np.concatenate([own for _, own in rows])[order])
+        classifier = SparseLinear.of(SparseTopology(last.n_out, last.n_in, flat[order]), values, last.bias)
         return SparseMLP([*self._layers[:-1], classifier])
 
     def uses(self, learner: SupervisedLearner) -> list[LayerUse]:

@@ -27,11 +27,9 @@ def from_dense(linear: nn.Linear, topology: SparseTopology | None = None) -> Spa
         topology = SparseTopology(n_out, n_in, np.flatnonzero(linear.weight.numpy()).astype(np.int64))
     if (topology.n_out, topology.n_in) != (n_out, n_in):
         raise ValueError(f"topology is {topology.n_out} x {topology.n_in}, the layer {n_out} x {n_in}")
-    layer = SparseLinear(topology, bias=linear.bias is not None, dtype=linear.weight.dtype)
-    layer.values.copy_(linear.weight.flatten()[torch.from_numpy(topology.flat)])
-    if layer.bias is not None:
-        layer.bias.copy_(linear.bias)
-    return layer
+    topology.check_valid()  # before its positions are used
+    values = linear.weight.flatten()[torch.from_numpy(topology.flat)]
+    return SparseLinear.of(topology, values, None if linear.bias is None else nn.Parameter(linear.bias.clone()))
 
 
 @torch.no_grad()

@@ -48,10 +48,32 @@ class SparseLinear(nn.Module):
     def __init__(self, topology: SparseTopology, bias: bool = True, dtype: torch.dtype | None = None):
         super().__init__()
         topology.check_valid()
+        bound = 1.0 / math.sqrt(topology.n_in)
+        values = nn.Parameter(torch.empty(topology.nnz, dtype=dtype).uniform_(-bound, bound))
+        biases = nn.Parameter(torch.empty(topology.n_out, dtype=dtype).uniform_(-bound, bound)) if bias else None
+        self._hold(topology, values, biases)
+
+    @classmethod
+    def of(cls, topology: SparseTopology, values: torch.Tensor, bias: nn.Parameter | None) -> SparseLinear:
+        """A layer with given weights; nothing is drawn at random.
+
+        Args:
+            topology: The connections, `nnz` of them.
+            values: (nnz,) their weights; the layer keeps this memory.
+            bias: (n_out,), the very parameter that the layer will have, or None.
+
+        Raises:
+            TopologyError: If the topology is not valid.
+        """
+        topology.check_valid()
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(topology, nn.Parameter(values), bias)
+        return layer
+
+    def _hold(self, topology: SparseTopology, values: nn.Parameter, bias: nn.Parameter | None) -> None:
         self.n_out, self.n_in = topology.n_out, topology.n_in
-        bound = 1.0 / math.sqrt(self.n_in)
-        self.values = nn.Parameter(torch.empty(topology.nnz, dtype=dtype).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(self.n_out, dtype=dtype).uniform_(-bound, bound)) if bias else None
+        self.values, self.bias = values, bias
         self.capture = False
         self.captured: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._fused = FusedLayers([[self]])

@@ -6,12 +6,10 @@ exactly as an unrecorded one.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from tqdm import tqdm
 from sparserl import checkpoint
 from sparserl.continual.protocol import Samples, TaskSequence
 from sparserl.continual.runner import Event, SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
@@ -53,44 +52,11 @@ LOGS = {
 CHECKPOINTS_KEPT = 2
 BEFORE = -1
 """`after_task` of the network that has learned nothing."""
-SHARED = "shared"
-"""Owner of connections that all tasks use and change."""
 REPORTED = (
     *("acc", "acc_weighted", "bwt", "fwt", "forgetting_final", "forgetting_max", "learning_accuracy"),
     "average_incremental_accuracy",
 )
 """Metrics of `result.json`, by their name in `sparserl.metrics.continual`."""
-
-
-@dataclass(frozen=True)
-class LayerConnections:
-    """The connections of one layer after a task.
-
-    Attributes:
-        layer: Full name, e.g. `network.0`.
-        owners: Task, or `SHARED`, -> connections that are its.
-        frozen: Connections that later tasks cannot change.
-        size: Connections of the dense layer.
-        neurons: Output neurons of the layer.
-        reserved: Output neurons that later tasks cannot connect to.
-    """
-
-    layer: str
-    owners: Mapping[str, int]
-    frozen: int
-    size: int
-    neurons: int
-    reserved: int
-
-    @property
-    def used(self) -> int:
-        """Connections that belong to somebody."""
-        return sum(self.owners.values())
-
-    @property
-    def free(self) -> int:
-        """Connections that do not exist, or that nobody has kept."""
-        return self.size - self.used
 
 
 class SequenceRecorder:
@@ -196,7 +162,7 @@ class SequenceRecorder:
     def _on_task_end(self, event: TaskEnded) -> None:
         self.matrix.append(event.accuracies)
         self._log_accuracies(event.task, event.accuracies)
-        layers = layer_connections(self.learner)
+        layers = self.learner.strategy.uses(self.learner)
         self.logs["connections"].write(
             [
                 {
@@ -316,7 +282,7 @@ class SequenceRecorder:
         """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
         learner, sequence = self.learner, self.learner.sequence
         found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
-        layers = layer_connections(learner)
+        layers = learner.strategy.uses(learner)
         # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
         answering = learner.strategy.answering(learner, len(sequence) - 1)
         network = max((learner.network, answering), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
@@ -339,27 +305,6 @@ class SequenceRecorder:
             "steps_per_second": learner.steps / self.elapsed_s,
             "sequence_record": sequence.record,
         }
-
-
-def layer_connections(learner: SupervisedLearner) -> list[LayerConnections]:
-    """Who owns the connections of each layer; where the method has no owners, all tasks share what the network has."""
-    uses = learner.strategy.uses(learner)
-    if uses:
-        return [
-            LayerConnections(
-                use.layer,
-                {str(task): count for task, count in enumerate(use.owned)},
-                use.frozen,
-                use.size,
-                use.neurons,
-                use.reserved,
-            )
-            for use in uses
-        ]
-    return [
-        LayerConnections(f"network.{place}", {SHARED: cost.weights}, 0, cost.weights_dense, cost.biases, 0)
-        for place, cost in enumerate(layer_costs(learner.network))
-    ]
 
 
 def total_steps(learner: SupervisedLearner) -> int:
@@ -401,9 +346,9 @@ def _reported(found: ContinualSummary) -> dict[str, Any]:
     return {**values, "undefined": {name: why for name, why in found.undefined.items() if name in REPORTED}}
 
 
-def _without_name(layer: LayerConnections) -> dict[str, Any]:
-    fields = {name: value for name, value in dataclasses.asdict(layer).items() if name not in ("layer", "owners")}
-    return {"connections_per_task": dict(layer.owners), "free": layer.free, **fields}
+def _without_name(layer: LayerUse) -> dict[str, Any]:
+    kept = {name: getattr(layer, name) for name in ("free", "frozen", "size", "neurons", "reserved")}
+    return {"connections_per_task": layer.owners, **kept}
 
 
 def _or_none(value: float) -> float | None:

@@ -13,10 +13,15 @@ import torch
 
 from sparserl.continual.protocol import Batch, TaskSequence
 from sparserl.layers import SparseMLP
+from sparserl.metrics.cost import layer_costs
 from sparserl.topology.evolver import TopologyEvolver
 
 if TYPE_CHECKING:
     from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
+
+
+SHARED = "shared"
+"""Owner of connections that all tasks use and change."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class LayerUse:
         size: Connections of the dense layer.
         neurons: Output neurons of the layer.
         reserved: Output neurons that later tasks cannot connect to.
+        shared: Connections that all tasks use and change.
     """
 
     layer: str
@@ -38,6 +44,22 @@ class LayerUse:
     size: int
     neurons: int
     reserved: int
+    shared: int = 0
+
+    @property
+    def owners(self) -> dict[str, int]:
+        """Task, or `SHARED`, -> connections that are its."""
+        return {str(task): count for task, count in enumerate(self.owned)} or {SHARED: self.shared}
+
+    @property
+    def used(self) -> int:
+        """Connections that belong to somebody."""
+        return sum(self.owned) + self.shared
+
+    @property
+    def free(self) -> int:
+        """Connections that do not exist, or that nobody has kept."""
+        return self.size - self.used
 
 
 class Strategy:
@@ -113,7 +135,10 @@ class Strategy:
 
     def uses(self, learner: SupervisedLearner) -> list[LayerUse]:
         """Who uses each layer now; by default all connections are shared by all tasks and none is frozen."""
-        return []
+        return [
+            LayerUse(f"network.{place}", (), 0, cost.weights_dense, cost.biases, 0, shared=cost.weights)
+            for place, cost in enumerate(layer_costs(learner.network))
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on: what is kept of earlier tasks, clocks, generators.

@@ -20,7 +20,6 @@ from sparserl.continual.recorder import (
     LOGS,
     SequenceRecorder,
     checksum,
-    layer_connections,
     total_steps,
 )
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
@@ -334,7 +333,7 @@ def test_static_sparse_moves_no_connection_whatever_the_options_say(tmp_path: Pa
 
 def test_a_method_without_owners_shares_what_the_network_has(tmp_path: Path) -> None:
     found = recorder(tmp_path / "run", "naive")
-    layers = layer_connections(found.learner)
+    layers = found.learner.strategy.uses(found.learner)
     assert [(one.used, one.free, one.neurons) for one in layers] == [(256, 0, 32), (768, 0, 24), (144, 0, 6)]
     assert all(dict(one.owners) == {"shared": one.size} for one in layers)
     assert [one.layer for one in layers] == ["network.0", "network.1", "network.2"]

@@ -25,11 +25,13 @@ COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "
 def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
     """A tree that `sparserl.checkpoint` writes; take it between a gradient update and the next env step."""
     modules = {}
-    for name in agent._get_torch_save_params()[0]:
+    module_names, tensor_names = agent._get_torch_save_params()
+    for name in module_names:
         state = recursive_getattr(agent, name).state_dict()
         modules[name] = state_tree(state) if "param_groups" in state else state
     return {
         "modules": modules,
+        "tensors": {name: recursive_getattr(agent, name).detach() for name in tensor_names},
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "episodes": list(agent.ep_info_buffer or ()),
         "successes": [float(success) for success in agent.ep_success_buffer or ()],
@@ -45,7 +47,12 @@ def restore_agent(agent: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: If the networks, optimizers or topology do not fit.
     """
-    restore_modules(agent, state["modules"], agent._get_torch_save_params()[0])
+    module_names, tensor_names = agent._get_torch_save_params()
+    restore_modules(agent, state["modules"], module_names)
+    for name in tensor_names:
+        if name not in state["tensors"]:
+            raise CheckpointError(f"the checkpoint holds no {name!r}; it belongs to another algorithm")
+        recursive_getattr(agent, name).data.copy_(state["tensors"][name])  # the optimizer holds this very tensor
     for name, value in state["counters"].items():
         setattr(agent, name, value)
     agent.ep_info_buffer = deque(state["episodes"], maxlen=agent._stats_window_size)

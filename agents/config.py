@@ -3,42 +3,80 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.ds_td3 import DSTD3
+from sparserl.agents.sac import SAC
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
 
 
 @dataclass(frozen=True)
-class AgentSpec:
-    """An agent of the command line.
+class OffPolicyConfig:
+    """Hyper-parameters that every agent has, under Stable-Baselines3's names.
 
-    Attributes:
-        agent: Its class.
-        sparse: Whether it takes a topology.
-        summary: One line for `sparserl list algos`.
+    Raises:
+        ConfigError: If a number is out of range.
     """
 
-    agent: type[TD3]
-    sparse: bool
-    summary: str
+    learning_rate: float = 3e-4
+    """Of Adam, for actor and critics."""
+    weight_decay: float = 0.0
+    """Coupled L2 of Adam, on weights and biases."""
+    batch_size: int = 256
+    """Transitions per gradient update."""
+    buffer_size: int = 1_000_000
+    """Transitions that the replay buffer holds."""
+    learning_starts: int = 25_000
+    """Env steps with random actions before the first gradient update."""
+    gamma: float = 0.99
+    """Discount."""
+    tau: float = 0.005
+    """Polyak factor of the target networks; 1 copies them."""
+    net_arch: tuple[int, ...] = (256, 256)
+    """Hidden widths of actor and critics."""
 
+    positive: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "buffer_size")
+    not_negative: ClassVar[tuple[str, ...]] = ("weight_decay", "learning_starts")
 
-AGENTS: dict[str, AgentSpec] = {
-    "ds_td3": AgentSpec(DSTD3, True, "TD3 on truly sparse networks that rewire (Sokar et al. 2022)"),
-    "td3": AgentSpec(TD3, False, "Stable-Baselines3's dense TD3, for comparison"),
-}
+    def __post_init__(self) -> None:
+        for name in self.positive:
+            if not getattr(self, name) > 0:  # NaN is not
+                raise ConfigError(f"agent.{name} must be positive, got {getattr(self, name)}")
+        for name in self.not_negative:
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"agent.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("gamma", "tau"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
+        if not self.net_arch or min(self.net_arch) < 1:
+            raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+
+    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+        """What the agent's constructor takes.
+
+        Args:
+            action_shape: Of the environment's actions.
+        """
+        del action_shape
+        own = ("learning_rate", "batch_size", "buffer_size", "learning_starts", "gamma", "tau")
+        return {name: getattr(self, name) for name in own} | {
+            "policy_kwargs": {
+                "net_arch": list(self.net_arch),
+                "optimizer_kwargs": {"weight_decay": self.weight_decay},
+            }
+        }
 
 
 @dataclass(frozen=True)
-class TD3Config:
-    """Hyper-parameters of TD3, under Stable-Baselines3's names; defaults are those of the DS-TD3 paper's code.
+class TD3Config(OffPolicyConfig):
+    """Hyper-parameters of TD3; defaults are those of the DS-TD3 paper's code.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -50,14 +88,6 @@ class TD3Config:
     """Coupled L2 of Adam, on weights and biases."""
     batch_size: int = 100
     """Transitions per gradient update."""
-    buffer_size: int = 1_000_000
-    """Transitions that the replay buffer holds."""
-    learning_starts: int = 25_000
-    """Env steps with random actions before the first gradient update."""
-    gamma: float = 0.99
-    """Discount."""
-    tau: float = 0.005
-    """Polyak factor of the target networks."""
     policy_delay: int = 2
     """Critic updates per actor and target update."""
     target_policy_noise: float = 0.2
@@ -66,42 +96,110 @@ class TD3Config:
     """Bound of that noise."""
     action_noise_std: float = 0.1
     """Standard deviation of exploration noise, in units of the action range."""
-    net_arch: tuple[int, ...] = (256, 256)
-    """Hidden widths of actor and critics."""
+
+    positive: ClassVar[tuple[str, ...]] = (*OffPolicyConfig.positive, "policy_delay")
+    not_negative: ClassVar[tuple[str, ...]] = (
+        *OffPolicyConfig.not_negative,
+        "target_policy_noise",
+        "target_noise_clip",
+        "action_noise_std",
+    )
+
+    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+        """As `OffPolicyConfig`."""
+        noise = NormalActionNoise(np.zeros(action_shape), np.full(action_shape, self.action_noise_std))
+        own = ("policy_delay", "target_policy_noise", "target_noise_clip")
+        return super().arguments(action_shape) | {name: getattr(self, name) for name in own} | {"action_noise": noise}
+
+
+@dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    """Hyper-parameters of SAC; defaults are those of Haarnoja et al. 2018b and of Stable-Baselines3.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    ent_coef: float | Literal["auto"] = "auto"
+    """Entropy temperature: a number that stays, or auto to learn it from 1 on."""
+    target_entropy: float | Literal["auto"] = "auto"
+    """What a learned temperature aims at; auto is minus the number of actuators."""
+    target_update_interval: int = 1
+    """Gradient updates between updates of the target networks."""
+
+    positive: ClassVar[tuple[str, ...]] = (*OffPolicyConfig.positive, "target_update_interval")
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "batch_size", "buffer_size", "policy_delay")
-        for name in positive:
-            if not getattr(self, name) > 0:  # NaN is not
-                raise ConfigError(f"agent.{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "learning_starts", "target_policy_noise", "target_noise_clip", "action_noise_std"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"agent.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("gamma", "tau"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
-        if not self.net_arch or min(self.net_arch) < 1:
-            raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+        super().__post_init__()
+        if self.ent_coef != "auto" and not self.ent_coef >= 0:
+            raise ConfigError(f"agent.ent_coef must be auto or not negative, got {self.ent_coef}")
+        if self.target_entropy != "auto" and not np.isfinite(self.target_entropy):
+            raise ConfigError(f"agent.target_entropy must be auto or a finite number, got {self.target_entropy}")
+
+    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+        """As `OffPolicyConfig`."""
+        own = ("ent_coef", "target_entropy", "target_update_interval")
+        return super().arguments(action_shape) | {name: getattr(self, name) for name in own}
 
 
-def _refuse_topology(algo: str, topology: TopologyConfig) -> None:
+@dataclass(frozen=True)
+class AgentSpec:
+    """An agent of the command line.
+
+    Attributes:
+        agent: Its class.
+        config: Its hyper-parameters.
+        summary: One line for `sparserl list algos`.
+        sparse_twin: Name of the same algorithm on sparse networks; None if it is sparse itself.
+    """
+
+    agent: type[OffPolicyAlgorithm]
+    config: type[OffPolicyConfig]
+    summary: str
+    sparse_twin: str | None = None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it takes a topology."""
+        return self.sparse_twin is None
+
+
+AGENTS: dict[str, AgentSpec] = {
+    "ds_td3": AgentSpec(DSTD3, TD3Config, "TD3 on truly sparse networks that rewire (Sokar et al. 2022)"),
+    "td3": AgentSpec(TD3, TD3Config, "Stable-Baselines3's dense TD3, for comparison", sparse_twin="ds_td3"),
+    "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
+}
+
+
+def agent_spec(algo: str) -> AgentSpec:
+    """An entry of the table.
+
+    Raises:
+        ConfigError: If there is no such algorithm, with the closest name.
+    """
+    if algo not in AGENTS:
+        raise ConfigError(unknown_name("algorithm", algo, AGENTS))
+    return AGENTS[algo]
+
+
+def _refuse_topology(algo: str, twin: str, topology: TopologyConfig) -> None:
     none = TopologyConfig(method="dense")
     for field in fields(TopologyConfig):
         given = getattr(topology, field.name)
         if given != getattr(none, field.name):
-            raise ConfigError(f"{algo} is dense and takes no topology ({field.name} {given!r}); use ds_td3")
+            raise ConfigError(f"{algo} is dense and takes no topology ({field.name} {given!r}); use {twin}")
 
 
 def make_agent(
     algo: str,
-    config: TD3Config,
+    config: OffPolicyConfig,
     topology: TopologyConfig,
     env: gym.Env[Any, Any],
     *,
     seed: int,
     device: str = "cpu",
     buffer_size: int | None = None,
-) -> TD3:
+) -> OffPolicyAlgorithm:
     """Builds an agent of the table.
 
     Args:
@@ -114,36 +212,19 @@ def make_agent(
         buffer_size: Replaces `config.buffer_size`, for an agent that only acts.
 
     Raises:
-        ConfigError: If the name is unknown, or a dense agent is given a sparse topology.
+        ConfigError: If the name is unknown, the hyper-parameters are those of another algorithm, or a dense agent is
+            given a sparse topology.
         KernelUnavailable: If a sparse agent is asked to run elsewhere than on the CPU.
     """
-    if algo not in AGENTS:
-        raise ConfigError(unknown_name("algorithm", algo, AGENTS))
-    spec = AGENTS[algo]
-    sparse: dict[str, Any] = {"topology": topology} if spec.sparse else {}
-    if not spec.sparse:
-        _refuse_topology(algo, topology)
+    spec = agent_spec(algo)
+    if type(config) is not spec.config:
+        raise ConfigError(f"{algo} takes a {spec.config.__name__}, got a {type(config).__name__}")
+    if spec.sparse_twin is not None:
+        _refuse_topology(algo, spec.sparse_twin, topology)
     assert env.action_space.shape is not None
-    return spec.agent(
-        "MlpPolicy",
-        env,
-        learning_rate=config.learning_rate,
-        buffer_size=buffer_size or config.buffer_size,
-        learning_starts=config.learning_starts,
-        batch_size=config.batch_size,
-        tau=config.tau,
-        gamma=config.gamma,
-        policy_delay=config.policy_delay,
-        target_policy_noise=config.target_policy_noise,
-        target_noise_clip=config.target_noise_clip,
-        action_noise=NormalActionNoise(
-            np.zeros(env.action_space.shape), np.full(env.action_space.shape, config.action_noise_std)
-        ),
-        policy_kwargs={
-            "net_arch": list(config.net_arch),
-            "optimizer_kwargs": {"weight_decay": config.weight_decay},
-        },
-        seed=seed,
-        device=device,
-        **sparse,
-    )
+    arguments = config.arguments(env.action_space.shape)
+    if buffer_size is not None:
+        arguments["buffer_size"] = buffer_size
+    if spec.sparse:
+        arguments["topology"] = topology
+    return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)

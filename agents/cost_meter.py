@@ -1,26 +1,57 @@
-"""Running account of the training FLOPs of a TD3-like agent, following its topology."""
+"""Running account of the training FLOPs of an agent, following its topology."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from stable_baselines3 import TD3
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost
+from sparserl.metrics.cost import UpdateFlops
 from sparserl.topology.evolver import TopologyEvolver
 
 
-class TD3CostMeter:
+def _td3(agent: Any, critic_gradients: bool) -> UpdateFlops:
+    return cost.td3_update_flops(
+        agent.actor,
+        agent.critic.q_networks,
+        agent.actor_target,
+        agent.critic_target.q_networks,
+        agent.batch_size,
+        critic_gradients_in_policy_update=critic_gradients,
+    )
+
+
+def _sac(agent: Any, critic_gradients: bool) -> UpdateFlops:
+    return cost.sac_update_flops(
+        agent.actor,
+        agent.critic.q_networks,
+        agent.critic_target.q_networks,
+        agent.batch_size,
+        critic_gradients_in_policy_update=critic_gradients,
+    )
+
+
+UPDATE_FLOPS: dict[type[OffPolicyAlgorithm], Callable[[Any, bool], UpdateFlops]] = {TD3: _td3, SAC: _sac}
+"""Algorithm -> FLOPs of an update of an agent, given whether its policy update forms weight gradients of the critic."""
+
+
+class CostMeter:
     """Counts FLOPs as updates happen, at the sizes that the networks have then.
 
     Args:
-        agent: A `TD3` or a subclass; call `advance` after each of its updates, or less often when nothing evolves.
+        agent: Of an algorithm in `UPDATE_FLOPS` or a subclass; call `advance` after each of its updates, or less often
+            when nothing evolves.
     """
 
-    def __init__(self, agent: TD3):
-        self.agent = agent
+    def __init__(self, agent: OffPolicyAlgorithm):
+        self.agent: Any = agent
+        self._update_flops = next(flops for kind, flops in UPDATE_FLOPS.items() if isinstance(agent, kind))
+        self._policy_delay: int = getattr(agent, "policy_delay", 1)
         self.flops_train = 0
         self.flops_train_short = 0.0
         self._counted_updates = agent._n_updates
@@ -32,32 +63,24 @@ class TD3CostMeter:
         return getattr(self.agent, "evolver", None)
 
     @property
-    def critics(self) -> list[nn.Module]:
-        """Trained critics."""
-        return list(self.agent.critic.q_networks)
-
-    @property
     def trained(self) -> list[nn.Module]:
         """Networks that the method trains."""
         return [self.agent.actor, self.agent.critic]
 
+    @property
+    def targets(self) -> list[nn.Module]:
+        """Their target copies; SAC's actor has none."""
+        return [getattr(self.agent, name) for name in ("actor_target", "critic_target") if hasattr(self.agent, name)]
+
     def _measure(self) -> None:
-        self._short_rate = cost.td3_flops_short(
-            self.agent.actor, self.critics, self.agent.batch_size, self.agent.policy_delay
-        )
-        self._rate = cost.td3_update_flops(
-            self.agent.actor,
-            self.critics,
-            self.agent.actor_target,
-            list(self.agent.critic_target.q_networks),
-            self.agent.batch_size,
-            critic_gradients_in_policy_update=self.evolver is None,
-        )
+        agent = self.agent
+        self._short_rate = cost.flops_short(agent.actor, agent.critic.q_networks, agent.batch_size, self._policy_delay)
+        self._rate = self._update_flops(agent, self.evolver is None)
 
     def advance(self) -> None:
         """Adds the updates since the last call; call `remeasure` after topology events."""
         before, now = self._counted_updates, self.agent._n_updates
-        delay = self.agent.policy_delay
+        delay = self._policy_delay
         self.flops_train += (now - before) * self._rate.critic + (now // delay - before // delay) * self._rate.policy
         self.flops_train_short += (now - before) * self._short_rate
         self._counted_updates = now
@@ -80,7 +103,7 @@ class TD3CostMeter:
         return {
             "params_nonzero": nonzero,
             "params_dense": dense,
-            "params_nonzero_targets": cost.params_nonzero([self.agent.actor_target, self.agent.critic_target]),
+            "params_nonzero_targets": cost.params_nonzero(self.targets),
             "density": nonzero / dense,
             "flops_train": self.flops_train,
             "flops_train_short": self.flops_train_short,

@@ -16,14 +16,14 @@ import gymnasium as gym
 import numpy as np
 import safetensors.torch
 import torch
-from stable_baselines3 import TD3
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
 from sparserl import checkpoint
 from sparserl.agents.agent_state import agent_state, restore_agent
-from sparserl.agents.cost_meter import TD3CostMeter
+from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.errors import CheckpointError
@@ -40,6 +40,7 @@ PROGRESS_COLUMNS = (
     "train/n_updates",
     "train/actor_loss",
     "train/critic_loss",
+    "train/ent_coef",
     "topology/density",
     "topology/explored_fraction",
     "cost/flops_train",
@@ -63,7 +64,7 @@ class Intervals:
 
 
 class RunRecorder(BaseCallback):
-    """Records one run of a TD3-like agent into its folder.
+    """Records one run of an off-policy agent into its folder.
 
     Args:
         agent: The agent, before `learn`.
@@ -79,7 +80,7 @@ class RunRecorder(BaseCallback):
 
     def __init__(
         self,
-        agent: TD3,
+        agent: OffPolicyAlgorithm,
         folder: RunFolder,
         evaluator: Evaluator,
         trackers: Sequence[Tracker],
@@ -94,7 +95,7 @@ class RunRecorder(BaseCallback):
         assert agent.replay_buffer is not None
         self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
         self.intervals, self.identity, self.env_state = intervals, identity, env_state
-        self.cost = TD3CostMeter(agent)
+        self.cost = CostMeter(agent)
         self.replay = ReplayLog(folder.replay, agent.replay_buffer)
         self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
         self.eval_means: list[float] = []
@@ -288,7 +289,7 @@ class RunRecorder(BaseCallback):
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
-    def restore(self, state: dict[str, Any], restore_env: Callable[[TD3, Any], None]) -> None:
+    def restore(self, state: dict[str, Any], restore_env: Callable[[OffPolicyAlgorithm, Any], None]) -> None:
         """Puts the agent, its buffer, its env and this recorder where a checkpoint was taken.
 
         Args:

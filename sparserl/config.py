@@ -92,6 +92,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(unknown_name(where, str(value), map(str, arguments)))
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(arguments[0], item, where) for item in value)
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
+        return value  # built before, because which schema it follows depends on another key
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return build(hint, value, f"{where}.")
     elif hint is type(None) and value is None:

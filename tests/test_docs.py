@@ -104,7 +104,9 @@ def header(path: Path) -> list[str]:
 def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> None:
     options = "--env InvertedPendulum-v5 --total-steps 300 --agent.learning-starts 50 --agent.net-arch 16 16"
     more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
-    assert main(["train", *options.split(), *more.split(), "--run-dir", str(tmp_path / "run")]) == 0
+    for algo, folder in (("ds_td3", "run"), ("sac", "sac")):
+        command = ["train", "--algo", algo, *options.split(), *more.split()]
+        assert main([*command, "--run-dir", str(tmp_path / folder)]) == 0
     generic = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<net>.<layer>/", key) for key in logged}
     assert generic == glossary("key")
     assert header(tmp_path / "run" / "progress.csv") == list(PROGRESS_COLUMNS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import gymnasium as gym
-from stable_baselines3 import TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.agent_state import restore_modules
 from sparserl.cli.continual_config import ContinualConfig
-from sparserl.cli.train_config import TrainConfig
+from sparserl.cli.train_config import TrainConfig, build_train_config
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, full_checkpoints
 
@@ -31,7 +31,7 @@ def run_config(folder: RunFolder) -> TrainConfig:
     """
     if is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
-    return yaml_config.build(TrainConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
+    return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml"))
 
 
 def continual_config(folder: RunFolder) -> ContinualConfig:
@@ -45,7 +45,7 @@ def continual_config(folder: RunFolder) -> ContinualConfig:
     return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
 
 
-def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any]) -> tuple[TD3, int]:
+def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any]) -> tuple[OffPolicyAlgorithm, int]:
     """An agent that acts as the checkpoint does.
 
     Args:

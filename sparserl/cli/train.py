@@ -11,7 +11,7 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3 import TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import checkpoint
 from sparserl import config as yaml_config
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         threads=config.threads,
     )
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
-    networks = [agent.actor, agent.critic]
+    networks = [agent.policy.actor, agent.policy.critic]
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
     return _train(agent, config, folder, show_progress=command.progress, state=None)
@@ -73,7 +73,12 @@ def _resume(path: Path, show_progress: bool) -> int:
 
 
 def _train(
-    agent: TD3, config: TrainConfig, folder: RunFolder, *, show_progress: bool, state: dict[str, Any] | None
+    agent: OffPolicyAlgorithm,
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    show_progress: bool,
+    state: dict[str, Any] | None,
 ) -> int:
     if AGENTS[config.algo].sparse:
         prepare(lambda message: print(message, flush=True))
@@ -129,7 +134,7 @@ def _env_state(env: gym.Env[Any, Any]) -> dict[str, Any] | None:
     return None if state is None else {"tensors": state.tensors, "scalars": state.scalars}
 
 
-def _restore_env(agent: TD3, state: dict[str, Any] | None) -> None:
+def _restore_env(agent: OffPolicyAlgorithm, state: dict[str, Any] | None) -> None:
     if state is None:
         agent._last_obs = None
         print("the environment cannot give its state, so a new episode starts and the run is not repeated exactly")

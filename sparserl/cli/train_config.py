@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
-from stable_baselines3 import TD3
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS, TD3Config, make_agent
+from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.topology_config import TopologyConfig
-from sparserl.cli.arguments import is_given, parse
+from sparserl.cli.arguments import given_value, is_given, parse
 from sparserl.cli.recorded_run import refuse_other_options
 from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
 from sparserl.tracking import WandbConfig
@@ -49,8 +49,8 @@ class TrainConfig:
     """Root seed of everything random."""
     total_steps: int = 1_000_000
     """Env steps of the run."""
-    agent: TD3Config = field(default_factory=TD3Config)
-    """Hyper-parameters of the agent."""
+    agent: OffPolicyConfig = field(default_factory=TD3Config)
+    """Hyper-parameters of the agent; which there are depends on the algorithm."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     """Connections of its networks."""
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -73,8 +73,6 @@ class TrainConfig:
     """Where `--track` sends metrics."""
 
     def __post_init__(self) -> None:
-        if self.algo not in AGENTS:
-            raise ConfigError(unknown_name("algorithm", self.algo, AGENTS))
         positive = {
             "total-steps": self.total_steps,
             "eval.every-steps": self.eval.every_steps,
@@ -108,7 +106,7 @@ class TrainConfig:
         """Gradient updates of the run: one an env step once learning has started."""
         return max(0, self.total_steps - self.agent.learning_starts)
 
-    def make_agent(self, env: gym.Env[Any, Any], buffer_size: int | None = None) -> TD3:
+    def make_agent(self, env: gym.Env[Any, Any], buffer_size: int | None = None) -> OffPolicyAlgorithm:
         """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
         topology = self.topology.for_run(self.total_updates)
         agent = make_agent(
@@ -153,8 +151,24 @@ def preset_for(algo: str, env: str) -> str | None:
     return next((name for name in (f"{algo}/{env}", f"{algo}/default") if name in known), None)
 
 
+def build_train_config(data: Mapping[str, Any]) -> TrainConfig:
+    """A run from plain data, as a YAML file has it; `algo` decides what `agent` may hold.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong.
+    """
+    schema = agent_spec(str(data.get("algo", TrainConfig.algo))).config
+    agent = data.get("agent", {})
+    if isinstance(agent, Mapping):
+        agent = yaml_config.build(schema, agent, "agent.")
+    return yaml_config.build(TrainConfig, {**data, "agent": agent})
+
+
 def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     """Resolves a `train` command line.
+
+    The algorithm, and with it the options that there are, is that of the flag, else of the config file, else of the
+    preset.
 
     Returns:
         The command with the resolved run, and the name of the preset that it started from.
@@ -162,23 +176,28 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     Raises:
         ConfigError: If a name, key or value is wrong.
     """
-    first = parse(TrainCommand, arguments, command="train")
-    if first.resume is not None:
-        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
-        return first, None
-    data: dict[str, Any] = {} if first.config is None else yaml_config.load_yaml(first.config)
-    algo, env = _chosen("algo", first.run.algo, data, arguments), _chosen("env", first.run.env, data, arguments)
-    if algo not in AGENTS:
-        raise ConfigError(unknown_name("algorithm", algo, AGENTS))
-    preset = first.preset or preset_for(algo, env)
-    if preset is not None:
-        if preset not in presets():
-            raise ConfigError(unknown_name("preset", preset, presets()))
-        data = yaml_config.merge(yaml_config.load_yaml(presets()[preset]), _epsilon_wins(data))
+    config = given_value("config", arguments)
+    data = {} if config is None else yaml_config.load_yaml(Path(config))
+    preset = given_value("preset", arguments)
+    of_preset = {} if preset is None else _load_preset(preset)
+    algo, env = (
+        given_value(name, arguments) or str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name))
+        for name in ("algo", "env")
+    )
+    agent_spec(algo)
+    if preset is None:
+        preset = preset_for(algo, env)
+        of_preset = {} if preset is None else _load_preset(preset)
+    elif of_preset.get("algo", algo) != algo:
+        raise ConfigError(f"the preset {preset!r} is one of {of_preset['algo']}, not of {algo}")
+    data = yaml_config.merge(of_preset, _epsilon_wins(data))
     if is_given("topology.epsilon", arguments) and not is_given("topology.density", arguments):
         data = yaml_config.merge(data, {"topology": {"density": None}})
-    base = yaml_config.build(TrainConfig, {**data, "algo": algo, "env": env})
+    base = build_train_config({**data, "algo": algo, "env": env})
     command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
+    if command.resume is not None:
+        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
+        return command, None
     run = command.run
     if run.agent.learning_starts >= run.total_steps:
         raise ConfigError(
@@ -188,9 +207,11 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     return command, preset
 
 
-def _chosen(name: str, parsed: str, data: dict[str, Any], arguments: Sequence[str]) -> str:
-    """A flag wins over the config file."""
-    return parsed if is_given(name, arguments) else str(data.get(name, parsed))
+def _load_preset(name: str) -> dict[str, Any]:
+    known = presets()
+    if name not in known:
+        raise ConfigError(unknown_name("preset", name, known))
+    return yaml_config.load_yaml(known[name])
 
 
 def _epsilon_wins(data: dict[str, Any]) -> dict[str, Any]:

@@ -80,10 +80,20 @@ def _product(costs: Sequence[LayerCost]) -> int:
 
 @dataclass(frozen=True)
 class UpdateFlops:
-    """FLOPs of the two kinds of gradient update of a TD3-like agent, for a whole batch."""
+    """FLOPs of the two kinds of gradient update of an actor-critic, for a whole batch."""
 
     critic: int
     policy: int
+
+
+def _forward(networks: Iterable[nn.Module]) -> int:
+    return sum(_product(layer_costs(network)) for network in networks)
+
+
+def _trained(network: nn.Module) -> int:
+    """A forward pass, and every gradient but that of the network's input."""
+    layers = layer_costs(network)
+    return 3 * _product(layers) - _product(layers[:1])
 
 
 def td3_update_flops(
@@ -107,22 +117,32 @@ def td3_update_flops(
         critic_targets: Their targets.
         batch_size: Samples per update.
         critic_gradients_in_policy_update: Whether the policy update also forms the critic's weight gradients, which it
-            does not use (Stable-Baselines3's TD3 does).
+            does not use (Stable-Baselines3 does).
 
     Source:
         Counting rule of Sokar et al. 2022, extended by the passes it leaves out (targets, the actor's loss through the
         critic).
     """
-    actor_layers = layer_costs(actor)
-    per_critic = [layer_costs(critic) for critic in critics]
-    targets = _product(layer_costs(actor_target)) + sum(_product(layer_costs(target)) for target in critic_targets)
-    critic_step = targets + sum(3 * _product(layers) - _product(layers[:1]) for layers in per_critic)
-    through_critic = (3 if critic_gradients_in_policy_update else 2) * _product(per_critic[0])
-    policy_step = 3 * _product(actor_layers) - _product(actor_layers[:1]) + through_critic
-    return UpdateFlops(batch_size * critic_step, batch_size * policy_step)
+    critic_step = _forward([actor_target, *critic_targets]) + sum(map(_trained, critics))
+    through_critic = (3 if critic_gradients_in_policy_update else 2) * _forward(critics[:1])
+    return UpdateFlops(batch_size * critic_step, batch_size * (_trained(actor) + through_critic))
 
 
-def td3_flops_short(actor: nn.Module, critics: Sequence[nn.Module], batch_size: int, policy_delay: int) -> float:
+def sac_update_flops(
+    actor: nn.Module,
+    critics: Sequence[nn.Module],
+    critic_targets: Sequence[nn.Module],
+    batch_size: int,
+    *,
+    critic_gradients_in_policy_update: bool,
+) -> UpdateFlops:
+    """As `td3_update_flops`: here the actor itself gives the next action, and all critics train it."""
+    critic_step = _forward([actor, *critic_targets]) + sum(map(_trained, critics))
+    through_critics = (3 if critic_gradients_in_policy_update else 2) * _forward(critics)
+    return UpdateFlops(batch_size * critic_step, batch_size * (_trained(actor) + through_critics))
+
+
+def flops_short(actor: nn.Module, critics: Sequence[nn.Module], batch_size: int, policy_delay: int) -> float:
     """FLOPs of one update by the paper's short rule, `6 batch (W_critics + W_actor / delay)`.
 
     Targets and the pass of the actor's loss through the critic are left out.
@@ -130,9 +150,7 @@ def td3_flops_short(actor: nn.Module, critics: Sequence[nn.Module], batch_size: 
     Source:
         Sokar et al. 2022, Table 3; 1.07e14 for dense TD3 on HalfCheetah.
     """
-    weights_critics = sum(_product(layer_costs(critic)) for critic in critics) / 2
-    weights_actor = _product(layer_costs(actor)) / 2
-    return 6.0 * batch_size * (weights_critics + weights_actor / policy_delay)
+    return 3.0 * batch_size * (_forward(critics) + _forward([actor]) / policy_delay)
 
 
 def gradient_event_flops(layers: Iterable[SparseLinear], batch_size: int) -> int:

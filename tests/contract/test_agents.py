@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import AGENTS, TD3Config, make_agent
+from sparserl.agents.config import AGENTS, OffPolicyConfig, SACConfig, TD3Config, make_agent
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.topology.presets import METHODS
 
-SMALL = TD3Config(net_arch=(12, 12), learning_starts=20, batch_size=16, buffer_size=500)
+SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
 FAST = {"update_interval": 7, "last_update": 60}
 CASES = [
     pytest.param(algo, method, id=f"{algo}-{method}")
@@ -31,7 +32,8 @@ CASES = [
 
 def make(algo: str, method: str, seed: int = 0) -> Any:
     changes: dict[str, Any] = FAST if METHODS[method].rule is not None else {}
-    return make_agent(algo, SMALL, TopologyConfig(method=method, **changes), FunctionEnv(), seed=seed)
+    config = AGENTS[algo].config(**SIZES)
+    return make_agent(algo, config, TopologyConfig(method=method, **changes), FunctionEnv(), seed=seed)
 
 
 def batches(count: int, seed: int) -> list[ReplayBufferSamples]:
@@ -60,8 +62,9 @@ def update(agent: Any, data: list[ReplayBufferSamples]) -> None:
 
 
 def state(agent: Any) -> dict[str, Any]:
-    """Parameters, moments, topology, clock and generators, after the same kind of logging."""
-    return agent_state(agent)["modules"]
+    """Parameters, moments, topology, clock and generators."""
+    found = agent_state(agent)
+    return {"modules": found["modules"], "tensors": found["tensors"]}
 
 
 @pytest.mark.parametrize(("algo", "method"), CASES)
@@ -105,46 +108,72 @@ def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str,
     assert_equal_trees(uninterrupted, state(loaded))
 
 
+OWN = {
+    TD3Config: {"policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
+    SACConfig: {"ent_coef": 0.125, "target_entropy": -3.0, "target_update_interval": 7},
+}
+
+
 @pytest.mark.parametrize("algo", AGENTS)
 def test_it_is_built_from_its_config(algo: str) -> None:
-    config = TD3Config(learning_rate=0.5, weight_decay=0.25, tau=0.125, gamma=0.75, policy_delay=3, net_arch=(5,))
-    topology = TopologyConfig(method="static" if AGENTS[algo].sparse else "dense")
-    agent = make_agent(algo, config, topology, FunctionEnv(), seed=0, buffer_size=10)
+    spec = AGENTS[algo]
+    own = OWN[spec.config]
+    common: dict[str, Any] = {"learning_rate": 0.5, "batch_size": 8, "learning_starts": 11, "gamma": 0.75, "tau": 0.125}
+    config = spec.config(**common, **own, weight_decay=0.25, net_arch=(5,))
+    topology = TopologyConfig(method="static" if spec.sparse else "dense")
+    agent: Any = make_agent(algo, config, topology, FunctionEnv(), seed=0, buffer_size=10)
     group = agent.actor.optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
-    assert (agent.tau, agent.gamma, agent.policy_delay) == (0.125, 0.75, 3)
+    assert {name: getattr(agent, name) for name in (*common, *own)} == {**common, **own}
     assert agent.replay_buffer.buffer_size == 10
-    sizes = [module.bias.numel() for module in agent.actor.modules() if getattr(module, "bias", None) is not None]
-    assert sizes == [5, 2]
+    hidden = [module.bias.numel() for module in agent.critic.modules() if getattr(module, "bias", None) is not None]
+    assert hidden == [5, 1, 5, 1]
 
 
-def test_a_dense_agent_takes_no_topology() -> None:
-    with pytest.raises(ConfigError, match="td3 is dense and takes no topology"):
-        make_agent("td3", SMALL, TopologyConfig(), FunctionEnv(), seed=0)
+@pytest.mark.parametrize("algo", AGENTS)
+def test_its_defaults_are_those_of_its_config(algo: str) -> None:
+    config = AGENTS[algo].config()
+    assert set(config.positive) | set(config.not_negative) <= {field.name for field in fields(config)}
+
+
+@pytest.mark.parametrize(("algo", "twin"), [("td3", "ds_td3"), ("sac", "ds_sac")])
+def test_a_dense_agent_takes_no_topology(algo: str, twin: str) -> None:
+    with pytest.raises(ConfigError, match=f"{algo} is dense and takes no topology .*; use {twin}$"):
+        make_agent(algo, AGENTS[algo].config(), TopologyConfig(), FunctionEnv(), seed=0)
+
+
+def test_an_agent_takes_its_own_config_only() -> None:
+    with pytest.raises(ConfigError, match="sac takes a SACConfig, got a TD3Config"):
+        make_agent("sac", TD3Config(), TopologyConfig(method="dense"), FunctionEnv(), seed=0)
 
 
 def test_an_unknown_agent_gives_the_closest() -> None:
     with pytest.raises(ConfigError, match="unknown algorithm 'td4'; did you mean 'td3'"):
-        make_agent("td4", SMALL, TopologyConfig(), FunctionEnv(), seed=0)
+        make_agent("td4", TD3Config(), TopologyConfig(), FunctionEnv(), seed=0)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("schema", "field", "value"),
     [
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("batch_size", -1),
-        ("policy_delay", 0),
-        ("weight_decay", -1.0),
-        ("target_policy_noise", float("nan")),
-        ("gamma", 1.5),
-        ("tau", 0.0),
-        ("net_arch", ()),
-        ("net_arch", (8, 0)),
+        (OffPolicyConfig, "learning_rate", 0.0),
+        (OffPolicyConfig, "learning_rate", float("nan")),
+        (OffPolicyConfig, "batch_size", -1),
+        (OffPolicyConfig, "weight_decay", -1.0),
+        (OffPolicyConfig, "gamma", 1.5),
+        (OffPolicyConfig, "tau", 0.0),
+        (OffPolicyConfig, "net_arch", ()),
+        (OffPolicyConfig, "net_arch", (8, 0)),
+        (TD3Config, "policy_delay", 0),
+        (TD3Config, "target_policy_noise", float("nan")),
+        (SACConfig, "target_update_interval", 0),
+        (SACConfig, "ent_coef", -0.5),
+        (SACConfig, "ent_coef", float("nan")),
+        (SACConfig, "target_entropy", float("inf")),
+        (SACConfig, "batch_size", 0),
     ],
 )
-def test_a_number_out_of_range_is_named(field: str, value: Any) -> None:
+def test_a_number_out_of_range_is_named(schema: type[OffPolicyConfig], field: str, value: Any) -> None:
     shown = list(value) if isinstance(value, tuple) else value
     with pytest.raises(ConfigError, match=f"agent.{field} .*") as refusal:
-        TD3Config(**{field: value})
+        schema(**{field: value})
     assert str(refusal.value).endswith(str(shown))

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 
-from sparserl.agents.config import make_agent
+from sparserl.agents.config import AGENTS, SACConfig, TD3Config, make_agent
 from sparserl.cli import main
 from sparserl.cli.train_config import parse_train, preset_for, presets
+from sparserl.errors import ConfigError
 from sparserl.metrics.cost import layer_costs
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
@@ -78,16 +79,45 @@ def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pyt
     assert resolved("--config", str(tmp_path / "c.yaml")) == resolved("--seed", "5")
 
 
+FROM_THE_PAPERS = {
+    TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
+    SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
+}
+MODERN = {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1}
+
+
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_builds(name: str) -> None:
-    algo, env = name.split("/")
-    words = ["--algo", algo, "--preset", name]
-    config = resolved(*words, *([] if env == "default" else ["--env", env]))
+    algo, variant = name.split("/")
+    config = resolved("--preset", name)
     assert config.algo == algo
-    assert (config.agent.batch_size, config.agent.weight_decay, config.agent.learning_starts) == (100, 2e-4, 25_000)
-    if env != "default":
-        assert config.env == env
-        assert preset_for(algo, env) == name
+    expected = MODERN if variant.endswith("modern") else FROM_THE_PAPERS[AGENTS[algo].config]
+    assert {key: getattr(config.agent, key) for key in expected} == expected
+    if variant.endswith("-v5"):
+        assert config.env == variant
+        assert preset_for(algo, variant) == name
+
+
+def test_the_algorithm_decides_which_options_there_are() -> None:
+    assert resolved("--algo", "sac", "--agent.ent-coef", "0.5").agent.ent_coef == 0.5
+    with pytest.raises(ConfigError, match="unknown option '--agent.ent-coef'"):
+        resolved("--agent.ent-coef", "0.5")
+    with pytest.raises(ConfigError, match="unknown option '--agent.policy-delay'"):
+        resolved("--algo", "sac", "--agent.policy-delay", "1")
+
+
+def test_a_preset_of_another_algorithm_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the preset 'sac/modern' is one of sac, not of td3"):
+        resolved("--algo", "td3", "--preset", "sac/modern")
+
+
+def test_a_config_file_brings_its_algorithm(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("algo: sac\nagent: {ent_coef: 0.25}\n")
+    config = resolved("--config", str(tmp_path / "c.yaml"), "--agent.tau", "0.5")
+    assert (config.algo, config.agent.ent_coef, config.agent.tau) == ("sac", 0.25, 0.5)
+    (tmp_path / "wrong.yaml").write_text("algo: sac\nagent: {policy_delay: 2}\n")
+    with pytest.raises(ConfigError, match=r"unknown config key 'agent\.policy_delay'"):
+        resolved("--config", str(tmp_path / "wrong.yaml"))
 
 
 # n_obs and n_action of v5, and the densities of the paper's table (actor; critic), first and second layer.

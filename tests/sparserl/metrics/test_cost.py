@@ -13,7 +13,7 @@ from torch import nn
 
 from sparserl.agents import DSTD3
 from sparserl.agents.config import TD3Config, make_agent
-from sparserl.agents.cost_meter import TD3CostMeter
+from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost
@@ -59,7 +59,7 @@ def test_dense_td3_on_half_cheetah_has_the_weights_that_the_paper_states() -> No
 def test_the_papers_short_rule_gives_its_table() -> None:
     flops = []
     for agent in (half_cheetah("td3", method="dense"), half_cheetah("ds_td3", epsilon=(7, 64))):
-        flops.append(1_000_000 * cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 100, 2))
+        flops.append(1_000_000 * cost.flops_short(agent.actor, list(agent.critic.q_networks), 100, 2))
     # 6 * 100 * 1e6 * (2 * 71,680 + 71,424 / 2), and with 2 * 34,977 and 36,215 / 2 connections.
     assert flops[0] == 6e8 * (143_360 + 35_712) == pytest.approx(1.074e14, rel=1e-3)
     assert flops[1] == 6e8 * (2 * (1953 + 32768 + 256) + (1911 + 32768 + 1536) / 2)
@@ -105,11 +105,11 @@ def test_bytes_are_measured() -> None:
     assert cost.bytes_indices([nn.Linear(2, 2)]) == 0
 
 
-def learned(method: str, **topology: Any) -> tuple[DSTD3, TD3CostMeter]:
+def learned(method: str, **topology: Any) -> tuple[DSTD3, CostMeter]:
     config = TD3Config(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
     algo = "td3" if method == "dense" else "ds_td3"
     agent = make_agent(algo, config, TopologyConfig(method=method, **topology), FunctionEnv(), seed=0)
-    meter = TD3CostMeter(agent)
+    meter = CostMeter(agent)
     agent.learn(31)  # 21 updates, 10 of the actor
     meter.advance()
     return agent, meter  # type: ignore[return-value]
@@ -136,7 +136,7 @@ def test_the_meter_counts_growth_by_gradient_and_goes_on_after_a_restore() -> No
     before = meter.flops_train
     meter.remeasure(["actor.mu.1", "critic.qf0.1"])
     assert meter.flops_train - before == 2 * 4 * (64 + 64)
-    restored = TD3CostMeter(agent)
+    restored = CostMeter(agent)
     restored.load_state_dict(meter.state_dict())
     agent.train(2, 4)
     for one in (meter, restored):
@@ -162,10 +162,10 @@ def test_the_short_rule_counts_each_update_at_the_size_it_had() -> None:
     config = TD3Config(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
     topology = TopologyConfig(method="ds_td3", density=0.5, update_interval=5, last_update=5, drop_fraction=0.5)
     agent = make_agent("ds_td3", config, topology, FunctionEnv(), seed=0)
-    meter = TD3CostMeter(agent)
+    meter = CostMeter(agent)
 
     def rate() -> float:
-        return cost.td3_flops_short(agent.actor, list(agent.critic.q_networks), 4, 2)
+        return cost.flops_short(agent.actor, list(agent.critic.q_networks), 4, 2)
 
     before = rate()
     agent.learn(17)  # 7 updates: a rewiring after the second, and one that only drops after the seventh

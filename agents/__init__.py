@@ -1,6 +1,7 @@
 """Agents: Stable-Baselines3's interaction, our gradient updates on sparse networks."""
 
+from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.topology_config import TopologyConfig
 
-__all__ = ["DSTD3", "TopologyConfig"]
+__all__ = ["DSSAC", "DSTD3", "TopologyConfig"]

@@ -11,6 +11,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.sac import SAC
 from sparserl.agents.topology_config import TopologyConfig
@@ -167,6 +168,7 @@ class AgentSpec:
 AGENTS: dict[str, AgentSpec] = {
     "ds_td3": AgentSpec(DSTD3, TD3Config, "TD3 on truly sparse networks that rewire (Sokar et al. 2022)"),
     "td3": AgentSpec(TD3, TD3Config, "Stable-Baselines3's dense TD3, for comparison", sparse_twin="ds_td3"),
+    "ds_sac": AgentSpec(DSSAC, SACConfig, "SAC on truly sparse networks that rewire (Sokar et al. 2022, appendix)"),
     "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
 }
 

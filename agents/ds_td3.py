@@ -9,13 +9,10 @@ import torch
 from stable_baselines3 import TD3
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.batch import Batch, FloatArray, sample
+from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
-from sparserl.agents.sparse_off_policy import SparseTopologyMixin
+from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseTD3Policy
-
-Loss = tuple[float | np.floating, FloatArray]
-"""Value of a loss, and its derivative."""
 
 
 class DSTD3(SparseTopologyMixin, TD3):
@@ -62,25 +59,14 @@ class DSTD3(SparseTopologyMixin, TD3):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseTD3Policy}
     trained = ("actor", "critic")
     targets_of = ("actor", "critic")
+    critic_loss_scale = 1.0
 
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Runs gradient updates; called by `learn`."""
-        assert self.replay_buffer is not None
-        self.policy.set_training_mode(True)
-        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
-        actor_losses, critic_losses = [], []
-        for _ in range(gradient_steps):
-            self._n_updates += 1
-            self.evolver.begin_update(self._n_updates)
-            batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
-            critic_losses.append(self._update_critics(batch))
-            if self._n_updates % self.policy_delay == 0:
-                actor_losses.append(self._update_actor(batch))
-                self._sync_targets(self.tau)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if actor_losses:
-            self.logger.record("train/actor_loss", sum(actor_losses) / len(actor_losses))
-        self.logger.record("train/critic_loss", sum(critic_losses) / len(critic_losses))
+    def _update(self, batch: Batch) -> dict[str, float]:
+        losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
+        if self._n_updates % self.policy_delay == 0:
+            losses["actor_loss"] = self._update_actor(batch)
+            self._sync_targets(self.tau)
+        return losses
 
     def _targets(self, batch: Batch) -> FloatArray:
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
@@ -91,21 +77,9 @@ class DSTD3(SparseTopologyMixin, TD3):
         targets: FloatArray = batch.rewards + (1 - batch.dones) * batch.discounts * next_q_values
         return targets
 
-    def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
-        """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""
-        errors = q_values - targets
-        return (errors * errors).mean(axis=1).sum(), errors * np.float32(2 / len(targets))
-
     def _actor_loss(self, q_values: FloatArray) -> Loss:
         """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (1, B, 1)."""
         return -q_values.mean(), np.full_like(q_values, np.float32(-1) / np.float32(q_values.size))
-
-    def _update_critics(self, batch: Batch) -> float:
-        critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
-        loss, gradient = self._critic_loss(critics.outputs, self._targets(batch))
-        critics.pull_back(gradient)
-        self._step("critic")
-        return float(loss)
 
     def _update_actor(self, batch: Batch) -> float:
         actor = network_pass(self.actor, "forward", batch.observations)

@@ -1,23 +1,29 @@
-"""What every sparse off-policy agent shares: topology clock, targets, device rule, saving, logging.
+"""What every sparse off-policy agent shares: update loop, critics, topology clock, targets, device rule, saving.
 
-An agent that mixes this in writes only its losses and the order of its update.
+An agent that mixes this in writes only its targets, its actor's loss and the order of its update.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sparserl.agents.batch import Batch, FloatArray, sample
+from sparserl.agents.network_pass import network_pass
 from sparserl.agents.sparse_policies import sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.kernels import require_cpu
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
 from sparserl.topology.target import TargetNetwork
+
+Loss = tuple[float | np.floating, FloatArray]
+"""Value of a loss, and its derivative."""
 
 
 class SparseTopologyMixin(OffPolicyAlgorithm):
@@ -44,6 +50,9 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     """Attributes that hold a trained network with an `optimizer`; each is a group of the evolver."""
     targets_of: tuple[str, ...]
     """Those of them that have a target copy, `<name>_target`."""
+    critic: Any
+    critic_loss_scale: ClassVar[float]
+    """Weight of a critic's mean squared error in the critic loss."""
 
     def __init__(
         self,
@@ -85,6 +94,47 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         for name, target in self.target_networks.items():
             for layer_name, target_layer in target.layers.items():
                 self.evolver.follow(f"{name}.{layer_name}", target_layer.follow)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Runs gradient updates; called by `learn`."""
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers())
+        logged: dict[str, list[float]] = {}
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            self.evolver.begin_update(self._n_updates)
+            batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
+            for name, value in self._update(batch).items():
+                logged.setdefault(name, []).append(value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in logged.items():
+            self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _update(self, batch: Batch) -> dict[str, float]:
+        """One gradient update on a batch.
+
+        Returns:
+            What is logged under `train/`: losses by name; a loss that is not computed this time is left out.
+        """
+        raise NotImplementedError
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those that follow the learning-rate schedule."""
+        return [getattr(self, name).optimizer for name in self.trained]
+
+    def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
+        """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""
+        errors = q_values - targets
+        scale = self.critic_loss_scale
+        return scale * (errors * errors).mean(axis=1).sum(), errors * np.float32(2 * scale / len(targets))
+
+    def _update_critics(self, batch: Batch, targets: FloatArray) -> float:
+        critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
+        loss, gradient = self._critic_loss(critics.outputs, targets)
+        critics.pull_back(gradient)
+        self._step("critic")
+        return float(loss)
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,16 +10,21 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
+from sparserl.agents.batch import FloatArray
 from sparserl.agents.network_pass import evaluate
+from sparserl.agents.squashed_gaussian import SquashedGaussian
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP
 from sparserl.optim import FusedAdam
 
+SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
+"""What Stable-Baselines3 tells a SAC actor about state-dependent exploration."""
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 
 
@@ -55,7 +60,7 @@ def network(
 
 
 class SparseActor(BasePolicy):
-    """Deterministic policy `tanh(mlp(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`.
+    """A network from observations to what actions are made of; `SparseTD3Actor` and `SparseSACActor` say what.
 
     Args:
         observation_space: Box.
@@ -68,6 +73,13 @@ class SparseActor(BasePolicy):
         topology: Densities of the layers.
         topology_seed: Root seed of the initial topology.
     """
+
+    network_name: ClassVar[str]
+    """Attribute that holds the network."""
+    method: ClassVar[str]
+    """Method that gives the network's output."""
+    outputs_per_action: ClassVar[int]
+    output_activation: ClassVar[str]
 
     def __init__(
         self,
@@ -89,26 +101,76 @@ class SparseActor(BasePolicy):
             normalize_images=normalize_images,
             squash_output=True,
         )
-        self.mu = network(
+        own = network(
             features_dim,
             net_arch,
-            get_action_dim(action_space),
-            name="actor.mu",
+            self.outputs_per_action * get_action_dim(action_space),
+            name=f"actor.{self.network_name}",
             topology=topology,
             seed=topology_seed,
             activation_fn=activation_fn,
-            output_activation="tanh",
+            output_activation=self.output_activation,
         )
-        self.ensembles = _ensembles(self, forward=[self.mu])
+        self.add_module(self.network_name, own)
+        self.ensembles = _ensembles(self, **{self.method: [own]})
+
+    def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
+        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+        raise NotImplementedError
+
+
+class SparseTD3Actor(SparseActor):
+    """Deterministic policy `tanh(mu(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`."""
+
+    network_name, method, outputs_per_action, output_activation = "mu", "forward", 1, "tanh"
+    mu: SparseMLP
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """(B, obs) to (B, action) in [-1, 1]."""
         actions: torch.Tensor = self.mu(self.extract_features(obs, self.features_extractor))
         return actions
 
+    def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
+        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+        del deterministic
+        actions: FloatArray = evaluate(self, "forward", observations)[0]
+        return actions
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         actions: torch.Tensor = self(observation)
         return actions
+
+
+class SparseSACActor(SparseActor):
+    """Gaussian policy squashed by tanh; the sparse twin of Stable-Baselines3's SAC `Actor`.
+
+    One network gives mean and log standard deviation of each action, as if its two output layers were one.
+    """
+
+    network_name, method, outputs_per_action, output_activation = "pi", "distribution", 2, "identity"
+    pi: SparseMLP
+
+    def distribution(self, obs: torch.Tensor) -> torch.Tensor:
+        """(B, obs) to (B, 2 action): means, then unclipped log standard deviations."""
+        parameters: torch.Tensor = self.pi(self.extract_features(obs, self.features_extractor))
+        return parameters
+
+    def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
+        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+        return _drawn(evaluate(self, "distribution", observations)[0], deterministic)
+
+    def forward(self, obs: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+        """(B, obs) to (B, action) in [-1, 1]; recorded by no autograd."""
+        return torch.from_numpy(_drawn(self.distribution(obs).detach().numpy(), deterministic))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        actions: torch.Tensor = self(observation, deterministic)
+        return actions
+
+
+def _drawn(parameters: FloatArray, deterministic: bool) -> FloatArray:
+    gaussian = SquashedGaussian(parameters)
+    return gaussian.mode() if deterministic else gaussian.sample()[0]
 
 
 class SparseCritic(BaseModel):
@@ -181,17 +243,22 @@ def _ensembles(network: BaseModel, **methods: list[SparseMLP]) -> dict[str, Spar
     return {method: SparseEnsemble(networks) for method, networks in methods.items()}
 
 
-class SparseTD3Policy(TD3Policy):
-    """Stable-Baselines3's `TD3Policy` with `SparseActor` and `SparseCritic`; `"MlpPolicy"` of `DSTD3`.
+class SparsePolicyMixin(BasePolicy):
+    """What the sparse policies share; mixed into a policy class of Stable-Baselines3, which builds actor and critics.
 
     Args:
         topology: Densities of the layers; `TopologyConfig()` if None.
         topology_seed: Root seed of the initial topologies.
-        args: As `TD3Policy`.
-        kwargs: As `TD3Policy`. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
+        args: As in Stable-Baselines3.
+        kwargs: As in Stable-Baselines3. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
     """
 
     takes_topology = True
+    actor_class: ClassVar[type[SparseActor]]
+    actor: Any
+    critic: Any
+    actor_kwargs: dict[str, Any]
+    critic_kwargs: dict[str, Any]
 
     def __init__(
         self,
@@ -208,11 +275,11 @@ class SparseTD3Policy(TD3Policy):
             kwargs["optimizer_class"] = FusedAdam
         super().__init__(*args, **kwargs)
 
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SparseActor:  # type: ignore[override]
-        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target."""
-        return SparseActor(**self._sparse(self.actor_kwargs, features_extractor))
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target, if it has one."""
+        return self.actor_class(**self._sparse(self.actor_kwargs, features_extractor))
 
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> SparseCritic:  # type: ignore[override]
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
         return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
 
@@ -238,7 +305,7 @@ class SparseTD3Policy(TD3Policy):
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
         rows = np.asarray(observation, np.float32).reshape(-1, observation.shape[-1])  # type: ignore[union-attr]
-        scaled = evaluate(self.actor, "forward", rows)[0].reshape(-1, *actions.shape)
+        scaled = self.actor.act(rows, deterministic).reshape(-1, *actions.shape)
         taken = self.unscale_action(scaled)
         return (taken if observation.ndim == 2 else taken[0]), state  # type: ignore[union-attr]
 
@@ -249,6 +316,29 @@ class SparseTD3Policy(TD3Policy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"topology": self.topology, "topology_seed": self.topology_seed}
         return {**super()._get_constructor_parameters(), **own}
+
+
+class SparseTD3Policy(SparsePolicyMixin, TD3Policy):
+    """Stable-Baselines3's `TD3Policy` with `SparseTD3Actor` and `SparseCritic`; `"MlpPolicy"` of `DSTD3`."""
+
+    actor_class = SparseTD3Actor
+
+
+class SparseSACPolicy(SparsePolicyMixin, SACPolicy):
+    """Stable-Baselines3's `SACPolicy` with `SparseSACActor` and `SparseCritic`; `"MlpPolicy"` of `DSSAC`.
+
+    Raises:
+        ConfigError: If state-dependent exploration is asked for.
+    """
+
+    actor_class = SparseSACActor
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        of_exploration = {name: self.actor_kwargs.pop(name) for name in SDE_KEYWORDS}
+        if of_exploration["use_sde"]:
+            raise ConfigError("sparse policies know no state-dependent exploration (use_sde)")
+        super()._build(lr_schedule)
+        self.actor_kwargs |= of_exploration  # the base class reads them when it saves
 
 
 def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:

@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         threads=config.threads,
     )
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
-    networks = [agent.policy.actor, agent.policy.critic]
+    networks: list[Any] = [agent.policy.actor, agent.policy.critic]
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
     return _train(agent, config, folder, show_progress=command.progress, state=None)

@@ -76,4 +76,19 @@ METHODS: dict[str, Method] = {
         end_fraction=925_000 / 975_000,
         target="union_trim",
     ),
+    # Sokar et al. 2022, appendix: 0.1 of SAC's connections; the rest as the authors' DS-TD3 code has it.
+    "ds_sac": Method(
+        "SET with 10 % per event, lagging targets, a final drop (Sokar et al. 2022, appendix)",
+        RewireRule(
+            "signed_magnitude",
+            "random",
+            drop_fraction=0.1,
+            update_interval=1000,
+            first_update=2,
+            last_update=925_000,
+            shrink_at_end=True,
+        ),
+        end_fraction=925_000 / 975_000,
+        target="union_trim",
+    ),
 }

@@ -211,7 +211,7 @@ def test_a_network_of_one_layer() -> None:
     ("fields", "message"),
     [
         ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
-        ({"method": "zzzz"}, "unknown topology method 'zzzz'; valid: dense, ds_td3, rigl, set, static"),
+        ({"method": "zzzz"}, "unknown topology method 'zzzz'; valid: dense, ds_sac, ds_td3, rigl, set, static"),
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),

@@ -100,9 +100,9 @@ def test_every_preset_builds(name: str) -> None:
 
 def test_the_algorithm_decides_which_options_there_are() -> None:
     assert resolved("--algo", "sac", "--agent.ent-coef", "0.5").agent.ent_coef == 0.5
-    with pytest.raises(ConfigError, match="unknown option '--agent.ent-coef'"):
+    with pytest.raises(ConfigError, match=r"unknown option '--agent\.ent-coef'"):
         resolved("--agent.ent-coef", "0.5")
-    with pytest.raises(ConfigError, match="unknown option '--agent.policy-delay'"):
+    with pytest.raises(ConfigError, match=r"unknown option '--agent\.policy-delay'"):
         resolved("--algo", "sac", "--agent.policy-delay", "1")
 
 
@@ -120,27 +120,29 @@ def test_a_config_file_brings_its_algorithm(tmp_path: Path) -> None:
         resolved("--config", str(tmp_path / "wrong.yaml"))
 
 
-# n_obs and n_action of v5, and the densities of the paper's table (actor; critic), first and second layer.
+# n_obs and n_action of v5, and the densities of the papers' tables: DS-TD3 (actor; critic), DS-SAC (actor), first and
+# second layer.
 PAPER = {
-    "HalfCheetah-v5": (17, 6, (0.439, 0.500), (0.332, 0.500)),
-    "Walker2d-v5": (17, 6, (0.439, 0.500), (0.332, 0.500)),
-    "Hopper-v5": (11, 3, (0.664, 0.500), (0.527, 0.500)),
-    "Ant-v5": (105, 8, (0.517, 0.500), (0.492, 0.500)),
-    "Humanoid-v5": (348, 17, (0.4005, 0.500), (0.3935, 0.500)),
+    "HalfCheetah-v5": (17, 6, (0.439, 0.500), (0.332, 0.500), (0.753, 0.625)),
+    "Walker2d-v5": (17, 6, (0.439, 0.500), (0.332, 0.500), (0.753, 0.625)),
+    "Hopper-v5": (11, 3, (0.664, 0.500), (0.527, 0.500), (0.664, 0.15625)),
+    "Ant-v5": (105, 8, (0.517, 0.500), (0.492, 0.500), (0.3875, 0.500)),
+    "Humanoid-v5": (348, 17, (0.4005, 0.500), (0.3935, 0.500), (0.4005, 0.500)),
 }
 
 
 @pytest.mark.parametrize("env", PAPER)
 def test_the_presets_give_the_densities_of_the_paper(env: str) -> None:
-    n_obs, n_action, actor, critic = PAPER[env]
-    config = resolved("--env", env)
-    shapes = {
-        "actor": [(256, n_obs), (256, 256), (n_action, 256)],
-        "critic": [(256, n_obs + n_action), (256, 256), (1, 256)],
-    }
-    for network, expected in (("actor", actor), ("critic", critic)):
-        densities = config.topology.densities(shapes[network])
-        assert densities == pytest.approx([*expected, 1.0], abs=2e-3)
+    n_obs, n_action, td3_actor, td3_critic, sac_actor = PAPER[env]
+    actor = [(256, n_obs), (256, 256), (n_action, 256)]
+    critic = [(256, n_obs + n_action), (256, 256), (1, 256)]
+    td3 = resolved("--env", env).topology
+    for shapes, expected in ((actor, td3_actor), (critic, td3_critic)):
+        assert td3.densities(shapes) == pytest.approx([*expected, 1.0], abs=2e-3)
+    for words in (["--algo", "ds_sac", "--env", env], ["--preset", f"ds_sac/{env}-modern"]):
+        sac = resolved(*words).topology
+        assert sac.method == "ds_sac"
+        assert sac.densities(actor) == pytest.approx([*sac_actor, 1.0], abs=1e-3)
 
 
 def test_the_default_preset_gives_its_density_to_a_whole_network() -> None:

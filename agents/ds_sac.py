@@ -1,0 +1,116 @@
+"""DS-SAC: SAC whose actor and critics are truly sparse and rewire while they learn."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.policies import BasePolicy
+
+from sparserl.agents.batch import Batch, FloatArray
+from sparserl.agents.network_pass import evaluate, network_pass
+from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
+from sparserl.agents.sparse_policies import SparseSACPolicy
+from sparserl.agents.squashed_gaussian import action_pass, sample_actions
+
+
+class DSSAC(SparseTopologyMixin, SAC):
+    """Dynamic Sparse SAC on Stable-Baselines3's `SAC`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
+
+    The update is SAC's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
+    any method of `sparserl.topology.presets`. With Stable-Baselines3's dense `SACPolicy` passed as `policy`, parameters
+    equal those of its `SAC` bit for bit. `target_update_interval` counts gradient updates of the whole run; there, it
+    counts within one call of `train`, and has no effect at one update per env step.
+
+    Args:
+        policy: `"MlpPolicy"` for the sparse policy, or a policy class.
+        env: Env, id or `VecEnv` with Box observations and actions.
+        args: As `SAC`; state-dependent exploration is refused.
+        kwargs: As `SAC`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
+
+    Source:
+        Sokar et al. 2022, Dynamic Sparse Training for Deep Reinforcement Learning, appendix (DS-SAC). The authors have
+        published no code of it.
+
+    Known differences from the paper:
+        - Those of `DSTD3` in what happens to a connection that is grown; the paper's text says zero, as here.
+        - Rewiring starts and ends as in the authors' DS-TD3 code; the paper does not say.
+        - With hard targets (`tau=1`) a target has the online topology right after each copy.
+        - The actor's mean and log standard deviation come from one output layer, so counts agree with the paper's.
+        - Constructor defaults are Stable-Baselines3's; the paper's (fixed temperature 0.2, hard targets every 1000
+          updates) are in `configs/ds_sac/<env>.yaml`, today's in `configs/ds_sac/<env>-modern.yaml`.
+
+    Example:
+        >>> from sparserl.agents import DSSAC
+        >>> agent = DSSAC("MlpPolicy", "Pendulum-v1", topology=dict(method="ds_sac", density=0.5), seed=0)
+        >>> round(agent.actor.pi[1].density, 2)
+        0.49
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseSACPolicy}
+    trained = ("actor", "critic")
+    targets_of = ("critic",)
+    critic_loss_scale = 0.5
+
+    def _update(self, batch: Batch) -> dict[str, float]:
+        policy = action_pass(self.actor, batch.observations)
+        losses = self._update_temperature(policy.log_prob)
+        temperature = np.float32(losses["ent_coef"])
+        losses["critic_loss"] = self._update_critics(batch, self._targets(batch, temperature))
+        critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
+        loss, by_q_values, by_log_prob = self._actor_loss(critics.outputs, policy.log_prob, temperature)
+        policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
+        self._step("actor")
+        losses["actor_loss"] = float(loss)
+        if self._n_updates % self.target_update_interval == 0:
+            self._sync_targets(self.tau)
+        return losses
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        own = super()._optimizers()
+        return own if self.ent_coef_optimizer is None else [*own, self.ent_coef_optimizer]
+
+    def _targets(self, batch: Batch, temperature: np.float32) -> FloatArray:
+        """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""
+        next_actions, next_log_prob = sample_actions(self.actor, batch.next_observations)
+        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions).min(axis=0)
+        next_values = next_q_values - temperature * next_log_prob
+        targets: FloatArray = batch.rewards + (1 - batch.dones) * batch.discounts * next_values
+        return targets
+
+    def _actor_loss(
+        self, q_values: FloatArray, log_prob: FloatArray, temperature: np.float32
+    ) -> tuple[*Loss, FloatArray]:
+        """To actions of higher value, the lowest of the critics', and higher entropy (Haarnoja et al. 2018b, eq. 7).
+
+        Args:
+            q_values: (critics, B, 1) of the actions.
+            log_prob: (B, 1) of the actions.
+            temperature: Weight of the entropy.
+
+        Returns:
+            Value, derivative by `q_values`, derivative by `log_prob`.
+        """
+        lowest = q_values.argmin(axis=0, keepdims=True)
+        share = np.float32(1) / np.float32(len(log_prob))
+        by_q_values = np.zeros_like(q_values)
+        np.put_along_axis(by_q_values, lowest, -share, axis=0)
+        loss = (temperature * log_prob - np.take_along_axis(q_values, lowest, axis=0)[0]).mean()
+        return loss, by_q_values, np.full_like(log_prob, share * temperature)
+
+    def _update_temperature(self, log_prob: FloatArray) -> dict[str, float]:
+        """One step of the temperature, if it is learned (Haarnoja et al. 2018b, equation 18).
+
+        Returns:
+            `ent_coef`, before the step, and `ent_coef_loss`.
+        """
+        if self.ent_coef_optimizer is None or self.log_ent_coef is None:
+            return {"ent_coef": float(self.ent_coef_tensor)}
+        temperature = self.log_ent_coef.detach().exp().item()
+        loss = -(self.log_ent_coef * torch.from_numpy(log_prob + np.float32(self.target_entropy))).mean()
+        self.ent_coef_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self.ent_coef_optimizer.step()
+        return {"ent_coef": temperature, "ent_coef_loss": loss.item()}

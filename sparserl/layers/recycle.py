@@ -1,0 +1,223 @@
+"""Recycling of dormant neurons within the connections that exist (ReDo).
+
+Decides which weights, biases and optimizer state start anew. Never changes which connections exist, and refuses to know
+about agents: they hand in networks, their optimizers and a batch of inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparserl.errors import TopologyError
+from sparserl.layers.activity import hidden_activity
+from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.layers.sparse_mlp import SparseMLP
+from sparserl.seeding import stream
+from sparserl.topology.dormant import check_threshold, dormancy_scores, dormant
+from sparserl.topology.structure import Flags
+
+Linear = SparseLinear | nn.Linear
+Place = tuple[slice | torch.Tensor, ...]
+"""Some entries of a parameter: `parameter[place]`."""
+
+
+@torch.no_grad()
+def recycle(
+    incoming: Linear, outgoing: Linear, neurons: Flags, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+) -> None:
+    """Lets some neurons between two consecutive layers start anew, in place; O(connections of both layers).
+
+    Weights into a neuron are drawn as both kinds of layer draw their first ones (uniform in +-1/sqrt(n_in), also where
+    the network began otherwise), its bias and the weights out of it become 0, and so does the optimizer's state of all
+    of these. The output of the network loses what the neuron contributed and gains nothing. In a chain, go from the
+    last pair of layers to the first: a weight between two recycled neurons is then 0, as in the original code.
+
+    Args:
+        incoming: The layer whose outputs the neurons are.
+        outgoing: The layer that reads them.
+        neurons: (n,) which of them start anew.
+        optimizer: Holds the parameters of both layers. State is told apart by shape, as in
+            `sparserl.topology.evolver.optimizer_moments`; what has no dimensions, as the step count, stays.
+        rng: Draws the weights, in the order of their slots.
+
+    Raises:
+        TopologyError: If the layers and `neurons` do not fit each other, or the optimizer keeps a tensor of another
+            shape than its parameter.
+
+    Source:
+        Sokar et al. 2023 (ReDo), Algorithm 1, and its code (`labs/redo` of Dopamine), where the step count stays too.
+
+    Known differences from that code:
+        - Only connections that exist are drawn or set to 0.
+        - Weights are drawn as these layers draw their initial ones; there, by Xavier's rule.
+        - The bias starts without moments; there, it keeps them.
+    """
+    (n_out, n_in), (_, n_read) = _shape(incoming), _shape(outgoing)
+    if neurons.shape != (n_out,) or n_read != n_out:
+        raise TopologyError(f"{neurons.size} neurons do not fit a layer of {n_out} outputs and one of {n_read} inputs")
+    weights, into = _entering(incoming, neurons)
+    bound = 1.0 / math.sqrt(n_in)
+    drawn = torch.from_numpy(rng.uniform(-bound, bound, weights[into].shape)).to(weights.dtype)
+    _restart(optimizer, weights, into, drawn)
+    if incoming.bias is not None:
+        _restart(optimizer, incoming.bias, (torch.from_numpy(neurons),), 0.0)
+    _restart(optimizer, *_leaving(outgoing, neurons), 0.0)
+
+
+def _shape(layer: Linear) -> tuple[int, int]:
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return layer.n_out, layer.n_in
+
+
+def _fan_in(layer: Linear) -> np.ndarray:
+    """(n_out,) connections into each output."""
+    if isinstance(layer, nn.Linear):
+        return np.full(layer.out_features, layer.in_features)
+    return np.diff(layer.row_ptr.numpy())
+
+
+def _entering(layer: Linear, outputs: Flags) -> tuple[torch.Tensor, Place]:
+    """The weights of a layer, and where those of connections into some of its outputs are."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight, (torch.from_numpy(outputs),)
+    return layer.values, (torch.from_numpy(np.repeat(outputs, _fan_in(layer))),)
+
+
+def _leaving(layer: Linear, inputs: Flags) -> tuple[torch.Tensor, Place]:
+    """The weights of a layer, and where those of connections out of some of its inputs are."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight, (slice(None), torch.from_numpy(inputs))
+    return layer.values, (torch.from_numpy(inputs[layer.col.numpy()]),)
+
+
+def _restart(
+    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, place: Place, start: float | torch.Tensor
+) -> None:
+    """Gives some entries of a parameter a new value and no history."""
+    for name, state in optimizer.state.get(parameter, {}).items():
+        if not torch.is_tensor(state) or state.dim() == 0:
+            continue
+        if state.shape != parameter.shape:
+            raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
+        state[place] = 0.0  # in place: an optimizer may know its state by address
+    parameter[place] = start
+
+
+class Recycler:
+    """Recycles the dormant hidden neurons of some networks on a clock of gradient updates.
+
+    Output layers are never recycled, nor are neurons into which no connection leads: nothing could wake them, and they
+    do not count. Target networks are not touched, as in the original code; they follow by averaging.
+
+    Args:
+        networks: By name, a module that holds `SparseMLP`s (or is one) and the optimizer of their parameters.
+        interval: Gradient updates between recyclings, >= 1.
+        threshold: Score up to which a neuron is dormant, in [0, 1).
+        seed: Root seed; each layer draws from its own stream.
+
+    Attributes:
+        recycled_total: Neurons recycled so far, by full name of the layer that leads to them, e.g. `critic.qf0.0`.
+
+    Raises:
+        TopologyError: If a number is out of range or a module holds no `SparseMLP`.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, tuple[nn.Module, torch.optim.Optimizer]],
+        *,
+        interval: int,
+        threshold: float,
+        seed: int,
+    ):
+        if interval < 1:
+            raise TopologyError(f"the recycling interval must be >= 1, got {interval}")
+        check_threshold(threshold)
+        self.interval, self.threshold = interval, threshold
+        self._networks = [
+            (group, name, mlp, optimizer)
+            for group, (module, optimizer) in networks.items()
+            for name, mlp in _networks_in(module, group).items()
+        ]
+        names = [f"{name}.{level}" for _, name, mlp, _ in self._networks for level in range(len(mlp) - 1)]
+        self.recycled_total = dict.fromkeys(names, 0)
+        self._rng = {name: stream(seed, "recycle", name) for name in names}
+
+    def is_due(self, update: int) -> bool:
+        """Whether neurons are recycled after gradient update number `update`, counted from 1."""
+        return update % self.interval == 0
+
+    def recycle_if_due(self, update: int, inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+        """Call after the optimizer steps and topology events of an update.
+
+        Args:
+            update: Its number, counted from 1.
+            inputs: (B, n_in) what the networks of each name read; looked at only when due.
+
+        Returns:
+            Neurons recycled, by full name of the layer that leads to them; empty when not due.
+
+        Raises:
+            TopologyError: If an activity is not finite, or as `recycle`.
+        """
+        if not self.is_due(update):
+            return {}
+        recycled = dict.fromkeys(self.recycled_total, 0)
+        for group, name, mlp, optimizer in self._networks:
+            activities = hidden_activity(mlp, inputs[group])
+            layers: list[Linear] = list(mlp)  # type: ignore[arg-type]  # holds nothing else
+            for level in reversed(range(len(activities))):
+                incoming, outgoing = layers[level : level + 2]
+                neurons = dormant(dormancy_scores(activities[level]), self.threshold) & (_fan_in(incoming) > 0)
+                full_name = f"{name}.{level}"
+                recycle(incoming, outgoing, neurons, optimizer, self._rng[full_name])
+                recycled[full_name] = int(np.count_nonzero(neurons))
+                self.recycled_total[full_name] += recycled[full_name]
+        return recycled
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and generators: numbers and strings only."""
+        return {
+            "recycled_total": dict(self.recycled_total),
+            "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Continues where `state_dict` was taken.
+
+        Args:
+            state: From `state_dict`.
+            strict: Accepted because Stable-Baselines3 passes it; a state that does not fit is refused either way.
+
+        Raises:
+            TopologyError: If the state belongs to other layers.
+        """
+        del strict
+        if set(state["generators"]) != set(self._rng):
+            raise TopologyError("the stored recycler belongs to a network with other layers")
+        self.recycled_total = dict(state["recycled_total"])
+        for name, generator_state in state["generators"].items():
+            self._rng[name].bit_generator.state = generator_state
+
+
+def _networks_in(module: nn.Module, prefix: str) -> dict[str, SparseMLP]:
+    """The networks of a module by full name, e.g. `critic.qf0`.
+
+    Raises:
+        TopologyError: If there is none.
+    """
+    found = {
+        f"{prefix}.{name}" if name else prefix: part
+        for name, part in module.named_modules()
+        if isinstance(part, SparseMLP)
+    }
+    if not found:
+        raise TopologyError(f"{prefix!r} has no sparse network whose neurons could be recycled")
+    return found

@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
+from sparserl.envs.layers import layers
 from sparserl.errors import CheckpointError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -36,6 +37,7 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.transform_action.ClipAction": (),
     "gymnasium.wrappers.transform_action.RescaleAction": (),
+    "sparserl.envs.inverted_actions.InvertActions": (),
     "stable_baselines3.common.monitor.Monitor": (
         "rewards",
         "needs_reset",
@@ -106,11 +108,11 @@ def capture_state(env: gym.Env[Any, Any]) -> EnvState | None:
         >>> _ = env.reset(seed=0)
         >>> restore_state(gym.make("Hopper-v5"), capture_state(env))
     """
-    layers = list(_layers(env))
+    stack = list(layers(env))
     tensors: dict[str, Array] = {}
-    scalars: dict[str, Json] = {"format": _FORMAT, "layers": [_class_name(layer) for layer in layers]}
+    scalars: dict[str, Json] = {"format": _FORMAT, "layers": [_class_name(layer) for layer in stack]}
     try:
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(stack):
             for name, value in _capture_layer(layer).items():
                 key = f"{index}.{type(layer).__name__}/{name}"
                 if isinstance(value, np.ndarray):
@@ -134,27 +136,19 @@ def restore_state(env: gym.Env[Any, Any], state: EnvState) -> None:
 
     Raises:
         CheckpointError: If the state belongs to another environment, other wrappers or another MuJoCo; `env`
-            is then unchanged.
+            is then unchanged, unless it was `load_state_dict` of a wrapper that refused.
     """
-    layers = list(_layers(env))
-    names: list[Json] = [_class_name(layer) for layer in layers]
+    stack = list(layers(env))
+    names: list[Json] = [_class_name(layer) for layer in stack]
     if state.scalars.get("format") != _FORMAT:
         raise CheckpointError(f"environment state of format {state.scalars.get('format')!r}, not {_FORMAT}")
     if state.scalars.get("layers") != names:
         raise CheckpointError(f"environment state belongs to {state.scalars.get('layers')}, not to {names}")
-    parts = [_part(state, f"{index}.{type(layer).__name__}/") for index, layer in enumerate(layers)]
-    for layer, part in zip(layers, parts, strict=True):
+    parts = [_part(state, f"{index}.{type(layer).__name__}/") for index, layer in enumerate(stack)]
+    for layer, part in zip(stack, parts, strict=True):
         _check_fits(layer, part)
-    for layer, part in zip(layers, parts, strict=True):
+    for layer, part in zip(stack, parts, strict=True):
         _restore_layer(layer, part)
-
-
-def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
-    """The outermost wrapper first, the base environment last."""
-    while isinstance(env, gym.Wrapper):
-        yield env
-        env = env.env
-    yield env
 
 
 def _class_name(layer: gym.Env[Any, Any]) -> str:

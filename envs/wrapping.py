@@ -1,0 +1,190 @@
+"""Which wrappers a run puts around its environments: plain data, and the one place that applies them.
+
+Decides their order. Refuses to know how an environment is made and who uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import gymnasium as gym
+
+from sparserl.envs.feature_histograms import FeatureHistograms
+from sparserl.envs.inverted_actions import InvertActions
+from sparserl.envs.layers import layers
+from sparserl.envs.noise_features import AppendNoiseFeatures, check_noise_fraction, check_noise_std
+from sparserl.envs.normalized_observations import NormalizeObservations, ObservationStatistics
+from sparserl.envs.permuted_features import PermuteFeatures, check_every_steps
+from sparserl.envs.sensor_dropout import SensorDropout, check_dropout
+from sparserl.envs.simulation_state import HasState
+from sparserl.errors import CheckpointError, ConfigError
+
+Arguments: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WrapperConfig:
+    """What stands between an environment and the agent; the defaults put nothing there.
+
+    Raises:
+        ConfigError: If a number is out of range, or an option is given that another one does not let work.
+    """
+
+    noise_fraction: float = 0.0
+    """Share of all input features that is noise, in [0, 1)."""
+    noise_std: float = 1.0
+    """Standard deviation of that noise."""
+    noise_histograms: Path | None = None
+    """File of feature histograms to draw the noise from; normal noise if None."""
+    permute: bool = False
+    """Put the features in a random order."""
+    permute_every_steps: int | None = None
+    """A new order at the first end of an episode after each so many env steps; never if None."""
+    normalize_observations: Literal["none", "running", "frozen"] = "none"
+    """Subtract the mean of each feature and divide by its deviation: as they run along, or frozen ones."""
+    normalization: Path | None = None
+    """File of statistics that `running` starts from and `frozen` uses."""
+    invert_actions: bool = False
+    """Mirror every action within its bounds."""
+    sensor_dropout: float = 0.0
+    """Probability that a feature reads 0, each step and feature on its own."""
+
+    def __post_init__(self) -> None:
+        check_noise_fraction(self.noise_fraction, "wrappers.noise-fraction")
+        check_noise_std(self.noise_std, "wrappers.noise-std")
+        check_every_steps(self.permute_every_steps, "wrappers.permute-every-steps")
+        check_dropout(self.sensor_dropout, "wrappers.sensor-dropout")
+        noise, normal = self.noise_fraction > 0.0, self.noise_histograms is None
+        normalizes, frozen = self.normalize_observations != "none", self.normalize_observations == "frozen"
+        rules = [
+            (self.noise_std != 1.0, noise, "noise-std", "needs wrappers.noise-fraction"),
+            (not normal, noise, "noise-histograms", "needs wrappers.noise-fraction"),
+            (not normal, self.noise_std == 1.0, "noise-histograms", "does not go with wrappers.noise-std"),
+            (self.permute_every_steps is not None, self.permute, "permute-every-steps", "needs wrappers.permute"),
+            (self.normalization is not None, normalizes, "normalization", "needs wrappers.normalize-observations"),
+            (frozen, self.normalization is not None, "normalize-observations frozen", "needs wrappers.normalization"),
+        ]
+        for given, works, name, problem in rules:
+            if given and not works:
+                raise ConfigError(f"wrappers.{name} {problem}")
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """One wrapper as `wrap` applies it.
+
+    Attributes:
+        wrapper: The class.
+        arguments: (config, root seed) -> arguments after the environment; None where the config does not ask for it.
+    """
+
+    wrapper: type[gym.Wrapper[Any, Any, Any, Any]]
+    arguments: Callable[[WrapperConfig, int], Arguments | None]
+
+
+def _invert_actions(config: WrapperConfig, seed: int) -> Arguments | None:
+    return {} if config.invert_actions else None
+
+
+def _sensor_dropout(config: WrapperConfig, seed: int) -> Arguments | None:
+    return {"probability": config.sensor_dropout} if config.sensor_dropout > 0.0 else None
+
+
+def _normalize_observations(config: WrapperConfig, seed: int) -> Arguments | None:
+    if config.normalize_observations == "none":
+        return None
+    statistics = None if config.normalization is None else ObservationStatistics.load(config.normalization)
+    return {"statistics": statistics, "update": config.normalize_observations == "running"}
+
+
+def _noise_features(config: WrapperConfig, seed: int) -> Arguments | None:
+    if config.noise_fraction == 0.0:
+        return None
+    histograms = None if config.noise_histograms is None else FeatureHistograms.load(config.noise_histograms)
+    return {"fraction": config.noise_fraction, "std": config.noise_std, "histograms": histograms}
+
+
+def _permuted_features(config: WrapperConfig, seed: int) -> Arguments | None:
+    return {"every_steps": config.permute_every_steps, "seed": seed} if config.permute else None
+
+
+WRAPPERS = {
+    "inverted_actions": Wrapping(InvertActions, _invert_actions),
+    "sensor_dropout": Wrapping(SensorDropout, _sensor_dropout),
+    "normalized_observations": Wrapping(NormalizeObservations, _normalize_observations),
+    "noise_features": Wrapping(AppendNoiseFeatures, _noise_features),
+    "permuted_features": Wrapping(PermuteFeatures, _permuted_features),
+}
+"""All wrappers, in the order in which they are applied, from the environment outwards.
+
+Sensors fail in the robot, before anything is computed from them. Noise keeps the scale that was asked for, so it comes
+after normalisation, which would give loud and quiet noise the same scale. The permutation comes last, since it shall
+hide where the noise is.
+"""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A wrapper that changes while an agent learns, in a way that the agent's policy depends on."""
+
+    def follow(self, leader: Any) -> None:
+        """Is from now on what `leader`, of the same class, is, and never changes it."""
+
+
+def wrap(
+    env: gym.Env[Any, Any], config: WrapperConfig, seed: int, *, follow: gym.Env[Any, Any] | None = None
+) -> gym.Env[Any, Any]:
+    """Puts the wrappers of a run around an environment.
+
+    Args:
+        env: As `make_env` makes it.
+        config: What to apply; with the defaults, `env` itself comes back.
+        seed: Root seed of the run, from which permutations come. Noise and dropout belong to the seed of a reset.
+        follow: For an environment that evaluates: the training environment, of the same config. Its permutation and
+            running statistics are used as they change, and not changed.
+
+    Raises:
+        ConfigError: If a file cannot be read, or what it holds does not fit the environment.
+    """
+    for wrapping in WRAPPERS.values():
+        arguments = wrapping.arguments(config, seed)
+        if arguments is None:
+            continue
+        env = wrapping.wrapper(env, **arguments)
+        if follow is not None and isinstance(env, Follows):
+            env.follow(next(layer for layer in layers(follow) if type(layer) is wrapping.wrapper))
+    return env
+
+
+def wrapper_state(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """State of the wrappers that `wrap` put there, even where the environment beneath cannot give its own.
+
+    Returns:
+        Name in `WRAPPERS` -> the wrapper's `state_dict()`: arrays, numbers and dicts of them.
+    """
+    return {name: layer.state_dict() for name, layer in _stateful(env).items()}
+
+
+def load_wrapper_state(env: gym.Env[Any, Any], state: Mapping[str, Any]) -> None:
+    """Puts the wrappers into a state of `wrapper_state`; for example to evaluate the policy of a checkpoint.
+
+    Raises:
+        CheckpointError: If it belongs to other wrappers.
+    """
+    found = _stateful(env)
+    if sorted(found) != sorted(state):
+        raise CheckpointError(f"state of the wrappers {sorted(state)} does not fit {sorted(found)}")
+    for name, layer in found.items():
+        layer.load_state_dict(state[name])
+
+
+def _stateful(env: gym.Env[Any, Any]) -> dict[str, HasState]:
+    names = {wrapping.wrapper: name for name, wrapping in WRAPPERS.items()}
+    return {
+        names[type(layer)]: layer  # type: ignore[index]  # only wrappers are found
+        for layer in layers(env)
+        if type(layer) in names and isinstance(layer, HasState)
+    }

@@ -95,7 +95,8 @@ class CostMeter:
         evolver = self.evolver
         if evolver is not None and evolver.rule is not None and evolver.rule.needs_gradient:
             layers = [layer for name in rewired_layers if isinstance(layer := evolver.layers[name], SparseLinear)]
-            self.flops_train += cost.gradient_event_flops(layers, self.agent.batch_size)
+            batches = evolver.rule.gradient_batches
+            self.flops_train += batches * cost.gradient_event_flops(layers, self.agent.batch_size)
 
     def summary(self) -> dict[str, Any]:
         """Sizes and FLOPs of the run so far, under the names of `result.json`."""

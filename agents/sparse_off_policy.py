@@ -15,9 +15,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.batch import Batch, FloatArray, sample
 from sparserl.agents.network_pass import network_pass
-from sparserl.agents.sparse_policies import sparse_layers
+from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.kernels import require_cpu
+from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
 from sparserl.topology.target import TargetNetwork
@@ -80,7 +81,9 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             self.topology.rule(),
             seed=self.policy_kwargs.get("topology_seed", 0),
             new_value=self.topology.part("new_value"),
+            goals={layer: count for name in self.trained for layer, count in goals(getattr(self, name), name).items()},
         )
+        self.recycler = self._make_recycler()
         for group, layers in groups.items():
             for name, layer in layers.items():
                 follower = optimizer_moments(
@@ -95,6 +98,14 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             for layer_name, target_layer in target.layers.items():
                 self.evolver.follow(f"{name}.{layer_name}", target_layer.follow)
 
+    def _make_recycler(self) -> Recycler | None:
+        interval = self.topology.recycle_interval
+        if interval is None:
+            return None
+        networks = {name: (getattr(self, name), getattr(self, name).optimizer) for name in self.trained}
+        seed = self.policy_kwargs.get("topology_seed", 0)
+        return Recycler(networks, interval=interval, threshold=self.topology.recycle_threshold, seed=seed)
+
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Runs gradient updates; called by `learn`."""
         assert self.replay_buffer is not None
@@ -107,6 +118,8 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
             for name, value in self._update(batch).items():
                 logged.setdefault(name, []).append(value)
+            if self.recycler is not None and self.recycler.is_due(self._n_updates):
+                self._recycle(self.recycler, batch)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in logged.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
@@ -136,6 +149,12 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         self._step("critic")
         return float(loss)
 
+    def _recycle(self, recycler: Recycler, batch: Batch) -> None:
+        inputs = {"actor": batch.observations, "critic": np.concatenate([batch.observations, batch.actions], axis=1)}
+        recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(inputs[name]) for name in self.trained})
+        for name, count in recycler.recycled_total.items():
+            self.logger.record(f"topology/{name}/recycled_total", count)
+
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""
         optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
@@ -153,4 +172,4 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()
-        return [*modules, "evolver"], tensors
+        return [*modules, "evolver", *([] if self.recycler is None else ["recycler"])], tensors

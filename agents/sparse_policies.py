@@ -41,6 +41,16 @@ def network(
 ) -> SparseMLP:
     """An MLP with the densities that `topology` gives its layers.
 
+    Args:
+        n_in: Inputs.
+        net_arch: Hidden widths.
+        n_out: Outputs.
+        name: Full name; what stands before the first dot says whether it is the `actor` or a `critic`.
+        topology: Of the agent.
+        seed: Root seed of the initial topology.
+        activation_fn: Hidden activation.
+        output_activation: Name of the last one.
+
     Raises:
         ConfigError: If the activation is neither ReLU nor Tanh.
     """
@@ -49,9 +59,12 @@ def network(
         raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
     sizes = [n_in, *net_arch, n_out]
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+    topology = topology.of(name.partition(".")[0])
     return SparseMLP.random(
         sizes,
         topology.densities(shapes),
+        start_dense=topology.start_dense,
+        initial_value=topology.part("initial_value"),
         seed=seed,
         name=name,
         activation=ACTIVATION_NAMES[activation_fn],
@@ -344,3 +357,13 @@ class SparseSACPolicy(SparsePolicyMixin, SACPolicy):
 def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:
     """Sparse layers of a network by full name, e.g. `critic.qf0.1`."""
     return {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, SparseLinear)}
+
+
+def goals(module: nn.Module, prefix: str) -> dict[str, int]:
+    """Connections that layers are to have at the end of a density schedule, by full name."""
+    return {
+        f"{prefix}.{name}.{layer}": count
+        for name, mlp in module.named_modules()
+        if isinstance(mlp, SparseMLP)
+        for layer, count in mlp.goals.items()
+    }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
-from sparserl.schedules import DECAY
+from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape
-from sparserl.topology.evolver import MOMENTS, NEW_VALUE
-from sparserl.topology.presets import METHODS, Method
+from sparserl.topology.evolver import MOMENTS
+from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET
+from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE
 
 ALLOCATIONS = {"erk": allocation.erk, "uniform": allocation.uniform}
 PARTS: dict[str, tuple[str, Collection[str]]] = {
@@ -24,11 +27,15 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "drop": ("drop criterion", DROP),
     "grow": ("grow criterion", GROW),
     "decay": ("drop fraction decay", DECAY),
+    "density_schedule": ("density schedule", DENSITY),
+    "initial_value": ("initial value", INITIAL_VALUE),
     "new_value": ("new value", NEW_VALUE),
     "moments": ("moments", MOMENTS),
     "target": ("target policy", TARGET),
 }
 """Fields that name an entry of a table: what it is called, and the table."""
+NETWORKS = ("actor", "critic")
+"""What may have a density of its own, `<network>_density`."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
 
 
@@ -44,10 +51,14 @@ class TopologyConfig:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, ds_td3."""
+    """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet."""
     density: float | tuple[float, ...] | None = None
-    """Share of connections that exist, in (0, 1]: one for all layers that take part (see `allocation`), or one for each
-    of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
+    """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
+    part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
+    actor_density: float | tuple[float, ...] | None = None
+    """The same for the actor alone; as the other networks if None."""
+    critic_density: float | tuple[float, ...] | None = None
+    """The same for the critics alone; as the other networks if None."""
     epsilon: tuple[float, ...] | None = None
     """Erdos-Renyi factor of each layer that takes part (lambda in the DS-TD3 paper); depends on layer widths."""
     allocation: Literal["erk", "uniform"] = "erk"
@@ -57,17 +68,24 @@ class TopologyConfig:
     drop: str | None = None
     """Drop criterion: weight_magnitude, signed_magnitude."""
     grow: str | None = None
-    """Grow criterion: random, gradient."""
+    """Grow criterion: random, random_unfired, gradient."""
     drop_fraction: float | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
     decay: Literal["constant", "cosine"] | None = None
     """How the drop fraction changes over the run."""
+    density_schedule: Literal["constant", "cubic"] | None = None
+    """How the number of connections changes while rewiring: not at all, or from dense to `density` along a cubic."""
+    gradient_batches: int | None = None
+    """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
     update_interval: int | None = None
     """Gradient updates between events."""
     first_update: int | None = None
     """Gradient update after which the first event falls, counted from 1."""
     last_update: int | None = None
     """No rewiring after this gradient update."""
+    begin_fraction: float | None = None
+    """Share of the run's gradient updates at which rewiring begins; used where `first_update` is None and the length of
+    the run is known (on the command line)."""
     end_fraction: float | None = None
     """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None and the length of
     the run is known (on the command line)."""
@@ -75,12 +93,18 @@ class TopologyConfig:
     """Whether one more event after the end drops without growing."""
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
-    new_value: Literal["zero", "uniform", "xavier", "sparse_fan_in"] | None = None
+    initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier"] | None = None
+    """Weights that a sparse layer begins with: as a dense one's, or scaled by the connections that exist."""
+    new_value: Literal["zero", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
     """Weight of a grown connection."""
     moments: Literal["zero", "mean"] | None = None
     """Optimizer moments of a grown connection."""
     target: Literal["shared", "union_trim"] | None = None
     """How target networks follow the topology."""
+    recycle_interval: int | None = None
+    """Gradient updates between recyclings of dormant neurons (ReDo); never if None."""
+    recycle_threshold: float = 0.1
+    """Score up to which a neuron is dormant, in units of its layer's mean activity, in [0, inf)."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -93,19 +117,39 @@ class TopologyConfig:
             unused = next((name for name in RULE_FIELDS if getattr(self, name) is not None), None)
             if unused is not None:
                 raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
-        for name in ("density", "epsilon"):
+        self._check_densities()
+        self._check_numbers()
+        # The window that only the length of the run decides, which the command line knows, is taken as wide as can be.
+        self._rule({"first_update": 1, "last_update": sys.maxsize})
+
+    def _check_densities(self) -> None:
+        own = [f"{network}_density" for network in NETWORKS]
+        for name in ("density", *own, "epsilon"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.density is not None:
             object.__setattr__(self, "epsilon", None)
-            for value in self.density if isinstance(self.density, tuple) else (self.density,):
-                allocation.check_density(value)
-        if self.end_fraction is not None and not 0.0 <= self.end_fraction <= 1.0:
-            raise ConfigError(f"topology.end_fraction must be in [0, 1], got {self.end_fraction}")
-        if self.base.rule is None or self.last_update is not None:
-            self.rule()
-        else:
-            self.for_run(1)  # the command line knows the length of the run, which some schedules need
+        for name in ("density", *own):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            if self.base.dense and name in own:
+                raise ConfigError(f"the topology method {self.method!r} is dense and takes no {name}, got {given}")
+            for density in given if isinstance(given, tuple) else (given,):
+                allocation.check_density(density)
+
+    def _check_numbers(self) -> None:
+        begin, end = self.part("begin_fraction"), self.part("end_fraction")
+        for name, fraction in (("begin_fraction", begin), ("end_fraction", end)):
+            if fraction is not None and not 0.0 <= fraction <= 1.0:
+                raise ConfigError(f"topology.{name} must be in [0, 1], got {fraction}")
+        by_fractions = begin is not None and self.first_update is None and self.last_update is None
+        if by_fractions and end < begin:
+            raise ConfigError(f"topology.end_fraction must not come before begin_fraction {begin}, got {end}")
+        if self.recycle_interval is not None and self.recycle_interval < 1:
+            raise ConfigError(f"topology.recycle_interval must be >= 1, got {self.recycle_interval}")
+        if not 0.0 <= self.recycle_threshold < math.inf:
+            raise ConfigError(f"topology.recycle_threshold must be in [0, inf), got {self.recycle_threshold}")
 
     @classmethod
     def coerce(cls, given: TopologyConfig | Mapping[str, Any] | None) -> TopologyConfig:
@@ -134,20 +178,59 @@ class TopologyConfig:
         return getattr(self.base, name) if own is None else own
 
     def rule(self) -> RewireRule | None:
-        """The rule of drop, grow and schedule; None if the topology never changes."""
+        """The rule of drop, grow and schedule; None if the topology never changes.
+
+        Raises:
+            TopologyError: If pruning would end before it begins.
+        """
+        return self._rule({})
+
+    def _rule(self, instead: Mapping[str, Any]) -> RewireRule | None:
+        """The rule, with `instead` in place of what the method says."""
         if self.base.rule is None:
             return None
         own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
-        rule = dataclasses.replace(self.base.rule, **own)
+        rule = dataclasses.replace(self.base.rule, **{**instead, **own})
         if rule.needs_importance:
             raise ConfigError("criteria by importance need a continual learner that measures it, which an agent is not")
         return rule
 
     def for_run(self, total_updates: int) -> TopologyConfig:
-        """The same with `last_update` fixed for a run of `total_updates` gradient updates."""
-        if self.base.rule is None or self.last_update is not None:
+        """The same with the updates at which rewiring begins and ends fixed for a run of `total_updates` of them.
+
+        Raises:
+            TopologyError: If pruning would end before it begins, or after the run.
+        """
+        if self.base.rule is None:
             return self
-        return dataclasses.replace(self, last_update=max(0, round(self.part("end_fraction") * total_updates)))
+        of_run = window(total_updates, self.part("begin_fraction"), self.part("end_fraction"))
+        open_ends: dict[str, Any] = {name: update for name, update in of_run.items() if getattr(self, name) is None}
+        fixed = dataclasses.replace(self, **open_ends) if open_ends else self
+        rule = fixed.rule()
+        assert rule is not None
+        rule.fitting(total_updates)
+        return fixed
+
+    def of(self, network: str) -> TopologyConfig:
+        """What holds for one network: the same with its density in place of the common one.
+
+        Args:
+            network: Name in `NETWORKS`.
+
+        Raises:
+            ConfigError: If there is no such network.
+        """
+        if network not in NETWORKS:
+            raise ConfigError(unknown_name("network", network, NETWORKS))
+        own = getattr(self, f"{network}_density")
+        density = self.density if own is None else own
+        return dataclasses.replace(self, density=density, actor_density=None, critic_density=None)
+
+    @property
+    def start_dense(self) -> bool:
+        """Whether layers begin with all connections and are pruned to their density."""
+        rule = self.rule()
+        return rule is not None and rule.starts_dense
 
     def densities(self, shapes: Sequence[Shape]) -> list[float]:
         """Density of each layer of one network.

@@ -21,7 +21,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import erk, exact_nnz, per_layer
 from sparserl.topology.evolver import TopologyEvent, TopologyEvolver, optimizer_moments
-from sparserl.topology.presets import METHODS, Method
+from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
 
@@ -40,6 +40,7 @@ class SparseTraining:
         method: The method whose `new_value` and `moments` hold.
         rule: What happens and when; None keeps the topology.
         seed: Root seed; each layer draws from its own stream.
+        goals: Connections of layers at the end of the rule's density schedule.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class SparseTraining:
         method: Method,
         rule: RewireRule | None,
         seed: int,
+        goals: Mapping[str, int],
     ):
         self.layers = dict(layers)
-        self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value)
+        self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value, goals=goals)
         for name, layer in self.layers.items():
             self.evolver.follow(name, optimizer_moments(optimizer, layer.values, method.moments))
         self.evolver.begin_update(1)
@@ -69,7 +71,8 @@ class SparseTraining:
     def step(self) -> list[TopologyEvent]:
         """Counts one optimizer step and rewires the layers if that is due.
 
-        Where growth needs gradients, the passes that count are all backward passes since the last call.
+        Where growth needs gradients, the passes that count are all backward passes since the last call that form
+        gradients of the weights, or since as many calls as the rule has `gradient_batches`.
 
         Returns:
             The events of this step, mostly none.
@@ -109,10 +112,11 @@ def sparsify(
 ) -> SparseTraining:
     """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
 
-    Each layer keeps a random subset of its connections with the weights they have; biases are the same parameters as
-    before. In the optimizer the values take the place of the dense weight, in the same parameter group, and what it
-    has gathered about the connections that stay (moments, step counts) stays with them. If an argument is refused,
-    neither model nor optimizer has changed. torch's global generator is left as it is.
+    Each layer keeps a random subset of its connections with the weights they have, or all of them where the method
+    prunes while the model trains; biases are the same parameters as before. In the optimizer the values take the place
+    of the dense weight, in the same parameter group, and what it has gathered about the connections that stay (moments,
+    step counts) stays with them. If an argument is refused, neither model nor optimizer has changed. torch's global
+    generator is left as it is.
 
     Only modules whose class is exactly `nn.Linear` take part: a subclass may have a forward pass of its own. A module
     that reads `linear.weight` itself (the fast path of `nn.TransformerEncoderLayer`) needs its layers in `exclude`.
@@ -121,13 +125,14 @@ def sparsify(
     Args:
         module: The model, on the CPU, float32 or float64.
         optimizer: Of any elementwise kind; holds the weight of every layer that takes part.
-        density: Share of connections that exist, in (0, 1]: one number, shared out among the layers that take part by
-            Erdos-Renyi (wide layers sparser), or a number for each of them in the order of `named_modules`.
+        density: Share of connections that exist, in (0, 1], at the end of pruning if there is any: one number, shared
+            out among the layers that take part by Erdos-Renyi (wide layers sparser), or a number for each of them in
+            the order of `named_modules`.
         method: Name in `sparserl.topology.presets.METHODS`. Most keep the last layer dense unless it is the only one.
         exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
         seed: Root seed of initial topology and growth.
-        total_updates: Optimizer steps of the whole run, if known: rewiring ends at the method's share of them
-            instead of where it ended in the method's paper.
+        total_updates: Optimizer steps of the whole run, if known: rewiring begins and ends at the method's shares of
+            them instead of where it did in the method's paper.
         **rule_overrides: Fields of `sparserl.topology.rewire.RewireRule`, e.g. `update_interval=200`.
 
     Returns:
@@ -135,8 +140,9 @@ def sparsify(
 
     Raises:
         ConfigError: If a name or key is unknown, the model is itself an `nn.Linear` or has none to make sparse.
-        TopologyError: If a density, rule or number of densities does not fit, a weight is shared with another module
-            or not in the optimizer, a layer has hooks, or the optimizer keeps state that is not per connection.
+        TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, a weight
+            is shared with another module or not in the optimizer, a layer has hooks, or the optimizer keeps state that
+            is not per connection.
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -165,7 +171,7 @@ def sparsify(
     linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
     shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
     densities = per_layer(shapes, density) if isinstance(density, Sequence) else erk(shapes, density)
-    swaps = []
+    swaps, goals = [], {}
     for (name, linear), own_density in zip(linears.items(), densities, strict=True):
         if own_density == 1.0 or chosen.dense:
             continue
@@ -173,11 +179,14 @@ def sparsify(
         slot = _slot_in(optimizer, name, linear.weight)
         n_out, n_in = linear.out_features, linear.in_features
         rng = stream(seed, "initial_topology", name)
-        topology = random_topology(n_out, n_in, exact_nnz((n_out, n_in), own_density), rng)
+        nnz = exact_nnz((n_out, n_in), own_density)
+        if rule is not None and rule.starts_dense:
+            goals[name], nnz = nnz, n_out * n_in
+        topology = random_topology(n_out, n_in, nnz, rng)
         swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
     # Nothing has changed so far, and nothing below is refused.
     layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
-    return SparseTraining(layers, optimizer, chosen, rule, seed)
+    return SparseTraining(layers, optimizer, chosen, rule, seed, goals)
 
 
 @dataclass(frozen=True)
@@ -216,13 +225,16 @@ def _rule(method: str, total_updates: int | None, overrides: Mapping[str, Any]) 
             raise ConfigError(unknown_name("argument of sparsify", key, fields))
     if total_updates is not None and total_updates < 1:
         raise ConfigError(f"total_updates must be >= 1, got {total_updates}")
-    rule, end_fraction = METHODS[method].rule, METHODS[method].end_fraction
+    chosen = METHODS[method]
+    rule = chosen.rule
     if rule is None:
         if overrides:
             raise ConfigError(f"method {method!r} never rewires, so it takes no {', '.join(sorted(overrides))}")
         return None
-    end = {} if total_updates is None else {"last_update": max(0, round(end_fraction * total_updates))}
-    return dataclasses.replace(rule, **{**end, **overrides})
+    if total_updates is None:
+        return dataclasses.replace(rule, **overrides)
+    own = window(total_updates, chosen.begin_fraction, chosen.end_fraction)
+    return dataclasses.replace(rule, **{**own, **overrides}).fitting(total_updates)
 
 
 def _participants(module: nn.Module, exclude: Sequence[str], method: Method) -> list[str]:

@@ -134,29 +134,39 @@ class FusedPass:
         self._backend = active_backend()
         self.y, self._saved = self._backend.forward(networks, x, keep=True)
 
+    def capturing(self) -> list[int]:
+        """Places of the layers that keep what they see in a pass that trains them."""
+        layers = enumerate(self._fused.layers)
+        return [place for place, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
+
     def pull_back(self, dy: torch.Tensor) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
 
         What was there is replaced, and its memory used again.
         """
         needs = [parameter is not None and parameter.requires_grad for parameter in self._parameters]
-        _, gradients = self.gradients(dy, False, needs, reuse=True)
+        _, gradients = self.gradients(dy, False, needs, self.capturing(), reuse=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
                 parameter.grad = gradient  # type: ignore[union-attr]
 
     def pull_back_to_input(self, dy: torch.Tensor) -> torch.Tensor:
-        """(B, n_in) gradient of the input, given that of the output; parameters keep their `grad`."""
-        dx, _ = self.gradients(dy, True, [False] * len(self._parameters))
+        """(B, n_in) gradient of the input, given that of the output; parameters keep their `grad`.
+
+        No layer captures it: a pass that trains nothing says nothing of the weights.
+        """
+        dx, _ = self.gradients(dy, True, [False] * len(self._parameters), [])
         assert dx is not None
         return dx
 
     def gradients(
-        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], *, reuse: bool = False
+        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
-        """Gradient of the input if wanted, and of each parameter that is needed; `reuse` as in `Wanted`."""
+        """Gradient of the input if wanted, and of each parameter that is needed; `reuse` as in `Wanted`.
+
+        Layers at the places `captured` keep what they saw.
+        """
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
-        captured = [place for place, layer in enumerate(layers) if not isinstance(layer, nn.Linear) and layer.capture]
         used = [place // 2 % depth for place, need in enumerate(needs) if need] + [place % depth for place in captured]
         if not inputs and not used:
             return None, [None] * len(needs)
@@ -201,7 +211,22 @@ class _Node(torch.autograd.Function):
         # `once_differentiable` would pass `create_graph=True` in silence where the incoming gradient is a constant.
         if torch.is_grad_enabled():
             raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
-        _ = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
+        parameters = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
         needs_x, _, *needs = ctx.needs_input_grad
-        dx, by_parameter = ctx.taken.gradients(gradients[0], needs_x, needs)
+        captured = [place for place in ctx.taken.capturing() if _trained(parameters[2 * place])]
+        dx, by_parameter = ctx.taken.gradients(gradients[0], needs_x, needs, captured)
         return (dx, None, *by_parameter)
+
+
+def _trained(parameter: torch.Tensor) -> bool:
+    """Whether the backward pass under way is for this parameter too; a frozen one is in every pass.
+
+    `ctx.needs_input_grad` does not know: it holds true for all that require a gradient, also in `torch.autograd.grad`
+    with respect to the input alone.
+    """
+    if not parameter.requires_grad:
+        return True
+    try:
+        return torch._C._will_engine_execute_node(torch.autograd.graph.get_gradient_edge(parameter).node)
+    except RuntimeError:  # refuses to speak of leaves that `torch.autograd.grad` was asked for
+        return True

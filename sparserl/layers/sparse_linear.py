@@ -35,7 +35,7 @@ class SparseLinear(nn.Module):
         bias: (n_out,) parameter or None.
         row_ptr: (n_out + 1,) int64 buffer, first slot of each output.
         col: (nnz,) int32 buffer, input of each slot.
-        capture: While true, backward passes append to `captured`.
+        capture: While true, backward passes that form the gradient of `values` append to `captured`.
         captured: (input (n_in, B), output gradient (n_out, B)) of captured passes.
 
     Raises:
@@ -141,9 +141,15 @@ class SparseLinear(nn.Module):
         """
         if change.source.size and int(change.source.max()) >= self.nnz:
             raise TopologyError("the change was planned on another topology")
-        self.values.data = torch.from_numpy(remap(self.values.detach().numpy(), change, grown_values))
-        self.values.grad = None
+        self._replace_values(torch.from_numpy(remap(self.values.detach().numpy(), change, grown_values)))
         self._adopt(change.new)
+
+    def _replace_values(self, values: torch.Tensor) -> None:
+        # A graph that somebody still holds (`loss` of the last batch) keeps the node that accumulates the gradient, and
+        # with it the old length. torch makes a new one only when the dtype changes.
+        self.values.data = torch.empty(0, dtype=torch.bfloat16)
+        self.values.data = values
+        self.values.grad = None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # The stored topology replaces ours, whatever its length.
@@ -152,8 +158,7 @@ class SparseLinear(nn.Module):
         if values is not None and row_ptr is not None and col is not None:
             if row_ptr.numel() != self.n_out + 1 or int(row_ptr[-1]) != values.numel() or col.numel() != values.numel():
                 raise TopologyError(f"the stored topology of {prefix[:-1]!r} does not fit {self.n_out} x {self.n_in}")
-            self.values.data = torch.empty_like(values, dtype=self.values.dtype)
-            self.values.grad = None
+            self._replace_values(torch.empty_like(values, dtype=self.values.dtype))
             self.register_buffer("row_ptr", torch.empty_like(row_ptr))
             self.register_buffer("col", torch.empty_like(col))
             self._index = self._topology = None

@@ -13,6 +13,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.rewire import random_topology
+from sparserl.topology.values import initial_values
 
 
 class SparseMLP(nn.ModuleList):
@@ -26,6 +27,10 @@ class SparseMLP(nn.ModuleList):
         activation: Name of the hidden activation, in `ACTIVATIONS`.
         output_activation: Name of the last one.
 
+    Attributes:
+        goals: Connections that layers are to have at the end of a density schedule, by their name in the list; empty
+            where every layer begins with the number it keeps.
+
     Raises:
         ValueError: If an activation has no such name.
     """
@@ -36,6 +41,7 @@ class SparseMLP(nn.ModuleList):
         for name in self.activations:
             if name not in ACTIVATIONS:
                 raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+        self.goals: dict[str, int] = {}
         self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, str]]] = ([], [])
 
     @property
@@ -56,17 +62,27 @@ class SparseMLP(nn.ModuleList):
         name: str,
         activation: str = "relu",
         output_activation: str = "identity",
+        start_dense: bool = False,
+        initial_value: str = "dense_fan_in",
     ) -> SparseMLP:
         """A network with random topologies of exact size; a layer of density 1 is an ordinary `nn.Linear`.
 
         Args:
             sizes: Neurons of each layer, the input first.
             densities: Of each linear layer, in (0, 1].
-            seed: Root seed of the topologies. Weights are drawn from torch's global generator, as `nn.Linear`'s are.
+            seed: Root seed of the topologies. Weights and biases are drawn from torch's global generator, as
+                `nn.Linear`'s are.
             name: Of the network, e.g. `"critic.qf0"`; layer l draws from the stream `(name.l)`.
             activation: Of hidden layers.
             output_activation: Of the last layer.
+            start_dense: Whether sparse layers begin with all connections; `densities` are then those of `goals`.
+            initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`; other weights of sparse layers than torch's
+                come from streams of `seed`, and torch's generator goes on as if there were none.
+
+        Raises:
+            TopologyError: If `initial_value` is unknown.
         """
+        goals = {}
         layers: list[nn.Module] = []
         for position, (n_in, n_out, density) in enumerate(zip(sizes[:-1], sizes[1:], densities, strict=True)):
             if density == 1.0:
@@ -74,8 +90,16 @@ class SparseMLP(nn.ModuleList):
                 continue
             rng = stream(seed, "initial_topology", f"{name}.{position}")
             nnz = exact_nnz((n_out, n_in), density)
-            layers.append(SparseLinear(random_topology(n_out, n_in, nnz, rng)))
-        return cls(layers, activation, output_activation)
+            if start_dense:
+                goals[str(position)], nnz = nnz, n_out * n_in
+            layer = SparseLinear(random_topology(n_out, n_in, nnz, rng))
+            values = initial_values(initial_value, layer.topology, stream(seed, "initial_value", f"{name}.{position}"))
+            if values is not None:
+                layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
+            layers.append(layer)
+        network = cls(layers, activation, output_activation)
+        network.goals = goals
+        return network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_in) to (B, n_out)."""

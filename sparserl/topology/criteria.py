@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import TopologyError
-from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots
+from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
 NOTHING: Positions = np.empty(0, np.int64)
+
+
+class DropCriterion(Protocol):
+    """Chooses slots to remove."""
+
+    def __call__(self, view: LayerView, fraction: float, excess: int = 0) -> Slots:
+        """Slots to remove, sorted; of the connections that are not frozen alone.
+
+        Args:
+            view: The layer.
+            fraction: Drop fraction of the connections that are left without the excess, in [0, 1).
+            excess: Connections that go for good, in [0, those not frozen]; the fraction comes on top.
+        """
 
 
 @dataclass(frozen=True)
@@ -23,61 +37,63 @@ class DropRule:
     """Which connections go.
 
     Attributes:
-        choose: (view, drop fraction) -> slots to remove, sorted; the fraction is of the connections that are not
-            frozen, and of these alone some are chosen.
+        choose: The criterion.
         needs_importance: Whether `view.importance` must be there.
     """
 
-    choose: Callable[[LayerView, float], Slots]
+    choose: DropCriterion
     needs_importance: bool = False
 
 
-def _lowest(score: FloatArray, droppable: Slots, fraction: float) -> Slots:
-    """The `int(fraction * droppable)` slots of lowest score; among equals the lower slot goes first."""
-    count = int(fraction * droppable.size)
+def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -> Slots:
+    """The `excess + int(fraction * (droppable - excess))` slots of lowest score; among equals the lower slot first."""
+    count = excess + int(fraction * (droppable.size - excess))
+    if count == 0:
+        return NOTHING
     return np.sort(droppable[np.argsort(score[droppable], kind="stable")[:count]])
 
 
-def weight_magnitude(view: LayerView, fraction: float) -> Slots:
+def weight_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     """The connections of smallest |weight|.
 
     Source:
         Evci et al. 2020 (RigL), drop criterion; count truncated as in its code.
     """
-    return _lowest(np.abs(view.values), view.droppable, fraction)
+    return _lowest(np.abs(view.values), view.droppable, fraction, excess)
 
 
-def connection_importance(view: LayerView, fraction: float) -> Slots:
+def connection_importance(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     """The connections of least importance to the learner.
 
     Source:
         Sokar et al. 2021 (SpaceNet), drop step; count truncated as in its code.
     """
-    return _lowest(measured(view).connections, view.droppable, fraction)
+    return _lowest(measured(view).connections, view.droppable, fraction, excess)
 
 
-def signed_magnitude(view: LayerView, fraction: float) -> Slots:
+def signed_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     """About `fraction` of the positive weights nearest 0 and the same share of the negative ones.
 
     Thresholds are two entries of the sorted weights and survivors lie strictly beyond them, so the number dropped
-    depends on the data (about one more per sign, all ties, and every weight that is exactly 0).
+    depends on the data (about one more per sign, all ties, and every weight that is exactly 0). An excess goes first,
+    by magnitude whatever the sign, and is exact.
 
     Source:
         Mocanu et al. 2018 (SET), index rule of the original code; Sokar et al. 2022 (DS-TD3) code.
     """
-    droppable = view.droppable
+    surplus = _lowest(np.abs(view.values), view.droppable, 0.0, excess)
+    droppable = np.setdiff1d(view.droppable, surplus, assume_unique=True)
     values = view.values[droppable]
     n = values.size
     if n == 0 or fraction <= 0.0:
-        return np.empty(0, np.int64)
+        return surplus
     ordered = np.sort(values)
     magnitude = np.abs(ordered)
     first = int(np.argmin(magnitude))
     past_last = n - int(np.argmin(magnitude[::-1]))
     low = ordered[int((1.0 - fraction) * first)]
     high = ordered[int(min(n - 1, past_last + fraction * (n - past_last)))]
-    slots: Slots = droppable[(values >= low) & (values <= high)]
-    return slots
+    return np.union1d(surplus, droppable[(values >= low) & (values <= high)])
 
 
 def measured(view: LayerView) -> Importance:
@@ -110,11 +126,13 @@ class GrowRule:
             not kept, sorted. A connection that the same event dropped is eligible.
         needs_gradient: Whether `view.samples` must hold the update's activations and gradients.
         needs_importance: Whether `view.importance` must be there.
+        needs_explored: Whether `view.explored` must be there.
     """
 
     choose: Callable[[LayerView, Positions, int, np.random.Generator], Positions]
     needs_gradient: bool = False
     needs_importance: bool = False
+    needs_explored: bool = False
 
 
 def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -202,6 +220,30 @@ def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Gen
     return block.outside(free_positions(block.outputs.size * block.inputs.size, block.inside(kept), count, rng))
 
 
+def _random_unfired(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """Uniform over the positions that were never connected; where those do not suffice, all of them and others.
+
+    Time and memory O((explored + count) log + n_in + n_out).
+
+    Raises:
+        TopologyError: If fewer than `count` are free, or nobody recorded what was explored.
+
+    Source:
+        Liu et al. 2021 (in-time over-parameterisation), `random_unfired` of its code; there in expectation, here exact.
+    """
+    if view.explored is None:
+        raise TopologyError("growth among unfired positions needs the positions that were ever connected")
+    block = _Block.of(view)
+    fired = block.inside(view.explored)
+    again = fired[absent(fired, block.inside(kept))]
+    unfired = block.outputs.size * block.inputs.size - fired.size
+    if count > unfired + again.size:
+        raise TopologyError(f"cannot choose {count} of {unfired + again.size} free positions")
+    first = min(count, unfired)
+    fresh = free_positions(unfired + fired.size, fired, first, rng)
+    return block.outside(np.union1d(fresh, again[distinct_integers(again.size, count - first, rng)]))
+
+
 ROW_BLOCK = 1 << 20
 """Entries of a dense layer whose scores are formed at a time."""
 LAST, NEVER = -0.5, -1.0
@@ -211,12 +253,12 @@ Score = Callable[[Positions, Positions], FloatArray]
 
 
 def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """The largest |dense weight gradient| among free positions.
+    """The largest |dense weight gradient| among free positions, summed over all samples before it is judged.
 
-    Time O(n_in n_out B), memory O(block + count).
+    Samples of several batches thus rank by their mean gradient. Time O(n_in n_out B), memory O(block + count).
 
     Source:
-        Evci et al. 2020 (RigL), grow criterion.
+        Evci et al. 2020 (RigL), grow criterion; several batches as in Lasby et al. 2024 (SRigL), code.
     """
     del rng
     if not view.samples:
@@ -305,6 +347,7 @@ def _kth_largest(score: FloatArray, k: int) -> float:
 
 GROW: dict[str, GrowRule] = {
     "random": GrowRule(random_free),
+    "random_unfired": GrowRule(_random_unfired, needs_explored=True),
     "gradient": GrowRule(_gradient, needs_gradient=True),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
 }

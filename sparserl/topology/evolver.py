@@ -6,7 +6,7 @@ The only stateful part of the module. It knows layers by name and a rule; it kno
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.seeding import stream
 from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange, absent
+from sparserl.topology.values import NEW_VALUE
 
 
 class Follower(Protocol):
@@ -23,45 +24,6 @@ class Follower(Protocol):
 
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
 
-
-def _zero(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """0, as in SET, RigL and the DS-TD3 paper."""
-    del rng
-    return np.zeros(change.grown, np.float32)
-
-
-def _within(bound: float | FloatArray, change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    return rng.uniform(-bound, bound, change.grown).astype(np.float32)
-
-
-def _uniform(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """Uniform in +-1/sqrt(n_in), the distribution of initial weights."""
-    return _within(1.0 / np.sqrt(change.new.n_in), change, rng)
-
-
-def _xavier(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """Uniform in +-sqrt(6 / (n_in + n_out)) of the dense layer (Glorot and Bengio 2010), as in SpaceNet's code."""
-    return _within(np.sqrt(6.0 / (change.new.n_in + change.new.n_out)), change, rng)
-
-
-def _sparse_fan_in(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """Uniform in +-sqrt(6 / connections of the output), which keeps the variance of a ReLU layer's signal.
-
-    Source:
-        He et al. 2015 with the fan-in that exists, as in Evci et al. 2022 ("Gradient flow in sparse neural networks").
-    """
-    outputs = change.new.outputs
-    fan_in = np.bincount(outputs, minlength=change.new.n_out)
-    return _within(np.sqrt(6.0 / fan_in[outputs[change.source < 0]]), change, rng)
-
-
-NEW_VALUE: dict[str, Callable[[TopologyChange, np.random.Generator], FloatArray]] = {
-    "zero": _zero,
-    "uniform": _uniform,
-    "xavier": _xavier,
-    "sparse_fan_in": _sparse_fan_in,
-}
-"""(change, generator) -> weights of grown connections."""
 
 MOMENTS: dict[str, Callable[[np.ndarray], float]] = {
     "zero": lambda survivors: 0.0,
@@ -106,7 +68,8 @@ class TopologyEvent:
     Attributes:
         update: Gradient update after which it happened.
         layer: Full name, e.g. `critic.qf0.0`.
-        kind: `initial`, `rewire`, `shrink` or `allocate`.
+        kind: `initial`, `rewire`, `prune` (the density schedule drops, nothing grows), `shrink` (the final drop of
+            `shrink_at_end`) or `allocate`.
         nnz: Connections after it.
         size: Connections of the dense layer.
         grown: Connections that are new.
@@ -128,16 +91,20 @@ class TopologyEvolver:
     """Rewires groups of layers on a clock of gradient updates.
 
     Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `end_update(group)`. A group that
-    does not step at the update when it is due (a delayed actor) has its event at its next step.
+    does not step at the update when it is due (a delayed actor) has its event at its next step. With
+    `rule.gradient_batches` k > 1 the event is at the (k - 1)th step after that one, and the backward passes of all k
+    updates count, but not those of updates at which the group did not step.
 
     Args:
         groups: Group name -> layers by full name. One optimizer step moves one group.
         rule: What happens and when; None never changes anything.
         seed: Root seed; each layer draws from its own stream.
-        new_value: Name in `NEW_VALUE`, weight of grown connections.
+        new_value: Name in `sparserl.topology.values.NEW_VALUE`, weight of grown connections.
+        goals: Connections of layers at the end of the rule's density schedule; a layer that is absent keeps its number.
 
     Raises:
-        TopologyError: If two layers share a name or `new_value` is unknown.
+        TopologyError: If two layers share a name, `new_value` is unknown, or a goal is of no layer or does not fit its
+            size.
     """
 
     def __init__(
@@ -147,6 +114,7 @@ class TopologyEvolver:
         *,
         seed: int,
         new_value: str = "zero",
+        goals: Mapping[str, int] | None = None,
     ):
         if new_value not in NEW_VALUE:
             raise TopologyError(unknown_name("new value", new_value, NEW_VALUE))
@@ -156,6 +124,13 @@ class TopologyEvolver:
         self.groups = {group: dict(layers) for group, layers in groups.items()}
         self.rule = rule
         self.new_value = new_value
+        self.goals = dict(goals or {})
+        for name, goal in self.goals.items():
+            if name not in names:
+                raise TopologyError(unknown_name("layer with a goal", name, names))
+            size = self.layers[name].topology.size
+            if not 1 <= goal <= size:
+                raise TopologyError(f"the goal of layer {name!r} must be in [1, {size}], got {goal}")
         self.update = 0
         self.events: list[TopologyEvent] = []
         self.grown_total = dict.fromkeys(names, 0)
@@ -165,6 +140,8 @@ class TopologyEvolver:
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
+        self._batches = dict.fromkeys(groups, 0)
+        self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
         self._explored: dict[str, Positions] = {name: layer.topology.flat for name, layer in self.layers.items()}
         for name in names:
             self._report(name, "initial", 0, 0)
@@ -199,8 +176,8 @@ class TopologyEvolver:
             return
         for group, layers in self.groups.items():
             armed = self._is_due(group) and not self.rule.is_over(update)
-            for layer in layers.values():
-                layer.capture, layer.captured = armed, []
+            for name, layer in layers.items():
+                layer.capture, layer.captured = armed, [*self._gathered[name]]
 
     def end_update(self, group: str) -> list[TopologyEvent]:
         """Call after the group's optimizer has stepped; rewires its layers if they are due.
@@ -212,18 +189,32 @@ class TopologyEvolver:
             return []
         before = len(self.events)
         over = self.rule.is_over(self.update)
-        if not over or self.rule.shrink_at_end:
-            for name in self.groups[group]:
-                if over:
-                    self._shrink(name)
-                else:
-                    self.rewire(name)
+        if not over and self._gathers(group):
+            return []
+        self._batches[group] = 0
+        for name, layer in self.groups[group].items():
+            if not over:
+                self.rewire(name)
+            elif self.rule.shrink_at_end or self.rule.excess(layer.topology, self.update, self.goals.get(name)):
+                self._shrink(name)
+            self._gathered[name] = []
         self._due[group] = None if over else self._next_due()
         return self.events[before:]
 
     def _is_due(self, group: str) -> bool:
         due = self._due[group]
         return due is not None and self.update >= due
+
+    def _gathers(self, group: str) -> bool:
+        """Counts the update that just ended; whether the event waits for the batches of more."""
+        assert self.rule is not None
+        self._batches[group] += 1
+        if self._batches[group] == self.rule.gradient_batches:
+            return False
+        for name, layer in self.groups[group].items():
+            # In one layout, which is also the one that a stored sample comes back in: products add in the same order.
+            self._gathered[name] = [(x.contiguous(), dy.contiguous()) for x, dy in layer.captured]
+        return True
 
     def _next_due(self) -> int:
         assert self.rule is not None
@@ -236,7 +227,7 @@ class TopologyEvolver:
         Args:
             layer: Full name.
             count: New connections, >= 0.
-            new_value: Name in `NEW_VALUE`; that of the evolver if None.
+            new_value: As at construction; that of the evolver if None.
 
         Raises:
             TopologyError: If fewer positions are free or `new_value` is unknown.
@@ -257,16 +248,21 @@ class TopologyEvolver:
         if self.rule is None:
             raise TopologyError("a layer can only be rewired by a rule")
         rng = self._rng[layer]
-        change = plan_rewire(self.rule, self._view(layer), self.update, rng)
-        return self.apply(layer, change, "rewire", NEW_VALUE[self.new_value](change, rng))
+        change = plan_rewire(self.rule, self._view(layer), self.update, rng, self.goals.get(layer))
+        kind = "prune" if self.rule.starts_dense and not change.grown else "rewire"
+        return self.apply(layer, change, kind, NEW_VALUE[self.new_value](change, rng))
 
     def _shrink(self, layer: str) -> TopologyEvent:
         assert self.rule is not None
-        change = plan_shrink(self.rule, self._view(layer), self.update)
-        return self.apply(layer, change, "shrink", np.empty(0, np.float32))
+        # Without a final drop only what the density schedule still asks of a group that stepped too late.
+        rule = self.rule if self.rule.shrink_at_end else replace(self.rule, drop_fraction=0.0)
+        change = plan_shrink(rule, self._view(layer), self.update, self.goals.get(layer))
+        return self.apply(layer, change, "shrink" if rule.shrink_at_end else "prune", np.empty(0, np.float32))
 
     def _view(self, layer: str) -> LayerView:
         view = self.layers[layer].view()
+        if self.rule is not None and self.rule.needs_explored:
+            view = replace(view, explored=self._explored[layer])
         return self._amendments[layer](view) if layer in self._amendments else view
 
     def apply(
@@ -300,14 +296,16 @@ class TopologyEvolver:
         return event
 
     def state_dict(self) -> dict[str, Any]:
-        """Clock, counters, generators and explored positions: tensors, numbers and strings only."""
+        """Clock, counters, generators, explored positions and gathered batches: tensors, numbers and strings only."""
         return {
             "update": self.update,
             "due": dict(self._due),
+            "batches": dict(self._batches),
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
             "explored": {name: torch.from_numpy(flat.copy()) for name, flat in self._explored.items()},
+            "gathered": {name: [list(sample) for sample in samples] for name, samples in self._gathered.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -325,9 +323,11 @@ class TopologyEvolver:
             raise TopologyError("the stored topology clock belongs to a network with other layers")
         self.update = state["update"]
         self._due = dict(state["due"])
+        self._batches = dict(state["batches"])
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
         self._explored = {name: flat.numpy() for name, flat in state["explored"].items()}
+        self._gathered = {name: [(x, dy) for x, dy in samples] for name, samples in state["gathered"].items()}
         self.events = []

@@ -16,21 +16,41 @@ class Method:
         rule: Drop, grow and schedule; None keeps the initial topology.
         end_fraction: Share of a run's gradient updates after which rewiring ends, where the length of the run is
             known; `rule.last_update` is the same for the run of the source.
+        begin_fraction: Share at which it begins, and `rule.first_update` in the same way; None where that is fixed.
         target: Name in `sparserl.topology.target.TARGET`.
         dense: Whether every layer is dense, whatever the density asked for.
         output_layer_dense: Whether the last layer of a network stays dense.
-        new_value: Name in `sparserl.topology.evolver.NEW_VALUE`.
+        new_value: Name in `sparserl.topology.values.NEW_VALUE`.
+        initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`.
         moments: Name in `sparserl.topology.evolver.MOMENTS`.
     """
 
     summary: str
     rule: RewireRule | None
     end_fraction: float = 1.0
+    begin_fraction: float | None = None
     target: str = "shared"
     dense: bool = False
     output_layer_dense: bool = True
     new_value: str = "zero"
+    initial_value: str = "dense_fan_in"
     moments: str = "zero"
+
+
+def window(total_updates: int, begin_fraction: float | None, end_fraction: float) -> dict[str, int]:
+    """`first_update` and `last_update` of a run of `total_updates` gradient updates.
+
+    Args:
+        total_updates: Length of the run, >= 0.
+        begin_fraction: As in `Method`; with None there is no `first_update`.
+        end_fraction: As in `Method`.
+
+    Example:
+        >>> window(975_000, 0.2, 0.8)
+        {'first_update': 195000, 'last_update': 780000}
+    """
+    begin = {} if begin_fraction is None else {"first_update": max(1, round(begin_fraction * total_updates))}
+    return {**begin, "last_update": max(0, round(end_fraction * total_updates))}
 
 
 METHODS: dict[str, Method] = {
@@ -90,5 +110,46 @@ METHODS: dict[str, Method] = {
         ),
         end_fraction=925_000 / 975_000,
         target="union_trim",
+    ),
+    # Grooten et al. 2023, and its code: magnitude whatever the sign, no end, a connection drawn again keeps its weight.
+    # The paper's densities are those of one layer: (0.2, 1.0), the input layer sparse and the hidden one dense.
+    "anf": Method(
+        "drop by magnitude, grow at random, 5 % per event without end (Grooten et al. 2023)",
+        RewireRule(
+            "weight_magnitude", "random", drop_fraction=0.05, update_interval=1000, first_update=2, keep_regrown=True
+        ),
+        target="union_trim",
+    ),
+    # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC: pruned from 20 % to 80 % of a million updates, all layers.
+    "gmp": Method(
+        "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",
+        RewireRule(
+            "weight_magnitude",
+            drop_fraction=0.0,
+            density_schedule="cubic",
+            update_interval=1000,
+            first_update=200_000,
+            last_update=800_000,
+        ),
+        begin_fraction=0.2,
+        end_fraction=0.8,
+        output_layer_dense=False,
+    ),
+    # Liu et al. 2021 from a dense start: pruned until epoch 110 of 160. There one threshold serves all layers, and
+    # drop and growth go on after pruning; here each layer has its own number, and both end together.
+    "granet": Method(
+        "dense at first, pruned on a cubic schedule while it grows by gradient (Liu et al. 2021)",
+        RewireRule(
+            "weight_magnitude",
+            "gradient",
+            drop_fraction=0.5,
+            decay="cosine",
+            density_schedule="cubic",
+            update_interval=1000,
+            last_update=687_500,
+            keep_regrown=True,
+        ),
+        end_fraction=0.6875,
+        output_layer_dense=False,
     ),
 }

@@ -5,13 +5,14 @@ Refuses to know who owns the data: the evolver applies what is planned here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from sparserl.errors import TopologyError, unknown_name
-from sparserl.schedules import DECAY
+from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
 from sparserl.topology.structure import FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
 
@@ -102,6 +103,11 @@ class RewireRule:
         shrink_at_end: Whether the first event after `last_update` drops once more without growing.
         keep_regrown: Whether a connection that is dropped and grown again in one event keeps its weight and moments
             (as in RigL, where "new" means absent before the event) or starts anew.
+        density_schedule: Name in `sparserl.schedules.DENSITY`; how the number of connections falls from dense to a
+            layer's goal. The schedule reaches its end at the last event that is due by `last_update`; a group that does
+            not step in time for that one is brought to its goal by an event that only drops, at its next step.
+        gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, >= 1. The first
+            is the one at which the event is due, and the event follows the last; beyond `last_update` there is none.
 
     Raises:
         TopologyError: If a field is out of range or a name unknown.
@@ -116,12 +122,15 @@ class RewireRule:
     last_update: int | None = None
     shrink_at_end: bool = False
     keep_regrown: bool = False
+    density_schedule: str = "constant"
+    gradient_batches: int = 1
 
     def __post_init__(self) -> None:
         for kind, name, table in (
             ("drop criterion", self.drop, DROP),
             ("grow criterion", self.grow, GROW),
             ("drop fraction decay", self.decay, DECAY),
+            ("density schedule", self.density_schedule, DENSITY),
         ):
             if name not in table:
                 raise TopologyError(unknown_name(kind, name, table))
@@ -135,6 +144,19 @@ class RewireRule:
             raise TopologyError(f"last_update must not be negative, got {self.last_update}")
         if self.decay == "cosine" and self.last_update is None:
             raise TopologyError("a cosine drop fraction needs last_update")
+        if self.gradient_batches < 1:
+            raise TopologyError(f"gradient_batches must be >= 1, got {self.gradient_batches}")
+        if self.gradient_batches > 1 and not self.needs_gradient:
+            problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
+            raise TopologyError(f"growth {self.grow!r} looks at no gradient, {problem}")
+        if self.starts_dense:
+            if self.last_update is None:
+                raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")
+            if self.last_update < self.first_update:
+                raise TopologyError(
+                    f"last_update must not come before first_update where pruning begins, {self.first_update}, "
+                    f"got {self.last_update}"
+                )
 
     @property
     def needs_gradient(self) -> bool:
@@ -146,18 +168,63 @@ class RewireRule:
         """Whether a criterion needs a learner that measures importances."""
         return DROP[self.drop].needs_importance or GROW[self.grow].needs_importance
 
+    @property
+    def needs_explored(self) -> bool:
+        """Whether growth needs the positions that have ever been connected."""
+        return GROW[self.grow].needs_explored
+
+    @property
+    def starts_dense(self) -> bool:
+        """Whether layers begin with all connections and lose some for good."""
+        return self.density_schedule != "constant"
+
     def is_over(self, update: int) -> bool:
         """Whether rewiring has ended by gradient update `update`."""
         return self.last_update is not None and update > self.last_update
+
+    def fitting(self, total_updates: int) -> RewireRule:
+        """This rule, for a run of `total_updates` gradient updates.
+
+        Raises:
+            TopologyError: If pruning would end after the run.
+        """
+        if self.starts_dense and self.last_update is not None and self.last_update > total_updates:
+            raise TopologyError(
+                f"pruning must end within the run's {total_updates} updates, got last_update {self.last_update}"
+            )
+        return self
 
     def fraction(self, update: int) -> float:
         """Drop fraction at gradient update `update`; the final shrink uses that of `last_update`."""
         clock = update if self.last_update is None else min(update, self.last_update)
         return self.drop_fraction * DECAY[self.decay](clock, self.last_update)
 
+    def excess(self, topology: SparseTopology, update: int, goal: int | None) -> int:
+        """Connections of a layer beyond those that the density schedule leaves it.
 
-def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.Generator) -> TopologyChange:
-    """Plans one drop-and-grow event of one layer; the number of connections stays the same.
+        Args:
+            topology: The layer's.
+            update: Gradient update of the event.
+            goal: Connections at the end of the schedule; None if the layer keeps its number.
+        """
+        if goal is None:
+            return 0
+        last_event = self.last_update
+        if last_event is not None:
+            last_event -= (last_event - self.first_update) % self.update_interval
+        reached = DENSITY[self.density_schedule](update, self.first_update, last_event)
+        scheduled = topology.size - math.floor(round(reached * (topology.size - goal), 9))
+        return max(0, topology.nnz - scheduled)
+
+
+def plan_rewire(
+    rule: RewireRule, view: LayerView, update: int, rng: np.random.Generator, goal: int | None = None
+) -> TopologyChange:
+    """Plans one drop-and-grow event of one layer; as many connections grow as go beyond the schedule's excess.
+
+    Where the density schedule leaves a layer fewer connections than it has, the excess is dropped with the rest and not
+    replaced; otherwise the number of connections stays the same. Frozen connections stay even where the schedule wants
+    fewer.
 
     A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
     stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
@@ -166,12 +233,14 @@ def plan_rewire(rule: RewireRule, view: LayerView, update: int, rng: np.random.G
     Args:
         rule: Drop, grow and fraction.
         view: The layer as it is.
-        update: Gradient update of the event, for the drop fraction.
+        update: Gradient update of the event, for the drop fraction and the density.
         rng: The layer's own stream.
+        goal: Connections at the end of the density schedule; None if the layer keeps its number.
     """
-    dropped = DROP[rule.drop].choose(view, rule.fraction(update))
+    excess = min(rule.excess(view.topology, update, goal), view.droppable.size)
+    dropped = DROP[rule.drop].choose(view, rule.fraction(update), excess)
     kept = np.delete(view.topology.flat, dropped)
-    grown = GROW[rule.grow].choose(view, kept, dropped.size, rng)
+    grown = GROW[rule.grow].choose(view, kept, dropped.size - excess, rng)
     if rule.keep_regrown:
         back = np.intersect1d(view.topology.flat[dropped], grown, assume_unique=True)
         dropped = dropped[~np.isin(view.topology.flat[dropped], back)]
@@ -197,11 +266,12 @@ def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> To
     return exchange(view.topology, np.empty(0, np.int64), grown)
 
 
-def plan_shrink(rule: RewireRule, view: LayerView, update: int) -> TopologyChange:
-    """Plans a final event that drops and grows nothing.
+def plan_shrink(rule: RewireRule, view: LayerView, update: int, goal: int | None = None) -> TopologyChange:
+    """Plans a final event that drops and grows nothing; arguments as in `plan_rewire`.
 
     Source:
         DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
     """
-    dropped = DROP[rule.drop].choose(view, rule.fraction(update))
+    excess = min(rule.excess(view.topology, update, goal), view.droppable.size)
+    dropped = DROP[rule.drop].choose(view, rule.fraction(update), excess)
     return exchange(view.topology, dropped, np.empty(0, np.int64))

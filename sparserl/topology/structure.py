@@ -161,6 +161,8 @@ class LayerView:
             feature-major, of the update that just ended; empty unless the grow rule needs gradients.
         constraint: What must stay as it is; None where everything may change.
         importance: As a learner measured it; None where nobody did.
+        explored: Sorted positions that have ever been connected, the present ones included; None unless the grow rule
+            needs them.
     """
 
     topology: SparseTopology
@@ -168,6 +170,7 @@ class LayerView:
     samples: tuple[tuple[FloatArray, FloatArray], ...] = ()
     constraint: Constraint | None = None
     importance: Importance | None = None
+    explored: Positions | None = None
 
     @property
     def droppable(self) -> Slots:
@@ -185,7 +188,7 @@ class EvolvingLayer(Protocol):
     """(nnz,) torch parameter; the object never changes, its length may."""
 
     capture: bool
-    """While true, the backward pass keeps (input, output gradient) for `view`."""
+    """While true, a backward pass that forms the gradient of `values` keeps (input, output gradient) for `view`."""
 
     captured: list[Any]
     """What it kept."""

@@ -65,7 +65,7 @@ def test_a_bare_method_is_its_preset(method: str) -> None:
     config = TopologyConfig(method=method)
     assert config.base is METHODS[method]
     assert config.rule() == METHODS[method].rule
-    for part in ("target", "new_value", "moments", "end_fraction"):
+    for part in ("target", "new_value", "initial_value", "moments", "begin_fraction", "end_fraction"):
         assert config.part(part) == getattr(METHODS[method], part)
 
 
@@ -79,6 +79,8 @@ OVERRIDES = {
     "last_update": 900,
     "shrink_at_end": False,
     "keep_regrown": True,
+    "density_schedule": "cubic",
+    "gradient_batches": 3,
 }
 
 
@@ -88,9 +90,10 @@ def test_overrides_cover_every_field_of_a_rule() -> None:
 
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_field_replaces_that_part_of_the_rule_alone(name: str) -> None:
-    base = METHODS["ds_td3"].rule
+    method = "rigl" if name == "gradient_batches" else "ds_td3"  # which looks at no gradient
+    base = METHODS[method].rule
     assert base is not None
-    rule = rule_of(TopologyConfig(**{name: OVERRIDES[name]}))  # type: ignore[arg-type]
+    rule = rule_of(TopologyConfig(method=method, **{name: OVERRIDES[name]}))  # type: ignore[arg-type]
     assert dataclasses.asdict(rule) == {**dataclasses.asdict(base), name: OVERRIDES[name]}
 
 
@@ -106,8 +109,9 @@ def test_a_falsy_override_is_an_override() -> None:
 
 
 def test_parts_outside_the_rule() -> None:
-    config = TopologyConfig(target="shared", new_value="uniform", moments="mean")
-    assert [config.part(part) for part in ("target", "new_value", "moments")] == ["shared", "uniform", "mean"]
+    given = {"target": "shared", "new_value": "uniform", "moments": "mean", "initial_value": "sparse_xavier"}
+    config = TopologyConfig(**given)  # type: ignore[arg-type]
+    assert {part: config.part(part) for part in given} == given
     assert config.rule() == METHODS["ds_td3"].rule
 
 
@@ -135,6 +139,9 @@ def test_methods_without_a_rule(method: str) -> None:
         ({"method": "ds_td3", "last_update": 123}, 975_000, 123),
         ({"method": "ds_td3", "last_update": 0}, 975_000, 0),
         ({"method": "ds_td3"}, 0, 0),
+        ({"method": "anf"}, 975_000, 975_000),
+        ({"method": "gmp"}, 975_000, 780_000),
+        ({"method": "granet"}, 1_000_000, 687_500),
     ],
 )
 def test_rewiring_ends_at_a_share_of_the_run(fields: dict[str, Any], updates: int, last_update: int) -> None:
@@ -146,6 +153,55 @@ def test_rewiring_ends_at_a_share_of_the_run(fields: dict[str, Any], updates: in
 def test_a_cosine_of_a_run_ends_with_its_rewiring() -> None:
     rule = rule_of(TopologyConfig(method="rigl").for_run(2000))
     assert [round(rule.fraction(update), 6) for update in (0, 750, 1500)] == [0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "updates", "expected"),
+    [
+        ({"method": "gmp"}, 1_000_000, (200_000, 800_000)),
+        ({"method": "gmp"}, 190_000, (38_000, 152_000)),
+        ({"method": "gmp"}, 1, (1, 1)),
+        ({"method": "gmp", "begin_fraction": 0.0}, 1000, (1, 800)),
+        ({"method": "gmp", "begin_fraction": 0.5, "end_fraction": 0.5}, 1000, (500, 500)),
+        ({"method": "gmp", "first_update": 7}, 1000, (7, 800)),
+        ({"method": "gmp", "last_update": 500}, 1000, (200, 500)),  # though the method's own beginning is later
+        ({"method": "gmp", "first_update": 900, "last_update": 1000}, 1000, (900, 1000)),
+        ({"method": "set", "density_schedule": "cubic"}, 1000, (1, 1000)),
+        ({"method": "ds_td3", "begin_fraction": 0.1}, 1000, (100, 949)),
+    ],
+)
+def test_a_window_is_that_of_the_run(fields: dict[str, Any], updates: int, expected: tuple[int, int]) -> None:
+    config = TopologyConfig(**fields).for_run(updates)
+    rule = rule_of(config)
+    assert (rule.first_update, rule.last_update) == expected
+    assert config.for_run(updates) is config
+
+
+@pytest.mark.parametrize(
+    ("fields", "updates", "message"),
+    [
+        ({"last_update": 1001}, 1000, "within the run's 1000 updates, got last_update 1001"),
+        ({"first_update": 900}, 1000, "first_update where pruning begins, 900, got 800"),
+        ({"last_update": 100}, 1000, "first_update where pruning begins, 200, got 100"),
+        ({"first_update": 2000, "last_update": 3000}, 1000, "within the run's 1000 updates, got last_update 3000"),
+        ({}, 0, "first_update where pruning begins, 1, got 0"),
+    ],
+)
+def test_a_pruning_window_outside_the_run_is_refused(fields: dict[str, Any], updates: int, message: str) -> None:
+    config = TopologyConfig(method="gmp", **fields)
+    with pytest.raises(SparserlError, match=message) as refused:
+        config.for_run(updates)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_which_methods_start_dense(method: str) -> None:
+    assert TopologyConfig(method=method).start_dense is (method in ("gmp", "granet"))
+
+
+def test_a_schedule_of_ones_own_starts_dense() -> None:
+    assert TopologyConfig(method="set", density_schedule="cubic", last_update=50).start_dense
+    assert not TopologyConfig(method="gmp", density_schedule="constant").start_dense
 
 
 # --- densities --------------------------------------------------------------------------------------
@@ -180,6 +236,37 @@ def test_densities_of_the_half_cheetah_actor(fields: dict[str, Any], densities: 
     assert TopologyConfig(**fields).densities(ACTOR) == pytest.approx(densities, abs=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "actor", "critic"),
+    [
+        ({"method": "rigl", "density": 0.1}, [0.4481, 0.0558, 1], [0.4141, 0.0683, 1]),  # topology.md 1.1
+        ({"method": "rigl", "density": 0.1, "actor_density": 0.05}, [0.2140, 0.0267, 0.5819], [0.4141, 0.0683, 1]),
+        (
+            {"method": "rigl", "actor_density": 0.05, "critic_density": 0.2},
+            [0.2140, 0.0267, 0.5819],
+            [0.8436, 0.1391, 1],
+        ),
+        ({"critic_density": (0.2, 0.4), "density": (0.1, 0.3)}, [0.1, 0.3, 1], [0.2, 0.4, 1]),
+        ({"actor_density": [0.2, 0.4], "epsilon": (7, 64)}, [0.2, 0.4, 1], [1953 / 5888, 0.5, 1]),
+        ({"method": "anf", "density": (0.2, 1.0)}, [0.2, 1, 1], [0.2, 1, 1]),
+    ],
+)
+def test_each_network_may_have_a_density_of_its_own(
+    fields: dict[str, Any], actor: list[float], critic: list[float]
+) -> None:
+    config = TopologyConfig(**fields)
+    assert config.of("actor").densities(ACTOR) == pytest.approx(actor, abs=5e-5)
+    assert config.of("critic").densities(mlp(23, 1)) == pytest.approx(critic, abs=5e-5)
+    for network in ("actor", "critic"):
+        assert config.of(network).of("actor") == config.of(network)
+        assert config.of(network).rule() == config.rule()
+
+
+def test_a_density_of_no_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown network 'actr'; did you mean 'actor'"):
+        TopologyConfig().of("actr")
+
+
 # sparse-rl.md 1.2
 @pytest.mark.parametrize(
     ("n_obs", "n_act", "factor", "actor", "critic"),
@@ -211,7 +298,10 @@ def test_a_network_of_one_layer() -> None:
     ("fields", "message"),
     [
         ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
-        ({"method": "zzzz"}, "unknown topology method 'zzzz'; valid: dense, ds_sac, ds_td3, rigl, set, static"),
+        (
+            {"method": "zzzz"},
+            "unknown topology method 'zzzz'; valid: anf, dense, ds_sac, ds_td3, gmp, granet, rigl, set, static",
+        ),
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),
@@ -220,6 +310,23 @@ def test_a_network_of_one_layer() -> None:
         ({"density": (0.5, 0.0)}, "density must be in"),
         ({"end_fraction": 1.1}, "end_fraction must be in"),
         ({"end_fraction": -0.1}, "end_fraction must be in"),
+        ({"begin_fraction": -0.1}, r"begin_fraction must be in \[0, 1\], got -0.1"),
+        ({"begin_fraction": 1.1}, r"begin_fraction must be in \[0, 1\], got 1.1"),
+        ({"method": "gmp", "end_fraction": 0.1}, "end_fraction must not come before begin_fraction 0.2, got 0.1"),
+        ({"begin_fraction": 0.96}, "end_fraction must not come before begin_fraction 0.96, got 0.94"),
+        ({"method": "gmp", "first_update": 9, "last_update": 8}, "first_update where pruning begins, 9, got 8"),
+        ({"density_schedule": "cubik"}, "unknown density schedule 'cubik'; did you mean 'cubic'"),
+        ({"method": "static", "density_schedule": "cubic"}, "'static' never rewires and takes no density_schedule"),
+        ({"gradient_batches": 3}, "growth 'random' looks at no gradient"),
+        ({"method": "rigl", "gradient_batches": 0}, "gradient_batches must be >= 1, got 0"),
+        ({"actor_density": 0.0}, r"density must be in \(0, 1\], got 0.0"),
+        ({"critic_density": (0.5, 1.5)}, r"density must be in \(0, 1\], got 1.5"),
+        ({"method": "dense", "actor_density": 0.5}, "'dense' is dense and takes no actor_density, got 0.5"),
+        ({"method": "dense", "critic_density": 0.5}, "'dense' is dense and takes no critic_density, got 0.5"),
+        ({"recycle_interval": 0}, "recycle_interval must be >= 1, got 0"),
+        ({"recycle_threshold": -0.1}, r"recycle_threshold must be in \[0, inf\), got -0.1"),
+        ({"recycle_threshold": float("inf")}, r"recycle_threshold must be in \[0, inf\), got inf"),
+        ({"recycle_threshold": float("nan")}, r"recycle_threshold must be in \[0, inf\), got nan"),
         ({"drop_fraction": 1.0}, "drop_fraction must be in"),
         ({"update_interval": 0}, "update_interval and first_update must be >= 1"),
         ({"first_update": 0}, "update_interval and first_update must be >= 1"),
@@ -236,6 +343,7 @@ def test_wrong_names_and_numbers_are_refused_at_once(fields: dict[str, Any], mes
         ("allocation", "uniforn", "uniform"),
         ("output_layer", "dence", "dense"),
         ("new_value", "unifrm", "uniform"),
+        ("initial_value", "sparse_xavir", "sparse_xavier"),
         ("moments", "zreo", "zero"),
         ("target", "shard", "shared"),
     ],
@@ -287,7 +395,10 @@ def test_an_agent_measures_no_importance(fields: dict[str, Any]) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("field", ["decay", "new_value", "moments", "target", "allocation", "output_layer"])
+@pytest.mark.parametrize(
+    "field",
+    ["decay", "density_schedule", "initial_value", "new_value", "moments", "target", "allocation", "output_layer"],
+)
 def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     named = {name for one in get_args(get_type_hints(TopologyConfig)[field]) for name in get_args(one) or (one,)}
     assert named - {type(None)} == set(PARTS[field][1])

@@ -23,17 +23,30 @@ from sparserl.topology.presets import METHODS
 
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
 FAST = {"update_interval": 7, "last_update": 60}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "averaged gradients": {"method": "rigl", "gradient_batches": 3},
+    "unfired connections": {"method": "set", "grow": "random_unfired"},
+    "recycled neurons": {"method": "set", "recycle_interval": 10, "recycle_threshold": 0.5},
+    "recycled dense neurons": {"method": "dense", "recycle_interval": 10, "recycle_threshold": 0.5},
+    "mixed densities": {"method": "set", "actor_density": 0.2, "critic_density": 0.6},
+    "sparse initial values": {"method": "static", "initial_value": "sparse_fan_in"},
+}
+TOPOLOGIES = {**{method: {"method": method} for method in METHODS}, **VARIANTS}
 CASES = [
-    pytest.param(algo, method, id=f"{algo}-{method}")
+    pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
-    for method in (METHODS if spec.sparse else ["dense"])
+    for name in (TOPOLOGIES if spec.sparse else ["dense"])
 ]
 
 
-def make(algo: str, method: str, seed: int = 0) -> Any:
-    changes: dict[str, Any] = FAST if METHODS[method].rule is not None else {}
+def make(algo: str, name: str, seed: int = 0) -> Any:
+    topology = TOPOLOGIES[name]
+    rule = METHODS[topology["method"]].rule
+    changes: dict[str, Any] = {} if rule is None else dict(FAST)
+    if rule is not None and rule.first_update > 60:
+        changes["first_update"] = 10
     config = AGENTS[algo].config(**SIZES)
-    return make_agent(algo, config, TopologyConfig(method=method, **changes), FunctionEnv(), seed=seed)
+    return make_agent(algo, config, TopologyConfig(**topology, **changes), FunctionEnv(), seed=seed)
 
 
 def batches(count: int, seed: int) -> list[ReplayBufferSamples]:
@@ -67,17 +80,17 @@ def state(agent: Any) -> dict[str, Any]:
     return {"modules": found["modules"], "tensors": found["tensors"]}
 
 
-@pytest.mark.parametrize(("algo", "method"), CASES)
-def test_it_learns_and_repeats_with_the_same_seed(algo: str, method: str) -> None:
-    first, again = (make(algo, method).learn(80) for _ in range(2))
+@pytest.mark.parametrize(("algo", "name"), CASES)
+def test_it_learns_and_repeats_with_the_same_seed(algo: str, name: str) -> None:
+    first, again = (make(algo, name).learn(80) for _ in range(2))
     assert first._n_updates == 60
     assert_equal_trees(state(first), state(again))
     assert all(torch.isfinite(parameter).all() for parameter in first.policy.parameters())
 
 
-@pytest.mark.parametrize(("algo", "method"), CASES)
-def test_save_load_predict_equal(algo: str, method: str, tmp_path: Path) -> None:
-    agent = make(algo, method)
+@pytest.mark.parametrize(("algo", "name"), CASES)
+def test_save_load_predict_equal(algo: str, name: str, tmp_path: Path) -> None:
+    agent = make(algo, name)
     agent.learn(60)
     agent.save(tmp_path / "agent.zip")
     loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip")
@@ -88,9 +101,9 @@ def test_save_load_predict_equal(algo: str, method: str, tmp_path: Path) -> None
     assert_equal_trees(state(loaded), state(agent))
 
 
-@pytest.mark.parametrize(("algo", "method"), CASES)
-def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, method: str, tmp_path: Path) -> None:
-    agent = make(algo, method)
+@pytest.mark.parametrize(("algo", "name"), CASES)
+def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, name: str, tmp_path: Path) -> None:
+    agent = make(algo, name)
     update(agent, batches(25, seed=1))
     agent.replay_buffer = None
     agent.save(tmp_path / "agent.zip")

@@ -1,4 +1,4 @@
-"""Drop-fraction schedules against the reference vectors."""
+"""Schedules of drop fraction and density against the reference vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from sparserl.schedules import DECAY, constant, cosine
+from sparserl.schedules import DECAY, DENSITY, constant, cosine, cubic, unpruned
 
 
 @pytest.mark.parametrize("update", [0, 1, 2, 10**9])
@@ -57,3 +57,53 @@ def test_cosine_needs_an_end() -> None:
 def test_names() -> None:
     assert DECAY["constant"] is constant
     assert DECAY["cosine"] is cosine
+    assert DENSITY["constant"] is unpruned
+    assert DENSITY["cubic"] is cubic
+
+
+# --- density ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "first", "last", "update", "expected"),
+    [
+        (0.9, 100, 500, 0, 0.0),  # topology.md 1.5
+        (0.9, 100, 500, 100, 0.0),
+        (0.9, 100, 500, 200, 0.5203),
+        (0.9, 100, 500, 300, 0.7875),
+        (0.9, 100, 500, 400, 0.8859),
+        (0.9, 100, 500, 500, 0.9),
+        (0.9, 100, 500, 10**9, 0.9),
+        (0.95, 200, 800, 200, 0.0),  # sparse-rl.md 8
+        (0.95, 200, 800, 350, 0.5492),
+        (0.95, 200, 800, 500, 0.8313),
+        (0.95, 200, 800, 650, 0.9352),
+        (0.95, 200, 800, 800, 0.95),
+        (1.0, 7, 7, 6, 0.0),
+        (1.0, 7, 7, 7, 1.0),
+    ],
+)
+def test_cubic_vectors(sparsity: float, first: int, last: int, update: int, expected: float) -> None:
+    assert sparsity * cubic(update, first, last) == pytest.approx(expected, abs=5.1e-5)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (3, 100), (200_000, 800_000)])
+def test_cubic_ends_exactly(first: int, last: int) -> None:
+    assert [cubic(update, first, last) for update in (first - 1, first, last, last + 1)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_cubic_rises_ever_more_slowly() -> None:
+    curve = [cubic(update, 50, 250) for update in range(50, 251)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(curve)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(steps))
+    assert steps[-1] > 0
+
+
+def test_cubic_needs_an_end() -> None:
+    with pytest.raises(ValueError, match="needs `last_update`"):
+        cubic(1, 1, None)
+
+
+@pytest.mark.parametrize("last_update", [None, 5])
+def test_a_constant_density_prunes_nothing(last_update: int | None) -> None:
+    assert [unpruned(update, 1, last_update) for update in (1, 5, 10**9)] == [0.0] * 3

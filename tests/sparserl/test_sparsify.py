@@ -227,13 +227,16 @@ def test_growth_by_gradient_needs_a_backward_pass() -> None:
         evolver.step()
 
 
-@pytest.mark.parametrize("method", ["set", "rigl", "ds_td3"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("set", {}), ("rigl", {}), ("ds_td3", {}), ("rigl", {"gradient_batches": 3}), ("gmp", {}), ("granet", {})],
+)
 @pytest.mark.parametrize("stop", [7, 10])  # in the middle, and just before an event
-def test_resumed_run_equals_the_uninterrupted_one(method: str, stop: int) -> None:
+def test_resumed_run_equals_the_uninterrupted_one(method: str, more: dict[str, int], stop: int) -> None:
     def start() -> tuple[nn.Module, torch.optim.Optimizer, SparseTraining]:
         model = perceptron()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        options = {"update_interval": 5, "first_update": 1, "total_updates": 30}
+        options = {"update_interval": 5, "first_update": 1, "total_updates": 30, **more}
         return model, optimizer, sparsify(model, optimizer, density=0.2, method=method, **options)
 
     whole = start()
@@ -253,6 +256,28 @@ def test_resumed_run_equals_the_uninterrupted_one(method: str, stop: int) -> Non
     late = [event for event in whole[2].events if event.update > stop]
     assert late
     assert second[2].events == late
+
+
+def test_pruning_begins_with_the_model_as_it_is_and_ends_at_the_density() -> None:
+    model = perceptron(hidden=60)
+    dense = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    evolver = sparsify(model, optimizer, density=0.2, method="gmp", total_updates=100, update_interval=10)
+    # The output layer takes part, and Erdos-Renyi leaves it dense.
+    assert kinds(model) == {"0": "SparseLinear", "2": "SparseLinear", "4": "Linear"}
+    assert [layer.density for layer in evolver.layers.values()] == [1.0, 1.0]
+    torch.testing.assert_close(model(problem()[0]), dense(problem()[0]))
+    first = train(model, optimizer, evolver, 1)
+    last = train(model, optimizer, evolver, 149)
+    assert last < 0.3 * first
+    assert abs(sum(layer.nnz for layer in evolver.layers.values()) + 3 * 60 - 0.2 * (12 + 60 + 3) * 60) < 2
+    events = [event for event in evolver.events if event.layer == "2"]
+    assert [event.update for event in events] == [0, *range(20, 81, 10)]
+    assert {event.kind for event in events[1:]} == {"prune"}
+    assert events[1].nnz == 3600  # 20 % of the run: pruning begins
+    assert [event.nnz for event in events] == sorted((event.nnz for event in events), reverse=True)
+    state = optimizer.state[model[2].values]
+    assert state["exp_avg"].numel() == state["exp_avg_sq"].numel() == model[2].values.numel() == events[-1].nnz
 
 
 def test_state_of_another_model_is_refused() -> None:
@@ -363,6 +388,9 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (perceptron, {"method": "static", "drop": "x"}, ConfigError, "method 'static' never rewires, .* takes no drop"),
         (perceptron, {"drop_fraction": 1.0}, TopologyError, r"drop_fraction must be in \[0, 1\), got 1.0"),
         (perceptron, {"grow": "gradien"}, TopologyError, "unknown grow criterion 'gradien'; did you mean 'gradient'"),
+        (perceptron, {"method": "gmp", "total_updates": 9, "last_update": 10}, TopologyError, "9 updates, got .* 10"),
+        (perceptron, {"method": "gmp", "first_update": 9, "last_update": 8}, TopologyError, "begins, 9, got 8"),
+        (perceptron, {"method": "set", "gradient_batches": 2}, TopologyError, "growth 'random' looks at no gradient"),
         (perceptron, {"total_updates": 0}, ConfigError, "total_updates must be >= 1, got 0"),
         (perceptron, {"exclude": ["44"]}, ConfigError, "unknown layer to exclude '44'; did you mean '4'"),
         (TwoHeads, {"exclude": ["bodi.first"]}, ConfigError, "'bodi.first'; did you mean 'body.first'"),

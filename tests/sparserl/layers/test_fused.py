@@ -204,22 +204,53 @@ def test_pull_back_leaves_frozen_parameters_alone() -> None:
             assert torch.equal(parameter.grad, expected[place]) if place in trained else parameter.grad is None
 
 
-def test_pull_back_captures_whatever_else_is_wanted() -> None:
+def test_pull_back_captures_whatever_is_trained_and_the_way_to_the_input_nothing() -> None:
     networks, ensemble = ensemble_of("sparse", 2)
     x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
     networks[1][1].capture = True
     assert ensemble.joined is not None
     taken = ensemble.joined.run(x)
     taken.pull_back(dy)
+    taken.pull_back_to_input(dy)
     for parameter in parameters_of(networks):
         parameter.requires_grad_(False)
     taken.pull_back(dy)
     taken.pull_back_to_input(dy)
-    first, *others = networks[1][1].captured
-    assert len(others) == 2
-    for other in others:
-        assert torch.equal(first[0], other[0])
-        assert torch.equal(first[1], other[1])
+    first, second = networks[1][1].captured
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+WAYS: dict[str, tuple[Callable[..., Any], bool]] = {
+    "backward": (lambda loss, x, own: loss.backward(), True),
+    "backward to all parameters": (lambda loss, x, own: loss.backward(inputs=own), True),
+    "gradients of parameters": (lambda loss, x, own: torch.autograd.grad(loss, own), True),
+    "gradients of both": (lambda loss, x, own: torch.autograd.grad(loss, [x, *own]), True),
+    "gradient of the input": (lambda loss, x, own: torch.autograd.grad(loss, x), False),
+    "backward to the input": (lambda loss, x, own: loss.backward(inputs=[x]), False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("name", ["sparse", "one layer", "no bias", "tanh inside"])
+def test_autograd_captures_passes_that_train_and_no_others(name: str, inner: bool, way: str) -> None:
+    network = NETWORKS[name](0)
+    layer = network[-1] if isinstance(network[-1], SparseLinear) else network[0]
+    layer.capture = True
+    x = torch.randn(9, WIDTH, requires_grad=True)
+    taken = network(2 * x if inner else x)
+    take, trains = WAYS[way]
+    take(taken.square().sum(), x, list(network.parameters()))
+    assert len(layer.captured) == trains
+
+
+def test_each_layer_captures_what_trains_it() -> None:
+    network = NETWORKS["sparse"](0)
+    for layer in network:
+        layer.capture = True
+    torch.autograd.grad(network(torch.randn(9, WIDTH, requires_grad=True)).sum(), network[1].values)
+    assert [len(layer.captured) for layer in network] == [0, 1, 0]
 
 
 def test_gradients_of_autograd_share_no_memory_with_those_of_pull_back() -> None:

@@ -240,6 +240,27 @@ def test_without_bias() -> None:
     assert layer(torch.zeros(2, 5)).abs().sum() == 0
 
 
+def test_a_graph_that_is_still_held_does_not_hold_the_old_length() -> None:
+    """A training loop that keeps its last loss holds the node to which torch would add the next gradient."""
+    layer = SparseLinear(random_topology(5, 7, 20, np.random.default_rng(0)))
+    held = [layer(torch.ones(3, 7)).sum()]
+    held[0].backward()
+    for change in (
+        exchange(layer.topology, np.arange(8), np.empty(0, np.int64)),
+        exchange(SparseTopology(5, 7, layer.topology.flat[8:]), np.arange(3), np.empty(0, np.int64)),
+    ):
+        layer.apply_change(change)
+        held.append(layer(torch.ones(3, 7)).sum())
+        held[-1].backward()
+        assert layer.values.grad is not None
+        assert layer.values.grad.shape == (change.new.nnz,)
+    larger = SparseLinear(random_topology(5, 7, 30, np.random.default_rng(1)))
+    layer.load_state_dict(larger.state_dict())
+    layer(torch.ones(3, 7)).sum().backward()
+    assert layer.values.grad is not None
+    assert layer.values.grad.shape == (30,)
+
+
 def test_view_shows_what_was_captured() -> None:
     layer = layer_of(6, 5, 13)
     assert layer.view().samples == ()

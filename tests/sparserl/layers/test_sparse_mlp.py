@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -260,6 +261,15 @@ def test_random_has_the_counts_asked_for() -> None:
     other = SparseMLP.random([17, 256, 256, 6], [0.5, 0.1, 1.0], seed=0, name="critic.qf0")
     np.testing.assert_array_equal(mlp[1].topology.flat, again[1].topology.flat)
     assert not np.array_equal(mlp[1].topology.flat, other[1].topology.flat)
+
+
+def test_a_network_that_is_to_be_pruned_begins_with_all_connections() -> None:
+    mlp = SparseMLP.random([17, 256, 256, 6], [0.5, 0.1, 1.0], seed=0, name="actor.mu", start_dense=True)
+    assert [type(layer) for layer in mlp] == [SparseLinear, SparseLinear, nn.Linear]
+    assert [layer.density for layer in mlp[:2]] == [1.0, 1.0]
+    assert mlp.goals == {"0": 2176, "1": 6554}
+    assert copy.deepcopy(mlp).goals == mlp.goals
+    assert SparseMLP.random([17, 256, 6], [0.5, 1.0], seed=0, name="actor.mu").goals == {}
 
 
 def test_unknown_activation_is_refused() -> None:

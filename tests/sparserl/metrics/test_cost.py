@@ -12,7 +12,7 @@ from support.envs import FunctionEnv
 from torch import nn
 
 from sparserl.agents import DSTD3
-from sparserl.agents.config import TD3Config, make_agent
+from sparserl.agents.config import SACConfig, TD3Config, make_agent
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.layers import SparseLinear
@@ -78,6 +78,18 @@ def test_flops_of_an_update_worked_by_hand(unused_gradients: bool) -> None:
     assert flops.policy == 10 * 2 * ((20 + 20 + 8) + (24 + 24 + (24 if unused_gradients else 0)))
 
 
+@pytest.mark.parametrize("unused_gradients", [True, False])
+def test_flops_of_an_update_of_sac_worked_by_hand(unused_gradients: bool) -> None:
+    actor, critic = mlp(3, 4, 4), mlp(5, 4, 1)  # 12 + 16 and 20 + 4 weights
+    flops = cost.sac_update_flops(
+        actor, [critic, critic], [critic, critic], 10, critic_gradients_in_policy_update=unused_gradients
+    )
+    # Targets: the actor and both target critics forward. Critics: as in TD3.
+    assert flops.critic == 10 * 2 * ((28 + 24 + 24) + 2 * (24 + 24 + 4))
+    # Actor: forward, weight gradient, input gradient of all layers but the first. Through both critics: as in TD3.
+    assert flops.policy == 10 * 2 * ((28 + 28 + 16) + 2 * (24 + 24 + (24 if unused_gradients else 0)))
+
+
 def test_flops_of_an_update_follow_the_connections() -> None:
     actor = nn.Sequential(sparse(4, 3, [0, 5]), nn.Linear(4, 2))  # 2 + 8
     critic = nn.Sequential(sparse(4, 5, [0, 1, 19]), nn.Linear(4, 1))  # 3 + 4
@@ -131,11 +143,33 @@ def test_the_meter_counts_each_kind_of_update(method: str) -> None:
     assert meter.flops_train == 21 * rate.critic + 10 * rate.policy
 
 
+def test_the_meter_counts_every_update_of_sac() -> None:
+    config = SACConfig(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
+    agent: Any = make_agent("ds_sac", config, TopologyConfig(method="static"), FunctionEnv(), seed=0)
+    meter = CostMeter(agent)
+    agent.learn(31)
+    meter.advance()
+    rate = cost.sac_update_flops(
+        agent.actor,
+        agent.critic.q_networks,
+        agent.critic_target.q_networks,
+        4,
+        critic_gradients_in_policy_update=False,
+    )
+    assert meter.flops_train == 21 * (rate.critic + rate.policy)
+    assert meter.flops_train_short == 21 * cost.flops_short(agent.actor, agent.critic.q_networks, 4, 1)
+    assert meter.summary()["params_nonzero_targets"] == cost.params_nonzero([agent.critic])
+
+
 def test_the_meter_counts_growth_by_gradient_and_goes_on_after_a_restore() -> None:
     agent, meter = learned("rigl", update_interval=1000)
     before = meter.flops_train
     meter.remeasure(["actor.mu.1", "critic.qf0.1"])
     assert meter.flops_train - before == 2 * 4 * (64 + 64)
+    _, averaged = learned("rigl", update_interval=1000, gradient_batches=3)
+    before_averaged = averaged.flops_train
+    averaged.remeasure(["actor.mu.1"])
+    assert averaged.flops_train - before_averaged == 3 * 2 * 4 * 64
     restored = CostMeter(agent)
     restored.load_state_dict(meter.state_dict())
     agent.train(2, 4)

@@ -134,6 +134,7 @@ def growing(open_out: tuple[bool, ...], open_in: tuple[bool, ...], flat: list[in
         ((X, DY),),
         Constraint(np.full(topology.nnz, frozen), np.array(open_out), np.array(open_in)),
         Importance(np.ones(topology.nnz), A_OUT, A_IN),
+        np.union1d(topology.flat, ints(2, 6)),
     )
 
 
@@ -207,8 +208,9 @@ def test_a_constraint_that_forbids_nothing_changes_nothing(drop: str, grow: str)
         importance = Importance(rng.random(topology.nnz), rng.random(n_out), rng.random(n_in))
         constraint = Constraint(np.zeros(topology.nnz, bool), np.ones(n_out, bool), np.ones(n_in, bool))
         rule = RewireRule(drop, grow, 0.5)
-        free = plan_rewire(rule, LayerView(topology, values, samples, None, importance), 1, RNG(seed))
-        same = plan_rewire(rule, LayerView(topology, values, samples, constraint, importance), 1, RNG(seed))
+        explored = np.union1d(topology.flat, rng.integers(0, n_out * n_in, 5))
+        free = plan_rewire(rule, LayerView(topology, values, samples, None, importance, explored), 1, RNG(seed))
+        same = plan_rewire(rule, LayerView(topology, values, samples, constraint, importance, explored), 1, RNG(seed))
         assert same.source.tolist() == free.source.tolist()
         assert same.new.flat.tolist() == free.new.flat.tolist()
 
@@ -234,6 +236,7 @@ def constrained(draw: st.DrawFn) -> LayerView:
             flags[0], flags[1] | (rng.random(topology.n_out) < 0.5), flags[2] | (rng.random(topology.n_in) < 0.5)
         ),
         Importance(*(np.abs(numbers(size)) for size in sizes)),
+        np.union1d(topology.flat, rng.integers(0, topology.size, topology.size // 3)),
     )
 
 

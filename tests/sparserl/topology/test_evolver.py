@@ -16,7 +16,6 @@ from sparserl.kernels import use_backend
 from sparserl.layers import SparseLinear
 from sparserl.topology.evolver import (
     MOMENTS,
-    NEW_VALUE,
     Follower,
     TopologyEvent,
     TopologyEvolver,
@@ -25,6 +24,7 @@ from sparserl.topology.evolver import (
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
+from sparserl.topology.values import NEW_VALUE
 from tests.oracle.dense_topology import assert_sound_change, gradient_growth, mask_of, matrix_of
 
 Layers = dict[str, SparseLinear]
@@ -240,7 +240,7 @@ def test_uniform_new_weights_have_the_bound_of_initial_ones(keep_regrown: bool) 
 
 
 def test_new_value_names() -> None:
-    assert set(NEW_VALUE) == {"zero", "uniform", "xavier", "sparse_fan_in"}
+    assert set(NEW_VALUE) == {"zero", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"}
     with pytest.raises(TopologyError, match="unknown new value 'unifrm'; did you mean 'uniform'"):
         one_layer(sparse(2, 4, [0]), RewireRule(), new_value="unifrm")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparserl.topology.evolver import NEW_VALUE
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
+from sparserl.topology.values import NEW_VALUE
 
 RNG = np.random.default_rng
 
@@ -24,6 +24,7 @@ BOUNDS = {
     "uniform": [0.5] * 5,  # 1 / sqrt(4)
     "xavier": [1.0] * 5,  # sqrt(6 / (4 + 2))
     "sparse_fan_in": [2**0.5] * 2 + [1.5**0.5] * 3,  # sqrt(6 / 3), sqrt(6 / 4)
+    "sparse_xavier": [1.2**0.5] * 2 + [1.0] * 3,  # 2 connections leave each input: sqrt(3 / 2.5), sqrt(3 / 3)
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sparserl.topology.density import check_density
-from sparserl.topology.evolver import MOMENTS, NEW_VALUE
-from sparserl.topology.presets import METHODS
+from sparserl.topology.evolver import MOMENTS
+from sparserl.topology.presets import METHODS, window
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET
+from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE
 
 
 def rule_of(method: str) -> RewireRule:
@@ -18,7 +19,7 @@ def rule_of(method: str) -> RewireRule:
 
 
 def test_names() -> None:
-    assert set(METHODS) >= {"dense", "static", "set", "rigl", "ds_td3"}
+    assert set(METHODS) >= {"dense", "static", "set", "rigl", "ds_td3", "anf", "gmp", "granet"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -26,8 +27,10 @@ def test_every_part_of_every_method_exists(method: str) -> None:
     parts = METHODS[method]
     assert parts.target in TARGET
     assert parts.new_value in NEW_VALUE
+    assert parts.initial_value in INITIAL_VALUE
     assert parts.moments in MOMENTS
     assert 0 < check_density(parts.end_fraction) <= 1
+    assert parts.begin_fraction is None or 0 <= parts.begin_fraction < parts.end_fraction
 
 
 @pytest.mark.parametrize("method", ["dense", "static"])
@@ -69,3 +72,49 @@ def test_rigl_is_magnitude_and_gradient_with_a_cosine() -> None:
     assert not rule.shrink_at_end
     assert not METHODS["rigl"].output_layer_dense
     assert METHODS["rigl"].end_fraction * 10**6 == rule.last_update
+
+
+def test_anf_is_the_papers() -> None:
+    # sparse-rl.md 3: every 1000 updates at update 2 modulo 1000, 5 % by magnitude, no end, targets as in DS-TD3.
+    method, rule = METHODS["anf"], rule_of("anf")
+    assert (rule.drop, rule.grow, rule.drop_fraction, rule.decay) == ("weight_magnitude", "random", 0.05, "constant")
+    assert (rule.first_update, rule.update_interval, rule.last_update) == (2, 1000, None)
+    assert rule.keep_regrown
+    assert not rule.starts_dense
+    assert (method.target, method.output_layer_dense, method.end_fraction) == ("union_trim", True, 1.0)
+
+
+def test_gmp_is_that_of_the_state_of_sparse_training() -> None:
+    # sparse-rl.md 2: cubic from 20 % to 80 % of a million updates, every 1000, all layers; nothing grows.
+    method, rule = METHODS["gmp"], rule_of("gmp")
+    assert (rule.drop, rule.density_schedule, rule.update_interval) == ("weight_magnitude", "cubic", 1000)
+    assert rule.starts_dense
+    assert [rule.fraction(update) for update in (200_000, 500_000, 800_000)] == [0.0, 0.0, 0.0]
+    assert not method.output_layer_dense
+    assert window(10**6, method.begin_fraction, method.end_fraction) == {
+        "first_update": rule.first_update,
+        "last_update": rule.last_update,
+    }
+
+
+def test_granet_prunes_while_it_grows_by_gradient() -> None:
+    method, rule = METHODS["granet"], rule_of("granet")
+    assert (rule.drop, rule.grow, rule.density_schedule) == ("weight_magnitude", "gradient", "cubic")
+    assert [round(rule.fraction(update), 6) for update in (0, 343_750, 687_500)] == [0.5, 0.25, 0.0]
+    assert method.end_fraction == 110 / 160
+    assert method.end_fraction * 10**6 == rule.last_update
+    assert rule.keep_regrown
+
+
+@pytest.mark.parametrize(
+    ("updates", "begin", "end", "expected"),
+    [
+        (1000, None, 0.75, {"last_update": 750}),
+        (1000, 0.2, 0.8, {"first_update": 200, "last_update": 800}),
+        (1000, 0.0, 1.0, {"first_update": 1, "last_update": 1000}),  # counted from 1
+        (2, 0.2, 0.8, {"first_update": 1, "last_update": 2}),
+        (0, None, 0.5, {"last_update": 0}),
+    ],
+)
+def test_window_of_a_run(updates: int, begin: float | None, end: float, expected: dict[str, int]) -> None:
+    assert window(updates, begin, end) == expected

@@ -164,7 +164,9 @@ def test_set_event_may_grow_what_it_dropped() -> None:
 @pytest.mark.parametrize("keep_regrown", [True, False])
 def test_a_full_layer_stays_full(grow: str, keep_regrown: bool) -> None:
     importance = Importance(np.ones(8), np.ones(2), np.ones(4))
-    view = LayerView(layer(2, 4, *range(8)), np.arange(1.0, 9.0, dtype=np.float32), ((X, DY),), importance=importance)
+    full = layer(2, 4, *range(8))
+    weights = np.arange(1.0, 9.0, dtype=np.float32)
+    view = LayerView(full, weights, ((X, DY),), importance=importance, explored=full.flat)
     rule = RewireRule("weight_magnitude", grow, drop_fraction=0.5, keep_regrown=keep_regrown)
     change = plan_rewire(rule, view, 1, RNG(0))
     assert change.new.flat.tolist() == list(range(8))
@@ -175,7 +177,8 @@ def test_a_full_layer_stays_full(grow: str, keep_regrown: bool) -> None:
 @pytest.mark.parametrize("drop", DROP)
 def test_an_empty_layer_stays_empty(drop: str, grow: str) -> None:
     importance = Importance(np.empty(0), np.zeros(2), np.zeros(4))
-    view = LayerView(layer(2, 4), np.empty(0, np.float32), ((X, DY),), importance=importance)
+    empty = layer(2, 4)
+    view = LayerView(empty, np.empty(0, np.float32), ((X, DY),), importance=importance, explored=empty.flat)
     assert plan_rewire(RewireRule(drop, grow, 0.5), view, 1, RNG(0)).new.nnz == 0
     assert plan_shrink(RewireRule(drop, grow, 0.5), view, 1).new.nnz == 0
 
@@ -214,7 +217,8 @@ def views(draw: st.DrawFn) -> LayerView:
     rng = RNG(draw(st.integers(0, 99)))
     sizes = (topology.nnz, topology.n_out, topology.n_in)
     importance = Importance(*(rng.integers(0, 4, size).astype(np.float32) for size in sizes))
-    return LayerView(topology, values, ((x, dy),), importance=importance)
+    explored = topology_of(mask | (rng.random(mask.shape) < 0.3)).flat
+    return LayerView(topology, values, ((x, dy),), importance=importance, explored=explored)
 
 
 @PROFILE
@@ -355,7 +359,7 @@ def test_which_growth_needs_gradients(grow: str) -> None:
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"drop": "signed"}, "unknown drop criterion 'signed'; did you mean 'signed_magnitude'"),
         ({"grow": "gradients"}, "unknown grow criterion 'gradients'; did you mean 'gradient'"),
-        ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, neuron_importance, random"),
+        ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, neuron_importance, random, random_unfired"),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),
         ({"drop_fraction": 1.0}, "drop_fraction must be in"),
         ({"drop_fraction": -0.01}, "drop_fraction must be in"),

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.kernels.updates import gather_transitions
 
 FloatArray = npt.NDArray[np.float32]
@@ -39,15 +41,16 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
     """Draws the transitions that `buffer.sample` would draw, with the same generator.
 
     Args:
-        buffer: Of Stable-Baselines3. A plain one over vectors of floats is read directly, in a fraction of the time.
+        buffer: Of Stable-Baselines3. One over vectors of floats, of one-step transitions, is read directly, in a
+            fraction of the time.
         size: Transitions.
         env: Normalises observations and rewards, if not None.
         gamma: Discount of one step.
     """
-    plain = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage and env is None
-    if plain and buffer.observations.ndim == 3 and buffer.observations.dtype.kind == "f":
+    if env is None and _is_readable(buffer):
+        adaptive = buffer if isinstance(buffer, AdaptiveReplayBuffer) else None
         # As BaseBuffer.sample and ReplayBuffer._get_samples draw them.
-        rows = np.random.randint(0, buffer.buffer_size if buffer.full else buffer.pos, size=size)
+        rows = np.random.randint(0, buffer.size(), size=size) if adaptive is None else adaptive.draw_rows(size)
         columns = np.random.randint(0, high=buffer.n_envs, size=(size,))
         widths = buffer.observations.shape[2], buffer.actions.shape[2]
         out = tuple(np.empty((size, width), np.float32) for width in (widths[0], widths[1], widths[0], 1, 1))
@@ -62,8 +65,19 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
             columns,
             out,
         )
+        if adaptive is not None:
+            adaptive.redraw_noise(rows, torch.from_numpy(out[0]), torch.from_numpy(out[2]))
         return Batch(*out, gamma)  # type: ignore[call-arg]  # `out` has five arrays
     drawn = buffer.sample(size, env=env)
     arrays = [tensor.numpy().astype(np.float32, copy=False) for tensor in drawn[:5]]
     flat = [array.reshape(size, -1) if place == 1 else array for place, array in enumerate(arrays)]
     return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())  # type: ignore[call-arg]
+
+
+def _is_readable(buffer: ReplayBuffer) -> bool:
+    """Whether a batch is made of transitions as they are stored, over vectors of floats."""
+    if type(buffer) is AdaptiveReplayBuffer:
+        one_step = buffer.steps_ahead == 1
+    else:
+        one_step = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
+    return one_step and buffer.observations.ndim == 3 and buffer.observations.dtype.kind == "f"

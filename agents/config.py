@@ -13,6 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
+from sparserl.agents.replay import DynamicCapacity, check_n_steps, replay_options
 from sparserl.agents.sac import SAC
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
@@ -42,6 +43,21 @@ class OffPolicyConfig:
     """Polyak factor of the target networks; 1 copies them."""
     net_arch: tuple[int, ...] = (256, 256)
     """Hidden widths of actor and critics."""
+    n_steps: int = 1
+    """Rewards that a target sums before it bootstraps (multi-step targets)."""
+    n_steps_delay: int = 0
+    """Gradient updates with one-step targets before that (RLx2: 300,000, then 3 steps)."""
+    replay: Literal["stored", "redraw_noise"] = "stored"
+    """Draw transitions as they were stored, or with fresh noise in the features that `wrappers.noise-fraction` appends
+    (as in the ANF paper)."""
+    dynamic_capacity: bool = False
+    """Forget the oldest 10 % of the transitions when the policy has moved away from them (RLx2)."""
+    forget_interval_steps: int = 10_000
+    """Env steps between two looks at that."""
+    forget_threshold: float = 0.2
+    """Half the mean squared difference of the actions, then and now, from which on transitions are forgotten."""
+    forget_minimum: int = 100_000
+    """Transitions that are never forgotten (RLx2: 100,000 with TD3, 200,000 with SAC)."""
 
     positive: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "buffer_size")
     not_negative: ClassVar[tuple[str, ...]] = ("weight_decay", "learning_starts")
@@ -58,6 +74,34 @@ class OffPolicyConfig:
                 raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
         if not self.net_arch or min(self.net_arch) < 1:
             raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+        check_n_steps(self.n_steps, self.n_steps_delay)
+        if self.capacity is not None and self.forget_minimum >= self.buffer_size:
+            raise ConfigError(
+                f"agent.forget_minimum {self.forget_minimum} must be below agent.buffer_size {self.buffer_size}, "
+                "or nothing is ever forgotten"
+            )
+
+    @property
+    def capacity(self) -> DynamicCapacity | None:
+        """When transitions are forgotten; None for never."""
+        if not self.dynamic_capacity:
+            return None
+        return DynamicCapacity(
+            interval_steps=self.forget_interval_steps,
+            threshold=self.forget_threshold,
+            minimum=self.forget_minimum,
+            compared=8 * self.batch_size,
+        )
+
+    def replay_arguments(self, seed: int) -> dict[str, Any]:
+        """What the agent's constructor takes for the replay options; empty where none is on."""
+        return replay_options(
+            gamma=self.gamma,
+            n_steps=self.n_steps,
+            n_steps_delay=self.n_steps_delay,
+            capacity=self.capacity,
+            redraw_seed=seed if self.replay == "redraw_noise" else None,
+        )
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
         """What the agent's constructor takes.
@@ -225,8 +269,8 @@ def make_agent(
         _refuse_topology(algo, spec.sparse_twin, topology)
     assert env.action_space.shape is not None
     arguments = config.arguments(env.action_space.shape)
-    if buffer_size is not None:
-        arguments["buffer_size"] = buffer_size
+    # An agent that only acts draws nothing from its buffer.
+    arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}
     if spec.sparse:
         arguments["topology"] = topology
     return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)

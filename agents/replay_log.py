@@ -1,12 +1,12 @@
 """The replay buffer on disk: immutable files of transitions, each written once and named in the checkpoints.
 
 A checkpoint adds only the transitions since the last one, so its cost does not grow with the buffer; and nothing that
-an older checkpoint needs is overwritten when the buffer wraps.
+an older checkpoint needs is overwritten when the buffer wraps. Transitions that the buffer has forgotten are not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sparserl import checkpoint
+from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.errors import CheckpointError
 
 ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -30,9 +31,11 @@ class ReplayLog:
     """
 
     def __init__(self, folder: Path, buffer: ReplayBuffer):
-        if type(buffer) is not ReplayBuffer:
+        if type(buffer) not in (ReplayBuffer, AdaptiveReplayBuffer):
             raise CheckpointError(f"cannot store a {type(buffer).__name__} exactly; use the plain ReplayBuffer")
         self.folder, self.buffer = folder, buffer
+        self._adaptive = buffer if isinstance(buffer, AdaptiveReplayBuffer) else None
+        self._arrays = ARRAYS if self._adaptive is None else (*ARRAYS, *self._adaptive.own_arrays)
         self.parts: list[dict[str, Any]] = []
 
     def append(self, added: int) -> list[dict[str, Any]]:
@@ -49,12 +52,12 @@ class ReplayLog:
         """
         if added % self.buffer.buffer_size != self.buffer.pos:
             raise CheckpointError(f"the buffer is at {self.buffer.pos}, which {added} transitions cannot give")
-        oldest = max(0, added - self.buffer.buffer_size)
+        oldest = added - self.buffer.size()
         start = max(oldest, self.parts[-1]["stop"] if self.parts else 0)
         if start < added:
             where = np.arange(start, added) % self.buffer.buffer_size
             path = self.folder / f"{start:09d}-{added:09d}.safetensors"
-            arrays = {name: torch.from_numpy(getattr(self.buffer, name)[where]) for name in ARRAYS}
+            arrays = {name: torch.from_numpy(getattr(self.buffer, name)[where]) for name in self._arrays}
             safetensors.torch.save_file(arrays, path)
             checkpoint.flush(path)
             part = {"name": path.name, "start": start, "stop": added, "sha256": checkpoint.sha256(path)}
@@ -62,12 +65,25 @@ class ReplayLog:
         self.parts = [part for part in self.parts if part["stop"] > oldest]
         return self.parts
 
-    def restore(self, parts: Sequence[dict[str, Any]], added: int) -> None:
+    def buffer_state(self) -> dict[str, Any] | None:
+        """What a checkpoint holds of the buffer beside its transitions; the plain one has nothing else."""
+        return None if self._adaptive is None else self._adaptive.state_dict()
+
+    def restore(
+        self, parts: Sequence[dict[str, Any]], added: int, buffer_state: Mapping[str, Any] | None = None
+    ) -> None:
         """Fills the buffer from files of `append`, after checking each.
 
+        Args:
+            parts: As `append` gave them.
+            added: Likewise.
+            buffer_state: Taken with them.
+
         Raises:
-            CheckpointError: If a file is missing or was edited.
+            CheckpointError: If a file is missing or was edited, or they belong to a buffer with other options.
         """
+        if (buffer_state is None) != (self._adaptive is None):
+            raise CheckpointError("the checkpoint's replay buffer has other options than this one")
         for part in parts:
             path = self.folder / part["name"]
             checkpoint.check_file(path, part["sha256"])
@@ -77,6 +93,8 @@ class ReplayLog:
         self.parts = list(parts)
         self.buffer.pos = added % self.buffer.buffer_size
         self.buffer.full = added >= self.buffer.buffer_size
+        if self._adaptive is not None and buffer_state is not None:
+            self._adaptive.load_state_dict(buffer_state)
 
     def remove_except(self, parts: Sequence[dict[str, Any]]) -> None:
         """Deletes files that no kept checkpoint names."""

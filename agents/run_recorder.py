@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import safetensors.torch
 import torch
@@ -75,6 +74,7 @@ class RunRecorder(BaseCallback):
         identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
         total_steps: Length of the run in env steps.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
+        wrapper_state: Gives that of the wrappers, on which the policy depends.
         show_progress: Whether to draw a progress bar.
     """
 
@@ -88,13 +88,15 @@ class RunRecorder(BaseCallback):
         *,
         identity: Any,
         total_steps: int,
-        env_state: Callable[[gym.Env[Any, Any]], Any],
+        env_state: Callable[[], Any],
+        wrapper_state: Callable[[], Any],
         show_progress: bool,
     ):
         super().__init__()
         assert agent.replay_buffer is not None
         self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
-        self.intervals, self.identity, self.env_state = intervals, identity, env_state
+        self.intervals, self.identity = intervals, identity
+        self.env_state, self.wrapper_state = env_state, wrapper_state
         self.cost = CostMeter(agent)
         self.replay = ReplayLog(folder.replay, agent.replay_buffer)
         self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
@@ -197,7 +199,8 @@ class RunRecorder(BaseCallback):
         mean = float(np.mean(returns))
         if mean > max(self.eval_means, default=-math.inf):
             modules = {"policy": self.agent.policy.state_dict()}
-            checkpoint.save(self.folder.checkpoints / "best", {"global_step": step, "modules": modules})
+            best = {"global_step": step, "modules": modules, "wrappers": self.wrapper_state()}
+            checkpoint.save(self.folder.checkpoints / "best", best)
         self.eval_means.append(mean)
         self._track(
             step,
@@ -261,13 +264,13 @@ class RunRecorder(BaseCallback):
         kept = full_checkpoints(self.folder)[1 - CHECKPOINTS_KEPT :]
         self._parts = {other.name: self._parts[other.name] for other in kept}
         self._parts[path.name] = self.replay.append(added)
-        assert self.agent.env is not None
         state = {
             "global_step": step,
             "run": self.identity,
             **agent_state(self.agent),
-            "replay": {"parts": self._parts, "added": added},
-            "env": self.env_state(self.agent.env.envs[0]),  # type: ignore[attr-defined]  # a DummyVecEnv
+            "replay": {"parts": self._parts, "added": added, "buffer": self.replay.buffer_state()},
+            "env": self.env_state(),
+            "wrappers": self.wrapper_state(),
             "recorder": self._state(),
         }
         checkpoint.save(path, state)
@@ -289,12 +292,11 @@ class RunRecorder(BaseCallback):
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
-    def restore(self, state: dict[str, Any], restore_env: Callable[[OffPolicyAlgorithm, Any], None]) -> None:
-        """Puts the agent, its buffer, its env and this recorder where a checkpoint was taken.
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts the agent, its buffer and this recorder where a checkpoint was taken; the env is the caller's.
 
         Args:
             state: The checkpoint.
-            restore_env: Gives the agent's env the state that `env_state` gave.
 
         Raises:
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
@@ -303,9 +305,9 @@ class RunRecorder(BaseCallback):
             raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
         recorder = state["recorder"]
         self._parts = dict(state["replay"]["parts"])
-        self.replay.restore(self._parts[step_name(state["global_step"])], state["replay"]["added"])
+        replay = state["replay"]
+        self.replay.restore(self._parts[step_name(state["global_step"])], replay["added"], replay["buffer"])
         restore_agent(self.agent, state)
-        restore_env(self.agent, state["env"])
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
         self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does

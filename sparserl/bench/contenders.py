@@ -19,18 +19,20 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl.agents import DSTD3
+from sparserl.agents import DSSAC, DSTD3
 from sparserl.bench.masked_dense import hold_masks
 
 SUMMARIES = {
     "ds_td3": "ours, at each density",
-    "td3": "Stable-Baselines3's TD3, the baseline of every ratio",
+    "ds_sac": "ours, at each density; its ratios are to sac",
+    "td3": "Stable-Baselines3's TD3, the baseline of all other ratios",
     "td3_fused": "the same with torch's fused Adam, which ours uses",
     "sac": "Stable-Baselines3's SAC",
     "masked": "td3_fused with masks that imitate sparsity",
     "sbx_td3": "SBX's TD3, compiled by JAX",
 }
 BASELINE = "td3"
+OURS: dict[str, type[DSTD3 | DSSAC]] = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 MASKED_DENSITY = 0.1
 """Of the masked contender; a masked network costs the same at every density."""
 NO_SBX = "sbx_td3: sbx is not installed, skipped; pip install 'sparserl[bench]'"
@@ -50,6 +52,11 @@ class Entry:
     density: float
 
     @property
+    def baseline(self) -> Entry:
+        """What its ratios are to."""
+        return Entry("sac" if self.name == "ds_sac" else BASELINE, 1.0)
+
+    @property
     def is_jax(self) -> bool:
         """Whether it runs in JAX and not in torch."""
         return self.name == "sbx_td3"
@@ -64,14 +71,15 @@ class Entry:
 
 
 def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entry], list[str]]:
-    """The contenders that can run here, and a line for each that cannot; the baseline is always among them."""
+    """The contenders that can run here, and a line for each that cannot; baselines are always among them."""
     found, missing = [], []
+    wanted = {*names, BASELINE, *(Entry(name, 1.0).baseline.name for name in names)}
     for name in SUMMARIES:
-        if name not in (*names, BASELINE):
+        if name not in wanted:
             continue
         if name == "sbx_td3" and importlib.util.find_spec("sbx") is None:
             missing.append(NO_SBX)
-        elif name == "ds_td3":
+        elif name in OURS:
             found += [Entry(name, density) for density in densities]
         else:
             found.append(Entry(name, MASKED_DENSITY if name == "masked" else 1.0))
@@ -103,9 +111,11 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
     fused = {**common, "policy_kwargs": {"net_arch": [width, width], "optimizer_kwargs": {"fused": True}}}
     noise = NormalActionNoise(np.zeros(n_action), np.full(n_action, 0.1))
     agent: OffPolicyAlgorithm
-    if entry.name == "ds_td3":
-        method = {"method": "dense"} if entry.density == 1.0 else {"method": "ds_td3", "density": entry.density}
-        agent = DSTD3(**common, action_noise=noise, topology={**method, **topology})
+    if entry.name in OURS:
+        method = {"method": "dense"} if entry.density == 1.0 else {"method": entry.name, "density": entry.density}
+        if entry.name == "ds_td3":
+            common["action_noise"] = noise
+        agent = OURS[entry.name](**common, topology={**method, **topology})
     elif entry.name == "sac":
         agent = SAC(**common)
     elif entry.is_jax:

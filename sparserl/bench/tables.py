@@ -16,8 +16,8 @@ def update_tables(record: Record) -> list[Table]:
         title = f"batch {configuration['batch']}, width {configuration['width']}"
         has = {what: what in rows[0] for what in ("update", "steps")}
         columns = ["contender", "density", "threads"]
-        columns += ["ms/update", "x td3", "scaling"] if has["update"] else []
-        columns += ["steps/s", "x td3"] if has["steps"] else []
+        columns += ["ms/update", "x dense", "scaling"] if has["update"] else []
+        columns += ["steps/s", "x dense"] if has["steps"] else []
         if any(has.values()):
             table = _table(title, columns)
             for row in rows:
@@ -37,7 +37,7 @@ def update_tables(record: Record) -> list[Table]:
 
 
 def _actions(title: str, rows: list[Record]) -> Table:
-    table = _table(title, ["contender", "density", "threads", "us/action", "x td3"])
+    table = _table(title, ["contender", "density", "threads", "us/action", "x dense"])
     for row in rows:
         cells = [row["contender"], f"{row['density']:g}", str(row["threads"])]
         table.add_row(*cells, _spread(row["act"]), _times(row["act"]["speed_up"]))

@@ -47,7 +47,8 @@ class UpdateOptions(Options):
     densities: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
     """Densities of our agent."""
     only: tuple[str, ...] = tuple(SUMMARIES)
-    """Contenders, of ds_td3, td3 (always measured: ratios need it), td3_fused, sac, masked, sbx_td3."""
+    """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
+    masked, sbx_td3."""
     what: tuple[str, ...] = WHAT
     """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
     observation), event (topology events of ours)."""
@@ -136,7 +137,7 @@ def _measure(
     for (entry, threads), timing in timings.items():
         rows[entry, threads][what] = {
             **_numbers(what, timing),
-            "speed_up": spread(speed_up(timing, timings[Entry(BASELINE, 1.0), threads])),
+            "speed_up": spread(speed_up(timing, timings[entry.baseline, threads])),
             "speed_up_by_threads": spread(speed_up(timing, timings[entry, fewest])),
         }
 

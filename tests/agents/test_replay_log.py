@@ -10,6 +10,9 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
+from sparserl import checkpoint
+from sparserl.agents.batch import sample
+from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity
 from sparserl.agents.replay_log import ARRAYS, ReplayLog
 from sparserl.errors import CheckpointError
 
@@ -24,6 +27,8 @@ def fill(store: ReplayBuffer, count: int, rng: np.random.Generator) -> None:
     """Random transitions; some end by themselves, some by a time limit."""
     n = store.n_envs
     for _ in range(count):
+        if isinstance(store, AdaptiveReplayBuffer):
+            store.note_policy_actions(rng.normal(size=(n, 2)).astype(np.float32))
         done, timeout = rng.random(n) < 0.3, rng.random(n) < 0.5
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": bool(t)} for t in timeout]
         store.add(
@@ -138,3 +143,80 @@ def test_other_buffers_are_refused(tmp_path: Path) -> None:
     for other in (n_step, dicts):
         with pytest.raises(CheckpointError, match=f"cannot store a {type(other).__name__} exactly"):
             ReplayLog(tmp_path, other)
+
+
+class Noise:
+    """Two of three features, in an order that changes."""
+
+    def __init__(self) -> None:
+        self.origins = np.array([0, -1, -2])
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        return rng.normal(size=(count, 2))
+
+
+def adaptive(noise: Noise) -> AdaptiveReplayBuffer:
+    """With every option on: 40 % are forgotten whenever it is asked, the third batch is the first of two steps."""
+    capacity = DynamicCapacity(threshold=0.0, minimum=0, fraction=0.4)
+    options: dict[str, Any] = {"n_steps": 2, "n_steps_delay": 3, "capacity": capacity, "redraw_seed": 5}
+    store = AdaptiveReplayBuffer(10, OBS, ACTION, "cpu", **options)
+    store.redraw_from(lambda: noise.origins, noise.draw)
+    return store
+
+
+def forget(store: AdaptiveReplayBuffer) -> None:
+    store.forget_stale(lambda observations: np.zeros((len(observations), 2)))
+
+
+@pytest.mark.parametrize("count", [6, 10, 17, 28])
+def test_a_restored_buffer_with_options_draws_on_like_the_first(count: int, tmp_path: Path) -> None:
+    noise = Noise()
+    store = adaptive(noise)
+    log = ReplayLog(tmp_path, store)
+    rng = np.random.default_rng(count)
+    fill(store, count - 5, rng)
+    log.append(count - 5)
+    noise.origins = np.array([-2, 0, -1])
+    fill(store, 5, rng)
+    forget(store)
+    sample(store, 4, None, 0.9)
+    checkpoint.save(tmp_path / "saved", {"parts": log.append(count), "buffer": log.buffer_state()})
+    saved = checkpoint.load(tmp_path / "saved")
+
+    other = adaptive(noise)
+    restored = ReplayLog(tmp_path, other)
+    restored.restore(saved["parts"], count, saved["buffer"])
+    assert (other.size(), other.pos, other.full) == (store.size(), store.pos, store.full)
+    for stop in (count, count + 4):  # then both go on
+        drawn: list[list[Any]] = []
+        for one in (store, other):
+            np.random.seed(count)
+            batches = [sample(one, 16, None, 0.9) for _ in range(5)]
+            drawn.append([array for batch in batches for array in vars(batch).values()])
+        assert all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))
+        for one in (store, other):
+            fill(one, 4, np.random.default_rng(stop))
+            forget(one)
+        assert store.forgotten == other.forgotten > 0
+        assert restored.append(stop + 4) == log.append(stop + 4)
+
+
+def test_forgotten_transitions_are_not_kept(tmp_path: Path) -> None:
+    store = adaptive(Noise())
+    log, rng = ReplayLog(tmp_path, store), np.random.default_rng(0)
+    for stop in (3, 6, 9):
+        fill(store, 3, rng)
+        parts = log.append(stop)
+    assert [part["start"] for part in parts] == [0, 3, 6]
+    forget(store)  # 0, 1 and 2
+    assert [part["start"] for part in log.append(9)] == [3, 6]
+    late = ReplayLog(tmp_path, store).append(9)
+    assert [(part["start"], part["stop"]) for part in late] == [(3, 9)]
+
+
+def test_the_plain_buffer_has_no_other_state_and_takes_none(tmp_path: Path) -> None:
+    plain, own = ReplayLog(tmp_path, buffer()), ReplayLog(tmp_path, adaptive(Noise()))
+    assert plain.buffer_state() is None
+    for log, state in ((plain, own.buffer_state()), (own, None)):
+        with pytest.raises(CheckpointError, match="replay buffer has other options than this one"):
+            log.restore([], 0, state)

@@ -52,7 +52,7 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = bench("update", options, tmp_path)
     (configuration,) = found["configurations"]
     rows = {(row["contender"], row["density"]): row for row in configuration["rows"]}
-    ours = [("ds_td3", 1.0), ("ds_td3", 0.5)]
+    ours = [("ds_td3", 1.0), ("ds_td3", 0.5), ("ds_sac", 1.0), ("ds_sac", 0.5)]
     assert list(rows) == [*ours, ("td3", 1.0), ("td3_fused", 1.0), ("sac", 1.0), ("masked", 0.1)]
     for row in rows.values():
         assert row["threads"] == 1
@@ -66,6 +66,8 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     times = zip(baseline["update"]["per_round"], sparse["update"]["per_round"], strict=True)
     ratios = [base / own for base, own in times]
     assert sparse["update"]["speed_up"]["median"] == pytest.approx(sum(ratios) / 2)
+    times = zip(rows["sac", 1.0]["update"]["per_round"], rows["ds_sac", 0.5]["update"]["per_round"], strict=True)
+    assert rows["ds_sac", 0.5]["update"]["speed_up"]["median"] == pytest.approx(sum(b / own for b, own in times) / 2)
     rates = zip(baseline["steps"]["per_round"], sparse["steps"]["per_round"], strict=True)
     assert sparse["steps"]["speed_up"]["median"] == pytest.approx(sum(own / base for base, own in rates) / 2)
     assert [(row["method"], row["density"]) for row in configuration["events"]] == [("set", 0.5), ("ds_td3", 0.5)]

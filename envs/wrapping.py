@@ -6,7 +6,7 @@ Decides their order. Refuses to know how an environment is made and who uses it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -70,6 +70,24 @@ class WrapperConfig:
         for given, works, name, problem in rules:
             if given and not works:
                 raise ConfigError(f"wrappers.{name} {problem}")
+
+    @property
+    def labels(self) -> list[str]:
+        """What is special, for the name of a run."""
+        said = {
+            f"noise{self.noise_fraction:g}": self.noise_fraction > 0.0,
+            "permuted": self.permute,
+            "normalized": self.normalize_observations != "none",
+            "inverted": self.invert_actions,
+            f"dropout{self.sensor_dropout:g}": self.sensor_dropout > 0.0,
+        }
+        return [label for label, special in said.items() if special]
+
+    def absolute(self) -> WrapperConfig:
+        """The same with the paths of files in full, so that a run is resumed from any folder."""
+        paths = ("noise_histograms", "normalization")
+        given = {name: getattr(self, name) for name in paths if getattr(self, name) is not None}
+        return replace(self, **{name: path.absolute() for name, path in given.items()})
 
 
 @dataclass(frozen=True)

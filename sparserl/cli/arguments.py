@@ -6,13 +6,15 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tyro
 
 from sparserl.errors import ConfigError, unknown_name
 
 C = TypeVar("C")
+
+WhichCheckpoint = Literal["best", "last"]
 
 
 def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C | None = None) -> C:

@@ -11,8 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sparserl.cli.arguments import parse
-from sparserl.cli.run_config import WhichCheckpoint, load_policy, run_config
+from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.errors import ConfigError
 from sparserl.records import RunFolder
 
@@ -43,12 +42,12 @@ def run(arguments: Sequence[str]) -> int:
     if command.video is not None and not command.video.parent.is_dir():
         raise ConfigError(f"cannot write {command.video}: there is no folder {command.video.parent}")
     folder = RunFolder.open(command.run)
-    config = run_config(folder)
     if command.video is not None and sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported: no window system, so off-screen
-    from sparserl.envs import make_env
+    from sparserl.cli.run_config import load_policy, run_config
 
-    env = make_env(config.env, render_mode="human" if command.video is None else "rgb_array")
+    config = run_config(folder)
+    env = config.make_env(render_mode="human" if command.video is None else "rgb_array")
     agent, step = load_policy(folder, command.checkpoint, env)
     frames: list[Any] = []
     try:

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.agents.evaluation import Evaluator
-from sparserl.cli.arguments import parse
-from sparserl.cli.run_config import WhichCheckpoint, load_policy, run_config
-from sparserl.envs import make_env
+from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.cli.run_config import load_policy, run_config
 from sparserl.errors import ConfigError
 from sparserl.records import RunFolder
 
@@ -42,8 +41,9 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--episodes must be at least 1, got {command.episodes}")
     folder = RunFolder.open(command.run)
     config = run_config(folder)
-    agent, step = load_policy(folder, command.checkpoint, make_env(config.env))
-    evaluator = Evaluator(lambda: make_env(config.env), command.episodes, seed=command.seed)
+    env = config.make_env()
+    agent, step = load_policy(folder, command.checkpoint, env)
+    evaluator = Evaluator(lambda: config.make_env(follow=env), command.episodes, seed=command.seed)
     returns, lengths = evaluator(agent)
     evaluator.close()
     result = {

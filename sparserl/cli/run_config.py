@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -10,12 +10,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.agent_state import restore_modules
+from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.cli.continual_config import ContinualConfig
 from sparserl.cli.train_config import TrainConfig, build_train_config
+from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, full_checkpoints
-
-WhichCheckpoint = Literal["best", "last"]
 
 
 def is_continual(folder: RunFolder) -> bool:
@@ -51,7 +51,7 @@ def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any
     Args:
         folder: The run.
         which: `best` by evaluation, or the `last` one.
-        env: An environment of the run's kind.
+        env: Made by the run's config; its wrappers get the state that the policy was trained with.
 
     Returns:
         The agent, with an empty replay buffer, and the env step of the checkpoint.
@@ -66,4 +66,5 @@ def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any
     state = checkpoint.load(folder.checkpoints / "best" if which == "best" else full[-1])
     agent = config.make_agent(env, buffer_size=1)
     restore_modules(agent, state["modules"], ["policy"])
+    load_wrapper_state(env, state["wrappers"])
     return agent, state["global_step"]

@@ -17,6 +17,7 @@ from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.replay import AdaptiveReplayBuffer, ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.cli.recorded_run import (
     close_trackers,
@@ -27,7 +28,15 @@ from sparserl.cli.recorded_run import (
 )
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
-from sparserl.envs import EnvState, capture_state, make_env, restore_state
+from sparserl.envs import (
+    EnvState,
+    capture_state,
+    feature_origins,
+    load_wrapper_state,
+    noise_source,
+    restore_state,
+    wrapper_state,
+)
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.plots import Run, plot_runs
@@ -44,11 +53,11 @@ def run(arguments: Sequence[str]) -> int:
         return _resume(command.resume, command.progress)
     config = command.run
     if command.dry_run:
-        make_env(config.env).close()
+        config.make_env().close()
         print(yaml_config.dump(config), end="")
         return 0
     torch.set_num_threads(config.threads)
-    agent = config.make_agent(make_env(config.env))
+    agent = config.make_agent(config.make_env())
     folder = RunFolder.create(
         command.run_dir or free_folder(config),
         config_yaml=yaml_config.dump(config),
@@ -67,7 +76,7 @@ def _resume(path: Path, show_progress: bool) -> int:
     config = run_config(folder)
     state = newest_state(folder)
     torch.set_num_threads(config.threads)
-    agent = config.make_agent(make_env(config.env))
+    agent = config.make_agent(config.make_env())
     print(f"resuming {folder.path} at step {state['global_step']}")
     return _train(agent, config, folder, show_progress=show_progress, state=state)
 
@@ -82,7 +91,11 @@ def _train(
 ) -> int:
     if AGENTS[config.algo].sparse:
         prepare(lambda message: print(message, flush=True))
-    evaluator = Evaluator(lambda: make_env(config.env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET)
+    assert agent.env is not None
+    env: gym.Env[Any, Any] = agent.env.envs[0]  # type: ignore[attr-defined]  # a DummyVecEnv
+    evaluator = Evaluator(
+        lambda: config.make_env(follow=env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
+    )
     recorder = RunRecorder(
         agent,
         folder,
@@ -96,11 +109,15 @@ def _train(
         ),
         identity=yaml_config.plain(config),
         total_steps=config.total_steps,
-        env_state=_env_state,
+        env_state=lambda: _env_state(env),
+        wrapper_state=lambda: wrapper_state(env),
         show_progress=show_progress,
     )
+    if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
+        agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
     if state is not None:
-        recorder.restore(state, _restore_env)
+        recorder.restore(state)
+        _restore_env(agent, env, state)
         checkpoint.tidy(folder.checkpoints)
     start_trackers(
         recorder, config, folder, run_config=yaml_config.plain(config), job_type="train", is_new=state is None
@@ -109,7 +126,7 @@ def _train(
     def learn() -> None:
         agent.learn(
             config.total_steps - agent.num_timesteps,
-            callback=recorder,
+            callback=[recorder, ForgetStale()] if config.agent.dynamic_capacity else recorder,
             log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
             reset_num_timesteps=state is None,
         )
@@ -134,14 +151,14 @@ def _env_state(env: gym.Env[Any, Any]) -> dict[str, Any] | None:
     return None if state is None else {"tensors": state.tensors, "scalars": state.scalars}
 
 
-def _restore_env(agent: OffPolicyAlgorithm, state: dict[str, Any] | None) -> None:
-    if state is None:
+def _restore_env(agent: OffPolicyAlgorithm, env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
+    if state["env"] is None:
+        load_wrapper_state(env, state["wrappers"])
         agent._last_obs = None
         print("the environment cannot give its state, so a new episode starts and the run is not repeated exactly")
         return
-    tensors = {name: tensor.numpy() for name, tensor in state["tensors"].items()}
-    assert agent.env is not None
-    restore_state(agent.env.envs[0], EnvState(tensors, state["scalars"]))  # type: ignore[attr-defined]  # a DummyVecEnv
+    tensors = {name: tensor.numpy() for name, tensor in state["env"]["tensors"].items()}
+    restore_state(env, EnvState(tensors, state["env"]["scalars"]))
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spe
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
 from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.envs import WrapperConfig, make_env, wrap
 from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
 from sparserl.tracking import WandbConfig
 
@@ -53,6 +54,8 @@ class TrainConfig:
     """Hyper-parameters of the agent; which there are depends on the algorithm."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     """Connections of its networks."""
+    wrappers: WrapperConfig = field(default_factory=WrapperConfig)
+    """What stands between the environment and the agent."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation while training."""
     log_every_steps: int = 1_000
@@ -85,6 +88,8 @@ class TrainConfig:
         for name, value in positive.items():
             if value < 1:
                 raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.agent.replay == "redraw_noise" and self.wrappers.noise_fraction == 0.0:
+            raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
         if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
             raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
         if self.device != "cpu":
@@ -92,19 +97,23 @@ class TrainConfig:
 
     @property
     def name(self) -> str:
-        """Run name without the seed: env, algorithm, and what is special about the topology."""
+        """Run name without the seed: env, algorithm, and what is special about topology and wrappers."""
         parts = [self.env, self.algo]
         if AGENTS[self.algo].sparse:
             if self.topology.method != self.algo:
                 parts.append(self.topology.method)
             if isinstance(self.topology.density, float):
                 parts.append(f"d{self.topology.density:g}")
-        return "__".join(parts)
+        return "__".join([*parts, *self.wrappers.labels])
 
     @property
     def total_updates(self) -> int:
         """Gradient updates of the run: one an env step once learning has started."""
         return max(0, self.total_steps - self.agent.learning_starts)
+
+    def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
+        """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
+        return wrap(make_env(self.env, render_mode=render_mode), self.wrappers, self.seed, follow=follow)
 
     def make_agent(self, env: gym.Env[Any, Any], buffer_size: int | None = None) -> OffPolicyAlgorithm:
         """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
@@ -198,7 +207,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     if command.resume is not None:
         refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
         return command, None
-    run = command.run
+    run = replace(command.run, wrappers=command.run.wrappers.absolute())
+    command = replace(command, run=run)
     if run.agent.learning_starts >= run.total_steps:
         raise ConfigError(
             f"the run ends at step {run.total_steps}, before learning starts at {run.agent.learning_starts}; "

@@ -28,7 +28,24 @@ CHEETAH = (
     *("--env", "HalfCheetah-v5", "--agent.learning-starts", "60", "--total-steps", "240", "--eval.every-steps", "120"),
     *("--eval.episodes", "1", "--checkpoint-every-steps", "40", "--log-every-steps", "40", "--seed", "3"),
 )
-ALGOS = {"ds_td3": ("--algo", "ds_td3", *REWIRE), "td3": ("--algo", "td3")}
+WRAPPED = (
+    *("--wrappers.noise-fraction", "0.5", "--wrappers.permute", "--wrappers.permute-every-steps", "25"),
+    *("--wrappers.normalize-observations", "running", "--wrappers.sensor-dropout", "0.1"),
+)
+ALGOS = {
+    "ds_td3": ("--algo", "ds_td3", *REWIRE),
+    "td3": ("--algo", "td3"),
+    "ds_sac": (
+        *("--algo", "ds_sac", "--agent.ent-coef", "auto", *REWIRE, *WRAPPED),
+        *("--topology.method", "rigl", "--topology.density", "0.4", "--topology.gradient-batches", "3"),
+        *("--topology.recycle-interval", "15", "--agent.replay", "redraw_noise"),
+    ),
+    "sac": (
+        *("--algo", "sac", "--agent.target-update-interval", "7", "--agent.n-steps", "3"),
+        *("--agent.n-steps-delay", "40", "--agent.dynamic-capacity", "--agent.forget-interval-steps", "20"),
+        *("--agent.forget-threshold", "0.0", "--agent.forget-minimum", "30"),
+    ),
+}
 
 
 def train(folder: Path, *flags: str) -> int:

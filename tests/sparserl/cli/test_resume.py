@@ -64,11 +64,12 @@ MOMENTS = {
 }
 
 
-DENSE_TOO = ("in an env step of the warm-up", "between replay and checkpoint", "when all is learned")
+OTHERS_TOO = ("in an env step of the warm-up", "between replay and checkpoint", "when all is learned")
 
 
 @pytest.mark.parametrize(
-    ("algo", "moment"), [("ds_td3", moment) for moment in MOMENTS] + [("td3", moment) for moment in DENSE_TOO]
+    ("algo", "moment"),
+    [(algo, moment) for algo in ALGOS for moment in (MOMENTS if algo == "ds_td3" else OTHERS_TOO)],
 )
 def test_a_crash_at_a_bad_moment_changes_nothing(
     moment: str, algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Path]

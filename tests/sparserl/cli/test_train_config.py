@@ -83,19 +83,37 @@ FROM_THE_PAPERS = {
     TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
     SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
 }
-MODERN = {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1}
+VARIANTS = {
+    "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
+    "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
+    "rlx2": {"batch_size": 256, "n_steps": 3, "n_steps_delay": 300_000, "dynamic_capacity": True},
+}
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_builds(name: str) -> None:
-    algo, variant = name.split("/")
+    algo, preset = name.split("/")
     config = resolved("--preset", name)
     assert config.algo == algo
-    expected = MODERN if variant.endswith("modern") else FROM_THE_PAPERS[AGENTS[algo].config]
+    expected = VARIANTS.get(preset.rpartition("-")[2], FROM_THE_PAPERS[AGENTS[algo].config])
     assert {key: getattr(config.agent, key) for key in expected} == expected
-    if variant.endswith("-v5"):
-        assert config.env == variant
-        assert preset_for(algo, variant) == name
+    if preset.endswith("-v5"):
+        assert config.env == preset
+        assert preset_for(algo, preset) == name
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", "ds_sac"])
+def test_the_preset_of_anf_is_sparse_in_the_input_layer_alone(algo: str) -> None:
+    config = resolved("--preset", f"{algo}/anf", "--env", "HalfCheetah-v5")
+    assert (config.env, config.wrappers.noise_fraction) == ("HalfCheetah-v5", 0.9)
+    assert config.topology.densities([(256, 171), (256, 256), (6, 256)]) == [0.2, 1.0, 1.0]
+    rule = config.topology.rule()
+    assert (rule.drop, rule.grow, rule.drop_fraction, rule.update_interval) == (
+        "weight_magnitude",
+        "random",
+        0.05,
+        1000,
+    )
 
 
 def test_the_algorithm_decides_which_options_there_are() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sparserl.envs.feature_histograms import FeatureHistograms, collect_histograms
 from sparserl.envs.layers import feature_origins, noise_source, relevant_features
 from sparserl.envs.make import list_env_ids, make_env
-from sparserl.envs.normalized_observations import ObservationStatistics
+from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, load_wrapper_state, wrap, wrapper_state
 
@@ -26,6 +26,7 @@ __all__ = [
     "load_wrapper_state",
     "make_env",
     "noise_source",
+    "observation_statistics",
     "relevant_features",
     "restore_state",
     "wrap",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymnasium.wrappers.utils import RunningMeanStd
 
 from sparserl.envs.array_file import read_arrays, write_arrays
-from sparserl.envs.layers import observation_box
+from sparserl.envs.layers import layers, observation_box
 from sparserl.errors import CheckpointError, ConfigError
 
 
@@ -121,3 +121,9 @@ class NormalizeObservations(gym.wrappers.NormalizeObservation[Any, Any, Any]):
     def _set(self, statistics: ObservationStatistics) -> None:
         self.obs_rms.mean, self.obs_rms.var = statistics.mean.copy(), statistics.var.copy()
         self.obs_rms.count = statistics.count
+
+
+def observation_statistics(env: gym.Env[Any, Any]) -> ObservationStatistics | None:
+    """The present statistics of the outermost normalisation of an environment; None if there is none."""
+    found = (layer.statistics for layer in layers(env) if isinstance(layer, NormalizeObservations))
+    return next(found, None)

@@ -34,6 +34,7 @@ from sparserl.envs import (
     feature_origins,
     load_wrapper_state,
     noise_source,
+    observation_statistics,
     restore_state,
     wrapper_state,
 )
@@ -44,6 +45,9 @@ from sparserl.records import RunFolder
 
 EVAL_SEED_OFFSET = 100
 """Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
+
+NORMALIZATION = "normalization.json"
+"""In the folder of a run that normalises observations: its statistics at the end, for another run to use."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -139,6 +143,9 @@ def _train(
         return status
     result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
     close_trackers(recorder, result)
+    statistics = observation_statistics(env)
+    if statistics is not None:
+        statistics.save(folder.path / NORMALIZATION)
     folder.finish(result)
     recorder.replay.remove_except([])
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")

@@ -11,7 +11,7 @@ import yaml
 from support.runs import FAST, WRAPPED, rows, train
 
 from sparserl.cli import main
-from sparserl.envs import FeatureHistograms
+from sparserl.envs import FeatureHistograms, ObservationStatistics
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 
@@ -60,3 +60,18 @@ def test_a_file_of_histograms_is_found_from_any_folder(
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     assert np.isfinite(evaluate(capsys, tmp_path / "run", "best")[1])
+
+
+def test_a_run_leaves_the_statistics_that_another_one_freezes(tmp_path: Path) -> None:
+    normalized = ("--wrappers.normalize-observations",)
+    assert train(tmp_path / "running", *FAST, *normalized, "running") == 0
+    left = ObservationStatistics.load(tmp_path / "running" / "normalization.json")
+    assert left.count > 130  # every observation of the training env, the first of each episode too
+    file = ("--wrappers.normalization", str(tmp_path / "running" / "normalization.json"))
+    assert train(tmp_path / "frozen", *FAST, *normalized, "frozen", *file) == 0
+    kept = ObservationStatistics.load(tmp_path / "frozen" / "normalization.json")
+    assert np.array_equal(kept.mean, left.mean)
+    assert np.array_equal(kept.var, left.var)
+    assert kept.count == left.count
+    assert train(tmp_path / "bare", *FAST) == 0
+    assert not (tmp_path / "bare" / "normalization.json").exists()

@@ -25,10 +25,12 @@ from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay_log import ReplayLog
+from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.errors import CheckpointError
-from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows, topology_metrics
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
 from sparserl.records import RunFolder, full_checkpoints, step_name
+from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length")
@@ -75,6 +77,7 @@ class RunRecorder(BaseCallback):
         total_steps: Length of the run in env steps.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
         wrapper_state: Gives that of the wrappers, on which the policy depends.
+        relevant_features: Tells which features of an observation are relevant; None where nobody knows.
         show_progress: Whether to draw a progress bar.
     """
 
@@ -90,6 +93,7 @@ class RunRecorder(BaseCallback):
         total_steps: int,
         env_state: Callable[[], Any],
         wrapper_state: Callable[[], Any],
+        relevant_features: Callable[[], Flags] | None = None,
         show_progress: bool,
     ):
         super().__init__()
@@ -98,6 +102,7 @@ class RunRecorder(BaseCallback):
         self.intervals, self.identity = intervals, identity
         self.env_state, self.wrapper_state = env_state, wrapper_state
         self.cost = CostMeter(agent)
+        self.topology = TopologyObserver(agent, relevant_features)
         self.replay = ReplayLog(folder.replay, agent.replay_buffer)
         self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
         self.eval_means: list[float] = []
@@ -165,12 +170,10 @@ class RunRecorder(BaseCallback):
         return True
 
     def _record_topology(self, step: int) -> None:
-        evolver = self.cost.evolver
-        if evolver is None or not evolver.events:
+        events = self.topology.take_events()
+        if not events:
             return
-        events, evolver.events = evolver.events, []
-        rows = [{"global_step": step, **row} for row in event_rows(evolver, events)]
-        self.logs["topology"].write(rows)
+        self.logs["topology"].write([{"global_step": step, **row} for row in self.topology.rows(events)])
         changed = [event for event in events if event.kind != "initial"]
         self.cost.remeasure([event.layer for event in changed if event.kind == "rewire"])
         for update in sorted({event.update for event in changed}):
@@ -223,8 +226,7 @@ class RunRecorder(BaseCallback):
             metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
         values = agent.logger.name_to_value
         metrics.update({key: float(values[key]) for key in PROGRESS_COLUMNS if key in values})
-        if self.cost.evolver is not None:
-            metrics.update(topology_metrics(self.cost.evolver))
+        metrics.update(self.topology.metrics())
         metrics["cost/flops_train"] = self.cost.flops_train
         metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
         metrics["time/sps"] = (step - previous_step) / max(now - previous_time, 1e-9)
@@ -323,8 +325,6 @@ class RunRecorder(BaseCallback):
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost."""
-        evolver = self.cost.evolver
-        explored = None if evolver is None else topology_metrics(evolver).get("topology/explored_fraction")
         steps = self.agent.num_timesteps
         return {
             "steps": steps,
@@ -334,5 +334,5 @@ class RunRecorder(BaseCallback):
             "return_last10": float(np.mean(self.eval_means[-10:])),
             **self.cost.summary(),
             "topology_events": self.topology_events,
-            "explored_fraction": explored,
+            "explored_fraction": self.topology.metrics().get("topology/explored_fraction"),
         }

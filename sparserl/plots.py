@@ -1,4 +1,4 @@
-"""Pictures of runs, from their CSV files and topology snapshots alone.
+"""Pictures of runs, from their CSV files alone.
 
 Decides how a run is drawn. Refuses to know agents and configs: whoever asks gives each run its label.
 """
@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float64]
 
 COLOURS = ("#4477AA", "#EE7733", "#228833", "#CC3311", "#AA3377", "#66CCEE", "#BBBBBB")
 """Distinguishable with the common colour-vision deficiencies (P. Tol's schemes)."""
-ABSENT, INITIAL, GROWN = 0, 1, 2
-CONNECTIVITY_COLOURS = ("#FFFFFF", "#4477AA", "#EE7733")
-MAX_PIXELS = 512
-MAX_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,11 @@ def read_columns(path: Path) -> dict[str, FloatArray]:
     Raises:
         ConfigError: If the file is missing or has no rows.
     """
-    rows = read_rows(path)
+    return numeric_columns(read_rows(path))
+
+
+def numeric_columns(rows: Sequence[Mapping[str, str]]) -> dict[str, FloatArray]:
+    """Columns of some rows of a CSV file, at least one; an empty or non-numeric cell is NaN."""
     return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
 
 
@@ -158,77 +156,21 @@ def draw_curves(
     axis.fill_between(shared, matrix.min(axis=1), matrix.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 
-def plot_connectivity(path: Path, layer: str, out: Path) -> None:
-    """Draws which connections a layer has at some moments of a run: those of the start, and those grown since.
-
-    A layer of more than 512 neurons a side is binned; a pixel then shows the newest kind of connection in it.
-
-    Args:
-        path: Run folder.
-        layer: Full name, e.g. `critic.qf0.1`.
-        out: Picture to write.
-
-    Raises:
-        ConfigError: If the run has no snapshots or no such layer, or the picture cannot be written.
-    """
-    files = sorted((path / "topology").glob("step-*.safetensors"))
-    if not files:
-        raise ConfigError(f"{path} has no topology snapshots (a dense run has none)")
-    chosen = [
-        files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(MAX_PICTURES, len(files))).round().astype(int))
-    ]
-    first = safetensors.torch.load_file(files[0])
-    if layer not in first:
-        raise ConfigError(unknown_name("layer", layer, [name for name in first if not name.endswith(".shape")]))
-    n_out, n_in = first[f"{layer}.shape"].tolist()
-    initial = first[layer].numpy()
-    figure = Figure(figsize=(3.2 * len(chosen), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, file in zip(panels, chosen, strict=True):
-        flat = safetensors.torch.load_file(file)[layer].numpy()
-        axis.imshow(
-            _picture(flat, initial, n_out, n_in),
-            cmap=ListedColormap(list(CONNECTIVITY_COLOURS)),
-            vmin=ABSENT,
-            vmax=GROWN,
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0, n_in, n_out, 0),
-        )
-        survivors = np.isin(flat, initial, assume_unique=True).sum()
-        step = int(file.stem.removeprefix("step-"))
-        axis.set_title(
-            f"step {step:,}\n{flat.size:,} connections\n{survivors / initial.size:.0%} of the first", fontsize="small"
-        )
-        axis.set_xlabel("input neuron")
-    panels[0].set_ylabel("output neuron")
-    handles = [
-        Patch(color=CONNECTIVITY_COLOURS[kind], label=text)
-        for kind, text in ((INITIAL, "since the start"), (GROWN, "grown"))
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    figure.suptitle(f"{layer} ({n_out} x {n_in})")
-    write_figure(figure, out)
-
-
-def _picture(
-    flat: npt.NDArray[np.int64], initial: npt.NDArray[np.int64], n_out: int, n_in: int
-) -> npt.NDArray[np.int64]:
-    height, width = min(n_out, MAX_PIXELS), min(n_in, MAX_PIXELS)
-    kind = np.where(np.isin(flat, initial, assume_unique=True), INITIAL, GROWN)
-    picture = np.full((height, width), ABSENT)
-    np.maximum.at(picture, ((flat // n_in) * height // n_out, (flat % n_in) * width // n_in), kind)
-    return picture
-
-
 def write_figure(figure: Figure, out: Path) -> None:
     """Writes a picture; the ending decides the format.
 
     Raises:
         ConfigError: If it cannot be written.
     """
-    try:
+    with writing(out):
         figure.savefig(out, dpi=120)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turns what stops a picture from being written into a ConfigError that names it."""
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a file format that matplotlib does not know
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise ConfigError(f"cannot write {out}: {reason}") from None

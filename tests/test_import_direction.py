@@ -20,7 +20,9 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
-CORE = frozenset({"checkpoint", "config", "metrics", "plots", "records", "sparsify", "tracking", "configs"})
+CORE = frozenset(
+    {"checkpoint", "config", "metrics", "plots", "records", "sparsify", "topology_plots", "tracking", "configs"}
+)
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE
 

@@ -12,21 +12,27 @@ from sparserl.cli.arguments import parse
 from sparserl.cli.run_config import continual_config, is_continual, run_config
 from sparserl.continual.plots import plot_sequence_run, plot_sequence_runs
 from sparserl.errors import ConfigError
-from sparserl.plots import Run, plot_connectivity, plot_runs
+from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
+from sparserl.topology_plots import animate_connectivity, plot_connectivity, plot_topology
 
 
 @dataclass(frozen=True)
 class PlotCommand:
-    """Draw return, density and explored fraction over env steps; or the accuracies and connections of a continual run;
-    or the accuracies of several. Runs that differ in the seed alone are averaged."""
+    """Draw return, density and explored fraction over env steps; or what the topology of one run did; or the accuracies
+    and connections of a continual run; or the accuracies of several. Runs that differ in the seed alone are
+    averaged."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
     out: Path = Path("plot.png")
     """Picture to write; the ending decides the format."""
+    topology: bool = False
+    """Draw what the topology did instead, layer by layer: densities, overlap with the start, dormant and dead neurons,
+    fan-in and fan-out; takes one run."""
     layer: str | None = None
-    """Draw the connections of this layer over time instead, e.g. critic.qf0.1; takes one run."""
+    """Draw the connections of this layer over time instead, e.g. critic.qf0.1, animated if --out ends in .gif; takes
+    one run."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,19 +46,39 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError("runs of `sparserl train` and of `sparserl continual` do not go into one picture")
     if True in kinds:
         _plot_continual(folders, command)
-    elif command.layer is None:
-        plot_runs([Run(folder.path, run_config(folder).name) for folder in folders], command.out)
-    elif len(folders) > 1:
-        raise ConfigError(f"--layer draws one run, got {len(folders)}")
     else:
-        plot_connectivity(folders[0].path, command.layer, command.out)
+        _plot_trained(folders, command)
     print(f"wrote {command.out}")
     return 0
 
 
+def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+    flag = _flag_of_one_run(command)
+    if flag and len(folders) > 1:
+        raise ConfigError(f"{flag} draws one run, got {len(folders)}")
+    path, name = folders[0].path, run_config(folders[0]).name
+    if command.topology:
+        plot_topology(path, command.out, f"{name}, seed {run_config(folders[0]).seed}")
+    elif command.layer is not None:
+        draw = animate_connectivity if command.out.suffix.lower() == ".gif" else plot_connectivity
+        draw(path, command.layer, command.out)
+    else:
+        plot_runs([Run(folder.path, run_config(folder).name) for folder in folders], command.out)
+
+
+def _flag_of_one_run(command: PlotCommand) -> str | None:
+    """The flag that asks for another picture than the usual one; None if there is none."""
+    given = {"--topology": command.topology, "--layer": command.layer is not None}
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if len(flags) > 1:
+        raise ConfigError("--topology and --layer ask for two pictures; draw one after the other")
+    return flags[0] if flags else None
+
+
 def _plot_continual(folders: Sequence[RunFolder], command: PlotCommand) -> None:
-    if command.layer is not None:
-        raise ConfigError("--layer draws a run of `sparserl train`; the picture of a continual run has all layers")
+    flag = _flag_of_one_run(command)
+    if flag:
+        raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of a continual run has all layers")
     configs = [continual_config(folder) for folder in folders]
     if len(folders) == 1:
         plot_sequence_run(folders[0].path, command.out, configs[0].title)

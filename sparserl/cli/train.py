@@ -35,6 +35,7 @@ from sparserl.envs import (
     load_wrapper_state,
     noise_source,
     observation_statistics,
+    relevant_features,
     restore_state,
     wrapper_state,
 )
@@ -115,6 +116,7 @@ def _train(
         total_steps=config.total_steps,
         env_state=lambda: _env_state(env),
         wrapper_state=lambda: wrapper_state(env),
+        relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
         show_progress=show_progress,
     )
     if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":

@@ -102,6 +102,12 @@ class TopologyEvolver:
         new_value: Name in `sparserl.topology.values.NEW_VALUE`, weight of grown connections.
         goals: Connections of layers at the end of the rule's density schedule; a layer that is absent keeps its number.
 
+    Attributes:
+        events: What has happened and nobody has taken yet, the initial topologies first.
+        grown_total: Connections grown so far, by layer.
+        dropped_total: Connections dropped so far, by layer.
+        initial: Positions at the start of the run, by layer.
+
     Raises:
         TopologyError: If two layers share a name, `new_value` is unknown, or a goal is of no layer or does not fit its
             size.
@@ -142,7 +148,8 @@ class TopologyEvolver:
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
         self._batches = dict.fromkeys(groups, 0)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
-        self._explored: dict[str, Positions] = {name: layer.topology.flat for name, layer in self.layers.items()}
+        self.initial: dict[str, Positions] = {name: layer.topology.flat for name, layer in self.layers.items()}
+        self._explored = dict(self.initial)
         for name in names:
             self._report(name, "initial", 0, 0)
 
@@ -304,6 +311,7 @@ class TopologyEvolver:
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
+            "initial": {name: torch.from_numpy(flat.copy()) for name, flat in self.initial.items()},
             "explored": {name: torch.from_numpy(flat.copy()) for name, flat in self._explored.items()},
             "gathered": {name: [list(sample) for sample in samples] for name, samples in self._gathered.items()},
         }
@@ -328,6 +336,7 @@ class TopologyEvolver:
         self.dropped_total = dict(state["dropped_total"])
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
+        self.initial = {name: flat.numpy() for name, flat in state["initial"].items()}
         self._explored = {name: flat.numpy() for name, flat in state["explored"].items()}
         self._gathered = {name: [(x, dy) for x, dy in samples] for name, samples in state["gathered"].items()}
         self.events = []

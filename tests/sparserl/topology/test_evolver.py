@@ -182,7 +182,8 @@ def test_totals_and_explored_positions_add_up_over_events() -> None:
     evolver = one_layer(layer, RewireRule("signed_magnitude", "random", 0.2, update_interval=1, last_update=8))
     changes: list[TopologyChange] = []
     evolver.follow("net.0", recorder(changes))
-    seen, grown, dropped = set(layer.topology.flat.tolist()), 0, 0
+    first = layer.topology.flat.tolist()
+    seen, grown, dropped = set(first), 0, 0
     assert evolver.explored_fraction("net.0") == 20 / 42
     for update in range(1, 11):
         with torch.no_grad():
@@ -200,6 +201,7 @@ def test_totals_and_explored_positions_add_up_over_events() -> None:
     assert (evolver.grown_total, evolver.dropped_total) == ({"net.0": grown}, {"net.0": dropped})
     assert evolver.explored_fraction("net.0") == len(seen) / 42
     assert len(seen) > 20
+    assert evolver.initial["net.0"].tolist() == first != layer.topology.flat.tolist()
 
 
 def test_each_layer_draws_from_the_stream_of_its_name() -> None:
@@ -509,6 +511,7 @@ class Run:
             for name, layer in layers.items():
                 state = self.optimizers[group].state[layer.values]
                 result += [name, layer.topology.flat.tolist(), layer.values.tolist(), evolver.explored_fraction(name)]
+                result += [evolver.initial[name].tolist()]
                 result += [state["exp_avg"].tolist(), state["exp_avg_sq"].tolist(), float(state["step"])]
         return result
 
@@ -541,7 +544,8 @@ def test_a_stored_clock_does_not_move_with_the_run() -> None:
     run.advance(6, 12)
     assert state["generators"] == before["generators"]
     assert (state["update"], state["due"], state["grown_total"]) == (5, before["due"], before["grown_total"])
-    assert all(torch.equal(state["explored"][name], before["explored"][name]) for name in before["explored"])
+    for kept in ("explored", "initial"):
+        assert all(torch.equal(state[kept][name], before[kept][name]) for name in before[kept])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""What the topology of an agent looks like, with what only the agent can tell: dormant neurons and relevant inputs.
+
+Draws from no generator of the agent, so that watching changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sparserl.agents.sparse_off_policy import SparseTopologyMixin
+from sparserl.layers import SparseMLP
+from sparserl.layers.activity import dormant_fraction
+from sparserl.metrics.connectivity import event_rows, relevant_inputs, topology_metrics
+from sparserl.seeding import stream
+from sparserl.topology.evolver import TopologyEvent
+from sparserl.topology.structure import Flags
+
+SAMPLES = 256
+"""Transitions on which activity is measured."""
+
+
+class TopologyObserver:
+    """Describes the topology of an agent whenever it is asked.
+
+    Args:
+        agent: The agent.
+        relevant_features: Tells which features of an observation are relevant at this moment, as (features,) flags;
+            None where nobody knows.
+    """
+
+    def __init__(self, agent: OffPolicyAlgorithm, relevant_features: Callable[[], Flags] | None = None):
+        self._agent: Any = agent
+        self._relevant_features = relevant_features
+
+    def take_events(self) -> list[TopologyEvent]:
+        """What has happened since the last call, the initial topologies first; empty for a dense agent."""
+        evolver = self._agent.evolver if isinstance(self._agent, SparseTopologyMixin) else None
+        if evolver is None:
+            return []
+        events: list[TopologyEvent] = evolver.events
+        evolver.events = []
+        return events
+
+    def rows(self, events: Sequence[TopologyEvent]) -> list[dict[str, Any]]:
+        """Rows of `topology.csv` for events of `take_events`; `global_step` is for the caller."""
+        return event_rows(self._agent.evolver, events, **self._known())
+
+    def metrics(self) -> dict[str, float]:
+        """Logged values, as `topology_metrics`; empty for a dense agent."""
+        if not isinstance(self._agent, SparseTopologyMixin):
+            return {}
+        return topology_metrics(self._agent.evolver, **self._known())
+
+    def _known(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"dormant": self._dormant()}
+        if self._relevant_features is not None:
+            known["relevant"] = relevant_inputs(self._agent.evolver.layers, self._relevant_features())
+        return known
+
+    def _dormant(self) -> dict[str, float]:
+        """Share of dormant neurons of each hidden layer on transitions of the replay buffer, by full name."""
+        buffer = self._agent.replay_buffer
+        size = buffer.size()
+        if size == 0:
+            return {}
+        seed = self._agent.policy_kwargs.get("topology_seed", 0)
+        rows = stream(seed, "dormant", str(self._agent._n_updates)).integers(size, size=SAMPLES)
+        observations, actions = (
+            torch.from_numpy(array[rows, 0]).float().reshape(SAMPLES, -1)
+            for array in (buffer.observations, buffer.actions)
+        )
+        inputs = {"actor": observations, "critic": torch.cat([observations, actions], dim=1)}
+        threshold = self._agent.topology.recycle_threshold
+        return {
+            f"{group}.{name}.{level}": fraction
+            for group in self._agent.trained
+            for name, mlp in getattr(self._agent, group).named_modules()
+            if isinstance(mlp, SparseMLP)
+            for level, fraction in enumerate(dormant_fraction(mlp, inputs[group], threshold))
+        }

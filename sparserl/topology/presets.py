@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparserl.topology.rewire import RewireRule
 
@@ -53,6 +53,19 @@ def window(total_updates: int, begin_fraction: float | None, end_fraction: float
     return {**begin, "last_update": max(0, round(end_fraction * total_updates))}
 
 
+# Sokar et al. 2022, and its code for what the paper leaves open: first event at update 2, last full event by 925,000
+# (of 975,000), then one that only drops; targets lag.
+_SOKAR = RewireRule(
+    "signed_magnitude",
+    "random",
+    drop_fraction=0.05,
+    update_interval=1000,
+    first_update=2,
+    last_update=925_000,
+    shrink_at_end=True,
+)
+_SOKAR_END = 925_000 / 975_000
+
 METHODS: dict[str, Method] = {
     # Every layer dense: the comparison that an agent's own code gives.
     "dense": Method("every layer dense", rule=None, dense=True),
@@ -80,35 +93,16 @@ METHODS: dict[str, Method] = {
         end_fraction=0.75,
         output_layer_dense=False,
     ),
-    # Sokar et al. 2022, and its code for what the paper leaves open: first event at update 2, last full event by
-    # 925,000 (of 975,000), then one that only drops; targets lag.
     "ds_td3": Method(
         "SET with 5 % per event, lagging targets, a final drop (Sokar et al. 2022)",
-        RewireRule(
-            "signed_magnitude",
-            "random",
-            drop_fraction=0.05,
-            update_interval=1000,
-            first_update=2,
-            last_update=925_000,
-            shrink_at_end=True,
-        ),
-        end_fraction=925_000 / 975_000,
+        _SOKAR,
+        end_fraction=_SOKAR_END,
         target="union_trim",
     ),
-    # Sokar et al. 2022, appendix: 0.1 of SAC's connections; the rest as the authors' DS-TD3 code has it.
     "ds_sac": Method(
         "SET with 10 % per event, lagging targets, a final drop (Sokar et al. 2022, appendix)",
-        RewireRule(
-            "signed_magnitude",
-            "random",
-            drop_fraction=0.1,
-            update_interval=1000,
-            first_update=2,
-            last_update=925_000,
-            shrink_at_end=True,
-        ),
-        end_fraction=925_000 / 975_000,
+        replace(_SOKAR, drop_fraction=0.1),
+        end_fraction=_SOKAR_END,
         target="union_trim",
     ),
     # Grooten et al. 2023, and its code: magnitude whatever the sign, no end, a connection drawn again keeps its weight.

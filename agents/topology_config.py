@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ class TopologyConfig:
     recycle_interval: int | None = None
     """Gradient updates between recyclings of dormant neurons (ReDo); never if None."""
     recycle_threshold: float = 0.1
-    """Score up to which a neuron is dormant, in units of its layer's mean activity, in [0, inf)."""
+    """Score up to which a neuron is dormant, in units of its layer's mean activity, in [0, 1)."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -148,8 +147,8 @@ class TopologyConfig:
             raise ConfigError(f"topology.end_fraction must not come before begin_fraction {begin}, got {end}")
         if self.recycle_interval is not None and self.recycle_interval < 1:
             raise ConfigError(f"topology.recycle_interval must be >= 1, got {self.recycle_interval}")
-        if not 0.0 <= self.recycle_threshold < math.inf:
-            raise ConfigError(f"topology.recycle_threshold must be in [0, inf), got {self.recycle_threshold}")
+        if not 0.0 <= self.recycle_threshold < 1.0:
+            raise ConfigError(f"topology.recycle_threshold must be in [0, 1), got {self.recycle_threshold}")
 
     @classmethod
     def coerce(cls, given: TopologyConfig | Mapping[str, Any] | None) -> TopologyConfig:

@@ -62,8 +62,11 @@ def _locked(part: Path) -> BufferedRandom:
     while True:
         file = part.open("a+b")
         fcntl.flock(file, fcntl.LOCK_EX)
-        if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
-            return file
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                return file
+        except FileNotFoundError:
+            pass
         file.close()  # meanwhile the other process has moved or deleted what was opened here
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -175,6 +176,25 @@ def test_of_several_that_want_a_file_one_downloads_it(server: Server, tmp_path: 
     assert (tmp_path / "x.gz").read_bytes() == CONTENT
     assert names(tmp_path) == ["x.gz"]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_partial_file_that_vanishes_under_the_hand_is_made_again(
+    look: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, stat = [0], Path.stat
+
+    def vanishing(self: Path, **kwargs: bool) -> os.stat_result:
+        if self.suffix == ".part":
+            looks[0] += 1
+            if looks[0] == look:
+                os.unlink(self)  # another process finished it and moved it away
+        return stat(self, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", vanishing)
+        fetch(f"{server.address}x.gz", tmp_path / "x.gz", MD5)
+    assert (tmp_path / "x.gz").read_bytes() == CONTENT
 
 
 def test_a_data_set_is_downloaded_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

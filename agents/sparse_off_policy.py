@@ -152,8 +152,6 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     def _recycle(self, recycler: Recycler, batch: Batch) -> None:
         inputs = {"actor": batch.observations, "critic": np.concatenate([batch.observations, batch.actions], axis=1)}
         recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(inputs[name]) for name in self.trained})
-        for name, count in recycler.recycled_total.items():
-            self.logger.record(f"topology/{name}/recycled_total", count)
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""

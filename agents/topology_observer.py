@@ -50,10 +50,15 @@ class TopologyObserver:
         return event_rows(self._agent.evolver, events, **self._known())
 
     def metrics(self) -> dict[str, float]:
-        """Logged values, as `topology_metrics`; empty for a dense agent."""
+        """Logged values: those of `topology_metrics`, and neurons recycled so far; empty for a dense agent."""
         if not isinstance(self._agent, SparseTopologyMixin):
             return {}
-        return topology_metrics(self._agent.evolver, **self._known())
+        recycler = self._agent.recycler
+        recycled = {} if recycler is None else recycler.recycled_total
+        return {
+            **topology_metrics(self._agent.evolver, **self._known()),
+            **{f"topology/{name}/recycled_total": count for name, count in recycled.items()},
+        }
 
     def _known(self) -> dict[str, Any]:
         known: dict[str, Any] = {"dormant": self._dormant()}

@@ -28,7 +28,6 @@ from sparserl.topology.structure import Positions, SparseTopology
 ABSENT, INITIAL, GROWN = 0, 1, 2
 CONNECTIVITY_COLOURS = ("#FFFFFF", "#4477AA", "#EE7733")
 STYLES = ("-", "--", ":")
-"""Of lines, when colours come round again."""
 DEGREE_COLOURS = "viridis"
 MAX_PIXELS = 512
 MAX_PICTURES = 6
@@ -36,6 +35,7 @@ MAX_FRAMES = 60
 GIF_SECONDS = 8
 PERCENTILES = (10, 90)
 PANELS_A_ROW = 4
+PANEL_WIDTH = 3.75
 
 Columns = Mapping[str, FloatArray]
 """Columns of the rows that a log has of one layer."""
@@ -120,9 +120,8 @@ class Moment:
 def plot_topology(path: Path, out: Path, title: str = "") -> None:
     """Draws what the topology of a run did, layer by layer.
 
-    Above, curves over env steps from `topology.csv` (`PANELS`). Below, for each layer, the distribution of fan-in and of
-    fan-out, and the fan-out of each input neuron: over all neurons the mean and the range from `topology.csv`, the
-    percentiles from snapshots.
+    Above, curves over env steps (`PANELS`). Below, for each layer, the distribution of fan-in and of fan-out (mean and
+    range from `topology.csv`, percentiles from snapshots) and the fan-out of each input neuron.
 
     Args:
         path: Run folder.
@@ -137,21 +136,27 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
     curves = {panel: _curves(panel.name, logged, moments) for panel in PANELS}
     panels = [panel for panel in PANELS if curves[panel]]
     detailed = [layer for layer in logged if layer in moments or "fan_in_mean" in logged[layer]]
-    n_rows = -(-(len(panels) + 1) // PANELS_A_ROW)  # one more for the legend
-    heights = [2.6 * n_rows, 2.3 * len(detailed)] if detailed else [2.6 * n_rows]
-    figure = Figure(figsize=(15, sum(heights) + 0.4), layout="constrained")
+    n_columns = min(PANELS_A_ROW, len(panels) + 1)  # one more for the legend
+    n_rows = -(-(len(panels) + 1) // n_columns)
+    heights = [2.6 * n_rows, 2.3 * len(detailed) + 0.4] if detailed else [2.6 * n_rows]
+    width = PANEL_WIDTH * (PANELS_A_ROW if detailed else n_columns)
+    figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    places = list(parts[0].subplots(n_rows, PANELS_A_ROW, squeeze=False).flat)
+    places = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
     for panel, axis in zip(panels, places, strict=False):
         _draw_panel(axis, panel, curves[panel], _styles(list(logged)))
     for axis in places[len(panels) :]:
         axis.axis("off")
-    handles, labels = places[0].get_legend_handles_labels()
-    places[len(panels)].legend(handles, labels, loc="center", fontsize="small", title="layer")
+    places[len(panels)].legend(
+        *places[0].get_legend_handles_labels(), loc="center", fontsize="small", title="layer", handlelength=3
+    )
     if detailed:
         rows = parts[1].subplots(len(detailed), 3, squeeze=False)
         for axes, layer in zip(rows, detailed, strict=True):
             _draw_layer(axes, layer, logged[layer], moments.get(layer, []))
+        legends = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in rows[:, :2].flat]
+        handles = {label: handle for legend in legends for handle, label in legend}
+        parts[1].legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, fontsize="small")
     figure.suptitle(title)
     write_figure(figure, out)
 
@@ -215,9 +220,9 @@ def _curves(
 
 
 def _styles(layers: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line style of each layer."""
-    rounds = [STYLES[position // len(COLOURS) % len(STYLES)] for position in range(len(layers))]
-    return dict(zip(layers, zip(colours(len(layers)), rounds, strict=True), strict=True))
+    """Colour and line style of each layer; neighbours differ in both, so that of two equal curves both are seen."""
+    styles = [STYLES[position % len(STYLES)] for position in range(len(layers))]
+    return dict(zip(layers, zip(colours(len(layers)), styles, strict=True), strict=True))
 
 
 def _draw_panel(
@@ -233,7 +238,8 @@ def _draw_panel(
         axis.set_ylim(-0.03, 1.03)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     else:
-        axis.set_ylim(0, max(1.0, 1.05 * max(values.max() for _, values in curves.values())))
+        highest = max(1.0, *(values.max() for _, values in curves.values()))
+        axis.set_ylim(-0.03 * highest, 1.05 * highest)
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     _label(axis, panel.title, panel.unit)
 
@@ -260,7 +266,6 @@ def _draw_layer(axes: Sequence[Axes], layer: str, columns: Columns, moments: Seq
     _label(axes[1], f"{layer}: fan-out", f"connections of an\ninput {neuron}")
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
-        axis.legend(loc="best", fontsize="x-small")
     if not moments:
         axes[2].axis("off")
         return

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
 from sparserl import plots
 from sparserl.errors import ConfigError
-from sparserl.plots import ABSENT, GROWN, INITIAL, Run, evaluation_curve, plot_connectivity, plot_runs
+from sparserl.plots import Run, evaluation_curve, plot_runs
 
 PROGRESS = "global_step,topology/density,topology/explored_fraction\n"
 
@@ -22,12 +19,6 @@ def run_folder(path: Path, returns: dict[int, list[float]], progress: str = "") 
     (path / "eval.csv").write_text("global_step,episode,return,length\n" + "\n".join(rows) + "\n")
     (path / "progress.csv").write_text(PROGRESS + (progress or "100,0.5,0.5\n200,0.5,0.75\n"))
     return path
-
-
-def snapshot(path: Path, step: int, flat: list[int], shape: tuple[int, int]) -> None:
-    (path / "topology").mkdir(exist_ok=True)
-    arrays = {"actor.mu.0": torch.tensor(flat), "actor.mu.0.shape": torch.tensor(shape)}
-    safetensors.torch.save_file(arrays, path / "topology" / f"step-{step:09d}.safetensors")
 
 
 def test_evaluation_curve_is_the_mean_over_episodes(tmp_path: Path) -> None:
@@ -59,35 +50,8 @@ def test_dense_runs_get_one_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(drawn[0].axes) == 1
 
 
-def test_picture_tells_the_first_connections_from_grown_ones() -> None:
-    picture = plots._picture(np.array([0, 2, 5]), np.array([0, 1, 5]), 2, 3)
-    assert picture.tolist() == [[INITIAL, ABSENT, GROWN], [ABSENT, ABSENT, INITIAL]]
-
-
-def test_a_large_layer_is_binned() -> None:
-    n_out, n_in = 200_000, 300_000
-    picture = plots._picture(np.array([0, n_out * n_in - 1]), np.array([0]), n_out, n_in)
-    assert picture.shape == (512, 512)
-    assert picture[0, 0] == INITIAL
-    assert picture[-1, -1] == GROWN
-    assert np.count_nonzero(picture) == 2
-
-
-def test_connectivity_picture_is_written(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "a", {0: [1.0]})
-    for step in range(9):
-        snapshot(run, step, [0, 1, 2 + step % 4], (2, 3))
-    plot_connectivity(run, "actor.mu.0", tmp_path / "layer.png")
-    assert (tmp_path / "layer.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "a", {0: [1.0]})
-    with pytest.raises(ConfigError, match="no topology snapshots"):
-        plot_connectivity(run, "actor.mu.0", tmp_path / "layer.png")
-    snapshot(run, 0, [0], (2, 3))
-    with pytest.raises(ConfigError, match=r"unknown layer 'actor.mu.1'; did you mean 'actor.mu.0'\?"):
-        plot_connectivity(run, "actor.mu.1", tmp_path / "layer.png")
     with pytest.raises(ConfigError, match="cannot write"):
         plot_runs([Run(run, "a")], tmp_path / "nowhere" / "out.png")
     with pytest.raises(ConfigError, match="cannot write"):

@@ -63,7 +63,11 @@ def test_plot_writes_pictures(run: Path, tmp_path: Path) -> None:
     curves, layer = tmp_path / "curves.png", tmp_path / "layer.png"
     assert main(["plot", str(run), str(run), "--out", str(curves)]) == 0
     assert main(["plot", str(run), "--layer", "critic.qf1.1", "--out", str(layer)]) == 0
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (curves, layer, run / "plot.png"))
+    topology, moving = tmp_path / "topology.png", tmp_path / "layer.gif"
+    assert main(["plot", str(run), "--topology", "--out", str(topology)]) == 0
+    assert main(["plot", str(run), "--layer", "critic.qf1.1", "--out", str(moving)]) == 0
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (curves, layer, topology, run / "plot.png"))
+    assert moving.read_bytes().startswith(b"GIF")
 
 
 def test_enjoy_asks_for_frames_and_writes_them(
@@ -112,6 +116,8 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("enjoy --run {run} --video out.avi", "must end in .mp4 or .gif, got out.avi"),
         ("enjoy --run {run} --video {here}/no/out.gif", "there is no folder"),
         ("plot {run} {run} --layer critic.qf0.0", "--layer draws one run, got 2"),
+        ("plot {run} {run} --topology", "--topology draws one run, got 2"),
+        ("plot {run} --topology --layer critic.qf0.0", "--topology and --layer ask for two pictures"),
         ("plot {run} --layer critic.qf9.0", "did you mean 'critic.qf"),
         ("plot {run} --lyer x", "unknown option '--lyer'; did you mean '--layer'?"),
         ("plot", "run folder"),

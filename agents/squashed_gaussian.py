@@ -30,7 +30,8 @@ class SquashedGaussian:
     """
 
     def __init__(self, parameters: FloatArray):
-        self._mean, self._raw_log_std = np.split(parameters, 2, axis=1)
+        width = parameters.shape[1] // 2
+        self._mean, self._raw_log_std = parameters[:, :width], parameters[:, width:]
         self._log_std = self._raw_log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
 
     def mode(self) -> FloatArray:

@@ -49,6 +49,8 @@ PROGRESS_COLUMNS = (
     "time/sps",
     "time/elapsed_s",
 )
+OF_THE_AGENT = (*PROGRESS_COLUMNS, "replay/size", "replay/policy_distance")
+"""What is taken from the agent's own logger where it says so."""
 LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
 """CSV logs of a run and their columns."""
 CHECKPOINTS_KEPT = 2
@@ -225,7 +227,7 @@ class RunRecorder(BaseCallback):
             metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
             metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
         values = agent.logger.name_to_value
-        metrics.update({key: float(values[key]) for key in PROGRESS_COLUMNS if key in values})
+        metrics.update({key: float(values[key]) for key in OF_THE_AGENT if key in values})
         metrics.update(self.topology.metrics())
         metrics["cost/flops_train"] = self.cost.flops_train
         metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
@@ -289,7 +291,7 @@ class RunRecorder(BaseCallback):
             "elapsed_s": self.elapsed_s,
             "cost": self.cost.state_dict(),
             "logged_values": {
-                key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in PROGRESS_COLUMNS
+                key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in OF_THE_AGENT
             },
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }

@@ -105,7 +105,8 @@ def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> No
     options = "--env InvertedPendulum-v5 --total-steps 300 --agent.learning-starts 50 --agent.net-arch 16 16"
     more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
     noise = "--wrappers.noise-fraction 0.5 --topology.recycle-interval 20"
-    for algo, own, folder in (("ds_td3", "", "run"), ("ds_sac", noise, "noise"), ("sac", "", "sac")):
+    forget = "--agent.dynamic-capacity --agent.forget-interval-steps 50 --agent.forget-minimum 100"
+    for algo, own, folder in (("ds_td3", "", "run"), ("ds_sac", noise, "noise"), ("sac", forget, "sac")):
         command = ["train", "--algo", algo, *own.split(), *options.split(), *more.split()]
         assert main([*command, "--run-dir", str(tmp_path / folder)]) == 0
     generic = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<net>.<layer>/", key) for key in logged}

@@ -73,7 +73,10 @@ class TopologyObserver:
         if size == 0:
             return {}
         seed = self._agent.policy_kwargs.get("topology_seed", 0)
-        rows = stream(seed, "dormant", str(self._agent._n_updates)).integers(size, size=SAMPLES)
+        draws = stream(seed, "dormant", str(self._agent._n_updates)).integers(size, size=SAMPLES)
+        # Before the oldest row lie those that a buffer of dynamic capacity has forgotten.
+        oldest = getattr(buffer, "forgotten", 0) + (buffer.pos if buffer.full else 0)
+        rows = (oldest + draws) % buffer.buffer_size
         observations, actions = (
             torch.from_numpy(array[rows, 0]).float().reshape(SAMPLES, -1)
             for array in (buffer.observations, buffer.actions)

@@ -39,7 +39,7 @@ class Run:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file, as text.
+    """Rows of a CSV file, as text; cells that the last row lacks, because it is still being written, are empty.
 
     Raises:
         ConfigError: If the file is missing or has no rows.
@@ -47,7 +47,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise ConfigError(f"{path} is missing")
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, restval=""))
     if not rows:
         raise ConfigError(f"{path} has no rows yet")
     return rows

@@ -6,9 +6,11 @@ were not kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.animation import PillowWriter
@@ -18,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import CheckpointError, ConfigError, unknown_name
 from sparserl.metrics.connectivity import chains, effective_connections, fan_in, fan_out, overlap
 from sparserl.plots import COLOURS, FloatArray, colours, numeric_columns, read_rows, write_figure, writing
 from sparserl.topology.structure import Positions, SparseTopology
@@ -51,15 +53,25 @@ def snapshot_step(file: Path) -> int:
     return int(file.stem.removeprefix("step-"))
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """The arrays of a snapshot; a CheckpointError names one that is not whole, as a run leaves that is killed."""
+    try:
+        with safe_open(file, "np") as tensors:
+            yield tensors
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
+
+
 def snapshot_layers(file: Path) -> list[str]:
     """Full names of the layers of a snapshot."""
-    with safe_open(file, "np") as tensors:
+    with _opened(file) as tensors:
         return [name for name in tensors.keys() if not name.endswith(".shape")]  # noqa: SIM118  # not a mapping
 
 
 def snapshot_topology(file: Path, layer: str) -> SparseTopology:
     """The topology of one of its layers."""
-    with safe_open(file, "np") as tensors:
+    with _opened(file) as tensors:
         n_out, n_in = tensors.get_tensor(f"{layer}.shape").tolist()
         return SparseTopology(n_out, n_in, tensors.get_tensor(layer))
 
@@ -130,6 +142,7 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
 
     Raises:
         ConfigError: If the run has no sparse layer, or the picture cannot be written.
+        CheckpointError: If a snapshot is damaged.
     """
     logged = layer_columns(path)
     moments = layer_moments(snapshot_files(path))
@@ -312,6 +325,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
 
     Raises:
         ConfigError: If the run has no snapshots or no such layer, or the picture cannot be written.
+        CheckpointError: If a snapshot is damaged.
     """
     files = _spread(_snapshots_of(path, layer), MAX_PICTURES)
     first = snapshot_topology(files[0], layer)
@@ -340,6 +354,7 @@ def animate_connectivity(path: Path, layer: str, out: Path) -> None:
 
     Raises:
         ConfigError: If the run has no snapshots or no such layer, or the picture cannot be written.
+        CheckpointError: If a snapshot is damaged.
     """
     files = _spread(_snapshots_of(path, layer), MAX_FRAMES)
     first = snapshot_topology(files[0], layer)

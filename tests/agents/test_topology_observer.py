@@ -6,12 +6,15 @@ import copy
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
 from sparserl.agents.config import AGENTS, make_agent
+from sparserl.agents.replay import ForgetStale
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.layers.activity import dormant_fraction
@@ -20,9 +23,9 @@ from sparserl.topology.structure import Flags
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
 
 
-def make(algo: str = "ds_sac", **topology: Any) -> Any:
+def make(algo: str = "ds_sac", options: dict[str, Any] = SIZES, **topology: Any) -> Any:
     config = TopologyConfig(**{"method": "set", "density": 0.4, "update_interval": 10, **topology})
-    return make_agent(algo, AGENTS[algo].config(**SIZES), config, FunctionEnv(), seed=0)
+    return make_agent(algo, AGENTS[algo].config(**options), config, FunctionEnv(), seed=0)
 
 
 def half_relevant() -> Flags:
@@ -70,7 +73,47 @@ def test_watching_draws_from_no_generator_and_changes_nothing() -> None:
     assert first == second
     assert_equal_trees(generators, generator_state())
     assert_equal_trees(state, agent_state(agent))
-    assert not any(layer.captured for layer in agent.evolver.layers.values())
+
+
+class Watch(BaseCallback):
+    """Looks wherever a recorder may: between a gradient update and the next env step."""
+
+    def _on_training_start(self) -> None:
+        self.observer, self.rows = TopologyObserver(self.model, half_relevant), []
+
+    def _on_rollout_start(self) -> None:
+        self.observer.metrics()
+        self.rows += self.observer.rows(self.observer.take_events())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_a_watched_agent_learns_what_an_unwatched_one_does() -> None:
+    # Growth by gradient over three batches is the case in which layers note what passes through them between updates.
+    learned, watch = [], Watch()
+    for callback in (None, watch):
+        agent = make(method="rigl", gradient_batches=3, update_interval=7, recycle_interval=15)
+        agent.learn(70, callback=callback)
+        learned.append({name: agent_state(agent)[name] for name in ("modules", "tensors", "generators")})
+    assert_equal_trees(*learned)
+    assert len([row for row in watch.rows if row["kind"] == "rewire" and "dormant" in row]) > 6
+
+
+@pytest.mark.parametrize("buffer_size", [500, 64])
+def test_forgotten_transitions_say_nothing(buffer_size: int) -> None:
+    forget = {"dynamic_capacity": True, "forget_interval_steps": 20, "forget_threshold": 0.0, "forget_minimum": 30}
+    agent = make("ds_td3", {**SIZES, **forget, "buffer_size": buffer_size})
+    agent.learn(100, callback=ForgetStale())  # the last step forgets
+    buffer = agent.replay_buffer
+    assert buffer.forgotten > 0
+    assert buffer.full == (buffer_size == 64)
+    known = TopologyObserver(agent).metrics()
+    newest = (buffer.pos - 1 - np.arange(buffer.size())) % buffer.buffer_size
+    others = np.setdiff1d(np.arange(buffer.buffer_size), newest)
+    for array in (buffer.observations, buffer.actions):
+        array[others] = np.nan  # whoever looked at one would fail
+    assert TopologyObserver(agent).metrics() == known
 
 
 def test_recycled_neurons_are_among_the_metrics() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sparserl import topology_plots
-from sparserl.errors import ConfigError
+from sparserl.errors import CheckpointError, ConfigError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology_plots import (
@@ -103,6 +104,13 @@ def test_an_old_run_is_drawn_as_far_as_it_goes(tmp_path: Path, drawn: list[Figur
     assert set(titles(drawn[0])) == {"density", "explored: ever connected"}
 
 
+def test_what_is_never_known_has_no_panel(tmp_path: Path, drawn: list[Figure]) -> None:
+    run = log(tmp_path / "run", TOPOLOGY_COLUMNS, dormant=[float("nan")] * 3)
+    plot_topology(run, tmp_path / "out.png")
+    left_out = {panel.title for panel in PANELS} - set(titles(drawn[0]))
+    assert left_out == {"dormant neurons", "effective: on a path from input to output"}  # the latter needs snapshots
+
+
 def test_a_picture_is_written(tmp_path: Path) -> None:
     run = log(tmp_path / "run", TOPOLOGY_COLUMNS)
     snapshot(run, 0, [0, 1])
@@ -152,9 +160,11 @@ def test_an_animation_moves_and_rests_at_the_end(tmp_path: Path) -> None:
         frames, milliseconds = [], []
         for number in range(picture.n_frames):
             picture.seek(number)
-            frames.append(picture.convert("RGB").tobytes())
+            frames.append(picture.convert("RGB"))
             milliseconds.append(picture.info["duration"])
-    assert len(frames) == len(set(frames)) == 5
+    assert len(frames) == 5
+    for before, after in pairwise(np.asarray(frame, int)[60:] for frame in frames):  # below the title
+        assert abs(after - before).max() > 100  # a cell, not a rounded colour
     assert milliseconds == [1000, 1000, 1000, 1000, 2000]
 
 
@@ -178,3 +188,26 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     (tmp_path / "topology.csv").write_text(",".join(TOPOLOGY_COLUMNS) + "\n")
     with pytest.raises(ConfigError, match="no topology events"):
         plot_topology(tmp_path, tmp_path / "out.png")
+
+
+def test_a_run_that_is_being_written_is_drawn_as_far_as_it_is(tmp_path: Path, drawn: list[Figure]) -> None:
+    run = log(tmp_path / "run", TOPOLOGY_COLUMNS)
+    text = (run / "topology.csv").read_text()
+    (run / "topology.csv").write_text(text[: text.rindex("0.5,0.5")])  # the last row ends amid its columns
+    plot_topology(run, tmp_path / "out.png")
+    first, last = titles(drawn[0])["dormant neurons"].get_lines()
+    assert first.get_xdata().tolist() == [0, 100, 200]
+    assert last.get_xdata().tolist() == [0, 100]
+
+
+def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
+    run = log(tmp_path / "run", TOPOLOGY_COLUMNS)
+    snapshot(run, 0, [0, 1])
+    snapshot(run, 100, [0, 2])
+    last = snapshot_files(run)[-1]
+    last.write_bytes(last.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"step-000000100\.safetensors is damaged"):
+        plot_topology(run, tmp_path / "out.png")
+    for draw in (plot_connectivity, animate_connectivity):
+        with pytest.raises(CheckpointError, match=r"step-000000100\.safetensors is damaged"):
+            draw(run, "actor.mu.0", tmp_path / "layer.gif")

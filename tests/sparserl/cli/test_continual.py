@@ -378,6 +378,7 @@ def test_commands_for_other_runs_refuse_it(finished: Path, tmp_path: Path, capsy
         f"continual --resume {tmp_path / 'trained'}": "is a run of `sparserl train`",
         f"plot {finished} {tmp_path / 'trained'}": "do not go into one picture",
         f"plot {finished} --layer network.0": "--layer draws a run of `sparserl train`",
+        f"plot {finished} --topology": "--topology draws a run of `sparserl train`",
     }
     for words, message in refusals.items():
         assert main(words.split()) == 2

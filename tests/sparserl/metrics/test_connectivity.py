@@ -184,8 +184,8 @@ def test_metrics_before_any_event() -> None:
 
 def test_metrics_have_what_only_others_can_tell() -> None:
     evolver = evolved()
-    found = topology_metrics(evolver, relevant={"a.0": np.ones(5, bool)}, dormant={"a.0": 0.5, "a.1": 0.1})
-    assert found["topology/a.0/dormant"] == 0.5
+    found = topology_metrics(evolver, relevant={"a.0": np.ones(5, bool)}, dormant={"a.0": 0.0, "a.1": 0.1})
+    assert found["topology/a.0/dormant"] == 0.0  # is known, and is no gap
     assert found["topology/a.0/degree_relevant"] == 2.0
     assert not {name for name in found if name.startswith("topology/b.0/d") and "degree" in name}
     assert "topology/a.1/dormant" not in found  # not a sparse layer

@@ -1,6 +1,6 @@
-"""Environments: making one by its id, putting wrappers around it, and saving the exact state of one.
+"""Environments: making one by its id, modifying it, putting wrappers around it, and saving the exact state of one.
 
-Knows Gymnasium and MuJoCo; knows no agent and no task sequence.
+Also which of them make a sequence of tasks. Knows Gymnasium and MuJoCo; knows no agent and nothing that learns.
 """
 
 from __future__ import annotations
@@ -8,23 +8,45 @@ from __future__ import annotations
 from sparserl.envs.feature_histograms import FeatureHistograms, collect_histograms
 from sparserl.envs.layers import feature_origins, noise_source, relevant_features
 from sparserl.envs.make import list_env_ids, make_env
+from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
 from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
+from sparserl.envs.task_id import AppendTaskId
+from sparserl.envs.task_sequences import (
+    RL_SEQUENCES,
+    RLSequence,
+    TaskSpec,
+    build_rl_sequence,
+    check_spaces,
+    load_rl_sequence,
+    make_task_env,
+)
 from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, load_wrapper_state, wrap, wrapper_state
 
 __all__ = [
+    "RL_SEQUENCES",
     "STATEFUL_WRAPPERS",
     "WRAPPERS",
+    "AppendTaskId",
     "EnvState",
     "FeatureHistograms",
+    "Modification",
     "ObservationStatistics",
+    "PartFactors",
+    "RLSequence",
+    "TaskSpec",
     "WrapperConfig",
+    "build_rl_sequence",
     "capture_state",
+    "check_spaces",
     "collect_histograms",
     "feature_origins",
     "list_env_ids",
+    "load_rl_sequence",
     "load_wrapper_state",
     "make_env",
+    "make_task_env",
+    "modify",
     "noise_source",
     "observation_statistics",
     "relevant_features",

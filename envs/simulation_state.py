@@ -37,7 +37,10 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.transform_action.ClipAction": (),
     "gymnasium.wrappers.transform_action.RescaleAction": (),
+    "sparserl.envs.defects.BreakSensors": (),
+    "sparserl.envs.defects.DisableActuators": (),
     "sparserl.envs.inverted_actions.InvertActions": (),
+    "sparserl.envs.task_id.AppendTaskId": (),
     "stable_baselines3.common.monitor.Monitor": (
         "rewards",
         "needs_reset",
@@ -92,8 +95,9 @@ class _NotCapturable(Exception):
 def capture_state(env: gym.Env[Any, Any]) -> EnvState | None:
     """The exact state of `env` and of the wrappers around it; `env` is not changed.
 
-    Assumes that the model was not edited since the environment was made (no domain randomisation). A
-    Monitor's file, the viewer and MuJoCo's warning counters and timers are not part of the state.
+    Assumes that nothing edits the model while it runs (no domain randomisation); what `ModifiedDynamics` does when it
+    is made, it does again where the state is restored. A Monitor's file, the viewer and MuJoCo's warning counters and
+    timers are not part of the state.
 
     Args:
         env: A MuJoCo environment of Gymnasium, wrapped in classes of `STATEFUL_WRAPPERS` or in ones that have

@@ -13,7 +13,7 @@ from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
 from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseSACPolicy
-from sparserl.agents.squashed_gaussian import action_pass, sample_actions
+from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
 
 
 class DSSAC(SparseTopologyMixin, SAC):
@@ -59,14 +59,30 @@ class DSSAC(SparseTopologyMixin, SAC):
         losses = self._update_temperature(policy.log_prob)
         temperature = np.float32(losses["ent_coef"])
         losses["critic_loss"] = self._update_critics(batch, self._targets(batch, temperature))
-        critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
-        loss, by_q_values, by_log_prob = self._actor_loss(critics.outputs, policy.log_prob, temperature)
-        policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
+        losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
         self._step("actor")
-        losses["actor_loss"] = float(loss)
         if self._n_updates % self.target_update_interval == 0:
             self._sync_targets(self.tau)
         return losses
+
+    def form_gradients(self, group: str, batch: Batch) -> None:
+        """As `SparseTopologyMixin`."""
+        if group == "critic":
+            self._form_critic_gradients(batch, self._targets(batch, self._temperature))
+        else:
+            self._form_actor_gradients(batch, action_pass(self.actor, batch.observations), self._temperature)
+
+    @property
+    def _temperature(self) -> np.float32:
+        if self.log_ent_coef is None:
+            return np.float32(self.ent_coef_tensor)
+        return np.float32(self.log_ent_coef.detach().exp().item())
+
+    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: np.float32) -> float:
+        critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
+        loss, by_q_values, by_log_prob = self._actor_loss(critics.outputs, policy.log_prob, temperature)
+        policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
+        return float(loss)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         own = super()._optimizers()
@@ -106,9 +122,9 @@ class DSSAC(SparseTopologyMixin, SAC):
         Returns:
             `ent_coef`, before the step, and `ent_coef_loss`.
         """
+        temperature = float(self._temperature)
         if self.ent_coef_optimizer is None or self.log_ent_coef is None:
-            return {"ent_coef": float(self.ent_coef_tensor)}
-        temperature = self.log_ent_coef.detach().exp().item()
+            return {"ent_coef": temperature}
         loss = -(self.log_ent_coef * torch.from_numpy(log_prob + np.float32(self.target_entropy))).mean()
         self.ent_coef_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated

@@ -64,9 +64,17 @@ class DSTD3(SparseTopologyMixin, TD3):
     def _update(self, batch: Batch) -> dict[str, float]:
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
         if self._n_updates % self.policy_delay == 0:
-            losses["actor_loss"] = self._update_actor(batch)
+            losses["actor_loss"] = self._form_actor_gradients(batch)
+            self._step("actor")
             self._sync_targets(self.tau)
         return losses
+
+    def form_gradients(self, group: str, batch: Batch) -> None:
+        """As `SparseTopologyMixin`."""
+        if group == "critic":
+            self._form_critic_gradients(batch, self._targets(batch))
+        else:
+            self._form_actor_gradients(batch)
 
     def _targets(self, batch: Batch) -> FloatArray:
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
@@ -81,10 +89,9 @@ class DSTD3(SparseTopologyMixin, TD3):
         """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (1, B, 1)."""
         return -q_values.mean(), np.full_like(q_values, np.float32(-1) / np.float32(q_values.size))
 
-    def _update_actor(self, batch: Batch) -> float:
+    def _form_actor_gradients(self, batch: Batch) -> float:
         actor = network_pass(self.actor, "forward", batch.observations)
         critic = network_pass(self.critic, "q1_forward", batch.observations, actor.outputs[0])
         loss, gradient = self._actor_loss(critic.outputs)
         actor.pull_back(critic.pull_back_to_input(gradient)[None])
-        self._step("actor")
         return float(loss)

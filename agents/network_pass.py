@@ -7,7 +7,7 @@ forward and back in one kernel call each; others through autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from sparserl.agents.batch import FloatArray
+from sparserl.agents.replay import IntArray
+from sparserl.agents.task_heads import HeadEnsembles
 from sparserl.layers import SparseEnsemble
-from sparserl.layers.fused import FusedLayers
 
 
 class NetworkPass(Protocol):
@@ -40,19 +41,24 @@ def network_pass(network: nn.Module, method: str, *inputs: FloatArray) -> Networ
         method: `"forward"` or `"q1_forward"`.
         inputs: (B, width) observations, and actions if it takes them.
     """
-    ensemble, layers = _fused(network, method)
-    if ensemble is None or layers is None:
+    ensemble = _fused(network, method)
+    if ensemble is None:
         return AutogradPass(network, method, *inputs)
-    return FusedNetworkPass(ensemble, layers, *inputs)
+    if isinstance(ensemble, HeadEnsembles):
+        return TasksPass(network, ensemble, *inputs)
+    return FusedNetworkPass(ensemble, *inputs)
 
 
 def evaluate(network: nn.Module, method: str, *inputs: FloatArray) -> FloatArray:
     """(networks, B, n_out) outputs of a method of an actor or critic, with no way back."""
-    ensemble, layers = _fused(network, method)
-    if ensemble is not None and layers is not None:
-        return _activated(ensemble, layers.evaluate(_joined(inputs)).numpy())
-    with torch.no_grad():
-        return _arrays(getattr(network, method)(*map(torch.from_numpy, inputs)))
+    ensemble = _fused(network, method)
+    if ensemble is None:
+        with torch.no_grad():
+            return _arrays(getattr(network, method)(*map(torch.from_numpy, inputs)))
+    if isinstance(ensemble, HeadEnsembles):
+        parts = ensemble.parts(inputs)
+        return _in_rows([(rows, _evaluated(ensemble.by_task[task], own)) for task, rows, own in parts])
+    return _evaluated(ensemble, inputs)
 
 
 def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatArray) -> tuple[float, FloatArray]:
@@ -69,14 +75,31 @@ def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatA
     return value.item(), leaf.grad.numpy()
 
 
-def _fused(network: nn.Module, method: str) -> tuple[SparseEnsemble | None, FusedLayers | None]:
-    """The networks behind a method, and their layers if they run in one call."""
-    ensembles: dict[str, SparseEnsemble] = vars(network).get("ensembles", {})
+def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | None:
+    """The networks behind a method, if they run in one call (for each task)."""
+    ensembles: dict[str, SparseEnsemble | HeadEnsembles] = vars(network).get("ensembles", {})
     ensemble = ensembles.get(method)
-    return ensemble, None if ensemble is None else ensemble.joined
+    one = ensemble.by_task[0] if isinstance(ensemble, HeadEnsembles) else ensemble
+    return None if one is None or one.joined is None else ensemble
 
 
-def _joined(inputs: tuple[FloatArray, ...]) -> torch.Tensor:
+def _evaluated(ensemble: SparseEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:
+    assert ensemble.joined is not None
+    return _activated(ensemble, ensemble.joined.evaluate(_joined(inputs)).numpy())
+
+
+def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
+    """Puts (networks, rows, width) parts together, each at its rows of the batch."""
+    if len(parts) == 1:
+        return parts[0][1]
+    (networks, _, width), count = parts[0][1].shape, sum(rows.size for rows, _ in parts)
+    whole = np.empty((networks, count, width), np.float32)
+    for rows, part in parts:
+        whole[:, rows] = part
+    return whole
+
+
+def _joined(inputs: Sequence[FloatArray]) -> torch.Tensor:
     return torch.from_numpy(inputs[0] if len(inputs) == 1 else np.concatenate(inputs, axis=1))
 
 
@@ -93,17 +116,17 @@ class FusedNetworkPass:
     """A pass through sparse networks in one kernel call.
 
     Args:
-        ensemble: The networks.
-        layers: Their layers.
+        ensemble: The networks, joined.
         inputs: (B, width) arrays that together are the networks' input.
 
     Attributes:
         outputs: As in `NetworkPass`.
     """
 
-    def __init__(self, ensemble: SparseEnsemble, layers: FusedLayers, *inputs: FloatArray):
+    def __init__(self, ensemble: SparseEnsemble, *inputs: FloatArray):
+        assert ensemble.joined is not None
         self._ensemble, self._last = ensemble, inputs[-1].shape[1]
-        self._pass = layers.run(_joined(inputs))
+        self._pass = ensemble.joined.run(_joined(inputs))
         self.outputs = _activated(ensemble, self._pass.y.numpy())
 
     def pull_back(self, gradient: FloatArray) -> None:
@@ -118,6 +141,46 @@ class FusedNetworkPass:
         if self._ensemble.output_activation == "tanh":
             gradient = gradient * (1 - self.outputs * self.outputs)
         return torch.from_numpy(gradient)
+
+
+class TasksPass:
+    """A pass through sparse networks with a head for each task: one kernel call for each task in the batch.
+
+    Args:
+        network: The module that holds them.
+        ensembles: The networks.
+        inputs: (B, width) arrays: observations that end with a task id, then what else is read.
+
+    Attributes:
+        outputs: As in `NetworkPass`.
+    """
+
+    def __init__(self, network: nn.Module, ensembles: HeadEnsembles, *inputs: FloatArray):
+        self._network = network
+        self._parts = [
+            (rows, FusedNetworkPass(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
+        ]
+        self.outputs = _in_rows([(rows, part.outputs) for rows, part in self._parts])
+
+    def pull_back(self, gradient: FloatArray) -> None:
+        """As `NetworkPass`; heads of tasks that are not in the batch have no `grad`."""
+        self._network.zero_grad()
+        if len(self._parts) == 1:
+            self._parts[0][1].pull_back(gradient)
+            return
+        for rows, part in self._parts:
+            before = [(parameter, parameter.grad) for parameter in self._network.parameters()]
+            part.pull_back(np.ascontiguousarray(gradient[:, rows]))
+            for parameter, earlier in before:
+                if earlier is not None and parameter.grad is not earlier:
+                    assert parameter.grad is not None
+                    parameter.grad += earlier
+
+    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+        """As `NetworkPass`."""
+        parts = [(rows, part.pull_back_to_input(np.ascontiguousarray(gradient[:, rows]))) for rows, part in self._parts]
+        whole: FloatArray = _in_rows([(rows, part[None]) for rows, part in parts])[0]
+        return whole
 
 
 class AutogradPass:

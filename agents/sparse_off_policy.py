@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,16 @@ Loss = tuple[float | np.floating, FloatArray]
 """Value of a loss, and its derivative."""
 
 
+class AroundStep(Protocol):
+    """What stands around the optimizer steps of an agent: may change gradients, or put back what must not move."""
+
+    def before_step(self, group: str) -> None:
+        """After the gradients of the network `group` are formed, before its optimizer steps."""
+
+    def after_step(self, group: str) -> None:
+        """After the step, before a topology event."""
+
+
 class SparseTopologyMixin(OffPolicyAlgorithm):
     """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
 
@@ -40,6 +50,9 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         device: `"auto"` and `"cpu"` both mean the CPU; anything else is refused.
         seed: Root seed, also of the topology streams; drawn anew if None.
         kwargs: As in Stable-Baselines3.
+
+    Attributes:
+        around_step: Called around every optimizer step of a trained network, if not None; not saved.
 
     Raises:
         KernelUnavailable: If another device is asked for.
@@ -66,6 +79,7 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         **kwargs: Any,
     ):
         self.topology = TopologyConfig.coerce(topology)
+        self.around_step: AroundStep | None = None
         super().__init__(  # type: ignore[misc]  # SB3 puts device and seed last, so positional arguments never reach them
             policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
         )
@@ -142,11 +156,24 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         scale = self.critic_loss_scale
         return scale * (errors * errors).mean(axis=1).sum(), errors * np.float32(2 * scale / len(targets))
 
+    def form_gradients(self, group: str, batch: Batch) -> None:
+        """Forms the gradients of a trained network on a batch, in place of those that it has, and takes no step.
+
+        Args:
+            group: Name in `trained`.
+            batch: Transitions; actions and targets may be drawn from torch's global generator.
+        """
+        raise NotImplementedError
+
     def _update_critics(self, batch: Batch, targets: FloatArray) -> float:
+        loss = self._form_critic_gradients(batch, targets)
+        self._step("critic")
+        return loss
+
+    def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> float:
         critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
         loss, gradient = self._critic_loss(critics.outputs, targets)
         critics.pull_back(gradient)
-        self._step("critic")
         return float(loss)
 
     def _recycle(self, recycler: Recycler, batch: Batch) -> None:
@@ -156,7 +183,11 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""
         optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
+        if self.around_step is not None:
+            self.around_step.before_step(group)
         optimizer.step()
+        if self.around_step is not None:
+            self.around_step.after_step(group)
         if self.evolver.end_update(group):
             for key, value in topology_metrics(self.evolver).items():
                 self.logger.record(key, value)
@@ -166,7 +197,7 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             target.sync(tau)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "target_networks"]
+        return [*super()._excluded_save_params(), "target_networks", "around_step"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch import nn
 from sparserl.agents.batch import FloatArray
 from sparserl.agents.network_pass import evaluate
 from sparserl.agents.squashed_gaussian import SquashedGaussian
+from sparserl.agents.task_heads import HeadEnsembles, TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP
+from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseLinear, SparseMLP
 from sparserl.optim import FusedAdam
 
 SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
@@ -38,11 +40,12 @@ def network(
     seed: int,
     activation_fn: type[nn.Module],
     output_activation: str = "identity",
-) -> SparseMLP:
+    heads: TaskHeads | None = None,
+) -> SparseMLP | MultiHeadMLP:
     """An MLP with the densities that `topology` gives its layers.
 
     Args:
-        n_in: Inputs.
+        n_in: Inputs; with heads the features of an observation, its task id included.
         net_arch: Hidden widths.
         n_out: Outputs.
         name: Full name; what stands before the first dot says whether it is the `actor` or a `critic`.
@@ -50,6 +53,7 @@ def network(
         seed: Root seed of the initial topology.
         activation_fn: Hidden activation.
         output_activation: Name of the last one.
+        heads: For an output layer for each task.
 
     Raises:
         ConfigError: If the activation is neither ReLU nor Tanh.
@@ -57,19 +61,20 @@ def network(
     if activation_fn not in ACTIVATION_NAMES:
         known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
         raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
-    sizes = [n_in, *net_arch, n_out]
+    sizes = [n_in if heads is None else heads.features(n_in), *net_arch, n_out]
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
     topology = topology.of(name.partition(".")[0])
-    return SparseMLP.random(
-        sizes,
-        topology.densities(shapes),
-        start_dense=topology.start_dense,
-        initial_value=topology.part("initial_value"),
-        seed=seed,
-        name=name,
-        activation=ACTIVATION_NAMES[activation_fn],
-        output_activation=output_activation,
-    )
+    options: dict[str, Any] = {
+        "start_dense": topology.start_dense,
+        "initial_value": topology.part("initial_value"),
+        "seed": seed,
+        "name": name,
+        "activation": ACTIVATION_NAMES[activation_fn],
+        "output_activation": output_activation,
+    }
+    if heads is None:
+        return SparseMLP.random(sizes, topology.densities(shapes), **options)
+    return MultiHeadMLP.random(sizes, topology.densities(shapes), heads.n_tasks, **options)
 
 
 class SparseActor(BasePolicy):
@@ -85,6 +90,7 @@ class SparseActor(BasePolicy):
         normalize_images: As in Stable-Baselines3.
         topology: Densities of the layers.
         topology_seed: Root seed of the initial topology.
+        heads: For an output layer for each task; observations then end with a task id.
     """
 
     network_name: ClassVar[str]
@@ -106,6 +112,7 @@ class SparseActor(BasePolicy):
         *,
         topology: TopologyConfig,
         topology_seed: int,
+        heads: TaskHeads | None = None,
     ):
         super().__init__(
             observation_space,
@@ -114,6 +121,7 @@ class SparseActor(BasePolicy):
             normalize_images=normalize_images,
             squash_output=True,
         )
+        self.heads = heads
         own = network(
             features_dim,
             net_arch,
@@ -123,12 +131,29 @@ class SparseActor(BasePolicy):
             seed=topology_seed,
             activation_fn=activation_fn,
             output_activation=self.output_activation,
+            heads=heads,
         )
         self.add_module(self.network_name, own)
-        self.ensembles = _ensembles(self, **{self.method: [own]})
+        self.ensembles = _ensembles(self, heads, {self.method: [own]})
+
+    @property
+    def network(self) -> SparseMLP | MultiHeadMLP:
+        """From features to what actions are made of."""
+        own: SparseMLP | MultiHeadMLP = getattr(self, self.network_name)
+        return own
+
+    def outputs(self, obs: torch.Tensor) -> torch.Tensor:
+        """(B, obs) to the (B, outputs) that actions are made of."""
+        features = self.extract_features(obs, self.features_extractor)
+        y: torch.Tensor = self.network(*([features] if self.heads is None else self.heads.split(features)))
+        return y
 
     def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
         """(B, obs) to (B, action) in [-1, 1], without autograd."""
+        return self.actions_of(evaluate(self, self.method, observations)[0], deterministic)
+
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """(B, outputs) of the network to (B, action) in [-1, 1]."""
         raise NotImplementedError
 
 
@@ -136,18 +161,16 @@ class SparseTD3Actor(SparseActor):
     """Deterministic policy `tanh(mu(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`."""
 
     network_name, method, outputs_per_action, output_activation = "mu", "forward", 1, "tanh"
-    mu: SparseMLP
+    mu: SparseMLP | MultiHeadMLP
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """(B, obs) to (B, action) in [-1, 1]."""
-        actions: torch.Tensor = self.mu(self.extract_features(obs, self.features_extractor))
-        return actions
+        return self.outputs(obs)
 
-    def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
-        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """They are the actions."""
         del deterministic
-        actions: FloatArray = evaluate(self, "forward", observations)[0]
-        return actions
+        return outputs
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         actions: torch.Tensor = self(observation)
@@ -161,29 +184,24 @@ class SparseSACActor(SparseActor):
     """
 
     network_name, method, outputs_per_action, output_activation = "pi", "distribution", 2, "identity"
-    pi: SparseMLP
+    pi: SparseMLP | MultiHeadMLP
 
     def distribution(self, obs: torch.Tensor) -> torch.Tensor:
         """(B, obs) to (B, 2 action): means, then unclipped log standard deviations."""
-        parameters: torch.Tensor = self.pi(self.extract_features(obs, self.features_extractor))
-        return parameters
+        return self.outputs(obs)
 
-    def act(self, observations: FloatArray, deterministic: bool) -> FloatArray:
-        """(B, obs) to (B, action) in [-1, 1], without autograd."""
-        return _drawn(evaluate(self, "distribution", observations)[0], deterministic)
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """From means and log standard deviations: the mode, or a draw from torch's global generator."""
+        gaussian = SquashedGaussian(outputs)
+        return gaussian.mode() if deterministic else gaussian.sample()[0]
 
     def forward(self, obs: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
         """(B, obs) to (B, action) in [-1, 1]; recorded by no autograd."""
-        return torch.from_numpy(_drawn(self.distribution(obs).detach().numpy(), deterministic))
+        return torch.from_numpy(self.actions_of(self.distribution(obs).detach().numpy(), deterministic))
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         actions: torch.Tensor = self(observation, deterministic)
         return actions
-
-
-def _drawn(parameters: FloatArray, deterministic: bool) -> FloatArray:
-    gaussian = SquashedGaussian(parameters)
-    return gaussian.mode() if deterministic else gaussian.sample()[0]
 
 
 class SparseCritic(BaseModel):
@@ -208,6 +226,7 @@ class SparseCritic(BaseModel):
         *,
         topology: TopologyConfig,
         topology_seed: int,
+        heads: TaskHeads | None = None,
     ):
         super().__init__(
             observation_space,
@@ -215,45 +234,66 @@ class SparseCritic(BaseModel):
             features_extractor=features_extractor,
             normalize_images=normalize_images,
         )
+        self.heads = heads
+        action_dim = get_action_dim(action_space)
         if share_features_extractor:
             raise ConfigError("sparse policies do not share a features extractor between actor and critic")
-        self.q_networks: list[SparseMLP] = []
+        self.q_networks: list[SparseMLP | MultiHeadMLP] = []
         for critic in range(n_critics):
             q_network = network(
-                features_dim + get_action_dim(action_space),
+                features_dim + action_dim,
                 net_arch,
                 1,
                 name=f"critic.qf{critic}",
                 topology=topology,
                 seed=topology_seed,
                 activation_fn=activation_fn,
+                heads=heads,
             )
             self.add_module(f"qf{critic}", q_network)
             self.q_networks.append(q_network)
-        self._all = SparseEnsemble(self.q_networks)
-        self.ensembles = _ensembles(self, forward=self.q_networks, q1_forward=self.q_networks[:1])
+        self._all = None if heads else SparseEnsemble(self.q_networks)  # type: ignore[arg-type]  # no heads, no MultiHeadMLP
+        self.ensembles = _ensembles(self, heads, {"forward": self.q_networks, "q1_forward": self.q_networks[:1]})
 
-    def _input(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
+    def _inputs(self, obs: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
+        features = self.extract_features(obs, self.features_extractor)
+        split = [features] if self.heads is None else self.heads.split(features)
+        return [torch.cat([split[0], actions], dim=1), *split[1:]]
 
     def forward(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, obs), (B, action) to a (B, 1) value of each critic."""
-        return tuple(self._all(self._input(obs, actions)))
+        inputs = self._inputs(obs, actions)
+        if self._all is not None:
+            return tuple(self._all(*inputs))
+        return tuple(q_network(*inputs) for q_network in self.q_networks)
 
     def q1_forward(self, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """(B, obs), (B, action) to the (B, 1) value of the first critic."""
-        value: torch.Tensor = self.q_networks[0](self._input(obs, actions))
+        value: torch.Tensor = self.q_networks[0](*self._inputs(obs, actions))
         return value
 
 
-def _ensembles(network: BaseModel, **methods: list[SparseMLP]) -> dict[str, SparseEnsemble]:
+def _ensembles(
+    network: BaseModel, heads: TaskHeads | None, methods: Mapping[str, Sequence[SparseMLP | MultiHeadMLP]]
+) -> dict[str, SparseEnsemble | HeadEnsembles]:
     """The networks behind each method, if they read observations as they are."""
     space = network.observation_space
     if type(network.features_extractor) is not FlattenExtractor or not isinstance(space, spaces.Box):
         return {}
     if len(space.shape) != 1 or space.dtype.kind != "f":
         return {}
-    return {method: SparseEnsemble(networks) for method, networks in methods.items()}
+    if heads is None:
+        return {method: SparseEnsemble(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above
+    return {
+        method: HeadEnsembles(
+            heads,
+            [
+                SparseEnsemble([own.by_task[task] for own in networks if isinstance(own, MultiHeadMLP)])
+                for task in range(heads.n_tasks)
+            ],
+        )
+        for method, networks in methods.items()
+    }
 
 
 class SparsePolicyMixin(BasePolicy):
@@ -262,6 +302,7 @@ class SparsePolicyMixin(BasePolicy):
     Args:
         topology: Densities of the layers; `TopologyConfig()` if None.
         topology_seed: Root seed of the initial topologies.
+        heads: For networks with an output layer for each task; observations then end with a task id.
         args: As in Stable-Baselines3.
         kwargs: As in Stable-Baselines3. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
     """
@@ -278,11 +319,13 @@ class SparsePolicyMixin(BasePolicy):
         *args: Any,
         topology: TopologyConfig | None = None,
         topology_seed: int = 0,
+        heads: TaskHeads | None = None,
         **kwargs: Any,
     ):
         # Set before the base class runs, because it builds the networks.
         self.topology = topology or TopologyConfig()
         self.topology_seed = topology_seed
+        self.heads = heads
         kwargs["net_arch"] = kwargs.get("net_arch") or [256, 256]
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
             kwargs["optimizer_class"] = FusedAdam
@@ -322,13 +365,15 @@ class SparsePolicyMixin(BasePolicy):
         taken = self.unscale_action(scaled)
         return (taken if observation.ndim == 2 else taken[0]), state  # type: ignore[union-attr]
 
+    @property
+    def _own_arguments(self) -> dict[str, Any]:
+        return {"topology": self.topology, "topology_seed": self.topology_seed, "heads": self.heads}
+
     def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
-        own = {"topology": self.topology, "topology_seed": self.topology_seed}
-        return {**self._update_features_extractor(kwargs, features_extractor), **own}
+        return {**self._update_features_extractor(kwargs, features_extractor), **self._own_arguments}
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"topology": self.topology, "topology_seed": self.topology_seed}
-        return {**super()._get_constructor_parameters(), **own}
+        return {**super()._get_constructor_parameters(), **self._own_arguments}
 
 
 class SparseTD3Policy(SparsePolicyMixin, TD3Policy):
@@ -364,6 +409,6 @@ def goals(module: nn.Module, prefix: str) -> dict[str, int]:
     return {
         f"{prefix}.{name}.{layer}": count
         for name, mlp in module.named_modules()
-        if isinstance(mlp, SparseMLP)
+        if isinstance(mlp, SparseMLP | MultiHeadMLP)
         for layer, count in mlp.goals.items()
     }

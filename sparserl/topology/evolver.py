@@ -246,29 +246,45 @@ class TopologyEvolver:
         change = plan_allocation(self._view(layer), count, rng)
         return self.apply(layer, change, "allocate", NEW_VALUE[new_value](change, rng))
 
-    def rewire(self, layer: str) -> TopologyEvent:
+    def stop(self, group: str) -> None:
+        """Takes a group off the clock for good: from now on its layers change only where somebody asks for it.
+
+        Raises:
+            TopologyError: If the layers of the group would be left at another density than they are to have.
+        """
+        for layer in self.groups[group]:
+            if layer in self.goals:
+                raise TopologyError(f"layer {layer!r} is pruned by a schedule, which cannot be stopped")
+        self._due[group] = None
+
+    def rewire(self, layer: str, rule: RewireRule | None = None) -> TopologyEvent:
         """Rewires a layer now, whatever the clock says.
+
+        Args:
+            layer: Full name.
+            rule: That of the evolver if None.
 
         Raises:
             TopologyError: If there is no rule.
         """
-        if self.rule is None:
+        rule = self.rule if rule is None else rule
+        if rule is None:
             raise TopologyError("a layer can only be rewired by a rule")
         rng = self._rng[layer]
-        change = plan_rewire(self.rule, self._view(layer), self.update, rng, self.goals.get(layer))
-        kind = "prune" if self.rule.starts_dense and not change.grown else "rewire"
+        change = plan_rewire(rule, self._view(layer, rule), self.update, rng, self.goals.get(layer))
+        kind = "prune" if rule.starts_dense and not change.grown else "rewire"
         return self.apply(layer, change, kind, NEW_VALUE[self.new_value](change, rng))
 
     def _shrink(self, layer: str) -> TopologyEvent:
         assert self.rule is not None
         # Without a final drop only what the density schedule still asks of a group that stepped too late.
         rule = self.rule if self.rule.shrink_at_end else replace(self.rule, drop_fraction=0.0)
-        change = plan_shrink(rule, self._view(layer), self.update, self.goals.get(layer))
+        change = plan_shrink(rule, self._view(layer, rule), self.update, self.goals.get(layer))
         return self.apply(layer, change, "shrink" if rule.shrink_at_end else "prune", np.empty(0, np.float32))
 
-    def _view(self, layer: str) -> LayerView:
+    def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
         view = self.layers[layer].view()
-        if self.rule is not None and self.rule.needs_explored:
+        if rule is not None and rule.needs_explored:
             view = replace(view, explored=self._explored[layer])
         return self._amendments[layer](view) if layer in self._amendments else view
 

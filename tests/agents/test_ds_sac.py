@@ -18,6 +18,7 @@ from support.trees import assert_equal_trees
 
 import sparserl.agents.sac
 from sparserl.agents import DSSAC
+from sparserl.agents import batch as agents_batch
 from sparserl.agents.network_pass import differentiated
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.metrics.cost import params_dense, params_nonzero
@@ -205,3 +206,56 @@ def test_what_is_not_there_is_refused() -> None:
         make(use_sde=True)
     with pytest.raises(KernelUnavailable, match="no kernels for device 'cuda'"):
         make(device="cuda")
+
+
+def test_what_stands_around_a_step_sees_gradients_before_and_weights_after(seen: list[Any]) -> None:
+    """Gradients may be changed before a step; `form_gradients` forms them without one."""
+    agent = make(learning_starts=1, topology={"method": "static", "density": 0.4})
+
+    class Around:
+        def before_step(self, group: str) -> None:
+            seen.append((group, "before"))
+            if group == "actor":
+                for parameter in agent.actor.parameters():
+                    parameter.grad.zero_()
+
+        def after_step(self, group: str) -> None:
+            seen.append((group, "after"))
+
+    agent.around_step = Around()
+    before = {name: value.clone() for name, value in agent.actor.state_dict().items()}
+    agent.learn(3)
+    assert seen == [(group, when) for group in ("critic", "actor") for when in ("before", "after")] * 2
+    assert_equal_trees(dict(agent.actor.state_dict()), before)
+
+
+@pytest.mark.parametrize("group", ["critic", "actor"])
+def test_gradients_are_formed_as_in_an_update(group: str) -> None:
+    formed: dict[str, list[Any]] = {}
+    agent = make(learning_starts=60)
+    agent.learn(60)
+    batch = agents_batch.sample(agent.replay_buffer, 8, None, 0.99)
+
+    class Around:
+        def before_step(self, at: str) -> None:
+            formed[at] = [parameter.grad.clone() for parameter in getattr(agent, at).parameters()]
+
+        def after_step(self, at: str) -> None:
+            pass
+
+    weights_before = weights(agent)
+    torch.manual_seed(1)
+    agent.form_gradients(group, batch)
+    assert_equal_trees(weights(agent), weights_before)
+    alone = [parameter.grad.clone() for parameter in getattr(agent, group).parameters()]
+    assert any(gradient.abs().sum() > 0 for gradient in alone)
+    if group == "critic":  # an update draws the policy's actions first, then the targets
+        torch.manual_seed(1)
+        agent.around_step = Around()
+        agent._update_critics(batch, agent._targets(batch, agent._temperature))
+        assert_equal_trees(alone, formed["critic"])
+
+
+@pytest.fixture
+def seen() -> list[Any]:
+    return []

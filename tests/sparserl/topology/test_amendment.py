@@ -211,3 +211,27 @@ def test_without_a_rule_nothing_is_rewired() -> None:
         evolver.rewire("net.0")
     assert "\n" not in str(refused.value)
     assert [event.kind for event in evolver.events] == ["initial"]
+
+
+# --- off the clock ----------------------------------------------------------------------------------
+
+
+def test_a_stopped_group_changes_only_when_asked_to_and_by_the_rule_that_is_given() -> None:
+    layers = {name: {f"{name}.0": random_layer(seed)} for seed, name in enumerate(("a", "b"))}
+    evolver = TopologyEvolver(layers, RewireRule(update_interval=1), seed=0)
+    evolver.stop("a")
+    for update in (1, 2):
+        evolver.begin_update(update)
+        assert [event.layer for group in ("a", "b") for event in evolver.end_update(group)] == ["b.0"]
+    assert evolver.rewire("a.0", RewireRule(drop_fraction=0.5)).dropped == 10
+    again = TopologyEvolver(layers, RewireRule(update_interval=1), seed=0)
+    again.load_state_dict(evolver.state_dict())
+    again.begin_update(3)
+    assert again.end_update("a") == []
+
+
+def test_pruning_cannot_be_stopped_half_way() -> None:
+    rule = RewireRule(density_schedule="cubic", last_update=9)
+    evolver = one_layer(random_layer(0), rule, goals={"net.0": 4})
+    with pytest.raises(TopologyError, match="pruned by a schedule"):
+        evolver.stop("net")

@@ -1,0 +1,78 @@
+"""Multilayer perceptrons whose hidden layers all tasks share, and whose output layer is the task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from sparserl.layers.sparse_mlp import SparseMLP
+
+
+class MultiHeadMLP(nn.Module):
+    """Hidden layers, and one output layer for each task; of the output layers only those that are asked for run.
+
+    Args:
+        trunk: `SparseLinear` or `nn.Linear`, the hidden layers in order.
+        heads: Likewise, the output layer of each task.
+        activation: Name of the hidden activation, in `sparserl.layers.fused.ACTIVATIONS`.
+        output_activation: Name of the last one.
+
+    Attributes:
+        by_task: The network of each task, `trunk` and its head; they hold the same layers.
+        goals: As in `SparseMLP`, by the layer's name here, e.g. `trunk.0`.
+
+    Raises:
+        ValueError: If an activation has no such name.
+    """
+
+    def __init__(
+        self,
+        trunk: Sequence[nn.Module],
+        heads: Sequence[nn.Module],
+        activation: str = "relu",
+        output_activation: str = "identity",
+    ):
+        super().__init__()
+        self.trunk, self.heads = nn.ModuleList(trunk), nn.ModuleList(heads)
+        # A plain list, so that a layer has one name.
+        self.by_task = [SparseMLP([*trunk, head], activation, output_activation) for head in heads]
+        self.activations = self.by_task[0].activations
+        self.goals: dict[str, int] = {}
+
+    @classmethod
+    def random(
+        cls,
+        sizes: Sequence[int],
+        densities: Sequence[float],
+        n_tasks: int,
+        *,
+        seed: int,
+        name: str,
+        activation: str = "relu",
+        output_activation: str = "identity",
+        start_dense: bool = False,
+        initial_value: str = "dense_fan_in",
+    ) -> MultiHeadMLP:
+        """A network with random topologies; arguments as in `SparseMLP.random`, the same for each task's head."""
+        drawn = {"seed": seed, "start_dense": start_dense, "initial_value": initial_value}
+        trunk = SparseMLP.random(sizes[:-1], densities[:-1], name=f"{name}.trunk", **drawn)  # type: ignore[arg-type]
+        heads = [
+            SparseMLP.random(sizes[-2:], densities[-1:], name=f"{name}.heads.{task}", **drawn)  # type: ignore[arg-type]
+            for task in range(n_tasks)
+        ]
+        network = cls(list(trunk), [head[0] for head in heads], activation, output_activation)
+        network.goals = {f"trunk.{place}": goal for place, goal in trunk.goals.items()}
+        network.goals |= {f"heads.{task}": goal for task, head in enumerate(heads) for goal in head.goals.values()}
+        return network
+
+    def forward(self, x: torch.Tensor, tasks: torch.Tensor) -> torch.Tensor:
+        """(B, n_in) inputs and the (B,) int64 task of each, to (B, n_out)."""
+        present = torch.unique(tasks).tolist()
+        if len(present) == 1:
+            alone: torch.Tensor = self.by_task[present[0]](x)
+            return alone
+        rows = [torch.nonzero(tasks == task).flatten() for task in present]
+        parts = [self.by_task[task](x[own]) for task, own in zip(present, rows, strict=True)]
+        return torch.cat(parts)[torch.argsort(torch.cat(rows))]

@@ -37,12 +37,14 @@ class ReplayLog:
         self._adaptive = buffer if isinstance(buffer, AdaptiveReplayBuffer) else None
         self._arrays = ARRAYS if self._adaptive is None else (*ARRAYS, *self._adaptive.own_arrays)
         self.parts: list[dict[str, Any]] = []
+        self._emptied_at = 0
 
-    def append(self, added: int) -> list[dict[str, Any]]:
+    def append(self, added: int, emptied_at: int = 0) -> list[dict[str, Any]]:
         """Writes what came since the last call.
 
         Args:
-            added: Transitions (per env) that the buffer has been given in all.
+            added: Transitions (per env) that the buffer has been given since it was last emptied.
+            emptied_at: Env step at which it was; tells its files from earlier ones.
 
         Returns:
             The files that hold the present content, oldest first: name, first and past-the-last transition, SHA-256.
@@ -52,11 +54,13 @@ class ReplayLog:
         """
         if added % self.buffer.buffer_size != self.buffer.pos:
             raise CheckpointError(f"the buffer is at {self.buffer.pos}, which {added} transitions cannot give")
+        if emptied_at != self._emptied_at:
+            self.parts, self._emptied_at = [], emptied_at
         oldest = added - self.buffer.size()
         start = max(oldest, self.parts[-1]["stop"] if self.parts else 0)
         if start < added:
             where = np.arange(start, added) % self.buffer.buffer_size
-            path = self.folder / f"{start:09d}-{added:09d}.safetensors"
+            path = self.folder / f"{emptied_at:09d}-{start:09d}-{added:09d}.safetensors"
             arrays = {name: torch.from_numpy(getattr(self.buffer, name)[where]) for name in self._arrays}
             safetensors.torch.save_file(arrays, path)
             checkpoint.flush(path)
@@ -70,7 +74,12 @@ class ReplayLog:
         return None if self._adaptive is None else self._adaptive.state_dict()
 
     def restore(
-        self, parts: Sequence[dict[str, Any]], added: int, buffer_state: Mapping[str, Any] | None = None
+        self,
+        parts: Sequence[dict[str, Any]],
+        added: int,
+        buffer_state: Mapping[str, Any] | None = None,
+        *,
+        emptied_at: int = 0,
     ) -> None:
         """Fills the buffer from files of `append`, after checking each.
 
@@ -78,6 +87,7 @@ class ReplayLog:
             parts: As `append` gave them.
             added: Likewise.
             buffer_state: Taken with them.
+            emptied_at: As `append` took it.
 
         Raises:
             CheckpointError: If a file is missing or was edited, or they belong to a buffer with other options.
@@ -90,7 +100,7 @@ class ReplayLog:
             where = np.arange(part["start"], part["stop"]) % self.buffer.buffer_size
             for name, array in checkpoint.read_tensors(path).items():
                 getattr(self.buffer, name)[where] = array.numpy()
-        self.parts = list(parts)
+        self.parts, self._emptied_at = list(parts), emptied_at
         self.buffer.pos = added % self.buffer.buffer_size
         self.buffer.full = added >= self.buffer.buffer_size
         if self._adaptive is not None and buffer_state is not None:

@@ -21,15 +21,14 @@ from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
 from sparserl import checkpoint
-from sparserl.agents.agent_state import agent_state, restore_agent
+from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.replay_log import ReplayLog
 from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
-from sparserl.records import RunFolder, full_checkpoints, step_name
+from sparserl.records import RunFolder, step_name
 from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
 
@@ -53,7 +52,6 @@ OF_THE_AGENT = (*PROGRESS_COLUMNS, "replay/size", "replay/policy_distance")
 """What is taken from the agent's own logger where it says so."""
 LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
 """CSV logs of a run and their columns."""
-CHECKPOINTS_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -99,17 +97,15 @@ class RunRecorder(BaseCallback):
         show_progress: bool,
     ):
         super().__init__()
-        assert agent.replay_buffer is not None
         self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
         self.intervals, self.identity = intervals, identity
         self.env_state, self.wrapper_state = env_state, wrapper_state
         self.cost = CostMeter(agent)
         self.topology = TopologyObserver(agent, relevant_features)
-        self.replay = ReplayLog(folder.replay, agent.replay_buffer)
+        self.checkpoints = AgentCheckpoints(agent, folder)
         self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
         self.eval_means: list[float] = []
         self.topology_events = 0
-        self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
         self.stop_requested = False
         self.stopped_at: int | None = None
         self._boundary_at = -1
@@ -260,27 +256,14 @@ class RunRecorder(BaseCallback):
 
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
-        step = self.agent.num_timesteps
-        path = self.folder.checkpoints / step_name(step)
-        if path.exists():
-            return
-        added = step // self.agent.n_envs
-        kept = full_checkpoints(self.folder)[1 - CHECKPOINTS_KEPT :]
-        self._parts = {other.name: self._parts[other.name] for other in kept}
-        self._parts[path.name] = self.replay.append(added)
-        state = {
-            "global_step": step,
-            "run": self.identity,
-            **agent_state(self.agent),
-            "replay": {"parts": self._parts, "added": added, "buffer": self.replay.buffer_state()},
-            "env": self.env_state(),
-            "wrappers": self.wrapper_state(),
-            "recorder": self._state(),
-        }
-        checkpoint.save(path, state)
-        for stale in full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
-            checkpoint.remove(stale)
-        self.replay.remove_except([part for parts in self._parts.values() for part in parts])
+        self.checkpoints.save(
+            {
+                "run": self.identity,
+                "env": self.env_state(),
+                "wrappers": self.wrapper_state(),
+                "recorder": self._state(),
+            }
+        )
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -308,10 +291,7 @@ class RunRecorder(BaseCallback):
         if state.get("run") != self.identity:
             raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
         recorder = state["recorder"]
-        self._parts = dict(state["replay"]["parts"])
-        replay = state["replay"]
-        self.replay.restore(self._parts[step_name(state["global_step"])], replay["added"], replay["buffer"])
-        restore_agent(self.agent, state)
+        self.checkpoints.restore(state)
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
         self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does

@@ -149,7 +149,7 @@ def _train(
     if statistics is not None:
         statistics.save(folder.path / NORMALIZATION)
     folder.finish(result)
-    recorder.replay.remove_except([])
+    recorder.checkpoints.forget_replay()
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
     return 0

@@ -1,0 +1,73 @@
+"""Checkpoints of a run of an off-policy agent: all of the agent, its replay buffer, and what a recorder adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sparserl import checkpoint
+from sparserl.agents.agent_state import agent_state, restore_agent
+from sparserl.agents.replay_log import ReplayLog
+from sparserl.records import RunFolder, full_checkpoints, step_name
+
+KEPT = 2
+"""Newest checkpoints that stay."""
+
+
+class AgentCheckpoints:
+    """Writes and restores the checkpoints of one agent into its run folder.
+
+    Args:
+        agent: The agent.
+        folder: Of the run.
+    """
+
+    def __init__(self, agent: OffPolicyAlgorithm, folder: RunFolder):
+        assert agent.replay_buffer is not None
+        self._agent, self._folder = agent, folder
+        self._replay = ReplayLog(folder.replay, agent.replay_buffer)
+        self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
+
+    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
+        """Writes a checkpoint of this moment, between a gradient update and the next env step, unless there is one.
+
+        Args:
+            more: What it holds beside the agent.
+            emptied_at: Env step at which the replay buffer was last emptied, 0 if never.
+        """
+        step = self._agent.num_timesteps
+        path = self._folder.checkpoints / step_name(step)
+        if path.exists():
+            return
+        added = (step - emptied_at) // self._agent.n_envs
+        kept = full_checkpoints(self._folder)[1 - KEPT :]
+        self._parts = {other.name: self._parts[other.name] for other in kept}
+        self._parts[path.name] = self._replay.append(added, emptied_at)
+        replay = {
+            "parts": self._parts,
+            "added": added,
+            "emptied_at": emptied_at,
+            "buffer": self._replay.buffer_state(),
+        }
+        checkpoint.save(path, {"global_step": step, **agent_state(self._agent), "replay": replay, **more})
+        for stale in full_checkpoints(self._folder)[:-KEPT]:
+            checkpoint.remove(stale)
+        self._replay.remove_except([part for parts in self._parts.values() for part in parts])
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the agent and its buffer where a checkpoint was taken.
+
+        Raises:
+            CheckpointError: If it does not fit, or a file that it names is missing or was edited.
+        """
+        replay = state["replay"]
+        self._parts = dict(replay["parts"])
+        parts = self._parts[step_name(state["global_step"])]
+        self._replay.restore(parts, replay["added"], replay["buffer"], emptied_at=replay["emptied_at"])
+        restore_agent(self._agent, state)
+
+    def forget_replay(self) -> None:
+        """Deletes the replay buffer on disk: the run is done."""
+        self._replay.remove_except([])

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sparserl import checkpoint
 from sparserl.continual.protocol import Samples, TaskSequence
-from sparserl.continual.runner import Event, SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError
@@ -107,7 +107,7 @@ class SequenceRecorder:
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
-        self._on: dict[type[Event], Callable[[Any], None]] = {
+        self._on: dict[type[Any], Callable[[Any], None]] = {
             SequenceStarted: self._on_start,
             Step: self._on_step,
             TaskEnded: self._on_task_end,
@@ -129,8 +129,9 @@ class SequenceRecorder:
     # What happens at an event.
 
     def _on_start(self, event: SequenceStarted) -> None:
-        self.baseline = event.accuracies
-        self._log_accuracies(BEFORE, event.accuracies)
+        del event
+        self.baseline = self.learner.accuracies()
+        self._log_accuracies(BEFORE, self.baseline)
 
     def _on_step(self, step: Step) -> None:
         steps = self.learner.steps
@@ -160,26 +161,11 @@ class SequenceRecorder:
         self._bar.update()
 
     def _on_task_end(self, event: TaskEnded) -> None:
-        self.matrix.append(event.accuracies)
-        self._log_accuracies(event.task, event.accuracies)
+        accuracies = self.learner.accuracies()
+        self.matrix.append(accuracies)
+        self._log_accuracies(event.task, accuracies)
         layers = self.learner.strategy.uses(self.learner)
-        self.logs["connections"].write(
-            [
-                {
-                    "after_task": event.task,
-                    "layer": one.layer,
-                    "owner": owner,
-                    "connections": connections,
-                    "frozen": one.frozen,
-                    "free": one.free,
-                    "size": one.size,
-                    "neurons": one.neurons,
-                    "reserved": one.reserved,
-                }
-                for one in layers
-                for owner, connections in one.owners.items()
-            ]
-        )
+        self.logs["connections"].write(connection_rows(event.task, layers))
         used = sum(one.used for one in layers)
         self.params_nonzero_per_task.append(used + sum(cost.biases for cost in layer_costs(self.learner.network)))
         learned = len(self.matrix)
@@ -192,7 +178,7 @@ class SequenceRecorder:
             "cl/connections": used,
             "cl/free_connections": sum(one.free for one in layers),
             "time/elapsed_s": self.elapsed_s,
-            **{f"cl/accuracy/task{task}": accuracy for task, accuracy in enumerate(event.accuracies)},
+            **{f"cl/accuracy/task{task}": accuracy for task, accuracy in enumerate(accuracies)},
         }
         self._log(metrics)
         self.save_checkpoint()
@@ -290,7 +276,7 @@ class SequenceRecorder:
             "tasks": len(sequence),
             "matrix": [[_or_none(value) for value in row] for row in self.matrix],
             "baseline": [_or_none(value) for value in self.baseline],
-            **_reported(found),
+            **reported(found),
             "params_nonzero_per_task": self.params_nonzero_per_task,
             "params_dense": params_dense([learner.network]),
             "connections": sum(one.used for one in layers),
@@ -305,6 +291,25 @@ class SequenceRecorder:
             "steps_per_second": learner.steps / self.elapsed_s,
             "sequence_record": sequence.record,
         }
+
+
+def connection_rows(after_task: int, layers: Sequence[LayerUse]) -> list[dict[str, Any]]:
+    """Rows of connections.csv: who uses each layer after a task."""
+    return [
+        {
+            "after_task": after_task,
+            "layer": one.layer,
+            "owner": owner,
+            "connections": connections,
+            "frozen": one.frozen,
+            "free": one.free,
+            "size": one.size,
+            "neurons": one.neurons,
+            "reserved": one.reserved,
+        }
+        for one in layers
+        for owner, connections in one.owners.items()
+    ]
 
 
 def total_steps(learner: SupervisedLearner) -> int:
@@ -341,7 +346,8 @@ def _seen(matrix: Sequence[Sequence[float]]) -> float:
     return float(np.mean(matrix[-1][: len(matrix)]))
 
 
-def _reported(found: ContinualSummary) -> dict[str, Any]:
+def reported(found: ContinualSummary) -> dict[str, Any]:
+    """The metrics of `result.json`, None where there is none, and under `undefined` why."""
     values = {name: _or_none(getattr(found, name)) for name in REPORTED}
     return {**values, "undefined": {name: why for name, why in found.undefined.items() if name in REPORTED}}
 

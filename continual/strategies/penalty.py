@@ -1,7 +1,7 @@
 """Methods that pull parameters back to the values they had after earlier tasks: l2, ewc, online_ewc, si, mas.
 
-Decides how important each parameter is to a task. The pull is added to gradients, whatever formed them, so no loss that
-autograd records is needed. Refuses to know how a task is trained.
+Decides how important each parameter is to a task. How it is pulled is `sparserl.continual.quadratic`. Refuses to know
+how a task is trained.
 
 All of them add `strength * sum importance * (parameter - anchor)^2` to the loss, summed over all parameters, biases and
 output rows included, without the factor 1/2 of the EWC paper. Importances and anchors have the shape of their
@@ -14,7 +14,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,50 +23,28 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sparserl.continual.importance import mean_gradient_power
 from sparserl.continual.protocol import Batch
+from sparserl.continual.quadratic import QuadraticTerms, Tensors, copies
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.seeding import stream
 
-Tensors = dict[str, torch.Tensor]
-"""By name of the parameter."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """What one quadratic term pulls to, and how hard.
-
-    Attributes:
-        importances: Non-negative, of the parameter's shape, or () for all its entries alike.
-        anchors: Values of the parameters after a task.
-    """
-
-    importances: Tensors
-    anchors: Tensors
-
-
-@torch.no_grad()
-def add_penalty_gradient(
-    parameters: Iterable[tuple[str, nn.Parameter]], terms: Sequence[Term], strength: float
-) -> None:
-    """Adds the gradient of `strength * sum importance * (parameter - anchor)^2` over all terms to each `grad`."""
-    for name, parameter in parameters:
-        for term in terms:
-            assert parameter.grad is not None
-            parameter.grad.addcmul_(term.importances[name], parameter - term.anchors[name], value=2.0 * strength)
+SAMPLES_AT_A_TIME = 250
+"""Batch in which importances are estimated."""
 
 
 class QuadraticPenalty(Strategy):
     """What the methods of this file share; each says what is important.
 
     Attributes:
-        terms: One, or one for each task so far.
+        penalty: What pulls.
     """
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
-        self.terms: list[Term] = []
+        self.penalty = QuadraticTerms()
 
     @property
     def retained(self) -> float | None:
@@ -78,64 +56,50 @@ class QuadraticPenalty(Strategy):
         raise NotImplementedError
 
     def end_task(self, learner: SupervisedLearner) -> None:
-        """Adds a term, or replaces the only one. A sum below 0 counts as 0: it would push away, without bound."""
-        found, older = self.importances(learner), self.terms
-        if self.retained is not None:
-            for term in older:
-                found = {name: own + self.retained * term.importances[name] for name, own in found.items()}
-            older = []
-        self.terms = [*older, Term({name: own.clamp(min=0.0) for name, own in found.items()}, copies(learner.network))]
+        """Adds a term, or replaces the only one."""
+        self.penalty.add(self.importances(learner), copies(learner.network.named_parameters()), self.retained)
 
     def before_step(self, learner: SupervisedLearner) -> None:
         """Pulls."""
-        add_penalty_gradient(learner.network.named_parameters(), self.terms, self.options.strength)
+        self.penalty.pull(learner.network.named_parameters(), self.options.strength)
 
     def state_dict(self) -> dict[str, Any]:
         """The terms."""
-        return {"terms": [{"importances": term.importances, "anchors": term.anchors} for term in self.terms]}
+        return self.penalty.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the terms."""
-        self.terms = [Term(term["importances"], term["anchors"]) for term in state["terms"]]
+        self.penalty.load_state_dict(state)
 
     def memory(self) -> dict[str, int]:
         """Bytes of anchors and importances."""
-        return {
-            "anchors": sum(tensor.nbytes for term in self.terms for tensor in term.anchors.values()),
-            "importances": sum(tensor.nbytes for term in self.terms for tensor in term.importances.values()),
-        }
+        return self.penalty.memory()
 
     def mean_over_samples(
         self,
         learner: SupervisedLearner,
         count: int,
-        objective: Callable[[Batch], torch.Tensor],
-        measure: Callable[[torch.Tensor], torch.Tensor],
+        derivative: Callable[[Batch], torch.Tensor],
+        power: Literal[1, 2],
     ) -> Tensors:
-        """Mean of `measure(gradient of objective)` over training samples of the present task, one sample at a time.
+        """Mean of |gradient|^power of an objective of single samples, over training samples of the present task.
 
         Args:
             learner: Its network is differentiated.
             count: Samples, drawn without replacement; all of them if the task has fewer.
-            objective: A scalar, given a batch of one.
-            measure: Elementwise.
+            derivative: (B, n_outputs) derivative of each sample's objective by the network's outputs.
+            power: 1 or 2.
         """
         samples = self.sequence.tasks[learner.task].train
         rng = stream(self.seed, "importance_samples", str(learner.task))
         places = rng.permutation(len(samples))[:count]
-        parameters = dict(learner.network.named_parameters())
-        totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        for at in range(places.size):
-            batch = Batch.of(learner.task, samples, places[at : at + 1])
-            gradients = torch.autograd.grad(objective(batch), list(parameters.values()))
-            for total, gradient in zip(totals.values(), gradients, strict=True):
-                total += measure(gradient)
-        return {name: total.detach_() / places.size for name, total in totals.items()}
-
-
-def copies(network: nn.Module) -> Tensors:
-    """The present values of the parameters."""
-    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+        totals = {name: torch.zeros_like(own) for name, own in learner.network.named_parameters()}
+        for start in range(0, places.size, SAMPLES_AT_A_TIME):
+            batch = Batch.of(learner.task, samples, places[start : start + SAMPLES_AT_A_TIME])
+            found = mean_gradient_power(learner.network, batch.x, derivative(batch), power)
+            for name, total in totals.items():
+                total.add_(found[name], alpha=len(batch) / places.size)
+        return totals
 
 
 @dataclass(frozen=True)
@@ -179,7 +143,7 @@ LABELS: dict[str, Callable[[torch.Tensor, torch.Tensor, np.random.Generator], to
     "predicted": lambda logits, y, rng: logits.argmax(dim=1),
     "sampled": lambda logits, y, rng: (logits + torch.from_numpy(rng.gumbel(size=logits.shape))).argmax(dim=1),
 }
-"""(logits (1, n_outputs), label (1,), generator) -> label (1,) whose log-probability is differentiated."""
+"""(logits (B, n_outputs), labels (B,), generator) -> labels (B,) whose log-probability is differentiated."""
 
 
 @dataclass(frozen=True)
@@ -248,11 +212,13 @@ class EWC(QuadraticPenalty):
         own = self.options
         rng = stream(self.seed, "fisher_labels", str(learner.task))
 
-        def surprise(batch: Batch) -> torch.Tensor:
+        @torch.no_grad()
+        def by_logits(batch: Batch) -> torch.Tensor:
             logits = learner.logits(learner.network, batch)
-            return functional.cross_entropy(logits, LABELS[own.fisher_labels](logits.detach(), batch.y, rng))
+            labels = LABELS[own.fisher_labels](logits, batch.y, rng)
+            return logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])
 
-        return self.mean_over_samples(learner, own.fisher_samples, surprise, torch.square)
+        return self.mean_over_samples(learner, own.fisher_samples, by_logits, 2)
 
 
 class OnlineEWC(EWC):
@@ -308,12 +274,12 @@ class SI(QuadraticPenalty):
 
     def begin_task(self, learner: SupervisedLearner) -> None:
         """Starts a path."""
-        self._start = copies(learner.network)
+        self._start = copies(learner.network.named_parameters())
         self._lowered = {name: torch.zeros_like(value) for name, value in self._start.items()}
 
     def before_step(self, learner: SupervisedLearner) -> None:
         """Remembers gradients and values, then pulls."""
-        self._before = copies(learner.network)
+        self._before = copies(learner.network.named_parameters())
         self._gradients = {name: _gradient(parameter).clone() for name, parameter in learner.network.named_parameters()}
         super().before_step(learner)
 
@@ -372,12 +338,15 @@ class MAS(QuadraticPenalty):
 
     def importances(self, learner: SupervisedLearner) -> Tensors:
         """Mean absolute gradient of the squared norm of the outputs."""
-        outputs = list(self.sequence.competing(learner.task, learner.task))
+        outputs = torch.tensor(self.sequence.competing(learner.task, learner.task))
+        competes = torch.zeros(self.sequence.n_outputs).index_fill_(0, outputs, 1.0)
 
-        def squared_norm(batch: Batch) -> torch.Tensor:
-            return torch.as_tensor(learner.network(batch.x)[:, outputs].square().sum())
+        @torch.no_grad()
+        def by_outputs(batch: Batch) -> torch.Tensor:
+            derivative: torch.Tensor = 2.0 * learner.network(batch.x) * competes
+            return derivative
 
-        return self.mean_over_samples(learner, self.options.samples, squared_norm, torch.abs)
+        return self.mean_over_samples(learner, self.options.samples, by_outputs, 1)
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:

@@ -5,13 +5,13 @@ Decides which samples are kept and when they are drawn. Refuses to know how a ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from sparserl.continual.projection import project
 from sparserl.continual.protocol import Batch, Integers, Samples, TaskSequence
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import SupervisedLearner
@@ -189,13 +189,3 @@ class AGEM(_WithMemory):
         """Keeps samples of the task."""
         del learner
         self.kept.keep(self.options.samples_per_task)
-
-
-@torch.no_grad()
-def project(gradients: Sequence[torch.Tensor], references: Sequence[torch.Tensor]) -> None:
-    """Takes out of the gradients, in place, what points against the references; each are one vector, cut into parts."""
-    product = sum(float((own * other).sum()) for own, other in zip(gradients, references, strict=True))
-    if product < 0.0:
-        square = sum(float(other.square().sum()) for other in references)
-        for own, other in zip(gradients, references, strict=True):
-            own.sub_(other, alpha=product / square)

@@ -1,7 +1,8 @@
 """SpaceNet: each task gets a sparse sub-network among neurons that no earlier task has reserved.
 
-Decides who owns which connection, which neurons are open, and how important connections and neurons are. What is
-dropped and grown is decided in `sparserl.topology`, by the rule that is named here.
+Decides when connections move, and what becomes of classifier rows. Who owns which connection and which neurons are open
+is `sparserl.continual.sub_networks`; what is dropped and grown is decided in `sparserl.topology`, by the rule that is
+named here.
 
 Source:
     Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code.
@@ -28,23 +29,14 @@ import torch
 from torch import nn
 
 from sparserl.continual.strategy import LayerUse, Strategy
+from sparserl.continual.sub_networks import NeuronImportance, SubNetworks, check_capacity, release
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
-from sparserl.topology.rewire import RewireRule, exchange, remap
-from sparserl.topology.structure import (
-    Constraint,
-    FloatArray,
-    Importance,
-    LayerView,
-    SparseTopology,
-    TopologyChange,
-)
+from sparserl.topology.rewire import RewireRule
+from sparserl.topology.structure import Flags, FloatArray, SparseTopology, TopologyChange
 
-FREE = -1
-"""Task that has reserved a neuron, where none has."""
 GROUP = "network"
 
 
@@ -67,7 +59,7 @@ class SpaceNetOptions:
     """Whether connections move at the end of each epoch but the last."""
     drop_fraction: float = 0.2
     """Share of a task's connections in a hidden layer that move at such an event."""
-    neuron_importance: Literal["cumulative", "final"] = "cumulative"
+    neuron_importance: NeuronImportance = "cumulative"
     """Importance of a neuron: the sum of its connections' importances as it is, or that sum added up over all steps (as
     released; early steps count often)."""
     initial_value: Literal["xavier", "sparse_fan_in", "uniform"] = "xavier"
@@ -89,21 +81,6 @@ class SpaceNetOptions:
             raise ConfigError(f"spacenet.drop-fraction must be in [0, 1), got {self.drop_fraction}")
 
 
-@dataclass
-class _Layer:
-    """What is known of one layer beyond its weights.
-
-    Attributes:
-        owner: (nnz,) int16 task of each connection.
-        importance: (nnz,) gathered over the steps of the present task.
-        before: (nnz,) weights before the step that is being taken.
-    """
-
-    owner: np.ndarray
-    importance: FloatArray
-    before: FloatArray
-
-
 class SpaceNet(Strategy):
     """SpaceNet; with `rewire` off it is the paper's Static-SparseNN."""
 
@@ -122,85 +99,76 @@ class SpaceNet(Strategy):
             )
         if config.density != 1.0:
             raise ConfigError("SpaceNet counts connections (spacenet.connections), so leave learner.density at 1")
-        for task in range(len(self.sequence)):
-            free = [max(0, n - task * taken) for n, taken in zip(config.hidden, own.reserved, strict=True)]
-            sides = [self.sequence.n_features, *free, len(self.sequence.tasks[task].outputs)]
-            for layer, wanted in enumerate(own.connections):
-                earlier = 0 if self._archives and layer == len(own.selected) else task * wanted
-                cells = sides[layer] * sides[layer + 1]
-                if cells - earlier < wanted:
-                    raise ConfigError(
-                        f"task {task + 1} of {len(self.sequence)} needs {wanted} connections in layer {layer}, where "
-                        f"{sides[layer]} x {sides[layer + 1]} free neurons have room for {cells}, {earlier} of it "
-                        "taken by earlier tasks: use more hidden neurons, or lower spacenet.reserved or "
-                        "spacenet.connections"
-                    )
+        check_capacity(
+            len(self.sequence),
+            self.sequence.n_features,
+            config.hidden,
+            own.reserved,
+            own.connections,
+            outputs=[len(task.outputs) for task in self.sequence.tasks],
+            archived=self._archives,
+        )
 
     def make_network(self, sizes: Sequence[int], config: LearnerConfig) -> SparseMLP:
         """A network without any connection; biases are 0."""
         del config
-        nothing = np.empty(0, np.int64)
+        own, nothing = self.options, np.empty(0, np.int64)
         layers = [SparseLinear(SparseTopology(n_out, n_in, nothing)) for n_in, n_out in pairwise(sizes)]
         for layer in layers:
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        self._layers = layers
-        self._known = [_Layer(np.empty(0, np.int16), np.empty(0, np.float32), np.empty(0, np.float32)) for _ in layers]
-        hidden = sizes[1:-1]
-        self._reserved_by = [np.full(count, FREE) for count in hidden]
-        self._selected = [np.zeros(count, bool) for count in hidden]
-        # Of the neurons that feed each layer.
-        self._cumulative = [np.zeros(count) for count in sizes[:-1]]
+        named = {f"{GROUP}.{place}": layer for place, layer in enumerate(layers)}
+        rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=own.drop_fraction)
+        self.evolver = TopologyEvolver({GROUP: named}, rule, seed=self.seed)
+        self._owned = SubNetworks(
+            self.evolver,
+            list(named),
+            selected=own.selected,
+            reserved=own.reserved,
+            n_tasks=len(self.sequence),
+            seed=self.seed,
+            neuron_importance=own.neuron_importance,
+            outputs=self._outputs,
+        )
+        for name, layer in named.items():
+            self.evolver.follow(name, functools.partial(self._follow, layer))
+        # Positions and weights of classifier rows that are away, and their task.
         self._archive: list[tuple[SparseTopology, FloatArray, int]] = []
-        rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=self.options.drop_fraction)
-        self.evolver = TopologyEvolver({GROUP: dict(zip(self._names, layers, strict=True))}, rule, seed=self.seed)
-        for place, name in enumerate(self._names):
-            self.evolver.amend(name, functools.partial(self._amend, place))
-            self.evolver.follow(name, functools.partial(self._follow, place))
-        self._task = 0
         return SparseMLP(layers)
-
-    @property
-    def _names(self) -> list[str]:
-        return [f"{GROUP}.{place}" for place in range(len(self._layers))]
 
     @property
     def _archives(self) -> bool:
         """Whether each task has classifier rows of its own, which leave the network while others are trained."""
         return self.sequence.scenario != "domain"
 
+    @property
+    def _classifier(self) -> SparseLinear:
+        return self._owned.layers[-1]
+
+    def _outputs(self, task: int) -> Flags:
+        """(n_outputs,) which outputs are the task's."""
+        return np.isin(np.arange(self.sequence.n_outputs), self.sequence.tasks[task].outputs)
+
     # Around a task.
 
     def begin_task(self, learner: SupervisedLearner) -> None:
         """Puts the last task's classifier rows away, chooses neurons and allocates connections between them."""
         self._optimizer = learner.optimizer
-        self._task = learner.task
         self.evolver.begin_update(learner.steps)
-        if self._archives and self._layers[-1].nnz:
-            self._archive_classifier()
-        self._select()
-        for known in self._known:
-            known.importance[:] = 0.0
-        for sums in self._cumulative:
-            sums[:] = 0.0
-        for name, count in zip(self._names, self.options.connections, strict=True):
-            self.evolver.allocate(name, count, new_value=self.options.initial_value)
-        self._freeze(learner)
+        if self._archives and self._classifier.nnz:
+            rows = self._classifier.topology, self._classifier.values.detach().numpy(), learner.task - 1
+            self._archive.append(rows)
+            release(self.evolver, self._owned.names[-1], "archive")
+        self._owned.begin_task(learner.task, self.options.connections, self.options.initial_value)
+        self._owned.freeze(learner.frozen)
 
     def before_step(self, learner: SupervisedLearner) -> None:
         """Remembers the weights, to see how far they move."""
-        for layer, known in zip(self._layers, self._known, strict=True):
-            known.before = layer.values.detach().numpy().copy()
+        self._owned.before_step()
 
     def after_step(self, learner: SupervisedLearner) -> None:
-        """Adds |step| times |gradient| to each connection's importance (section 3.2 of the paper)."""
-        for layer, known in zip(self._layers, self._known, strict=True):
-            assert layer.values.grad is not None
-            moved = np.abs(layer.values.detach().numpy() - known.before)
-            known.importance += moved * np.abs(layer.values.grad.numpy())
-        if self.options.neuron_importance == "cumulative":
-            for place, sums in enumerate(self._cumulative):
-                sums += self._summed(place)
+        """Measures how important each connection is."""
+        self._owned.after_step()
 
     def end_epoch(self, learner: SupervisedLearner) -> None:
         """Moves connections of hidden layers towards important neurons, except after the last epoch."""
@@ -208,18 +176,17 @@ class SpaceNet(Strategy):
             return
         self._optimizer = learner.optimizer
         self.evolver.begin_update(learner.steps)
-        for name in self._names[:-1]:
+        for name in self._owned.names[:-1]:
             self.evolver.rewire(name)
-        self._freeze(learner)
+        self._owned.freeze(learner.frozen)
 
     def end_task(self, learner: SupervisedLearner) -> None:
-        """Reserves the most important free neurons of each hidden layer; after the last task nobody needs them."""
-        if learner.task == len(self.sequence) - 1:
-            return
-        for place, reserved_by in enumerate(self._reserved_by):
-            free = np.flatnonzero(reserved_by == FREE)
-            worth = self._neurons(place + 1)[free]
-            reserved_by[free[np.argsort(-worth, kind="stable")[: self.options.reserved[place]]]] = learner.task
+        """Reserves the most important free neurons of each hidden layer."""
+        self._owned.reserve()
+
+    def _follow(self, layer: SparseLinear, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        """The optimizer is another one for each task."""
+        optimizer_moments(self._optimizer, layer.values)(change, grown_values)
 
     # What it leaves behind.
 
@@ -227,151 +194,40 @@ class SpaceNet(Strategy):
         """The union of all tasks' connections, classifier rows of earlier tasks restored."""
         if not self._archive:
             return learner.network
-        last = self._layers[-1]
+        last = self._classifier
         rows = [(topology.flat, values) for topology, values, _ in self._archive]
         rows.append((last.topology.flat, last.values.detach().numpy()))
         flat = np.concatenate([positions for positions, _ in rows])
         order = np.argsort(flat)
         values = torch.from_numpy(np.concatenate([own for _, own in rows])[order])
         classifier = SparseLinear.of(SparseTopology(last.n_out, last.n_in, flat[order]), values, last.bias)
-        return SparseMLP([*self._layers[:-1], classifier])
+        return SparseMLP([*self._owned.layers[:-1], classifier])
 
     def uses(self, learner: SupervisedLearner) -> list[LayerUse]:
-        """Connections and neurons by task."""
-        tasks = len(self.sequence)
-        found = []
-        for place, (name, layer, known) in enumerate(zip(self._names, self._layers, self._known, strict=True)):
-            owned = np.bincount(known.owner, minlength=tasks)
-            reserved = 0
-            if place < len(self._reserved_by):
-                reserved = int(np.count_nonzero(self._reserved_by[place] != FREE))
-            else:
-                for topology, _, task in self._archive:
-                    owned[task] += topology.nnz
-            found.append(
-                LayerUse(
-                    layer=name,
-                    owned=tuple(owned[: learner.task].tolist()),
-                    frozen=int(owned[: learner.task].sum()),
-                    size=layer.n_out * layer.n_in,
-                    neurons=layer.n_out,
-                    reserved=reserved,
-                )
-            )
-        return found
+        """Connections and neurons by task, archived classifier rows included."""
+        *hidden, last = self._owned.uses(learner.task)
+        away = {task: topology.nnz for topology, _, task in self._archive}
+        owned = tuple(count + away.get(task, 0) for task, count in enumerate(last.owned))
+        return [*hidden, dataclasses.replace(last, owned=owned, frozen=sum(owned))]
 
     def memory(self) -> dict[str, int]:
         """The owner of each connection."""
-        return {"owners": sum(known.owner.nbytes for known in self._known)}
+        return self._owned.memory()
 
     def state_dict(self) -> dict[str, Any]:
         """Owners, importances, reservations, archived rows and the topology clock."""
         return {
-            "task": self._task,
-            "owner": [known.owner for known in self._known],
-            "importance": [known.importance for known in self._known],
-            "cumulative": self._cumulative,
-            "reserved_by": self._reserved_by,
-            "selected": self._selected,
+            **self._owned.state_dict(),
             "archive": [[topology.flat, values, task] for topology, values, task in self._archive],
             "evolver": self.evolver.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where `state_dict` was taken; the network's own state is loaded before."""
-        self._task = state["task"]
-        for known, owner, importance in zip(self._known, state["owner"], state["importance"], strict=True):
-            known.owner, known.importance = owner.numpy(), importance.numpy()
-        self._cumulative = [sums.numpy() for sums in state["cumulative"]]
-        self._reserved_by = [tasks.numpy() for tasks in state["reserved_by"]]
-        self._selected = [chosen.numpy() for chosen in state["selected"]]
-        last = self._layers[-1]
+        self._owned.load_state_dict(state)
+        last = self._classifier
         self._archive = [
             (SparseTopology(last.n_out, last.n_in, flat.numpy()), values.numpy(), task)
             for flat, values, task in state["archive"]
         ]
         self.evolver.load_state_dict(state["evolver"])
-
-    # Inside.
-
-    def _select(self) -> None:
-        """Draws the neurons that the task may use, and more while some layer has no room for its connections."""
-        spare = []
-        for place, reserved_by in enumerate(self._reserved_by):
-            free = np.flatnonzero(reserved_by == FREE)
-            rng = stream(self.seed, "select", str(self._task), str(place))
-            chosen = rng.choice(free, min(self.options.selected[place], free.size), replace=False)
-            self._selected[place] = np.isin(np.arange(reserved_by.size), chosen)
-            spare.append(list(rng.permutation(np.setdiff1d(free, chosen))))
-        while (full := self._full_layer()) is not None:
-            # Of the hidden layers at its two ends, the one with more neurons left.
-            ends = [place for place in (full - 1, full) if 0 <= place < len(spare)]
-            place = max(ends, key=lambda end: len(spare[end]))
-            self._selected[place][spare[place].pop()] = True
-
-    def _full_layer(self) -> int | None:
-        """A layer whose open neurons have too few free positions for the task's connections."""
-        for place, (layer, wanted) in enumerate(zip(self._layers, self.options.connections, strict=True)):
-            constraint = self._constraint(place)
-            topology = layer.topology
-            taken = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
-            if constraint.open_out.sum() * constraint.open_in.sum() - taken < wanted:
-                return place
-        return None
-
-    def _amend(self, place: int, view: LayerView) -> LayerView:
-        """What the present task may touch of a layer, and how important its parts are."""
-        outputs = self._neurons(place + 1) if self._is_hidden(place) else np.zeros(view.topology.n_out)
-        importance = Importance(self._known[place].importance, outputs, self._neurons(place))
-        return dataclasses.replace(view, constraint=self._constraint(place), importance=importance)
-
-    def _constraint(self, place: int) -> Constraint:
-        layer = self._layers[place]
-        units = list(self.sequence.tasks[self._task].outputs)
-        return Constraint(
-            frozen=self._known[place].owner < self._task,
-            open_out=self._selected[place] if self._is_hidden(place) else np.isin(np.arange(layer.n_out), units),
-            open_in=self._selected[place - 1] if place else np.ones(layer.n_in, bool),
-        )
-
-    def _is_hidden(self, place: int) -> bool:
-        """Whether the outputs of layer `place` are hidden neurons."""
-        return place < len(self._layers) - 1
-
-    def _neurons(self, place: int) -> FloatArray:
-        """Importance of the neurons that feed layer `place`; 0 for reserved ones, which get no connections."""
-        cumulative = self.options.neuron_importance == "cumulative"
-        return self._cumulative[place] if cumulative else self._summed(place)
-
-    def _summed(self, place: int) -> FloatArray:
-        """Summed importance of the connections of the neurons that feed layer `place`: outgoing ones of input neurons,
-        incoming ones of the others."""
-        layer = self._layers[max(0, place - 1)]
-        topology = layer.topology
-        neurons, count = (topology.outputs, layer.n_out) if place else (topology.inputs, layer.n_in)
-        weights = self._known[max(0, place - 1)].importance.astype(np.float64)
-        return np.asarray(np.bincount(neurons, weights=weights, minlength=count), np.float64)
-
-    def _follow(self, place: int, change: TopologyChange, grown_values: float | FloatArray) -> None:
-        known = self._known[place]
-        known.owner = remap(known.owner, change, self._task)
-        known.importance = remap(known.importance, change)
-        optimizer_moments(self._optimizer, self._layers[place].values)(change, grown_values)
-
-    def _archive_classifier(self) -> None:
-        layer = self._layers[-1]
-        everything = np.arange(layer.nnz)
-        self._archive.append((layer.topology, layer.values.detach().numpy(), self._task - 1))
-        change = exchange(layer.topology, everything, np.empty(0, np.int64))
-        self.evolver.apply(self._names[-1], change, "archive")
-
-    def _freeze(self, learner: SupervisedLearner) -> None:
-        """Holds the connections of earlier tasks, and biases of reserved neurons and of other tasks' outputs."""
-        for layer, known in zip(self._layers, self._known, strict=True):
-            learner.frozen.freeze(layer.values, torch.from_numpy(np.flatnonzero(known.owner < self._task)))
-        units = list(self.sequence.tasks[self._task].outputs)
-        closed = [reserved_by != FREE for reserved_by in self._reserved_by]
-        closed.append(~np.isin(np.arange(self._layers[-1].n_out), units))
-        for layer, neurons in zip(self._layers, closed, strict=True):
-            assert layer.bias is not None
-            learner.frozen.freeze(layer.bias, torch.from_numpy(np.flatnonzero(neurons)))

@@ -18,9 +18,10 @@ from torch import nn
 from sparserl import checkpoint
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.runner import TaskEnded, run_sequence
-from sparserl.continual.strategies.packnet import FREE, PackNet, PackNetOptions
+from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
 from sparserl.continual.strategy import LayerUse, Strategy
 from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.weight_owners import FREE
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from tests.oracle.masked_dense import dense_weight
@@ -244,7 +245,7 @@ def test_answers_for_an_old_task_stay_bit_for_bit(density: float, optimizer: Any
     for event in run_sequence(learner):
         if isinstance(event, TaskEnded):
             answers.append(answer(learner, event.task)[:, rows_of(event.task)])
-            matrix.append(event.accuracies)
+            matrix.append(learner.accuracies())
         for task, old in enumerate(answers):  # after every single step of later tasks
             assert torch.equal(answer(learner, task)[:, rows_of(task)], old)
     for task in range(N_TASKS):

@@ -25,9 +25,10 @@ from torch.nn import functional
 
 from sparserl import checkpoint
 from sparserl.continual.protocol import Batch, Scenario
-from sparserl.continual.runner import Event, TaskEnded, run_sequence
-from sparserl.continual.strategies.spacenet import FREE, SpaceNet, SpaceNetOptions
+from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
 from sparserl.continual.strategy import LayerUse
+from sparserl.continual.sub_networks import FREE
 from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
@@ -158,7 +159,7 @@ def snapshot(learner: SupervisedLearner) -> Snapshot:
     )
 
 
-Run = list[tuple[Event, Snapshot]]
+Run = list[tuple[SequenceStarted | Step | TaskEnded, Snapshot]]
 SETTINGS: dict[str, tuple[Scenario, dict[str, Any], dict[str, Any]]] = {
     "sgd": ("class", {}, {}),
     "momentum": ("class", {"momentum": 0.9, "weight_decay": 0.01}, {"neuron_importance": "final"}),
@@ -744,7 +745,7 @@ def test_it_learns(scenario: Scenario) -> None:
     options: dict[str, Any] = {"connections": (50, 60, 12), "selected": (20, 20), "reserved": (8, 8)}
     config = {"hidden": (40, 40), "optimizer": "adam", "learning_rate": 0.05, "epochs": 4}
     learner = make(scenario, config=config, **options)
-    rows = [event.accuracies for event in run_sequence(learner) if isinstance(event, TaskEnded)]
+    rows = [learner.accuracies() for event in run_sequence(learner) if isinstance(event, TaskEnded)]
     assert rows[0][0] > 0.85
     assert np.diagonal(rows).max() > 0.85
 

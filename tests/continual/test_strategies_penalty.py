@@ -29,8 +29,6 @@ from sparserl.continual.strategies.penalty import (
     OnlineEWCOptions,
     QuadraticPenalty,
     SIOptions,
-    Term,
-    add_penalty_gradient,
 )
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import ConfigError
@@ -48,47 +46,6 @@ SMALL = LearnerConfig(hidden=(12, 10), density=0.5, epochs=1, batch_size=16)
 
 def learner_of(strategy: QuadraticPenalty) -> SupervisedLearner:
     return SupervisedLearner(strategy.sequence, strategy, SMALL, seed=0)
-
-
-# The gradient of the penalty.
-
-
-def test_a_pull_by_hand() -> None:
-    parameter = nn.Parameter(torch.tensor([3.0, 3.0, 0.5]))
-    parameter.grad = torch.tensor([1.0, 1.0, 1.0])
-    term = Term({"w": torch.tensor([0.5, 0.0, 2.0])}, {"w": torch.tensor([1.0, 1.0, 1.0])})
-    add_penalty_gradient([("w", parameter)], [term], strength=10.0)
-    # 1 + 2 * 10 * importance * (parameter - anchor)
-    assert parameter.grad.tolist() == [21.0, 1.0, -19.0]
-
-
-@pytest.mark.parametrize("shape", [(), None])
-def test_the_gradient_is_autograds_of_the_written_penalty(shape: tuple[int, ...] | None) -> None:
-    torch.manual_seed(0)
-    network = SparseMLP.random([5, 6, 3], [0.5, 1.0], seed=0, name="network").double()
-    parameters = dict(network.named_parameters())
-
-    def like(parameter: torch.Tensor) -> torch.Tensor:
-        return torch.rand(parameter.shape if shape is None else shape, dtype=torch.float64)
-
-    terms = [
-        Term(
-            {name: like(parameter) for name, parameter in parameters.items()},
-            {name: torch.rand_like(parameter) for name, parameter in parameters.items()},
-        )
-        for _ in range(2)
-    ]
-    penalty = torch.zeros((), dtype=torch.float64)
-    for term in terms:
-        for name, parameter in parameters.items():
-            penalty = penalty + (7.0 * term.importances[name] * (parameter - term.anchors[name]) ** 2).sum()
-    before = {name: torch.rand_like(parameter) for name, parameter in parameters.items()}
-    expected = torch.autograd.grad(penalty, list(parameters.values()))
-    for name, parameter in parameters.items():
-        parameter.grad = before[name].clone()
-    add_penalty_gradient(network.named_parameters(), terms, 7.0)
-    for (name, parameter), gradient in zip(parameters.items(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, before[name] + gradient)
 
 
 # What is kept when tasks end.
@@ -113,7 +70,7 @@ def test_importances_and_anchors_after_three_tasks(
         monkeypatch.setattr(strategy, "importances", lambda learner, value=importance: {"w": torch.full((2,), value)})
         learner.network["w"].data.fill_(task + 1)
         strategy.end_task(learner)
-    assert [(term.importances["w"].tolist(), term.anchors["w"].tolist()) for term in strategy.terms] == [
+    assert [(term.importances["w"].tolist(), term.anchors["w"].tolist()) for term in strategy.penalty.terms] == [
         ([importance] * 2, [anchor] * 2) for importance, anchor in expected
     ]
 
@@ -124,7 +81,7 @@ def test_importances_that_add_up_to_less_than_0_count_as_0(monkeypatch: pytest.M
     for importances in ([2.0, 2.0, -1.0], [-1.0, -3.0, 1.0]):
         monkeypatch.setattr(strategy, "importances", lambda learner, values=importances: {"w": torch.tensor(values)})
         strategy.end_task(learner)
-    assert strategy.terms[0].importances["w"].tolist() == [1.0, 0.0, 1.0]
+    assert strategy.penalty.terms[0].importances["w"].tolist() == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,7 +93,7 @@ def test_of_a_sparse_layer_only_connections_are_kept_and_counted(method: type[Qu
     parameters = dict(learner.network.named_parameters())
     size = sum(parameter.numel() for parameter in parameters.values())
     assert parameters["0.values"].shape == (8 * 12 // 2,)
-    for term in strategy.terms:
+    for term in strategy.penalty.terms:
         assert all(term.anchors[name].shape == parameter.shape for name, parameter in parameters.items())
         assert all(term.importances[name].min() >= 0.0 for name in parameters)
         assert method is L2 or all(term.importances[name].shape == own.shape for name, own in parameters.items())
@@ -165,7 +122,7 @@ def test_what_is_important_moves_less(method: type[QuadraticPenalty], options: A
         list(learner.train())
         learner.finish_task()
         list(learner.train())
-        (term,) = strategy.terms
+        (term,) = strategy.penalty.terms
         return sum(
             float((term.importances[name] * (parameter.detach() - term.anchors[name]).square()).sum())
             for name, parameter in learner.network.named_parameters()
@@ -242,18 +199,36 @@ def test_memory_aware_importances_of_a_linear_layer(scenario: Scenario, unseen: 
 
 
 @pytest.mark.parametrize(("count", "expected"), [(5, 5), (40, 40), (1000, 40)])
-def test_samples_are_drawn_one_at_a_time_without_replacement(count: int, expected: int) -> None:
+def test_samples_are_drawn_without_replacement(count: int, expected: int) -> None:
     strategy = EWC(blobs(), EWCOptions(), seed=0)
     learner = learner_of(strategy)
     seen = []
 
-    def objective(batch: Batch) -> torch.Tensor:
-        seen.append(batch)
-        return learner.cross_entropy(batch)
+    def derivative(batch: Batch) -> torch.Tensor:
+        seen.extend(tuple(row) for row in batch.x.tolist())
+        return torch.ones(len(batch), strategy.sequence.n_outputs)
 
-    strategy.mean_over_samples(learner, count, objective, torch.square)
-    assert [len(batch) for batch in seen] == [1] * expected
-    assert len({tuple(batch.x[0].tolist()) for batch in seen}) == expected
+    strategy.mean_over_samples(learner, count, derivative, 2)
+    assert len(seen) == len(set(seen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(EWC, EWCOptions()), (EWC, EWCOptions(fisher_labels="sampled")), (MAS, MASOptions())],
+    ids=["ewc", "sampled", "mas"],
+)
+def test_importances_do_not_depend_on_the_batches_they_come_from(
+    method: type[QuadraticPenalty], options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for size in (1, 7, 1000):
+        monkeypatch.setattr("sparserl.continual.strategies.penalty.SAMPLES_AT_A_TIME", size)
+        strategy = method(blobs(), options, seed=0)
+        found.append(strategy.importances(learner_of(strategy)))
+    for name, importances in found[0].items():
+        assert importances.max() > 0.0
+        for other in found[1:]:
+            torch.testing.assert_close(other[name], importances, rtol=1e-5, atol=1e-9)
 
 
 # The path of synaptic intelligence.
@@ -287,8 +262,8 @@ def test_the_path_integral_on_a_quadratic_loss() -> None:
     # 1 -> 0.5 -> 0.25 lowers the loss, to first order, by 1 * 0.5 + 0.5 * 0.25;
     # 2 -> 1.5 -> 1.125 by 1 * 0.5 + 0.75 * 0.375.
     first = torch.tensor([0.625 / (0.75**2 + 0.1), 0.78125 / (0.875**2 + 0.1)])
-    torch.testing.assert_close(strategy.terms[0].importances["w"], first)
-    assert strategy.terms[0].anchors["w"].tolist() == [0.25, 1.125]
+    torch.testing.assert_close(strategy.penalty.terms[0].importances["w"], first)
+    assert strategy.penalty.terms[0].anchors["w"].tolist() == [0.25, 1.125]
 
     strategy.begin_task(learner)
     slope.curvature = torch.tensor([4.0, 0.0])
@@ -299,7 +274,7 @@ def test_the_path_integral_on_a_quadratic_loss() -> None:
     # What the penalty moves is no part of the path: at 0 the gradient of the loss alone is 0.
     moved = slope.w.detach()[0] - 0.25
     second = first + torch.tensor([0.25 / (moved**2 + 0.1), 0.0])
-    torch.testing.assert_close(strategy.terms[0].importances["w"], second)
+    torch.testing.assert_close(strategy.penalty.terms[0].importances["w"], second)
 
 
 # Bad options.

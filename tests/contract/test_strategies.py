@@ -15,14 +15,15 @@ from support.trees import assert_equal_trees
 
 from sparserl import checkpoint
 from sparserl.continual.protocol import Scenario
-from sparserl.continual.runner import Event, TaskEnded, run_sequence
+from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
 from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
 from sparserl.continual.strategies.replay import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
 from sparserl.errors import ConfigError
 
+Event = SequenceStarted | Step | TaskEnded
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 OPTIONS = MethodOptions(
     l2=L2Options(strength=0.1),
@@ -50,7 +51,7 @@ def make(name: str, scenario: Scenario, *, seed: int = 0, **changes: Any) -> Sup
 
 def rows(learner: SupervisedLearner) -> np.ndarray:
     """The accuracy matrix of the rest of a run."""
-    return np.array([event.accuracies for event in run_sequence(learner) if isinstance(event, TaskEnded)])
+    return np.array([learner.accuracies() for event in run_sequence(learner) if isinstance(event, TaskEnded)])
 
 
 @pytest.mark.parametrize(("name", "scenario"), CASES)

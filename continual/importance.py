@@ -1,0 +1,68 @@
+"""How much the output of a network depends on each of its parameters, from the gradients of single samples.
+
+The gradient of the weight from input j to output i is, for one sample, delta_i * h_j: that of the output times the
+input. So its power is |delta_i|^p * |h_j|^p, and the sum of it over a batch is what a layer would have for a gradient
+with inputs |h|^p and gradients |delta|^p at its outputs. No sample is looked at by itself, and of a sparse layer
+connections alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sparserl.layers import SparseMLP
+from sparserl.layers.fused import ACTIVATIONS, FusedLayers
+
+
+def mean_gradient_power(
+    network: SparseMLP, x: torch.Tensor, cotangents: torch.Tensor, power: Literal[1, 2]
+) -> dict[str, torch.Tensor]:
+    """Mean over samples of |gradient of `sum_k cotangents[b, k] * output[b, k]` by each parameter|^power.
+
+    Nothing is left behind in the network, whose layers may belong to others as well; no layer captures the pass.
+
+    Args:
+        network: Is differentiated as it is now.
+        x: (B, n_in) samples.
+        cotangents: (B, n_out) what the gradient of each sample is of: 1 for the output itself, or the derivative of any
+            function of the sample by its outputs.
+        power: 1 for the mean absolute gradient, 2 for the mean square.
+
+    Returns:
+        By name in `network.named_parameters()`, of the parameter's shape.
+    """
+    inputs, deltas = _by_layer(network, x, cotangents)
+    found: dict[str, torch.Tensor] = {}
+    for (name, layer), h, delta in zip(network.named_children(), inputs, deltas, strict=True):
+        sums = _sums(layer, h.abs().pow(power), delta.abs().pow(power))
+        names = [own for own, _ in layer.named_parameters()]  # weights, and biases if there are any
+        found |= {f"{name}.{own}": total / len(x) for own, total in zip(names, sums, strict=False)}
+    return found
+
+
+def _by_layer(
+    network: SparseMLP, x: torch.Tensor, cotangents: torch.Tensor
+) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Input of each layer, and the gradient at its output before the activation."""
+    inputs, outputs = [], []
+    with torch.enable_grad():
+        h = x.detach().requires_grad_()  # so that outputs are differentiated even where no parameter is
+        for layer, activation in zip(network, network.activations, strict=True):
+            inputs.append(h.detach())
+            outputs.append(layer(h))
+            h = ACTIVATIONS[activation](outputs[-1])
+        return inputs, torch.autograd.grad(h, outputs, cotangents)
+
+
+@torch.no_grad()
+def _sums(layer: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Gradients by weights and biases of a layer that has these inputs, and these gradients at its outputs."""
+    if isinstance(layer, nn.Linear):
+        return [dy.T @ x, dy.sum(dim=0)]
+    # Not by autograd, whose passes a layer may be capturing.
+    fused = FusedLayers([[layer]])  # type: ignore[list-item]  # is sparse
+    return fused.run(x).gradients(dy.unsqueeze(0), False, [True, True], [])[1]  # type: ignore[return-value]  # all are

@@ -9,13 +9,19 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from sparserl.envs import meta_world
 from sparserl.errors import ConfigError, unknown_name
+
+_EXTRAS: dict[str, Callable[[], None]] = {meta_world.NAMESPACE: meta_world.register_tasks}
+"""Namespace of ids that we register -> what does it, at their first use; `ConfigError` where an extra is missing."""
 
 # Of what Gymnasium brings outside MuJoCo, these have bounded continuous actions and flat observations.
 _OTHER_CONTINUOUS = {
@@ -30,15 +36,17 @@ _FIRST_USABLE_MUJOCO_VERSION = 4
 _NEEDS_MUJOCO_2 = "Pusher-v4"
 
 
-def make_env(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+def make_env(env_id: str, *, render_mode: str | None = None, episode_steps: int | None = None) -> gym.Env[Any, Any]:
     """Makes a Gymnasium environment and checks that a continuous-control agent can use it.
 
     The id must be complete: `HalfCheetah` alone, which Gymnasium takes as the newest version with a warning,
     is refused, because a result is only comparable when its version is on record.
 
     Args:
-        env_id: Registered id such as `HalfCheetah-v5`, or `module:id` to import `module` first.
+        env_id: Registered id such as `HalfCheetah-v5`, `Meta-World/hammer-v3` where that extra is installed, or
+            `module:id` to import `module` first.
         render_mode: `"human"`, `"rgb_array"` or another mode of the environment; None renders nothing.
+        episode_steps: Steps after which an episode is truncated, >= 1; None for the environment's own limit.
 
     Returns:
         The environment as `gymnasium.make` wraps it: a `Box` action space with finite bounds and a
@@ -46,18 +54,20 @@ def make_env(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, Any
 
     Raises:
         ConfigError: If the id is unknown or needs an older MuJoCo (the message names the closest id),
-            if something that the environment needs is not installed, if it lacks the render mode, or if one
-            of its spaces is of another kind.
+            if something that the environment needs is not installed, if it lacks the render mode, if a number is out
+            of range, or if one of its spaces is of another kind.
 
     Example:
         >>> make_env("HalfCheetah-v5").action_space.shape
         (6,)
     """
+    if episode_steps is not None and episode_steps < 1:
+        raise ConfigError(f"an episode needs at least 1 step, got {episode_steps}")
     spec = _registered_spec(env_id)
     try:
         _check_render_mode(spec, render_mode)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        env: gym.Env[Any, Any] = gym.make(spec, **rendering)
+        env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering)
     except (ImportError, gym.error.Error) as error:
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
     problem = _space_problem(env)
@@ -70,20 +80,18 @@ def make_env(env_id: str, *, render_mode: str | None = None) -> gym.Env[Any, Any
 def list_env_ids() -> list[str]:
     """The ids that a user can train on, the MuJoCo v5 environments first.
 
-    Then the other continuous environments of Gymnasium, then its older MuJoCo versions, then whatever other
-    packages have registered, which only `make_env` can judge. Nothing is made here; a Box2D environment is
-    listed only where Box2D is installed.
+    Then the other continuous environments of Gymnasium, then its older MuJoCo versions, then those of the installed
+    extras and whatever other packages have registered, which only `make_env` can judge. Nothing is made here; a Box2D
+    environment is listed only where Box2D is installed.
 
     Returns:
         Registered ids; within each of the four groups in alphabetical order.
     """
     has_box2d = importlib.util.find_spec("Box2D") is not None
     groups: tuple[list[str], ...] = ([], [], [], [])
-    for spec in gym.registry.values():
+    for spec in _usable_specs():
         package = _entry_module(spec)
         builtin = spec.namespace is None and spec.name in _OTHER_CONTINUOUS
-        if _is_outdated(spec):
-            continue
         if package.startswith("gymnasium.envs.mujoco"):
             groups[0 if spec.version == 5 else 2].append(spec.id)
         elif not package.startswith(("gymnasium.", "shimmy.")):
@@ -100,8 +108,14 @@ def _registered_spec(env_id: str) -> EnvSpec:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(f"environment {env_id!r}: cannot import module {module!r} ({error})") from error
+    namespace = name.rpartition("/")[0]
+    if namespace in _EXTRAS:
+        try:
+            _EXTRAS[namespace]()
+        except ConfigError as error:
+            raise ConfigError(f"environment {name!r} cannot be made: {error}") from None
     spec = gym.registry.get(name)
-    if spec is None:
+    if spec is None or _is_of_several_tasks(spec):
         raise ConfigError(f"unknown environment {name!r}; the closest is {_closest_id(name)!r}")
     if _is_outdated(spec):
         raise ConfigError(f"environment {name!r} needs an older MuJoCo; the closest is {_closest_id(name)!r}")
@@ -115,6 +129,18 @@ def _is_outdated(spec: EnvSpec) -> bool:
     return raises or (mujoco and (old or spec.id == _NEEDS_MUJOCO_2))
 
 
+def _is_of_several_tasks(spec: EnvSpec) -> bool:
+    """What an extra registers beside our ids of its tasks: vectors, and ids that need more arguments."""
+    return spec.namespace in _EXTRAS and not _entry_module(spec).startswith("sparserl.")
+
+
+def _usable_specs() -> list[EnvSpec]:
+    for register in _EXTRAS.values():
+        with suppress(ConfigError):  # not installed
+            register()
+    return [spec for spec in gym.registry.values() if not (_is_outdated(spec) or _is_of_several_tasks(spec))]
+
+
 def _entry_module(spec: EnvSpec) -> str:
     if isinstance(spec.entry_point, str):
         return spec.entry_point.partition(":")[0]
@@ -123,7 +149,6 @@ def _entry_module(spec: EnvSpec) -> str:
 
 def _closest_id(env_id: str) -> str:
     """The newest version of the environment whose name, apart from version and case, is the most similar."""
-    usable = [spec for spec in gym.registry.values() if not _is_outdated(spec)]
     wanted = env_id.rpartition("-v")[0] or env_id
     matcher = difflib.SequenceMatcher(b=wanted.lower())
 
@@ -131,7 +156,7 @@ def _closest_id(env_id: str) -> str:
         matcher.set_seq1(spec.id.rpartition("-v")[0].lower() or spec.id.lower())
         return matcher.ratio(), spec.version == 5, spec.version or 0
 
-    return max(usable, key=closeness).id
+    return max(_usable_specs(), key=closeness).id
 
 
 def _check_render_mode(spec: EnvSpec, render_mode: str | None) -> None:

@@ -88,7 +88,7 @@ class HasState(Protocol):
         """Takes over a state, whatever this object did before."""
 
 
-class _NotCapturable(Exception):
+class NotCapturable(Exception):
     """Why the exact state of this environment cannot be had."""
 
 
@@ -101,8 +101,8 @@ def capture_state(env: gym.Env[Any, Any]) -> EnvState | None:
 
     Args:
         env: A MuJoCo environment of Gymnasium, wrapped in classes of `STATEFUL_WRAPPERS` or in ones that have
-            `state_dict`; or any base environment that has `state_dict`. Not a `VecEnv`: pass its `envs` one
-            by one.
+            `state_dict`; or any base environment that has `state_dict`, as a task of Meta-World has. Not a `VecEnv`:
+            pass its `envs` one by one.
 
     Returns:
         The state; None where some part of it cannot be had, with the reason in the log at level INFO.
@@ -123,7 +123,7 @@ def capture_state(env: gym.Env[Any, Any]) -> EnvState | None:
                     tensors[key] = np.array(value, order="C", copy=True)
                 else:
                     scalars[key] = _plain(value, key)
-    except _NotCapturable as reason:
+    except NotCapturable as reason:
         _log.info("the state of %s cannot be captured: %s", env, reason)
         return None
     return EnvState(tensors, scalars)
@@ -188,7 +188,7 @@ def _check_fits(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
     """Raises unless `part` holds what `_restore_layer` will ask for; a class judges its `own.` entries."""
     try:
         own = _capture_layer(layer)
-    except _NotCapturable as reason:
+    except NotCapturable as reason:
         raise CheckpointError(f"environment state cannot be restored: {reason}") from reason
     expected, found = (
         {
@@ -241,10 +241,10 @@ def _attributes(layer: gym.Env[Any, Any]) -> tuple[str, ...]:
         return ()
     if isinstance(layer, gym.Wrapper):
         if name not in STATEFUL_WRAPPERS:
-            raise _NotCapturable(f"wrapper {name} is not in STATEFUL_WRAPPERS and has no state_dict()")
+            raise NotCapturable(f"wrapper {name} is not in STATEFUL_WRAPPERS and has no state_dict()")
         return STATEFUL_WRAPPERS[name]
     if not isinstance(layer, MujocoEnv) or not name.startswith("gymnasium.envs.mujoco."):
-        raise _NotCapturable(f"{name} is not a MuJoCo environment of Gymnasium and has no state_dict()")
+        raise NotCapturable(f"{name} is not a MuJoCo environment of Gymnasium and has no state_dict()")
     return _EPISODE_ATTRIBUTES
 
 
@@ -256,7 +256,7 @@ def _own_spaces(layer: gym.Env[Any, Any]) -> Iterator[tuple[str, gym.Space[Any]]
         if space is None:
             continue
         if not isinstance(space, _SIMPLE_SPACES):
-            raise _NotCapturable(f"{_class_name(layer)} has a composite space ({type(space).__name__})")
+            raise NotCapturable(f"{_class_name(layer)} has a composite space ({type(space).__name__})")
         yield name, space
 
 
@@ -265,21 +265,21 @@ def _own_spaces(layer: gym.Env[Any, Any]) -> Iterator[tuple[str, gym.Space[Any]]
 
 def _capture_mujoco(env: MujocoEnv) -> dict[str, Any]:
     if env.model.nplugin:
-        raise _NotCapturable("the model has plugins, whose memory MuJoCo does not expose")
+        raise NotCapturable("the model has plugins, whose memory MuJoCo does not expose")
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     integration = np.empty(mujoco.mj_stateSize(env.model, kind))
     mujoco.mj_getState(env.model, env.data, integration, kind)
-    derived = {f"derived.{name}": array for name, array in _buffer_arrays(env.data).items()}
+    derived = {f"derived.{name}": array for name, array in buffer_arrays(env.data).items()}
     return {"integration": integration} | derived
 
 
 def _restore_mujoco(env: MujocoEnv, part: Mapping[str, Any]) -> None:
     mujoco.mj_setState(env.model, env.data, part["integration"], mujoco.mjtState.mjSTATE_INTEGRATION)
-    for name, array in _buffer_arrays(env.data).items():
+    for name, array in buffer_arrays(env.data).items():
         array[...] = part[f"derived.{name}"]
 
 
-def _buffer_arrays(data: Any) -> dict[str, Array]:
+def buffer_arrays(data: Any) -> dict[str, Array]:
     """Views of the arrays in the fixed buffer of an `MjData`, by attribute name.
 
     After `mj_step` the derived quantities (`xpos`, `xipos`, `cinert`, ...) belong to the start of the last
@@ -310,7 +310,7 @@ def _generator_state(generator: np.random.Generator | None) -> Any:
         return None
     state = generator.bit_generator.state
     if state["bit_generator"] not in _BIT_GENERATORS:
-        raise _NotCapturable(f"the bit generator {state['bit_generator']} is not one of NumPy's")
+        raise NotCapturable(f"the bit generator {state['bit_generator']} is not one of NumPy's")
     return state
 
 
@@ -334,7 +334,7 @@ def _plain(value: Any, key: str) -> Json:
         return [_plain(item, key) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return {name: _plain(item, key) for name, item in value.items()}
-    raise _NotCapturable(f"{key} holds a {type(value).__name__}, which is neither an array nor a JSON value")
+    raise NotCapturable(f"{key} holds a {type(value).__name__}, which is neither an array nor a JSON value")
 
 
 def _fresh(value: Any) -> Any:

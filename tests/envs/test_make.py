@@ -183,6 +183,13 @@ def test_render_mode_is_passed_on() -> None:
     assert make_env("HalfCheetah-v5", render_mode="rgb_array").render_mode == "rgb_array"
 
 
+def test_episode_steps_are_passed_on() -> None:
+    env = make_env("HalfCheetah-v5", episode_steps=3)
+    env.reset(seed=0)
+    assert [env.step(env.action_space.sample())[2:4] for _ in range(3)] == [(False, False)] * 2 + [(False, True)]
+    assert refusal("HalfCheetah-v5", episode_steps=0) == "an episode needs at least 1 step, got 0"
+
+
 def test_list_starts_with_mujoco_v5() -> None:
     ids = list_env_ids()
     assert ids[: len(MUJOCO_V5)] == MUJOCO_V5

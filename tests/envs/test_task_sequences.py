@@ -54,6 +54,8 @@ def of_task(sequence: RLSequence, name: str) -> TaskSpec:
 
 @pytest.mark.parametrize("name", RL_SEQUENCES)
 def test_every_sequence_can_be_made(name: str) -> None:
+    if name.startswith("cw"):
+        pytest.importorskip("metaworld")
     sequence = build(name)
     assert len(sequence) == RL_SEQUENCES[name].n_tasks
     assert [task.index for task in sequence.tasks] == list(range(len(sequence)))
@@ -256,6 +258,30 @@ def test_frictions_of_the_slippery_ant() -> None:
     np.testing.assert_allclose(model_of(task).geom_friction, [[task.modification.friction, 0.5, 0.5]] * 14)
 
 
+# -- Continual World -------------------------------------------------------------------------------
+
+
+def test_continual_world_in_its_order() -> None:
+    names = ["hammer", "push-wall", "faucet-close", "push-back", "stick-pull", "handle-press-side"]
+    names += ["push", "shelf-place", "window-close", "peg-unplug-side"]
+    tasks = [TaskSpec(name, f"Meta-World/{name}-v3", Modification(), 100, i, 200) for i, name in enumerate(names)]
+    assert list(build("cw10", seed=7).tasks) == tasks
+    assert [task.name for task in build("cw20").tasks] == names * 2
+    assert {task.episode_steps for task in build("cw20").tasks} == {200}
+    assert build("cw10", n_tasks=3).tasks == tuple(tasks[:3])
+    with pytest.raises(ConfigError, match=r"^sequence 'cw10' has 1 to 10 tasks, got 11$"):
+        build("cw10", n_tasks=11)
+
+
+def test_episodes_of_continual_world_are_truncated() -> None:
+    pytest.importorskip("metaworld")
+    env = make_task_env(build("cw10").tasks[7], PLAIN, 0, append_id_of=10)
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (39 + 10,)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(200)]
+    assert ends == [(False, False)] * 199 + [(False, True)]
+
+
 # -- Environments ----------------------------------------------------------------------------------
 
 
@@ -319,7 +345,7 @@ def test_a_sequence_of_a_user(tmp_path: Path) -> None:
           - env: Hopper-v5
             steps: 2e3
             modification: {gravity: 0.5, parts: [{part: torso, mass: 2}]}
-          - {env: Hopper-v5, steps: 500, name: plain}
+          - {env: Hopper-v5, steps: 500, name: plain, episode_steps: 50}
         """,
     )
     heavy = Modification(gravity=0.5, parts=(PartFactors("torso", mass=2.0),))
@@ -327,7 +353,7 @@ def test_a_sequence_of_a_user(tmp_path: Path) -> None:
         "mine",
         (
             TaskSpec("Hopper-v5", "Hopper-v5", heavy, 2000, 0),
-            TaskSpec("plain", "Hopper-v5", Modification(), 500, 1),
+            TaskSpec("plain", "Hopper-v5", Modification(), 500, 1, 50),
         ),
     )
 
@@ -352,6 +378,7 @@ def test_the_sequence_that_comes_along() -> None:
         ("tasks: [{env: a}]", ", task 0: steps must be int, got None"),
         ("tasks: [{env: a, steps: 0}]", ", task 0: a task needs at least 1 step, got 0"),
         ("tasks: [{env: a, steps: 1.5}]", ", task 0: steps must be int, got 1.5"),
+        ("tasks: [{env: a, steps: 1, episode_steps: 0}]", ", task 0: an episode needs at least 1 step, got 0"),
         ("tasks: [{env: a, step: 1}]", ", task 0: unknown config key 'step'; did you mean 'steps'?"),
         (
             "tasks: [{env: a, steps: 1, modification: {gravty: 2}}]",

@@ -10,6 +10,7 @@ from sparserl.envs.layers import feature_origins, noise_source, relevant_feature
 from sparserl.envs.make import list_env_ids, make_env
 from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
 from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics
+from sparserl.envs.sequence_env import SequenceEnv
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.task_id import AppendTaskId
 from sparserl.envs.task_sequences import (
@@ -34,6 +35,7 @@ __all__ = [
     "ObservationStatistics",
     "PartFactors",
     "RLSequence",
+    "SequenceEnv",
     "TaskSpec",
     "WrapperConfig",
     "build_rl_sequence",

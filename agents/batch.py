@@ -74,6 +74,20 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
     return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())  # type: ignore[call-arg]
 
 
+def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: float) -> Batch:
+    """Copies one-step transitions at given rows of a replay buffer of one environment, as they are stored.
+
+    Args:
+        buffer: Of Stable-Baselines3.
+        rows: (B,) in [0, buffer size).
+        gamma: Discount of one step.
+    """
+    dones = buffer.dones[rows] * (1 - buffer.timeouts[rows])
+    arrays = [getattr(buffer, name)[rows, 0] for name in ("observations", "actions", "next_observations")]
+    columns = [array.reshape(-1, 1) for array in (dones, buffer.rewards[rows])]
+    return Batch(*(array.astype(np.float32) for array in (*arrays, *columns)), gamma)  # type: ignore[call-arg]  # as above
+
+
 def _is_readable(buffer: ReplayBuffer) -> bool:
     """Whether a batch is made of transitions as they are stored, over vectors of floats."""
     if type(buffer) is AdaptiveReplayBuffer:

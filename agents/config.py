@@ -15,6 +15,7 @@ from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.replay import DynamicCapacity, check_n_steps, replay_options
 from sparserl.agents.sac import SAC
+from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
 
@@ -245,6 +246,7 @@ def make_agent(
     seed: int,
     device: str = "cpu",
     buffer_size: int | None = None,
+    heads: TaskHeads | None = None,
 ) -> OffPolicyAlgorithm:
     """Builds an agent of the table.
 
@@ -256,6 +258,7 @@ def make_agent(
         seed: Root seed.
         device: `"cpu"`.
         buffer_size: Replaces `config.buffer_size`, for an agent that only acts.
+        heads: For output layers for each task, of an agent on sparse networks.
 
     Raises:
         ConfigError: If the name is unknown, the hyper-parameters are those of another algorithm, or a dense agent is
@@ -273,4 +276,6 @@ def make_agent(
     arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}
     if spec.sparse:
         arguments["topology"] = topology
+    if heads is not None:
+        arguments["policy_kwargs"]["heads"] = heads
     return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl.agents.batch import Batch, FloatArray, sample
+from sparserl.agents.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.network_pass import network_pass
 from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
@@ -155,6 +155,15 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         errors = q_values - targets
         scale = self.critic_loss_scale
         return scale * (errors * errors).mean(axis=1).sum(), errors * np.float32(2 * scale / len(targets))
+
+    def transitions(self, rows: np.ndarray) -> Batch:
+        """Copies of transitions of the replay buffer, of one environment and one step each, for `form_gradients`.
+
+        Args:
+            rows: (B,) where they lie in it.
+        """
+        assert self.replay_buffer is not None
+        return transitions_at(self.replay_buffer, rows, self.gamma)
 
     def form_gradients(self, group: str, batch: Batch) -> None:
         """Forms the gradients of a trained network on a batch, in place of those that it has, and takes no step.

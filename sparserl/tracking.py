@@ -10,10 +10,11 @@ from typing import Any, Literal, Protocol
 
 from sparserl.errors import ConfigError
 
-JobType = Literal["train", "continual"]
+JobType = Literal["train", "continual", "continual_rl"]
 OBJECTIVE: dict[JobType, tuple[str, str]] = {
     "train": ("eval/return_mean", "max,last"),
     "continual": ("cl/accuracy_seen", "last"),
+    "continual_rl": ("cl/return_seen", "last"),
 }
 """Job type -> the metric that tells runs apart, and what W&B's summary keeps of it."""
 

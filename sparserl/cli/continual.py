@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl import checkpoint
-from sparserl.cli.continual_config import ContinualConfig, parse_continual
+from sparserl import config as yaml_config
+from sparserl.cli import rl_continual
+from sparserl.cli.arguments import given_value
+from sparserl.cli.continual_config import ContinualConfig, continual_presets, parse_continual
 from sparserl.cli.recorded_run import (
     close_trackers,
     free_folder,
@@ -21,13 +24,16 @@ from sparserl.cli.recorded_run import (
     newest_state,
     start_trackers,
 )
-from sparserl.cli.run_config import continual_config
+from sparserl.cli.rl_continual_config import is_of_environments
+from sparserl.cli.run_config import continual_config, is_of_agents
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.plots import plot_sequence_run
 from sparserl.continual.recorder import SequenceRecorder
-from sparserl.continual.sequences import build_sequence
+from sparserl.continual.sequences import SEQUENCES, build_sequence
 from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised import SupervisedLearner
+from sparserl.envs import RL_SEQUENCES
+from sparserl.errors import ConfigError, unknown_name
 from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.metrics.cost import params_dense
@@ -39,6 +45,8 @@ DATA_DIR = "data_dir.txt"
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl continual`; returns the exit status."""
+    if _is_of_environments(arguments):
+        return rl_continual.run(arguments)
     command, preset = parse_continual(arguments)
     if command.resume is not None:
         return _resume(command.resume, command.data_dir, command.progress)
@@ -61,6 +69,25 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}")
     print(f"{params_dense([learner.network]):,} parameters if dense; run folder {folder.path}")
     return _learn(learner, config, folder, show_progress=command.progress, state=None)
+
+
+def _is_of_environments(arguments: Sequence[str]) -> bool:
+    """Whether a command line is about a sequence that agents learn, and not classifiers."""
+    resumed = given_value("resume", arguments)
+    if resumed is not None:
+        return is_of_agents(RunFolder.open(Path(resumed)))
+    data: dict[str, Any] = {}
+    for name, of_preset in (("preset", True), ("config", False)):
+        given = given_value(name, arguments)
+        path = None if given is None else continual_presets().get(given) if of_preset else Path(given)
+        data |= {} if path is None else yaml_config.load_yaml(path)
+    sequence = given_value("sequence", arguments) or data.get("sequence")
+    if sequence is None:
+        return given_value("algo", arguments) is not None or "algo" in data
+    known = (*SEQUENCES, *RL_SEQUENCES)
+    if sequence not in known and not is_of_environments(sequence):
+        raise ConfigError(unknown_name("sequence", sequence, known))
+    return is_of_environments(sequence)
 
 
 def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> SupervisedLearner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -166,7 +166,8 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
         preset = continual_preset_for(named.sequence, named.method, scenario)
         data = yaml_config.merge({} if preset is None else _preset(preset), data)
     spec = STRATEGIES[named.method]
-    _refuse_options_of_others(named.method, _words(data), arguments)
+    owners = {group: [name for name, one in STRATEGIES.items() if one.options == group] for group in GROUPS}
+    refuse_options_of_others(named.method, owners, data, arguments)
     if spec.options is not None:
         data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
     resolved = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
@@ -185,15 +186,22 @@ def _preset(name: str) -> dict[str, Any]:
     return yaml_config.load_yaml(known[name])
 
 
-def _words(data: Mapping[str, Any]) -> list[str]:
-    """Options of methods in a config, as flags."""
-    groups = {group: data[group] for group in GROUPS if isinstance(data.get(group), Mapping)}
-    return [f"--{group}.{name}" for group, own in groups.items() for name in own]
+def refuse_options_of_others(
+    method: str, owners: Mapping[str, Sequence[str]], data: Mapping[str, Any], arguments: Sequence[str]
+) -> None:
+    """Raises ConfigError if options of a method that is not used are given.
 
-
-def _refuse_options_of_others(method: str, configured: Iterable[str], arguments: Sequence[str]) -> None:
+    Args:
+        method: Is used.
+        owners: Group of options -> methods that read it.
+        data: A config.
+        arguments: A command line.
+    """
+    configured = [
+        f"--{group}.{name}" for group in owners if isinstance(data.get(group), Mapping) for name in data[group]
+    ]
     for word in [*arguments, *configured]:
         group = word.removeprefix("--").split(".")[0]
-        if word.startswith("--") and "." in word and group in GROUPS and group != STRATEGIES[method].options:
-            owners = ", ".join(name for name, spec in STRATEGIES.items() if spec.options == group)
-            raise ConfigError(f"{word.split('=')[0]} is an option of {owners}; method {method} does not use it")
+        if word.startswith("--") and "." in word and group in owners and method not in owners[group]:
+            names = ", ".join(owners[group])
+            raise ConfigError(f"{word.split('=')[0]} is an option of {names}; method {method} does not use it")

@@ -50,7 +50,7 @@ class TrackedConfig(Protocol):
 
 def free_folder(config: TrackedConfig) -> Path:
     """`runs/<name>__s<seed>`, or the first of `...__2`, `...__3`, ... that is free: a repeated command is a new run."""
-    path = Path("runs") / f"{config.name}__s{config.seed}"
+    path = Path("runs") / f"{config.name.replace('/', '-')}__s{config.seed}"
     numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 

@@ -12,6 +12,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.agent_state import restore_modules
 from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.cli.continual_config import ContinualConfig
+from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.cli.train_config import TrainConfig, build_train_config
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
@@ -21,6 +22,11 @@ from sparserl.records import RunFolder, full_checkpoints
 def is_continual(folder: RunFolder) -> bool:
     """Whether a run is one of `sparserl continual`, and not of `sparserl train`."""
     return "sequence" in yaml_config.load_yaml(folder.path / "config.yaml")
+
+
+def is_of_agents(folder: RunFolder) -> bool:
+    """Whether a run is one of `sparserl continual` on environments."""
+    return is_continual(folder) and "algo" in yaml_config.load_yaml(folder.path / "config.yaml")
 
 
 def run_config(folder: RunFolder) -> TrainConfig:
@@ -43,6 +49,17 @@ def continual_config(folder: RunFolder) -> ContinualConfig:
     if not is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl train`; this takes runs of `sparserl continual`")
     return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
+
+
+def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
+    """The resolved config that a run of `sparserl continual` on environments was started with.
+
+    Raises:
+        ConfigError: If it is another kind of run.
+    """
+    if not is_of_agents(folder):
+        raise ConfigError(f"{folder.path} is no run of an agent on a sequence of tasks")
+    return build_rl_continual_config(yaml_config.load_yaml(folder.path / "config.yaml"))
 
 
 def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any]) -> tuple[OffPolicyAlgorithm, int]:

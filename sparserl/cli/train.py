@@ -19,6 +19,7 @@ from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay import AdaptiveReplayBuffer, ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
+from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.recorded_run import (
     close_trackers,
     free_folder,
@@ -29,14 +30,11 @@ from sparserl.cli.recorded_run import (
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import (
-    EnvState,
-    capture_state,
     feature_origins,
     load_wrapper_state,
     noise_source,
     observation_statistics,
     relevant_features,
-    restore_state,
     wrapper_state,
 )
 from sparserl.kernels import prepare
@@ -114,7 +112,7 @@ def _train(
         ),
         identity=yaml_config.plain(config),
         total_steps=config.total_steps,
-        env_state=lambda: _env_state(env),
+        env_state=lambda: env_state(env),
         wrapper_state=lambda: wrapper_state(env),
         relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
         show_progress=show_progress,
@@ -123,7 +121,7 @@ def _train(
         agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
     if state is not None:
         recorder.restore(state)
-        _restore_env(agent, env, state)
+        restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
         checkpoint.tidy(folder.checkpoints)
     start_trackers(
         recorder, config, folder, run_config=yaml_config.plain(config), job_type="train", is_new=state is None
@@ -153,21 +151,6 @@ def _train(
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
     return 0
-
-
-def _env_state(env: gym.Env[Any, Any]) -> dict[str, Any] | None:
-    state = capture_state(env)
-    return None if state is None else {"tensors": state.tensors, "scalars": state.scalars}
-
-
-def _restore_env(agent: OffPolicyAlgorithm, env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
-    if state["env"] is None:
-        load_wrapper_state(env, state["wrappers"])
-        agent._last_obs = None
-        print("the environment cannot give its state, so a new episode starts and the run is not repeated exactly")
-        return
-    tensors = {name: tensor.numpy() for name, tensor in state["env"]["tensors"].items()}
-    restore_state(env, EnvState(tensors, state["env"]["scalars"]))
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:

@@ -1,0 +1,1 @@
+"""Continual reinforcement learning: one agent, a sequence of environments."""

@@ -1,0 +1,361 @@
+"""Turns the training of an agent on a sequence into a recorded run: evaluation, logs, checkpoints, progress, result.
+
+It acts only while an event is out, where the learner is whole, and draws from none of the agent's generators, so a
+recorded run learns exactly as an unrecorded one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.utils import safe_mean
+from tqdm import tqdm
+
+from sparserl.continual.recorder import CONNECTIONS_COLUMNS, connection_rows, reported
+from sparserl.continual.reinforcement import evaluation
+from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
+from sparserl.continual.reinforcement.learner import Progress, RLLearner
+from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.strategy import LayerUse
+from sparserl.errors import CheckpointError
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
+from sparserl.metrics.continual import summary
+from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
+from sparserl.records import RunFolder
+from sparserl.tracking import Tracker
+
+EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
+PROGRESS_COLUMNS = (
+    "global_step",
+    "train/task",
+    "train/n_updates",
+    "train/actor_loss",
+    "train/critic_loss",
+    "train/ent_coef",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "cl/return_own",
+    "cl/return_seen",
+    "cl/success_seen",
+    "cl/connections",
+    "cl/free_connections",
+    "cost/params_nonzero",
+    "time/sps",
+    "time/elapsed_s",
+)
+LOGS = {
+    "eval": EVAL_COLUMNS,
+    "random": EVAL_COLUMNS,
+    "progress": PROGRESS_COLUMNS,
+    "connections": CONNECTIONS_COLUMNS,
+    "topology": TOPOLOGY_COLUMNS,
+}
+"""CSV logs of a run and their columns."""
+BEFORE = -1
+"""`training_task` of a network that has learned nothing."""
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints of the agent go."""
+
+    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
+        """Writes one of this moment, with more beside the agent."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the agent and its buffer where one was taken."""
+
+    def forget_replay(self) -> None:
+        """Deletes the replay buffer on disk."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When the recorder acts, in env steps; it acts at borders as well."""
+
+    evaluate: int
+    log: int
+    checkpoint: int
+
+
+class RLSequenceRecorder:
+    """Records one run of an agent on a sequence into its folder.
+
+    Args:
+        learner: The learner, before `learn`.
+        folder: Its run folder.
+        evaluator: Evaluates policies on tasks.
+        checkpoints: Of the agent.
+        intervals: When to act.
+        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
+        show_progress: Whether to draw a progress bar.
+
+    Attributes:
+        trackers: Further sinks of metrics.
+        stop_requested: Set from outside: save after this step and stop.
+        stopped_at: Env step at which it did; None if it did not.
+        baseline: (T,) mean return on each task before anything is learned.
+        returns: (T, T) so far, mean return of stochastic episodes on each task after each task.
+        successes: Likewise, share of them with success at any step; NaN where the environment signals none.
+    """
+
+    def __init__(
+        self,
+        learner: RLLearner,
+        folder: RunFolder,
+        evaluator: TaskEvaluator,
+        checkpoints: Checkpoints,
+        intervals: Intervals,
+        *,
+        identity: Any,
+        env_state: Callable[[], Any],
+        show_progress: bool,
+    ):
+        self.learner, self.folder, self.evaluator, self.checkpoints = learner, folder, evaluator, checkpoints
+        self.intervals, self.identity, self.env_state = intervals, identity, env_state
+        self.trackers: Sequence[Tracker] = []
+        self.stop_requested = False
+        self.stopped_at: int | None = None
+        self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
+        self.baseline: list[float] = []
+        self.returns: list[list[float]] = []
+        self.successes: list[list[float]] = []
+        self.params_nonzero_per_task: list[int] = []
+        self._seen: dict[str, float] = {}
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        self._logged_at = (0, self._started)
+        self._bar = tqdm(
+            total=learner.total_steps,
+            unit="step",
+            unit_scale=True,
+            disable=not show_progress,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+        self._on: dict[type[Any], Callable[[Any], None]] = {
+            SequenceStarted: self._on_start,
+            Progress: self._on_progress,
+            TaskEnded: self._on_task_end,
+        }
+
+    def learn(self) -> None:
+        """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
+        self._bar.update(self.learner.steps - self._bar.n)
+        self._logged_at = (self.learner.steps, time.perf_counter())
+        for event in run_sequence(self.learner):
+            self._record_topology()
+            self._on[type(event)](event)
+            if self.stop_requested and self.learner.steps > 0 and self.learner.task < len(self.learner.sequence):
+                self.save_checkpoint()
+                self.stopped_at = self.learner.steps
+                break
+        self._bar.close()
+
+    # What happens at an event.
+
+    def _on_start(self, event: SequenceStarted) -> None:
+        del event
+        for task in range(len(self.learner.sequence)):
+            self._write("random", BEFORE, self.evaluator.random(task))
+        self.baseline = [_mean(own, "returned") for own in self._evaluate(BEFORE)]
+
+    def _on_progress(self, progress: Progress) -> None:
+        step = self.learner.steps
+        if progress.consolidating:
+            self._show(task=progress.task, doing="consolidating")
+            return
+        ends_task = self.learner.task_steps == self.learner.sequence[progress.task].steps
+        if step % self.intervals.log == 0 or ends_task:
+            self._log_progress(progress.task)
+        if ends_task:
+            return  # the end of the task evaluates and saves
+        if step % self.intervals.evaluate == 0:
+            self._evaluate(progress.task)
+        if step % self.intervals.checkpoint == 0:
+            self.save_checkpoint()
+        self._bar.update()
+
+    def _on_task_end(self, event: TaskEnded) -> None:
+        self._bar.update()
+        episodes = self._evaluate(event.task)
+        self.returns.append([_mean(own, "returned") for own in episodes])
+        self.successes.append([_mean(own, "success") for own in episodes])
+        by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
+        uses = [use for own in by_network for use in own]
+        self.logs["connections"].write(connection_rows(event.task, uses))
+        self.params_nonzero_per_task.append(params_nonzero(self._trained))
+        self._track({"train/task": event.task, "cl/connections": _used(uses), "cl/free_connections": _free(uses)})
+        self.save_checkpoint()
+
+    @property
+    def _trained(self) -> list[Any]:
+        return [self.learner.agent.actor, self.learner.agent.critic]
+
+    def _evaluate(self, training_task: int) -> list[list[Episode]]:
+        """Evaluates all tasks, without a trace in the agent's generators."""
+        episodes = []
+        for task in range(len(self.learner.sequence)):
+            # The same draws each time, so that a policy that has not changed has the same returns.
+            with self.learner.drawing("evaluation", task):
+                episodes.append(self.evaluator(self.learner.policy(task), task))
+            self._write("eval", training_task, episodes[-1])
+        seen = range(max(1, training_task + 1))
+        returns = [_mean(own, "returned") for own in episodes]
+        successes = [_mean(own, "success") for own in episodes]
+        self._seen = {
+            "cl/return_own": returns[max(0, training_task)],
+            "cl/return_seen": float(np.mean([returns[task] for task in seen])),
+            "cl/success_seen": float(np.mean([successes[task] for task in seen])),
+        }
+        names = {"return": returns, "success": successes}
+        by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
+        self._track({"train/task": training_task, **self._seen, **by_task})
+        return episodes
+
+    def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
+        when = {"global_step": self.learner.steps, "training_task": training_task}
+        self.logs[log].write([{**when, **episode.row()} for episode in episodes])
+
+    def _log_progress(self, task: int) -> None:
+        agent, step, now = self.learner.agent, self.learner.steps, time.perf_counter()
+        before, then = self._logged_at
+        self._logged_at = step, now
+        metrics: dict[str, float] = {"train/task": task}
+        if agent.ep_info_buffer:
+            metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
+            metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
+        values = agent.logger.name_to_value
+        metrics |= {key: float(values[key]) for key in PROGRESS_COLUMNS if key in values}
+        metrics["cost/params_nonzero"] = params_nonzero(self._trained)
+        metrics["time/sps"] = (step - before) / max(now - then, 1e-9)
+        metrics["time/elapsed_s"] = self.elapsed_s
+        self._track(metrics)
+        self._show(task=task, doing=f"{metrics['time/sps']:.0f} steps/s")
+
+    def _track(self, metrics: Mapping[str, float]) -> None:
+        """Writes what is defined of some metrics to progress.csv and the trackers."""
+        defined = {key: value for key, value in metrics.items() if not np.isnan(value)}
+        row = {key: value for key, value in defined.items() if key in PROGRESS_COLUMNS}
+        self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
+        for tracker in self.trackers:
+            tracker.log(self.learner.steps, defined)
+
+    def _show(self, *, task: int, doing: str) -> None:
+        shown = {"task": f"{task + 1}/{len(self.learner.sequence)}", "now": doing}
+        if "cl/return_own" in self._seen:
+            shown["return"] = f"{self._seen['cl/return_own']:.0f}"
+        self._bar.set_postfix(shown, refresh=False)
+
+    def _record_topology(self) -> None:
+        evolver = self.learner.agent.evolver
+        if evolver.events:
+            events, evolver.events = evolver.events, []
+            step = self.learner.steps
+            self.logs["topology"].write([{"global_step": step, **row} for row in event_rows(evolver, events)])
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time of the run, earlier parts of a resumed one included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    # Checkpoints.
+
+    def save_checkpoint(self) -> None:
+        """Writes all that the rest of the run depends on."""
+        logger = self.learner.agent.logger.name_to_value
+        recorder = {
+            "baseline": self.baseline,
+            "returns": self.returns,
+            "successes": self.successes,
+            "params_nonzero_per_task": self.params_nonzero_per_task,
+            "seen": self._seen,
+            "elapsed_s": self.elapsed_s,
+            "logged_values": {key: float(logger[key]) for key in PROGRESS_COLUMNS if key in logger},
+            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
+        }
+        self.checkpoints.save(
+            {
+                "run": self.identity,
+                "learner": self.learner.state_dict(),
+                "env": self.env_state(),
+                "recorder": recorder,
+            },
+            emptied_at=self.learner.emptied_at,
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the agent, the learner and this recorder where a checkpoint was taken; the env is the caller's.
+
+        Raises:
+            CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
+        """
+        if state.get("run") != self.identity:
+            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+        recorder = state["recorder"]
+        self.checkpoints.restore(state)
+        self.learner.load_state_dict(state["learner"])
+        self.baseline = list(recorder["baseline"])
+        self.returns = [list(row) for row in recorder["returns"]]
+        self.successes = [list(row) for row in recorder["successes"]]
+        self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
+        self._seen = dict(recorder["seen"])
+        self._seconds_before = recorder["elapsed_s"]
+        for key, value in recorder["logged_values"].items():
+            self.learner.agent.logger.record(key, value)
+        # Last, when nothing can be refused any more.
+        for name, log in self.logs.items():
+            log.truncate(recorder["csv_bytes"][name])
+
+    # Result.
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
+        learner, agent = self.learner, self.learner.agent
+        uses = [use for network in learner.networks for use in learner.strategy.uses(learner, network)]
+        buffer = agent.replay_buffer
+        arrays = (buffer.observations, buffer.next_observations, buffer.actions, buffer.rewards, buffer.dones)
+        kept = learner.border.buffer == "kept"
+        return {
+            "tasks": len(learner.sequence),
+            "task_names": [task.name for task in learner.sequence],
+            "returns": self.returns,
+            "successes": None if np.isnan(self.successes).any() else self.successes,
+            "baseline": self.baseline,
+            **reported(summary(self.returns, baseline=self.baseline)),
+            "params_nonzero_per_task": self.params_nonzero_per_task,
+            "params_nonzero": params_nonzero(self._trained),
+            "params_dense": params_dense(self._trained),
+            "connections": _used(uses),
+            "connections_frozen": sum(use.frozen for use in uses),
+            "connections_free": _free(uses),
+            "connections_dense": sum(use.size for use in uses),
+            "bytes_parameters": bytes_parameters(self._trained),
+            "bytes_optimizer": bytes_optimizer([agent.actor.optimizer, agent.critic.optimizer]),
+            "bytes_indices": bytes_indices(self._trained),
+            "memory": {
+                **learner.strategy.memory(),
+                **({"replay_buffer": sum(array.nbytes for array in arrays)} if kept else {}),
+            },
+            "steps": learner.steps,
+            "wall_s": self.elapsed_s,
+            "steps_per_second": learner.steps / self.elapsed_s,
+        }
+
+
+def _mean(episodes: Sequence[Episode], what: str) -> float:
+    """Over stochastic episodes; NaN where an environment does not say."""
+    values = [getattr(episode, what) for episode in episodes if episode.stochastic]
+    return float("nan") if None in values or not values else float(np.mean(values))
+
+
+def _used(uses: Sequence[LayerUse]) -> int:
+    return sum(use.used for use in uses)
+
+
+def _free(uses: Sequence[LayerUse]) -> int:
+    return sum(use.free for use in uses)

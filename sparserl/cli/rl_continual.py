@@ -1,0 +1,170 @@
+"""`sparserl continual` on a sequence of environments: builds agent, tasks and run folder, learns, leaves a result."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from sparserl import checkpoint
+from sparserl import config as yaml_config
+from sparserl.agents.checkpoints import AgentCheckpoints
+from sparserl.cli.env_state import env_state, restore_env
+from sparserl.cli.recorded_run import (
+    close_trackers,
+    free_folder,
+    learn_or_say_how_to_resume,
+    newest_state,
+    start_trackers,
+)
+from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
+from sparserl.cli.run_config import rl_continual_config
+from sparserl.continual.reinforcement.evaluation import TaskEvaluator
+from sparserl.continual.reinforcement.learner import RLLearner
+from sparserl.continual.reinforcement.plots import plot_rl_run
+from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
+from sparserl.envs import RLSequence, SequenceEnv, check_spaces, load_rl_sequence
+from sparserl.kernels import prepare
+from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.records import RunFolder
+
+SEQUENCE = "sequence.yaml"
+"""In the run folder: the tasks themselves, whatever the config called them."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl continual` on environments; returns the exit status."""
+    command, preset = parse_rl_continual(arguments)
+    if command.resume is not None:
+        return _resume(command.resume, command.progress)
+    config = command.run
+    sequence = config.load_sequence()
+    check_spaces(sequence, config.wrappers, config.seed)
+    learner = _learner(config, sequence)
+    if command.dry_run:
+        print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
+        return 0
+    folder = RunFolder.create(
+        command.run_dir or free_folder(config),
+        config_yaml=yaml.safe_dump(config.plain(), sort_keys=False),
+        command=shlex.join(["sparserl", "continual", *arguments]),
+        threads=config.threads,
+        parts=["checkpoints", "replay"],
+    )
+    (folder.path / SEQUENCE).write_text(yaml_config.dump(sequence))
+    networks = [learner.agent.actor, learner.agent.critic]
+    print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
+    print(f"{len(sequence)} tasks: {'; '.join(f'{task.name} ({task.steps:,} steps)' for task in sequence.tasks)}")
+    print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters; run folder {folder.path}")
+    return _learn(learner, config, folder, show_progress=command.progress, state=None)
+
+
+def _learner(config: RLContinualConfig, sequence: RLSequence) -> RLLearner:
+    torch.set_num_threads(config.threads)
+    n_tasks = len(sequence)
+    env = SequenceEnv(sequence, lambda task: config.make_task(task, n_tasks), seed=config.seed)
+
+    def fresh_agent(seed: int) -> Any:
+        return config.make_agent(config.make_task(sequence.tasks[0], n_tasks), sequence, seed=seed, buffer_size=1)
+
+    return RLLearner(
+        config.make_agent(env, sequence, seed=config.seed),
+        sequence.tasks,
+        config.strategy(n_tasks),
+        config.border,
+        seed=config.seed,
+        fresh_agent=fresh_agent,
+    )
+
+
+def _resume(path: Path, show_progress: bool) -> int:
+    folder = RunFolder.open(path)
+    config = rl_continual_config(folder)
+    state = newest_state(folder)
+    learner = _learner(config, load_rl_sequence(folder.path / SEQUENCE))
+    print(f"resuming {folder.path} at step {state['global_step']}")
+    return _learn(learner, config, folder, show_progress=show_progress, state=state)
+
+
+def _learn(
+    learner: RLLearner,
+    config: RLContinualConfig,
+    folder: RunFolder,
+    *,
+    show_progress: bool,
+    state: dict[str, Any] | None,
+) -> int:
+    prepare(lambda message: print(message, flush=True))
+    env: Any = learner.agent.env.envs[0]  # a DummyVecEnv
+    tasks: SequenceEnv = env.unwrapped
+    evaluator = TaskEvaluator(
+        lambda task: config.make_task(tasks.sequence.tasks[task], len(tasks.sequence)),
+        len(tasks.sequence),
+        stochastic=config.eval.episodes,
+        deterministic=config.eval.deterministic_episodes,
+        seed=config.seed,
+    )
+    recorder = RLSequenceRecorder(
+        learner,
+        folder,
+        evaluator,
+        AgentCheckpoints(learner.agent, folder),
+        Intervals(config.eval.every_steps, config.log_every_steps, config.checkpoint_every_steps),
+        identity=config.plain(),
+        env_state=lambda: env_state(env),
+        show_progress=show_progress,
+    )
+    if state is not None:
+        recorder.restore(state)
+        restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
+        checkpoint.tidy(folder.checkpoints)
+    start_trackers(recorder, config, folder, run_config=config.plain(), job_type="continual_rl", is_new=state is None)
+    try:
+        status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
+    finally:
+        evaluator.close()
+    if status:
+        return status
+    names = ("sequence", "algo", "method", "seed")
+    result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
+    close_trackers(recorder, result)
+    folder.finish(result)
+    recorder.checkpoints.forget_replay()
+    plot_rl_run(folder.path, folder.path / "plot.png", config.title)
+    _print_result(config.title, result, folder)
+    return 0
+
+
+def _print_result(title: str, result: dict[str, Any], folder: RunFolder) -> None:
+    successes = result["successes"]
+    matrix = Table(title="return" if successes is None else "success rate")
+    matrix.add_column("after task")
+    for task, name in enumerate(result["task_names"]):
+        matrix.add_column(f"on {task}: {name}", justify="right")
+    for task, row in enumerate(result["returns"] if successes is None else successes):
+        matrix.add_row(str(task), *(f"{value:.0f}" if successes is None else f"{value:.0%}" for value in row))
+    table = Table(title=title, show_header=False)
+    memory = sum(result["memory"].values())
+    rows = {
+        "mean return at the end": f"{result['acc']:.1f}",
+        "change since a task was learned": "" if result["bwt"] is None else f"{result['bwt']:+.1f}",
+        "mean success at the end": "" if successes is None else f"{sum(successes[-1]) / len(successes[-1]):.1%}",
+        "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
+        "connections frozen, free": f"{result['connections_frozen']:,}, {result['connections_free']:,}",
+        "bytes kept between tasks": f"{memory:,}" if memory else "",
+        "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
+        "plot": str(folder.path / "plot.png"),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    console = Console()
+    console.print(matrix)
+    console.print(table)
+    console.print("forward transfer and forgetting against runs of --method scratch: sparserl report")

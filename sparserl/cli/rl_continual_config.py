@@ -1,0 +1,308 @@
+"""What defines a continual run of an agent, and how presets, config files and flags make one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import tyro
+from stable_baselines3.common.logger import Logger
+
+from sparserl import config as yaml_config
+from sparserl.agents.config import AGENTS, OffPolicyConfig, SACConfig, agent_spec, make_agent
+from sparserl.agents.task_heads import TaskHeads
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.cli.arguments import given_value, parse
+from sparserl.cli.continual_config import continual_presets, refuse_options_of_others
+from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.continual.reinforcement.borders import BorderConfig
+from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
+from sparserl.continual.reinforcement.strategy import RLStrategy
+from sparserl.envs import (
+    RL_SEQUENCES,
+    RLSequence,
+    TaskSpec,
+    WrapperConfig,
+    build_rl_sequence,
+    load_rl_sequence,
+    make_task_env,
+)
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.tracking import WandbConfig
+
+USUAL_PRESET = "agents"
+"""Preset of a sequence without one of its own."""
+METHOD_GROUPS = tuple(group.name for group in fields(RLMethodOptions))
+"""Groups of options that belong to methods."""
+STEPS_PER_TASK = 1_000_000
+"""Unless a sequence or a flag says otherwise; Continual World's."""
+
+
+@dataclass(frozen=True)
+class RLEvalConfig:
+    """Evaluation of all tasks, on environments of their own."""
+
+    every_steps: int = 20_000
+    """Env steps between evaluations; there is one before the first step and one at the end of each task as well."""
+    episodes: int = 10
+    """Episodes per task in which actions are drawn from the policy: what metrics are made of."""
+    deterministic_episodes: int = 1
+    """Episodes per task with the mode of the policy."""
+
+
+@dataclass(frozen=True)
+class RLContinualConfig(RLMethodOptions):
+    """A continual run of an agent. Saved as `config.yaml`, which `--config` accepts, without options of other methods.
+
+    Raises:
+        ConfigError: If a name is unknown or a value out of range.
+    """
+
+    sequence: str = "halfcheetah_forgetting"
+    """Sequence of tasks, see `sparserl list sequences`; or a YAML file with one, see configs/sequences."""
+    method: str = "spacenet"
+    """Continual method; see `sparserl list methods`."""
+    algo: str = "ds_sac"
+    """Algorithm, one with sparse networks (of density 1 with --topology.method dense); see `sparserl list algos`."""
+    seed: int = 0
+    """Root seed of everything random."""
+    tasks: int | None = None
+    """Number of tasks; the usual one of the sequence if None."""
+    steps_per_task: int | None = None
+    """Env steps of each task; 1,000,000 if None. A sequence from a file has its own."""
+    agent: OffPolicyConfig = field(default_factory=SACConfig)
+    """Hyper-parameters of the agent; which there are depends on the algorithm. learning_starts counts in each task."""
+    topology: TopologyConfig = field(default_factory=lambda: TopologyConfig(method="ds_sac"))
+    """Connections of its networks."""
+    wrappers: WrapperConfig = field(default_factory=WrapperConfig)
+    """What stands between every task and the agent."""
+    border: BorderConfig = field(default_factory=BorderConfig)
+    """What happens when a task ends and the next one begins."""
+    eval: RLEvalConfig = field(default_factory=RLEvalConfig)
+    """Evaluation of all tasks."""
+    log_every_steps: int = 1_000
+    """Env steps between rows of progress.csv."""
+    checkpoint_every_steps: int = 20_000
+    """Env steps between checkpoints; there is one after each task as well."""
+    threads: int = 1
+    """CPU threads of the networks' products."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+    track: bool = False
+    """Also log to W&B."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Where `--track` sends metrics."""
+
+    def __post_init__(self) -> None:
+        if self.method not in RL_STRATEGIES:
+            raise ConfigError(unknown_name("method", self.method, RL_STRATEGIES))
+        if not self.from_file and self.sequence not in RL_SEQUENCES:
+            raise ConfigError(unknown_name("sequence", self.sequence, RL_SEQUENCES))
+        if self.from_file:
+            for name, given in (("steps-per-task", self.steps_per_task), ("tasks", self.tasks)):
+                if given is not None:
+                    raise ConfigError(f"{self.sequence} says itself what its tasks are; leave --{name} {given} out")
+        twin = agent_spec(self.algo).sparse_twin
+        if twin is not None:
+            raise ConfigError(
+                f"{self.algo} has no output layers for tasks; use {twin}, if need be with --topology.method dense"
+            )
+        positive = {
+            "steps-per-task": STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task,
+            "eval.every-steps": self.eval.every_steps,
+            "eval.episodes": self.eval.episodes,
+            "log-every-steps": self.log_every_steps,
+            "checkpoint-every-steps": self.checkpoint_every_steps,
+            "threads": self.threads,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.eval.deterministic_episodes < 0:
+            raise ConfigError(
+                f"--eval.deterministic-episodes must not be negative, got {self.eval.deterministic_episodes}"
+            )
+        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
+            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
+        self._check_what_tasks_share()
+
+    def _check_what_tasks_share(self) -> None:
+        changing = {
+            "--agent.replay redraw_noise": self.agent.replay == "redraw_noise",
+            "--agent.dynamic-capacity": self.agent.dynamic_capacity,
+            "--agent.n-steps above 1": self.agent.n_steps > 1,
+            "--wrappers.normalize-observations running": self.wrappers.normalize_observations == "running",
+            "--wrappers.permute-every-steps": self.wrappers.permute_every_steps is not None,
+        }
+        for option, is_on in changing.items():
+            if is_on:
+                raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the sequence comes from a YAML file."""
+        return is_sequence_file(self.sequence)
+
+    @property
+    def name(self) -> str:
+        """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
+        sequence = Path(self.sequence).stem if self.from_file else self.sequence
+        parts = [sequence, self.algo, self.method]
+        if self.topology.method != self.algo:
+            parts.append(self.topology.method)
+        if isinstance(self.topology.density, float):
+            parts.append(f"d{self.topology.density:g}")
+        return "__".join([*parts, *self.wrappers.labels])
+
+    @property
+    def title(self) -> str:
+        """What the run is, in words."""
+        sequence = Path(self.sequence).stem if self.from_file else self.sequence
+        return f"{self.method} on {sequence}, {self.algo}, seed {self.seed}"
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved config as plain data, without the options of other methods."""
+        data = yaml_config.plain(self)
+        own = RL_STRATEGIES[self.method].options
+        return {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == own}
+
+    def load_sequence(self) -> RLSequence:
+        """The tasks."""
+        if self.from_file:
+            return load_rl_sequence(Path(self.sequence))
+        steps = STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task
+        return build_rl_sequence(self.sequence, seed=self.seed, steps=steps, n_tasks=self.tasks)
+
+    def make_task(self, task: TaskSpec, n_tasks: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """The environment of a task in the wrappers of the run, with a task id if the agent reads one."""
+        appended = n_tasks if self.border.appends_id else None
+        return make_task_env(task, self.wrappers, self.seed, append_id_of=appended, render_mode=render_mode)
+
+    def strategy(self, n_tasks: int) -> RLStrategy:
+        """The continual method."""
+        return make_rl_strategy(self.method, n_tasks, self, seed=self.seed)
+
+    def make_agent(
+        self, env: gym.Env[Any, Any], sequence: RLSequence, *, seed: int, buffer_size: int | None = None
+    ) -> Any:
+        """An agent on `env` with the densities that the method wants.
+
+        Args:
+            env: Of the sequence, or of one of its tasks.
+            sequence: What will be learned.
+            seed: Root seed of the agent.
+            buffer_size: Replaces the configured one, for an agent that does not learn.
+        """
+        n_tasks = len(sequence)
+        densities = self.strategy(n_tasks).densities(len(self.agent.net_arch))
+        own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
+        topology = replace(self.topology, **own)
+        # A fresh agent per task has its topology clock to itself.
+        steps = [task.steps for task in sequence.tasks]
+        length = min(steps) if self.method == "scratch" else sum(steps)
+        waits = self.agent.learning_starts * (n_tasks if self.border.buffer == "emptied" else 1)
+        updates = length - (self.agent.learning_starts if self.method == "scratch" else waits)
+        heads = TaskHeads(n_tasks, self.border.task_id == "visible") if self.border.heads == "task" else None
+        topology = topology.for_run(max(0, updates))
+        agent = make_agent(self.algo, self.agent, topology, env, seed=seed, buffer_size=buffer_size, heads=heads)
+        agent.set_logger(Logger(folder=None, output_formats=[]))
+        return agent
+
+
+@dataclass(frozen=True)
+class RLContinualCommand:
+    """Train an agent on a sequence of tasks, or resume a run.
+
+    Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
+    """
+
+    run: Annotated[RLContinualConfig, tyro.conf.arg(name="")] = field(default_factory=RLContinualConfig)
+    preset: str | None = None
+    """Preset to start from, e.g. cw10; that of the sequence and method if None."""
+    config: Path | None = None
+    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
+    resume: Path | None = None
+    """Run folder to continue from its newest checkpoint; takes no other option but --progress."""
+    run_dir: Path | None = None
+    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
+    progress: bool = True
+    """Draw a progress bar."""
+    dry_run: bool = False
+    """Print the resolved config and stop."""
+
+
+def is_sequence_file(name: str) -> bool:
+    """Whether a sequence is named by its file."""
+    return Path(name).suffix.lower() in (".yaml", ".yml")
+
+
+def is_of_environments(sequence: str) -> bool:
+    """Whether agents learn a sequence, and not classifiers."""
+    return sequence in RL_SEQUENCES or is_sequence_file(sequence)
+
+
+def build_rl_continual_config(data: Mapping[str, Any]) -> RLContinualConfig:
+    """A run from plain data, as a YAML file has it; `algo` decides what `agent` may hold.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong.
+    """
+    agent = data.get("agent", {})
+    if isinstance(agent, Mapping):
+        agent = yaml_config.build(agent_spec(str(data.get("algo", RLContinualConfig.algo))).config, agent, "agent.")
+    return yaml_config.build(RLContinualConfig, {**data, "agent": agent})
+
+
+def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, str | None]:
+    """Resolves a `continual` command line for a sequence of environments.
+
+    Returns:
+        The command with the resolved run, and the name of the preset that it started from.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong, or an option is of another method.
+    """
+    if given_value("resume", arguments) is not None:
+        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
+        return parse(RLContinualCommand, arguments, command="continual"), None
+    file = given_value("config", arguments)
+    written = {} if file is None else yaml_config.load_yaml(Path(file))
+    preset = given_value("preset", arguments)
+    of_preset = {} if preset is None else _preset(preset)
+    chosen = {
+        name: str(
+            given_value(name, arguments) or written.get(name) or of_preset.get(name) or getattr(RLContinualConfig, name)
+        )
+        for name in ("sequence", "method", "algo")
+    }
+    if chosen["method"] not in RL_STRATEGIES:
+        raise ConfigError(unknown_name("method", chosen["method"], RL_STRATEGIES))
+    if preset is None:
+        known = continual_presets()
+        names = (f"{chosen['sequence']}_{chosen['method']}", chosen["sequence"], USUAL_PRESET)
+        preset = next(name for name in names if name in known)
+        of_preset = _preset(preset)
+    if is_sequence_file(chosen["sequence"]):
+        of_preset.pop("steps_per_task", None)
+    spec = RL_STRATEGIES[chosen["method"]]
+    users = {group: [name for name, one in RL_STRATEGIES.items() if one.options == group] for group in METHOD_GROUPS}
+    # A preset is for all methods and may hold options of several; what a user writes is for his.
+    refuse_options_of_others(chosen["method"], users, written, arguments)
+    data = yaml_config.merge(of_preset, written)
+    data = {name: value for name, value in data.items() if name not in users or name == spec.options}
+    data = yaml_config.merge({"border": dict(spec.border)}, data)
+    if chosen["algo"] in AGENTS and "topology" not in data:
+        data = {**data, "topology": {"method": chosen["algo"]}}
+    base = build_rl_continual_config({**data, **chosen})
+    command = parse(RLContinualCommand, arguments, command="continual", default=RLContinualCommand(run=base))
+    return replace(command, run=replace(command.run, wrappers=command.run.wrappers.absolute())), preset
+
+
+def _preset(name: str) -> dict[str, Any]:
+    known = continual_presets()
+    if name not in known:
+        raise ConfigError(unknown_name("preset", name, known))
+    return yaml_config.load_yaml(known[name])

@@ -1,0 +1,311 @@
+"""`sparserl continual` on environments: what a run leaves, that it repeats, and that it goes on where it was cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from support.envs import FunctionEnv
+from support.runs import fingerprint, logs, rows, same_run
+
+from sparserl.cli import main
+from sparserl.cli.continual_config import continual_presets
+from sparserl.cli.rl_continual_config import build_rl_continual_config, parse_rl_continual
+from sparserl.continual.reinforcement.recorder import LOGS
+from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
+from sparserl.envs import RL_SEQUENCES
+
+STEPS = 45
+TASKS = {
+    "name": "tiny",
+    "tasks": [
+        {"env": "Tiny-v0", "steps": STEPS, "name": "plain"},
+        {"env": "Tiny-v0", "steps": STEPS, "name": "mirrored", "modification": {"invert_actions": True}},
+        {"env": "Tiny-v0", "steps": STEPS, "name": "plain"},
+    ],
+}
+SHORT = (
+    *("--agent.learning-starts", "15", "--agent.batch-size", "8", "--agent.buffer-size", "200", "--no-progress"),
+    *("--agent.net-arch", "12", "12", "--eval.every-steps", "20", "--eval.episodes", "2", "--log-every-steps", "10"),
+    *("--checkpoint-every-steps", "20", "--topology.density", "0.5", "--topology.update-interval", "10"),
+)
+OWN = {
+    "spacenet": ("--spacenet.rewire-interval", "7"),
+    "packnet": ("--packnet.retrain-updates", "9"),
+    "ewc": ("--ewc.critics", "--ewc.samples", "20"),
+    "agem": ("--agem.transitions-per-task", "20"),
+}
+EVALUATIONS = 1 + 3 * 3  # before, twice in each task, at its end
+EPISODES = 3
+PROMISED = {
+    *("sequence", "algo", "method", "seed", "tasks", "task_names", "returns", "successes", "baseline", "acc", "bwt"),
+    *("forgetting_final", "params_nonzero_per_task", "params_dense", "connections_frozen", "connections_free", "memory"),
+    *("steps", "wall_s"),
+}
+
+
+class Killed(BaseException):
+    """The process would die here; nothing may catch it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    yield
+    gym.registry.pop("Tiny-v0")
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sequence") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TASKS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(sequence: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of every method that nothing stopped; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    for method in RL_STRATEGIES:
+        assert learn(folder / method, sequence, method) == 0
+    return {path.name: path for path in folder.iterdir()}
+
+
+def words(folder: Path, sequence: Path, method: str, *flags: str) -> list[str]:
+    run = ("--sequence", str(sequence), "--method", method, "--run-dir", str(folder))
+    return ["continual", *run, *SHORT, *OWN.get(method, ()), *flags]
+
+
+def learn(folder: Path, sequence: Path, method: str, *flags: str) -> int:
+    return main(words(folder, sequence, method, *flags))
+
+
+def cut_off(folder: Path, sequence: Path, method: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies in a gradient update."""
+    from sparserl.agents import DSSAC
+
+    original, count = DSSAC.train, [0]
+
+    def train(self: Any, *args: Any, **kwargs: Any) -> None:
+        count[0] += 1
+        if count[0] == at:
+            raise Killed
+        original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DSSAC, "train", train)
+        with pytest.raises(Killed):
+            learn(folder, sequence, method)
+
+
+# What a run leaves.
+
+
+@pytest.mark.parametrize("method", RL_STRATEGIES)
+def test_a_run_leaves_what_the_readme_says(finished: dict[str, Path], method: str) -> None:
+    run = finished[method]
+    result = json.loads((run / "result.json").read_text())
+    assert set(result) >= PROMISED
+    assert (result["method"], result["algo"], result["steps"]) == (method, "ds_sac", 3 * STEPS)
+    assert result["task_names"] == ["plain", "mirrored", "plain"]
+    assert np.shape(result["returns"]) == (3, 3)
+    assert (run / "DONE").exists()
+    assert (run / "plot.png").stat().st_size > 10_000
+    assert list((run / "replay").iterdir()) == []
+    assert {path.stem for path in run.glob("*.csv")} == set(LOGS)
+    assert yaml.safe_load((run / "sequence.yaml").read_text())["tasks"][1]["steps"] == STEPS
+
+
+def test_all_tasks_are_evaluated_before_during_and_after_each(finished: dict[str, Path]) -> None:
+    found = rows(finished["finetune"] / "eval.csv")
+    assert len(found) == EVALUATIONS * 3 * EPISODES
+    when = list(dict.fromkeys((int(row["global_step"]), int(row["training_task"])) for row in found))
+    # Every 20 steps, and once at a border.
+    assert when == [(0, -1), (20, 0), (40, 0), (45, 0), (60, 1), (80, 1), (90, 1), (100, 2), (120, 2), (135, 2)]
+    first = [row for row in found if (row["global_step"], row["task"]) == ("0", "1")]
+    assert [(row["stochastic"], row["episode"], row["length"]) for row in first] == [
+        *[("1", str(episode), "17") for episode in range(2)],
+        ("0", "0", "17"),
+    ]
+    assert {row["success"] for row in found} == {""}
+    random = rows(finished["finetune"] / "random.csv")
+    assert [(row["task"], row["stochastic"]) for row in random] == [(task, "1") for task in "001122"]
+
+
+def test_the_result_is_what_the_logs_say(finished: dict[str, Path]) -> None:
+    run = finished["ewc"]
+    result, found = json.loads((run / "result.json").read_text()), rows(run / "eval.csv")
+    for after, border in enumerate((45, 90, 135)):
+        for task in range(3):
+            own = [
+                float(row["return"])
+                for row in found
+                if (row["global_step"], row["task"], row["stochastic"]) == (str(border), str(task), "1")
+            ]
+            assert result["returns"][after][task] == pytest.approx(np.mean(own))
+    assert result["acc"] == pytest.approx(np.mean(result["returns"][-1]))
+
+
+@pytest.mark.parametrize("method", ["packnet", "spacenet", "scratch"])
+def test_what_a_task_answers_does_not_change_once_it_is_learned(finished: dict[str, Path], method: str) -> None:
+    """Also with exploration: evaluations draw the same numbers each time."""
+    for row in rows(finished[method] / "eval.csv"):
+        task = int(row["task"])
+        if int(row["training_task"]) < task or (int(row["training_task"]) == task and int(row["global_step"]) % STEPS):
+            continue
+        key = (row["task"], row["stochastic"], row["episode"])
+        reference = next(
+            other
+            for other in rows(finished[method] / "eval.csv")
+            if int(other["global_step"]) == STEPS * (task + 1)
+            and (other["task"], other["stochastic"], other["episode"]) == key
+        )
+        assert row["return"] == reference["return"], (method, row)
+
+
+def test_connections_are_counted_by_owner(finished: dict[str, Path]) -> None:
+    found = rows(finished["spacenet"] / "connections.csv")
+    layers = list(dict.fromkeys(row["layer"] for row in found))
+    assert layers[:3] == ["actor.pi.trunk.0", "actor.pi.trunk.1", "actor.pi.heads"]
+    last = [row for row in found if (row["after_task"], row["layer"]) == ("2", "actor.pi.trunk.1")]
+    assert [row["owner"] for row in last] == ["0", "1", "2"]
+    counts = {int(row["connections"]) for row in last}
+    assert len(counts) == 1  # the same for each task
+    assert {int(row["frozen"]) for row in last} == {3 * counts.pop()}
+    shared = {row["owner"] for row in found if row["layer"] == "critic.qf0.trunk.0"}
+    assert shared == {"shared"}
+
+
+def test_it_repeats_and_its_config_repeats_it(finished: dict[str, Path], tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    run = finished["spacenet"]
+    assert main(["continual", "--config", str(run / "config.yaml"), "--run-dir", str(again), "--no-progress"]) == 0
+    same_run(run, again)
+
+
+def test_another_seed_is_another_run(finished: dict[str, Path], sequence: Path, tmp_path: Path) -> None:
+    assert learn(tmp_path / "other", sequence, "finetune", "--seed", "1") == 0
+    assert logs(tmp_path / "other")["eval"] != logs(finished["finetune"])["eval"]
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("method", RL_STRATEGIES)
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
+    method: str, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    cut_off(run, sequence, method, 50, monkeypatch)
+    assert not (run / "DONE").exists()
+    assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
+    same_run(finished[method], run)
+
+
+@pytest.mark.parametrize("at", [1, 29, 33, 39, 45])
+def test_so_does_one_that_was_stopped_anywhere(
+    at: int, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In PackNet's first task 30 updates train and 9 retrain."""
+    from sparserl.agents import DSSAC
+
+    original, count = DSSAC.train, [0]
+
+    def train(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        count[0] += 1
+        if count[0] == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(DSSAC, "train", train)
+        assert learn(run, sequence, "packnet") == 130
+    assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
+    same_run(finished["packnet"], run)
+
+
+def test_an_environment_without_a_state_goes_on_in_the_right_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nobody has said which attributes of this wrapper are its state.
+    gym.register("Stateless-v0", entry_point=lambda: gym.wrappers.TransformReward(FunctionEnv(horizon=17), abs))
+    tasks = [{"env": "Stateless-v0", "steps": STEPS}] * 3
+    sequence = tmp_path / "stateless.yaml"
+    sequence.write_text(yaml.safe_dump({"tasks": tasks}))
+    run = tmp_path / "run"
+    cut_off(run, sequence, "finetune", 50, monkeypatch)
+    assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
+    assert "cannot give its state" in capsys.readouterr().out
+    assert rows(run / "eval.csv")[-1]["global_step"] == str(3 * STEPS)
+    gym.registry.pop("Stateless-v0")
+
+
+def test_a_finished_run_is_not_resumed(finished: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(finished["mas"])
+    assert main(["continual", "--resume", str(finished["mas"])]) == 2
+    assert "is finished" in capsys.readouterr().err
+    assert fingerprint(finished["mas"]) == before
+
+
+# Other commands.
+
+
+def test_runs_are_drawn_and_reported(
+    finished: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(finished[method]) for method in ("finetune", "packnet", "scratch")]
+    assert main(["plot", runs[0], "--out", str(tmp_path / "one.png")]) == 0
+    assert main(["plot", *runs, "--out", str(tmp_path / "all.png")]) == 0
+    assert min(path.stat().st_size for path in tmp_path.glob("*.png")) > 10_000
+    capsys.readouterr()
+    assert main(["report", *runs, "--json", str(tmp_path / "report.json")]) == 0
+    printed = capsys.readouterr().out
+    assert all(method in printed for method in ("finetune", "packnet", "scratch"))
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for what, names in (("sequences", RL_SEQUENCES), ("methods", RL_STRATEGIES)):
+        assert main(["list", what]) == 0
+        printed = capsys.readouterr().out.split()
+        assert set(names) <= set(printed)
+
+
+# What a command line resolves to.
+
+
+def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
+    given = ("--sequence", "halfcheetah_forgetting", "--method", "replay", "--agent.batch-size", "7")
+    command, preset = parse_rl_continual(given)
+    assert preset == "agents"
+    run = command.run
+    assert (run.agent.batch_size, run.agent.learning_starts, run.steps_per_task) == (7, 5_000, 50_000)
+    assert (run.border.buffer, run.border.optimizer, run.topology.method) == ("kept", "reset", "ds_sac")
+    assert "packnet" not in run.plain()
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"border": {"buffer": "emptied"}, "agent": {"batch_size": 9}}))
+    from_file = parse_rl_continual((*given[:4], "--config", str(file)))[0].run
+    assert (from_file.agent.batch_size, from_file.border.buffer) == (9, "emptied")
+
+
+def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> None:
+    assert learn(tmp_path / "td3", sequence, "spacenet", "--algo", "ds_td3") == 0
+    config = yaml.safe_load((tmp_path / "td3" / "config.yaml").read_text())
+    assert config["agent"]["policy_delay"] == 2
+    assert config["topology"]["method"] == "ds_td3"
+
+
+@pytest.mark.parametrize("name", [name for name in continual_presets() if name.startswith(("agents", "cw"))])
+def test_every_preset_of_environments_builds(name: str) -> None:
+    data = yaml.safe_load(continual_presets()[name].read_text())
+    data.pop("extends", None)
+    build_rl_continual_config(data)

@@ -24,17 +24,23 @@ def _envs() -> Entries:
 
 def _sequences() -> Entries:
     from sparserl.continual.sequences import SEQUENCES
+    from sparserl.envs import RL_SEQUENCES
 
-    return {"": {name: spec.summary for name, spec in SEQUENCES.items()}}
+    return {
+        "of classification tasks": {name: spec.summary for name, spec in SEQUENCES.items()},
+        "of environments": {name: spec.summary for name, spec in RL_SEQUENCES.items()},
+    }
 
 
 def _methods() -> Entries:
+    from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
     from sparserl.continual.strategies import STRATEGIES
     from sparserl.topology.presets import METHODS
 
     return {
         "sparserl train --topology.method": {name: method.summary for name, method in METHODS.items()},
         "sparserl continual --method": {name: method.summary for name, method in STRATEGIES.items()},
+        "sparserl continual --method, on environments": {name: spec.summary for name, spec in RL_STRATEGIES.items()},
     }
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
+    "report": ("sparserl.cli.report", "compare continual runs of agents: performance, forgetting, forward transfer"),
     "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 import tyro
 
 from sparserl.cli.arguments import parse
-from sparserl.cli.run_config import continual_config, is_continual, run_config
+from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
 from sparserl.continual.plots import plot_sequence_run, plot_sequence_runs
+from sparserl.continual.reinforcement.plots import plot_rl_run, plot_rl_runs
 from sparserl.errors import ConfigError
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
@@ -79,6 +80,11 @@ def _plot_continual(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     flag = _flag_of_one_run(command)
     if flag:
         raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of a continual run has all layers")
+    if len({is_of_agents(folder) for folder in folders}) > 1:
+        raise ConfigError("runs of classifiers and of agents do not go into one picture")
+    if is_of_agents(folders[0]):
+        _plot_agents(folders, command.out)
+        return
     configs = [continual_config(folder) for folder in folders]
     if len(folders) == 1:
         plot_sequence_run(folders[0].path, command.out, configs[0].title)
@@ -90,3 +96,13 @@ def _plot_continual(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         for folder, config in zip(folders, configs, strict=True)
     ]
     plot_sequence_runs(runs, command.out, protocols.pop() if alike else "")
+
+
+def _plot_agents(folders: Sequence[RunFolder], out: Path) -> None:
+    configs = [rl_continual_config(folder) for folder in folders]
+    if len(folders) == 1:
+        plot_rl_run(folders[0].path, out, configs[0].title)
+        return
+    sequences = {config.sequence for config in configs}
+    runs = [Run(folder.path, config.name) for folder, config in zip(folders, configs, strict=True)]
+    plot_rl_runs(runs, out, ", ".join(sorted(sequences)))

@@ -12,7 +12,7 @@ import tyro
 from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS, OffPolicyConfig, SACConfig, agent_spec, make_agent
+from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
 from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
@@ -294,8 +294,8 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     data = yaml_config.merge(of_preset, written)
     data = {name: value for name, value in data.items() if name not in users or name == spec.options}
     data = yaml_config.merge({"border": dict(spec.border)}, data)
-    if chosen["algo"] in AGENTS and "topology" not in data:
-        data = {**data, "topology": {"method": chosen["algo"]}}
+    if agent_spec(chosen["algo"]).sparse:
+        data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)
     base = build_rl_continual_config({**data, **chosen})
     command = parse(RLContinualCommand, arguments, command="continual", default=RLContinualCommand(run=base))
     return replace(command, run=replace(command.run, wrappers=command.run.wrappers.absolute())), preset

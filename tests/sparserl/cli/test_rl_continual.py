@@ -1,4 +1,4 @@
-"""`sparserl continual` on environments: what a run leaves, that it repeats, and that it goes on where it was cut off."""
+"""`sparserl continual` on environments: what a run leaves, that it repeats, and goes on where it was cut off."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ EVALUATIONS = 1 + 3 * 3  # before, twice in each task, at its end
 EPISODES = 3
 PROMISED = {
     *("sequence", "algo", "method", "seed", "tasks", "task_names", "returns", "successes", "baseline", "acc", "bwt"),
-    *("forgetting_final", "params_nonzero_per_task", "params_dense", "connections_frozen", "connections_free", "memory"),
-    *("steps", "wall_s"),
+    *("forgetting_final", "params_nonzero_per_task", "params_dense", "connections_frozen", "connections_free"),
+    *("memory", "steps", "wall_s"),
 }
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import doctest
 import importlib
 import pkgutil
 import re
 import shlex
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 import sparserl
 from sparserl.agents.run_recorder import PROGRESS_COLUMNS
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.continual_config import ContinualCommand
 from sparserl.cli.enjoy import EnjoyCommand
@@ -22,8 +24,13 @@ from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
+from sparserl.cli.report import ReportCommand
+from sparserl.cli.rl_continual_config import is_of_environments, parse_rl_continual
 from sparserl.cli.train_config import TrainCommand, presets
 from sparserl.continual.recorder import LOGS
+from sparserl.continual.reinforcement import recorder as rl_recorder
+from sparserl.continual.reinforcement.borders import BorderConfig
+from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.continual.strategies import STRATEGIES
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.topology.criteria import DROP, GROW
@@ -37,6 +44,7 @@ SCHEMAS = {
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
     "plot": PlotCommand,
+    "report": ReportCommand,
 }
 
 
@@ -55,6 +63,8 @@ def test_readme_commands_parse(line: str) -> None:
     assert command in COMMANDS
     if command == "list":
         assert arguments[0] in LISTS
+    elif command == "continual" and is_of_environments(str(given_value("sequence", arguments))):
+        parse_rl_continual(arguments)
     elif command == "bench":
         parse(BENCHMARKS[arguments[0]].options, arguments[1:], command="bench")
     else:
@@ -125,7 +135,29 @@ def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[s
     assert {key for key in LOGS["progress"] if key != "global_step"} <= logged
 
 
-@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES])
+def test_glossary_equals_what_a_continual_run_of_an_agent_logs(tmp_path: Path, logged: set[str]) -> None:
+    options = (
+        "--sequence hopper_gravity --tasks 2 --steps-per-task 300 --agent.learning-starts 50 --agent.net-arch 16 16"
+    )
+    more = "--eval.every-steps 200 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
+    command = ["continual", "--method", "finetune", *options.split(), *more.split()]
+    assert main([*command, "--run-dir", str(tmp_path / "run")]) == 0
+    found = {re.sub(r"/task\d+$", "/task<i>", key) for key in logged}
+    # Success is logged where an environment signals it.
+    promised = glossary("key of `sparserl continual` on environments")
+    assert found == promised - {"cl/success_seen", "cl/success/task<i>"}
+    for name, columns in rl_recorder.LOGS.items():
+        assert header(tmp_path / "run" / f"{name}.csv") == list(columns)
+    assert {key for key in rl_recorder.PROGRESS_COLUMNS if key != "global_step"} <= promised
+
+
+@pytest.mark.parametrize("option", dataclasses.fields(BorderConfig), ids=lambda option: option.name)
+def test_readme_names_every_option_at_a_border(option: dataclasses.Field[str]) -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| `--border.{option.name.replace('_', '-')}`"))
+    assert all(f"`{value}`" in row for value in get_args(get_type_hints(BorderConfig)[option.name]))
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES, *RL_STRATEGIES])
 def test_readme_names_every_choice(name: str) -> None:
     assert f"`{name}`" in README
 

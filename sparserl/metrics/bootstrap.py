@@ -1,0 +1,80 @@
+"""Bootstrap over seeds: resamples, intervals, and the interquartile mean.
+
+Decides how seeds are resampled. Refuses to know what is computed from them.
+
+Not `scipy.stats.bootstrap`: it refuses a sample of one seed and serves one number a call, while one draw of seeds here
+serves every metric of a table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Seeds = npt.NDArray[np.int64]
+
+RESAMPLES = 4000
+LEVEL_PERCENT = 90
+"""Number of resamples and level of an interval in Continual World (Wolczyk et al. 2021)."""
+
+
+def resample(n_seeds: int, rng: np.random.Generator) -> Seeds:
+    """Which seeds each resample holds, (RESAMPLES, n_seeds): `values[drawn].mean(axis=1)` are their means."""
+    return rng.integers(n_seeds, size=(RESAMPLES, n_seeds))
+
+
+def stratified(values: Floats, rng: np.random.Generator) -> Floats:
+    """Values of resampled seeds, drawn for each task by itself, so that every task keeps its share.
+
+    Args:
+        values: (S, T) float, one value per seed and task.
+        rng: Draws the seeds.
+
+    Returns:
+        (RESAMPLES, S, T)
+
+    Source:
+        Stratified bootstrap of Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.
+    """
+    n_seeds, n_tasks = values.shape
+    seeds = rng.integers(n_seeds, size=(RESAMPLES, n_seeds, n_tasks))
+    drawn: Floats = values[seeds, np.arange(n_tasks)]
+    return drawn
+
+
+def interval(resampled: Floats) -> tuple[float, float]:
+    """Percentile interval at `LEVEL_PERCENT`; (NaN, NaN) if one of the values is NaN.
+
+    Args:
+        resampled: (RESAMPLES,) float, a quantity computed from each resample.
+
+    Example:
+        >>> interval(np.arange(101.0))
+        (5.0, 95.0)
+    """
+    low, high = np.percentile(resampled, [(100 - LEVEL_PERCENT) / 2, (100 + LEVEL_PERCENT) / 2])
+    return float(low), float(high)
+
+
+def interquartile_mean(values: Floats) -> Floats:
+    """Mean over the last axis without the lowest and the highest quarter (rounded down); NaN if one value is NaN.
+
+    Args:
+        values: (..., N) float, N >= 1.
+
+    Returns:
+        (...)
+
+    Source:
+        IQM of Agarwal et al. 2021, section 4; the 25 % trimmed mean.
+
+    Example:
+        >>> float(interquartile_mean(np.array([9.0, 1.0, 2.0, -50.0])))
+        1.5
+    """
+    n = values.shape[-1]
+    ordered = np.sort(values, axis=-1)  # NaN last
+    middle = ordered[..., n // 4 : n - n // 4].mean(axis=-1)
+    found: Floats = np.where(np.isnan(ordered[..., -1]), np.nan, middle)
+    return found

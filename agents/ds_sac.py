@@ -125,8 +125,10 @@ class DSSAC(SparseTopologyMixin, SAC):
         temperature = float(self._temperature)
         if self.ent_coef_optimizer is None or self.log_ent_coef is None:
             return {"ent_coef": temperature}
-        loss = -(self.log_ent_coef * torch.from_numpy(log_prob + np.float32(self.target_entropy))).mean()
-        self.ent_coef_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        surplus = torch.from_numpy(log_prob + np.float32(self.target_entropy))
+        loss = -(self.log_ent_coef.detach() * surplus).mean()
+        # What autograd makes of it, in its order of operations and in a fifth of the time.
+        share = np.float32(-1) / np.float32(len(surplus))
+        self.log_ent_coef.grad = (surplus * float(share)).sum(dim=0)
         self.ent_coef_optimizer.step()
         return {"ent_coef": temperature, "ent_coef_loss": loss.item()}

@@ -45,7 +45,7 @@ def network_pass(network: nn.Module, method: str, *inputs: FloatArray) -> Networ
     if ensemble is None:
         return AutogradPass(network, method, *inputs)
     if isinstance(ensemble, HeadEnsembles):
-        return TasksPass(network, ensemble, *inputs)
+        return TasksPass(ensemble, *inputs)
     return FusedNetworkPass(ensemble, *inputs)
 
 
@@ -147,7 +147,6 @@ class TasksPass:
     """A pass through sparse networks with a head for each task: one kernel call for each task in the batch.
 
     Args:
-        network: The module that holds them.
         ensembles: The networks.
         inputs: (B, width) arrays: observations that end with a task id, then what else is read.
 
@@ -155,8 +154,8 @@ class TasksPass:
         outputs: As in `NetworkPass`.
     """
 
-    def __init__(self, network: nn.Module, ensembles: HeadEnsembles, *inputs: FloatArray):
-        self._network = network
+    def __init__(self, ensembles: HeadEnsembles, *inputs: FloatArray):
+        self._parameters = ensembles.parameters
         self._parts = [
             (rows, FusedNetworkPass(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
         ]
@@ -164,12 +163,13 @@ class TasksPass:
 
     def pull_back(self, gradient: FloatArray) -> None:
         """As `NetworkPass`; heads of tasks that are not in the batch have no `grad`."""
-        self._network.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         if len(self._parts) == 1:
             self._parts[0][1].pull_back(gradient)
             return
         for rows, part in self._parts:
-            before = [(parameter, parameter.grad) for parameter in self._network.parameters()]
+            before = [(parameter, parameter.grad) for parameter in self._parameters]
             part.pull_back(np.ascontiguousarray(gradient[:, rows]))
             for parameter, earlier in before:
                 if earlier is not None and parameter.grad is not earlier:

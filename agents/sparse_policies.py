@@ -284,16 +284,12 @@ def _ensembles(
         return {}
     if heads is None:
         return {method: SparseEnsemble(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above
-    return {
-        method: HeadEnsembles(
-            heads,
-            [
-                SparseEnsemble([own.by_task[task] for own in networks if isinstance(own, MultiHeadMLP)])
-                for task in range(heads.n_tasks)
-            ],
-        )
-        for method, networks in methods.items()
-    }
+    return {method: _by_task(heads, networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # have heads
+
+
+def _by_task(heads: TaskHeads, networks: Sequence[MultiHeadMLP]) -> HeadEnsembles:
+    by_task = [SparseEnsemble([own.by_task[task] for own in networks]) for task in range(heads.n_tasks)]
+    return HeadEnsembles(heads, by_task, [parameter for own in networks for parameter in own.parameters()])
 
 
 class SparsePolicyMixin(BasePolicy):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from sparserl.agents.batch import FloatArray
 from sparserl.agents.replay import IntArray
@@ -55,10 +56,12 @@ class HeadEnsembles:
     Attributes:
         heads: Tells tasks apart.
         by_task: Of each task the networks, in one kernel call.
+        parameters: Of all networks, heads of all tasks included.
     """
 
     heads: TaskHeads
     by_task: Sequence[SparseEnsemble]
+    parameters: Sequence[nn.Parameter]
 
     def parts(self, inputs: Sequence[FloatArray]) -> list[tuple[int, IntArray, list[FloatArray]]]:
         """Splits a batch by task.

@@ -256,6 +256,19 @@ def test_gradients_are_formed_as_in_an_update(group: str) -> None:
         assert_equal_trees(alone, formed["critic"])
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 256])
+def test_the_temperature_is_differentiated_as_autograd_does_bit_for_bit(size: int) -> None:
+    agent = make(ent_coef="auto_0.3")
+    log_prob = np.random.default_rng(0).normal(size=(size, 1)).astype(np.float32)
+    surplus = torch.from_numpy(log_prob + np.float32(agent.target_entropy))
+    leaf = agent.log_ent_coef.detach().clone().requires_grad_()
+    loss = -(leaf * surplus).mean()
+    loss.backward()
+    losses = agent._update_temperature(log_prob)
+    assert torch.equal(agent.log_ent_coef.grad, leaf.grad)
+    assert losses["ent_coef_loss"] == loss.item()
+
+
 @pytest.fixture
 def seen() -> list[Any]:
     return []

@@ -1,34 +1,42 @@
-"""Pictures of continual runs, from their CSV files alone.
+"""Pictures of supervised continual runs, from their CSV files alone, and the parts that pictures of all of them share.
 
 Decides how a run is drawn. Refuses to know learners and configs: whoever asks gives each run its label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from sparserl.plots import FloatArray, Run, colours, draw_curves, read_columns, read_rows, write_figure
+from sparserl.plots import COLOURS, FloatArray, Run, colours, draw_curves, read_columns, read_rows, write_figure
 
 Colour = tuple[float, float, float, float]
 
-ACCURACY_COLOURS = "cividis"
+MATRIX_COLOURS = "cividis"
 """Made for colour-vision deficiencies; darker is lower, in print too."""
 TASK_COLOURS = "viridis"
-UNMEASURED = {"facecolor": "#F2F2F2", "edgecolor": "#BBBBBB", "hatch": "///", "linewidth": 0.0}
-FREE = {"facecolor": "#F2F2F2", "edgecolor": "#999999", "linewidth": 0.8}
+UNMEASURED: dict[str, Any] = {"facecolor": "#F2F2F2", "edgecolor": "#BBBBBB", "hatch": "///", "linewidth": 0.0}
+FREE: dict[str, Any] = {"facecolor": "#F2F2F2", "edgecolor": "#999999", "linewidth": 0.8}
 FREE_LABEL = "free"
 SHARED_COLOUR = "#BBBBBB"
 MEAN_COLOUR = "#000000"
+BORDER: dict[str, Any] = {"color": "#999999", "linewidth": 0.8, "linestyle": ":"}
 STYLES = ("-", "--", ":")
 """Of lines, when colours come round again."""
+FEW_TASKS = 6
+"""Up to so many, there is room for a number at each bar."""
+NUMBER_SIZES = {FEW_TASKS: "medium", 12: "x-small", math.inf: "xx-small"}
+"""Most tasks -> size of the numbers of a matrix."""
 
 
 def accuracy_matrix(path: Path) -> FloatArray:
@@ -59,11 +67,8 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
-    labels = list(dict.fromkeys(run.label for run in runs))
-    once = len(set(colours(len(labels))))
-    for position, (label, colour) in enumerate(zip(labels, colours(len(labels)), strict=True)):
-        curves = [accuracy_curve(run.path) for run in runs if run.label == label]
-        draw_curves(axis, curves, label, colour, STYLES[position // once % len(STYLES)])
+    for label, colour, style in looks(runs):
+        draw_curves(axis, [accuracy_curve(run.path) for run in runs if run.label == label], label, colour, style)
     axis.set_title(title)
     axis.set_xlabel("tasks learned")
     axis.set_ylabel("mean accuracy on them")
@@ -80,44 +85,17 @@ def plot_sequence_run(path: Path, out: Path, title: str = "") -> None:
     Raises:
         ConfigError: If the run has not learned its first task yet, or the picture cannot be written.
     """
-    layers = list(dict.fromkeys(row["layer"] for row in read_rows(path / "connections.csv")))
+    owned = read_rows(path / "connections.csv")
+    matrix = accuracy_matrix(path)
     figure = Figure(figsize=(12, 8.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
     matrix_axis, time_axis = above.subplots(1, 2, width_ratios=[1, 1.25])
-    _draw_matrix(matrix_axis, accuracy_matrix(path))
+    draw_matrix(matrix_axis, 100 * matrix, (0.0, 100.0), decimals=1)
+    matrix_axis.set_title("accuracy (%); hatched: not measured", fontsize="medium")
     _draw_accuracies(time_axis, path)
-    panels = below.subplots(1, len(layers), squeeze=False)[0]
-    for axis, layer in zip(panels, layers, strict=True):
-        _draw_connections(axis, path, layer)
-    panels[0].set_ylabel("connections")
-    legends = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels]
-    handles = {label: handle for legend in legends for handle, label in legend}
-    handles[FREE_LABEL] = handles.pop(FREE_LABEL)  # last, as on top
-    below.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=6, fontsize="small")
+    draw_connections(below, owned, len(matrix), columns=len(layers(owned)))
     figure.suptitle(title)
     write_figure(figure, out)
-
-
-def _task_colours(count: int) -> list[Colour]:
-    """From dark to light in the order of learning; the lightest yellow is left out."""
-    return [colormaps[TASK_COLOURS](place) for place in np.linspace(0.0, 0.88, count)]
-
-
-def _draw_matrix(axis: Axes, matrix: FloatArray) -> None:
-    n_tasks = len(matrix)
-    axis.imshow(matrix, cmap=ACCURACY_COLOURS, vmin=0.0, vmax=1.0, aspect="auto")
-    size = "medium" if n_tasks <= 6 else "x-small"
-    for (after, task), value in np.ndenumerate(matrix):
-        if np.isnan(value):
-            axis.add_patch(Rectangle((task - 0.5, after - 0.5), 1.0, 1.0, **UNMEASURED))  # type: ignore[arg-type]
-            continue
-        ink = "black" if value > 0.55 else "white"
-        axis.text(task, after, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=size)
-    axis.set_title("accuracy (%); hatched: not measured", fontsize="medium")
-    axis.set_xlabel("on task")
-    axis.set_ylabel("after task")
-    axis.set_xticks(range(n_tasks))
-    axis.set_yticks(range(n_tasks))
 
 
 def _draw_accuracies(axis: Axes, path: Path) -> None:
@@ -126,8 +104,8 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
     learned = columns["after_task"] >= 0
     borders = np.unique(columns["global_step"][learned])
     for border in borders[:-1]:
-        axis.axvline(border, color="#999999", linewidth=0.8, linestyle=":")
-    for task, colour in enumerate(_task_colours(len(matrix))):
+        axis.axvline(border, **BORDER)
+    for task, colour in enumerate(task_colours(len(matrix))):
         own = columns["task"] == task
         axis.plot(
             columns["global_step"][own],
@@ -149,30 +127,115 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
     axis.legend(loc="lower left", fontsize="small", ncols=1 + len(matrix) // 6)
 
 
-def _draw_connections(axis: Axes, path: Path, layer: str) -> None:
-    rows = [row for row in read_rows(path / "connections.csv") if row["layer"] == layer]
-    n_tasks = len(accuracy_matrix(path))
-    colour_of = {str(task): colour for task, colour in enumerate(_task_colours(n_tasks))}
-    small = 7 if n_tasks <= 6 else 5
-    for after in dict.fromkeys(row["after_task"] for row in rows):
-        bottom, now = 0, [row for row in rows if row["after_task"] == after]
-        for row in now:
-            shared = row["owner"] not in colour_of
-            axis.bar(
-                int(after),
-                int(row["connections"]),
-                bottom=bottom,
-                color=SHARED_COLOUR if shared else colour_of[row["owner"]],
-                label="shared by all tasks" if shared else f"of task {row['owner']}",
-            )
-            bottom += int(row["connections"])
-        axis.bar(int(after), int(now[0]["free"]), bottom=bottom, label=FREE_LABEL, **FREE)  # type: ignore[arg-type]
-        axis.annotate(
-            f"{bottom:,}", (int(after), bottom), (0, 2), textcoords="offset points", ha="center", fontsize=small
-        )
-    axis.set_title(f"{layer} ({int(rows[0]['size']):,})", fontsize="medium")
-    axis.set_xlabel("after task")
+# What pictures of all continual runs share.
+
+
+def looks(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    """Every label of some runs, once, with the colour and the style of its lines."""
+    labels = list(dict.fromkeys(run.label for run in runs))
+    styles = (style for style in cycle(STYLES) for _ in COLOURS)
+    return zip(labels, colours(len(labels)), styles, strict=False)
+
+
+def task_colours(count: int) -> list[Colour]:
+    """From dark to light in the order of learning; the lightest yellow is left out."""
+    return [colormaps[TASK_COLOURS](place) for place in np.linspace(0.0, 0.88, count)]
+
+
+def draw_matrix(axis: Axes, matrix: FloatArray, limits: tuple[float, float], decimals: int) -> None:
+    """Draws performance on a task (column) after a task (row), each cell with its number; hatched where there is none.
+
+    Args:
+        axis: Where to draw.
+        matrix: (T, T), NaN where nothing was measured.
+        limits: What has the darkest colour, and what the lightest.
+        decimals: Of the numbers.
+    """
+    n_tasks = len(matrix)
+    lowest, highest = limits
+    axis.imshow(matrix, cmap=MATRIX_COLOURS, vmin=lowest, vmax=highest, aspect="auto")
+    size = next(size for most, size in NUMBER_SIZES.items() if n_tasks <= most)
+    for (after, task), value in np.ndenumerate(matrix):
+        if np.isnan(value):
+            axis.add_patch(Rectangle((task - 0.5, after - 0.5), 1.0, 1.0, **UNMEASURED))
+            continue
+        ink = "black" if value > lowest + 0.55 * (highest - lowest) else "white"
+        axis.text(task, after, f"{value:.{decimals}f}", ha="center", va="center", color=ink, fontsize=size)
+    axis.set_xlabel("on task")
+    axis.set_ylabel("after task")
     axis.set_xticks(range(n_tasks))
+    axis.set_yticks(range(n_tasks))
+
+
+def layers(owned: Sequence[Mapping[str, str]]) -> list[str]:
+    """Layers in rows of `connections.csv`, each once."""
+    return list(dict.fromkeys(row["layer"] for row in owned))
+
+
+def draw_connections(figure: SubFigure, owned: Sequence[Mapping[str, str]], n_tasks: int, columns: int) -> None:
+    """Draws who owns the connections of each layer after each task, a panel per layer, and one legend.
+
+    Args:
+        figure: Where to draw.
+        owned: Rows of `connections.csv`, at least one.
+        n_tasks: Of the whole sequence.
+        columns: Panels beside each other, >= 1.
+    """
+    names = layers(owned)
+    panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False)
+    for axis in panels.flat[len(names) :]:
+        axis.remove()
+    drawn: list[Axes] = list(panels.flat[: len(names)])
+    for axis, name in zip(drawn, names, strict=True):
+        _draw_owners(axis, [row for row in owned if row["layer"] == name], n_tasks)
+    for axis in panels[:, 0]:
+        axis.set_ylabel("connections")
+    for axis in drawn[-columns:]:
+        axis.set_xlabel("after task")
+    legends = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in drawn]
+    handles = {label: handle for legend in legends for handle, label in legend}
+    handles[FREE_LABEL] = handles.pop(FREE_LABEL)  # last, as on top
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=6 if n_tasks <= FEW_TASKS else 4,
+        fontsize="small",
+    )
+
+
+def _draw_owners(axis: Axes, rows: Sequence[Mapping[str, str]], n_tasks: int) -> None:
+    """Bars of one layer, from the connections of the first owner upwards to those that are free."""
+    colour_of = {str(task): colour for task, colour in enumerate(task_colours(n_tasks))}
+    used = dict.fromkeys((int(row["after_task"]) for row in rows), 0)
+    for owner in dict.fromkeys(row["owner"] for row in rows):
+        of_it = {int(row["after_task"]): int(row["connections"]) for row in rows if row["owner"] == owner}
+        axis.bar(
+            list(of_it),
+            list(of_it.values()),
+            bottom=[used[after] for after in of_it],
+            color=colour_of.get(owner, SHARED_COLOUR),
+            label=f"of task {owner}" if owner in colour_of else "shared by all tasks",
+        )
+        for after, connections in of_it.items():
+            used[after] += connections
+    few = n_tasks <= FEW_TASKS
+    free = {int(row["after_task"]): int(row["free"]) for row in rows}
+    look = FREE if few else FREE | {"linewidth": 0.3}
+    axis.bar(list(used), list(free.values()), bottom=list(used.values()), label=FREE_LABEL, **look)
+    for after in used if few else [max(used)]:
+        axis.annotate(
+            f"{used[after]:,}",
+            (after if few else after + 0.4, used[after]),
+            (0, 2),
+            textcoords="offset points",
+            ha="center" if few else "right",
+            fontsize=6,
+            bbox=None if few else {"facecolor": FREE["facecolor"], "linewidth": 0.0, "pad": 0.5},
+        )
+    size = int(rows[0]["size"])
+    axis.set_title(f"{rows[0]['layer']} ({size:,})", fontsize="small")
+    axis.set_xticks(range(0, n_tasks, -(-n_tasks // FEW_TASKS)))
     axis.set_xlim(-0.6, n_tasks - 0.4)
-    axis.set_ylim(0, 1.1 * int(rows[0]["size"]))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_ylim(0, 1.2 * size)
+    axis.yaxis.set_major_formatter(EngFormatter(sep=""))

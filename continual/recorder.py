@@ -1,31 +1,27 @@
-"""Turns `run_sequence` into a recorded run: logs, checkpoints, progress bar, orderly stop, result.
+"""Records the training of a classifier on a sequence of tasks: accuracies, connections, checkpoints, result.
 
-It acts only while an event is out, where the learner is whole, and draws nothing at random, so a recorded run learns
-exactly as an unrecorded one.
+It draws nothing at random, so a recorded run learns exactly as an unrecorded one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sparserl import checkpoint
 from sparserl.continual.protocol import Samples, TaskSequence
-from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError
-from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.records import RunFolder, full_checkpoints, step_name
-from sparserl.tracking import Tracker
+from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
 PROGRESS_COLUMNS = (
@@ -41,12 +37,10 @@ PROGRESS_COLUMNS = (
     "time/sps",
     "time/elapsed_s",
 )
-CONNECTIONS_COLUMNS = ("after_task", "layer", "owner", "connections", "frozen", "free", "size", "neurons", "reserved")
 LOGS = {
     "eval": EVAL_COLUMNS,
     "progress": PROGRESS_COLUMNS,
-    "connections": CONNECTIONS_COLUMNS,
-    "topology": TOPOLOGY_COLUMNS,
+    **OF_EVERY_SEQUENCE,
 }
 """CSV logs of a run and their columns."""
 CHECKPOINTS_KEPT = 2
@@ -59,22 +53,19 @@ REPORTED = (
 """Metrics of `result.json`, by their name in `sparserl.metrics.continual`."""
 
 
-class SequenceRecorder:
-    """Records one run of a continual learner into its folder.
+class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
+    """Records one run of a continual learner into its folder; it draws nothing at random.
 
     Args:
         learner: The learner, before `learn`.
         folder: Its run folder.
-        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        identity: As in `BaseSequenceRecorder`.
         log_every_steps: Gradient steps between rows of progress.csv.
         checkpoint_every_steps: Gradient steps between checkpoints; there is one after each task as well.
-        show_progress: Whether to draw a progress bar.
-
-    Attributes:
-        trackers: Further sinks of metrics.
-        stop_requested: Set from outside: save after this gradient step and stop.
-        stopped_at: Gradient step at which it did; None if it did not.
+        show_progress: As in `BaseSequenceRecorder`.
     """
+
+    columns = LOGS
 
     def __init__(
         self,
@@ -86,50 +77,25 @@ class SequenceRecorder:
         checkpoint_every_steps: int,
         show_progress: bool,
     ):
-        self.learner, self.folder, self.identity = learner, folder, identity
+        super().__init__(
+            learner, folder, identity=identity, total_steps=total_steps(learner), show_progress=show_progress
+        )
         self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
-        self.trackers: Sequence[Tracker] = []
-        self.stop_requested = False
-        self.stopped_at: int | None = None
-        self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
         self.baseline: list[float] = []
         self.matrix: list[list[float]] = []
-        self.params_nonzero_per_task: list[int] = []
         self._data = checksum(learner.sequence)
-        self._seconds_before = 0.0
-        self._started = time.perf_counter()
-        self._logged_at = (0, self._started)
-        self._bar = tqdm(
-            total=total_steps(learner),
-            unit="step",
-            unit_scale=True,
-            disable=not show_progress,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
-        self._on: dict[type[Any], Callable[[Any], None]] = {
-            SequenceStarted: self._on_start,
-            Step: self._on_step,
-            TaskEnded: self._on_task_end,
-        }
 
-    def learn(self) -> None:
-        """Learns the rest of the sequence, or up to the gradient step at which it is asked to stop."""
-        self._bar.update(self.learner.steps - self._bar.n)
-        self._logged_at = (self.learner.steps, time.perf_counter())
-        for event in run_sequence(self.learner):
-            self._record_topology()
-            self._on[type(event)](event)
-            if self.stop_requested and self.learner.steps > 0 and self.learner.task < len(self.learner.sequence):
-                self.save_checkpoint()
-                self.stopped_at = self.learner.steps
-                break
-        self._bar.close()
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """That of the strategy, if it has one."""
+        return self.learner.strategy.evolver
+
+    def _step_of(self, event: Mapping[str, Any]) -> int:
+        return int(event["update"])  # gradient steps are the x axis here
 
     # What happens at an event.
 
-    def _on_start(self, event: SequenceStarted) -> None:
-        del event
+    def _on_start(self) -> None:
         self.baseline = self.learner.accuracies()
         self._log_accuracies(BEFORE, self.baseline)
 
@@ -137,17 +103,8 @@ class SequenceRecorder:
         steps = self.learner.steps
         ends_task = (step.epoch + 1, step.batch + 1) == (step.epochs, step.batches)
         if steps % self.log_every_steps == 0 or ends_task:
-            now = time.perf_counter()
-            steps_before, then = self._logged_at
-            self._logged_at = steps, now
-            metrics = {
-                "train/task": step.task,
-                "train/epoch": step.epoch,
-                "train/loss": step.loss,
-                "time/sps": (steps - steps_before) / max(now - then, 1e-9),
-                "time/elapsed_s": self.elapsed_s,
-            }
-            self._log(metrics)
+            of_step = {"train/task": step.task, "train/epoch": step.epoch, "train/loss": step.loss}
+            self._log({**of_step, **self._timing()})
         if steps % self.checkpoint_every_steps == 0:
             self.save_checkpoint()
         shown = {
@@ -160,18 +117,18 @@ class SequenceRecorder:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
-    def _on_task_end(self, event: TaskEnded) -> None:
+    def _on_task_end(self, task: int) -> None:
         accuracies = self.learner.accuracies()
         self.matrix.append(accuracies)
-        self._log_accuracies(event.task, accuracies)
+        self._log_accuracies(task, accuracies)
         layers = self.learner.strategy.uses(self.learner)
-        self.logs["connections"].write(connection_rows(event.task, layers))
+        self._log_connections(task, layers)
         used = sum(one.used for one in layers)
         self.params_nonzero_per_task.append(used + sum(cost.biases for cost in layer_costs(self.learner.network)))
         learned = len(self.matrix)
         so_far = summary(np.array(self.matrix)[:, :learned])
         metrics = {
-            "train/task": event.task,
+            "train/task": task,
             "cl/accuracy_seen": so_far.acc,
             "cl/bwt": so_far.bwt,
             "cl/forgetting_final": so_far.forgetting_final,
@@ -182,14 +139,6 @@ class SequenceRecorder:
         }
         self._log(metrics)
         self.save_checkpoint()
-
-    def _log(self, metrics: Mapping[str, float]) -> None:
-        """Writes what is defined of some metrics to progress.csv and the trackers."""
-        defined = {key: value for key, value in metrics.items() if not math.isnan(value)}
-        row = {key: value for key, value in defined.items() if key in PROGRESS_COLUMNS}
-        self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
-        for tracker in self.trackers:
-            tracker.log(self.learner.steps, defined)
 
     def _log_accuracies(self, after_task: int, accuracies: Sequence[float]) -> None:
         self.logs["eval"].write(
@@ -205,19 +154,6 @@ class SequenceRecorder:
             ]
         )
 
-    def _record_topology(self) -> None:
-        evolver = self.learner.strategy.evolver
-        if evolver is None or not evolver.events:
-            return
-        events, evolver.events = evolver.events, []
-        # The clock of the evolver counts gradient steps, which are the x axis here.
-        self.logs["topology"].write([{"global_step": row["update"], **row} for row in event_rows(evolver, events)])
-
-    @property
-    def elapsed_s(self) -> float:
-        """Wall time of the run, earlier parts of a resumed one included."""
-        return self._seconds_before + time.perf_counter() - self._started
-
     # Checkpoints.
 
     def save_checkpoint(self) -> None:
@@ -227,13 +163,7 @@ class SequenceRecorder:
             "run": self.identity,
             "data": self._data,
             "learner": self.learner.state_dict(),
-            "recorder": {
-                "baseline": self.baseline,
-                "matrix": self.matrix,
-                "params_nonzero_per_task": self.params_nonzero_per_task,
-                "elapsed_s": self.elapsed_s,
-                "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
-            },
+            "recorder": {"baseline": self.baseline, "matrix": self.matrix, **self._state()},
         }
         checkpoint.save(self.folder.checkpoints / step_name(self.learner.steps), state)
         for stale in full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
@@ -248,19 +178,14 @@ class SequenceRecorder:
         Raises:
             CheckpointError: If it belongs to another run, or the data has changed since.
         """
-        if state.get("run") != self.identity:
-            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+        self._check_is_of_this_run(state)
         if state["data"] != self._data:
             name = self.learner.sequence.name
             raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")
         self.learner.load_state_dict(state["learner"])
         recorder = state["recorder"]
         self.baseline, self.matrix = list(recorder["baseline"]), [list(row) for row in recorder["matrix"]]
-        self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
-        self._seconds_before = recorder["elapsed_s"]
-        # Last, when nothing can be refused any more.
-        for name, log in self.logs.items():
-            log.truncate(recorder["csv_bytes"][name])
+        self._restore(recorder)
 
     # Result.
 
@@ -291,25 +216,6 @@ class SequenceRecorder:
             "steps_per_second": learner.steps / self.elapsed_s,
             "sequence_record": sequence.record,
         }
-
-
-def connection_rows(after_task: int, layers: Sequence[LayerUse]) -> list[dict[str, Any]]:
-    """Rows of connections.csv: who uses each layer after a task."""
-    return [
-        {
-            "after_task": after_task,
-            "layer": one.layer,
-            "owner": owner,
-            "connections": connections,
-            "frozen": one.frozen,
-            "free": one.free,
-            "size": one.size,
-            "neurons": one.neurons,
-            "reserved": one.reserved,
-        }
-        for one in layers
-        for owner, connections in one.owners.items()
-    ]
 
 
 def total_steps(learner: SupervisedLearner) -> int:

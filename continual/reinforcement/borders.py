@@ -58,13 +58,10 @@ def _reset_optimizers(agent: Any) -> None:
             optimizer.state.clear()
 
 
-@torch.no_grad()
 def _reset_critic(agent: Any) -> None:
     """Weights as at the start of a run, and the target with them; torch's global generator draws."""
     redraw(agent.critic)
-    for target, online in zip(agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
-        if target.shape == online.shape:  # a target whose topology lags has connections that the critic has lost
-            target.copy_(online)
+    agent.target_networks["critic"].sync(1.0)  # and what only a lagging target has is 0
     agent.critic.optimizer.state.clear()
 
 

@@ -70,7 +70,8 @@ class RLLearner:
         emptied_at: Env step at which the replay buffer was last emptied.
 
     Raises:
-        ConfigError: If the method cannot learn this sequence with this agent, or a task ends before learning starts.
+        ConfigError: If the method cannot learn this sequence with this agent, a task ends before learning starts, or
+            output layers would be rewired that are not being trained.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class RLLearner:
         self._silent = CallbackList([])
         agent.around_step = self
         strategy.attach(self)
+        self._check_heads()
 
     @property
     def steps(self) -> int:
@@ -121,6 +123,16 @@ class RLLearner:
         buffer = self.agent.replay_buffer
         rows: np.ndarray = (buffer.pos - 1 - places % min(self.task_steps, buffer.size())) % buffer.buffer_size
         return rows
+
+    def _check_heads(self) -> None:
+        """Raises ConfigError if the agent's topology clock would move connections of other tasks' output layers."""
+        evolver = self.agent.evolver
+        outputs = {name for layers in evolver.groups.values() for name in layers if ".heads." in name}
+        if evolver.rule is not None and outputs:
+            raise ConfigError(
+                f"topology method {self.agent.topology.method!r} would rewire output layers of tasks that are not being "
+                "learned: use --topology.output-layer dense, or --border.heads shared"
+            )
 
     # Training.
 

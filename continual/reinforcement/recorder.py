@@ -1,32 +1,27 @@
-"""Turns the training of an agent on a sequence into a recorded run: evaluation, logs, checkpoints, progress, result.
+"""Records the training of an agent on a sequence of tasks: evaluation, connections, checkpoints, result.
 
-It acts only while an event is out, where the learner is whole, and draws from none of the agent's generators, so a
-recorded run learns exactly as an unrecorded one.
+It draws from none of the agent's generators, so a recorded run learns exactly as an unrecorded one.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.utils import safe_mean
-from tqdm import tqdm
 
-from sparserl.continual.recorder import CONNECTIONS_COLUMNS, connection_rows, reported
+from sparserl.continual.recorder import reported
 from sparserl.continual.reinforcement import evaluation
 from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
 from sparserl.continual.reinforcement.learner import Progress, RLLearner
-from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
-from sparserl.errors import CheckpointError
-from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.records import RunFolder
-from sparserl.tracking import Tracker
+from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
 PROGRESS_COLUMNS = (
@@ -51,8 +46,7 @@ LOGS = {
     "eval": EVAL_COLUMNS,
     "random": EVAL_COLUMNS,
     "progress": PROGRESS_COLUMNS,
-    "connections": CONNECTIONS_COLUMNS,
-    "topology": TOPOLOGY_COLUMNS,
+    **OF_EVERY_SEQUENCE,
 }
 """CSV logs of a run and their columns."""
 BEFORE = -1
@@ -81,7 +75,7 @@ class Intervals:
     checkpoint: int
 
 
-class RLSequenceRecorder:
+class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
     """Records one run of an agent on a sequence into its folder.
 
     Args:
@@ -90,18 +84,17 @@ class RLSequenceRecorder:
         evaluator: Evaluates policies on tasks.
         checkpoints: Of the agent.
         intervals: When to act.
-        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        identity: As in `BaseSequenceRecorder`.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
-        show_progress: Whether to draw a progress bar.
+        show_progress: As in `BaseSequenceRecorder`.
 
     Attributes:
-        trackers: Further sinks of metrics.
-        stop_requested: Set from outside: save after this step and stop.
-        stopped_at: Env step at which it did; None if it did not.
         baseline: (T,) mean return on each task before anything is learned.
         returns: (T, T) so far, mean return of stochastic episodes on each task after each task.
         successes: Likewise, share of them with success at any step; NaN where the environment signals none.
     """
+
+    columns = LOGS
 
     def __init__(
         self,
@@ -115,56 +108,30 @@ class RLSequenceRecorder:
         env_state: Callable[[], Any],
         show_progress: bool,
     ):
-        self.learner, self.folder, self.evaluator, self.checkpoints = learner, folder, evaluator, checkpoints
-        self.intervals, self.identity, self.env_state = intervals, identity, env_state
-        self.trackers: Sequence[Tracker] = []
-        self.stop_requested = False
-        self.stopped_at: int | None = None
-        self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
+        super().__init__(
+            learner, folder, identity=identity, total_steps=learner.total_steps, show_progress=show_progress
+        )
+        self.evaluator, self.checkpoints = evaluator, checkpoints
+        self.intervals, self.env_state = intervals, env_state
         self.baseline: list[float] = []
         self.returns: list[list[float]] = []
         self.successes: list[list[float]] = []
-        self.params_nonzero_per_task: list[int] = []
         self._seen: dict[str, float] = {}
-        self._seconds_before = 0.0
-        self._started = time.perf_counter()
-        self._logged_at = (0, self._started)
-        self._bar = tqdm(
-            total=learner.total_steps,
-            unit="step",
-            unit_scale=True,
-            disable=not show_progress,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
-        self._on: dict[type[Any], Callable[[Any], None]] = {
-            SequenceStarted: self._on_start,
-            Progress: self._on_progress,
-            TaskEnded: self._on_task_end,
-        }
 
-    def learn(self) -> None:
-        """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
-        self._bar.update(self.learner.steps - self._bar.n)
-        self._logged_at = (self.learner.steps, time.perf_counter())
-        for event in run_sequence(self.learner):
-            self._record_topology()
-            self._on[type(event)](event)
-            if self.stop_requested and self.learner.steps > 0 and self.learner.task < len(self.learner.sequence):
-                self.save_checkpoint()
-                self.stopped_at = self.learner.steps
-                break
-        self._bar.close()
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """That of the agent."""
+        own: TopologyEvolver = self.learner.agent.evolver
+        return own
 
     # What happens at an event.
 
-    def _on_start(self, event: SequenceStarted) -> None:
-        del event
+    def _on_start(self) -> None:
         for task in range(len(self.learner.sequence)):
             self._write("random", BEFORE, self.evaluator.random(task))
         self.baseline = [_mean(own, "returned") for own in self._evaluate(BEFORE)]
 
-    def _on_progress(self, progress: Progress) -> None:
+    def _on_step(self, progress: Progress) -> None:
         step = self.learner.steps
         if progress.consolidating:
             self._show(task=progress.task, doing="consolidating")
@@ -180,16 +147,16 @@ class RLSequenceRecorder:
             self.save_checkpoint()
         self._bar.update()
 
-    def _on_task_end(self, event: TaskEnded) -> None:
+    def _on_task_end(self, task: int) -> None:
         self._bar.update()
-        episodes = self._evaluate(event.task)
+        episodes = self._evaluate(task)
         self.returns.append([_mean(own, "returned") for own in episodes])
         self.successes.append([_mean(own, "success") for own in episodes])
         by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
         uses = [use for own in by_network for use in own]
-        self.logs["connections"].write(connection_rows(event.task, uses))
+        self._log_connections(task, uses)
         self.params_nonzero_per_task.append(params_nonzero(self._trained))
-        self._track({"train/task": event.task, "cl/connections": _used(uses), "cl/free_connections": _free(uses)})
+        self._log({"train/task": task, "cl/connections": _used(uses), "cl/free_connections": _free(uses)})
         self.save_checkpoint()
 
     @property
@@ -214,7 +181,7 @@ class RLSequenceRecorder:
         }
         names = {"return": returns, "success": successes}
         by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
-        self._track({"train/task": training_task, **self._seen, **by_task})
+        self._log({"train/task": training_task, **self._seen, **by_task})
         return episodes
 
     def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
@@ -222,9 +189,7 @@ class RLSequenceRecorder:
         self.logs[log].write([{**when, **episode.row()} for episode in episodes])
 
     def _log_progress(self, task: int) -> None:
-        agent, step, now = self.learner.agent, self.learner.steps, time.perf_counter()
-        before, then = self._logged_at
-        self._logged_at = step, now
+        agent = self.learner.agent
         metrics: dict[str, float] = {"train/task": task}
         if agent.ep_info_buffer:
             metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
@@ -232,36 +197,15 @@ class RLSequenceRecorder:
         values = agent.logger.name_to_value
         metrics |= {key: float(values[key]) for key in PROGRESS_COLUMNS if key in values}
         metrics["cost/params_nonzero"] = params_nonzero(self._trained)
-        metrics["time/sps"] = (step - before) / max(now - then, 1e-9)
-        metrics["time/elapsed_s"] = self.elapsed_s
-        self._track(metrics)
+        metrics |= self._timing()
+        self._log(metrics)
         self._show(task=task, doing=f"{metrics['time/sps']:.0f} steps/s")
-
-    def _track(self, metrics: Mapping[str, float]) -> None:
-        """Writes what is defined of some metrics to progress.csv and the trackers."""
-        defined = {key: value for key, value in metrics.items() if not np.isnan(value)}
-        row = {key: value for key, value in defined.items() if key in PROGRESS_COLUMNS}
-        self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
-        for tracker in self.trackers:
-            tracker.log(self.learner.steps, defined)
 
     def _show(self, *, task: int, doing: str) -> None:
         shown = {"task": f"{task + 1}/{len(self.learner.sequence)}", "now": doing}
         if "cl/return_own" in self._seen:
             shown["return"] = f"{self._seen['cl/return_own']:.0f}"
         self._bar.set_postfix(shown, refresh=False)
-
-    def _record_topology(self) -> None:
-        evolver = self.learner.agent.evolver
-        if evolver.events:
-            events, evolver.events = evolver.events, []
-            step = self.learner.steps
-            self.logs["topology"].write([{"global_step": step, **row} for row in event_rows(evolver, events)])
-
-    @property
-    def elapsed_s(self) -> float:
-        """Wall time of the run, earlier parts of a resumed one included."""
-        return self._seconds_before + time.perf_counter() - self._started
 
     # Checkpoints.
 
@@ -272,11 +216,9 @@ class RLSequenceRecorder:
             "baseline": self.baseline,
             "returns": self.returns,
             "successes": self.successes,
-            "params_nonzero_per_task": self.params_nonzero_per_task,
             "seen": self._seen,
-            "elapsed_s": self.elapsed_s,
             "logged_values": {key: float(logger[key]) for key in PROGRESS_COLUMNS if key in logger},
-            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
+            **self._state(),
         }
         self.checkpoints.save(
             {
@@ -294,22 +236,17 @@ class RLSequenceRecorder:
         Raises:
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
         """
-        if state.get("run") != self.identity:
-            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+        self._check_is_of_this_run(state)
         recorder = state["recorder"]
         self.checkpoints.restore(state)
         self.learner.load_state_dict(state["learner"])
         self.baseline = list(recorder["baseline"])
         self.returns = [list(row) for row in recorder["returns"]]
         self.successes = [list(row) for row in recorder["successes"]]
-        self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
         self._seen = dict(recorder["seen"])
-        self._seconds_before = recorder["elapsed_s"]
         for key, value in recorder["logged_values"].items():
             self.learner.agent.logger.record(key, value)
-        # Last, when nothing can be refused any more.
-        for name, log in self.logs.items():
-            log.truncate(recorder["csv_bytes"][name])
+        self._restore(recorder)
 
     # Result.
 

@@ -24,7 +24,7 @@ from sparserl.cli.recorded_run import (
     newest_state,
     start_trackers,
 )
-from sparserl.cli.rl_continual_config import is_of_environments
+from sparserl.cli.rl_continual_config import is_of_environments, rl_continual_presets
 from sparserl.cli.run_config import continual_config, is_of_agents
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.plots import plot_sequence_run
@@ -75,15 +75,18 @@ def _is_of_environments(arguments: Sequence[str]) -> bool:
     """Whether a command line is about a sequence that agents learn, and not classifiers."""
     resumed = given_value("resume", arguments)
     if resumed is not None:
-        return is_of_agents(RunFolder.open(Path(resumed)))
+        return (Path(resumed) / "config.yaml").exists() and is_of_agents(RunFolder(Path(resumed)))
     data: dict[str, Any] = {}
     for name, of_preset in (("preset", True), ("config", False)):
         given = given_value(name, arguments)
-        path = None if given is None else continual_presets().get(given) if of_preset else Path(given)
+        presets = {**continual_presets(), **rl_continual_presets()}
+        path = None if given is None else presets.get(given) if of_preset else Path(given)
         data |= {} if path is None else yaml_config.load_yaml(path)
     sequence = given_value("sequence", arguments) or data.get("sequence")
     if sequence is None:
-        return given_value("algo", arguments) is not None or "algo" in data
+        if given_value("algo", arguments) is not None or "algo" in data:
+            raise ConfigError("'algo' is for sequences of environments: name one by --sequence")
+        return False
     known = (*SEQUENCES, *RL_SEQUENCES)
     if sequence not in known and not is_of_environments(sequence):
         raise ConfigError(unknown_name("sequence", sequence, known))

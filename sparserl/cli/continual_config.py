@@ -13,7 +13,7 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.cli.recorded_run import RunOptions, refuse_other_options
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
@@ -99,9 +99,10 @@ class ContinualConfig(MethodOptions):
 
 
 @dataclass(frozen=True)
-class ContinualCommand:
+class ContinualCommand(RunOptions):
     """Learn a sequence of tasks, or resume a run.
 
+    On environments there are other options: `sparserl continual --sequence halfcheetah_forgetting --help`.
     Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
     """
 
@@ -110,18 +111,6 @@ class ContinualCommand:
     """Folder that holds a folder for each data set, e.g. mnist; $SPARSERL_DATA, or the user's cache, if None."""
     download: bool = False
     """Fetch missing data into that folder first."""
-    preset: str | None = None
-    """Preset to start from, e.g. split_mnist_spacenet; that of the sequence and method if None."""
-    config: Path | None = None
-    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
-    resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --data-dir and --progress."""
-    run_dir: Path | None = None
-    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
-    progress: bool = True
-    """Draw a progress bar."""
-    dry_run: bool = False
-    """Print the resolved config and stop."""
 
 
 def continual_presets() -> dict[str, Path]:

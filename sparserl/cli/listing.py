@@ -46,11 +46,13 @@ def _methods() -> Entries:
 
 def _presets() -> Entries:
     from sparserl.cli.continual_config import continual_presets
+    from sparserl.cli.rl_continual_config import rl_continual_presets
     from sparserl.cli.train_config import presets
 
     return {
         "sparserl train --preset": dict.fromkeys(presets(), ""),
         "sparserl continual --preset": dict.fromkeys(continual_presets(), ""),
+        "sparserl continual --preset, on environments": dict.fromkeys(rl_continual_presets(), ""),
     }
 
 

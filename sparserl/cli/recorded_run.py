@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,25 @@ from sparserl import checkpoint
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command line says of a run beside its config."""
+
+    preset: str | None = None
+    """Preset to start from, see `sparserl list presets`; the one that fits the run if None."""
+    config: Path | None = None
+    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
+    resume: Path | None = None
+    """Run folder to continue from its newest checkpoint; takes no other option but --progress, and --data-dir where
+    there is one."""
+    run_dir: Path | None = None
+    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
+    progress: bool = True
+    """Draw a progress bar."""
+    dry_run: bool = False
+    """Print the resolved config and stop."""
 
 
 class Recorder(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,8 @@ from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_
 from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.continual_config import continual_presets, refuse_options_of_others
-from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.cli.continual_config import refuse_options_of_others
+from sparserl.cli.recorded_run import RunOptions, refuse_other_options
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
 from sparserl.continual.reinforcement.strategy import RLStrategy
@@ -33,7 +34,7 @@ from sparserl.envs import (
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.tracking import WandbConfig
 
-USUAL_PRESET = "agents"
+USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
 METHOD_GROUPS = tuple(group.name for group in fields(RLMethodOptions))
 """Groups of options that belong to methods."""
@@ -213,25 +214,19 @@ class RLContinualConfig(RLMethodOptions):
 
 
 @dataclass(frozen=True)
-class RLContinualCommand:
+class RLContinualCommand(RunOptions):
     """Train an agent on a sequence of tasks, or resume a run.
 
     Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
     """
 
     run: Annotated[RLContinualConfig, tyro.conf.arg(name="")] = field(default_factory=RLContinualConfig)
-    preset: str | None = None
-    """Preset to start from, e.g. cw10; that of the sequence and method if None."""
-    config: Path | None = None
-    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
-    resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --progress."""
-    run_dir: Path | None = None
-    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
-    progress: bool = True
-    """Draw a progress bar."""
-    dry_run: bool = False
-    """Print the resolved config and stop."""
+
+
+def rl_continual_presets() -> dict[str, Path]:
+    """Preset name -> file, e.g. `cw10`."""
+    folder = Path(str(resources.files("sparserl") / "configs" / "continual_rl"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def is_sequence_file(name: str) -> bool:
@@ -281,7 +276,7 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     if chosen["method"] not in RL_STRATEGIES:
         raise ConfigError(unknown_name("method", chosen["method"], RL_STRATEGIES))
     if preset is None:
-        known = continual_presets()
+        known = rl_continual_presets()
         names = (f"{chosen['sequence']}_{chosen['method']}", chosen["sequence"], USUAL_PRESET)
         preset = next(name for name in names if name in known)
         of_preset = _preset(preset)
@@ -302,7 +297,7 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
 
 
 def _preset(name: str) -> dict[str, Any]:
-    known = continual_presets()
+    known = rl_continual_presets()
     if name not in known:
         raise ConfigError(unknown_name("preset", name, known))
     return yaml_config.load_yaml(known[name])

@@ -17,7 +17,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
-from sparserl.cli.recorded_run import refuse_other_options
+from sparserl.cli.recorded_run import RunOptions, refuse_other_options
 from sparserl.envs import WrapperConfig, make_env, wrap
 from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
 from sparserl.tracking import WandbConfig
@@ -126,25 +126,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TrainCommand:
+class TrainCommand(RunOptions):
     """Train an agent, or resume a run.
 
     Values come from the schema's defaults, then the preset of the algorithm and env, then `--config`, then flags.
     """
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    preset: str | None = None
-    """Preset to start from, e.g. ds_td3/HalfCheetah-v5; that of the algorithm and env if None."""
-    config: Path | None = None
-    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
-    resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --progress."""
-    run_dir: Path | None = None
-    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
-    progress: bool = True
-    """Draw a progress bar."""
-    dry_run: bool = False
-    """Print the resolved config and stop."""
 
 
 def presets() -> dict[str, Path]:

@@ -165,7 +165,10 @@ def test_every_method_goes_on_from_a_step_within_a_task(
 
 @pytest.mark.parametrize("step", [3, 12, 17])
 def test_a_request_to_stop_saves_after_the_step(
-    step: int, tmp_path: Path, uninterrupted: Callable[[str], dict[str, Any]]
+    step: int,
+    tmp_path: Path,
+    uninterrupted: Callable[[str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = recorder(tmp_path / "run")
     original = found._on_step
@@ -174,7 +177,7 @@ def test_a_request_to_stop_saves_after_the_step(
         original(event)
         found.stop_requested = found.learner.steps >= step
 
-    found._on = {kind: on_step if call == original else call for kind, call in found._on.items()}
+    monkeypatch.setattr(found, "_on_step", on_step)
     found.learn()
     assert found.stopped_at == step
     again = resumed(tmp_path / "run", "spacenet")
@@ -191,15 +194,15 @@ def test_a_request_before_the_first_step_is_granted_after_it(tmp_path: Path) -> 
     assert [row["after_task"] for row in rows(tmp_path / "run", "eval")] == ["-1"] * 3
 
 
-def test_a_request_when_all_is_learned_comes_too_late(tmp_path: Path) -> None:
+def test_a_request_when_all_is_learned_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = recorder(tmp_path / "run")
     original = found._on_task_end
 
-    def on_task_end(event: Any) -> None:
-        original(event)
-        found.stop_requested = event.task == 2
+    def on_task_end(task: int) -> None:
+        original(task)
+        found.stop_requested = task == 2
 
-    found._on = {kind: on_task_end if call == original else call for kind, call in found._on.items()}
+    monkeypatch.setattr(found, "_on_task_end", on_task_end)
     found.learn()
     assert found.stopped_at is None
     assert found.result()["steps"] == 36

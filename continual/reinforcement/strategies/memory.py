@@ -116,7 +116,13 @@ class AGEM(RLStrategy):
             return
         parameters = list(getattr(learner.agent, group).parameters())
         own = [_gradient(parameter) for parameter in parameters]
+        # Where connections grow by gradient, that is the task's own: no layer keeps what it sees of the memory.
+        layers = [layer for layer in learner.agent.evolver.groups[group].values() if layer.capture]
+        for layer in layers:
+            layer.capture = False
         learner.agent.form_gradients(group, self._batch())
+        for layer in layers:
+            layer.capture = True
         project(own, [_gradient(parameter) for parameter in parameters])
         for parameter, gradient in zip(parameters, own, strict=True):
             parameter.grad = gradient

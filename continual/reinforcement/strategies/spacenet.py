@@ -7,7 +7,7 @@ Known differences from SpaceNet, beside those of `sparserl.continual.strategies.
     - The task is known when it acts, so it is answered by its own connections and those of earlier tasks, and by biases
       that no later task moves. What it does then never changes.
     - Each task has an output layer of its own, which reads all neurons of the last hidden layer.
-    - Connections move on a clock of gradient updates, up to a share of a task's steps.
+    - Connections move on a clock of optimizer steps, up to a share of a task's env steps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SpaceNetOptions:
     critics: bool = False
     """Whether critics are shared out in the same way; otherwise all tasks train all of their connections."""
     rewire_interval: int = 1000
-    """Gradient updates between events in which a task's connections move; 0 for never."""
+    """Optimizer steps of a network between events in which a task's connections move; 0 for never."""
     rewire_until: float = 0.8
     """Share of a task's env steps after which its connections stay, in [0, 1]."""
     drop_fraction: float = 0.2
@@ -87,26 +87,33 @@ class SpaceNet(RLStrategy):
         """Takes the networks off the topology clock and all connections away.
 
         Raises:
-            ConfigError: If a layer is dense, or some task would find no room for its connections.
+            ConfigError: If a layer is dense, some task would find no room for its connections, or critics start anew.
         """
         super().attach(learner)
+        if self.options.critics and learner.border.critic == "reset":
+            raise ConfigError(
+                "spacenet.critics holds connections of earlier tasks where they are: use --border.critic kept"
+            )
         self._agent = learner.agent
         networks = learner.networks if self.options.critics else learner.networks[:1]
         for group in dict.fromkeys(network.group for network in networks):
             learner.agent.evolver.stop(group)
         self._shared_out = {network.name: self._sub_networks(learner, network) for network in networks}
-        self._updates = 0
+        self._steps = dict.fromkeys(learner.frozen, 0)
 
     def _sub_networks(self, learner: RLLearner, network: TaskNetwork) -> tuple[SubNetworks, list[int]]:
         """Ownership of a network's hidden layers, and the connections of a task in each."""
         layers = network.shared
         for name, layer in layers.items():
             if not isinstance(layer, SparseLinear):
-                raise ConfigError(f"spacenet shares connections out and layer {name} is dense: lower spacenet.capacity")
+                raise ConfigError(
+                    f"spacenet shares connections out and layer {name} is dense: "
+                    "lower spacenet.capacity and spacenet.input-capacity"
+                )
         sparse = [layer for layer in layers.values() if isinstance(layer, SparseLinear)]
         connections, hidden = [layer.nnz for layer in sparse], [layer.n_out for layer in sparse]
         reserved = [int(self.options.reserved * count / self.n_tasks) for count in hidden]
-        check_capacity(self.n_tasks, sparse[0].n_in, hidden, reserved, connections, name=network.name)
+        check_capacity(self.n_tasks, sparse[0].n_in, hidden, reserved, connections, name=f"{network.name}.trunk")
         own = SubNetworks(
             learner.agent.evolver,
             list(layers),
@@ -127,7 +134,7 @@ class SpaceNet(RLStrategy):
 
     def begin_task(self, learner: RLLearner) -> None:
         """Chooses neurons and allocates connections between them."""
-        self._updates = 0
+        self._steps = dict.fromkeys(self._steps, 0)
         learner.agent.evolver.begin_update(learner.agent._n_updates)
         for name, (own, connections) in self._shared_out.items():
             if learner.task == 0:
@@ -146,19 +153,18 @@ class SpaceNet(RLStrategy):
         shared_out = self._of_group(group)
         for own in shared_out:
             own.after_step()
-        if group == "actor":
-            self._updates += 1
-        if shared_out and self._is_due(learner):
+        self._steps[group] += 1
+        if shared_out and self._is_due(learner, group):
             rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=self.options.drop_fraction)
             for own in shared_out:
                 for name in own.names:
                     learner.agent.evolver.rewire(name, rule)
                 own.freeze(learner.frozen[group])
 
-    def _is_due(self, learner: RLLearner) -> bool:
+    def _is_due(self, learner: RLLearner, group: str) -> bool:
         interval = self.options.rewire_interval
         moves = learner.task_steps <= self.options.rewire_until * learner.sequence[learner.task].steps
-        return interval > 0 and moves and self._updates > 0 and self._updates % interval == 0
+        return interval > 0 and moves and self._steps[group] % interval == 0
 
     def end_task(self, learner: RLLearner) -> None:
         """Reserves the most important free neurons of each hidden layer."""
@@ -185,12 +191,12 @@ class SpaceNet(RLStrategy):
         return [*own.uses(learner.task), *network.head_uses(learner.task)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Who owns what, and the clock."""
-        return {"updates": self._updates, **{name: own.state_dict() for name, (own, _) in self._shared_out.items()}}
+        """Who owns what, and the clocks."""
+        return {"steps": self._steps, **{name: own.state_dict() for name, (own, _) in self._shared_out.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken."""
-        self._updates = state["updates"]
+        self._steps = dict(state["steps"])
         for name, (own, _) in self._shared_out.items():
             own.load_state_dict(state[name])
 

@@ -17,8 +17,7 @@ from support.envs import FunctionEnv
 from support.runs import fingerprint, logs, rows, same_run
 
 from sparserl.cli import main
-from sparserl.cli.continual_config import continual_presets
-from sparserl.cli.rl_continual_config import build_rl_continual_config, parse_rl_continual
+from sparserl.cli.rl_continual_config import parse_rl_continual, rl_continual_presets
 from sparserl.continual.reinforcement.recorder import LOGS
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.envs import RL_SEQUENCES
@@ -286,7 +285,7 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
     given = ("--sequence", "halfcheetah_forgetting", "--method", "replay", "--agent.batch-size", "7")
     command, preset = parse_rl_continual(given)
-    assert preset == "agents"
+    assert preset == "default"
     run = command.run
     assert (run.agent.batch_size, run.agent.learning_starts, run.steps_per_task) == (7, 5_000, 50_000)
     assert (run.border.buffer, run.border.optimizer, run.topology.method) == ("kept", "reset", "ds_sac")
@@ -304,8 +303,10 @@ def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> N
     assert config["topology"]["method"] == "ds_td3"
 
 
-@pytest.mark.parametrize("name", [name for name in continual_presets() if name.startswith(("agents", "cw"))])
-def test_every_preset_of_environments_builds(name: str) -> None:
-    data = yaml.safe_load(continual_presets()[name].read_text())
-    data.pop("extends", None)
-    build_rl_continual_config(data)
+@pytest.mark.parametrize("name", rl_continual_presets())
+def test_every_preset_resolves(name: str) -> None:
+    command, preset = parse_rl_continual(("--preset", name))
+    assert preset == name
+    if name != "default":
+        assert command.run.sequence == name
+        assert parse_rl_continual(("--sequence", name))[0].run == command.run

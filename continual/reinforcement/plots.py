@@ -1,0 +1,246 @@
+"""Pictures of continual RL runs, from their `sequence.yaml` and CSV files alone.
+
+Decides how a run is drawn. Refuses to know agents and configs: whoever asks gives each run its label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, PercentFormatter
+
+from sparserl import config
+from sparserl.continual.plots import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, looks, task_colours
+from sparserl.errors import ConfigError
+from sparserl.metrics.continual_rl import performance_curves
+from sparserl.plots import FloatArray, Run, draw_curves, read_columns, read_rows, write_figure
+
+OWN_COLOUR = "#E4E4E4"
+CONNECTION_COLUMNS = 3
+WIDTH = 13.0
+PANEL_HEIGHT = 0.95
+CONNECTION_HEIGHT = 1.5
+MATRIX_HEIGHT = 0.3
+"""Of a row, as the two heights above; all in inches."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What the evaluations of a run say of its T tasks, at E times; one that is still going on is left out.
+
+    Attributes:
+        names: (T,) of the tasks.
+        borders: (T + 1,) env steps; task i is trained after `borders[i]`, up to and including `borders[i + 1]`.
+        success: Whether performance is the share of episodes with success at any step; else it is the return.
+        steps: (E,) env steps, increasing.
+        stochastic: (E, T) mean performance of the sampling policy.
+        deterministic: (E, T) likewise, without sampling; NaN where nothing was measured.
+    """
+
+    names: list[str]
+    borders: FloatArray
+    success: bool
+    steps: FloatArray
+    stochastic: FloatArray
+    deterministic: FloatArray
+
+    @property
+    def measure(self) -> str:
+        """What performance is."""
+        return "success rate" if self.success else "return"
+
+    def matrix(self) -> FloatArray:
+        """(T, T) performance on task j at the end of task i, sampling; NaN where there is none (yet)."""
+        matrix = np.full((len(self.names), len(self.names)), np.nan)
+        _, task, at = np.intersect1d(self.borders[1:], self.steps, return_indices=True)
+        matrix[task] = self.stochastic[at]
+        return matrix
+
+    def of_tasks_so_far(self) -> FloatArray:
+        """(E,) mean performance, sampling, over the tasks up to the one in training; at a border, the one that ends."""
+        in_training = np.searchsorted(self.borders[1:], self.steps)
+        return np.array([row[: task + 1].mean() for row, task in zip(self.stochastic, in_training, strict=True)])
+
+
+def evaluations(path: Path) -> Evaluations:
+    """What the evaluations of a run say so far. Performance is success if every task signals it.
+
+    Raises:
+        ConfigError: If the run has no evaluation of all tasks yet, or a file is missing.
+    """
+    tasks: list[dict[str, Any]] = config.load_yaml(path / "sequence.yaml")["tasks"]
+    columns = read_columns(path / "eval.csv")
+    signalling = set(columns["task"][~np.isnan(columns["success"])])
+    success = signalling == set(range(len(tasks)))
+    values = columns["success" if success else "return"]
+    known = ~np.isnan(values)
+    steps = np.unique(columns["global_step"][known])
+    curves = []
+    for stochastic in (1, 0):
+        rows = known & (columns["stochastic"] == stochastic)
+        at, task = columns["global_step"][rows], columns["task"][rows]
+        curves.append(performance_curves(steps, at, task, values[rows], len(tasks)))
+    whole = ~np.isnan(curves[0]).any(axis=1)
+    if not whole.any():
+        raise ConfigError(f"{path / 'eval.csv'} has no evaluation of all tasks yet")
+    return Evaluations(
+        [str(task["name"]) for task in tasks],
+        np.cumsum([0.0, *(task["steps"] for task in tasks)]),
+        success,
+        steps[whole],
+        *(curve[whole] for curve in curves),
+    )
+
+
+def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
+    """Draws one run: performance on each task over time, its matrix, and who owns the connections of each layer.
+
+    The latter two are left out before the first border.
+
+    Raises:
+        ConfigError: If the run has no evaluation yet, or the picture cannot be written.
+    """
+    run = evaluations(path)
+    matrix = run.matrix()
+    n_tasks, owned = len(run.names), _connections(path)
+    heights = [_panels_height(n_tasks)]
+    if not np.isnan(matrix).all():
+        rows = -(-len(layers(owned)) // CONNECTION_COLUMNS)
+        heights.append(max(5.0, 2.0 + MATRIX_HEIGHT * n_tasks, 1.2 + CONNECTION_HEIGHT * rows))
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+    _draw_tasks(above, run)
+    widths = [1, 1.25] if n_tasks <= FEW_TASKS else [1.25, 1]  # large numbers need wide cells
+    for part in below:
+        left, right = part.subfigures(1, 2, width_ratios=widths, squeeze=False).flat
+        _draw_matrix(left.subplots(), run, matrix)
+        if owned:
+            draw_connections(right, owned, n_tasks, CONNECTION_COLUMNS)
+    figure.suptitle(title)
+    write_figure(figure, out)
+
+
+def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
+    """Draws mean performance on the tasks so far, and on each task, over time; runs of equal label are averaged.
+
+    Averages and bands are those of `plot_runs`. Where runs learn their tasks in different orders, a panel is a place in
+    the sequence.
+
+    Raises:
+        ConfigError: If a run has no evaluation yet, if runs differ in the steps of their tasks or in what performance
+            is, or if the picture cannot be written.
+    """
+    read = {run.path: evaluations(run.path) for run in runs}
+    _check_alike(read)
+    first = next(iter(read.values()))
+    heights = [4.0, _panels_height(len(first.names))]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
+    mean_axis = above.subplots()
+    places = zip(*(run.names for run in read.values()), strict=True)
+    names = [place[0] if len(set(place)) == 1 else "" for place in places]
+    panels = _task_panels(below, first, names, [OWN_COLOUR] * len(names))
+    for label, colour, style in looks(runs):
+        of_label = [read[run.path] for run in runs if run.label == label]
+        draw_curves(mean_axis, [(run.steps, run.of_tasks_so_far()) for run in of_label], label, colour, style)
+        for task, axis in enumerate(panels):
+            draw_curves(axis, [(run.steps, run.stochastic[:, task]) for run in of_label], label, colour, style)
+    _draw_time(mean_axis, first)
+    mean_axis.set_xlabel("env steps")
+    mean_axis.set_ylabel(f"mean {first.measure}")
+    mean_axis.set_title("tasks so far, the one in training included; dotted: border between tasks", fontsize="medium")
+    above.legend(*mean_axis.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="small")
+    below.suptitle("each task; shaded: trained on it", fontsize="medium")
+    figure.suptitle(title)
+    write_figure(figure, out)
+
+
+def _connections(path: Path) -> list[dict[str, str]]:
+    try:
+        return read_rows(path / "connections.csv")
+    except ConfigError:  # a run that stopped at its first border has no rows
+        return []
+
+
+def _check_alike(runs: Mapping[Path, Evaluations]) -> None:
+    (path, first), *others = runs.items()
+    for other_path, other in others:
+        if not np.array_equal(other.borders, first.borders):
+            raise ConfigError(f"{path} and {other_path} do not go into one picture: their tasks differ in steps")
+        if other.success != first.success:
+            said = f"one has {first.measure}s, the other {other.measure}s"
+            raise ConfigError(f"{path} and {other_path} do not go into one picture: {said}")
+
+
+def _panels_height(n_tasks: int) -> float:
+    return 1.2 + PANEL_HEIGHT * -(-n_tasks // _panel_columns(n_tasks))
+
+
+def _panel_columns(n_tasks: int) -> int:
+    return 1 if n_tasks <= FEW_TASKS else 2
+
+
+def _draw_tasks(figure: SubFigure, run: Evaluations) -> None:
+    colours = task_colours(len(run.names))
+    panels = _task_panels(figure, run, run.names, [(*colour[:3], 0.18) for colour in colours])
+    for task, (axis, colour) in enumerate(zip(panels, colours, strict=True)):
+        axis.plot(run.steps, run.deterministic[:, task], "--", color=colour, linewidth=0.8, label="deterministic")
+        axis.plot(run.steps, run.stochastic[:, task], color=colour, linewidth=1.6, label="stochastic")
+    meanings = [
+        Line2D([], [], color="black", linewidth=1.6, label="stochastic"),
+        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="deterministic"),
+        Patch(color=OWN_COLOUR, label="trained on it"),
+        Line2D([], [], label="border between tasks", **BORDER),
+    ]
+    figure.legend(handles=meanings, loc="outside upper right", ncols=len(meanings), fontsize="small")
+
+
+def _task_panels(figure: SubFigure, run: Evaluations, names: Sequence[str], own: Sequence[Any]) -> list[Axes]:
+    """Empty panels over the whole sequence, one per task, in reading order from top to bottom; `own` colours."""
+    columns = _panel_columns(len(names))
+    grid = figure.subplots(-(-len(names) // columns), columns, sharex=True, squeeze=False)
+    for axis in grid.T.flat[len(names) :]:
+        axis.remove()
+    panels: list[Axes] = list(grid.T.flat[: len(names)])
+    for task, (axis, name, colour) in enumerate(zip(panels, names, own, strict=True)):
+        axis.axvspan(run.borders[task], run.borders[task + 1], color=colour, linewidth=0)
+        axis.set_title(f"{task} {name}" if name else f"task {task}", loc="left", fontsize="small", pad=2)
+        _draw_time(axis, run)
+    for axis in (panels[-1], grid[-1, 0]):
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("env steps")
+    figure.supylabel(run.measure, fontsize="medium")
+    return panels
+
+
+def _draw_time(axis: Axes, run: Evaluations) -> None:
+    """Scales of performance over the whole sequence, and its borders."""
+    for border in run.borders[1:-1]:
+        axis.axvline(border, **BORDER)
+    axis.set_xlim(0, run.borders[-1])
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if run.success:
+        axis.set_ylim(-0.05, 1.05)
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    else:
+        axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.grid(alpha=0.3)
+
+
+def _draw_matrix(axis: Axes, run: Evaluations, matrix: FloatArray) -> None:
+    if run.success:
+        draw_matrix(axis, 100 * matrix, (0.0, 100.0), decimals=0)
+    else:
+        digits = np.floor(np.log10(max(1.0, np.nanmax(np.abs(matrix)))))
+        draw_matrix(axis, matrix, (np.nanmin(matrix), np.nanmax(matrix)), decimals=max(0, 2 - int(digits)))
+    unit = " (%)" if run.success else ""
+    axis.set_title(f"{run.measure}{unit} at the borders, stochastic; hatched: not measured", fontsize="medium")
+    axis.set_yticks(range(len(run.names)), [f"{task} {name}" for task, name in enumerate(run.names)])

@@ -1,0 +1,178 @@
+"""What recorders of a sequence of tasks share: the loop, the clock, the progress bar, the logs, an orderly stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from tqdm import tqdm
+
+from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.strategy import LayerUse
+from sparserl.errors import CheckpointError
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
+from sparserl.records import RunFolder
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.tracking import Tracker
+
+L = TypeVar("L", bound=Learner[Any])
+"""The learner."""
+CONNECTIONS_COLUMNS = ("after_task", "layer", "owner", "connections", "frozen", "free", "size", "neurons", "reserved")
+OF_EVERY_SEQUENCE = {"connections": CONNECTIONS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
+"""CSV logs that every run on a sequence has, and their columns."""
+
+
+class BaseSequenceRecorder(ABC, Generic[L]):
+    """Turns `run_sequence` into a recorded run; it acts only while an event is out, where the learner is whole.
+
+    Args:
+        learner: The learner, before `learn`.
+        folder: Its run folder.
+        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        total_steps: Steps of the whole sequence.
+        show_progress: Whether to draw a progress bar.
+
+    Attributes:
+        trackers: Further sinks of metrics.
+        stop_requested: Set from outside: save after this step and stop.
+        stopped_at: Step at which it did; None if it did not.
+    """
+
+    columns: ClassVar[Mapping[str, Sequence[str]]]
+    """CSV logs of a run and their columns."""
+
+    def __init__(self, learner: L, folder: RunFolder, *, identity: Any, total_steps: int, show_progress: bool):
+        self.learner, self.folder, self.identity = learner, folder, identity
+        self.trackers: Sequence[Tracker] = []
+        self.stop_requested = False
+        self.stopped_at: int | None = None
+        self.logs = {name: folder.log(name, columns) for name, columns in self.columns.items()}
+        self.params_nonzero_per_task: list[int] = []
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        self._logged_at = (0, self._started)
+        self._bar = tqdm(
+            total=total_steps,
+            unit="step",
+            unit_scale=True,
+            disable=not show_progress,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def learn(self) -> None:
+        """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
+        self._bar.update(self.learner.steps - self._bar.n)
+        self._logged_at = (self.learner.steps, time.perf_counter())
+        for event in run_sequence(self.learner):
+            self._record_topology()
+            if isinstance(event, SequenceStarted):
+                self._on_start()
+            elif isinstance(event, TaskEnded):
+                self._on_task_end(event.task)
+            else:
+                self._on_step(event)
+            if self.stop_requested and self.learner.steps > 0 and self.learner.task < len(self.learner.sequence):
+                self.save_checkpoint()
+                self.stopped_at = self.learner.steps
+                break
+        self._bar.close()
+
+    @abstractmethod
+    def _on_start(self) -> None:
+        """Before the first step."""
+
+    @abstractmethod
+    def _on_step(self, step: Any) -> None:
+        """After a step, given what the learner says of it."""
+
+    @abstractmethod
+    def _on_task_end(self, task: int) -> None:
+        """After a task."""
+
+    @property
+    @abstractmethod
+    def evolver(self) -> TopologyEvolver | None:
+        """What rewires the learner's networks."""
+
+    @abstractmethod
+    def save_checkpoint(self) -> None:
+        """Writes all that the rest of the run depends on."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time of the run, earlier parts of a resumed one included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    # Logs.
+
+    def _timing(self) -> dict[str, float]:
+        """Steps a second since this was asked last, and wall time."""
+        steps, now = self.learner.steps, time.perf_counter()
+        before, then = self._logged_at
+        self._logged_at = steps, now
+        return {"time/sps": (steps - before) / max(now - then, 1e-9), "time/elapsed_s": self.elapsed_s}
+
+    def _log(self, metrics: Mapping[str, float]) -> None:
+        """Writes what is defined of some metrics to progress.csv and the trackers."""
+        defined = {key: value for key, value in metrics.items() if not math.isnan(value)}
+        row = {key: value for key, value in defined.items() if key in self.columns["progress"]}
+        self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
+        for tracker in self.trackers:
+            tracker.log(self.learner.steps, defined)
+
+    def _log_connections(self, after_task: int, layers: Sequence[LayerUse]) -> None:
+        """Writes who uses each layer after a task."""
+        self.logs["connections"].write(
+            [
+                {
+                    "after_task": after_task,
+                    "layer": one.layer,
+                    "owner": owner,
+                    "connections": connections,
+                    "frozen": one.frozen,
+                    "free": one.free,
+                    "size": one.size,
+                    "neurons": one.neurons,
+                    "reserved": one.reserved,
+                }
+                for one in layers
+                for owner, connections in one.owners.items()
+            ]
+        )
+
+    def _record_topology(self) -> None:
+        evolver = self.evolver
+        if evolver is None or not evolver.events:
+            return
+        events, evolver.events = evolver.events, []
+        rows = event_rows(evolver, events)
+        self.logs["topology"].write([{"global_step": self._step_of(row), **row} for row in rows])
+
+    def _step_of(self, event: Mapping[str, Any]) -> int:
+        """Step at which a topology event happened, given its row."""
+        del event
+        return self.learner.steps
+
+    # What a checkpoint holds of all this.
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "params_nonzero_per_task": self.params_nonzero_per_task,
+            "elapsed_s": self.elapsed_s,
+            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
+        }
+
+    def _check_is_of_this_run(self, state: Mapping[str, Any]) -> None:
+        if state.get("run") != self.identity:
+            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+
+    def _restore(self, recorder: Mapping[str, Any]) -> None:
+        """Takes over a `_state`; last of all, when nothing can be refused any more: logs are cut."""
+        self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
+        self._seconds_before = recorder["elapsed_s"]
+        for name, log in self.logs.items():
+            log.truncate(recorder["csv_bytes"][name])

@@ -56,7 +56,8 @@ def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, 
     return ConfigError(
         f"task {task + 1} of {n_tasks} needs {wanted} connections in layer {layer}, where {sides[0]} x {sides[1]} "
         f"free neurons have room for {sides[0] * sides[1]}, {taken} of it taken by earlier tasks: use more hidden "
-        "neurons, or lower spacenet.reserved or spacenet.connections"
+        "neurons, or lower spacenet.reserved or spacenet.connections (for agents spacenet.capacity and "
+        "spacenet.input-capacity)"
     )
 
 

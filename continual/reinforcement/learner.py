@@ -130,8 +130,8 @@ class RLLearner:
         outputs = {name for layers in evolver.groups.values() for name in layers if ".heads." in name}
         if evolver.rule is not None and outputs:
             raise ConfigError(
-                f"topology method {self.agent.topology.method!r} would rewire output layers of tasks that are not being "
-                "learned: use --topology.output-layer dense, or --border.heads shared"
+                f"topology method {self.agent.topology.method!r} would rewire output layers of tasks that are not "
+                "being learned: use --topology.output-layer dense, or --border.heads shared"
             )
 
     # Training.

@@ -141,6 +141,10 @@ class RLContinualConfig(RLMethodOptions):
         for option, is_on in changing.items():
             if is_on:
                 raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
+        if self.topology.recycle_interval is not None:
+            raise ConfigError(
+                "--topology.recycle-interval is for `sparserl train`: neurons serve earlier tasks as well"
+            )
 
     @property
     def from_file(self) -> bool:
@@ -200,7 +204,7 @@ class RLContinualConfig(RLMethodOptions):
         n_tasks = len(sequence)
         densities = self.strategy(n_tasks).densities(len(self.agent.net_arch))
         own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
-        topology = replace(self.topology, **own)
+        topology = replace(self.topology, **own, **({"output_layer": "dense"} if own else {}))
         # A fresh agent per task has its topology clock to itself.
         steps = [task.steps for task in sequence.tasks]
         length = min(steps) if self.method == "scratch" else sum(steps)

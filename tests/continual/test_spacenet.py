@@ -842,7 +842,10 @@ def refusal(
     return str(refused.value)
 
 
-ADVICE = " of it taken by earlier tasks: use more hidden neurons, or lower spacenet.reserved or spacenet.connections"
+ADVICE = (
+    " of it taken by earlier tasks: use more hidden neurons, or lower spacenet.reserved or spacenet.connections "
+    "(for agents spacenet.capacity and spacenet.input-capacity)"
+)
 F = N_FEATURES
 
 

@@ -410,7 +410,10 @@ def test_a_state_in_memory_does_not_change_what_is_restored_from_it() -> None:
 
 # --- capacity -----------------------------------------------------------------------------------------
 
-ADVICE = "use more hidden neurons, or lower spacenet.reserved or spacenet.connections"
+ADVICE = (
+    "use more hidden neurons, or lower spacenet.reserved or spacenet.connections "
+    "(for agents spacenet.capacity and spacenet.input-capacity)"
+)
 
 
 def test_where_no_neuron_is_left_the_numbers_are_said() -> None:

@@ -82,8 +82,15 @@ class L2(RLStrategy):
     options: EWCOptions | L2Options | MASOptions
 
     def attach(self, learner: RLLearner) -> None:
-        """Holds terms for each network that is pulled, which follow its connections."""
+        """Holds terms for each network that is pulled, which follow its connections.
+
+        Raises:
+            ConfigError: If critics are pulled back that start anew.
+        """
         super().attach(learner)
+        if self.options.critics and learner.border.critic == "reset":
+            name = self.options.method
+            raise ConfigError(f"{name}.critics pulls critics back to what they were: use --border.critic kept")
         networks = learner.networks if self.options.critics else learner.networks[:1]
         self._pulled = [(network, QuadraticTerms()) for network in networks]
         for network, terms in self._pulled:

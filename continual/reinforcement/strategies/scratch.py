@@ -10,6 +10,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategy import RLStrategy
+from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.seeding import stream
 
@@ -22,8 +23,14 @@ class Scratch(RLStrategy):
     """
 
     def attach(self, learner: RLLearner) -> None:
-        """No task has been learned yet."""
+        """No task has been learned yet.
+
+        Raises:
+            ConfigError: If later tasks begin otherwise than the first.
+        """
         super().attach(learner)
+        if learner.border.exploration != "random":
+            raise ConfigError("scratch begins each task like a fresh agent: use --border.exploration random")
         self._learner = learner
         self._learned: list[SparseMLP] = []
 

@@ -46,6 +46,19 @@ CASES = {
         "it would change from task to task",
     ),
     "several steps": ((*CHEETAH, "--agent.n-steps", "3"), "--agent.n-steps above 1 is for `sparserl train`"),
+    "scratch without exploration": (
+        (*CHEETAH, "--method", "scratch", "--border.exploration", "policy"),
+        "use --border.exploration random",
+    ),
+    "pulled and reset": (
+        (*CHEETAH, "--method", "mas", "--mas.critics", "--border.critic", "reset"),
+        "mas.critics pulls critics back to what they were: use --border.critic kept",
+    ),
+    "recycling": ((*CHEETAH, "--topology.recycle-interval", "100"), "neurons serve earlier tasks as well"),
+    "rewired heads": (
+        (*CHEETAH, "--method", "finetune", "--topology.method", "rigl", "--topology.density", "0.02"),
+        "use --topology.output-layer dense",
+    ),
     "scenario": ((*CHEETAH, "--scenario", "class"), "unknown option '--scenario'"),
     "preset": ((*CHEETAH, "--preset", "cw99"), "unknown preset 'cw99'"),
     "no episodes": ((*CHEETAH, "--eval.episodes", "0"), "--eval.episodes must be at least 1, got 0"),

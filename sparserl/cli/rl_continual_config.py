@@ -204,7 +204,9 @@ class RLContinualConfig(RLMethodOptions):
         n_tasks = len(sequence)
         densities = self.strategy(n_tasks).densities(len(self.agent.net_arch))
         own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
-        topology = replace(self.topology, **own, **({"output_layer": "dense"} if own else {}))
+        if own:
+            own["output_layer"] = "dense"
+        topology = replace(self.topology, **own)
         # A fresh agent per task has its topology clock to itself.
         steps = [task.steps for task in sequence.tasks]
         length = min(steps) if self.method == "scratch" else sum(steps)

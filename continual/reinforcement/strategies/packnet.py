@@ -7,8 +7,8 @@ Source:
 Known differences from Continual World's code:
     - Exactly the k largest weights are kept (a strict comparison keeps one fewer there).
     - Networks have no layer normalisation, and gradients are not clipped (there, to a norm of 2e-5).
-    - Activations are ReLU (tanh and leaky ReLU there). A neuron that is silent for all inputs gets no gradient, and what
-      is free there stays 0; in small networks that can be most of it.
+    - Activations are ReLU (tanh and leaky ReLU there). A neuron that is silent for all inputs gets no gradient, and
+      what is free there stays 0; in small networks that can be most of it.
     - In sparse networks a task's share is of the connections that exist, and the actor's stay where they are.
 """
 

@@ -21,6 +21,7 @@ from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.continual_config import ContinualCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
+from sparserl.cli.export import ExportCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
@@ -43,6 +44,7 @@ SCHEMAS = {
     "continual": ContinualCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
+    "export": ExportCommand,
     "plot": PlotCommand,
     "report": ReportCommand,
 }

@@ -21,7 +21,8 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
-    {"checkpoint", "config", "metrics", "plots", "records", "sparsify", "topology_plots", "tracking", "configs"}
+    {"checkpoint", "config", "configs", "export", "metrics", "plots", "records"}
+    | {"sparsify", "topology_plots", "tracking"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE

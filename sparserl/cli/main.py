@@ -13,6 +13,7 @@ COMMANDS = {
     "continual": ("sparserl.cli.continual", "learn a sequence of tasks, or resume a run"),
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
+    "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "report": ("sparserl.cli.report", "compare continual runs of agents: performance, forgetting, forward transfer"),
     "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),

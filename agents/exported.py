@@ -1,0 +1,69 @@
+"""The deterministic policy of an agent as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.sac.policies import Actor as DenseSACActor
+from stable_baselines3.td3.policies import Actor as DenseTD3Actor
+from torch import nn
+
+from sparserl.agents.sparse_policies import ACTIVATION_NAMES, SparseActor
+from sparserl.errors import ConfigError
+from sparserl.export import ExportedPolicy, PolicyLayer
+from sparserl.layers import SparseMLP
+
+
+def _sparse(actor: Any) -> tuple[list[nn.Module], str]:
+    if not isinstance(actor.network, SparseMLP):
+        raise ConfigError("a policy with an output layer for each task cannot be exported")
+    return list(actor.network), actor.network.activations[0]
+
+
+def _dense_td3(actor: Any) -> tuple[list[nn.Module], str]:
+    return _of_sequential([*actor.mu])
+
+
+def _dense_sac(actor: Any) -> tuple[list[nn.Module], str]:
+    return _of_sequential([*actor.latent_pi, actor.mu])
+
+
+def _of_sequential(modules: list[nn.Module]) -> tuple[list[nn.Module], str]:
+    layers: list[nn.Module] = [module for module in modules if isinstance(module, nn.Linear)]
+    activation = next(module for module in modules if not isinstance(module, nn.Linear))
+    return layers, ACTIVATION_NAMES[type(activation)]
+
+
+LAYERS_OF: dict[type[nn.Module], Callable[[Any], tuple[list[nn.Module], str]]] = {
+    SparseActor: _sparse,
+    DenseTD3Actor: _dense_td3,
+    DenseSACActor: _dense_sac,
+}
+"""Kind of actor -> its linear layers, of which the last may give more than actions, and its hidden activation."""
+
+
+def exported_policy(agent: OffPolicyAlgorithm, about: Mapping[str, str]) -> ExportedPolicy:
+    """What an agent does without exploration, on the observations that it reads.
+
+    Args:
+        agent: Of `AGENTS`; its observations are vectors.
+        about: What to say of it in the file.
+
+    Raises:
+        ConfigError: If its actor is of another kind.
+    """
+    actor, space = agent.policy.actor, agent.action_space
+    assert isinstance(space, spaces.Box)
+    kind = next((kind for kind in LAYERS_OF if isinstance(actor, kind)), None)
+    if kind is None:
+        raise ConfigError(f"a {type(actor).__name__} cannot be exported")
+    layers, activation = LAYERS_OF[kind](actor)
+    # Of a Gaussian policy the means come first.
+    ends = [None] * (len(layers) - 1) + [int(np.prod(space.shape))]
+    parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(layers, ends, strict=True)]
+    low, high = (bound.astype(np.float32).ravel() for bound in (space.low, space.high))
+    return ExportedPolicy(parts, activation, low, high, dict(about))

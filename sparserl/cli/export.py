@@ -1,0 +1,125 @@
+"""`sparserl export`: the policy of a run as a file for use elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sparserl import __version__
+from sparserl.agents.exported import exported_policy
+from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.cli.run_config import load_policy, run_config
+from sparserl.errors import ConfigError
+from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
+from sparserl.records import RunFolder
+
+COMPARED_STEPS = 200
+"""Env steps on which the exported policy is compared with the agent."""
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Export the deterministic policy of a run: its connections alone."""
+
+    run: Path
+    """Run folder."""
+    format: Literal["safetensors", "onnx", "c"] = "safetensors"
+    """Arrays; an ONNX model (extra `export`); or a C header with the policy as static arrays and a function."""
+    out: Path | None = None
+    """File to write; policy.safetensors, policy.onnx or policy.h in the present folder if None."""
+    checkpoint: WhichCheckpoint = "best"
+    """Which policy: the best by evaluation, or the last."""
+    name: str = "policy"
+    """Of the C function, and prefix of all that belongs to it."""
+
+
+def _tensors(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:
+    del name
+    save_tensors(policy, path)
+    return {}
+
+
+def _onnx(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:
+    del name
+    path.write_bytes(onnx_graph(policy).SerializeToString())
+    return {}
+
+
+def _c(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:
+    header = c_header(policy, name)
+    path.write_text(header.text)
+    return {
+        "function": f"void {header.function}(const float *observation, float *action)",
+        "static data": f"{header.bytes_data:,} bytes",
+    }
+
+
+FORMATS: dict[str, tuple[str, Callable[[ExportedPolicy, Path, str], dict[str, str]]]] = {
+    "safetensors": ("policy.safetensors", _tensors),
+    "onnx": ("policy.onnx", _onnx),
+    "c": ("policy.h", _c),
+}
+"""Format -> usual file name, and what writes it and says more of it."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl export`; returns the exit status."""
+    command = parse(ExportCommand, arguments, command="export")
+    usual, write = FORMATS[command.format]
+    out = command.out or Path(usual)
+    if not out.parent.is_dir():
+        raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
+    folder = RunFolder.open(command.run)
+    config = run_config(folder)
+    env = config.make_env()
+    agent, step = load_policy(folder, command.checkpoint, env)
+    about = {
+        "algorithm": config.algo,
+        "environment": config.env,
+        "seed": str(config.seed),
+        "global_step": str(step),
+        "sparserl": __version__,
+        "observations": f"behind the wrappers {', '.join(labels)}"
+        if (labels := config.wrappers.labels)
+        else "as they are",
+    }
+    policy = exported_policy(agent, about)
+    difference = _largest_difference(policy, agent, env, config.seed)
+    env.close()
+    more = write(policy, out, command.name)
+    dense = sum(layer.n_in * layer.n_out for layer in policy.layers)
+    table = Table(
+        title=f"{config.name} seed {config.seed}, {command.checkpoint} checkpoint (step {step:,})", show_header=False
+    )
+    rows = {
+        "file": f"{out}, {out.stat().st_size:,} bytes",
+        **more,
+        "layers": " - ".join(map(str, [policy.n_in, *(layer.n_out for layer in policy.layers)])),
+        "connections": f"{policy.connections:,} of {dense:,} ({policy.connections / dense:.1%})",
+        "observations": about["observations"],
+        "differs from the agent by": f"{difference:.1e} at most, {COMPARED_STEPS} steps",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+    return 0
+
+
+def _largest_difference(policy: ExportedPolicy, agent: Any, env: gym.Env[Any, Any], seed: int) -> float:
+    """Between what the exported arrays and the agent do on the way of the agent."""
+    observation, _ = env.reset(seed=seed)
+    largest = 0.0
+    for _ in range(COMPARED_STEPS):
+        action, _ = agent.predict(observation, deterministic=True)
+        largest = max(largest, float(np.abs(policy(np.asarray(observation, np.float32)) - action).max()))
+        observation, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            observation, _ = env.reset()
+    return largest

@@ -1,0 +1,136 @@
+"""A policy as one C header: static arrays of its connections, and a function that acts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparserl.errors import ConfigError
+from sparserl.export.policy import ExportedPolicy, PolicyLayer
+
+PER_LINE = 10
+UNSIGNED = {np.dtype(np.uint8): "uint8_t", np.dtype(np.uint16): "uint16_t", np.dtype(np.uint32): "uint32_t"}
+
+
+@dataclass(frozen=True)
+class CHeader:
+    """C source.
+
+    Attributes:
+        text: The header; C99, needs <math.h> and <stdint.h>, allocates nothing.
+        function: Name of `void function(const float *observation, float *action)`.
+        bytes_data: Memory of the static arrays.
+    """
+
+    text: str
+    function: str
+    bytes_data: int
+
+
+def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
+    """Writes a policy as C.
+
+    Indices take the smallest unsigned type that holds them; a layer in which every connection exists has none.
+
+    Args:
+        policy: The policy.
+        name: C identifier, the prefix of everything in the header.
+
+    Raises:
+        ConfigError: If `name` is no identifier.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ConfigError(f"--name must be a C identifier, got {name!r}")
+    arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
+    calls = []
+    for place, layer in enumerate(policy.layers):
+        arrays |= {f"{what}{place}": array for what, array in _arrays(layer).items()}
+        source = "observation" if place == 0 else f"hidden{place - 1}"
+        target = "action" if place == len(policy.layers) - 1 else f"hidden{place}"
+        calls.append(_loop(name, place, layer, source, target, _activated(policy, place)))
+    widest = [f"    float hidden{place}[{layer.n_out}];" for place, layer in enumerate(policy.layers[:-1])]
+    about = [f" * {key}: {value}" for key, value in policy.about.items()]
+    guard = f"{name.upper()}_H"
+    text = "\n".join(
+        [
+            "/* A deterministic policy, written by `sparserl export --format c`.",
+            *about,
+            f" * {policy.n_in} observations, {policy.n_out} actions, {policy.connections} connections.",
+            " */",
+            f"#ifndef {guard}",
+            f"#define {guard}",
+            "#include <math.h>",
+            "#include <stdint.h>",
+            f"#define {name.upper()}_OBSERVATIONS {policy.n_in}",
+            f"#define {name.upper()}_ACTIONS {policy.n_out}",
+            "",
+            *(_array(f"{name}_{what}", array) for what, array in arrays.items()),
+            "",
+            f"static void {name}(const float *observation, float *action) {{",
+            *widest,
+            *calls,
+            f"    for (int i = 0; i < {policy.n_out}; i++)",
+            f"        action[i] = {name}_low[i] + 0.5f * (action[i] + 1.0f) * ({name}_high[i] - {name}_low[i]);",
+            "}",
+            f"#endif /* {guard} */",
+            "",
+        ]
+    )
+    return CHeader(text, name, sum(array.nbytes for array in arrays.values()))
+
+
+def _arrays(layer: PolicyLayer) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {"values": layer.values, "bias": layer.bias}
+    if layer.row_ptr is not None and layer.col is not None:
+        arrays |= {"row_ptr": _smallest(layer.row_ptr), "col": _smallest(layer.col)}
+    return arrays
+
+
+def _smallest(indices: np.ndarray) -> np.ndarray:
+    return indices.astype(np.min_scalar_type(int(indices.max(initial=0))))
+
+
+def _activated(policy: ExportedPolicy, place: int) -> str:
+    last = place == len(policy.layers) - 1
+    return "sum > 0.0f ? sum : 0.0f" if policy.activation == "relu" and not last else "tanhf(sum)"
+
+
+def _loop(name: str, place: int, layer: PolicyLayer, source: str, target: str, activated: str) -> str:
+    values = f"{name}_values{place}"
+    if layer.row_ptr is None:
+        inner = [
+            f"        for (int j = 0; j < {layer.n_in}; j++)",
+            f"            sum += {values}[i * {layer.n_in} + j] * {source}[j];",
+        ]
+    else:
+        inner = [
+            f"        for (uint32_t k = {name}_row_ptr{place}[i]; k < {name}_row_ptr{place}[i + 1]; k++)",
+            f"            sum += {values}[k] * {source}[{name}_col{place}[k]];",
+        ]
+    return "\n".join(
+        [
+            f"    for (int i = 0; i < {layer.n_out}; i++) {{",
+            f"        float sum = {name}_bias{place}[i];",
+            *inner,
+            f"        {target}[i] = {activated};",
+            "    }",
+        ]
+    )
+
+
+def _array(name: str, array: np.ndarray) -> str:
+    """Floats with nine significant digits, which say a float32 exactly."""
+    if array.dtype == np.float32:
+        kind, items = "float", [_literal(float(value)) for value in array]
+    else:
+        kind, items = UNSIGNED[array.dtype], [str(value) for value in array]
+    rows = [", ".join(items[start : start + PER_LINE]) for start in range(0, len(items), PER_LINE)]
+    # C has no empty arrays.
+    return f"static const {kind} {name}[{max(1, len(items))}] = {{\n" + ",\n".join(rows or ["0"]) + "};"
+
+
+def _literal(value: float) -> str:
+    text = f"{value:.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

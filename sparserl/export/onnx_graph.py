@@ -1,0 +1,82 @@
+"""A policy as an ONNX model, for runtimes that know nothing of sparserl.
+
+Weights of sparse layers are sparse initializers, so the file holds connections alone; runtimes have no sparse product,
+and expand them when they load it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparserl.errors import ConfigError
+from sparserl.export.policy import ExportedPolicy, PolicyLayer
+
+OPSET = 17
+IR_VERSION = 9
+
+
+def onnx_graph(policy: ExportedPolicy) -> Any:
+    """An `onnx.ModelProto` with input `observation` (batch, n_in) and output `action` (batch, n_out), float32.
+
+    Raises:
+        ConfigError: If onnx is not installed.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise ConfigError("onnx is not installed; pip install 'sparserl[export]' brings it") from None
+    from onnx import helper, numpy_helper
+
+    nodes, dense, sparse = [], [], []
+    given = "observation"
+    for place, layer in enumerate(policy.layers):
+        last = place == len(policy.layers) - 1
+        if layer.row_ptr is None:
+            weights = layer.values.reshape(layer.n_out, layer.n_in).T
+            dense.append(numpy_helper.from_array(np.ascontiguousarray(weights), f"weights{place}"))
+        else:
+            sparse.append(_sparse(helper, numpy_helper, layer, f"weights{place}"))
+        dense.append(numpy_helper.from_array(layer.bias, f"bias{place}"))
+        activation = "Tanh" if last or policy.activation == "tanh" else "Relu"
+        nodes += [
+            helper.make_node("MatMul", [given, f"weights{place}"], [f"product{place}"]),
+            helper.make_node("Add", [f"product{place}", f"bias{place}"], [f"sum{place}"]),
+            helper.make_node(activation, [f"sum{place}"], [f"activated{place}"]),
+        ]
+        given = f"activated{place}"
+    half = np.float32(0.5) * (policy.high - policy.low)
+    dense += [numpy_helper.from_array(half, "half_range"), numpy_helper.from_array(policy.low + half, "middle")]
+    nodes += [
+        helper.make_node("Mul", [given, "half_range"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "middle"], ["action"]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [helper.make_tensor_value_info("observation", kind, ["batch", policy.n_in])],
+        [helper.make_tensor_value_info("action", kind, ["batch", policy.n_out])],
+        initializer=dense,
+        sparse_initializer=sparse,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(policy.about))
+    onnx.checker.check_model(model)
+    return model
+
+
+def _sparse(helper: Any, numpy_helper: Any, layer: PolicyLayer, name: str) -> Any:
+    """Weights (n_in, n_out) in ONNX's coordinate format: positions in the flattened matrix, ascending."""
+    assert layer.row_ptr is not None
+    assert layer.col is not None
+    counts: np.ndarray = np.diff(layer.row_ptr.astype(np.int64))
+    outputs = np.repeat(np.arange(layer.n_out), counts)
+    positions = layer.col.astype(np.int64) * layer.n_out + outputs
+    order = np.argsort(positions)
+    return helper.make_sparse_tensor(
+        numpy_helper.from_array(layer.values[order], name),
+        numpy_helper.from_array(positions[order], f"{name}_positions"),
+        [layer.n_in, layer.n_out],
+    )

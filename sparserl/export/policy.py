@@ -1,0 +1,116 @@
+"""What a deterministic policy is, as plain arrays: its layers, and how their outputs become actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyLayer:
+    """One linear layer.
+
+    Attributes:
+        n_in: Inputs.
+        n_out: Outputs.
+        values: (nnz,) weights, row after row.
+        bias: (n_out,)
+        row_ptr: (n_out + 1,) first weight of each output; None where every connection exists.
+        col: (nnz,) input of each weight; likewise.
+    """
+
+    n_in: int
+    n_out: int
+    values: Floats
+    bias: Floats
+    row_ptr: Indices | None
+    col: Indices | None
+
+    @classmethod
+    def of(cls, layer: nn.Module, outputs: int | None = None) -> PolicyLayer:
+        """From a trained layer.
+
+        Args:
+            layer: `SparseLinear` or `nn.Linear`, with biases.
+            outputs: Only the first so many; all of them if None.
+
+        Raises:
+            ConfigError: If it is another module.
+        """
+        if not isinstance(layer, SparseLinear | nn.Linear):
+            raise ConfigError(f"a {type(layer).__name__} cannot be exported; policies are linear layers")
+        assert layer.bias is not None
+        n_in, n_out = (layer.n_in, layer.n_out) if isinstance(layer, SparseLinear) else layer.weight.shape[::-1]
+        outputs = n_out if outputs is None else outputs
+        bias = layer.bias.detach().numpy()[:outputs].copy()
+        if isinstance(layer, nn.Linear):
+            return cls(n_in, outputs, layer.weight.detach().numpy()[:outputs].ravel().copy(), bias, None, None)
+        row_ptr = layer.index.row_ptr[: outputs + 1].astype(np.uint32)
+        end = int(row_ptr[-1])
+        return cls(
+            n_in, outputs, layer.values.detach().numpy()[:end].copy(), bias, row_ptr, layer.index.col[:end].copy()
+        )
+
+    def __call__(self, x: Floats) -> Floats:
+        """(n_in,) to (n_out,), connection by connection."""
+        if self.row_ptr is None or self.col is None:
+            return self.values.reshape(self.n_out, self.n_in) @ x + self.bias
+        products = np.append(self.values * x[self.col], np.float32(0))
+        starts, counts = self.row_ptr[:-1].astype(np.int64), np.diff(self.row_ptr.astype(np.int64))
+        sums = np.where(counts > 0, np.add.reduceat(products, starts), np.float32(0))
+        return np.asarray(sums + self.bias, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedPolicy:
+    """A deterministic policy: layers with an activation between them, tanh at the end, then the range of actions.
+
+    It reads observations as the agent saw them, behind the wrappers of its run.
+
+    Attributes:
+        layers: In order.
+        activation: Name of the hidden activation, `relu` or `tanh`.
+        low: (actions,) lowest action.
+        high: (actions,) highest action.
+        about: What it is, e.g. algorithm, environment and step, as strings.
+    """
+
+    layers: Sequence[PolicyLayer]
+    activation: str
+    low: Floats
+    high: Floats
+    about: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def n_in(self) -> int:
+        """Features of an observation."""
+        return self.layers[0].n_in
+
+    @property
+    def n_out(self) -> int:
+        """Actuators."""
+        return self.layers[-1].n_out
+
+    @property
+    def connections(self) -> int:
+        """Weights that exist."""
+        return sum(layer.values.size for layer in self.layers)
+
+    def __call__(self, observation: Floats) -> Floats:
+        """(n_in,) observation to (n_out,) action; the definition that every export is compared with."""
+        x = np.asarray(observation, np.float32)
+        for layer in self.layers[:-1]:
+            y = layer(x)
+            x = np.maximum(y, 0) if self.activation == "relu" else np.tanh(y)
+        squashed = np.tanh(self.layers[-1](x))
+        return np.asarray(self.low + np.float32(0.5) * (squashed + 1) * (self.high - self.low), np.float32)

@@ -1,0 +1,163 @@
+"""Every format says what the policy does: read back, run in another runtime, compiled by a C compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors.numpy
+import torch
+from support.envs import SpacesOnly
+from torch import nn
+
+from sparserl.agents.config import AGENTS
+from sparserl.agents.exported import exported_policy
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.errors import ConfigError
+from sparserl.export import ExportedPolicy, PolicyLayer, c_header, onnx_graph, save_tensors
+from sparserl.layers import SparseLinear
+from sparserl.topology.structure import SparseTopology
+
+ACTIONS = gym.spaces.Box(np.float32([-1.0, -0.4, 0.0]), np.float32([1.0, 0.4, 3.0]))
+ENV = SpacesOnly(gym.spaces.Box(-np.inf, np.inf, (5,), np.float64), ACTIONS)
+OBSERVATIONS = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+COMPILER = shutil.which("cc")
+
+
+def agent(algo: str = "ds_sac", **options: Any) -> Any:
+    topology = {"topology": TopologyConfig(method="set", density=0.3)} if AGENTS[algo].sparse else {}
+    arguments = {"buffer_size": 1, "policy_kwargs": {"net_arch": [16, 12]}, "seed": 0, **topology, **options}
+    return AGENTS[algo].agent("MlpPolicy", ENV, **arguments)
+
+
+def policy(algo: str = "ds_sac", **options: Any) -> ExportedPolicy:
+    return exported_policy(agent(algo, **options), {"algorithm": algo})
+
+
+def layer_of(n_in: int, rows: list[list[int]], values: list[float], bias: list[float]) -> PolicyLayer:
+    flat = np.array([row * n_in + col for row, cols in enumerate(rows) for col in cols], np.int64)
+    sparse = SparseLinear.of(
+        SparseTopology(len(rows), n_in, flat), torch.tensor(values), nn.Parameter(torch.tensor(bias))
+    )
+    return PolicyLayer.of(sparse)
+
+
+BY_HAND = ExportedPolicy(
+    [
+        # Of three neurons the middle one has no connection, and the last input is read by nobody.
+        layer_of(3, [[0, 1], [], [1]], [2.0, -1.0, 0.5], [0.0, 0.25, -1.0]),
+        PolicyLayer.of(nn.Linear(3, 1)),
+    ],
+    "relu",
+    np.float32([-2.0]),
+    np.float32([2.0]),
+)
+BY_HAND.layers[1].values[:] = [1.0, 2.0, 3.0]
+BY_HAND.layers[1].bias[:] = [-1.0]
+
+
+def test_a_policy_worked_by_hand() -> None:
+    # Hidden: relu(2 - 4) = 0, relu(0.25), relu(0.5 * 4 - 1) = 1; out: 0.5 + 3 - 1 = 2.5, squashed, times 2.
+    assert BY_HAND(np.float32([1.0, 4.0, 9.0])) == pytest.approx([2 * np.tanh(2.5)])
+    assert (BY_HAND.n_in, BY_HAND.n_out, BY_HAND.connections) == (3, 1, 6)
+
+
+@pytest.mark.parametrize("algo", AGENTS)
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_it_does_what_the_agent_does(algo: str, activation: type[nn.Module]) -> None:
+    own = agent(algo, policy_kwargs={"net_arch": [16, 12], "activation_fn": activation})
+    exported = exported_policy(own, {})
+    expected, _ = own.predict(OBSERVATIONS.astype(np.float64), deterministic=True)
+    np.testing.assert_allclose([exported(row) for row in OBSERVATIONS], expected, atol=1e-5)
+    assert (exported.layers[0].row_ptr is not None) == AGENTS[algo].sparse
+
+
+def test_arrays_are_read_back(tmp_path: Path) -> None:
+    own = policy()
+    save_tensors(own, tmp_path / "p.safetensors")
+    arrays = safetensors.numpy.load_file(tmp_path / "p.safetensors")
+    for place, layer in enumerate(own.layers):
+        np.testing.assert_array_equal(arrays[f"layer{place}.values"], layer.values)
+        if layer.row_ptr is not None:
+            np.testing.assert_array_equal(arrays[f"layer{place}.row_ptr"], layer.row_ptr)
+            np.testing.assert_array_equal(arrays[f"layer{place}.col"], layer.col)
+    with safetensors.safe_open(tmp_path / "p.safetensors", "numpy") as file:
+        assert file.metadata() == {
+            **{"algorithm": "ds_sac", "activation": "relu", "sizes": "5 16 12 3", "format": "sparserl-policy 1"}
+        }
+
+
+@pytest.mark.parametrize("case", ["by hand", *AGENTS])
+def test_onnx_does_the_same_in_its_own_runtime(case: str) -> None:
+    own = BY_HAND if case == "by hand" else policy(case)
+    model = onnx_graph(own)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    observations = OBSERVATIONS[:, : own.n_in]
+    (actions,) = session.run(None, {"observation": observations})
+    np.testing.assert_allclose(actions, [own(row) for row in observations], atol=1e-5)
+    sparse = [layer for layer in own.layers if layer.row_ptr is not None]
+    assert [
+        len(tensor.values.float_data or tensor.values.raw_data) > 0 for tensor in model.graph.sparse_initializer
+    ] == [layer.values.size > 0 for layer in sparse]
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+@pytest.mark.parametrize("case", ["by hand", "tanh", *AGENTS])
+def test_c_does_the_same_when_it_is_compiled(case: str, tmp_path: Path) -> None:
+    tanh = {"policy_kwargs": {"net_arch": [16, 12], "activation_fn": nn.Tanh}}
+    own = BY_HAND if case == "by hand" else policy(**tanh) if case == "tanh" else policy(case)
+    header = c_header(own, "walk")
+    (tmp_path / "walk.h").write_text(header.text)
+    (tmp_path / "walk.c").write_text('#include "walk.h"\nvoid act(const float *o, float *a) { walk(o, a); }\n')
+    library = tmp_path / "walk.so"
+    strict = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2"]
+    words = [str(COMPILER), *strict, "-shared", "-fPIC", str(tmp_path / "walk.c"), "-o", str(library), "-lm"]
+    subprocess.run(words, check=True, capture_output=True, text=True)
+    act = ctypes.CDLL(str(library)).act
+    floats = ctypes.POINTER(ctypes.c_float)
+    for row in OBSERVATIONS[:, : own.n_in]:
+        given, action = np.ascontiguousarray(row), np.zeros(own.n_out, np.float32)
+        act(given.ctypes.data_as(floats), action.ctypes.data_as(floats))
+        np.testing.assert_allclose(action, own(row), atol=1e-5)
+
+
+def test_c_takes_the_smallest_indices() -> None:
+    header = c_header(policy())
+    assert "static const uint8_t policy_col0" in header.text
+    own = policy()
+    sparse = [layer for layer in own.layers if layer.row_ptr is not None]
+    floats = sum(layer.values.size + layer.bias.size for layer in own.layers) + 2 * own.n_out
+    indices = sum(layer.values.size + layer.n_out + 1 for layer in sparse)  # a byte each
+    assert header.bytes_data == 4 * floats + indices
+
+
+def test_floats_survive_being_written() -> None:
+    values = np.random.default_rng(0).normal(size=2000).astype(np.float32) * np.float32(1e-3)
+    own = ExportedPolicy([PolicyLayer(2000, 1, values, np.float32([0]), None, None)], "relu", *np.float32([[-1], [1]]))
+    text = c_header(own).text.split("policy_values0[2000] = {")[1].split("}")[0]
+    assert np.array_equal(np.float32([float(item.strip().rstrip("f")) for item in text.split(",")]), values)
+
+
+@pytest.mark.parametrize("name", ["", "9lives", "a b", "a-b"])
+def test_a_name_that_c_does_not_take_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be a C identifier"):
+        c_header(BY_HAND, name)
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a ReLU cannot be exported"):
+        PolicyLayer.of(nn.ReLU())
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sparserl\[export\]'"):
+        onnx_graph(BY_HAND)

@@ -27,6 +27,7 @@ from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
 from sparserl.cli.report import ReportCommand
 from sparserl.cli.rl_continual_config import is_of_environments, parse_rl_continual
+from sparserl.cli.sweep import SweepCommand
 from sparserl.cli.train_config import TrainCommand, presets
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.reinforcement import recorder as rl_recorder
@@ -47,6 +48,7 @@ SCHEMAS = {
     "export": ExportCommand,
     "plot": PlotCommand,
     "report": ReportCommand,
+    "sweep": SweepCommand,
 }
 
 

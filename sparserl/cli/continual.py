@@ -45,7 +45,7 @@ DATA_DIR = "data_dir.txt"
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl continual`; returns the exit status."""
-    if _is_of_environments(arguments):
+    if is_of_environments_line(arguments):
         return rl_continual.run(arguments)
     command, preset = parse_continual(arguments)
     if command.resume is not None:
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     return _learn(learner, config, folder, show_progress=command.progress, state=None)
 
 
-def _is_of_environments(arguments: Sequence[str]) -> bool:
+def is_of_environments_line(arguments: Sequence[str]) -> bool:
     """Whether a command line is about a sequence that agents learn, and not classifiers."""
     resumed = given_value("resume", arguments)
     if resumed is not None:

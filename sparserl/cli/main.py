@@ -11,6 +11,7 @@ from sparserl.errors import SparserlError, unknown_name
 COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
     "continual": ("sparserl.cli.continual", "learn a sequence of tasks, or resume a run"),
+    "sweep": ("sparserl.cli.sweep", "train a grid of configs times seeds, several runs at a time"),
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),

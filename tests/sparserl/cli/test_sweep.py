@@ -1,0 +1,235 @@
+"""`sparserl sweep`: which runs a file makes, and that each is trained once, goes on, or is shown as failed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sparserl.cli import main, sweep_pool
+from sparserl.cli.sweep_file import load_jobs
+from sparserl.cli.sweep_pool import run_locally, states_of
+from sparserl.errors import ConfigError
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "sweeps" / "example.yaml"
+SMALL: dict[str, Any] = {
+    "base": {"algo": "ds_td3", "env": "InvertedPendulum-v5", "total_steps": 300, "agent": {"learning_starts": 100}},
+    "grid": {"topology.density": [0.5, 0.2]},
+    "seeds": [3, 5],
+}
+# Stands for `sparserl`: writes what it was asked and, unless a file says otherwise, a folder that is done.
+STAND_IN = """
+import json, pathlib, sys, time
+words = sys.argv[1:]
+path = pathlib.Path(words[words.index("--resume" if "--resume" in words else "--run-dir") + 1])
+with path.with_name("calls.txt").open("a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+orders = path.with_name("orders.txt")
+order = orders.read_text() if orders.exists() else ""
+if order == "fail" and "s3" in path.name:
+    print("first"); print("sparserl: it broke"); sys.exit(1)
+(path / "checkpoints" / "step-000000001").mkdir(parents=True, exist_ok=True)
+(path / "progress.csv").write_text("global_step,x\\n7,1\\n")
+if order == "wait":
+    time.sleep(60)
+(path / "DONE").touch()
+"""
+
+
+def sweep_file(folder: Path, **changed: Any) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **changed}))
+    return path
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of runs that a script pretends to train."""
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setattr(sweep_pool, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(sweep_pool, "POLL_S", 0.01)
+    out = tmp_path / "runs"
+    out.mkdir()
+    return out
+
+
+def calls(out: Path) -> list[str]:
+    path = out / "calls.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+# Which runs.
+
+
+def test_a_grid_times_seeds(tmp_path: Path) -> None:
+    jobs = load_jobs(sweep_file(tmp_path))
+    assert [(job.point, job.seed) for job in jobs] == [
+        ({"topology.density": density}, seed) for density in (0.5, 0.2) for seed in (3, 5)
+    ]
+    assert [job.config["topology"]["density"] for job in jobs] == [0.5, 0.5, 0.2, 0.2]
+    assert jobs[0].config["total_steps"] == 300
+    assert jobs[0].name == "InvertedPendulum-v5__ds_td3__d0.5"
+    assert jobs[0].folder == f"InvertedPendulum-v5__ds_td3__d0.5__s3__{jobs[0].id}"
+
+
+def test_an_id_is_that_of_the_resolved_config(tmp_path: Path) -> None:
+    jobs = load_jobs(sweep_file(tmp_path))
+    # The same values said otherwise.
+    base = {**SMALL["base"], "topology": {"density": 0.2}}
+    again = load_jobs(sweep_file(tmp_path, base=base, grid={}, seeds=[5]))
+    assert again[0].id == jobs[3].id
+    assert len({job.id for job in jobs}) == 4
+    longer = load_jobs(sweep_file(tmp_path, base={**SMALL["base"], "total_steps": 301}))
+    assert not {job.id for job in longer} & {job.id for job in jobs}
+
+
+def test_presets_lie_beneath(tmp_path: Path) -> None:
+    jobs = load_jobs(EXAMPLE)
+    assert len(jobs) == 18
+    assert {job.seed for job in jobs} == {0, 1, 2}
+    assert {job.config["agent"]["batch_size"] for job in jobs} == {100}  # of the presets
+
+
+@pytest.mark.parametrize("sequence", ["split_digits", "hopper_gravity"])
+def test_continual_runs_too(sequence: str, tmp_path: Path) -> None:
+    path = sweep_file(tmp_path, command="continual", base={"sequence": sequence}, grid={"method": ["ewc", "packnet"]})
+    scenario = {"scenario": "task"} if sequence == "split_digits" else {}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "base": {"sequence": sequence, **scenario}}))
+    jobs = load_jobs(path)
+    assert [job.config["method"] for job in jobs] == ["ewc", "ewc", "packnet", "packnet"]
+    assert {job.command for job in jobs} == {"continual"}
+
+
+BAD = {
+    "key": ({"gird": {}}, "unknown key of a sweep 'gird'; did you mean 'grid'"),
+    "command": ({"command": "trian"}, "unknown command 'trian'; did you mean 'train'"),
+    "empty list": ({"grid": {"env": []}}, "makes no run"),
+    "no seeds": ({"seeds": 0}, "makes no run"),
+    "no list": ({"grid": {"env": "Hopper-v5"}}, "grid.env must be a list, got 'Hopper-v5'"),
+    "no grid": ({"grid": ["env"]}, "grid must hold lists by dotted key"),
+    "no base": ({"base": 3}, "base must hold keys and values, got 3"),
+    "seeds": ({"seeds": "many"}, "seeds must be a number or a list of integers, got 'many'"),
+    "seed": ({"base": {"seed": 3}}, "seeds are listed under seeds"),
+    "same run": ({"seeds": [1, 1]}, "topology.density 0.5 seed 1 and topology.density 0.5 seed 1 are the same run"),
+    "grid key": ({"grid": {"topology.densty": [0.1]}}, "topology.densty 0.1, seed 3: "),
+    "value": ({"grid": {"topology.density": [1.5]}}, "topology.density 1.5, seed 3: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed, message = BAD[case]
+    path = sweep_file(tmp_path, **changed)
+    with pytest.raises(ConfigError) as caught:
+        load_jobs(path)
+    assert message in str(caught.value)
+    assert main(["sweep", str(path), "--dry-run"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_bad_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(sweep_file(tmp_path)), "--workers", "0"]) == 2
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+# Training them.
+
+
+def test_a_dry_run_starts_nothing(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(sweep_file(tmp_path)), "--dry-run", "--out", str(stand_in)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 waiting" in printed
+    assert all(job.id in printed for job in load_jobs(sweep_file(tmp_path)))
+    assert list(stand_in.iterdir()) == []
+
+
+def test_each_run_is_trained_once(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", str(sweep_file(tmp_path)), "--workers", "3", "--out", str(stand_in)]
+    assert main(words) == 0
+    assert len(calls(stand_in)) == 4
+    assert all("--config" in call and "--no-progress" in call for call in calls(stand_in))
+    assert "4 done" in capsys.readouterr().out
+    assert list(stand_in.glob("*.lock")) == []
+    assert main(words) == 0
+    assert len(calls(stand_in)) == 4
+    assert "done before" in capsys.readouterr().out
+
+
+def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Path, tmp_path: Path) -> None:
+    jobs = load_jobs(sweep_file(tmp_path))
+    begun, empty = (stand_in / job.folder for job in jobs[:2])
+    (begun / "checkpoints" / "step-000000001").mkdir(parents=True)
+    empty.mkdir()
+    (empty / "eval.csv").touch()
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in)]) == 0
+    assert [("--resume" in call) for call in calls(stand_in)] == [True, False, False, False]
+    assert not (empty / "eval.csv").exists()
+
+
+def test_failures_are_collected(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (stand_in / "orders.txt").write_text("fail")
+    assert main(["sweep", str(sweep_file(tmp_path)), "--workers", "2", "--out", str(stand_in)]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 failed" in printed
+    assert printed.count("failed: sparserl: it broke; see ") == 2
+    (stand_in / "orders.txt").write_text("")
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in)]) == 0
+    assert len(calls(stand_in)) == 6  # the two that were done are left
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -> None:
+    (stand_in / "orders.txt").write_text("wait")
+
+    def interrupt() -> None:
+        while len(calls(stand_in)) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    began = time.monotonic()
+    assert main(["sweep", str(sweep_file(tmp_path)), "--workers", "2", "--out", str(stand_in)]) == 130
+    thread.join()
+    assert time.monotonic() - began < 50  # the runs would have slept for 60 s
+    assert len(calls(stand_in)) == 2
+
+
+def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_path: Path) -> None:
+    (stand_in / "orders.txt").write_text("wait")
+    jobs = load_jobs(sweep_file(tmp_path))[:1]
+    first, second = states_of(jobs, stand_in), states_of(jobs, stand_in)
+    assert sweep_pool._start(first[0])
+    try:
+        run_locally(second, 1, lambda: None)
+        assert (second[0].status, second[0].error) == ("failed", "another process is training it")
+    finally:
+        assert first[0].process is not None
+        first[0].process.kill()
+        first[0].process.wait()
+
+
+@pytest.mark.slow
+def test_real_runs_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = {
+        **SMALL["base"],
+        **{"log_every_steps": 100, "checkpoint_every_steps": 100, "eval": {"every_steps": 300, "episodes": 1}},
+    }
+    path = sweep_file(tmp_path, base=base, grid={}, seeds=2)
+    words = ["sweep", str(path), "--workers", "2", "--out", str(tmp_path / "runs")]
+    assert main(words) == 0
+    runs = sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert [(run / "DONE").exists() for run in runs] == [True, True]
+    assert yaml.safe_load((runs[0] / "config.yaml").read_text())["total_steps"] == 300
+    assert "2 done" in capsys.readouterr().out
+    assert main(words) == 0

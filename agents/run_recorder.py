@@ -28,6 +28,7 @@ from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
+from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder, step_name
 from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
@@ -45,6 +46,8 @@ PROGRESS_COLUMNS = (
     "topology/explored_fraction",
     "cost/flops_train",
     "cost/params_nonzero",
+    "cost/cpu_s",
+    "cost/memory_peak_bytes",
     "time/sps",
     "time/elapsed_s",
 )
@@ -111,6 +114,7 @@ class RunRecorder(BaseCallback):
         self._boundary_at = -1
         self._last_event_update = -1
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
+        self.process = ProcessCost()
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._bar = tqdm(
@@ -229,6 +233,7 @@ class RunRecorder(BaseCallback):
         metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
         metrics["time/sps"] = (step - previous_step) / max(now - previous_time, 1e-9)
         metrics["time/elapsed_s"] = self.elapsed_s
+        metrics |= self.process.metrics()
         row = {key: metrics[key] for key in PROGRESS_COLUMNS if key in metrics}
         self.logs["progress"].write([{"global_step": step, **row}])
         self._track(step, metrics)
@@ -272,6 +277,7 @@ class RunRecorder(BaseCallback):
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
             "elapsed_s": self.elapsed_s,
+            "process": self.process.summary(),
             "cost": self.cost.state_dict(),
             "logged_values": {
                 key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in OF_THE_AGENT
@@ -299,6 +305,7 @@ class RunRecorder(BaseCallback):
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
         self._seconds_before = recorder["elapsed_s"]
+        self.process.load(recorder["process"])
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
         # Last, when nothing can be refused any more.
@@ -311,6 +318,7 @@ class RunRecorder(BaseCallback):
         return {
             "steps": steps,
             "wall_s": self.elapsed_s,
+            **self.process.summary(),
             "steps_per_second": steps / self.elapsed_s,
             "return_last": self.eval_means[-1],
             "return_last10": float(np.mean(self.eval_means[-10:])),

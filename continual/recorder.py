@@ -34,6 +34,8 @@ PROGRESS_COLUMNS = (
     "cl/forgetting_final",
     "cl/connections",
     "cl/free_connections",
+    "cost/cpu_s",
+    "cost/memory_peak_bytes",
     "time/sps",
     "time/elapsed_s",
 )
@@ -213,6 +215,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             "memory": learner.strategy.memory(),
             "steps": learner.steps,
             "wall_s": self.elapsed_s,
+            **self.process.summary(),
             "steps_per_second": learner.steps / self.elapsed_s,
             "sequence_record": sequence.record,
         }

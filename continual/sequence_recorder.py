@@ -14,6 +14,7 @@ from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_s
 from sparserl.continual.strategy import LayerUse
 from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
+from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.tracking import Tracker
@@ -51,6 +52,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         self.stopped_at: int | None = None
         self.logs = {name: folder.log(name, columns) for name, columns in self.columns.items()}
         self.params_nonzero_per_task: list[int] = []
+        self.process = ProcessCost()
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._logged_at = (0, self._started)
@@ -110,11 +112,12 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     # Logs.
 
     def _timing(self) -> dict[str, float]:
-        """Steps a second since this was asked last, and wall time."""
+        """Steps a second since this was asked last, wall time, and what the process has used."""
         steps, now = self.learner.steps, time.perf_counter()
         before, then = self._logged_at
         self._logged_at = steps, now
-        return {"time/sps": (steps - before) / max(now - then, 1e-9), "time/elapsed_s": self.elapsed_s}
+        timing = {"time/sps": (steps - before) / max(now - then, 1e-9), "time/elapsed_s": self.elapsed_s}
+        return {**timing, **self.process.metrics()}
 
     def _log(self, metrics: Mapping[str, float]) -> None:
         """Writes what is defined of some metrics to progress.csv and the trackers."""
@@ -163,6 +166,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         return {
             "params_nonzero_per_task": self.params_nonzero_per_task,
             "elapsed_s": self.elapsed_s,
+            "process": self.process.summary(),
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
@@ -174,5 +178,6 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         """Takes over a `_state`; last of all, when nothing can be refused any more: logs are cut."""
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
         self._seconds_before = recorder["elapsed_s"]
+        self.process.load(recorder["process"])
         for name, log in self.logs.items():
             log.truncate(recorder["csv_bytes"][name])

@@ -39,6 +39,8 @@ PROGRESS_COLUMNS = (
     "cl/connections",
     "cl/free_connections",
     "cost/params_nonzero",
+    "cost/cpu_s",
+    "cost/memory_peak_bytes",
     "time/sps",
     "time/elapsed_s",
 )
@@ -280,6 +282,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             },
             "steps": learner.steps,
             "wall_s": self.elapsed_s,
+            **self.process.summary(),
             "steps_per_second": learner.steps / self.elapsed_s,
         }
 

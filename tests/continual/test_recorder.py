@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.runs import OF_THE_MACHINE
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
@@ -80,15 +81,13 @@ def resumed(path: Path, method: str, checkpoint_at: int = -1) -> SequenceRecorde
 
 def rows(path: Path, name: str) -> list[dict[str, str]]:
     with (path / f"{name}.csv").open(newline="") as file:
-        return [
-            {key: value for key, value in row.items() if not key.startswith("time/")} for row in csv.DictReader(file)
-        ]
+        return [{key: value for key, value in row.items() if key not in OF_THE_MACHINE} for row in csv.DictReader(file)]
 
 
 def outcome(found: SequenceRecorder) -> dict[str, Any]:
     """All that a run leaves, without wall-clock values and what is derived when it is needed."""
     result = json.loads(json.dumps(found.result()))
-    for name in ("wall_s", "steps_per_second", "bytes_indices"):
+    for name in ("wall_s", "steps_per_second", "cpu_s", "memory_peak_bytes", "bytes_indices"):
         result.pop(name)
     logs = {name: rows(found.folder.path, name) for name in LOGS}
     return {"learner": found.learner.state_dict(), "result": result, "logs": logs}

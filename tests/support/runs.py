@@ -28,6 +28,8 @@ CHEETAH = (
     *("--env", "HalfCheetah-v5", "--agent.learning-starts", "60", "--total-steps", "240", "--eval.every-steps", "120"),
     *("--eval.episodes", "1", "--checkpoint-every-steps", "40", "--log-every-steps", "40", "--seed", "3"),
 )
+OF_THE_MACHINE = ("time/sps", "time/elapsed_s", "cost/cpu_s", "cost/memory_peak_bytes")
+"""Columns of progress.csv that differ from run to run."""
 WRAPPED = (
     *("--wrappers.noise-fraction", "0.5", "--wrappers.permute", "--wrappers.permute-every-steps", "25"),
     *("--wrappers.normalize-observations", "running", "--wrappers.sensor-dropout", "0.1"),
@@ -96,7 +98,7 @@ def _without_clock(node: Any) -> Any:
         return {
             key: _without_clock(value)
             for key, value in node.items()
-            if not key.endswith(("elapsed_s", "episode_times")) and key != "csv_bytes"
+            if not key.endswith(("elapsed_s", "episode_times")) and key not in ("csv_bytes", "process")
         }
     if isinstance(node, list):
         return [_without_clock(value) for value in node]
@@ -107,8 +109,8 @@ def logs(folder: Path) -> dict[str, list[dict[str, str]]]:
     """The CSV logs, without wall-clock columns."""
     found = {path.stem: rows(path) for path in sorted(folder.glob("*.csv"))}
     for row in found["progress"]:
-        row.pop("time/sps")
-        row.pop("time/elapsed_s")
+        for name in OF_THE_MACHINE:
+            row.pop(name)
     return found
 
 
@@ -119,7 +121,7 @@ def same_run(left: Path, right: Path) -> None:
     results = [json.loads((path / "result.json").read_text()) for path in (left, right)]
     for result in results:
         # The transposed order is derived when a backward pass needs it, which a run resumed at its end never does.
-        for name in ("wall_s", "steps_per_second", "bytes_indices"):
+        for name in ("wall_s", "steps_per_second", "cpu_s", "memory_peak_bytes", "bytes_indices"):
             result.pop(name)
     assert results[0] == results[1]
     best = [

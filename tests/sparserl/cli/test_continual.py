@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.idx_files import real_data_dir, write_mnist
-from support.runs import fingerprint, rows
+from support.runs import OF_THE_MACHINE, fingerprint, rows
 from support.trees import assert_equal_trees
 
 from sparserl import checkpoint
@@ -50,14 +50,14 @@ def resolved(*words: str) -> Any:
 def outcome(folder: Path) -> dict[str, Any]:
     """Newest checkpoint, logs and result, without wall-clock values."""
     state = checkpoint.load(full_checkpoints(_Folder(folder))[-1])  # type: ignore[arg-type]
-    for name in ("elapsed_s", "csv_bytes"):
+    for name in ("elapsed_s", "process", "csv_bytes"):
         state["recorder"].pop(name)
     logs = {name: rows(folder / f"{name}.csv") for name in LOGS}
     for row in logs["progress"]:
-        row.pop("time/sps")
-        row.pop("time/elapsed_s")
+        for name in OF_THE_MACHINE:
+            row.pop(name)
     result = json.loads((folder / "result.json").read_text())
-    for name in ("wall_s", "steps_per_second", "bytes_indices"):
+    for name in ("wall_s", "steps_per_second", "cpu_s", "memory_peak_bytes", "bytes_indices"):
         result.pop(name)
     return {"state": state, "logs": logs, "result": result}
 

@@ -109,7 +109,7 @@ def test_continual_runs_too(sequence: str, tmp_path: Path) -> None:
 
 
 BAD = {
-    "key": ({"gird": {}}, "unknown key of a sweep 'gird'; did you mean 'grid'"),
+    "key": ({"gridd": {}}, "unknown key of a sweep 'gridd'; did you mean 'grid'"),
     "command": ({"command": "trian"}, "unknown command 'trian'; did you mean 'train'"),
     "empty list": ({"grid": {"env": []}}, "makes no run"),
     "no seeds": ({"seeds": 0}, "makes no run"),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -85,7 +85,7 @@ def run_locally(states: Sequence[JobState], workers: int, watch: Callable[[], No
     """
     waiting = [state for state in states if state.status == "waiting"]
     running: list[JobState] = []
-    terminated = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -106,7 +106,13 @@ def run_locally(states: Sequence[JobState], workers: int, watch: Callable[[], No
             state.status = "waiting"
         raise
     finally:
-        signal.signal(signal.SIGTERM, terminated)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    del number, frame
+    raise KeyboardInterrupt
 
 
 def _start(state: JobState) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -31,6 +32,11 @@ class TaskNetwork:
     def of_task(self, task: int) -> SparseMLP:
         """What answers for a task now; holds the network's own layers."""
         return self.network.by_task[task] if isinstance(self.network, MultiHeadMLP) else self.network
+
+    def answering(self, task: int, hidden: Sequence[Layer]) -> SparseMLP:
+        """What answers for a task by other hidden layers, e.g. by part of their connections, and by its own head."""
+        whole = self.of_task(task)
+        return SparseMLP([*hidden, whole[-1]], whole.activations[0], whole.activations[-1])
 
     @property
     def shared(self) -> dict[str, Layer]:

@@ -38,7 +38,6 @@ class MultiHeadMLP(nn.Module):
         self.trunk, self.heads = nn.ModuleList(trunk), nn.ModuleList(heads)
         # A plain list, so that a layer has one name.
         self.by_task = [SparseMLP([*trunk, head], activation, output_activation) for head in heads]
-        self.activations = self.by_task[0].activations
         self.goals: dict[str, int] = {}
 
     @classmethod

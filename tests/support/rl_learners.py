@@ -31,7 +31,7 @@ from sparserl.envs.task_sequences import TaskSpec
 
 N_OBS, N_ACTION, LEARNING_STARTS, BATCH = 3, 2, 10, 8
 OPTIONS = RLMethodOptions(
-    l2=L2Options(strength=0.1, samples=12),
+    l2=L2Options(strength=0.1),
     ewc=EWCOptions(strength=1.0, samples=12),
     mas=MASOptions(strength=0.1, samples=12),
     agem=AGEMOptions(transitions_per_task=9, batch_size=6),

@@ -36,6 +36,8 @@ class ReplayOptions:
 class Replay(RLStrategy):
     """Perfect memory: the replay buffer keeps the transitions of all tasks, and a batch is uniform over them.
 
+    Nothing is kept beside it, so `memory` counts nothing.
+
     Source:
         "Perfect memory" of Wolczyk et al. 2021.
     """
@@ -57,10 +59,6 @@ class Replay(RLStrategy):
                 f"and agent.buffer-size is {learner.agent.buffer_size}"
             )
         learner.agent.batch_size *= self.options.batch_scale
-
-    def memory(self) -> dict[str, int]:
-        """The buffer is the agent's own; what it holds of earlier tasks is counted by the learner's recorder."""
-        return {}
 
 
 @dataclass(frozen=True)

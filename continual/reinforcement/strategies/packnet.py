@@ -76,10 +76,8 @@ class PackNet(RLStrategy):
 
     def answering(self, learner: RLLearner, task: int) -> SparseMLP:
         """The connections of `task` and of the tasks before it; while it is being trained, all there are."""
-        whole = learner.networks[0].of_task(task)
-        if task >= learner.task:
-            return whole
-        return SparseMLP([*self._owners.views(task), whole[-1]], whole.activations[0], whole.activations[-1])
+        actor = learner.networks[0]
+        return actor.of_task(task) if task >= learner.task else actor.answering(task, self._owners.views(task))
 
     def uses(self, learner: RLLearner, network: TaskNetwork) -> list[LayerUse]:
         """Weights of the actor by task."""

@@ -37,7 +37,7 @@ FISHER_FLOOR = 1e-5
 
 
 @dataclass(frozen=True)
-class EWCOptions:
+class PullOptions:
     """How hard a method pulls, and what.
 
     Raises:
@@ -48,21 +48,17 @@ class EWCOptions:
     """Factor of the penalty, >= 0."""
     critics: bool = False
     """Whether critics are pulled as well as the actor."""
-    samples: int = 2560
-    """Transitions of the replay buffer from which importances are estimated when a task is over."""
 
-    method: ClassVar[str] = "ewc"
+    method: ClassVar[str]
 
     def __post_init__(self) -> None:
         if not self.strength >= 0.0:
             raise ConfigError(f"{self.method}.strength must not be negative, got {self.strength}")
-        if self.samples < 1:
-            raise ConfigError(f"{self.method}.samples must be at least 1, got {self.samples}")
 
 
 @dataclass(frozen=True)
-class L2Options(EWCOptions):
-    """As `EWCOptions`; no importance is estimated."""
+class L2Options(PullOptions):
+    """As `PullOptions`."""
 
     strength: float = 1e5
     """Factor of the penalty, >= 0."""
@@ -70,8 +66,32 @@ class L2Options(EWCOptions):
 
 
 @dataclass(frozen=True)
-class MASOptions(EWCOptions):
-    """As `EWCOptions`."""
+class ImportanceOptions(PullOptions):
+    """Also from how much importances are estimated.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    samples: int = 2560
+    """Transitions of the replay buffer from which importances are estimated when a task is over."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1:
+            raise ConfigError(f"{self.method}.samples must be at least 1, got {self.samples}")
+
+
+@dataclass(frozen=True)
+class EWCOptions(ImportanceOptions):
+    """As `ImportanceOptions`."""
+
+    method: ClassVar[str] = "ewc"
+
+
+@dataclass(frozen=True)
+class MASOptions(ImportanceOptions):
+    """As `ImportanceOptions`."""
 
     method: ClassVar[str] = "mas"
 
@@ -79,7 +99,7 @@ class MASOptions(EWCOptions):
 class L2(RLStrategy):
     """Every parameter is equally important to each task, so its importance is the number of tasks learned."""
 
-    options: EWCOptions | L2Options | MASOptions
+    options: PullOptions
 
     def attach(self, learner: RLLearner) -> None:
         """Holds terms for each network that is pulled, which follow its connections.
@@ -131,6 +151,12 @@ class L2(RLStrategy):
         kept = [terms.memory() for _, terms in self._pulled]
         return {what: sum(one[what] for one in kept) for what in kept[0]}
 
+
+class ImportanceStrategy(L2):
+    """Importances are estimated from transitions of the task that ends."""
+
+    options: ImportanceOptions
+
     def transitions(self, learner: RLLearner, network: TaskNetwork) -> torch.Tensor:
         """(samples, n_in) what a network reads of transitions of the task that ends, drawn with replacement."""
         rng = stream(self.seed, "importance_samples", str(learner.task))
@@ -141,7 +167,7 @@ class L2(RLStrategy):
         return torch.from_numpy(np.ascontiguousarray(read))
 
 
-class EWC(L2):
+class EWC(ImportanceStrategy):
     """Elastic weight consolidation: importance is the diagonal of the Fisher information of the policy.
 
     Of the Gaussian before it is squashed, with mean and standard deviation of each actuator; of a deterministic policy,
@@ -162,7 +188,7 @@ class EWC(L2):
         return {name: fisher.clamp(min=FISHER_FLOOR) for name, fisher in _summed_squares(own, x, scales).items()}
 
 
-class MAS(L2):
+class MAS(ImportanceStrategy):
     """Memory aware synapses: importance is the mean absolute gradient of the squared norm of the outputs.
 
     Source:

@@ -94,7 +94,6 @@ class SpaceNet(RLStrategy):
             raise ConfigError(
                 "spacenet.critics holds connections of earlier tasks where they are: use --border.critic kept"
             )
-        self._agent = learner.agent
         networks = learner.networks if self.options.critics else learner.networks[:1]
         for group in dict.fromkeys(network.group for network in networks):
             learner.agent.evolver.stop(group)
@@ -177,11 +176,10 @@ class SpaceNet(RLStrategy):
     def answering(self, learner: RLLearner, task: int) -> SparseMLP:
         """The connections of `task` and of the tasks before it, and its head; for a task that has none yet, all."""
         actor = learner.networks[0]
-        whole = actor.of_task(task)
         if task >= learner.task:
-            return whole
+            return actor.of_task(task)
         own, _ = self._shared_out[actor.name]
-        return SparseMLP([*own.views(task), whole[-1]], whole.activations[0], whole.activations[-1])
+        return actor.answering(task, own.views(task))
 
     def uses(self, learner: RLLearner, network: TaskNetwork) -> list[LayerUse]:
         """Connections and neurons by task."""

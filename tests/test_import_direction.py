@@ -21,8 +21,8 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
-    {"checkpoint", "config", "configs", "export", "metrics", "plots", "records"}
-    | {"sparsify", "topology_plots", "tracking"}
+    {"checkpoint", "config", "configs", "dashboard", "export", "metrics", "plots", "records"}
+    | {"progress", "seed_groups", "sparsify", "topology_plots", "tracking", "video"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE
@@ -62,8 +62,10 @@ RULES = {
     "continual": Rule(own=UP_TO_CORE),
     # what compares them
     "bench": Rule(own=UP_TO_CORE | {"agents", "envs"}),
+    # what says what they reached
+    "report": Rule(own=UP_TO_CORE | {"continual"}),
     # the composition root
-    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench"}),
+    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "report"}),
     "__main__": Rule(own=frozenset({"cli"}), others=frozenset()),
 }
 
@@ -191,6 +193,7 @@ MODULES = frozenset(
         "sparserl.optim",
         "sparserl.layers.sparse_linear",
         "sparserl.metrics.cost",
+        "sparserl.report.document",
         "sparserl.seeding",
         "sparserl.topology",
         "sparserl.topology.evolver",
@@ -235,6 +238,8 @@ MODULES = frozenset(
         ("sparserl.config", "from sparserl.bench.timing import measure"),
         ("sparserl.continual.runner", "from sparserl import agents"),
         ("sparserl", "from sparserl.envs import make_env"),
+        ("sparserl.report.trained", "from sparserl.agents import AGENTS"),
+        ("sparserl.continual.runner", "from sparserl.report.document import Document"),
         ("sparserl.cli.main", "import configs"),
         ("sparserl.leftovers", "import os"),
     ],

@@ -11,7 +11,6 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, performance_curves, scores, summary
 from sparserl.plots import read_columns, read_rows
 from sparserl.records import RunFolder
+from sparserl.seed_groups import seed_groups
 from sparserl.seeding import stream
 from sparserl.topology.presets import METHODS
 
@@ -30,8 +30,6 @@ SCRATCH = "scratch"
 """The method of reference."""
 POLICIES = {"stochastic": 1, "deterministic": 0}
 """Name -> column `stochastic` of eval.csv; the first makes the headline."""
-BOOKKEEPING = ("seed", "threads", "tensorboard", "track", "wandb", "log_every_steps", "checkpoint_every_steps")
-"""Keys of a config in which seeds of one method may differ."""
 DENSITY_KEYS = ("density", "actor_density", "critic_density", "epsilon")
 
 
@@ -261,35 +259,8 @@ def _why_none(run: RLRun, scratch: Sequence[RLRun]) -> str:
 
 def _groups(runs: Sequence[RLRun]) -> list[RunGroup]:
     """Seeds of the same; what else differs between runs of a method goes into the label."""
-    named: dict[tuple[str, str], list[RLRun]] = defaultdict(list)
-    for run in runs:
-        named[run.method, run.topology].append(run)
-    groups: dict[str, list[RLRun]] = defaultdict(list)
-    for names, members in named.items():
-        settings = [_settings(run) for run in members]
-        keys = dict.fromkeys(key for one in settings for key in one)
-        differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-        for run, own in zip(members, settings, strict=True):
-            groups[", ".join([*names, *(f"{key} {own.get(key)}" for key in differing)])].append(run)
-    for label, members in groups.items():
-        members.sort(key=lambda run: run.seed)
-        for run, following in pairwise(members):
-            if run.seed == following.seed:
-                raise ConfigError(f"{run.path} and {following.path} are both seed {run.seed} of {label}; leave one out")
+    groups = seed_groups(runs, lambda run: f"{run.method}, {run.topology}")
     return [RunGroup(label, tuple(members)) for label, members in groups.items()]
-
-
-def _settings(run: RLRun) -> dict[str, str]:
-    """Dotted key -> value, of all that seeds of one method have in common."""
-
-    def flat(node: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
-        for key, value in node.items():
-            if isinstance(value, Mapping):
-                yield from flat(value, f"{where}{key}.")
-            else:
-                yield f"{where}{key}", str(value)
-
-    return dict(flat({key: value for key, value in run.config.items() if key not in BOOKKEEPING}, ""))
 
 
 _COMPARED: dict[str, Callable[[RLRun], Any]] = {
@@ -348,7 +319,7 @@ def read_run(path: Path) -> RLRun:
         raise ConfigError(
             f"{path} is a run of supervised tasks, or has lost its sequence.yaml; a report is of continual RL"
         )
-    if not folder.is_done:
+    if not (folder.is_done or (path / "result.json").is_file()):  # one kept as a record may have lost the empty file
         raise ConfigError(
             f"{path} is not finished; continue it with: sparserl continual --resume {shlex.quote(str(path))}"
         )

@@ -1,69 +1,58 @@
-"""`sparserl report`: performance, forgetting and forward transfer of continual RL runs, with intervals over seeds."""
+"""`sparserl report`: what runs reached, with intervals over seeds, as text, JSON or a page."""
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import tyro
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.table import Table
 
+from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
-from sparserl.continual.reinforcement.results import POLICIES, RunGroup, Section, read_run, sections
-from sparserl.errors import ConfigError
+from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, run_config
+from sparserl.cli.train_config import TrainConfig
+from sparserl.continual.reinforcement.results import read_run, sections
+from sparserl.errors import ConfigError, SparserlError
+from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
-from sparserl.metrics.continual_rl import METRICS, Estimate, RLSummary
-from sparserl.records import write_atomically
+from sparserl.records import RunFolder, write_atomically
+from sparserl.report.cells import Record
+from sparserl.report.comparison import comparison_record, comparison_section
+from sparserl.report.document import Document
+from sparserl.report.folders import find_runs, is_finished, run_line
+from sparserl.report.reinforcement import rl_record, rl_sections
+from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
+from sparserl.report.text import print_document
+from sparserl.report.trained import TrainedRun, comparisons, read_trained_run
 
-Record = dict[str, Any]
-
-COLUMNS = {
-    "success": {
-        "performance": "performance",
-        "performance_iqm": "IQM",
-        "forgetting": "forgetting",
-        "forward_transfer": "forward transfer",
-        "forward_transfer_difference": "AUC difference",
-    },
-    "return": {
-        "performance": "performance",
-        "performance_iqm": "IQM",
-        "forgetting": "forgetting",
-        "forward_transfer_difference": "forward transfer\n(AUC difference)",
-    },
-}
-"""Headline measure -> metric -> head of its column. Of returns, which can exceed 1, transfer is the difference."""
-MEASURES = {"success": "", "success_last": ", last step", "return": ""}
-"""Measure -> what is said of it beside the policy."""
-UNKNOWN = "-"
-LABEL_WIDTH = 28
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Compare continual RL runs: performance at the end, forgetting, and forward transfer against runs of --method
-    scratch, with bootstrap intervals over seeds; returns are normalised by those runs. Runs that differ in the seed
-    alone are one row."""
+    """Compare runs, with bootstrap intervals over seeds; runs that differ in the seed alone are one group. Runs of
+    `sparserl train`: final return, mean of the last 10 evaluations and area under the learning curve, probability of
+    improvement over a baseline, cost. Continual runs: performance at the end, forgetting and forward transfer; those of
+    agents against runs of --method scratch. Unfinished runs are listed and enter no number."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs of continual RL."""
+    """Run folders, or folders that hold them."""
+    baseline: str | None = None
+    """Label of the group of trained runs that others are compared with; the densest if not given."""
+    allow_mixed: bool = False
+    """Compare runs of different env versions or step budgets all the same, and say so."""
     last: int = 1
-    """Evaluations, up to the end of a task or of the run, that "at the end" averages; Continual World takes 5."""
+    """Evaluations of continual runs of agents, up to the end of a task or of the run, that "at the end" averages;
+    Continual World takes 5."""
     json: Path | None = None
-    """File to write everything to, values per task, run folders and seeds included."""
+    """File to write everything to: values, intervals, run folders and seeds."""
+    html: Path | None = None
+    """File to write one self-contained page to, with charts."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -73,209 +62,104 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError("name at least one run folder")
     if command.last < 1:
         raise ConfigError(f"--last must be at least 1, got {command.last}")
-    found = [_record(section, command.last) for section in sections([read_run(path) for path in command.runs])]
-    console = Console(markup=False, highlight=False)  # labels may hold brackets
-    for _, records in groupby(found, key=itemgetter("sequence", "algo", "tasks")):
-        alike = list(records)
-        for record in alike:
-            _print(console, _metrics_table(record))
-            for note in record["notes"]:
-                console.print(note, soft_wrap=True)
-            console.print()
-        _print(console, _cost_table(alike))
+    document, record = _report(command, shlex.join(["sparserl", "report", *arguments]))
+    print_document(document)
     if command.json is not None:
-        whole = {
-            "command": shlex.join(["sparserl", "report", *arguments]),
-            "last": command.last,
-            "resamples": RESAMPLES,
-            "level_percent": LEVEL_PERCENT,
-            "sections": found,
-        }
-        try:
-            write_atomically(command.json, json.dumps(whole, indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write {command.json}: {error.strerror}") from None
-        print(f"wrote {command.json}")
+        _write_json(record, command.json)
+    if command.html is not None:
+        from sparserl.report.page import write_page
+
+        write_page(document, command.html)
+        print(f"wrote {command.html}")
     return 0
 
 
-# --- records ----------------------------------------------------------------------------------------
+def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record]:
+    """The report to render, and the same as plain data that JSON holds."""
+    folders = find_runs(command.runs)
+    finished = [(folder, _kind(folder)) for folder in folders if is_finished(folder)]
+    trained = [_trained(folder) for folder, kind in finished if kind == "train"]
+    of_agents = sections([read_run(folder.path) for folder, kind in finished if kind == "agents"])
+    supervised = [_supervised(folder) for folder, kind in finished if kind == "supervised"]
+    if command.baseline is not None and not trained:
+        raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
 
+    compared = [comparison_record(one) for one in comparisons(trained, command.baseline, command.allow_mixed)]
+    rl_records = [rl_record(section, command.last, command.allow_mixed) for section in of_agents]
+    of_classifiers = supervised_records(supervised)
 
-def _record(section: Section, last: int) -> Record:
-    """A section as plain data that JSON holds."""
-    first, reference = section.first, section.reference
-    groups = [_group(section, group, last) for group in section.groups]
-    return {
-        "sequence": first.sequence,
-        "algo": first.algo,
-        "tasks": [asdict(task) | {"modification": json.loads(task.modification)} for task in section.tasks],
-        "measure": section.measures[0],
-        "reference": None if reference is None else {"label": reference.label, **_seeds(reference)},
-        "groups": groups,
-        "notes": _notes(section, groups),
+    labels = _labels([group for record in [*compared, *rl_records, *of_classifiers] for group in record["groups"]])
+    runs = [run_line(folder, *_label_and_seed(folder, labels)) for folder in folders]
+    parts = [
+        *map(comparison_section, compared),
+        *rl_sections(rl_records),
+        *map(supervised_section, of_classifiers),
+    ]
+    document = Document(f"{len(folders)} run" + "s" * (len(folders) > 1), command_line, parts, runs)
+    record = {
+        "command": command_line,
+        "resamples": RESAMPLES,
+        "last": command.last,
+        "level_percent": LEVEL_PERCENT,
+        "sections": rl_records,
+        "trained": {"level_percent": statistics.LEVEL_PERCENT, "comparisons": compared},
+        "supervised": {"level_percent": statistics.LEVEL_PERCENT, "protocols": of_classifiers},
+        "runs": [asdict(line) | {"path": str(line.path)} for line in runs],
     }
+    return document, record
 
 
-def _seeds(group: RunGroup) -> Record:
-    return {"seeds": group.seeds, "runs": [str(run.path) for run in group.runs]}
+def _write_json(record: Record, path: Path) -> None:
+    try:
+        write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    print(f"wrote {path}")
 
 
-def _group(section: Section, group: RunGroup, last: int) -> Record:
-    return {
-        "label": group.label,
-        "method": group.first.method,
-        "topology": group.first.topology,
-        **_seeds(group),
-        "wall_s": [run.result.get("wall_s") for run in group.runs],
-        "params_nonzero_per_task": [run.result.get("params_nonzero_per_task") for run in group.runs],
-        "connections": [asdict(run.connections) for run in group.runs],
-        "summaries": [
-            {"policy": policy, "measure": measure, **_summary(section.summary(group, measure, policy, last))}
-            for measure in section.measures
-            for policy in POLICIES
-        ],
-    }
+# --- kinds of runs ----------------------------------------------------------------------------------
 
 
-def _summary(found: RLSummary) -> Record:
-    estimates: dict[str, Estimate] = {name: getattr(found, name) for name in METRICS}
-    return {
-        **{name: {part: _or_none(value) for part, value in asdict(one).items()} for name, one in estimates.items()},
-        "per_task": {name: [_or_none(value) for value in values.tolist()] for name, values in found.per_task.items()},
-        "undefined": found.undefined,
-    }
+def _kind(folder: RunFolder) -> str:
+    if not is_continual(folder):
+        return "train"
+    return "agents" if is_of_agents(folder) else "supervised"
 
 
-def _or_none(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(value) else value
+def _trained(folder: RunFolder) -> TrainedRun:
+    config = _of_folder(run_config, folder)
+    return read_trained_run(folder.path, _method(config), yaml_config.plain(config))
 
 
-def _notes(section: Section, groups: Sequence[Record]) -> list[str]:
-    """What performance is, what it is compared with, and why a number or an interval is missing."""
-    notes = [_what(section)]
-    orders = {run.tasks for group in section.groups for run in group.runs}
-    if len(orders) > 1:
-        notes.append(
-            "the order of the tasks depends on the seed: seeds are averaged over equal tasks, not equal places"
-        )
-    rows = [(group["label"], _policy(one), one["undefined"]) for group in groups for one in group["summaries"]]
-    missing: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for metric, head in COLUMNS[section.measures[0]].items():
-        for name, what in ((metric, " ".join(head.split())), (f"{metric} interval", "interval")):
-            for reason in dict.fromkeys(undefined[name] for *_, undefined in rows if name in undefined):
-                found = [row for row in rows if row[2].get(name) == reason]
-                missing[reason, _where(found, rows)].append(what)
-    notes += [f"no {', '.join(dict.fromkeys(heads))}{where}: {reason}" for (reason, where), heads in missing.items()]
-    return notes
+def _method(config: TrainConfig) -> str:
+    """What a run of `sparserl train` is called beside its env and seed."""
+    return config.name.removeprefix(f"{config.env}__").replace("__", " ")
 
 
-def _where(found: Sequence[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> str:
-    """Labels and policies of some rows of a table, where they are not those of all."""
-    parts = []
-    for column in (0, 1):
-        names = dict.fromkeys(row[column] for row in found)
-        if len(names) < len({row[column] for row in rows}):
-            parts.append("; ".join(names))
-    return f" ({'; '.join(parts)})" if parts else ""
+def _supervised(folder: RunFolder) -> SupervisedRun:
+    config = _of_folder(continual_config, folder)
+    return read_supervised_run(folder.path, str(config.scenario), config.plain())
 
 
-def _policy(summary: Record) -> str:
-    return str(summary["policy"]) + MEASURES[summary["measure"]]
+def _of_folder(read: Callable[[RunFolder], C], folder: RunFolder) -> C:
+    """A config, or an error that names its run."""
+    try:
+        return read(folder)
+    except SparserlError as error:
+        raise ConfigError(f"{folder.path}: {error}") from None
 
 
-def _what(section: Section) -> str:
-    measured = {
-        "success": "success rate, signalled at any step of an episode or at its last",
-        "return": "mean return of an episode",
-    }[section.measures[0]]
-    reference = section.reference
-    if reference is None:
-        return f"performance: {measured}; compared with nothing: {section.why_none}"
-    density = ", ".join(f"{name} {share:.2f}" for name, share in reference.first.connections.density.items())
-    against = f"{reference.label} (seeds {_listed(reference.seeds)}; density of {density})"
-    if section.measures[0] == "return":
-        return (
-            f"performance: {measured}, 0 as random actions, 1 as {against} at the end of a task; AUCs against the same"
-        )
-    return f"performance: {measured}, not normalised; AUCs against {against}"
+def _labels(groups: Sequence[Record]) -> dict[str, str]:
+    """Folder of each finished run -> its group; the first one where it is in several."""
+    found: dict[str, str] = {}
+    for group in groups:
+        for path in np.ravel(group["runs"]).tolist():  # over environments a row of runs has one seed
+            found.setdefault(path, group["label"])
+    return found
 
 
-# --- tables -----------------------------------------------------------------------------------------
-
-
-def _metrics_table(record: Record) -> Table:
-    length = " or ".join(f"{steps:,}" for steps in sorted({task["steps"] for task in record["tasks"]}))
-    title = f"{record['sequence']}, {record['algo']}: {len(record['tasks'])} tasks x {length} steps"
-    if record["reference"] is not None:
-        title += f", against {record['reference']['label']}"
-    heads = COLUMNS[record["measure"]]
-    table = _table(title, ["method", *heads.values()])
-    digits = 1 if record["measure"] == "return" and record["reference"] is None else 2
-    for group in record["groups"]:
-        table.add_row(f"{group['label']} ({_counted(group['seeds'])})")
-        for one in group["summaries"]:
-            table.add_row(Padding(_policy(one), (0, 0, 0, 2)), *(_estimate(one[metric], digits) for metric in heads))
-        table.add_section()
-    return table
-
-
-def _cost_table(records: Sequence[Record]) -> Table:
-    heads = ("density", "parameters after each task", "frozen", "free", "wall time (s)")
-    table = _table("non-zero parameters, connections at the end, time: means over seeds", ["method", *heads])
-    groups = {group["label"]: group for record in records for group in record["groups"]}
-    for label, group in groups.items():
-        table.add_row(
-            f"{label} ({_counted(group['seeds'])})",
-            "\n".join(f"{name} {share:.2f}" for name, share in group["connections"][0]["density"].items()),
-            _per_task(group["params_nonzero_per_task"]),
-            *(_mean([one[name] for one in group["connections"]]) for name in ("frozen", "free")),
-            _mean(group["wall_s"]),
-        )
-    return table
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    name, *numbers = columns
-    table.add_column(name, max_width=LABEL_WIDTH)
-    for column in numbers:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _print(console: Console, table: Table) -> None:
-    """In full, even where that is wider than the terminal: half a number is none."""
-    unlimited = console.options.update(max_width=1000)
-    console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
-    console.print(table)
-
-
-def _counted(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} seed" + "s" * (len(seeds) > 1)
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
-
-
-def _estimate(one: Record, digits: int) -> str:
-    if one["value"] is None:
-        return UNKNOWN
-    value = f"{one['value']:z.{digits}f}"
-    return value if one["low"] is None else f"{value}\n[{one['low']:z.{digits}f}, {one['high']:z.{digits}f}]"
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.mean(known):,.0f}" if len(known) == len(values) else UNKNOWN
-
-
-def _per_task(seeds: Sequence[Sequence[float] | None]) -> str:
-    """After the first and after the last task."""
-    known = [one for one in seeds if one]
-    if len(known) < len(seeds):
-        return UNKNOWN
-    first, last = (_mean([one[place] for one in known]) for place in (0, -1))
-    return first if first == last else f"{first} .. {last}"
+def _label_and_seed(folder: RunFolder, labels: Mapping[str, str]) -> tuple[str, int]:
+    """Group and seed of a run; an unfinished one is in no group, and called by its method."""
+    config = yaml_config.load_yaml(folder.path / "config.yaml")
+    label = labels.get(str(folder.path)) or config.get("method") or _method(_of_folder(run_config, folder))
+    return str(label), int(config.get("seed", 0))

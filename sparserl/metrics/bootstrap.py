@@ -24,6 +24,17 @@ def resample(n_seeds: int, rng: np.random.Generator) -> Seeds:
     return rng.integers(n_seeds, size=(RESAMPLES, n_seeds))
 
 
+def resample_each_task(values: Floats, rng: np.random.Generator) -> Seeds:
+    """Which seeds each resample holds of each task, drawn for each task by itself: of (S, T), (RESAMPLES, S, T)."""
+    return rng.integers(len(values), size=(RESAMPLES, *values.shape))
+
+
+def of_each_task(values: Floats, drawn: Seeds) -> Floats:
+    """Values of the seeds that `resample_each_task` drew: of (S, T), (RESAMPLES, S, T)."""
+    taken: Floats = values[drawn, np.arange(values.shape[1])]
+    return taken
+
+
 def stratified(values: Floats, rng: np.random.Generator) -> Floats:
     """Values of resampled seeds, drawn for each task by itself, so that every task keeps its share.
 
@@ -37,24 +48,28 @@ def stratified(values: Floats, rng: np.random.Generator) -> Floats:
     Source:
         Stratified bootstrap of Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.
     """
-    n_seeds, n_tasks = values.shape
-    seeds = rng.integers(n_seeds, size=(RESAMPLES, n_seeds, n_tasks))
-    drawn: Floats = values[seeds, np.arange(n_tasks)]
-    return drawn
+    return of_each_task(values, resample_each_task(values, rng))
 
 
-def interval(resampled: Floats) -> tuple[float, float]:
-    """Percentile interval at `LEVEL_PERCENT`; (NaN, NaN) if one of the values is NaN.
+def interval(resampled: Floats, level_percent: float = LEVEL_PERCENT) -> tuple[float, float]:
+    """Percentile interval; (NaN, NaN) if one of the values is NaN.
 
     Args:
         resampled: (RESAMPLES,) float, a quantity computed from each resample.
+        level_percent: Share of the resamples within.
 
     Example:
         >>> interval(np.arange(101.0))
         (5.0, 95.0)
     """
-    low, high = np.percentile(resampled, [(100 - LEVEL_PERCENT) / 2, (100 + LEVEL_PERCENT) / 2])
+    low, high = band(resampled, level_percent)
     return float(low), float(high)
+
+
+def band(resampled: Floats, level_percent: float = LEVEL_PERCENT) -> tuple[Floats, Floats]:
+    """Percentile interval at each place: of (RESAMPLES, ...) its lower and upper ends, (...) each."""
+    low, high = np.percentile(resampled, [(100 - level_percent) / 2, (100 + level_percent) / 2], axis=0)
+    return low, high
 
 
 def interquartile_mean(values: Floats) -> Floats:

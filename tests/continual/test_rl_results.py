@@ -248,7 +248,10 @@ def edited(path: Path, name: str, **changes: Any) -> None:
         (lambda run: (run / "config.yaml").unlink(), "is not a run folder: it has no config.yaml"),
         (lambda run: edited(run, "config.yaml", sequence=None), "is a run of `sparserl train`"),
         (lambda run: (run / "sequence.yaml").unlink(), "is a run of supervised tasks"),
-        (lambda run: (run / "DONE").unlink(), r"is not finished; continue it with: sparserl continual --resume .*run"),
+        (
+            lambda run: [(run / name).unlink() for name in ("DONE", "result.json")],
+            r"is not finished; continue it with: sparserl continual --resume .*run",
+        ),
         (lambda run: edited(run, "config.yaml", algo=None), r"config\.yaml has no algo"),
         (lambda run: edited(run, "config.yaml", agent={}), r"config\.yaml has no agent\.net_arch"),
         (lambda run: edited(run, "sequence.yaml", tasks=[{"name": "a"}]), r"sequence\.yaml has no env"),

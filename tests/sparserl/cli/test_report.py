@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.rl_runs import write_rl_run
+from support.train_runs import write_train_run
 
 from sparserl.cli import report
 from sparserl.errors import ConfigError
+from sparserl.report.document import Document, IntervalChart
 
 FINETUNE = [[0, 0], [80, 0], [150, 0], [50, 50], [10, 80]]
 SCRATCH = [[0, 0], [50, 0], [150, 0], [0, 50], [0, 100]]
@@ -180,6 +184,131 @@ def test_brackets_in_a_label_are_printed(tmp_path: Path, capsys: pytest.CaptureF
     text = printed(capsys, *runs)
     assert "ewc, dense, of [actor]" in text
     assert "no interval: one run" in text
+
+
+# --- runs of `sparserl train` ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder of two seeds of DS-TD3, two dense ones of TD3, and one of each that is not finished."""
+    folder = tmp_path / "trained"
+    for seed in range(2):
+        write_train_run(folder / f"sparse{seed}", [0, 400 + 100 * seed], seed=seed, topology={"density": 0.1})
+        write_train_run(folder / f"td3{seed}", [0, 500], seed=seed, algo="td3", result={"density": 1.0})
+    write_train_run(folder / "sparse2", [0, 9000, 9000], seed=2, topology={"density": 0.1}, done=False)
+    write_train_run(folder / "td32", [0, 9000], seed=2, algo="td3", done=False, threads=2)
+    return folder
+
+
+def test_trained_runs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, trained)
+    assert "Hopper-v5: return" in text
+    assert "ds_td3 d0.1 (2 seeds)" in text
+    # 400 and 500 against 500 twice: one of two ties.
+    assert row(text, "final return") == ["450", "450", "450", "0.25"]
+    assert row_below(text, "final return").split("   ")[0] == "[400, 500]"
+    assert row(text, "area under the curve") == ["225", "225", "225", "0.25"]
+    assert row(text, "td3 (2 seeds)", nth=1) == ["1.000", "100", "1e+06", "10"]
+    unfinished = [line for line in text.splitlines() if line.startswith("not finished, in no number: ")]
+    assert [line.rpartition("/")[2] for line in unfinished] == [
+        "sparse2 (ds_td3 d0.1, seed 2, step 20)",
+        "td32 (td3, seed 2, step 10)",
+    ]
+
+
+def test_a_baseline_of_ones_own(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, trained, "--baseline", "ds_td3 d0.1")
+    assert row(text, "final return", nth=1) == ["500", "500", "500", "0.75"]
+
+
+def test_unfinished_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_train_run(tmp_path / "a", [0, 1], done=False), write_rl_run(tmp_path / "b", FINETUNE)]
+    (runs[1] / "DONE").unlink()
+    (runs[1] / "result.json").unlink()
+    lines = printed(capsys, *runs).splitlines()
+    assert [line.rpartition("/")[2] for line in lines] == [
+        "a (ds_td3, seed 0, step 10)",
+        "b (finetune, seed 0, step 20)",
+    ]
+
+
+def test_all_kinds_are_parts_of_one_report(
+    runs: list[Path], trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "all.json"
+    text = printed(capsys, *runs, trained, "--json", path)
+    assert text.index("Hopper-v5: return") < text.index("made_up, ds_sac: 2 tasks")
+    whole = json.loads(path.read_text())
+    (comparison,) = whole["trained"]["comparisons"]
+    assert comparison["groups"][0]["runs"] == [[str(trained / "sparse0")], [str(trained / "sparse1")]]
+    assert (whole["trained"]["level_percent"], whole["level_percent"]) == (95, 90)
+    assert len(whole["sections"]) == 1
+    listed = {Path(one["path"]).name: (one["label"], one["status"]) for one in whole["runs"]}
+    assert len(listed) == len(runs) + 6
+    assert listed["finetune0"] == ("finetune, dense", "done")
+    assert listed["sparse0"] == ("ds_td3 d0.1", "done")
+    assert listed["sparse2"] == ("ds_td3 d0.1", "unfinished")
+
+
+def test_a_page_is_made_of_the_same_document(
+    runs: list[Path],
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[tuple[Document, Path]] = []
+    page = SimpleNamespace(write_page=lambda document, path: given.append((document, path)))
+    monkeypatch.setitem(sys.modules, "sparserl.report.page", page)
+    text = printed(capsys, *runs, trained, "--html", tmp_path / "page.html")
+    ((document, path),) = given
+    assert path == tmp_path / "page.html"
+    assert f"wrote {path}" in text
+    assert document.command == f"sparserl report {' '.join(map(str, [*runs, trained]))} --html {path}"
+    assert (document.title, len(document.runs)) == ("11 runs", 11)
+    of_trained, of_agents = document.sections
+    assert of_trained.title.startswith("Hopper-v5")
+    assert of_agents.title == "made_up, ds_sac"
+    assert [chart.title for chart in of_agents.charts] == [
+        f"{head}, against scratch, dense"
+        for head in ("Performance", "IQM", "Forgetting", "Forward transfer (AUC difference)")
+    ]
+    performance = of_agents.charts[0].drawing
+    assert isinstance(performance, IntervalChart)
+    assert [(row.label, round(row.value, 3)) for row in performance.rows] == [
+        ("finetune, dense", 0.55),
+        ("ewc, dense", 0.55),
+        ("scratch, dense", 0.625),
+    ]
+
+
+def test_env_versions_of_continual_runs_are_not_mixed_in_silence(
+    runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, version in zip(runs, ("3.3.0", "3.2.0"), strict=False):
+        (run / "versions.json").write_text(json.dumps({"mujoco": version}))
+    with pytest.raises(ConfigError, match=r"finetune0 has mujoco 3\.3\.0, .*finetune1 has 3\.2\.0; .* --allow-mixed$"):
+        report.run(list(map(str, runs)))
+    assert "compared all the same: " in printed(capsys, *runs, "--allow-mixed")
+
+
+def test_bad_input_of_trained_runs(trained: Path, tmp_path: Path) -> None:
+    other = write_train_run(tmp_path / "other", [1, 2], env="Hopper-v4", seed=5)
+    wrong = write_train_run(tmp_path / "wrong", [1, 2], algoo="td3")
+    for words, message in (
+        ([trained, "--baseline", "ds_td3"], r"unknown group for --baseline 'ds_td3'; did you mean 'ds_td3 d0\.1'\?"),
+        (
+            [trained / "sparse2", "--baseline", "td3"],
+            "--baseline is a group of runs of `sparserl train`, but no such run",
+        ),
+        ([trained, other], "has env Hopper-v5, .*other has Hopper-v4; compare them all the same with --allow-mixed"),
+        ([wrong], r"wrong: unknown config key 'algoo'; did you mean 'algo'\?"),
+        ([trained / "sparse0" / "nothing"], "no run folder at"),
+    ):
+        with pytest.raises(ConfigError, match=message) as refusal:
+            report.run(list(map(str, words)))
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

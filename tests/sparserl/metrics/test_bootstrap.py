@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparserl.metrics.bootstrap import RESAMPLES, interquartile_mean, interval, resample, stratified
+from sparserl.metrics.bootstrap import RESAMPLES, band, interquartile_mean, interval, resample, stratified
 from sparserl.seeding import stream
 
 
@@ -39,6 +39,13 @@ def test_an_interval_is_that_of_scipy() -> None:
 
 def test_an_interval_of_something_unknown_is_unknown() -> None:
     assert all(math.isnan(end) for end in interval(np.array([0.0, math.nan, 1.0])))
+
+
+def test_the_level_of_an_interval_and_of_a_band() -> None:
+    resampled = np.arange(101.0)
+    assert (interval(resampled), interval(resampled, 50)) == ((5, 95), (25, 75))
+    low, high = band(np.stack([resampled, 2 * resampled], axis=1), 50)
+    assert (low.tolist(), high.tolist()) == ([25, 50], [75, 150])
 
 
 @pytest.mark.parametrize("n", range(1, 14))

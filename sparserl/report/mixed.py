@@ -1,0 +1,38 @@
+"""What must not differ between runs that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparserl.errors import ConfigError
+
+ENV_PACKAGES = ("gymnasium", "mujoco")
+"""Keys of `versions.json`: distributions whose version decides what an env does."""
+
+
+def notes_on_mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequence[str], allow: bool) -> list[str]:
+    """Says, one line each, what differs between runs.
+
+    Args:
+        runs: Folder of each, and what is known of it; what is unknown differs from nothing.
+        keys: What must be the same.
+        allow: Whether it may differ all the same.
+
+    Raises:
+        ConfigError: If something differs and may not.
+    """
+    found = list(_mixtures(runs, keys))
+    if found and not allow:
+        raise ConfigError(f"{found[0]}; compare them all the same with --allow-mixed")
+    return [f"compared all the same: {one}" for one in found]
+
+
+def _mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequence[str]) -> Iterator[str]:
+    for key in keys:
+        known = {path: known[key] for path, known in runs if known.get(key) is not None}
+        first = next(iter(known), None)
+        other = next((path for path in known if known[path] != known[first]), None) if first else None
+        if first is not None and other is not None:
+            yield f"{first} has {key} {known[first]}, {other} has {known[other]}"

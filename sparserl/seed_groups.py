@@ -1,0 +1,86 @@
+"""Runs that differ in the seed alone, and what to call them.
+
+Decides which keys of a config are of one run and not of its method. Refuses to know what ran.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sparserl.errors import ConfigError
+
+BOOKKEEPING = (
+    *("seed", "threads", "energy", "tensorboard", "track", "wandb"),
+    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots"),
+)
+"""Keys of a config in which seeds of one method may differ."""
+
+
+class SeededRun(Protocol):
+    """What a run must have to be one of a group."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its resolved config, with a `seed`."""
+
+
+R = TypeVar("R", bound=SeededRun)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> value, of all that seeds of one method have in common.
+
+    Example:
+        >>> settings({"seed": 3, "agent": {"gamma": 0.9}})
+        {'agent.gamma': '0.9'}
+    """
+
+    def flat(node: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                yield from flat(value, f"{where}{key}.")
+            else:
+                yield f"{where}{key}", str(value)
+
+    return dict(flat({key: value for key, value in config.items() if key not in BOOKKEEPING}, ""))
+
+
+def seed_groups(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R]]:
+    """Puts runs of equal settings together.
+
+    Args:
+        runs: Any number, in the order in which groups are to come.
+        name: What a group is called; settings that differ between groups of one name are added to it.
+
+    Returns:
+        Label -> runs by seed, at least one.
+
+    Raises:
+        ConfigError: If two runs are the same seed of the same.
+    """
+    named: dict[str, list[R]] = defaultdict(list)
+    for run in runs:
+        named[name(run)].append(run)
+    groups: dict[str, list[R]] = defaultdict(list)
+    for called, members in named.items():
+        found = [settings(run.config) for run in members]
+        keys = dict.fromkeys(key for one in found for key in one)
+        differing = [key for key in keys if len({one.get(key) for one in found}) > 1]
+        for run, own in zip(members, found, strict=True):
+            groups[", ".join([called, *(f"{key} {own.get(key)}" for key in differing)])].append(run)
+    for label, members in groups.items():
+        members.sort(key=lambda run: int(run.config["seed"]))
+        for run, following in pairwise(members):
+            if run.config["seed"] == following.config["seed"]:
+                raise ConfigError(
+                    f"{run.path} and {following.path} are both seed {run.config['seed']} of {label}; leave one out"
+                )
+    return dict(groups)

@@ -1,0 +1,56 @@
+"""Runs that differ in the seed alone are one group; what else differs is in its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparserl.errors import ConfigError
+from sparserl.seed_groups import BOOKKEEPING, seed_groups, settings
+
+
+@dataclass(frozen=True)
+class Made:
+    path: Path
+    config: Mapping[str, Any]
+
+
+def made(seed: int, algo: str = "td3", **config: Any) -> Made:
+    return Made(Path(f"{algo}-s{seed}"), {"seed": seed, "algo": algo, **config})
+
+
+def grouped(*runs: Made) -> dict[str, list[int]]:
+    found = seed_groups(runs, lambda run: str(run.config["algo"]))
+    return {label: [run.config["seed"] for run in members] for label, members in found.items()}
+
+
+def test_settings_are_all_but_bookkeeping() -> None:
+    config = {**dict.fromkeys(BOOKKEEPING, 1), "agent": {"tau": 0.5, "net": {"arch": [1, 2]}}, "env": "E"}
+    assert settings(config) == {"agent.tau": "0.5", "agent.net.arch": "[1, 2]", "env": "E"}
+
+
+def test_seeds_of_one_method() -> None:
+    runs = [made(seed, threads=seed, wandb={"tags": [seed]}, agent={"tau": 0.1}) for seed in (10, 2, 0)]
+    assert grouped(*runs) == {"td3": [0, 2, 10]}
+
+
+def test_what_differs_is_said_and_nothing_else() -> None:
+    runs = [made(0, agent={"tau": tau, "gamma": 1}) for tau in (0.1, 0.2)]
+    assert grouped(made(5, "sac", agent={"tau": 9}), *runs, made(1, agent={"tau": 0.1, "gamma": 1})) == {
+        "sac": [5],
+        "td3, agent.tau 0.1": [0, 1],
+        "td3, agent.tau 0.2": [0],
+    }
+
+
+def test_a_key_that_one_alone_has_differs() -> None:
+    assert grouped(made(0), made(0, extra=1)) == {"td3, extra None": [0], "td3, extra 1": [0]}
+
+
+def test_the_same_seed_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="td3-s3 and td3-s3 are both seed 3 of td3; leave one out"):
+        grouped(made(3), made(1), made(3))

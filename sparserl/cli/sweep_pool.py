@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from sparserl.cli.job_process import JobProcess, TakenError, log_of
 from sparserl.cli.sweep_file import Job
-from sparserl.records import RunFolder, full_checkpoints
 
 Status = Literal["waiting", "running", "done", "failed"]
 POLL_S = 0.2
-COMMAND = (sys.executable, "-P", "-m", "sparserl")
-"""What starts a run; the sub-command and its options follow."""
 
 
 @dataclass
@@ -42,12 +33,12 @@ class JobState:
     status: Status = "waiting"
     was_done: bool = False
     error: str = ""
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    process: JobProcess | None = field(default=None, repr=False)
 
     @property
     def log(self) -> Path:
         """What its process printed."""
-        return self.path.with_name(f"{self.path.name}.log")
+        return log_of(self.path)
 
     @property
     def step(self) -> int:
@@ -99,7 +90,7 @@ def run_locally(states: Sequence[JobState], workers: int, watch: Callable[[], No
     except KeyboardInterrupt:
         for state in running:
             assert state.process is not None
-            state.process.send_signal(signal.SIGTERM)
+            state.process.stop()
         for state in running:
             assert state.process is not None
             state.process.wait()
@@ -116,48 +107,23 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _start(state: JobState) -> bool:
-    """Starts a new run, or the rest of one that was cut off; whether that was possible."""
-    state.path.parent.mkdir(parents=True, exist_ok=True)
-    lock = state.path.with_name(f"{state.path.name}.lock").open("w")
+    """Whether a process was started; otherwise the state says why not."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+        state.process = JobProcess.start(state.job, state.path)
+    except TakenError:
         state.status, state.error = "failed", "another process is training it"
         return False
-    resumable = state.path.exists() and bool(full_checkpoints(RunFolder(state.path)))
-    if resumable:
-        words = ["--resume", str(state.path)]
-    else:
-        shutil.rmtree(state.path, ignore_errors=True)
-        config = state.path.with_name(f"{state.path.name}.yaml")
-        config.write_text(yaml.safe_dump(dict(state.job.config), sort_keys=False))
-        words = ["--config", str(config), "--run-dir", str(state.path)]
-    threads = str(state.job.config["threads"])
-    with state.log.open("ab") as log:
-        state.process = subprocess.Popen(
-            [*COMMAND, state.job.command, *words, "--no-progress"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # In a group of its own: Ctrl-C of a terminal reaches this process alone, which passes it on.
-            start_new_session=True,
-            # It holds the lock as well, so that a run whose sweep was killed is not started again beside itself.
-            pass_fds=[lock.fileno()],
-            env={**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
-        )
-    lock.close()  # the process keeps it
+    if state.process is None:
+        state.status, state.was_done = "done", True
+        return False
     state.status = "running"
     return True
 
 
 def _has_ended(state: JobState) -> bool:
     assert state.process is not None
-    code = state.process.poll()
-    if code is None:
+    if not state.process.has_ended():
         return False
-    state.status = "done" if code == 0 else "failed"
-    state.path.with_name(f"{state.path.name}.lock").unlink(missing_ok=True)
-    if code:
-        lines = state.log.read_text(errors="replace").rstrip().splitlines()
-        state.error = lines[-1] if lines else f"exit status {code}"
+    state.error = state.process.failure
+    state.status = "failed" if state.error else "done"
     return True

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sparserl.cli import main, sweep_pool
+from sparserl.cli import job_process, main, sweep_pool
+from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import run_locally, states_of
 from sparserl.errors import ConfigError
@@ -54,7 +55,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of runs that a script pretends to train."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
-    monkeypatch.setattr(sweep_pool, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, str(script)))
     monkeypatch.setattr(sweep_pool, "POLL_S", 0.01)
     out = tmp_path / "runs"
     out.mkdir()
@@ -159,7 +160,6 @@ def test_each_run_is_trained_once(stand_in: Path, tmp_path: Path, capsys: pytest
     assert len(calls(stand_in)) == 4
     assert all("--config" in call and "--no-progress" in call for call in calls(stand_in))
     assert "4 done" in capsys.readouterr().out
-    assert list(stand_in.glob("*.lock")) == []
     assert main(words) == 0
     assert len(calls(stand_in)) == 4
     assert "done before" in capsys.readouterr().out
@@ -207,16 +207,44 @@ def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -
 
 def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_path: Path) -> None:
     (stand_in / "orders.txt").write_text("wait")
-    jobs = load_jobs(sweep_file(tmp_path))[:1]
-    first, second = states_of(jobs, stand_in), states_of(jobs, stand_in)
-    assert sweep_pool._start(first[0])
+    job = load_jobs(sweep_file(tmp_path))[0]
+    states = states_of([job], stand_in)
+    process = JobProcess.start(job, states[0].path)
+    assert process is not None
     try:
-        run_locally(second, 1, lambda: None)
-        assert (second[0].status, second[0].error) == ("failed", "another process is training it")
+        run_locally(states, 1, lambda: None)
+        assert (states[0].status, states[0].error) == ("failed", "another process is training it")
     finally:
-        assert first[0].process is not None
-        first[0].process.kill()
-        first[0].process.wait()
+        process.kill()
+        process.wait()
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_done(stand_in: Path, tmp_path: Path) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    states = states_of([job], stand_in)  # looked at while the other one still trained
+    process = JobProcess.start(job, states[0].path)
+    assert process is not None
+    process.wait()
+    run_locally(states, 1, lambda: None)
+    assert (states[0].status, states[0].was_done) == ("done", True)
+    assert len(calls(stand_in)) == 1
+
+
+def test_the_lock_goes_with_the_process_that_trains(stand_in: Path, tmp_path: Path) -> None:
+    (stand_in / "orders.txt").write_text("wait")
+    job = load_jobs(sweep_file(tmp_path))[0]
+    path = stand_in / job.folder
+    process = JobProcess.start(job, path)
+    assert process is not None
+    with pytest.raises(TakenError):
+        JobProcess.start(job, path)
+    process.kill()
+    process.wait()
+    (stand_in / "orders.txt").write_text("")
+    again = JobProcess.start(job, path)
+    assert again is not None
+    again.wait()
+    assert again.failure == ""
 
 
 @pytest.mark.slow

@@ -1,0 +1,110 @@
+"""One run of a sweep as a process of this machine: a new run, or the rest of one that was cut off.
+
+Whoever starts runs (a pool of processes, a task on a cluster, a search) starts them here, so a finished run is never
+trained again, and no run beside itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from sparserl.cli.sweep_file import Job
+from sparserl.records import RunFolder, full_checkpoints
+
+COMMAND = (sys.executable, "-P", "-m", "sparserl")
+"""What starts a run; the sub-command and its options follow."""
+
+
+class TakenError(Exception):
+    """Another process of this machine trains the run."""
+
+
+class JobProcess:
+    """A process that trains a run; `start` makes one.
+
+    Attributes:
+        path: Folder of the run.
+        log: What the process prints; locked as long as it lives.
+    """
+
+    def __init__(self, path: Path, process: subprocess.Popen[bytes]):
+        self.path, self.log = path, log_of(path)
+        self._process = process
+
+    @classmethod
+    def start(cls, job: Job, path: Path) -> JobProcess | None:
+        """Starts a new run, or the rest of one that was cut off; None if it is finished.
+
+        Args:
+            job: The run.
+            path: Its folder. Config and log lie beside it.
+
+        Raises:
+            TakenError: If a process of this machine trains it.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with log_of(path).open("ab") as log, log_of(path).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TakenError from None
+            if (path / "DONE").exists():  # whoever held the lock until now may have finished it
+                return None
+            threads = str(job.config["threads"])
+            process = subprocess.Popen(
+                [*COMMAND, job.command, *_words(job, path), "--no-progress"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # In a group of its own: Ctrl-C of a terminal reaches the caller alone, who passes it on.
+                start_new_session=True,
+                # It holds the lock as well, so that a run whose sweep was killed is not started again beside itself.
+                pass_fds=[lock.fileno()],
+                env={**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
+            )
+        return cls(path, process)
+
+    def has_ended(self) -> bool:
+        """Whether the process is over."""
+        return self._process.poll() is not None
+
+    @property
+    def failure(self) -> str:
+        """Last line of the log of a process that ended badly; empty if it trained to the end."""
+        if self._process.returncode == 0:
+            return ""
+        lines = self.log.read_text(errors="replace").rstrip().splitlines()
+        return lines[-1] if lines else f"exit status {self._process.returncode}"
+
+    def stop(self) -> None:
+        """Asks the run to save and stop; `wait` for that."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the process at once; the run can go on from its newest checkpoint."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Until the process is over."""
+        self._process.wait()
+
+
+def log_of(path: Path) -> Path:
+    """Where a run prints to: beside its folder."""
+    return path.with_name(f"{path.name}.log")
+
+
+def _words(job: Job, path: Path) -> list[str]:
+    if path.exists() and full_checkpoints(RunFolder(path)):
+        return ["--resume", str(path)]
+    shutil.rmtree(path, ignore_errors=True)
+    config = path.with_name(f"{path.name}.yaml")
+    config.write_text(yaml.safe_dump(dict(job.config), sort_keys=False))
+    return ["--config", str(config), "--run-dir", str(path)]

@@ -8,6 +8,8 @@ serves every metric of a table.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,15 @@ Seeds = npt.NDArray[np.int64]
 RESAMPLES = 4000
 LEVEL_PERCENT = 90
 """Number of resamples and level of an interval in Continual World (Wolczyk et al. 2021)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its bootstrap interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
 
 
 def resample(n_seeds: int, rng: np.random.Generator) -> Seeds:

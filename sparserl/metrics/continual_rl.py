@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import ConfigError
-from sparserl.metrics.bootstrap import Floats, interquartile_mean, interval, resample, stratified
+from sparserl.metrics.bootstrap import Estimate, Floats, interquartile_mean, interval, resample, stratified
 
 # --- from episodes to three values per task ---------------------------------------------------------
 
@@ -226,15 +226,6 @@ class Reference:
     def normalise(self, performances: Floats) -> Floats:
         """Returns as `normalise` has them; success rates as they are."""
         return performances if self.random is None else normalise(performances, self.random, self.scores.own)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its bootstrap interval; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import (
+    Estimate,
     Floats,
     Seeds,
     band,
@@ -26,7 +27,6 @@ from sparserl.metrics.bootstrap import (
     of_each_task,
     resample_each_task,
 )
-from sparserl.metrics.continual_rl import Estimate
 
 LEVEL_PERCENT = 95
 """Of the intervals of Agarwal et al."""

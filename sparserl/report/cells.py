@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.metrics.continual_rl import Estimate
+from sparserl.metrics.bootstrap import Estimate
 
 Record = dict[str, Any]
 """Plain data that JSON holds."""

@@ -91,9 +91,9 @@ def run(arguments: Sequence[str]) -> int:
         else "as they are",
     }
     policy = exported_policy(agent, about)
+    more = write(policy, out, command.name)
     difference = _largest_difference(policy, agent, env, config.seed)
     env.close()
-    more = write(policy, out, command.name)
     dense = sum(layer.n_in * layer.n_out for layer in policy.layers)
     table = Table(
         title=f"{config.name} seed {config.seed}, {command.checkpoint} checkpoint (step {step:,})", show_header=False

@@ -10,10 +10,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import checkpoint
 from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.replay_log import ReplayLog
-from sparserl.records import RunFolder, full_checkpoints, step_name
-
-KEPT = 2
-"""Newest checkpoints that stay."""
+from sparserl.records import CHECKPOINTS_KEPT, RunFolder, full_checkpoints, remove_stale_checkpoints, step_name
 
 
 class AgentCheckpoints:
@@ -42,7 +39,7 @@ class AgentCheckpoints:
         if path.exists():
             return
         added = (step - emptied_at) // self._agent.n_envs
-        kept = full_checkpoints(self._folder)[1 - KEPT :]
+        kept = full_checkpoints(self._folder)[1 - CHECKPOINTS_KEPT :]
         self._parts = {other.name: self._parts[other.name] for other in kept}
         self._parts[path.name] = self._replay.append(added, emptied_at)
         replay = {
@@ -52,8 +49,7 @@ class AgentCheckpoints:
             "buffer": self._replay.buffer_state(),
         }
         checkpoint.save(path, {"global_step": step, **agent_state(self._agent), "replay": replay, **more})
-        for stale in full_checkpoints(self._folder)[:-KEPT]:
-            checkpoint.remove(stale)
+        remove_stale_checkpoints(self._folder)
         self._replay.remove_except([part for parts in self._parts.values() for part in parts])
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ it draws from none of the agent's generators, so a recorded run learns exactly a
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,20 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
-from tqdm import tqdm
 
 from sparserl import checkpoint
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.topology_observer import TopologyObserver
-from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder, step_name
+from sparserl.progress import RunProgress
+from sparserl.records import RunFolder, check_is_of_run, step_name
 from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
+from sparserl.video import Camera
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length")
 PROGRESS_COLUMNS = (
@@ -82,6 +83,8 @@ class RunRecorder(BaseCallback):
         wrapper_state: Gives that of the wrappers, on which the policy depends.
         relevant_features: Tells which features of an observation are relevant; None where nobody knows.
         show_progress: Whether to draw a progress bar.
+        process: What the process uses; counted from now if None.
+        camera: Films evaluations; None films nothing.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class RunRecorder(BaseCallback):
         wrapper_state: Callable[[], Any],
         relevant_features: Callable[[], Flags] | None = None,
         show_progress: bool,
+        process: ProcessCost | None = None,
+        camera: Camera | None = None,
     ):
         super().__init__()
         self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
@@ -106,7 +111,8 @@ class RunRecorder(BaseCallback):
         self.cost = CostMeter(agent)
         self.topology = TopologyObserver(agent, relevant_features)
         self.checkpoints = AgentCheckpoints(agent, folder)
-        self.logs = {name: folder.log(name, columns) for name, columns in LOGS.items()}
+        self.process, self.camera = process or ProcessCost(), camera
+        self.logs = {name: folder.log(name, columns) for name, columns in self.process.with_columns(LOGS).items()}
         self.eval_means: list[float] = []
         self.topology_events = 0
         self.stop_requested = False
@@ -114,24 +120,12 @@ class RunRecorder(BaseCallback):
         self._boundary_at = -1
         self._last_event_update = -1
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
-        self.process = ProcessCost()
-        self._seconds_before = 0.0
-        self._started = time.perf_counter()
-        self._bar = tqdm(
-            total=total_steps,
-            unit="step",
-            unit_scale=True,
-            disable=not show_progress,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
-        self._logged_at = (agent.num_timesteps, self._started)
+        self.progress = RunProgress(total_steps, show=show_progress)
 
     # What stable-baselines3 calls.
 
     def _on_training_start(self) -> None:
-        self._bar.update(self.agent.num_timesteps - self._bar.n)
-        self._logged_at = (self.agent.num_timesteps, time.perf_counter())
+        self.progress.start(self.agent.num_timesteps)
 
     def _on_rollout_start(self) -> None:
         self._boundary()
@@ -147,7 +141,7 @@ class RunRecorder(BaseCallback):
             self._next["evaluate"] = min(self._next["evaluate"], self.agent.num_timesteps)
             self._next["log"] = min(self._next["log"], self.agent.num_timesteps)
             self._boundary()
-        self._bar.close()
+        self.progress.close()
 
     # What happens at a boundary.
 
@@ -203,9 +197,7 @@ class RunRecorder(BaseCallback):
         self.logs["eval"].write(rows)
         mean = float(np.mean(returns))
         if mean > max(self.eval_means, default=-math.inf):
-            modules = {"policy": self.agent.policy.state_dict()}
-            best = {"global_step": step, "modules": modules, "wrappers": self.wrapper_state()}
-            checkpoint.save(self.folder.checkpoints / "best", best)
+            self._save_policy(self.folder.checkpoints / "best")
         self.eval_means.append(mean)
         self._track(
             step,
@@ -215,12 +207,18 @@ class RunRecorder(BaseCallback):
                 "eval/ep_len_mean": float(np.mean(lengths)),
             },
         )
+        if self.camera is not None and self.camera.is_due(step):
+            path = self.camera(lambda observation: self.agent.predict(observation, deterministic=True)[0], step)
+            for tracker in self.trackers:
+                tracker.log_video(step, "eval/video", path)
         self._show_progress(step)
 
+    def _save_policy(self, path: Path) -> None:
+        modules = {"policy": self.agent.policy.state_dict()}
+        step = self.agent.num_timesteps
+        checkpoint.save(path, {"global_step": step, "modules": modules, "wrappers": self.wrapper_state()})
+
     def _log(self, step: int) -> None:
-        now = time.perf_counter()
-        previous_step, previous_time = self._logged_at
-        self._logged_at = step, now
         agent = self.agent
         metrics: dict[str, float] = {}
         if agent.ep_info_buffer:
@@ -231,10 +229,8 @@ class RunRecorder(BaseCallback):
         metrics.update(self.topology.metrics())
         metrics["cost/flops_train"] = self.cost.flops_train
         metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
-        metrics["time/sps"] = (step - previous_step) / max(now - previous_time, 1e-9)
-        metrics["time/elapsed_s"] = self.elapsed_s
-        metrics |= self.process.metrics()
-        row = {key: metrics[key] for key in PROGRESS_COLUMNS if key in metrics}
+        metrics |= {**self.progress.timing(step), **self.process.metrics()}
+        row = {key: metrics[key] for key in self.logs["progress"].columns if key in metrics}
         self.logs["progress"].write([{"global_step": step, **row}])
         self._track(step, metrics)
         self._show_progress(step, metrics["time/sps"])
@@ -244,18 +240,12 @@ class RunRecorder(BaseCallback):
             tracker.log(step, metrics)
 
     def _show_progress(self, step: int, sps: float | None = None) -> None:
-        self._bar.update(step - self._bar.n)
         shown = {}
         if self.eval_means:
             shown["return"] = f"{self.eval_means[-1]:.0f}"
         if sps is not None:
             shown["steps/s"] = f"{sps:.0f}"
-        self._bar.set_postfix(shown)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Wall time of the run, earlier parts of a resumed one included."""
-        return self._seconds_before + time.perf_counter() - self._started
+        self.progress.show(step, shown)
 
     # Checkpoints.
 
@@ -276,7 +266,7 @@ class RunRecorder(BaseCallback):
             "eval_means": self.eval_means,
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
-            "elapsed_s": self.elapsed_s,
+            "elapsed_s": self.progress.elapsed_s,
             "process": self.process.summary(),
             "cost": self.cost.state_dict(),
             "logged_values": {
@@ -294,8 +284,7 @@ class RunRecorder(BaseCallback):
         Raises:
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
         """
-        if state.get("run") != self.identity:
-            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+        check_is_of_run(state, self.identity)
         recorder = state["recorder"]
         self.checkpoints.restore(state)
         self.cost.load_state_dict(recorder["cost"])
@@ -304,7 +293,7 @@ class RunRecorder(BaseCallback):
         self.eval_means = list(recorder["eval_means"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
-        self._seconds_before = recorder["elapsed_s"]
+        self.progress.load(recorder["elapsed_s"])
         self.process.load(recorder["process"])
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
@@ -312,14 +301,26 @@ class RunRecorder(BaseCallback):
         for name, log in self.logs.items():
             log.truncate(recorder["csv_bytes"][name])
 
+    def log_models(self, result: Mapping[str, Any]) -> None:
+        """Gives trackers the best policy and that of now, with env step and mean return; the run is done."""
+        with tempfile.TemporaryDirectory() as folder:
+            final, best = Path(folder) / "final", self.folder.checkpoints / "best"
+            self._save_policy(final)
+            for path, mean in ((best, max(self.eval_means)), (final, result["return_last"])):
+                if not path.exists():
+                    continue  # no return of any evaluation was a number
+                metadata = {"global_step": checkpoint.load(path)["global_step"], "return_mean": mean}
+                for tracker in self.trackers:
+                    tracker.log_model(path.name, path, metadata)
+
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost."""
         steps = self.agent.num_timesteps
         return {
             "steps": steps,
-            "wall_s": self.elapsed_s,
+            "wall_s": self.progress.elapsed_s,
             **self.process.summary(),
-            "steps_per_second": steps / self.elapsed_s,
+            "steps_per_second": steps / self.progress.elapsed_s,
             "return_last": self.eval_means[-1],
             "return_last10": float(np.mean(self.eval_means[-10:])),
             **self.cost.summary(),

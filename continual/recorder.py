@@ -20,7 +20,8 @@ from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
-from sparserl.records import RunFolder, full_checkpoints, step_name
+from sparserl.metrics.process_cost import ProcessCost
+from sparserl.records import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
@@ -45,7 +46,6 @@ LOGS = {
     **OF_EVERY_SEQUENCE,
 }
 """CSV logs of a run and their columns."""
-CHECKPOINTS_KEPT = 2
 BEFORE = -1
 """`after_task` of the network that has learned nothing."""
 REPORTED = (
@@ -65,6 +65,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         log_every_steps: Gradient steps between rows of progress.csv.
         checkpoint_every_steps: Gradient steps between checkpoints; there is one after each task as well.
         show_progress: As in `BaseSequenceRecorder`.
+        process: As in `BaseSequenceRecorder`.
     """
 
     columns = LOGS
@@ -78,9 +79,15 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         log_every_steps: int,
         checkpoint_every_steps: int,
         show_progress: bool,
+        process: ProcessCost | None = None,
     ):
         super().__init__(
-            learner, folder, identity=identity, total_steps=total_steps(learner), show_progress=show_progress
+            learner,
+            folder,
+            identity=identity,
+            total_steps=total_steps(learner),
+            show_progress=show_progress,
+            process=process,
         )
         self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
         self.baseline: list[float] = []
@@ -116,8 +123,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         }
         if self.matrix:
             shown["acc"] = f"{_seen(self.matrix):.1%}"
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        self.progress.show(steps, shown)
 
     def _on_task_end(self, task: int) -> None:
         accuracies = self.learner.accuracies()
@@ -136,7 +142,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             "cl/forgetting_final": so_far.forgetting_final,
             "cl/connections": used,
             "cl/free_connections": sum(one.free for one in layers),
-            "time/elapsed_s": self.elapsed_s,
+            "time/elapsed_s": self.progress.elapsed_s,
             **{f"cl/accuracy/task{task}": accuracy for task, accuracy in enumerate(accuracies)},
         }
         self._log(metrics)
@@ -168,8 +174,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             "recorder": {"baseline": self.baseline, "matrix": self.matrix, **self._state()},
         }
         checkpoint.save(self.folder.checkpoints / step_name(self.learner.steps), state)
-        for stale in full_checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
-            checkpoint.remove(stale)
+        remove_stale_checkpoints(self.folder)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the learner and this recorder where a checkpoint was taken.
@@ -180,7 +185,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         Raises:
             CheckpointError: If it belongs to another run, or the data has changed since.
         """
-        self._check_is_of_this_run(state)
+        check_is_of_run(state, self.identity)
         if state["data"] != self._data:
             name = self.learner.sequence.name
             raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")
@@ -214,9 +219,9 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             "bytes_optimizer": bytes_optimizer([learner.optimizer]),
             "memory": learner.strategy.memory(),
             "steps": learner.steps,
-            "wall_s": self.elapsed_s,
+            "wall_s": self.progress.elapsed_s,
             **self.process.summary(),
-            "steps_per_second": learner.steps / self.elapsed_s,
+            "steps_per_second": learner.steps / self.progress.elapsed_s,
             "sequence_record": sequence.record,
         }
 

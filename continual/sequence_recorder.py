@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from tqdm import tqdm
-
 from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
-from sparserl.errors import CheckpointError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder
+from sparserl.progress import RunProgress
+from sparserl.records import RunFolder, full_checkpoints
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.tracking import Tracker
 
@@ -35,6 +32,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
         total_steps: Steps of the whole sequence.
         show_progress: Whether to draw a progress bar.
+        process: What the process uses; counted from now if None.
 
     Attributes:
         trackers: Further sinks of metrics.
@@ -45,30 +43,30 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     columns: ClassVar[Mapping[str, Sequence[str]]]
     """CSV logs of a run and their columns."""
 
-    def __init__(self, learner: L, folder: RunFolder, *, identity: Any, total_steps: int, show_progress: bool):
+    def __init__(
+        self,
+        learner: L,
+        folder: RunFolder,
+        *,
+        identity: Any,
+        total_steps: int,
+        show_progress: bool,
+        process: ProcessCost | None = None,
+    ):
         self.learner, self.folder, self.identity = learner, folder, identity
         self.trackers: Sequence[Tracker] = []
         self.stop_requested = False
         self.stopped_at: int | None = None
-        self.logs = {name: folder.log(name, columns) for name, columns in self.columns.items()}
+        self.process = process or ProcessCost()
+        self.logs = {
+            name: folder.log(name, columns) for name, columns in self.process.with_columns(self.columns).items()
+        }
         self.params_nonzero_per_task: list[int] = []
-        self.process = ProcessCost()
-        self._seconds_before = 0.0
-        self._started = time.perf_counter()
-        self._logged_at = (0, self._started)
-        self._bar = tqdm(
-            total=total_steps,
-            unit="step",
-            unit_scale=True,
-            disable=not show_progress,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )
+        self.progress = RunProgress(total_steps, show=show_progress)
 
     def learn(self) -> None:
         """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
-        self._bar.update(self.learner.steps - self._bar.n)
-        self._logged_at = (self.learner.steps, time.perf_counter())
+        self.progress.start(self.learner.steps)
         for event in run_sequence(self.learner):
             self._record_topology()
             if isinstance(event, SequenceStarted):
@@ -81,7 +79,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
                 self.save_checkpoint()
                 self.stopped_at = self.learner.steps
                 break
-        self._bar.close()
+        self.progress.close()
 
     @abstractmethod
     def _on_start(self) -> None:
@@ -104,25 +102,16 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on."""
 
-    @property
-    def elapsed_s(self) -> float:
-        """Wall time of the run, earlier parts of a resumed one included."""
-        return self._seconds_before + time.perf_counter() - self._started
-
     # Logs.
 
     def _timing(self) -> dict[str, float]:
         """Steps a second since this was asked last, wall time, and what the process has used."""
-        steps, now = self.learner.steps, time.perf_counter()
-        before, then = self._logged_at
-        self._logged_at = steps, now
-        timing = {"time/sps": (steps - before) / max(now - then, 1e-9), "time/elapsed_s": self.elapsed_s}
-        return {**timing, **self.process.metrics()}
+        return {**self.progress.timing(self.learner.steps), **self.process.metrics()}
 
     def _log(self, metrics: Mapping[str, float]) -> None:
         """Writes what is defined of some metrics to progress.csv and the trackers."""
         defined = {key: value for key, value in metrics.items() if not math.isnan(value)}
-        row = {key: value for key, value in defined.items() if key in self.columns["progress"]}
+        row = {key: value for key, value in defined.items() if key in self.logs["progress"].columns}
         self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
         for tracker in self.trackers:
             tracker.log(self.learner.steps, defined)
@@ -160,24 +149,26 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         del event
         return self.learner.steps
 
+    def log_models(self, result: Mapping[str, Any]) -> None:
+        """Gives trackers the last checkpoint, with its step and mean performance over tasks; the run is done."""
+        metadata = {"global_step": self.learner.steps, "acc": result["acc"]}
+        for tracker in self.trackers:
+            tracker.log_model("final", full_checkpoints(self.folder)[-1], metadata)
+
     # What a checkpoint holds of all this.
 
     def _state(self) -> dict[str, Any]:
         return {
             "params_nonzero_per_task": self.params_nonzero_per_task,
-            "elapsed_s": self.elapsed_s,
+            "elapsed_s": self.progress.elapsed_s,
             "process": self.process.summary(),
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
-    def _check_is_of_this_run(self, state: Mapping[str, Any]) -> None:
-        if state.get("run") != self.identity:
-            raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
-
     def _restore(self, recorder: Mapping[str, Any]) -> None:
         """Takes over a `_state`; last of all, when nothing can be refused any more: logs are cut."""
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
-        self._seconds_before = recorder["elapsed_s"]
+        self.progress.load(recorder["elapsed_s"])
         self.process.load(recorder["process"])
         for name, log in self.logs.items():
             log.truncate(recorder["csv_bytes"][name])

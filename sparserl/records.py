@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparserl import checkpoint
 from sparserl.errors import CheckpointError, ConfigError
 
 DISTRIBUTIONS = (
@@ -29,6 +30,8 @@ DISTRIBUTIONS = (
     "scikit_learn",
     "wandb",
 )
+CHECKPOINTS_KEPT = 2
+"""Newest full checkpoints of a run that stay."""
 
 
 class CsvLog:
@@ -147,6 +150,18 @@ def step_name(step: int) -> str:
 def full_checkpoints(folder: RunFolder) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     return sorted(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")
+
+
+def remove_stale_checkpoints(folder: RunFolder) -> None:
+    """Deletes all full checkpoints of a run but the newest `CHECKPOINTS_KEPT`."""
+    for stale in full_checkpoints(folder)[:-CHECKPOINTS_KEPT]:
+        checkpoint.remove(stale)
+
+
+def check_is_of_run(state: Mapping[str, Any], identity: Any) -> None:
+    """Raises CheckpointError if a checkpoint is of a run with another identity."""
+    if state.get("run") != identity:
+        raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
 
 
 def check_logs(folder: RunFolder, csv_bytes: Mapping[str, int]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from tqdm import tqdm
 
 from sparserl.errors import ConfigError
 
@@ -17,6 +20,13 @@ OBJECTIVE: dict[JobType, tuple[str, str]] = {
     "continual_rl": ("cl/return_seen", "last"),
 }
 """Job type -> the metric that tells runs apart, and what W&B's summary keeps of it."""
+WANDB_SETTINGS = {
+    "WANDB_SILENT": "true",
+    "WANDB_INIT_TIMEOUT": "30",
+    "WANDB_FINISH_TIMEOUT": "300",
+    "WANDB_FINISH_TIMEOUT_RAISES": "true",
+}
+"""What W&B reads from the environment, unless it is set there: no server out of reach holds a run up for long."""
 
 
 class Tracker(Protocol):
@@ -24,6 +34,12 @@ class Tracker(Protocol):
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`: env steps of an agent, gradient steps of a continual learner."""
+
+    def log_video(self, step: int, name: str, path: Path) -> None:
+        """Records a film that is on disk."""
+
+    def log_model(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Records a checkpoint; its folder may go when this returns."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Ends the record with the run's result; call it once."""
@@ -41,10 +57,27 @@ class WandbConfig:
     """Team or user; the account's default if None."""
     tags: tuple[str, ...] = ()
     """Tags of the run."""
+    checkpoints: bool = False
+    """Also upload, when the run is done, what it learned: the last checkpoint, and the best by evaluation."""
+    video_every_steps: int | None = None
+    """Also film an episode at the first evaluation after every so many env steps (needs the `video` extra); an episode
+    of 1,000 steps takes some ten seconds without a graphics card. None films nothing."""
+
+    def __post_init__(self) -> None:
+        if self.video_every_steps is not None and self.video_every_steps < 1:
+            raise ConfigError(f"--wandb.video-every-steps must be at least 1, got {self.video_every_steps}")
+
+    @property
+    def uploads(self) -> dict[str, bool]:
+        """Name of each option that asks for more than metrics -> whether it does."""
+        return {"checkpoints": self.checkpoints, "video-every-steps": self.video_every_steps is not None}
 
 
 class WandbTracker:
     """Writes to Weights & Biases, with `global_step` as the only x axis.
+
+    Once it has started nothing that fails here stops the run: the first failure is said, and W&B keeps what it was
+    given in the run folder, where `wandb sync` finds it.
 
     Args:
         config: Mode and names.
@@ -55,7 +88,7 @@ class WandbTracker:
         job_type: The command.
 
     Raises:
-        ConfigError: If W&B cannot start, for example online without an account.
+        ConfigError: If W&B cannot start, for example online without an account or a network.
     """
 
     def __init__(
@@ -71,7 +104,8 @@ class WandbTracker:
         import wandb  # half a second to import, and most runs do not track
 
         run_id = folder / "wandb_id.txt"
-        os.environ.setdefault("WANDB_SILENT", "true")
+        wandb_defaults()
+        self._wandb, self._folder, self._said = wandb, folder, False
         try:
             self._run = wandb.init(
                 mode=config.mode,
@@ -86,23 +120,60 @@ class WandbTracker:
                 id=run_id.read_text().strip() if run_id.exists() else None,
                 resume="allow" if config.mode == "online" else None,
             )
-        except wandb.Error as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"W&B did not start ({line}); try --wandb.mode offline") from None
+            self._run.define_metric("global_step")
+            self._run.define_metric("*", step_metric="global_step")
+            objective, kept = OBJECTIVE[job_type]
+            self._run.define_metric(objective, step_metric="global_step", summary=kept)
+        except Exception as error:  # its own, of its network, of its settings
+            raise ConfigError(f"W&B did not start ({wandb_reason(error)}); try --wandb.mode offline") from None
         run_id.write_text(self._run.id)
-        self._run.define_metric("global_step")
-        self._run.define_metric("*", step_metric="global_step")
-        objective, kept = OBJECTIVE[job_type]
-        self._run.define_metric(objective, step_metric="global_step", summary=kept)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`."""
-        self._run.log({"global_step": step, **metrics})
+        self._attempt(lambda: self._run.log({"global_step": step, **metrics}))
+
+    def log_video(self, step: int, name: str, path: Path) -> None:
+        """Records a film that is on disk; W&B takes a copy."""
+        self._attempt(
+            lambda: self._run.log({"global_step": step, name: self._wandb.Video(str(path), format=path.suffix[1:])})
+        )
+
+    def log_model(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Records a checkpoint as a version, called `name`, of the run's artifact of type `model`."""
+
+        def upload() -> None:
+            artifact = self._wandb.Artifact(f"model-{self._run.id}", type="model", metadata=dict(metadata))
+            artifact.add_dir(str(folder))
+            self._run.log_artifact(artifact, aliases=[name])
+
+        self._attempt(upload)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Puts the result into the run's summary and ends it."""
-        self._run.summary.update({f"result/{key}": value for key, value in summary.items()})
-        self._run.finish()
+        self._attempt(lambda: self._run.summary.update({f"result/{key}": value for key, value in summary.items()}))
+        self._attempt(lambda: self._run.finish())
+
+    def _attempt(self, what: Callable[[], object]) -> None:
+        try:
+            what()
+        except Exception as error:
+            if not self._said:
+                self._said = True
+                kept = f"`wandb sync` sends what is in {self._folder / 'wandb'}"
+                said = f"sparserl: W&B failed ({wandb_reason(error)}) and the run does without it; {kept}"
+                tqdm.write(said, file=sys.stderr)  # around the progress bar
+
+
+def wandb_defaults() -> None:
+    """Sets `WANDB_SETTINGS` where the environment says nothing else."""
+    for variable, value in WANDB_SETTINGS.items():
+        os.environ.setdefault(variable, value)
+
+
+def wandb_reason(error: Exception) -> str:
+    """What W&B says of a failure, in one line, without its advice to programmers."""
+    said, _, _ = str(error).partition("\nConsider ")
+    return " ".join(said.split()) or type(error).__name__
 
 
 class TensorBoardTracker:
@@ -126,6 +197,12 @@ class TensorBoardTracker:
         """Records metrics at `global_step` `step`."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
+
+    def log_video(self, step: int, name: str, path: Path) -> None:
+        """Nothing: it is in the run folder."""
+
+    def log_model(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+        """Nothing: it is in the run folder."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Ends the file."""

@@ -19,16 +19,18 @@ from sparserl.agents.run_recorder import PROGRESS_COLUMNS
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.continual_config import ContinualCommand
+from sparserl.cli.dashboard import DashboardCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.export import ExportCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
+from sparserl.cli.presets import presets
 from sparserl.cli.report import ReportCommand
 from sparserl.cli.rl_continual_config import is_of_environments, parse_rl_continual
 from sparserl.cli.sweep import SweepCommand
-from sparserl.cli.train_config import TrainCommand, presets
+from sparserl.cli.train_config import TrainCommand
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.reinforcement import recorder as rl_recorder
 from sparserl.continual.reinforcement.borders import BorderConfig
@@ -43,6 +45,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 SCHEMAS = {
     "train": TrainCommand,
     "continual": ContinualCommand,
+    "dashboard": DashboardCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
     "export": ExportCommand,

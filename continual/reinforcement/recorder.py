@@ -20,8 +20,10 @@ from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequence
 from sparserl.continual.strategy import LayerUse
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
-from sparserl.records import RunFolder
+from sparserl.metrics.process_cost import ProcessCost
+from sparserl.records import RunFolder, check_is_of_run
 from sparserl.topology.evolver import TopologyEvolver
+from sparserl.video import Camera
 
 EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
 PROGRESS_COLUMNS = (
@@ -89,6 +91,8 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         identity: As in `BaseSequenceRecorder`.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
         show_progress: As in `BaseSequenceRecorder`.
+        process: As in `BaseSequenceRecorder`.
+        camera: Films the task that is learned; None films nothing.
 
     Attributes:
         baseline: (T,) mean return on each task before anything is learned.
@@ -109,12 +113,19 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         identity: Any,
         env_state: Callable[[], Any],
         show_progress: bool,
+        process: ProcessCost | None = None,
+        camera: Camera | None = None,
     ):
         super().__init__(
-            learner, folder, identity=identity, total_steps=learner.total_steps, show_progress=show_progress
+            learner,
+            folder,
+            identity=identity,
+            total_steps=learner.total_steps,
+            show_progress=show_progress,
+            process=process,
         )
         self.evaluator, self.checkpoints = evaluator, checkpoints
-        self.intervals, self.env_state = intervals, env_state
+        self.intervals, self.env_state, self.camera = intervals, env_state, camera
         self.baseline: list[float] = []
         self.returns: list[list[float]] = []
         self.successes: list[list[float]] = []
@@ -138,6 +149,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         if progress.consolidating:
             self._show(task=progress.task, doing="consolidating")
             return
+        self.progress.show(step)
         ends_task = self.learner.task_steps == self.learner.sequence[progress.task].steps
         if step % self.intervals.log == 0 or ends_task:
             self._log_progress(progress.task)
@@ -147,10 +159,8 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             self._evaluate(progress.task)
         if step % self.intervals.checkpoint == 0:
             self.save_checkpoint()
-        self._bar.update()
 
     def _on_task_end(self, task: int) -> None:
-        self._bar.update()
         episodes = self._evaluate(task)
         self.returns.append([_mean(own, "returned") for own in episodes])
         self.successes.append([_mean(own, "success") for own in episodes])
@@ -184,7 +194,16 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         names = {"return": returns, "success": successes}
         by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
         self._log({"train/task": training_task, **self._seen, **by_task})
+        if self.camera is not None and self.camera.is_due(self.learner.steps):
+            self._film(self.camera, max(0, training_task))
         return episodes
+
+    def _film(self, camera: Camera, task: int) -> None:
+        act = self.learner.policy(task)
+        with self.learner.drawing("video", task):
+            path = camera(lambda observation: act(observation[None], True)[0], self.learner.steps, task)
+        for tracker in self.trackers:
+            tracker.log_video(self.learner.steps, "eval/video", path)
 
     def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
         when = {"global_step": self.learner.steps, "training_task": training_task}
@@ -207,7 +226,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         shown = {"task": f"{task + 1}/{len(self.learner.sequence)}", "now": doing}
         if "cl/return_own" in self._seen:
             shown["return"] = f"{self._seen['cl/return_own']:.0f}"
-        self._bar.set_postfix(shown, refresh=False)
+        self.progress.show(self.learner.steps, shown)
 
     # Checkpoints.
 
@@ -238,7 +257,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         Raises:
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
         """
-        self._check_is_of_this_run(state)
+        check_is_of_run(state, self.identity)
         recorder = state["recorder"]
         self.checkpoints.restore(state)
         self.learner.load_state_dict(state["learner"])
@@ -281,9 +300,9 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
                 **({"replay_buffer": sum(array.nbytes for array in arrays)} if kept else {}),
             },
             "steps": learner.steps,
-            "wall_s": self.elapsed_s,
+            "wall_s": self.progress.elapsed_s,
             **self.process.summary(),
-            "steps_per_second": learner.steps / self.elapsed_s,
+            "steps_per_second": learner.steps / self.progress.elapsed_s,
         }
 
 

@@ -1,4 +1,4 @@
-"""The command line: `train`, `continual`, `eval`, `enjoy`, `plot`, `bench`, `list`. Imports all, imported by none."""
+"""The command line; `main.COMMANDS` lists it. Imports all, imported by none."""
 
 from sparserl.cli.main import main
 

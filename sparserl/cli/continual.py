@@ -16,15 +16,17 @@ from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.cli import rl_continual
 from sparserl.cli.arguments import given_value
-from sparserl.cli.continual_config import ContinualConfig, continual_presets, parse_continual
+from sparserl.cli.continual_config import ContinualConfig, parse_continual
+from sparserl.cli.presets import continual_presets, rl_continual_presets
 from sparserl.cli.recorded_run import (
-    close_trackers,
     free_folder,
+    hand_over,
     learn_or_say_how_to_resume,
     newest_state,
-    start_trackers,
+    removed_if_refused,
+    trackers,
 )
-from sparserl.cli.rl_continual_config import is_of_environments, rl_continual_presets
+from sparserl.cli.rl_continual_config import is_of_environments
 from sparserl.cli.run_config import continual_config, is_of_agents
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.plots import plot_sequence_run
@@ -37,6 +39,7 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.metrics.cost import params_dense
+from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
 
 DATA_DIR = "data_dir.txt"
@@ -76,12 +79,10 @@ def is_of_environments_line(arguments: Sequence[str]) -> bool:
     resumed = given_value("resume", arguments)
     if resumed is not None:
         return (Path(resumed) / "config.yaml").exists() and is_of_agents(RunFolder(Path(resumed)))
-    data: dict[str, Any] = {}
-    for name, of_preset in (("preset", True), ("config", False)):
-        given = given_value(name, arguments)
-        presets = {**continual_presets(), **rl_continual_presets()}
-        path = None if given is None else presets.get(given) if of_preset else Path(given)
-        data |= {} if path is None else yaml_config.load_yaml(path)
+    preset, file = given_value("preset", arguments), given_value("config", arguments)
+    known_presets = {**continual_presets(), **rl_continual_presets()}
+    data = yaml_config.load_yaml(known_presets[preset]) if preset in known_presets else {}
+    data |= {} if file is None else yaml_config.load_yaml(Path(file))
     sequence = given_value("sequence", arguments) or data.get("sequence")
     if sequence is None:
         if given_value("algo", arguments) is not None or "algo" in data:
@@ -127,27 +128,29 @@ def _learn(
 ) -> int:
     if any(isinstance(layer, SparseLinear) for layer in learner.network):
         prepare(lambda message: print(message, flush=True))
-    recorder = SequenceRecorder(
-        learner,
-        folder,
-        identity=config.plain(),
-        log_every_steps=config.log_every_steps,
-        checkpoint_every_steps=config.checkpoint_every_steps,
-        show_progress=show_progress,
-    )
-    if state is not None:
-        recorder.restore(state)
-        checkpoint.tidy(folder.checkpoints)
-    start_trackers(recorder, config, folder, run_config=config.plain(), job_type="continual", is_new=state is None)
+    with removed_if_refused(folder, is_new=state is None):
+        recorder = SequenceRecorder(
+            learner,
+            folder,
+            identity=config.plain(),
+            log_every_steps=config.log_every_steps,
+            checkpoint_every_steps=config.checkpoint_every_steps,
+            show_progress=show_progress,
+            process=ProcessCost(energy=config.energy),
+        )
+        if state is not None:
+            recorder.restore(state)
+            checkpoint.tidy(folder.checkpoints)
+        recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual")
     status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     if status:
         return status
     names = ("sequence", "scenario", "method", "seed")
     result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-    close_trackers(recorder, result)
     folder.finish(result)
     plot_sequence_run(folder.path, folder.path / "plot.png", config.title)
     _print_result(config.title, result, folder)
+    hand_over(recorder, config, result)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -13,20 +12,20 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.recorded_run import RunOptions, refuse_other_options
+from sparserl.cli.presets import continual_presets, load_preset
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
 from sparserl.continual.supervised import LearnerConfig
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.tracking import WandbConfig
 
 GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
 """Groups of options that belong to methods."""
 
 
 @dataclass(frozen=True)
-class ContinualConfig(MethodOptions):
+class ContinualConfig(RecordedConfig, MethodOptions):
     """A continual run. Saved as `config.yaml`, which `--config` accepts, without the options of other methods.
 
     Raises:
@@ -40,8 +39,6 @@ class ContinualConfig(MethodOptions):
     scenario: str | None = None
     """class: choose among all classes seen so far; task: the task is given; domain: tasks share the outputs. The usual
     one of the sequence if None."""
-    seed: int = 0
-    """Root seed of everything random."""
     tasks: int | None = None
     """Number of tasks; the usual one of the sequence if None."""
     class_order: ClassOrder = "fixed"
@@ -52,14 +49,6 @@ class ContinualConfig(MethodOptions):
     """Gradient steps between rows of progress.csv."""
     checkpoint_every_steps: int = 500
     """Gradient steps between checkpoints; there is one after each task as well."""
-    threads: int = 1
-    """CPU threads of the networks' products."""
-    tensorboard: bool = False
-    """Also write TensorBoard files."""
-    track: bool = False
-    """Also log to W&B."""
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    """Where `--track` sends metrics."""
 
     def __post_init__(self) -> None:
         for kind, name, valid in (
@@ -69,16 +58,12 @@ class ContinualConfig(MethodOptions):
         ):
             if name is not None and name not in valid:
                 raise ConfigError(unknown_name(kind, name, valid))
-        positive = {
-            "log-every-steps": self.log_every_steps,
-            "checkpoint-every-steps": self.checkpoint_every_steps,
-            "threads": self.threads,
-        }
-        for name, value in positive.items():
-            if value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise ConfigError(f"--seed must not be negative, got {self.seed}")
+        super().__post_init__()
+        check_at_least_one(
+            {"log-every-steps": self.log_every_steps, "checkpoint-every-steps": self.checkpoint_every_steps}
+        )
+        if self.wandb.video_every_steps is not None:
+            raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
 
     @property
     def name(self) -> str:
@@ -113,12 +98,6 @@ class ContinualCommand(RunOptions):
     """Fetch missing data into that folder first."""
 
 
-def continual_presets() -> dict[str, Path]:
-    """Preset name -> file, e.g. `split_mnist_spacenet`."""
-    folder = Path(str(resources.files("sparserl") / "configs" / "continual"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def continual_preset_for(sequence: str, method: str, scenario: str) -> str | None:
     """The preset of a method on a sequence in a scenario, else without the scenario, else of the sequence, else None.
 
@@ -146,14 +125,14 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
     data = {} if file is None else yaml_config.load_yaml(Path(file))
     preset = given_value("preset", arguments)
     if preset is not None:
-        data = yaml_config.merge(_preset(preset), data)
+        data = yaml_config.merge(load_preset(preset, continual_presets()), data)
     chosen = {name: given_value(name, arguments) or data.get(name) for name in ("sequence", "method", "scenario")}
     chosen = {name: str(value) for name, value in chosen.items() if value is not None}
     named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
     scenario = named.scenario or SEQUENCES[named.sequence].scenario
     if preset is None:
         preset = continual_preset_for(named.sequence, named.method, scenario)
-        data = yaml_config.merge({} if preset is None else _preset(preset), data)
+        data = yaml_config.merge({} if preset is None else load_preset(preset, continual_presets()), data)
     spec = STRATEGIES[named.method]
     owners = {group: [name for name, one in STRATEGIES.items() if one.options == group] for group in GROUPS}
     refuse_options_of_others(named.method, owners, data, arguments)
@@ -166,13 +145,6 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
         if getattr(getattr(command.run, str(spec.options)), name) != value:
             raise ConfigError(f"method {named.method} has {spec.options}.{name} {value}; use --method {spec.options}")
     return command, preset
-
-
-def _preset(name: str) -> dict[str, Any]:
-    known = continual_presets()
-    if name not in known:
-        raise ConfigError(unknown_name("preset", name, known))
-    return yaml_config.load_yaml(known[name])
 
 
 def refuse_options_of_others(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.errors import ConfigError
 from sparserl.records import RunFolder
+from sparserl.video import SUFFIXES, film, play, render_off_screen
 
 
 @dataclass(frozen=True)
@@ -37,54 +37,44 @@ class EnjoyCommand:
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl enjoy`; returns the exit status."""
     command = parse(EnjoyCommand, arguments, command="enjoy")
-    if command.video is not None and command.video.suffix not in (".mp4", ".gif"):
-        raise ConfigError(f"--video must end in .mp4 or .gif, got {command.video}")
+    if command.video is not None and command.video.suffix not in SUFFIXES:
+        raise ConfigError(f"--video must end in {' or '.join(SUFFIXES)}, got {command.video}")
     if command.video is not None and not command.video.parent.is_dir():
         raise ConfigError(f"cannot write {command.video}: there is no folder {command.video.parent}")
     folder = RunFolder.open(command.run)
-    if command.video is not None and sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported: no window system, so off-screen
+    if command.video is not None:
+        render_off_screen()  # before MuJoCo is imported, which reads what this sets
     from sparserl.cli.run_config import load_policy, run_config
 
     config = run_config(folder)
     env = config.make_env(render_mode="human" if command.video is None else "rgb_array")
     agent, step = load_policy(folder, command.checkpoint, env)
-    frames: list[Any] = []
+
+    def act(observation: Any) -> Any:
+        return agent.predict(observation, deterministic=True)[0]
+
     try:
-        for episode in range(command.episodes):
-            obs, _ = env.reset(seed=command.seed + episode)
-            episode_return, length, over = 0.0, 0, False
-            with tqdm(total=command.max_steps, unit="step", disable=None) as bar:
-                while not over:
-                    action, _ = agent.predict(obs, deterministic=True)
-                    obs, reward, terminated, truncated, _ = env.step(action)
-                    episode_return += float(reward)
-                    length += 1
-                    over = terminated or truncated or length == command.max_steps
-                    if command.video is not None:
-                        frames.append(env.render())
-                    bar.update()
-            print(f"episode {episode}: return {episode_return:.1f} in {length} steps (checkpoint of step {step:,})")
-        fps = int(env.metadata.get("render_fps", 30))
-    except Exception as error:  # a driver, a display or an encoder that is not there, each with its own exception
+        with nullcontext(_no_picture) if command.video is None else film(command.video, env) as add_picture:
+            for episode in range(command.episodes):
+                rewards = []
+                with tqdm(total=command.max_steps, unit="step", disable=None) as bar:
+                    for reward in play(env, act, seed=command.seed + episode, max_steps=command.max_steps):
+                        rewards.append(reward)
+                        add_picture()
+                        bar.update()
+                said = f"return {sum(rewards):.1f} in {len(rewards)} steps"
+                print(f"episode {episode}: {said} (checkpoint of step {step:,})")
+    except ConfigError:
+        raise
+    except Exception as error:  # a driver or a display that is not there, each with its own exception
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{config.env} could not be rendered here: {reason}") from None
     finally:
         env.close()
     if command.video is not None:
-        _write_video(command.video, frames, fps)
         print(f"wrote {command.video}")
     return 0
 
 
-def _write_video(path: Path, frames: list[Any], fps: int) -> None:
-    try:
-        import imageio
-
-        # A GIF is timed in milliseconds a frame; H.264 alone is asked not to round the picture's size up.
-        gif: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
-        mp4: dict[str, Any] = {"fps": fps, "macro_block_size": 1}
-        imageio.mimsave(path, frames, **(gif if path.suffix == ".gif" else mp4))
-    except (ImportError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot write {path}: {reason}; install sparserl[video]") from None
+def _no_picture() -> None:
+    """The window draws by itself."""

@@ -45,9 +45,7 @@ def _methods() -> Entries:
 
 
 def _presets() -> Entries:
-    from sparserl.cli.continual_config import continual_presets
-    from sparserl.cli.rl_continual_config import rl_continual_presets
-    from sparserl.cli.train_config import presets
+    from sparserl.cli.presets import continual_presets, presets, rl_continual_presets
 
     return {
         "sparserl train --preset": dict.fromkeys(presets(), ""),

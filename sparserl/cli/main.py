@@ -16,7 +16,8 @@ COMMANDS = {
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
-    "report": ("sparserl.cli.report", "compare continual runs of agents: performance, forgetting, forward transfer"),
+    "report": ("sparserl.cli.report", "compare runs with intervals over seeds: return, continual metrics, cost"),
+    "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),
     "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }

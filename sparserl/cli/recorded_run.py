@@ -8,16 +8,20 @@ import shutil
 import signal
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import gymnasium as gym
 
 from sparserl import checkpoint
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
+from sparserl.video import Camera
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,54 @@ class Recorder(Protocol):
     stop_requested: bool
     stopped_at: int | None
 
-
-class TrackedConfig(Protocol):
-    """The part of a run's config that trackers need; `name` is without the seed, so that seeds are averaged."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def track(self) -> bool: ...
-    @property
-    def tensorboard(self) -> bool: ...
-    @property
-    def wandb(self) -> WandbConfig: ...
+    def log_models(self, result: Mapping[str, Any]) -> None:
+        """Gives trackers what was learned, once the run is done."""
 
 
-def free_folder(config: TrackedConfig) -> Path:
+@dataclass(frozen=True)
+class RecordedConfig(ABC):
+    """What every run has in its config, whatever it trains.
+
+    Raises:
+        ConfigError: If a value is out of range, or an option has no effect.
+    """
+
+    seed: int = 0
+    """Root seed of everything random."""
+    threads: int = 1
+    """CPU threads of the networks' products."""
+    energy: bool = False
+    """Also estimate the energy used (needs the `energy` extra)."""
+    tensorboard: bool = False
+    """Also write TensorBoard files."""
+    track: bool = False
+    """Also log to W&B."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Where `--track` sends metrics."""
+
+    def __post_init__(self) -> None:
+        check_at_least_one({"threads": self.threads})
+        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
+            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
+        if not self.track:
+            for option, is_on in self.wandb.uploads.items():
+                if is_on:
+                    raise ConfigError(f"--wandb.{option} is for runs that are tracked: add --track")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Run name without the seed, so that seeds are averaged."""
+
+
+def check_at_least_one(values: Mapping[str, int]) -> None:
+    """Raises ConfigError if one of some options, by name, is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {value}")
+
+
+def free_folder(config: RecordedConfig) -> Path:
     """`runs/<name>__s<seed>`, or the first of `...__2`, `...__3`, ... that is free: a repeated command is a new run."""
     path = Path("runs") / f"{config.name.replace('/', '-')}__s{config.seed}"
     numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
@@ -99,44 +134,74 @@ def newest_state(folder: RunFolder) -> dict[str, Any]:
     return state
 
 
-def start_trackers(
-    recorder: Recorder,
-    config: TrackedConfig,
-    folder: RunFolder,
-    *,
-    run_config: Mapping[str, Any],
-    job_type: JobType,
-    is_new: bool,
-) -> None:
-    """Gives the recorder the trackers that the config asks for.
-
-    Raises:
-        ConfigError: If one does not start; the folder of a new run is removed, so the same command can be given again.
-    """
-    trackers: list[Tracker] = []
+@contextmanager
+def removed_if_refused(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
+    """While a run gets ready: if it is refused, the folder of a new one goes, so the command can be given again."""
     try:
-        if config.track:
-            trackers.append(
-                WandbTracker(
-                    config.wandb,
-                    folder=folder.path,
-                    name=f"{config.name}__s{config.seed}",
-                    group=config.name,
-                    run_config=run_config,
-                    job_type=job_type,
-                )
-            )
-        if config.tensorboard:
-            trackers.append(TensorBoardTracker(folder.path))
+        yield
     except ConfigError:
         if is_new:
             shutil.rmtree(folder.path)
         raise
-    recorder.trackers = trackers
 
 
-def close_trackers(recorder: Recorder, summary: Mapping[str, Any]) -> None:
-    """Ends every tracker, with the run's result if it has one."""
+def trackers(
+    config: RecordedConfig, folder: RunFolder, *, run_config: Mapping[str, Any], job_type: JobType
+) -> list[Tracker]:
+    """The trackers that a config asks for, started.
+
+    Raises:
+        ConfigError: If one does not start.
+    """
+    started: list[Tracker] = []
+    if config.tensorboard:
+        started.append(TensorBoardTracker(folder.path))
+    if config.track:
+        started.append(
+            WandbTracker(
+                config.wandb,
+                folder=folder.path,
+                name=f"{config.name}__s{config.seed}",
+                group=config.name,
+                run_config=run_config,
+                job_type=job_type,
+            )
+        )
+    return started
+
+
+def camera(
+    config: RecordedConfig,
+    folder: RunFolder,
+    make_env: Callable[[int], gym.Env[Any, Any]],
+    *,
+    evaluate_every_steps: int,
+    seed: int,
+) -> Camera | None:
+    """What films evaluations, if a config asks for it; arguments as `Camera` takes them.
+
+    Raises:
+        ConfigError: If this machine cannot film.
+    """
+    every = config.wandb.video_every_steps
+    if every is None:
+        return None
+    return Camera(
+        make_env, folder.path / "videos", every_steps=every, evaluate_every_steps=evaluate_every_steps, seed=seed
+    )
+
+
+def hand_over(recorder: Recorder, config: RecordedConfig, result: Mapping[str, Any]) -> None:
+    """Gives trackers the result of a run, and what it learned if the config says so, and ends them.
+
+    Last of all: a tracker may wait for its network, and the run is complete without it.
+    """
+    if config.wandb.checkpoints:
+        recorder.log_models(result)
+    _close_trackers(recorder, result)
+
+
+def _close_trackers(recorder: Recorder, summary: Mapping[str, Any]) -> None:
     for tracker in recorder.trackers:
         tracker.close(summary)
 
@@ -162,14 +227,14 @@ def learn_or_say_how_to_resume(
         print(f"\nstopped at once; {_how_to_resume(folder, command)}", file=sys.stderr)
         return 130
     except Exception as error:
-        close_trackers(recorder, {})
         traceback.print_exc()
         how = _how_to_resume(folder, command)
         print(f"sparserl: the run failed ({type(error).__name__}: {error}); {how}", file=sys.stderr)
+        _close_trackers(recorder, {})
         return 1
     if recorder.stopped_at is not None:
-        close_trackers(recorder, {})
         print(f"\nstopped at step {recorder.stopped_at}; {_how_to_resume(folder, command)}", file=sys.stderr)
+        _close_trackers(recorder, {})
         return 130
     return 0
 

@@ -17,11 +17,13 @@ from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.recorded_run import (
-    close_trackers,
+    camera,
     free_folder,
+    hand_over,
     learn_or_say_how_to_resume,
     newest_state,
-    start_trackers,
+    removed_if_refused,
+    trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
 from sparserl.cli.run_config import rl_continual_config
@@ -32,6 +34,7 @@ from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecor
 from sparserl.envs import RLSequence, SequenceEnv, check_spaces, load_rl_sequence
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
 
 SEQUENCE = "sequence.yaml"
@@ -110,21 +113,30 @@ def _learn(
         deterministic=config.eval.deterministic_episodes,
         seed=config.seed,
     )
-    recorder = RLSequenceRecorder(
-        learner,
-        folder,
-        evaluator,
-        AgentCheckpoints(learner.agent, folder),
-        Intervals(config.eval.every_steps, config.log_every_steps, config.checkpoint_every_steps),
-        identity=config.plain(),
-        env_state=lambda: env_state(env),
-        show_progress=show_progress,
-    )
-    if state is not None:
-        recorder.restore(state)
-        restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
-        checkpoint.tidy(folder.checkpoints)
-    start_trackers(recorder, config, folder, run_config=config.plain(), job_type="continual_rl", is_new=state is None)
+    with removed_if_refused(folder, is_new=state is None):
+        recorder = RLSequenceRecorder(
+            learner,
+            folder,
+            evaluator,
+            AgentCheckpoints(learner.agent, folder),
+            Intervals(config.eval.every_steps, config.log_every_steps, config.checkpoint_every_steps),
+            identity=config.plain(),
+            env_state=lambda: env_state(env),
+            show_progress=show_progress,
+            process=ProcessCost(energy=config.energy),
+            camera=camera(
+                config,
+                folder,
+                lambda task: config.make_task(tasks.sequence.tasks[task], len(tasks.sequence), render_mode="rgb_array"),
+                evaluate_every_steps=config.eval.every_steps,
+                seed=config.seed,
+            ),
+        )
+        if state is not None:
+            recorder.restore(state)
+            restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
+            checkpoint.tidy(folder.checkpoints)
+        recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual_rl")
     try:
         status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     finally:
@@ -133,11 +145,11 @@ def _learn(
         return status
     names = ("sequence", "algo", "method", "seed")
     result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-    close_trackers(recorder, result)
     folder.finish(result)
     recorder.checkpoints.forget_replay()
     plot_rl_run(folder.path, folder.path / "plot.png", config.title)
     _print_result(config.title, result, folder)
+    hand_over(recorder, config, result)
     return 0
 
 

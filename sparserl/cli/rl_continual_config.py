@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,8 @@ from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.continual_config import refuse_options_of_others
-from sparserl.cli.recorded_run import RunOptions, refuse_other_options
+from sparserl.cli.presets import load_preset, rl_continual_presets
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
 from sparserl.continual.reinforcement.strategy import RLStrategy
@@ -32,7 +32,6 @@ from sparserl.envs import (
     make_task_env,
 )
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.tracking import WandbConfig
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
@@ -55,7 +54,7 @@ class RLEvalConfig:
 
 
 @dataclass(frozen=True)
-class RLContinualConfig(RLMethodOptions):
+class RLContinualConfig(RecordedConfig, RLMethodOptions):
     """A continual run of an agent. Saved as `config.yaml`, which `--config` accepts, without options of other methods.
 
     Raises:
@@ -68,8 +67,6 @@ class RLContinualConfig(RLMethodOptions):
     """Continual method; see `sparserl list methods`."""
     algo: str = "ds_sac"
     """Algorithm, one with sparse networks (of density 1 with --topology.method dense); see `sparserl list algos`."""
-    seed: int = 0
-    """Root seed of everything random."""
     tasks: int | None = None
     """Number of tasks; the usual one of the sequence if None."""
     steps_per_task: int | None = None
@@ -88,14 +85,6 @@ class RLContinualConfig(RLMethodOptions):
     """Env steps between rows of progress.csv."""
     checkpoint_every_steps: int = 20_000
     """Env steps between checkpoints; there is one after each task as well."""
-    threads: int = 1
-    """CPU threads of the networks' products."""
-    tensorboard: bool = False
-    """Also write TensorBoard files."""
-    track: bool = False
-    """Also log to W&B."""
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    """Where `--track` sends metrics."""
 
     def __post_init__(self) -> None:
         if self.method not in RL_STRATEGIES:
@@ -111,23 +100,19 @@ class RLContinualConfig(RLMethodOptions):
             raise ConfigError(
                 f"{self.algo} has no output layers for tasks; use {twin}, if need be with --topology.method dense"
             )
+        super().__post_init__()
         positive = {
             "steps-per-task": STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task,
             "eval.every-steps": self.eval.every_steps,
             "eval.episodes": self.eval.episodes,
             "log-every-steps": self.log_every_steps,
             "checkpoint-every-steps": self.checkpoint_every_steps,
-            "threads": self.threads,
         }
-        for name, value in positive.items():
-            if value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        check_at_least_one(positive)
         if self.eval.deterministic_episodes < 0:
             raise ConfigError(
                 f"--eval.deterministic-episodes must not be negative, got {self.eval.deterministic_episodes}"
             )
-        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
-            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
         self._check_what_tasks_share()
 
     def _check_what_tasks_share(self) -> None:
@@ -229,12 +214,6 @@ class RLContinualCommand(RunOptions):
     run: Annotated[RLContinualConfig, tyro.conf.arg(name="")] = field(default_factory=RLContinualConfig)
 
 
-def rl_continual_presets() -> dict[str, Path]:
-    """Preset name -> file, e.g. `cw10`."""
-    folder = Path(str(resources.files("sparserl") / "configs" / "continual_rl"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def is_sequence_file(name: str) -> bool:
     """Whether a sequence is named by its file."""
     return Path(name).suffix.lower() in (".yaml", ".yml")
@@ -272,7 +251,8 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     file = given_value("config", arguments)
     written = {} if file is None else yaml_config.load_yaml(Path(file))
     preset = given_value("preset", arguments)
-    of_preset = {} if preset is None else _preset(preset)
+    known = rl_continual_presets()
+    of_preset = {} if preset is None else load_preset(preset, known)
     chosen = {
         name: str(
             given_value(name, arguments) or written.get(name) or of_preset.get(name) or getattr(RLContinualConfig, name)
@@ -282,10 +262,9 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     if chosen["method"] not in RL_STRATEGIES:
         raise ConfigError(unknown_name("method", chosen["method"], RL_STRATEGIES))
     if preset is None:
-        known = rl_continual_presets()
         names = (f"{chosen['sequence']}_{chosen['method']}", chosen["sequence"], USUAL_PRESET)
         preset = next(name for name in names if name in known)
-        of_preset = _preset(preset)
+        of_preset = load_preset(preset, known)
     if is_sequence_file(chosen["sequence"]):
         of_preset.pop("steps_per_task", None)
     spec = RL_STRATEGIES[chosen["method"]]
@@ -300,10 +279,3 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     base = build_rl_continual_config({**data, **chosen})
     command = parse(RLContinualCommand, arguments, command="continual", default=RLContinualCommand(run=base))
     return replace(command, run=replace(command.run, wrappers=command.run.wrappers.absolute())), preset
-
-
-def _preset(name: str) -> dict[str, Any]:
-    known = rl_continual_presets()
-    if name not in known:
-        raise ConfigError(unknown_name("preset", name, known))
-    return yaml_config.load_yaml(known[name])

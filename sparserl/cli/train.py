@@ -21,11 +21,13 @@ from sparserl.agents.replay import AdaptiveReplayBuffer, ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.recorded_run import (
-    close_trackers,
+    camera,
     free_folder,
+    hand_over,
     learn_or_say_how_to_resume,
     newest_state,
-    start_trackers,
+    removed_if_refused,
+    trackers,
 )
 from sparserl.cli.run_config import run_config
 from sparserl.cli.train_config import TrainConfig, parse_train
@@ -39,6 +41,7 @@ from sparserl.envs import (
 )
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.metrics.process_cost import ProcessCost
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
 
@@ -99,33 +102,40 @@ def _train(
     evaluator = Evaluator(
         lambda: config.make_env(follow=env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
     )
-    recorder = RunRecorder(
-        agent,
-        folder,
-        evaluator,
-        [],
-        Intervals(
-            evaluate=config.eval.every_steps,
-            log=config.log_every_steps,
-            checkpoint=config.checkpoint_every_steps,
-            snapshot=max(1, config.total_steps // config.topology_snapshots),
-        ),
-        identity=yaml_config.plain(config),
-        total_steps=config.total_steps,
-        env_state=lambda: env_state(env),
-        wrapper_state=lambda: wrapper_state(env),
-        relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
-        show_progress=show_progress,
-    )
-    if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
-        agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
-    if state is not None:
-        recorder.restore(state)
-        restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
-        checkpoint.tidy(folder.checkpoints)
-    start_trackers(
-        recorder, config, folder, run_config=yaml_config.plain(config), job_type="train", is_new=state is None
-    )
+    with removed_if_refused(folder, is_new=state is None):
+        recorder = RunRecorder(
+            agent,
+            folder,
+            evaluator,
+            [],
+            Intervals(
+                evaluate=config.eval.every_steps,
+                log=config.log_every_steps,
+                checkpoint=config.checkpoint_every_steps,
+                snapshot=max(1, config.total_steps // config.topology_snapshots),
+            ),
+            identity=yaml_config.plain(config),
+            total_steps=config.total_steps,
+            env_state=lambda: env_state(env),
+            wrapper_state=lambda: wrapper_state(env),
+            relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
+            show_progress=show_progress,
+            process=ProcessCost(energy=config.energy),
+            camera=camera(
+                config,
+                folder,
+                lambda _: config.make_env(render_mode="rgb_array", follow=env),
+                evaluate_every_steps=config.eval.every_steps,
+                seed=config.seed + EVAL_SEED_OFFSET,
+            ),
+        )
+        if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
+            agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
+        if state is not None:
+            recorder.restore(state)
+            restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
+            checkpoint.tidy(folder.checkpoints)
+        recorder.trackers = trackers(config, folder, run_config=yaml_config.plain(config), job_type="train")
 
     def learn() -> None:
         agent.learn(
@@ -142,7 +152,6 @@ def _train(
     if status:
         return status
     result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
-    close_trackers(recorder, result)
     statistics = observation_statistics(env)
     if statistics is not None:
         statistics.save(folder.path / NORMALIZATION)
@@ -150,6 +159,7 @@ def _train(
     recorder.checkpoints.forget_replay()
     plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
     _print_result(result, folder)
+    hand_over(recorder, config, result)
     return 0
 
 

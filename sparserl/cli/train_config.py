@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +16,10 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
-from sparserl.cli.recorded_run import RunOptions, refuse_other_options
+from sparserl.cli.presets import load_preset, presets
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.envs import WrapperConfig, make_env, wrap
-from sparserl.errors import ConfigError, KernelUnavailable, unknown_name
-from sparserl.tracking import WandbConfig
+from sparserl.errors import ConfigError, KernelUnavailable
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RecordedConfig):
     """A training run. Saved as `config.yaml`, which `--config` accepts.
 
     Raises:
@@ -46,8 +45,6 @@ class TrainConfig:
     """Algorithm; see `sparserl list algos`."""
     env: str = "HalfCheetah-v5"
     """Gymnasium id; see `sparserl list envs`."""
-    seed: int = 0
-    """Root seed of everything random."""
     total_steps: int = 1_000_000
     """Env steps of the run."""
     agent: OffPolicyConfig = field(default_factory=TD3Config)
@@ -64,18 +61,11 @@ class TrainConfig:
     """Env steps between checkpoints."""
     topology_snapshots: int = 10
     """How often over the run the connections of every layer are saved for `sparserl plot`."""
-    threads: int = 1
-    """CPU threads of the networks' products."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks run."""
-    tensorboard: bool = False
-    """Also write TensorBoard files."""
-    track: bool = False
-    """Also log to W&B."""
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    """Where `--track` sends metrics."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive = {
             "total-steps": self.total_steps,
             "eval.every-steps": self.eval.every_steps,
@@ -83,15 +73,10 @@ class TrainConfig:
             "log-every-steps": self.log_every_steps,
             "checkpoint-every-steps": self.checkpoint_every_steps,
             "topology-snapshots": self.topology_snapshots,
-            "threads": self.threads,
         }
-        for name, value in positive.items():
-            if value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        check_at_least_one(positive)
         if self.agent.replay == "redraw_noise" and self.wrappers.noise_fraction == 0.0:
             raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
-        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
-            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
         if self.device != "cpu":
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
 
@@ -135,13 +120,6 @@ class TrainCommand(RunOptions):
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
-def presets() -> dict[str, Path]:
-    """Preset name -> file, e.g. `ds_td3/HalfCheetah-v5`."""
-    folder = Path(str(resources.files("sparserl") / "configs"))
-    found = {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
-    return {name: path for name, path in found.items() if path.parent.name in AGENTS}
-
-
 def preset_for(algo: str, env: str) -> str | None:
     """The preset of an algorithm for an env, else its default, else None."""
     known = presets()
@@ -176,7 +154,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     config = given_value("config", arguments)
     data = {} if config is None else yaml_config.load_yaml(Path(config))
     preset = given_value("preset", arguments)
-    of_preset = {} if preset is None else _load_preset(preset)
+    of_preset = {} if preset is None else load_preset(preset, presets())
     algo, env = (
         given_value(name, arguments) or str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name))
         for name in ("algo", "env")
@@ -184,7 +162,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     agent_spec(algo)
     if preset is None:
         preset = preset_for(algo, env)
-        of_preset = {} if preset is None else _load_preset(preset)
+        of_preset = {} if preset is None else load_preset(preset, presets())
     elif of_preset.get("algo", algo) != algo:
         raise ConfigError(f"the preset {preset!r} is one of {of_preset['algo']}, not of {algo}")
     data = yaml_config.merge(of_preset, _epsilon_wins(data))
@@ -203,13 +181,6 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
             "lower --agent.learning-starts or raise --total-steps"
         )
     return command, preset
-
-
-def _load_preset(name: str) -> dict[str, Any]:
-    known = presets()
-    if name not in known:
-        raise ConfigError(unknown_name("preset", name, known))
-    return yaml_config.load_yaml(known[name])
 
 
 def _epsilon_wins(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,42 +1,60 @@
-"""What this process has used of the machine: CPU time and memory, over all parts of a run that was resumed."""
+"""What this process has used of the machine: CPU time, memory and energy, over all parts of a run that was resumed."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sparserl.metrics.energy import EnergyMeter
 
 _UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 class ProcessCost:
-    """Counts from when it is made; evaluation, logs and checkpoints of a run are part of it."""
+    """Counts from when it is made; evaluation, logs and checkpoints of a run are part of it.
 
-    def __init__(self) -> None:
-        self._cpu_s_before, self._peak_before = 0.0, 0
+    Args:
+        energy: Whether to estimate energy as well.
+
+    Raises:
+        ConfigError: If that is asked for and the `energy` extra is not installed.
+    """
+
+    def __init__(self, *, energy: bool = False) -> None:
+        self._before: Mapping[str, Any] = {"cpu_s": 0.0, "memory_peak_bytes": 0, "energy_kwh": 0.0}
+        self._meter = EnergyMeter() if energy else None
         self._cpu_s_at_start = time.process_time()
 
     @property
     def cpu_s(self) -> float:
         """Seconds of CPU time, user and system, all threads together."""
-        return self._cpu_s_before + time.process_time() - self._cpu_s_at_start
+        return float(self._before["cpu_s"]) + time.process_time() - self._cpu_s_at_start
 
     @property
     def memory_peak_bytes(self) -> int:
         """Largest resident memory so far, with everything that the process held before."""
-        return max(self._peak_before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT_BYTES)
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT_BYTES
+        return max(int(self._before["memory_peak_bytes"]), now)
 
     def metrics(self) -> dict[str, float]:
-        """Both, by their logged names."""
-        return {"cost/cpu_s": self.cpu_s, "cost/memory_peak_bytes": float(self.memory_peak_bytes)}
+        """All of it, by logged names."""
+        return {f"cost/{name}": float(value) for name, value in self.summary().items()}
+
+    def with_columns(self, logs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+        """CSV logs of a run and their columns, with those in progress.csv that not every run has."""
+        return {**logs, "progress": tuple(dict.fromkeys((*logs["progress"], *self.metrics())))}
 
     def summary(self) -> dict[str, Any]:
-        """Both, under the names of `result.json`; also what `load` takes."""
-        return {"cpu_s": self.cpu_s, "memory_peak_bytes": self.memory_peak_bytes}
+        """All of it, under the names of `result.json`; also what `load` takes. Energy only where it is estimated."""
+        used: dict[str, Any] = {"cpu_s": self.cpu_s, "memory_peak_bytes": self.memory_peak_bytes}
+        if self._meter is not None:
+            used["energy_kwh"] = self._before["energy_kwh"] + self._meter.kwh
+        return used
 
     def load(self, summary: Mapping[str, Any]) -> None:
         """Goes on from what an earlier process of the run had used."""
-        self._cpu_s_before, self._peak_before = summary["cpu_s"], summary["memory_peak_bytes"]
+        self._before = {**self._before, **summary}
         self._cpu_s_at_start = time.process_time()

@@ -12,8 +12,17 @@ import pytest
 from support.runs import rows
 
 from sparserl import records
-from sparserl.errors import ConfigError
-from sparserl.records import CsvLog, RunFolder, versions, write_atomically
+from sparserl.errors import CheckpointError, ConfigError
+from sparserl.records import (
+    CsvLog,
+    RunFolder,
+    check_is_of_run,
+    full_checkpoints,
+    remove_stale_checkpoints,
+    step_name,
+    versions,
+    write_atomically,
+)
 
 
 def create(path: Path) -> RunFolder:
@@ -129,3 +138,21 @@ def test_without_git_the_commit_is_unknown(error: Exception, monkeypatch: pytest
     monkeypatch.setattr(subprocess, "run", fail)
     found = versions(2)
     assert (found["commit"], found["dirty"], found["threads"]) == (None, None, 2)
+
+
+def test_the_newest_checkpoints_stay(tmp_path: Path) -> None:
+    folder = create(tmp_path / "run")
+    names = [step_name(step) for step in (0, 900, 1000, 20000)]
+    for name in [*names, "best", f"{step_name(30000)}.tmp"]:
+        (folder.checkpoints / name).mkdir()
+    for _ in range(2):  # there may be nothing to do
+        remove_stale_checkpoints(folder)
+        assert [path.name for path in full_checkpoints(folder)] == names[-2:]
+    assert len(list(folder.checkpoints.iterdir())) == 4
+
+
+def test_a_checkpoint_of_another_run_is_refused() -> None:
+    check_is_of_run({"run": {"seed": 1}}, {"seed": 1})
+    for state in ({"run": {"seed": 2}}, {}):
+        with pytest.raises(CheckpointError, match="belongs to another run"):
+            check_is_of_run(state, {"seed": 1})

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import wandb_log
+from support.wandb_server import KEY, only_this_account, wandb_server
 
 from sparserl.errors import ConfigError
-from sparserl.tracking import TensorBoardTracker, WandbConfig, WandbTracker
+from sparserl.tracking import OBJECTIVE, JobType, TensorBoardTracker, WandbConfig, WandbTracker
 
 
 @pytest.fixture
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key, no settings of the machine's user, no server."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+    only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9")
 
 
-def tracker(folder: Path, mode: Any = "offline") -> WandbTracker:
+def tracker(folder: Path, mode: Any = "offline", job_type: JobType = "train") -> WandbTracker:
     folder.mkdir(exist_ok=True)
     return WandbTracker(
         WandbConfig(mode=mode, project="tests", tags=("a", "b")),
@@ -33,7 +28,7 @@ def tracker(folder: Path, mode: Any = "offline") -> WandbTracker:
         name="Env__algo__s0",
         group="Env__algo",
         run_config={"seed": 0, "agent": {"tau": 0.5}},
-        job_type="train",
+        job_type=job_type,
     )
 
 
@@ -76,11 +71,16 @@ def test_what_wandb_writes_offline(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_account")
-def test_disabled_writes_no_run(tmp_path: Path) -> None:
+def test_disabled_writes_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tracker(tmp_path / "run", "disabled")
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"pictures")
     record.log(0, {"a": 1.0})
+    record.log_video(0, "eval/video", film)
+    record.log_model("best", tmp_path / "run", {})
     record.close({})
     assert wandb_log.offline_runs(tmp_path / "run") == []
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("no_account")
@@ -95,6 +95,115 @@ def test_online_without_an_account_is_one_line(tmp_path: Path, monkeypatch: pyte
         ConfigError, match=r"W&B did not start \(No API key configured\. Use .*\); try --wandb\.mode offline"
     ):
         tracker(tmp_path / "run", "online")
+
+
+class Failing:
+    """A W&B run that nothing can be done with."""
+
+    id = "abc"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def define_metric(self, *_: object, **__: object) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        raise ConnectionResetError("Connection lost")
+
+
+@pytest.mark.usefixtures("no_account")
+def test_a_failure_is_said_once_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    run = Failing()
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    record = tracker(tmp_path / "run", "online")
+    (tmp_path / "film.mp4").touch()
+    assert capsys.readouterr().err == ""
+    record.log(0, {"a": 1.0})
+    record.log_video(0, "eval/video", tmp_path / "film.mp4")
+    record.log_model("best", tmp_path, {"global_step": 0})
+    record.close({"steps": 1})
+    assert run.calls == ["log", "log", "log_artifact", "summary", "finish"]
+    said = capsys.readouterr().err
+    assert said.strip().count("\n") == 0
+    assert "W&B failed (Connection lost)" in said
+    assert str(tmp_path / "run" / "wandb") in said
+
+
+def test_a_server_that_dies_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")  # second
+    with wandb_server() as server:
+        only_this_account(monkeypatch, tmp_path / "home", server.url, KEY)
+        record = tracker(tmp_path / "run", "online")
+        record.log(0, {"eval/return_mean": 1.0})
+        server.dead = True
+        record.log(1000, {"eval/return_mean": 2.0})
+        record.close({"return_last": 2.0})
+    sent = dict(server.asked)["upsertBucket"]
+    assert (sent["displayName"], sent["groupName"], sent["jobType"]) == ("Env__algo__s0", "Env__algo", "train")
+    assert "W&B failed (Timed out finishing run.)" in capsys.readouterr().err
+    (kept,) = (tmp_path / "run").glob("wandb/run-*/run-*.wandb")  # what `wandb sync` sends
+    assert [row["eval/return_mean"] for row in wandb_log.history(kept)] == [1.0, 2.0]
+
+
+def test_no_server_at_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")  # second
+    only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9", KEY)
+    with pytest.raises(
+        ConfigError, match=r"^W&B did not start \(.*127\.0\.0\.1:9.*\); try --wandb\.mode offline$"
+    ) as no:
+        tracker(tmp_path / "run", "online")
+    assert "Consider" not in str(no.value)  # an option of wandb.init, which users do not call
+
+
+@pytest.mark.usefixtures("no_account")
+def test_models_and_films_are_uploaded(tmp_path: Path) -> None:
+    record = tracker(tmp_path / "run")
+    checkpoint = tmp_path / "step"
+    checkpoint.mkdir()
+    (checkpoint / "tensors.safetensors").write_bytes(b"12345678")
+    (checkpoint / "state.json").write_text("{}")
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"pictures")
+    record.log_model("best", checkpoint, {"global_step": 7, "return_mean": 0.5})
+    record.log_video(7, "eval/video", film)
+    record.close({})
+    (path,) = wandb_log.offline_runs(tmp_path / "run")
+    (artifact,) = wandb_log.artifacts(path)
+    assert (artifact.type, "best" in artifact.aliases) == ("model", True)
+    assert json.loads(artifact.metadata) == {"global_step": 7, "return_mean": 0.5}
+    assert {entry.path: entry.size for entry in artifact.manifest.contents} == {
+        "tensors.safetensors": 8,
+        "state.json": 2,
+    }
+    (logged,) = wandb_log.history(path)
+    assert logged["global_step"] == 7
+    assert logged["eval/video/_type"] == "video-file"
+    assert (path.parent / "files" / logged["eval/video/path"]).read_bytes() == b"pictures"
+
+
+@pytest.mark.usefixtures("no_account")
+@pytest.mark.parametrize(("job_type", "objective"), list(OBJECTIVE.items()))
+def test_what_the_summary_keeps(job_type: Any, objective: tuple[str, str], tmp_path: Path) -> None:
+    record = tracker(tmp_path / "run", job_type=job_type)
+    for value in (1.0, 3.0, 2.0):
+        record.log(0, {objective[0]: value})
+    record.close({})
+    (path,) = wandb_log.offline_runs(tmp_path / "run")
+    kept = wandb_log.summary(path)[objective[0]]
+    assert kept == ({"max": 3.0, "last": 2.0} if objective[1] == "max,last" else {"last": 2.0})
+
+
+@pytest.mark.parametrize("steps", [0, -5])
+def test_films_come_every_so_many_steps(steps: int) -> None:
+    with pytest.raises(ConfigError, match=f"--wandb.video-every-steps must be at least 1, got {steps}"):
+        WandbConfig(video_every_steps=steps)
 
 
 def test_tensorboard_files_are_written_under_the_same_names(tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def summary(path: Path) -> dict[str, Any]:
     return values
 
 
+def config(path: Path) -> dict[str, Any]:
+    """The run's config."""
+    (run,) = (record.run for record in records(path) if record.WhichOneof("record_type") == "run")
+    return {item.key: json.loads(item.value_json) for item in run.config.update}
+
+
+def artifacts(path: Path) -> list[Any]:
+    """Artifacts of the run."""
+    return [record.artifact for record in records(path) if record.WhichOneof("record_type") == "artifact"]
+
+
 def metrics(path: Path) -> dict[str, str]:
     """Metric (or glob) -> its x axis."""
     found = [record.metric for record in records(path) if record.WhichOneof("record_type") == "metric"]

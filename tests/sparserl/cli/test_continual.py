@@ -16,8 +16,8 @@ from support.trees import assert_equal_trees
 
 from sparserl import checkpoint
 from sparserl.cli import main
-from sparserl.cli.continual_config import continual_preset_for, continual_presets, parse_continual
-from sparserl.cli.train_config import presets
+from sparserl.cli.continual_config import continual_preset_for, parse_continual
+from sparserl.cli.presets import continual_presets, presets
 from sparserl.continual.protocol import TaskSequence
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.sequences import SEQUENCES

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from sparserl.errors import ConfigError
 from sparserl.metrics.process_cost import ProcessCost
 
 
@@ -38,3 +45,46 @@ def test_a_resumed_run_adds_up() -> None:
     assert cost.memory_peak_bytes == 2**50
     assert cost.summary()["memory_peak_bytes"] == 2**50
     assert set(cost.metrics()) == {"cost/cpu_s", "cost/memory_peak_bytes"}
+
+
+def test_columns_of_a_log_are_those_that_a_run_has() -> None:
+    logs = {"eval": ("a",), "progress": ("global_step", "cost/cpu_s", "cost/memory_peak_bytes", "time/sps")}
+    assert ProcessCost().with_columns(logs) == logs
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_energy_grows_adds_up_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where codecarbon would write
+    threads = threading.active_count()
+    cost = ProcessCost(energy=True)
+    first = cost.summary()["energy_kwh"]
+    until = time.perf_counter() + 0.3
+    while time.perf_counter() < until:
+        pass
+    used = cost.summary()["energy_kwh"] - first
+    assert 0.3 * 0.1 < used * 3.6e6 < 0.3 * 2000  # joules: between 0.1 and 2000 W
+    cost.load({"cpu_s": 1.0, "memory_peak_bytes": 1, "energy_kwh": 5.0})
+    assert 5.0 < cost.metrics()["cost/energy_kwh"] < 5.0 + 1e-3
+    assert cost.with_columns({"progress": ("cost/cpu_s",)})["progress"][-1] == "cost/energy_kwh"
+    del cost
+    gc.collect()
+    assert threading.active_count() <= threads  # nothing goes on measuring
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_codecarbon_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with pytest.raises(ConfigError, match=r"^--energy needs codecarbon; install sparserl\[energy\]$"):
+        ProcessCost(energy=True)

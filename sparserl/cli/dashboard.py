@@ -1,0 +1,46 @@
+"""`sparserl dashboard`: makes the W&B workspace that shows the runs of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparserl.cli.arguments import parse
+from sparserl.dashboard import SECTIONS, model_json, save, workspace
+from sparserl.errors import ConfigError
+from sparserl.records import write_atomically
+from sparserl.tracking import WandbConfig
+
+
+@dataclass(frozen=True)
+class DashboardCommand:
+    """Make a W&B workspace: headline, sparsity, continual, cost, optimisation, video (needs the `dashboard` extra)."""
+
+    project: str = WandbConfig.project
+    """Project whose runs it shows; what --wandb.project of the runs was."""
+    entity: str | None = WandbConfig.entity
+    """Team or user; the account's default if None."""
+    dry_run: bool = False
+    """Print the panels and what they show, and send nothing."""
+    json: Path | None = None
+    """Also write W&B's model of the workspace to this file."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl dashboard`; returns the exit status."""
+    command = parse(DashboardCommand, arguments, command="dashboard")
+    if command.json is not None and not command.json.parent.is_dir():
+        raise ConfigError(f"cannot write {command.json}: there is no folder {command.json.parent}")
+    made = workspace(command.project, command.entity)
+    if command.json is not None:
+        write_atomically(command.json, model_json(made))
+        print(f"wrote {command.json}")
+    if command.dry_run:
+        for section, panels in SECTIONS.items():
+            print(section)
+            for panel in panels:
+                print(f"  {panel.title}: {', '.join(panel.names)}")
+        return 0
+    print(save(made))
+    return 0

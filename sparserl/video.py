@@ -1,0 +1,138 @@
+"""Episodes of a policy on film: played, rendered frame by frame, encoded as they come."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sparserl.errors import ConfigError
+from sparserl.records import step_name
+
+Act = Callable[[Any], Any]
+"""Observation -> action."""
+SUFFIXES = (".mp4", ".gif")
+
+
+def render_off_screen() -> None:
+    """Lets MuJoCo render where there is no window system; before its first renderer is made."""
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def play(env: gym.Env[Any, Any], act: Act, *, seed: int, max_steps: int | None = None) -> Iterator[float]:
+    """Plays an episode and gives the reward of each step, when the environment has taken it.
+
+    Args:
+        env: Where.
+        act: The policy.
+        seed: Of the reset.
+        max_steps: Stops the episode then.
+    """
+    observation, _ = env.reset(seed=seed)
+    for step in itertools.count(1):
+        observation, reward, terminated, truncated, _ = env.step(act(observation))
+        yield float(reward)
+        if terminated or truncated or step == max_steps:
+            return
+
+
+@contextmanager
+def film(path: Path, env: gym.Env[Any, Any]) -> Iterator[Callable[[], None]]:
+    """Gives a function that adds the present picture of an environment to a film; the file stays if nothing fails.
+
+    Args:
+        path: The film, .mp4 or .gif.
+        env: Made with render mode `rgb_array`.
+
+    Raises:
+        ConfigError: If it cannot be written, or what encodes it is not installed.
+    """
+    fps = int(env.metadata.get("render_fps", 30))
+    # A GIF is timed in milliseconds a frame; H.264 alone is asked not to round the picture's size up.
+    options: dict[str, dict[str, Any]] = {
+        ".gif": {"duration": 1000 / fps, "loop": 0},
+        ".mp4": {"fps": fps, "macro_block_size": 1},
+    }
+    try:
+        import imageio.v2 as imageio
+
+        writer = imageio.get_writer(path, **options[path.suffix])
+    except (ImportError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot write {path}: {reason}; install sparserl[video]") from None
+    try:
+        with closing(writer):  # its own context manager does not close it after an error
+            yield lambda: writer.append_data(np.asarray(env.render()))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+class Camera:
+    """Films an episode now and then, each on a new environment, so that nothing of training is touched.
+
+    Args:
+        make_env: Makes an environment that renders to arrays, of a task.
+        folder: Films go there.
+        every_steps: Env steps between films.
+        evaluate_every_steps: Env steps between evaluations, at which films are made.
+        seed: Of the reset of each episode.
+
+    Raises:
+        ConfigError: If this machine cannot render or encode; found out at once, with a film of one picture.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[int], gym.Env[Any, Any]],
+        folder: Path,
+        *,
+        every_steps: int,
+        evaluate_every_steps: int,
+        seed: int,
+    ):
+        self._make_env, self._folder, self._seed = make_env, folder, seed
+        self._every, self._evaluate_every = every_steps, evaluate_every_steps
+        render_off_screen()
+        try:
+            self._try()
+        except ConfigError:
+            raise
+        except Exception as error:  # a driver or a display that is not there, each with its own exception
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"nothing can be filmed here ({reason}); leave --wandb.video-every-steps out") from None
+        folder.mkdir(exist_ok=True)
+
+    def _try(self) -> None:
+        env = self._make_env(0)
+        try:
+            env.reset(seed=self._seed)
+            with tempfile.TemporaryDirectory() as folder, film(Path(folder) / "trial.mp4", env) as add_picture:
+                add_picture()
+        finally:
+            env.close()
+
+    def is_due(self, step: int) -> bool:
+        """Whether an evaluation at this env step is the first after a multiple of `every_steps`."""
+        return step % self._every < self._evaluate_every
+
+    def __call__(self, act: Act, step: int, task: int = 0) -> Path:
+        """Films a policy on a task; returns the film."""
+        path = self._folder / f"{step_name(step)}.mp4"
+        env = self._make_env(task)
+        try:
+            with film(path, env) as add_picture:
+                for _ in play(env, act, seed=self._seed):
+                    add_picture()
+        finally:
+            env.close()
+        return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,8 +135,8 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
         preset = continual_preset_for(named.sequence, named.method, scenario)
         data = yaml_config.merge({} if preset is None else load_preset(preset, continual_presets()), data)
     spec = STRATEGIES[named.method]
-    owners = {group: [name for name, one in STRATEGIES.items() if one.options == group] for group in GROUPS}
-    refuse_options_of_others(named.method, owners, data, arguments)
+    groups = {name: one.options for name, one in STRATEGIES.items()}
+    refuse_options_of_others(named.method, groups, data, arguments)
     if spec.options is not None:
         data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
     resolved = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
@@ -148,16 +149,20 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
 
 
 def refuse_options_of_others(
-    method: str, owners: Mapping[str, Sequence[str]], data: Mapping[str, Any], arguments: Sequence[str]
+    method: str, groups: Mapping[str, str | None], data: Mapping[str, Any], arguments: Sequence[str]
 ) -> None:
     """Raises ConfigError if options of a method that is not used are given.
 
     Args:
         method: Is used.
-        owners: Group of options -> methods that read it.
+        groups: Method -> group of options that it reads, None if it has none.
         data: A config.
         arguments: A command line.
     """
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, group in groups.items():
+        if group is not None:
+            owners[group].append(name)
     configured = [
         f"--{group}.{name}" for group in owners if isinstance(data.get(group), Mapping) for name in data[group]
     ]

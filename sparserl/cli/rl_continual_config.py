@@ -268,11 +268,11 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     if is_sequence_file(chosen["sequence"]):
         of_preset.pop("steps_per_task", None)
     spec = RL_STRATEGIES[chosen["method"]]
-    users = {group: [name for name, one in RL_STRATEGIES.items() if one.options == group] for group in METHOD_GROUPS}
     # A preset is for all methods and may hold options of several; what a user writes is for his.
-    refuse_options_of_others(chosen["method"], users, written, arguments)
+    groups = {name: one.options for name, one in RL_STRATEGIES.items()}
+    refuse_options_of_others(chosen["method"], groups, written, arguments)
     data = yaml_config.merge(of_preset, written)
-    data = {name: value for name, value in data.items() if name not in users or name == spec.options}
+    data = {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == spec.options}
     data = yaml_config.merge({"border": dict(spec.border)}, data)
     if agent_spec(chosen["algo"]).sparse:
         data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)

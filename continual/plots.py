@@ -6,19 +6,32 @@ Decides how a run is drawn. Refuses to know learners and configs: whoever asks g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from sparserl.plots import COLOURS, FloatArray, Run, colours, draw_curves, read_columns, read_rows, write_figure
+from sparserl.errors import ConfigError
+from sparserl.plots import (
+    STYLE,
+    WIDTH,
+    Curve,
+    FloatArray,
+    Run,
+    add_legend,
+    draw_curves,
+    legend_title,
+    looks,
+    read_columns,
+    read_rows,
+    write_figure,
+)
 
 Colour = tuple[float, float, float, float]
 
@@ -31,8 +44,6 @@ FREE_LABEL = "free"
 SHARED_COLOUR = "#BBBBBB"
 MEAN_COLOUR = "#000000"
 BORDER: dict[str, Any] = {"color": "#999999", "linewidth": 0.8, "linestyle": ":"}
-STYLES = ("-", "--", ":")
-"""Of lines, when colours come round again."""
 FEW_TASKS = 6
 """Up to so many, there is room for a number at each bar."""
 NUMBER_SIZES = {FEW_TASKS: "medium", 12: "x-small", math.inf: "xx-small"}
@@ -50,35 +61,44 @@ def accuracy_matrix(path: Path) -> FloatArray:
     return matrix
 
 
-def accuracy_curve(path: Path) -> tuple[FloatArray, FloatArray]:
-    """Number of tasks learned, and mean accuracy on them at that time."""
+def accuracy_curve(path: Path) -> Curve:
+    """Number of tasks learned, and mean accuracy on them at that time.
+
+    Raises:
+        ConfigError: If the run has not learned its first task yet.
+    """
     matrix = accuracy_matrix(path)
     seen = np.array([row[: task + 1].mean() for task, row in enumerate(matrix)])
     learned = np.arange(1.0, len(matrix) + 1)
     reached = ~np.isnan(seen)
+    if not reached.any():
+        raise ConfigError(f"{path} has not learned its first task yet")
     return learned[reached], seen[reached]
 
 
+@rc_context(STYLE)
 def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
-    """Draws the mean accuracy on the tasks learned so far; runs of equal label are averaged, as in `plot_runs`.
+    """Draws the mean accuracy on the tasks learned so far; runs of equal label are one curve, as in `draw_curves`.
 
     Raises:
-        ConfigError: If a run has no evaluation yet, or the picture cannot be written.
+        ConfigError: If a run has not learned its first task yet, or the picture cannot be written.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    curves = {run: accuracy_curve(run.path) for run in runs}
+    groups = looks(run.label for run in runs)
+    figure = Figure(figsize=(WIDTH, 3.6 + 0.2 * len(groups)), layout="constrained")
     axis = figure.subplots()
-    for label, colour, style in looks(runs):
-        draw_curves(axis, [accuracy_curve(run.path) for run in runs if run.label == label], label, colour, style)
+    for label, look in groups.items():
+        draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, look)
     axis.set_title(title)
     axis.set_xlabel("tasks learned")
     axis.set_ylabel("mean accuracy on them")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(alpha=0.3)
-    axis.legend(loc="best", fontsize="small")
+    add_legend(figure, axis, legend_title(axis))
     write_figure(figure, out)
 
 
+@rc_context(STYLE)
 def plot_sequence_run(path: Path, out: Path, title: str = "") -> None:
     """Draws one run: accuracy matrix, accuracy on each task over time, and who owns the connections of each layer.
 
@@ -123,18 +143,10 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
     axis.set_ylim(-0.02, 1.02)
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.grid(alpha=0.3)
     axis.legend(loc="lower left", fontsize="small", ncols=1 + len(matrix) // 6)
 
 
 # What pictures of all continual runs share.
-
-
-def looks(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
-    """Every label of some runs, once, with the colour and the style of its lines."""
-    labels = list(dict.fromkeys(run.label for run in runs))
-    styles = (style for style in cycle(STYLES) for _ in COLOURS)
-    return zip(labels, colours(len(labels)), styles, strict=False)
 
 
 def task_colours(count: int) -> list[Colour]:
@@ -153,7 +165,10 @@ def draw_matrix(axis: Axes, matrix: FloatArray, limits: tuple[float, float], dec
     """
     n_tasks = len(matrix)
     lowest, highest = limits
-    axis.imshow(matrix, cmap=MATRIX_COLOURS, vmin=lowest, vmax=highest, aspect="auto")
+    borders = np.arange(n_tasks + 1) - 0.5
+    axis.pcolormesh(borders, borders, matrix, cmap=MATRIX_COLOURS, vmin=lowest, vmax=highest)
+    axis.invert_yaxis()
+    axis.grid(visible=False)
     size = next(size for most, size in NUMBER_SIZES.items() if n_tasks <= most)
     for (after, task), value in np.ndenumerate(matrix):
         if np.isnan(value):
@@ -238,4 +253,5 @@ def _draw_owners(axis: Axes, rows: Sequence[Mapping[str, str]], n_tasks: int) ->
     axis.set_xticks(range(0, n_tasks, -(-n_tasks // FEW_TASKS)))
     axis.set_xlim(-0.6, n_tasks - 0.4)
     axis.set_ylim(0, 1.2 * size)
+    axis.grid(visible=False)
     axis.yaxis.set_major_formatter(EngFormatter(sep=""))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -24,12 +25,22 @@ from safetensors import SafetensorError, safe_open
 
 from sparserl.errors import CheckpointError, ConfigError, unknown_name
 from sparserl.metrics.connectivity import chains, effective_connections, fan_in, fan_out, overlap
-from sparserl.plots import COLOURS, FloatArray, colours, numeric_columns, read_rows, write_figure, writing
+from sparserl.plots import (
+    COLOURS,
+    STYLE,
+    Curve,
+    FloatArray,
+    Look,
+    looks,
+    numeric_columns,
+    read_rows,
+    write_figure,
+    writing,
+)
 from sparserl.topology.structure import Positions, SparseTopology
 
 ABSENT, INITIAL, GROWN = 0, 1, 2
-CONNECTIVITY_COLOURS = ("#FFFFFF", "#4477AA", "#EE7733")
-STYLES = ("-", "--", ":")
+CONNECTIVITY_COLOURS = ("#FFFFFF", *COLOURS[:2])
 DEGREE_COLOURS = "viridis"
 MAX_PIXELS = 512
 MAX_PICTURES = 6
@@ -129,6 +140,7 @@ class Moment:
     effective: float
 
 
+@rc_context(STYLE)
 def plot_topology(path: Path, out: Path, title: str = "") -> None:
     """Draws what the topology of a run did, layer by layer.
 
@@ -157,7 +169,7 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     places = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
     for panel, axis in zip(panels, places, strict=False):
-        _draw_panel(axis, panel, curves[panel], _styles(list(logged)))
+        _draw_panel(axis, panel, curves[panel], looks(logged))
     for axis in places[len(panels) :]:
         axis.axis("off")
     places[len(panels)].legend(
@@ -215,9 +227,7 @@ def _moment(step: int, topology: SparseTopology, effective: int) -> Moment:
     )
 
 
-def _curves(
-    name: str, logged: Mapping[str, Columns], moments: Mapping[str, Sequence[Moment]]
-) -> dict[str, tuple[FloatArray, FloatArray]]:
+def _curves(name: str, logged: Mapping[str, Columns], moments: Mapping[str, Sequence[Moment]]) -> dict[str, Curve]:
     """Env steps and values of a panel, of each layer of which they are known."""
     if name == EFFECTIVE:
         return {
@@ -232,21 +242,9 @@ def _curves(
     }
 
 
-def _styles(layers: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line style of each layer; neighbours differ in both, so that of two equal curves both are seen."""
-    styles = [STYLES[position % len(STYLES)] for position in range(len(layers))]
-    return dict(zip(layers, zip(colours(len(layers)), styles, strict=True), strict=True))
-
-
-def _draw_panel(
-    axis: Axes,
-    panel: Panel,
-    curves: Mapping[str, tuple[FloatArray, FloatArray]],
-    styles: Mapping[str, tuple[str, str]],
-) -> None:
+def _draw_panel(axis: Axes, panel: Panel, curves: Mapping[str, Curve], layers: Mapping[str, Look]) -> None:
     for layer, (steps, values) in curves.items():
-        colour, style = styles[layer]
-        axis.plot(steps, values, style, color=colour, label=layer, marker="o" if len(steps) == 1 else None)
+        axis.plot(steps, values, **layers[layer].of_line(len(steps)), label=layer)
     if panel.share:
         axis.set_ylim(-0.03, 1.03)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -263,7 +261,6 @@ def _label(axis: Axes, title: str, unit: str) -> None:
     axis.set_ylabel(unit)
     axis.set_xlim(left=0)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.grid(alpha=0.3)
 
 
 def _draw_layer(axes: Sequence[Axes], layer: str, columns: Columns, moments: Sequence[Moment]) -> None:
@@ -271,7 +268,7 @@ def _draw_layer(axes: Sequence[Axes], layer: str, columns: Columns, moments: Seq
     _draw_degrees(axes[0], "fan_in", columns, moments)
     _label(axes[0], f"{layer}: fan-in", "connections of an\noutput neuron")
     _draw_degrees(axes[1], "fan_out", columns, moments)
-    for name, colour in (("degree_relevant", "#228833"), ("degree_irrelevant", "#CC3311")):
+    for name, colour in (("degree_relevant", COLOURS[2]), ("degree_irrelevant", COLOURS[1])):
         if name in columns and not np.isnan(columns[name]).all():
             known = ~np.isnan(columns[name])
             label = f"mean, {name.removeprefix('degree_')} features"
@@ -290,7 +287,7 @@ def _draw_layer(axes: Sequence[Axes], layer: str, columns: Columns, moments: Seq
     axes[2].invert_yaxis()
     axes[2].figure.colorbar(mesh, ax=axes[2], label="connections")
     _label(axes[2], f"{layer}: fan-out of each input {neuron}", f"input {neuron}")
-    axes[2].grid(False)
+    axes[2].grid(visible=False)
 
 
 def _draw_degrees(axis: Axes, name: str, columns: Columns, moments: Sequence[Moment]) -> None:
@@ -313,6 +310,7 @@ def _draw_degrees(axis: Axes, name: str, columns: Columns, moments: Sequence[Mom
 # Which connections a layer has.
 
 
+@rc_context(STYLE)
 def plot_connectivity(path: Path, layer: str, out: Path) -> None:
     """Draws which connections a layer has at some moments of a run: those of the start, and those grown since.
 
@@ -342,6 +340,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
     write_figure(figure, out)
 
 
+@rc_context(STYLE)
 def animate_connectivity(path: Path, layer: str, out: Path) -> None:
     """Draws the same as `plot_connectivity` as an animated GIF, a snapshot a frame, with the step in the title.
 
@@ -400,6 +399,7 @@ def _caption(file: Path, present: SparseTopology, initial: Positions) -> tuple[s
 
 
 def _show(axis: Axes, present: SparseTopology, initial: Positions) -> AxesImage:
+    axis.grid(visible=False)
     return axis.imshow(
         _picture(present, initial),
         cmap=ListedColormap(list(CONNECTIVITY_COLOURS)),

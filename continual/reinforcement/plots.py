@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
@@ -18,10 +19,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from sparserl import config
-from sparserl.continual.plots import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, looks, task_colours
+from sparserl.continual.plots import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
 from sparserl.errors import ConfigError
 from sparserl.metrics.continual_rl import performance_curves
-from sparserl.plots import FloatArray, Run, draw_curves, read_columns, read_rows, write_figure
+from sparserl.plots import (
+    STYLE,
+    FloatArray,
+    Run,
+    draw_curves,
+    legend_title,
+    looks,
+    read_columns,
+    read_rows,
+    write_figure,
+)
 
 OWN_COLOUR = "#E4E4E4"
 CONNECTION_COLUMNS = 3
@@ -100,6 +111,7 @@ def evaluations(path: Path) -> Evaluations:
     )
 
 
+@rc_context(STYLE)
 def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
     """Draws one run: performance on each task over time, its matrix, and who owns the connections of each layer.
 
@@ -128,11 +140,12 @@ def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
     write_figure(figure, out)
 
 
+@rc_context(STYLE)
 def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     """Draws mean performance on the tasks so far, and on each task, over time; runs of equal label are averaged.
 
-    Averages and bands are those of `plot_runs`. Where runs learn their tasks in different orders, a panel is a place in
-    the sequence.
+    Averages and bands are those of `draw_curves`. Where runs learn their tasks in different orders, a panel is a place
+    in the sequence.
 
     Raises:
         ConfigError: If a run has no evaluation yet, if runs differ in the steps of their tasks or in what performance
@@ -148,16 +161,22 @@ def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     places = zip(*(run.names for run in read.values()), strict=True)
     names = [place[0] if len(set(place)) == 1 else "" for place in places]
     panels = _task_panels(below, first, names, [OWN_COLOUR] * len(names))
-    for label, colour, style in looks(runs):
-        of_label = [read[run.path] for run in runs if run.label == label]
-        draw_curves(mean_axis, [(run.steps, run.of_tasks_so_far()) for run in of_label], label, colour, style)
+    for label, look in looks(run.label for run in runs).items():
+        seeds = {run: read[run.path] for run in runs if run.label == label}
+        draw_curves(mean_axis, {run: (of.steps, of.of_tasks_so_far()) for run, of in seeds.items()}, label, look)
         for task, axis in enumerate(panels):
-            draw_curves(axis, [(run.steps, run.stochastic[:, task]) for run in of_label], label, colour, style)
+            draw_curves(axis, {run: (of.steps, of.stochastic[:, task]) for run, of in seeds.items()}, label, look)
     _draw_time(mean_axis, first)
     mean_axis.set_xlabel("env steps")
     mean_axis.set_ylabel(f"mean {first.measure}")
     mean_axis.set_title("tasks so far, the one in training included; dotted: border between tasks", fontsize="medium")
-    above.legend(*mean_axis.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="small")
+    above.legend(
+        *mean_axis.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        fontsize="small",
+        title=legend_title(mean_axis),
+    )
     below.suptitle("each task; shaded: trained on it", fontsize="medium")
     figure.suptitle(title)
     write_figure(figure, out)
@@ -232,7 +251,6 @@ def _draw_time(axis: Axes, run: Evaluations) -> None:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     else:
         axis.yaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.grid(alpha=0.3)
 
 
 def _draw_matrix(axis: Axes, run: Evaluations, matrix: FloatArray) -> None:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
+from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
 from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
 from sparserl.continual.plots import plot_sequence_run, plot_sequence_runs
 from sparserl.continual.reinforcement.plots import plot_rl_run, plot_rl_runs
-from sparserl.errors import ConfigError
-from sparserl.plots import Run, plot_runs
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.plots import FORMATS, Run, check_ending, plot_runs
 from sparserl.records import RunFolder
+from sparserl.report.folders import find_runs, is_finished
+from sparserl.seed_groups import seed_groups, settings
 from sparserl.topology_plots import animate_connectivity, plot_connectivity, plot_topology
 
 
 @dataclass(frozen=True)
 class PlotCommand:
     """Draw return, density and explored fraction over env steps; or what the topology of one run did; or the accuracies
-    and connections of a continual run; or the accuracies of several. Runs that differ in the seed alone are
-    averaged."""
+    and connections of a continual run; or the accuracies of several. Runs that differ in the seed alone are one curve:
+    their mean, with its 95 % bootstrap interval; an unfinished run is drawn as far as it is, and the legend says so."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
+    """Run folders, or folders that hold them."""
     out: Path = Path("plot.png")
-    """Picture to write; the ending decides the format."""
+    """Picture to write; the ending decides the format: .png, .svg or .pdf."""
+    x: str = "steps"
+    """What runs of `sparserl train` are drawn over: steps of the env, flops of training, or seconds of wall time."""
+    y: str | None = None
+    """What is drawn of them, alone: return, or a column of progress.csv, e.g. topology/density."""
+    group: tuple[str, ...] = ()
+    """Keys of the config that tell curves apart, e.g. algo topology.density; the env or task sequence always does. If
+    none is given, everything but the seed does."""
     topology: bool = False
     """Draw what the topology did instead, layer by layer: densities, overlap with the start, dormant and dead neurons,
     fan-in and fan-out; takes one run."""
@@ -36,12 +48,24 @@ class PlotCommand:
     one run."""
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """A run that is drawn with others: on what env or task sequence, and what its method is called."""
+
+    path: Path
+    task: str
+    method: str
+    config: Mapping[str, Any]
+    finished: bool
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl plot`; returns the exit status."""
     command = parse(PlotCommand, arguments, command="plot")
     if not command.runs:
         raise ConfigError("name at least one run folder")
-    folders = [RunFolder.open(path) for path in command.runs]
+    check_ending(command.out, FORMATS if command.layer is None else [*FORMATS, ".gif"])
+    folders = find_runs(command.runs)
     kinds = {is_continual(folder) for folder in folders}
     if len(kinds) > 1:
         raise ConfigError("runs of `sparserl train` and of `sparserl continual` do not go into one picture")
@@ -57,14 +81,19 @@ def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     flag = _flag_of_one_run(command)
     if flag and len(folders) > 1:
         raise ConfigError(f"{flag} draws one run, got {len(folders)}")
-    path, name = folders[0].path, run_config(folders[0]).name
+    configs = [run_config(folder) for folder in folders]
+    path, name = folders[0].path, configs[0].name
     if command.topology:
-        plot_topology(path, command.out, f"{name}, seed {run_config(folders[0]).seed}")
+        plot_topology(path, command.out, f"{name}, seed {configs[0].seed}")
     elif command.layer is not None:
         draw = animate_connectivity if command.out.suffix.lower() == ".gif" else plot_connectivity
         draw(path, command.layer, command.out)
     else:
-        plot_runs([Run(folder.path, run_config(folder).name) for folder in folders], command.out)
+        drawn = [
+            _Drawn(folder.path, *_parts(config.name), yaml_config.plain(config), is_finished(folder))
+            for folder, config in zip(folders, configs, strict=True)
+        ]
+        plot_runs(_grouped(drawn, command.group), command.out, _title(drawn), x=command.x, y=command.y)
 
 
 def _flag_of_one_run(command: PlotCommand) -> str | None:
@@ -80,29 +109,84 @@ def _plot_continual(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     flag = _flag_of_one_run(command)
     if flag:
         raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of a continual run has all layers")
+    if command.y is not None or command.x != PlotCommand.x:
+        raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of continual runs have their own")
     if len({is_of_agents(folder) for folder in folders}) > 1:
         raise ConfigError("runs of classifiers and of agents do not go into one picture")
     if is_of_agents(folders[0]):
-        _plot_agents(folders, command.out)
-        return
+        _plot_agents(folders, command)
+    else:
+        _plot_classifiers(folders, command)
+
+
+def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     configs = [continual_config(folder) for folder in folders]
     if len(folders) == 1:
         plot_sequence_run(folders[0].path, command.out, configs[0].title)
         return
-    protocols = {f"{config.sequence}, {config.scenario}-incremental" for config in configs}
-    alike = len(protocols) == 1
-    runs = [
-        Run(folder.path, config.method if alike else config.name)
+    drawn = [
+        _Drawn(
+            folder.path,
+            f"{config.sequence}, {config.scenario}-incremental",
+            config.method,
+            config.plain(),
+            is_finished(folder),
+        )
         for folder, config in zip(folders, configs, strict=True)
     ]
-    plot_sequence_runs(runs, command.out, protocols.pop() if alike else "")
+    plot_sequence_runs(_grouped(drawn, command.group), command.out, _title(drawn))
 
 
-def _plot_agents(folders: Sequence[RunFolder], out: Path) -> None:
+def _plot_agents(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     configs = [rl_continual_config(folder) for folder in folders]
     if len(folders) == 1:
-        plot_rl_run(folders[0].path, out, configs[0].title)
+        plot_rl_run(folders[0].path, command.out, configs[0].title)
         return
-    sequences = {config.sequence for config in configs}
-    runs = [Run(folder.path, config.name) for folder, config in zip(folders, configs, strict=True)]
-    plot_rl_runs(runs, out, ", ".join(sorted(sequences)))
+    drawn = [
+        _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
+        for folder, config in zip(folders, configs, strict=True)
+    ]
+    plot_rl_runs(_grouped(drawn, command.group), command.out, _title(drawn))
+
+
+# --- groups -----------------------------------------------------------------------------------------
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Env or task sequence, and method, from the name of a run."""
+    task, _, method = name.partition("__")
+    return task, method.replace("__", " ")
+
+
+def _title(drawn: Sequence[_Drawn]) -> str:
+    """What all of them ran on; nothing if that differs, for then it is in the labels."""
+    tasks = {one.task for one in drawn}
+    return tasks.pop() if len(tasks) == 1 else ""
+
+
+def _grouped(drawn: Sequence[_Drawn], keys: Sequence[str]) -> list[Run]:
+    """Gives each run the label of its curve: values of some keys, or else what seeds of one method share."""
+    alike = bool(_title(drawn))
+
+    def name(one: _Drawn) -> str:
+        return one.method if alike else f"{one.task} {one.method}"
+
+    groups = _by_keys(drawn, keys, alike) if keys else seed_groups(drawn, name)
+    return [Run(one.path, label, one.finished) for label, members in groups.items() for one in members]
+
+
+def _by_keys(drawn: Sequence[_Drawn], keys: Sequence[str], alike: bool) -> dict[str, list[_Drawn]]:
+    groups: dict[str, list[_Drawn]] = defaultdict(list)
+    known = {key for one in drawn for key in settings(one.config)}
+    for key in keys:
+        if key not in known:
+            raise ConfigError(unknown_name("key for --group", key, known))
+    places = Counter(one.path.resolve() for one in drawn)
+    for path, times in places.items():
+        if times > 1:
+            raise ConfigError(f"{path} is named {times} times; leave {times - 1} out")
+    for one in drawn:
+        values = settings(one.config)
+        said = [f"{key} {values.get(key, 'unset')}" for key in keys]
+        groups[", ".join(said if alike else [one.task, *said])].append(one)
+    return groups

@@ -70,6 +70,7 @@ def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_is(tmp_path: Path, dra
 def test_numbers_stand_in_measured_cells_alone(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_sequence_run(run_folder(tmp_path / "a"), tmp_path / "out.png", "a title")
     matrix_axis = drawn[0].axes[0]
+    assert matrix_axis.get_ylim() == (2.5, -0.5)  # the first task on top
     shown = {tuple(map(int, text.get_position())): text.get_text() for text in matrix_axis.texts}
     assert shown == {(0, 0): "90.0", (0, 1): "50.0", (1, 1): "80.0", (0, 2): "40.0", (1, 2): "60.0", (2, 2): "80.0"}
     hatched = {tuple(np.array(patch.get_xy()) + 0.5) for patch in matrix_axis.patches}  # type: ignore[attr-defined]
@@ -110,8 +111,8 @@ def test_seeds_are_averaged_where_all_have_come(tmp_path: Path, drawn: list[Figu
     alone = run_folder(tmp_path / "c")
     plot_sequence_runs([Run(a, "spacenet"), Run(b, "spacenet"), Run(alone, "naive")], tmp_path / "out.png", "title")
     lines = lines_of(drawn[0].axes[0])
-    assert lines["spacenet (mean of 2 seeds)"] == [[1, pytest.approx(0.8)], [2, pytest.approx(0.55)]]
-    assert [x for x, _ in lines["naive (1 seed)"]] == [1, 2, 3]
+    assert lines["spacenet (n = 2)"] == [[1, pytest.approx(0.8)], [2, pytest.approx(0.55)]]
+    assert [x for x, _ in lines["naive (n = 1)"]] == [1, 2, 3]
     assert drawn[0].axes[0].get_title() == "title"
 
 
@@ -126,6 +127,8 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     new = run_folder(tmp_path / "a", [])
     with pytest.raises(ConfigError, match=r"connections\.csv has no rows yet"):
         plot_sequence_run(new, tmp_path / "out.png")
+    with pytest.raises(ConfigError, match="a has not learned its first task yet"):
+        plot_sequence_runs([Run(new, "a")], tmp_path / "out.png")
     with pytest.raises(ConfigError, match="cannot write"):
         plot_sequence_run(run_folder(tmp_path / "b"), tmp_path / "nowhere" / "out.png")
     (new / "eval.csv").unlink()

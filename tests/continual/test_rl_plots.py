@@ -179,7 +179,7 @@ def test_numbers_stand_in_measured_cells_alone(tmp_path: Path, drawn: list[Figur
     assert cells_of(axis) == first | {(1, 0): "40", (1, 1): "300", (1, 2): "6"}
     hatched = {tuple(np.array(patch.get_xy()) + 0.5) for patch in axis.patches}  # type: ignore[attr-defined]
     assert hatched == {(0.0, 2.0), (1.0, 2.0), (2.0, 2.0)}
-    assert axis.images[0].get_clim() == (-10, 300)
+    assert axis.collections[0].get_clim() == (-10, 300)
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0 moon", "1 rainfall", "2 carry_stuff"]
     assert axis.get_title().startswith("return at the borders")
 
@@ -197,7 +197,7 @@ def test_success_is_drawn_as_a_share(tmp_path: Path, drawn: list[Figure]) -> Non
     assert panel.get_ylim() == (-0.05, 1.05)
     assert cells_of(matrix_axis)[0, 0] == "25"
     assert cells_of(matrix_axis)[2, 2] == "100"
-    assert matrix_axis.images[0].get_clim() == (0, 100)
+    assert matrix_axis.collections[0].get_clim() == (0, 100)
     assert matrix_axis.get_title().startswith("success rate (%)")
 
 
@@ -258,16 +258,16 @@ def test_seeds_are_averaged_and_methods_stand_beside_each_other(tmp_path: Path, 
     alone = run_folder(tmp_path / "c")
     plot_rl_runs([Run(a, "packnet"), Run(b, "packnet"), Run(alone, "finetune")], tmp_path / "out.png", "title")
     mean_axis, *panels = drawn[0].axes
-    both = "packnet (mean of 2 seeds)"
+    both = "packnet (n = 2)"
     assert lines_of(mean_axis)[both] == [[0, 0], [5, 75], [10, 150], [20, 195], [30, 255]]
-    assert [x for x, _ in lines_of(mean_axis)["finetune (1 seed)"]] == list(CURVES)
+    assert [x for x, _ in lines_of(mean_axis)["finetune (n = 1)"]] == list(CURVES)
     assert lines_of(panels[1])[both] == [[0, 12], [5, 3], [10, 6], [20, 300], [30, 450]]
-    assert lines_of(panels[2])["finetune (1 seed)"] == [[step, values[2]] for step, values in CURVES.items()]
+    assert lines_of(panels[2])["finetune (n = 1)"] == [[step, values[2]] for step, values in CURVES.items()]
     assert [axis.get_title("left") for axis in panels] == ["0 moon", "1 rainfall", "2 carry_stuff"]
     assert [spans_of(axis) for axis in panels] == [[(0, 10)], [(10, 30)], [(30, 40)]]
     assert all(borders_of(axis) == [10, 30] for axis in drawn[0].axes)
     assert mean_axis.get_ylabel() == "mean return"
-    assert legend_of(drawn[0]) == [both, "finetune (1 seed)"]
+    assert legend_of(drawn[0]) == [both, "finetune (n = 1)"]
     assert drawn[0].get_suptitle() == "title"
 
 

@@ -61,7 +61,7 @@ def test_eval_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_plot_writes_pictures(run: Path, tmp_path: Path) -> None:
     curves, layer = tmp_path / "curves.png", tmp_path / "layer.png"
-    assert main(["plot", str(run), str(run), "--out", str(curves)]) == 0
+    assert main(["plot", str(run), "--out", str(curves)]) == 0
     assert main(["plot", str(run), "--layer", "critic.qf1.1", "--out", str(layer)]) == 0
     topology, moving = tmp_path / "topology.png", tmp_path / "layer.gif"
     assert main(["plot", str(run), "--topology", "--out", str(topology)]) == 0

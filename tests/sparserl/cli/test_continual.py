@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -360,8 +361,10 @@ def test_a_finished_run_is_not_resumed(finished: Path, capsys: pytest.CaptureFix
 
 
 def test_plot_takes_one_run_or_several(finished: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(finished, tmp_path / "seed1") / "config.yaml"
+    other.write_text(yaml.safe_dump(yaml.safe_load(other.read_text()) | {"seed": 1}))
     assert main(["plot", str(finished), "--out", str(tmp_path / "one.png")]) == 0
-    assert main(["plot", str(finished), str(finished), "--out", str(tmp_path / "two.png")]) == 0
+    assert main(["plot", str(finished), str(other.parent), "--out", str(tmp_path / "two.png")]) == 0
     one, two = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png"))
     assert one.startswith(b"\x89PNG")
     assert two.startswith(b"\x89PNG")

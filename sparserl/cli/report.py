@@ -28,6 +28,7 @@ from sparserl.report.folders import find_runs, is_finished, run_line
 from sparserl.report.reinforcement import rl_record, rl_sections
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 from sparserl.report.text import print_document
+from sparserl.report.topology import topology_sections
 from sparserl.report.trained import TrainedRun, comparisons, read_trained_run
 
 C = TypeVar("C")
@@ -84,14 +85,16 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     if command.baseline is not None and not trained:
         raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
 
-    compared = [comparison_record(one) for one in comparisons(trained, command.baseline, command.allow_mixed)]
+    compared = comparisons(trained, command.baseline, command.allow_mixed)
+    of_trained = [comparison_record(one) for one in compared]
     rl_records = [rl_record(section, command.last, command.allow_mixed) for section in of_agents]
     of_classifiers = supervised_records(supervised)
 
-    labels = _labels([group for record in [*compared, *rl_records, *of_classifiers] for group in record["groups"]])
+    labels = _labels([group for record in [*of_trained, *rl_records, *of_classifiers] for group in record["groups"]])
     runs = [run_line(folder, *_label_and_seed(folder, labels)) for folder in folders]
     parts = [
-        *map(comparison_section, compared),
+        *map(comparison_section, of_trained),
+        *topology_sections(compared),
         *rl_sections(rl_records),
         *map(supervised_section, of_classifiers),
     ]
@@ -102,7 +105,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
         "last": command.last,
         "level_percent": LEVEL_PERCENT,
         "sections": rl_records,
-        "trained": {"level_percent": statistics.LEVEL_PERCENT, "comparisons": compared},
+        "trained": {"level_percent": statistics.LEVEL_PERCENT, "comparisons": of_trained},
         "supervised": {"level_percent": statistics.LEVEL_PERCENT, "protocols": of_classifiers},
         "runs": [asdict(line) | {"path": str(line.path)} for line in runs],
     }

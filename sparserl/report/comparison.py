@@ -220,7 +220,9 @@ def _charts(record: Record) -> list[Chart]:
             Chart(
                 f"Probability of improvement over {record['baseline']}",
                 IntervalChart(
-                    [_interval(group, "probability_of_improvement") for group in improved], "P(better), final return"
+                    [_interval(group, "probability_of_improvement") for group in improved],
+                    "P(better), final return",
+                    mark=0.5,
                 ),
                 "At 0.5 neither is better.",
             )

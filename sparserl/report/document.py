@@ -64,10 +64,11 @@ class LineChart:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """Values with their intervals beneath each other."""
+    """Values with their intervals beneath each other, and a dotted line at a value that means something."""
 
     rows: Sequence[Interval]
     x: str
+    mark: float | None = None
 
 
 @dataclass(frozen=True)

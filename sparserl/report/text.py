@@ -18,6 +18,8 @@ def print_document(document: Document) -> None:
     """Prints the tables and notes of a report, and which runs are not in it."""
     console = Console(markup=False, highlight=False)  # labels may hold brackets
     for section in document.sections:
+        if not section.notes and not section.tables:  # charts alone
+            continue
         console.print(section.title, style="bold", soft_wrap=True)
         for note in section.notes:
             console.print(note, soft_wrap=True)

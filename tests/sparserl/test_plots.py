@@ -243,7 +243,7 @@ def test_a_vector_picture_holds_text_and_lines_alone(tmp_path: Path) -> None:
             {"y": "topology/densty"},
             "unknown column of progress.csv 'topology/densty'; did you mean 'topology/density'?",
         ),
-        ({"y": "retrun"}, "did you mean 'return'?"),
+        ({"y": "returns"}, "did you mean 'return'?"),
         ({"x": "flops"}, "progress.csv of a run has no column cost/flops_train"),
         ({"out": "out.pgn"}, "unknown ending '.pgn'; did you mean '.png'?"),
         ({"out": "out"}, "unknown ending ''; valid: .pdf, .png, .svg"),

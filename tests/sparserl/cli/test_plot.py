@@ -106,7 +106,7 @@ def test_the_ending_decides_the_format(ending: str, runs: Path, tmp_path: Path) 
         ("{runs} --out a.gif", "cannot write a.gif: unknown ending '.gif'"),  # of --layer alone
         ("{runs} --group algoo", "unknown key for --group 'algoo'; did you mean 'algo'?"),
         ("{runs} --group seed", "unknown key for --group 'seed'"),
-        ("{runs} --y retrun", "unknown column of progress.csv 'retrun'; did you mean 'return'?"),
+        ("{runs} --y returns", "unknown column of progress.csv 'returns'; did you mean 'return'?"),
         ("{runs} --x stpes", "unknown x axis 'stpes'; did you mean 'steps'?"),
         ("{runs}/a0 {runs}/a0", "are both seed 0 of ds_td3 d0.1; leave one out"),
         ("{runs}/a0 {runs}/a0 --group algo", "a0 is named 2 times; leave 1 out"),

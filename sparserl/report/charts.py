@@ -1,0 +1,185 @@
+"""Charts of a report as SVG that stands inside a page and takes its ink from there.
+
+Decides how a chart is drawn. Refuses to know what is charted.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from sparserl.plots import FORMATS, STYLE, Look, add_legend
+from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
+
+WIDTH, HEIGHT = 5.0, 2.9
+"""Inches of a chart without its legend."""
+LEGEND_LETTERS, NAME_LETTERS = 56, 30
+"""That fit into a line of the legend, and beside a row."""
+ROW = 0.24
+"""Inches of a line of text."""
+STEPS = (1, 2, 5, 10)
+"""Between numbers at an axis, times a power of ten."""
+LARGE = 10_000
+"""From here on numbers at an axis have a unit prefix."""
+INK = "#000000"
+"""Of text, axes and one colour of the palette: what follows the theme of the page."""
+
+
+def labels(chart: Chart) -> list[str]:
+    """What a chart shows, in order; nothing if it is empty."""
+    match chart.drawing:
+        case LineChart(lines=parts) | IntervalChart(rows=parts) | ScatterChart(points=parts):
+            return [part.label for part in parts]
+
+
+def draw_chart(chart: Chart, looks: Mapping[str, Look], name: str) -> str:
+    """An `<svg>` element.
+
+    Args:
+        chart: What to draw; not empty.
+        looks: Of each of its labels.
+        name: Of this chart alone, among those of a page.
+    """
+    style = STYLE | {"svg.hashsalt": name, "grid.color": INK, "grid.alpha": 0.15}  # ids are unique in the page
+    with rc_context(style):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        _DRAW[type(chart.drawing)](figure, chart.drawing, looks)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata=dict(FORMATS[".svg"]))
+    return _for_a_page(file.getvalue(), chart.title)
+
+
+# --- kinds of charts --------------------------------------------------------------------------------
+
+
+def _draw_lines(figure: Figure, chart: LineChart, looks: Mapping[str, Look]) -> None:
+    axis = figure.subplots()
+    for line in chart.lines:
+        look = looks[line.label]
+        axis.plot(line.x, line.y, label=line.label, **look.of_line(len(line.x)))
+        if line.low is not None and line.high is not None:
+            axis.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.2, linewidth=0)
+    every_x = [x for line in chart.lines for x in line.x]
+    axis.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS, integer=all(float(x).is_integer() for x in every_x)))
+    _name_axes(axis, chart.x, chart.y, every_x)
+    _add_legend(figure, axis, "shaded: interval" if axis.collections else None)
+
+
+def _draw_intervals(figure: Figure, chart: IntervalChart, looks: Mapping[str, Look]) -> None:
+    axis = figure.subplots()
+    names = [textwrap.fill(row.label, NAME_LETTERS) for row in chart.rows]
+    places = []
+    height = 0.0  # of the rows above, in lines of text
+    for row, name in zip(chart.rows, names, strict=True):
+        own = 1.4 + name.count("\n")
+        places.append(height + own / 2)
+        height += own
+        look = looks[row.label]
+        axis.plot(row.value, places[-1], **_of_point(look))
+        if row.low is not None and row.high is not None:
+            middle, reach = (row.low + row.high) / 2, (row.high - row.low) / 2
+            axis.errorbar(middle, places[-1], xerr=reach, **_of_interval(look))
+    if chart.mark is not None:
+        axis.axvline(chart.mark, color=INK, linestyle=":", linewidth=1)
+    axis.set_yticks(places, names)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(height, 0)
+    axis.margins(x=0.08)
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    figure.set_figheight(0.8 + ROW * height)
+    _name_axes(axis, chart.x, "", [row.value for row in chart.rows])
+
+
+def _draw_points(figure: Figure, chart: ScatterChart, looks: Mapping[str, Look]) -> None:
+    axis = figure.subplots()
+    for point in chart.points:
+        look = looks[point.label]
+        axis.plot(point.x, point.y, label=point.label, **_of_point(look))
+        if point.low is not None and point.high is not None:
+            middle, reach = (point.low + point.high) / 2, (point.high - point.low) / 2
+            axis.errorbar(point.x, middle, yerr=reach, **_of_interval(look))
+    if chart.log_x:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=STEPS[:-1]))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.margins(x=0.1)
+    _name_axes(axis, chart.x, chart.y, [point.x for point in chart.points])
+    _add_legend(figure, axis, None)
+
+
+_DRAW: Mapping[type, Callable[[Figure, Any, Mapping[str, Look]], None]] = {
+    LineChart: _draw_lines,
+    IntervalChart: _draw_intervals,
+    ScatterChart: _draw_points,
+}
+
+
+def _of_point(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "marker": look.marker, "linestyle": "", "markersize": 6}
+
+
+def _of_interval(look: Look) -> dict[str, Any]:
+    """Of a bar that is drawn by itself: its value may lie outside of it."""
+    return {"color": look.colour, "fmt": "none", "capsize": 3}
+
+
+def _name_axes(axis: Axes, x: str, y: str, values: Iterable[float]) -> None:
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    if max(map(abs, values)) >= LARGE:
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _add_legend(figure: Figure, axis: Axes, title: str | None) -> None:
+    """Beneath the axes, which stay as high as they are."""
+    lines = sum(len(textwrap.wrap(label, LEGEND_LETTERS)) for label in axis.get_legend_handles_labels()[1])
+    figure.set_figheight(HEIGHT + ROW * (lines + (title is not None)))
+    add_legend(figure, axis, title, LEGEND_LETTERS)
+
+
+# --- SVG inside HTML --------------------------------------------------------------------------------
+
+
+def _for_a_page(svg: str, title: str) -> str:
+    """Leaves of a file what a page needs: no header, no names of parts, ink and font of the page, no hidden digits."""
+    root = ElementTree.fromstring(svg)
+    for element in list(root.iter()):
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {
+            key.rpartition("}")[2]: _FOR_A_PAGE.get(key, _rounded)(value)
+            for key, value in element.attrib.items()
+            if not (element.tag == "g" and key == "id")
+        }
+        if element.tag != "text":
+            element.text = None  # blanks
+        element.tail = None
+        for child in list(element):
+            if child.tag.endswith(("}metadata", "}style")):  # the style would be one of the whole page
+                element.remove(child)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": title, "fill": "currentColor"}
+    named = ElementTree.Element("title")
+    named.text = title
+    root.insert(0, named)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _rounded(value: str) -> str:
+    """To hundredths of a point."""
+    short = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", value)
+    return " ".join(short.split())
+
+
+def _styled(value: str) -> str:
+    return re.sub(r"font-family: [^;]+(; )?", "", value).replace(INK, "currentColor")
+
+
+_FOR_A_PAGE: Mapping[str, Callable[[str], str]] = {"style": _styled, "id": str}

@@ -32,7 +32,7 @@ def files_of_package() -> set[str]:
         for name in files:
             path = Path(folder, name).relative_to(ROOT).as_posix()
             is_preset = path.startswith("sparserl/configs/") and name.endswith(".yaml")
-            if name.endswith(".py") or is_preset or path == "sparserl/py.typed":
+            if name.endswith((".py", ".html")) or is_preset or path == "sparserl/py.typed":
                 found.add(path)
     return found
 

@@ -12,7 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
@@ -22,9 +25,18 @@ from sparserl.records import RunFolder, full_checkpoints
 COMMAND = (sys.executable, "-P", "-m", "sparserl")
 """What starts a run; the sub-command and its options follow."""
 
+# The kernel keeps the wish (1 is PR_SET_PDEATHSIG) across exec. A caller that was gone before it was made is seen.
+ENDS_WITH_CALLER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Source of a program that becomes another one, which is killed when the caller dies."""
+
 
 class TakenError(Exception):
-    """Another process of this machine trains the run."""
+    """Another process trains the run."""
 
 
 class JobProcess:
@@ -40,27 +52,26 @@ class JobProcess:
         self._process = process
 
     @classmethod
-    def start(cls, job: Job, path: Path) -> JobProcess | None:
+    def start(cls, job: Job, path: Path, *, ends_with_caller: bool = False) -> JobProcess | None:
         """Starts a new run, or the rest of one that was cut off; None if it is finished.
 
         Args:
             job: The run.
             path: Its folder. Config and log lie beside it.
+            ends_with_caller: Whether it is killed when the thread that calls this ends; otherwise it trains on.
 
         Raises:
             TakenError: If a process of this machine trains it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with log_of(path).open("ab") as log, log_of(path).open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TakenError from None
+        with alone(path) as lock, log_of(path).open("ab") as log:
             if (path / "DONE").exists():  # whoever held the lock until now may have finished it
                 return None
             threads = str(job.config["threads"])
+            words = [*COMMAND, job.command, *_words(job, path), "--no-progress"]
+            if ends_with_caller:
+                words = [sys.executable, "-P", "-c", ENDS_WITH_CALLER, str(os.getpid()), *words]
             process = subprocess.Popen(
-                [*COMMAND, job.command, *_words(job, path), "--no-progress"],
+                words,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # In a group of its own: Ctrl-C of a terminal reaches the caller alone, who passes it on.
@@ -94,6 +105,25 @@ class JobProcess:
     def wait(self) -> None:
         """Until the process is over."""
         self._process.wait()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[BinaryIO]:
+    """While no other process of this machine trains a run; gives the file that is locked.
+
+    Args:
+        path: Folder of the run.
+
+    Raises:
+        TakenError: If one does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with log_of(path).open("a+b") as lock:  # open for writing, or NFS refuses the lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TakenError from None
+        yield lock
 
 
 def log_of(path: Path) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -15,6 +19,7 @@ from rich.table import Table
 from sparserl.cli.arguments import parse
 from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import JobState, run_locally, states_of
+from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
 
 SHOWN_AT_ONCE = 20
@@ -27,10 +32,24 @@ class SweepCommand:
 
     file: tyro.conf.Positional[Path]
     """YAML file with command, base, grid and seeds; see configs/sweeps."""
-    workers: int = 1
-    """Runs at a time, each a process with as many threads as its config says."""
+    workers: int | None = None
+    """Runs at a time, each a process with as many threads as its config says; if None, 1 here, and with ray as many as
+    the cluster has room for."""
     out: Path = Path("runs")
     """Folder of the run folders."""
+    backend: Literal["local", "ray"] = "local"
+    """Processes of this machine, or tasks of a Ray cluster that is there (extra `ray`), where other nodes take over the
+    runs of one that is lost."""
+    address: str | None = None
+    """HOST:PORT of the Ray cluster; $RAY_ADDRESS, or the one that this machine belongs to, if None."""
+    shared_files: bool = True
+    """Whether all nodes of the cluster see --out under the same name. Then a run whose node is lost goes on from its
+    newest checkpoint, and Ctrl-C saves it. Otherwise it is trained in a temporary folder and sent here when it is
+    finished: what was cut off begins anew, and of a failed run only the log is sent."""
+    only: str | None = None
+    """Id of one run: leave the others."""
+    slurm: Path | None = None
+    """Write an sbatch array script for the runs to this new file, and stop. It was never tried on a real Slurm."""
     dry_run: bool = False
     """List the runs and stop."""
     progress: bool = True
@@ -40,19 +59,24 @@ class SweepCommand:
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl sweep`; returns the exit status: 0 all done, 1 some failed, 130 stopped."""
     command = parse(SweepCommand, arguments, command="sweep")
-    if command.workers < 1:
+    if command.workers is not None and command.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {command.workers}")
-    states = states_of(load_jobs(command.file), command.out)
+    train = BACKENDS[command.backend](command)
+    states = _chosen(states_of(load_jobs(command.file), command.out), command)
     console = Console()
     if command.dry_run:
         console.print(_table(states))
         return 0
+    if command.slurm is not None:
+        _write(command.slurm, array_script([state.job for state in states], command.file, command.out))
+        print(f"wrote {command.slurm}, an array of {len(states)} runs; never tried on a real Slurm, so read it first")
+        return 0
     try:
         if command.progress and console.is_terminal:
             with Live(_table(states[:SHOWN_AT_ONCE]), console=console, refresh_per_second=2) as live:
-                run_locally(states, command.workers, lambda: live.update(_table(_interesting(states))))
+                train(states, lambda: live.update(_table(_interesting(states))))
         else:
-            run_locally(states, command.workers, _Announcer(states))
+            train(states, _Announcer(states))
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was")
         return 130
@@ -61,6 +85,50 @@ def run(arguments: Sequence[str]) -> int:
     for state in failed:
         print(f"sparserl: {state.path} failed: {state.error}; see {state.log}")
     return 1 if failed else 0
+
+
+Backend = Callable[[Sequence[JobState], Callable[[], None]], None]
+"""Trains what is not done, changes the states, and calls its second argument again and again."""
+
+
+def _local(command: SweepCommand) -> Backend:
+    for option, is_given in {
+        "address": command.address is not None,
+        "no-shared-files": not command.shared_files,
+    }.items():
+        if is_given:
+            raise ConfigError(f"--{option} is for --backend ray")
+    return partial(run_locally, workers=command.workers or 1)
+
+
+def _ray(command: SweepCommand) -> Backend:
+    if command.slurm is not None:
+        raise ConfigError("--slurm is for --backend local: each task of the array trains its run itself")
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("ray is not installed; pip install 'sparserl[ray]' brings it")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from sparserl.cli.sweep_ray import run_on_ray
+
+    return partial(run_on_ray, address=command.address, shared_files=command.shared_files, workers=command.workers)
+
+
+BACKENDS: dict[str, Callable[[SweepCommand], Backend]] = {"local": _local, "ray": _ray}
+"""Where runs are trained -> what makes its `Backend` of the options, or refuses them."""
+
+
+def _chosen(states: list[JobState], command: SweepCommand) -> list[JobState]:
+    chosen = [state for state in states if command.only in (None, state.job.id)]
+    if not chosen:
+        raise ConfigError(f"no run of {command.file} has the id {command.only!r}; --dry-run lists them")
+    return chosen
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
 class _Announcer:

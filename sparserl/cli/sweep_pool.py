@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sparserl.cli.job_process import JobProcess, TakenError, log_of
 from sparserl.cli.sweep_file import Job
@@ -26,6 +27,7 @@ class JobState:
         status: Likewise.
         was_done: Whether it was finished before this sweep began.
         error: Last line of its log, if it failed.
+        step_said: Its step as another machine said it, whose files are not seen here.
     """
 
     job: Job
@@ -33,6 +35,7 @@ class JobState:
     status: Status = "waiting"
     was_done: bool = False
     error: str = ""
+    step_said: int = 0
     process: JobProcess | None = field(default=None, repr=False)
 
     @property
@@ -42,13 +45,18 @@ class JobState:
 
     @property
     def step(self) -> int:
-        """`global_step` of its newest row in progress.csv."""
-        try:
-            last = (self.path / "progress.csv").read_text().rstrip().rpartition("\n")[2]
-        except FileNotFoundError:
-            return 0
-        first = last.partition(",")[0]
-        return int(first) if first.isdigit() else 0
+        """How far it is known to be."""
+        return self.step_said or step_of(self.path)
+
+
+def step_of(path: Path) -> int:
+    """`global_step` of the newest row in the progress.csv of a run folder; 0 if there is none."""
+    try:
+        last = (path / "progress.csv").read_text().rstrip().rpartition("\n")[2]
+    except FileNotFoundError:
+        return 0
+    first = last.partition(",")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def states_of(jobs: Sequence[Job], out: Path) -> list[JobState]:
@@ -61,49 +69,53 @@ def states_of(jobs: Sequence[Job], out: Path) -> list[JobState]:
     return states
 
 
-def run_locally(states: Sequence[JobState], workers: int, watch: Callable[[], None]) -> None:
+def run_locally(states: Sequence[JobState], watch: Callable[[], None], *, workers: int = 1) -> None:
     """Trains what is not done, several runs at a time.
 
     Ctrl-C stops every run as it would a single one, which saves first; the same sweep then goes on.
 
     Args:
         states: The runs; changed in place.
-        workers: Processes at a time, >= 1.
         watch: Called again and again while runs go on.
+        workers: Processes at a time, >= 1.
 
     Raises:
         KeyboardInterrupt: After everything has been stopped.
     """
     waiting = [state for state in states if state.status == "waiting"]
     running: list[JobState] = []
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    with interrupted_by_signals():
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    state = waiting.pop(0)
+                    if _start(state):
+                        running.append(state)
+                time.sleep(POLL_S)
+                for state in [state for state in running if _has_ended(state)]:
+                    running.remove(state)
+                watch()
+        except KeyboardInterrupt:
+            for state in running:
+                assert state.process is not None
+                state.process.stop()
+            for state in running:
+                assert state.process is not None
+                state.process.wait()
+                state.status = "waiting"
+            raise
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """While SIGINT and SIGTERM raise KeyboardInterrupt, whatever they did before."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                state = waiting.pop(0)
-                if _start(state):
-                    running.append(state)
-            time.sleep(POLL_S)
-            for state in [state for state in running if _has_ended(state)]:
-                running.remove(state)
-            watch()
-    except KeyboardInterrupt:
-        for state in running:
-            assert state.process is not None
-            state.process.stop()
-        for state in running:
-            assert state.process is not None
-            state.process.wait()
-            state.status = "waiting"
-        raise
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    del number, frame
-    raise KeyboardInterrupt
 
 
 def _start(state: JobState) -> bool:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+from support.runs import same_run
 
-from sparserl.cli import job_process, main, sweep_pool
+from sparserl.cli import job_process, main, sweep_pool, sweep_slurm
 from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import run_locally, states_of
@@ -115,7 +120,7 @@ BAD = {
     "empty list": ({"grid": {"env": []}}, "makes no run"),
     "no seeds": ({"seeds": 0}, "makes no run"),
     "no list": ({"grid": {"env": "Hopper-v5"}}, "grid.env must be a list, got 'Hopper-v5'"),
-    "no grid": ({"grid": ["env"]}, "grid must hold lists by dotted key"),
+    "no grid": ({"grid": ["env"]}, "grid must hold keys and values, got ['env']"),
     "no base": ({"base": 3}, "base must hold keys and values, got 3"),
     "seeds": ({"seeds": "many"}, "seeds must be a number or a list of integers, got 'many'"),
     "seed": ({"base": {"seed": 3}}, "seeds are listed under seeds"),
@@ -141,6 +146,30 @@ def test_bad_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--workers must be at least 1, got 0" in capsys.readouterr().err
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+OF_ANOTHER_BACKEND = {
+    "--address is for --backend ray": ("--address", "127.0.0.1:6379"),
+    "--no-shared-files is for --backend ray": ("--no-shared-files",),
+    "--slurm is for --backend local": ("--backend", "ray", "--slurm", "new.sh"),
+    "no run of": ("--only", "abc"),
+}
+
+
+@pytest.mark.parametrize("message", OF_ANOTHER_BACKEND)
+def test_an_option_that_has_no_effect_is_refused(
+    message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(out), *OF_ANOTHER_BACKEND[message]]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_ray_is_an_extra(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["sweep", str(sweep_file(tmp_path)), "--backend", "ray"]) == 2
+    assert capsys.readouterr().err == "sparserl: ray is not installed; pip install 'sparserl[ray]' brings it\n"
 
 
 # Training them.
@@ -187,6 +216,66 @@ def test_failures_are_collected(stand_in: Path, tmp_path: Path, capsys: pytest.C
     assert len(calls(stand_in)) == 6  # the two that were done are left
 
 
+def test_one_of_the_runs(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = load_jobs(sweep_file(tmp_path))[2]
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
+    assert "1 done" in capsys.readouterr().out
+    assert [path.name for path in stand_in.iterdir() if path.is_dir()] == [job.folder]
+
+
+def test_a_run_may_end_with_whoever_started_it(stand_in: Path, tmp_path: Path) -> None:
+    (stand_in / "orders.txt").write_text("wait")
+    file = sweep_file(tmp_path)
+    program = f"""
+import sys, pathlib
+from sparserl.cli import job_process
+from sparserl.cli.sweep_file import load_jobs
+job_process.COMMAND = {job_process.COMMAND!r}
+for job, ends in zip(load_jobs(pathlib.Path({str(file)!r})), (True, False)):
+    process = job_process.JobProcess.start(job, pathlib.Path({str(stand_in)!r}) / job.folder, ends_with_caller=ends)
+    print(process._process.pid, flush=True)
+sys.stdin.read()
+"""
+    words = [sys.executable, "-P", "-c", program]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        ends, goes_on = (psutil.Process(int(caller.stdout.readline())) for _ in range(2))
+        while len(calls(stand_in)) < 2:
+            time.sleep(0.02)
+        assert ends.is_running()
+        caller.kill()
+    ends.wait(30)
+    assert goes_on.is_running()
+    goes_on.kill()
+
+
+def test_a_script_for_slurm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script, out = tmp_path / "array.sh", tmp_path / "runs of mine"
+    words = ["sweep", str(sweep_file(tmp_path)), "--out", str(out), "--slurm", str(script)]
+    assert main(words) == 0
+    assert "an array of 4 runs; never tried on a real Slurm" in capsys.readouterr().out
+    text = script.read_text()
+    assert "\n#SBATCH --array=0-3\n" in text
+    assert "\n#SBATCH --cpus-per-task=1\n" in text
+    assert text.startswith("#!/bin/bash\n# UNTESTED on a real Slurm")
+    assert not out.exists()
+    assert main(words) == 2
+    assert "array.sh: File exists" in capsys.readouterr().err
+    # As an array task would, with a stand-in for what it calls.
+    script.write_text(text.replace(f"exec {shlex.join(sweep_slurm.COMMAND)} ", "printf '%s\\n' "))
+    ids = [job.id for job in load_jobs(sweep_file(tmp_path))]
+    for task, id in enumerate(ids):
+        said = subprocess.run(
+            ["bash", str(script)],
+            env={"SLURM_ARRAY_TASK_ID": str(task), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        file = str(tmp_path / "sweep.yaml")
+        assert said == ["sweep", file, "--only", id, "--out", str(out), "--no-progress"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -> None:
     (stand_in / "orders.txt").write_text("wait")
@@ -212,7 +301,7 @@ def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_pat
     process = JobProcess.start(job, states[0].path)
     assert process is not None
     try:
-        run_locally(states, 1, lambda: None)
+        run_locally(states, lambda: None)
         assert (states[0].status, states[0].error) == ("failed", "another process is training it")
     finally:
         process.kill()
@@ -225,7 +314,7 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_done(stand_in: Pat
     process = JobProcess.start(job, states[0].path)
     assert process is not None
     process.wait()
-    run_locally(states, 1, lambda: None)
+    run_locally(states, lambda: None)
     assert (states[0].status, states[0].was_done) == ("done", True)
     assert len(calls(stand_in)) == 1
 
@@ -261,3 +350,9 @@ def test_real_runs_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert yaml.safe_load((runs[0] / "config.yaml").read_text())["total_steps"] == 300
     assert "2 done" in capsys.readouterr().out
     assert main(words) == 0
+    # The same by the array script.
+    script, out = tmp_path / "array.sh", tmp_path / "slurm"
+    assert main(["sweep", str(path), "--out", str(out), "--slurm", str(script)]) == 0
+    subprocess.run(["bash", str(script)], env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}, check=True)
+    (run,) = (path for path in out.iterdir() if path.is_dir())
+    same_run(run, next(one for one in runs if one.name == run.name))

@@ -1,0 +1,295 @@
+"""Runs of a sweep on a Ray cluster that is there: one task each, which Ray gives to another node when its own is lost.
+
+With a common folder a task trains in it, and goes on from the newest checkpoint of whoever had the run before. Without,
+it trains in a temporary folder of its node and sends what is finished, so that a lost node costs its runs from their
+beginning. Either way a task that is given twice does no work twice: it looks for `DONE`, and it waits as long as
+someone else trains the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import socket
+import tarfile
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sparserl import __version__
+from sparserl.cli.job_lease import BEAT_S, Lease
+from sparserl.cli.job_process import JobProcess, TakenError, alone, log_of
+from sparserl.cli.sweep_file import Job
+from sparserl.cli.sweep_pool import POLL_S, JobState, interrupted_by_signals, step_of
+from sparserl.errors import ConfigError, SparserlError
+
+MAX_RETRIES = 3
+"""Nodes that a run may lose and still be tried again."""
+CONNECT_S = 5.0
+"""A cluster that does not answer for so long is not there; Ray itself would ask for minutes."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a task shall do.
+
+    Attributes:
+        job: The run.
+        version: Version of sparserl that gives the order; nodes with another one refuse it.
+        path: Run folder in a common folder; None to train elsewhere and send the result.
+        mark: File by which a node knows that it sees that folder.
+    """
+
+    job: Job
+    version: str
+    path: Path | None = None
+    mark: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        failure: Last line of the log of a run that ended badly; empty otherwise.
+        was_done: Whether there was nothing to do.
+        files: A tar of run folder and log, or of the log alone after a failure; None from a common folder.
+    """
+
+    failure: str = ""
+    was_done: bool = False
+    files: bytes | None = None
+
+
+class Board:
+    """What tasks say while they train: the step of each run that has begun, by id."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, int] = {}
+
+    def post(self, id: str, step: int) -> None:
+        """A run has reached a step."""
+        self._steps[id] = step
+
+    def steps(self) -> dict[str, int]:
+        """All that was said."""
+        return self._steps
+
+
+def run_on_ray(
+    states: Sequence[JobState],
+    watch: Callable[[], None],
+    *,
+    address: str | None = None,
+    shared_files: bool = True,
+    workers: int | None = None,
+) -> None:
+    """Trains what is not done, as many runs at a time as the cluster has room for.
+
+    Args:
+        states: The runs; changed in place.
+        watch: Called again and again while runs go on.
+        address: HOST:PORT of the cluster; $RAY_ADDRESS, or the one that this machine belongs to, if None. No cluster
+            is ever started.
+        shared_files: Whether the nodes see the folders of the runs under the same names.
+        workers: At most so many at a time, if not None.
+
+    Raises:
+        ConfigError: If there is no such cluster, or none of its nodes has the threads that a run asks for.
+        SparserlError: If the cluster is lost.
+        KeyboardInterrupt: After everything has been stopped; with a common folder, and saved.
+    """
+    waiting = [state for state in states if state.status == "waiting"]
+    if not waiting:
+        return
+    _join(_existing(address))
+    mark = waiting[0].path.absolute().with_name(f".sweep-{uuid.uuid4().hex}")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    try:
+        _check_room(waiting)
+        with interrupted_by_signals():
+            _run(waiting, watch, mark if shared_files else None, workers or len(waiting))
+    except RayError as error:
+        raise SparserlError(f"the Ray cluster is lost ({_first_line(error)}); the same command goes on") from None
+    finally:
+        mark.unlink()
+        ray.shutdown()
+
+
+def _existing(address: str | None) -> str:
+    """HOST:PORT of a cluster that answers."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    try:
+        found = canonicalize_bootstrap_address_or_die(named or "auto")
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, ValueError):
+        where = f"at {named}" if named else "that this machine belongs to"
+        how = "begin one with ray start, or give --address HOST:PORT"
+        raise ConfigError(f"there is no Ray cluster {where}; {how}") from None
+    return found
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (RuntimeError, ConnectionError) as error:  # another version of Ray or of Python
+        said = " ".join(str(error).split())
+        raise ConfigError(f"the Ray cluster at {address} cannot be joined: {said}") from None
+
+
+def _check_room(states: Sequence[JobState]) -> None:
+    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    most = max(int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"])
+    for state in states:
+        threads = state.job.config["threads"]
+        if threads > most:
+            raise ConfigError(f"{state.path.name} needs {threads} CPUs, and no node of the cluster has over {most}")
+
+
+def _run(waiting: Sequence[JobState], watch: Callable[[], None], mark: Path | None, workers: int) -> None:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    task: Any = ray.remote(max_retries=MAX_RETRIES)(_carry_out)
+    waiting = list(waiting)
+    given: dict[Any, JobState] = {}
+    try:
+        while waiting or given:
+            while waiting and len(given) < workers:
+                state = waiting.pop(0)
+                order = Order(state.job, __version__, state.path.absolute() if mark else None, mark)
+                given[task.options(num_cpus=state.job.config["threads"]).remote(order, board)] = state
+            ended, _ = ray.wait(list(given), timeout=POLL_S)
+            steps = ray.get(board.steps.remote())
+            for state in given.values():
+                if state.job.id in steps:
+                    state.status, state.step_said = "running", steps[state.job.id]
+            for reference in ended:
+                _end(given.pop(reference), reference)
+            watch()
+    except KeyboardInterrupt:
+        for reference in given:
+            ray.cancel(reference)
+        for reference, state in given.items():
+            _end(state, reference)  # it may have been finished meanwhile
+            if state.status == "failed":
+                state.status, state.error = "waiting", ""
+        raise
+
+
+def _end(state: JobState, reference: Any) -> None:
+    """Takes the outcome of a task."""
+    try:
+        outcome: Outcome = ray.get(reference)
+        if outcome.files is not None:
+            _unpack(outcome.files, state.path)
+        state.error, state.was_done = outcome.failure, outcome.was_done
+    except RayTaskError as error:
+        state.error = _first_line(error.cause)
+    except RayError as error:  # its nodes were lost more often than it may be tried again
+        state.error = _first_line(error)
+    except TakenError:
+        state.error = "another process is training it"
+    state.status = "failed" if state.error else "done"
+    if not state.error:
+        state.step_said = 0  # its files are here
+
+
+def _first_line(error: Exception) -> str:
+    """What a one-line message can say of an error of Ray, which may print pages, or of any that was not foreseen."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _unpack(files: bytes, path: Path) -> None:
+    """Puts a finished run, or the log of a failed one, where the run would have been trained.
+
+    Raises:
+        TakenError: If a process of this machine trains it.
+    """
+    with alone(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as aside:
+        with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+            tar.extractall(aside, filter="data")
+        sent = Path(aside) / path.name
+        with log_of(path).open("ab") as log:
+            log.write(log_of(sent).read_bytes())
+        if sent.exists() and not (path / "DONE").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            sent.replace(path)
+
+
+def _carry_out(order: Order, board: Any) -> Outcome:
+    """The task: trains a run on the node that it came to."""
+    node = socket.gethostname()
+    if order.version != __version__:
+        raise SparserlError(f"{node} has sparserl {__version__}, not {order.version}")
+
+    def post(step: int) -> None:
+        board.post.remote(order.job.id, step)
+
+    if order.path is not None:
+        if order.mark is not None and not order.mark.exists():
+            raise SparserlError(f"{node} does not see {order.path.parent}; --no-shared-files has the runs sent")
+        return _train(order.job, order.path, post)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / order.job.folder
+        outcome = _train(order.job, path, post)
+        return Outcome(outcome.failure, files=_packed([log_of(path)] if outcome.failure else [log_of(path), path]))
+
+
+def _train(job: Job, path: Path, post: Callable[[int], None]) -> Outcome:
+    while True:
+        with contextlib.suppress(TakenError), Lease(path) as lease:
+            process = JobProcess.start(job, path, ends_with_caller=True)
+            if process is None:
+                return Outcome(was_done=True)
+            _await(process, lease, post)
+            return Outcome(process.failure)
+        time.sleep(BEAT_S)
+
+
+def _await(process: JobProcess, lease: Lease, post: Callable[[int], None]) -> None:
+    """Until a run has ended; a sweep that is stopped has it save first.
+
+    Raises:
+        TakenError: If another node has taken the run over, which ends it here.
+        KeyboardInterrupt: If the sweep was stopped.
+    """
+    stopped: KeyboardInterrupt | None = None
+    said = -1
+    try:
+        while not process.has_ended():
+            try:
+                lease.beat()
+                if (step := step_of(process.path)) != said:
+                    post(step)
+                    said = step
+                time.sleep(BEAT_S)
+            except KeyboardInterrupt as interrupt:
+                process.stop()
+                stopped = interrupt
+    finally:
+        process.kill()
+        process.wait()
+    if stopped is not None:
+        raise stopped
+
+
+def _packed(paths: Sequence[Path]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for path in paths:
+            tar.add(path, path.name)
+    return file.getvalue()

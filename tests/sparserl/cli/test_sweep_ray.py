@@ -1,0 +1,408 @@
+"""`sparserl sweep --backend ray` on real nodes of this machine: nodes are lost, sweeps are stopped, nothing is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import psutil
+import pytest
+import yaml
+from support.runs import ROOT, fingerprint, same_run
+
+from sparserl import __version__
+from sparserl.cli import job_process, main
+from sparserl.cli.job_process import TakenError, alone
+from sparserl.cli.sweep_file import load_jobs
+from sparserl.cli.sweep_pool import JobState, states_of
+from sparserl.errors import SparserlError
+from sparserl.records import RunFolder, full_checkpoints, step_name
+
+ray = pytest.importorskip("ray")
+from ray.exceptions import NodeDiedError, RayTaskError  # noqa: E402
+
+from sparserl.cli import sweep_ray  # noqa: E402  (it needs ray)
+from sparserl.cli.sweep_ray import Order, Outcome  # noqa: E402
+
+PATIENCE_S = 120
+SWEEP: dict[str, Any] = {
+    "base": {
+        "env": "support.gated_env:Gated-v0",
+        "total_steps": 200,
+        "agent": {"net_arch": [12, 12], "batch_size": 16, "buffer_size": 5000, "learning_starts": 40},
+        "eval": {"every_steps": 50, "episodes": 2},
+        "checkpoint_every_steps": 30,
+        "log_every_steps": 25,
+        "topology": {"update_interval": 20},
+    },
+    "grid": {"topology.density": [0.5, 0.2]},
+    "seeds": [3, 5],
+}
+CUT_OFF_AT = 90
+"""Newest checkpoint of a run that stands before its 120th step."""
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited too long until {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Node:
+    """A node of a Ray cluster, as `ray start` makes it; its runs stand still before its gate."""
+
+    def __init__(self, folder: Path, name: str, *words: str, is_open: bool = False):
+        self.gate = folder / name
+        self.gate.mkdir()
+        if is_open:
+            self.open()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+            "GATE": str(self.gate),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        command = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1")
+        with (folder / f"{name}.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--node-ip-address=127.0.0.1", "--object-store-memory=80000000", *words],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def open(self) -> None:
+        (self.gate / "open").touch()
+
+    def close(self) -> None:
+        (self.gate / "open").unlink()
+
+    def waiting(self) -> list[int]:
+        """Processes that stand before the gate."""
+        return [
+            int(path.name) for path in self.gate.iterdir() if path.name.isdigit() and psutil.pid_exists(int(path.name))
+        ]
+
+    def lose(self) -> None:
+        """As if its machine were switched off, as far as Ray can see."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if child.name() == "raylet":
+                child.kill()
+        self.process.wait(PATIENCE_S)
+
+    def stop(self) -> None:
+        self.process.terminate()  # nothing, if it is over
+        self.process.wait(PATIENCE_S)
+
+
+class Cluster:
+    """A head whose gate is open, and nodes that join it."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.folder = folder
+        port = self.address.rpartition(":")[2]
+        words = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder / 'ray'}")
+        self.head = Node(folder, "head", *words, is_open=True)
+        self.nodes = [self.head]
+        until(self._answers, "the head of the cluster answers")
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), 1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def joined(self, name: str) -> Node:
+        self.nodes.append(Node(self.folder, name, f"--address={self.address}"))
+        return self.nodes[-1]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a socket lies within, whose name must be short
+    made = Cluster(folder)
+    yield made
+    for node in reversed(made.nodes):
+        node.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "sweep.yaml"
+    path.write_text(yaml.safe_dump(SWEEP))
+    return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """Two runs of the same sweep in a file."""
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump({**SWEEP, "grid": {"topology.density": [0.5]}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def locally(file: Path) -> Path:
+    """Folder of the same runs by the local backend."""
+    out = file.with_name("local")
+    sweep = start(file, out, "--workers", "2")
+    assert "4 done" in printed(sweep)
+    return out
+
+
+SPARSERL = ("-m", "sparserl")
+# A driver of another version than its nodes.
+ANOTHER_VERSION = "import sys, {0}; {0}.__version__ = '9'; import sparserl.cli as c; sys.exit(c.main())"
+
+
+def start(file: Path, out: Path, *words: str, program: Sequence[str] = SPARSERL) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", *program, "sweep", str(file), "--out", str(out), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )
+
+
+def printed(sweep: subprocess.Popen[str]) -> str:
+    said, _ = sweep.communicate(timeout=PATIENCE_S)
+    return said
+
+
+def runs(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir() if path.is_dir())
+
+
+def logs(out: Path) -> str:
+    return "".join(path.read_text() for path in sorted(out.glob("*.log")))
+
+
+def on(cluster: Cluster) -> tuple[str, ...]:
+    return ("--backend", "ray", "--address", cluster.address)
+
+
+def same_runs(left: Path, right: Path, count: int) -> None:
+    """Bit for bit."""
+    assert len(runs(left)) == count
+    for name in runs(left):
+        assert (left / name / "DONE").exists()
+        same_run(left / name, right / name)
+
+
+# Nodes of a cluster.
+
+
+@pytest.mark.slow
+def test_a_node_is_lost_and_its_run_goes_on_elsewhere(
+    cluster: Cluster, file: Path, locally: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    node = cluster.joined("second")
+    sweep = start(file, out, *on(cluster))
+    (pid,) = until(node.waiting, "a run stands before the gate of the second node")
+    node.lose()
+    until(lambda: not psutil.pid_exists(pid), "the run has died with its node")
+    assert "4 done" in printed(sweep)
+    assert sweep.returncode == 0
+    same_runs(out, locally, 4)
+    begun = [line.split(" at ")[-1] for line in logs(out).splitlines() if line.startswith(("run folder", "resuming"))]
+    assert sorted(begun)[-1] == f"step {CUT_OFF_AT}"
+    assert len(begun) == 5
+    assert not list(out.glob("*.owner"))
+    before = fingerprint(out)
+    again = start(file, out, *on(cluster))
+    assert printed(again).count("done before") == 4
+    assert fingerprint(out) == before
+
+
+@pytest.mark.slow
+def test_without_shared_files_what_is_finished_is_sent(
+    cluster: Cluster, two: Path, locally: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    node = cluster.joined("third")
+    sweep = start(two, out, *on(cluster), "--no-shared-files")
+    (pid,) = until(node.waiting, "a run stands before the gate of the third node")
+    assert runs(out) == []
+    node.lose()
+    until(lambda: not psutil.pid_exists(pid), "the run has died with its node")
+    assert "2 done" in printed(sweep)
+    same_runs(out, locally, 2)
+    assert "resuming" not in logs(out)
+    assert logs(out).count("\nrun folder ") == 2  # the log of the lost attempt is lost
+    assert sorted(path.name for path in out.iterdir()) == sorted([*runs(out), *(f"{name}.log" for name in runs(out))])
+    assert printed(start(two, out, *on(cluster), "--no-shared-files")).count("done before") == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_or_killed_leaves_no_process(
+    cluster: Cluster, two: Path, locally: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    one, other = load_jobs(two)
+    cluster.head.close()
+    sweep = start(two, out, *on(cluster), "--only", one.id)
+    until(cluster.head.waiting, "a run stands before the gate")
+    sweep.send_signal(signal.SIGINT)
+    assert "the same command goes on" in printed(sweep)
+    assert sweep.returncode == 130
+    assert not cluster.head.waiting()
+    assert full_checkpoints(RunFolder(out / one.folder))[-1].name == step_name(120)  # it saved
+    sweep = start(two, out, *on(cluster), "--only", other.id)
+    until(cluster.head.waiting, "a run stands before the gate")
+    sweep.kill()
+    printed(sweep)
+    until(lambda: not cluster.head.waiting(), "the run has died with the sweep")
+    cluster.head.open()
+    assert "2 done" in printed(start(two, out, *on(cluster)))
+    same_runs(out, locally, 2)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_done_is_said(cluster: Cluster, two: Path, tmp_path: Path) -> None:
+    said = printed(start(two, tmp_path / "runs", *on(cluster), program=("-c", ANOTHER_VERSION.format("sparserl"))))
+    assert said.count(f"{socket.gethostname()} has sparserl {__version__}, not 9") == 2
+    said = printed(start(two, tmp_path / "runs", *on(cluster), program=("-c", ANOTHER_VERSION.format("ray"))))
+    assert "cannot be joined: Version mismatch" in said
+    assert said.count("\n") == 1
+    two.write_text(yaml.safe_dump({**SWEEP, "base": {**SWEEP["base"], "threads": 3}}))
+    said = printed(start(two, tmp_path / "runs", *on(cluster)))
+    assert "needs 3 CPUs, and no node of the cluster has over 1\n" in said
+    assert said.count("\n") == 1
+
+
+# Without a cluster.
+
+
+@pytest.mark.parametrize(
+    "address", [(), ("--address", "127.0.0.1:1"), ("--address", "nowhere"), ("--address", "local")]
+)
+def test_a_cluster_that_is_not_there(
+    address: tuple[str, ...],
+    two: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where Ray notes the newest cluster of a machine
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # and whatever else runs here
+    assert main(["sweep", str(two), "--backend", "ray", *address, "--out", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert "there is no Ray cluster" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    assert not ray.is_initialized()
+
+
+# Stands for `sparserl`: seed 5 fails.
+STAND_IN = """
+import pathlib, sys
+path = pathlib.Path(sys.argv[sys.argv.index("--run-dir") + 1])
+path.mkdir()
+(path / "progress.csv").write_text("global_step,x\\n7,1\\n")
+if "s5" in path.name:
+    sys.exit("it broke")
+print("trained")
+(path / "DONE").touch()
+"""
+
+
+class Board:
+    """One that needs no cluster."""
+
+    def __init__(self) -> None:
+        self.post = self
+        self.steps: list[int] = []
+
+    def remote(self, id: str, step: int) -> None:
+        self.steps.append(step)
+
+
+@pytest.fixture
+def states(tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
+    """Two runs that a script pretends to train; the second one fails."""
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, str(script)))
+    return states_of(load_jobs(two), tmp_path / "runs")
+
+
+def test_of_what_went_wrong_a_line_is_said(states: list[JobState], monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, said in {
+        RayTaskError("task", "", SparserlError("no such thing")): "no such thing",
+        RayTaskError("task", "", ValueError("unforeseen\nand more")): "unforeseen",
+        NodeDiedError("the node died\n\nlogs"): "the node died",
+        TakenError(): "another process is training it",
+    }.items():
+        monkeypatch.setattr(ray, "get", Mock(side_effect=error))
+        sweep_ray._end(states[0], None)
+        assert (states[0].status, states[0].error) == ("failed", said)
+
+
+def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobState]) -> None:
+    out, board = states[0].path.parent, Board()
+    outcomes = [sweep_ray._carry_out(Order(state.job, __version__), board) for state in states]
+    assert [outcome.failure for outcome in outcomes] == ["", "it broke"]
+    assert board.steps[0] == 0
+    assert not out.exists()
+    for state, outcome in zip(states, outcomes, strict=True):
+        assert outcome.files is not None
+        sweep_ray._unpack(outcome.files, state.path)
+    assert sorted(path.name for path in out.iterdir()) == sorted([runs(out)[0], states[0].log.name, states[1].log.name])
+    assert sorted(path.name for path in states[0].path.iterdir()) == ["DONE", "progress.csv"]
+    assert [state.log.read_text() for state in states] == ["trained\n", "it broke\n"]
+
+
+def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState]) -> None:
+    state = states[0]
+    files = sweep_ray._carry_out(Order(state.job, __version__), Board()).files
+    assert files is not None
+    with alone(state.path), pytest.raises(TakenError):
+        sweep_ray._unpack(files, state.path)
+    assert not state.path.exists()
+    # Cut off here, and finished there: that counts. Finished here meanwhile: this does.
+    state.path.mkdir()
+    (state.path / "begun").touch()
+    sweep_ray._unpack(files, state.path)
+    assert not (state.path / "begun").exists()
+    (state.path / "of here").touch()
+    sweep_ray._unpack(files, state.path)
+    assert (state.path / "of here").exists()
+
+
+def test_a_task_that_is_given_twice_trains_once(states: list[JobState], tmp_path: Path) -> None:
+    state = states[0]
+    order = Order(state.job, __version__, state.path)
+    assert sweep_ray._carry_out(order, Board()) == Outcome()
+    before = fingerprint(tmp_path)
+    assert sweep_ray._carry_out(order, Board()) == Outcome(was_done=True)
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_node_refuses_what_it_cannot_do(states: list[JobState], tmp_path: Path) -> None:
+    state = states[0]
+    with pytest.raises(SparserlError, match=f"has sparserl {__version__}, not 9$"):
+        sweep_ray._carry_out(Order(state.job, "9"), Board())
+    order = Order(state.job, __version__, state.path, mark=tmp_path / "elsewhere")
+    with pytest.raises(SparserlError, match=r"does not see .*/runs; --no-shared-files has the runs sent"):
+        sweep_ray._carry_out(order, Board())
+    assert not state.path.parent.exists()

@@ -31,6 +31,7 @@ from sparserl.cli.report import ReportCommand
 from sparserl.cli.rl_continual_config import is_of_environments, parse_rl_continual
 from sparserl.cli.sweep import SweepCommand
 from sparserl.cli.train_config import TrainCommand
+from sparserl.cli.tune import TuneCommand
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.reinforcement import recorder as rl_recorder
 from sparserl.continual.reinforcement.borders import BorderConfig
@@ -44,6 +45,7 @@ from sparserl.topology.target import TARGET
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SCHEMAS = {
     "train": TrainCommand,
+    "tune": TuneCommand,
     "continual": ContinualCommand,
     "dashboard": DashboardCommand,
     "eval": EvalCommand,

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
     "continual": ("sparserl.cli.continual", "learn a sequence of tasks, or resume a run"),
     "sweep": ("sparserl.cli.sweep", "train a grid of configs times seeds, several runs at a time"),
+    "tune": ("sparserl.cli.tune", "search the values of a config that learn best"),
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),

@@ -20,7 +20,6 @@ from sparserl.cli.rl_continual_config import parse_rl_continual
 from sparserl.cli.train_config import parse_train
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 
-KEYS = ("command", "base", "grid", "seeds")
 ID_DIGITS = 10
 
 
@@ -64,6 +63,81 @@ RESOLVE: dict[str, Callable[[Sequence[str]], tuple[Any, dict[str, Any]]]] = {"tr
 """Sub-command -> its words to the resolved config, as an object and as plain data."""
 
 
+@dataclass(frozen=True)
+class Base:
+    """What the runs of a file have in common, whatever it varies.
+
+    Attributes:
+        path: The file.
+        command: Sub-command that trains them; a key of `RESOLVE`.
+        config: What a config file of the command holds.
+        seeds: Root seeds.
+    """
+
+    path: Path
+    command: str
+    config: Mapping[str, Any]
+    seeds: Sequence[int]
+
+    @classmethod
+    def read(cls, path: Path, kind: str, varied: str, more: Sequence[str] = ()) -> tuple[Base, dict[str, Any]]:
+        """Reads `command`, `base` and `seeds` (a list or a number: 3 means 0, 1, 2), and checks which keys there are.
+
+        Args:
+            path: The file.
+            kind: What it is, for messages.
+            varied: Key of what it varies, by dotted key.
+            more: Further keys that it may have.
+
+        Returns:
+            The base, and all that the file says, in which `varied` is a dict.
+
+        Raises:
+            ConfigError: If the file cannot be read, or a key or value is wrong.
+        """
+        data = {varied: {}, **yaml_config.load_yaml(path)}
+        keys = ("command", "base", varied, *more, "seeds")
+        for key in data:
+            if key not in keys:
+                raise ConfigError(f"{path}: {unknown_name(f'key of a {kind}', str(key), keys)}")
+        command, base = data.get("command", "train"), data.get("base", {})
+        if not isinstance(command, str) or command not in RESOLVE:
+            raise ConfigError(f"{path}: {unknown_name('command', str(command), RESOLVE)}")
+        for key, mapping in (("base", base), (varied, data[varied])):
+            if not isinstance(mapping, dict):
+                raise ConfigError(f"{path}: {key} must hold keys and values, got {mapping!r}")
+        if "seed" in base or "seed" in data[varied]:
+            raise ConfigError(f"{path}: seeds are listed under seeds, not under base or {varied}")
+        seeds = data.get("seeds", 1)
+        listed = list(range(seeds)) if type(seeds) is int else seeds
+        if not isinstance(listed, list) or not all(type(seed) is int for seed in listed):
+            raise ConfigError(f"{path}: seeds must be a number or a list of integers, got {seeds!r}")
+        return cls(path, command, base, listed), data
+
+    def job(self, point: Mapping[str, Any], seed: int) -> Job:
+        """The run of a seed with values over the base, by dotted key.
+
+        Raises:
+            ConfigError: If a key or value is wrong.
+        """
+        data = dict(self.config)
+        for key, value in {**point, "seed": seed}.items():
+            nested: Any = value
+            for part in reversed(str(key).split(".")):
+                nested = {part: nested}
+            data = yaml_config.merge(data, nested)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "run.yaml"
+            file.write_text(yaml.safe_dump(data))
+            try:
+                run, plain = RESOLVE[self.command](["--config", str(file)])
+            except SparserlError as error:
+                said = f"{_point_said(point)}, " if point else ""
+                raise ConfigError(f"{self.path}, {said}seed {seed}: {str(error).replace(str(file), 'base')}") from None
+        digest = hashlib.sha256(json.dumps([self.command, plain], sort_keys=True).encode()).hexdigest()
+        return Job(self.command, digest[:ID_DIGITS], run.name, seed, dict(point), plain)
+
+
 def load_jobs(path: Path) -> list[Job]:
     """The runs of a sweep file, seeds innermost.
 
@@ -73,21 +147,13 @@ def load_jobs(path: Path) -> list[Job]:
     Raises:
         ConfigError: If the file cannot be read, a key or value is wrong, there is no run, or two runs are the same.
     """
-    data = yaml_config.load_yaml(path)
-    for key in data:
-        if key not in KEYS:
-            raise ConfigError(f"{path}: {unknown_name('key of a sweep', str(key), KEYS)}")
-    command = data.get("command", "train")
-    if command not in RESOLVE:
-        raise ConfigError(f"{path}: {unknown_name('command', str(command), RESOLVE)}")
-    grid, seeds = _grid(path, data.get("grid", {})), _seeds(path, data.get("seeds", 1))
-    base = data.get("base", {})
-    if not isinstance(base, dict):
-        raise ConfigError(f"{path}: base must hold keys and values, got {base!r}")
-    if "seed" in base or "seed" in grid:
-        raise ConfigError(f"{path}: seeds are listed under seeds, not under base or grid")
+    base, data = Base.read(path, "sweep", "grid")
+    grid = data["grid"]
+    for key, values in grid.items():
+        if not isinstance(values, list):
+            raise ConfigError(f"{path}: grid.{key} must be a list, got {values!r}")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    jobs = [_job(path, command, base, point, seed) for point in points for seed in seeds]
+    jobs = [base.job(point, seed) for point in points for seed in base.seeds]
     if not jobs:
         raise ConfigError(f"{path} makes no run: a list of its grid, or of its seeds, is empty")
     first: dict[str, Job] = {}
@@ -96,42 +162,6 @@ def load_jobs(path: Path) -> list[Job]:
             raise ConfigError(f"{path}: {_said(first[job.id])} and {_said(job)} are the same run, {job.id}")
         first[job.id] = job
     return jobs
-
-
-def _grid(path: Path, grid: Any) -> dict[str, list[Any]]:
-    if not isinstance(grid, dict):
-        raise ConfigError(f"{path}: grid must hold lists by dotted key, got {grid!r}")
-    for key, values in grid.items():
-        if not isinstance(values, list):
-            raise ConfigError(f"{path}: grid.{key} must be a list, got {values!r}")
-    return grid
-
-
-def _seeds(path: Path, seeds: Any) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        seeds = list(range(seeds))
-    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
-        raise ConfigError(f"{path}: seeds must be a number or a list of integers, got {seeds!r}")
-    return seeds
-
-
-def _job(path: Path, command: str, base: Mapping[str, Any], point: Mapping[str, Any], seed: int) -> Job:
-    data = dict(base)
-    for key, value in {**point, "seed": seed}.items():
-        nested: Any = value
-        for part in reversed(str(key).split(".")):
-            nested = {part: nested}
-        data = yaml_config.merge(data, nested)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "run.yaml"
-        file.write_text(yaml.safe_dump(data))
-        try:
-            run, plain = RESOLVE[command](["--config", str(file)])
-        except SparserlError as error:
-            said = f"{_point_said(point)}, " if point else ""
-            raise ConfigError(f"{path}, {said}seed {seed}: {str(error).replace(str(file), 'base')}") from None
-    digest = hashlib.sha256(json.dumps([command, plain], sort_keys=True).encode()).hexdigest()
-    return Job(command, digest[:ID_DIGITS], run.name, seed, dict(point), plain)
 
 
 def _said(job: Job) -> str:

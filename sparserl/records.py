@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparserl import checkpoint
+from sparserl import __version__, checkpoint
 from sparserl.errors import CheckpointError, ConfigError
 
 DISTRIBUTIONS = (
-    "sparserl",
     "torch",
     "numpy",
     "gymnasium",
@@ -188,7 +187,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def versions(threads: int) -> dict[str, Any]:
     """What a number depends on: Python, libraries, CPU, threads, commit (None where unknown)."""
-    found: dict[str, Any] = {"python": platform.python_version()}
+    found: dict[str, Any] = {"python": platform.python_version(), "sparserl": __version__}
     for name in DISTRIBUTIONS:
         try:
             found[name] = importlib.metadata.version(name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from support.runs import rows
 
-from sparserl import records
+from sparserl import __version__, records
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import (
     CsvLog,
@@ -138,6 +140,12 @@ def test_without_git_the_commit_is_unknown(error: Exception, monkeypatch: pytest
     monkeypatch.setattr(subprocess, "run", fail)
     found = versions(2)
     assert (found["commit"], found["dirty"], found["threads"]) == (None, None, 2)
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=importlib.metadata.PackageNotFoundError))
+    found = versions(1)
+    assert (found["sparserl"], found["torch"]) == (__version__, None)
 
 
 def test_the_newest_checkpoints_stay(tmp_path: Path) -> None:

@@ -18,12 +18,9 @@ from rich.table import Table
 
 from sparserl.cli.arguments import parse
 from sparserl.cli.sweep_file import load_jobs
-from sparserl.cli.sweep_pool import JobState, run_locally, states_of
+from sparserl.cli.sweep_pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
 from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
-
-SHOWN_AT_ONCE = 20
-"""Rows of the table while runs go on."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from sparserl.cli.sweep_file import Job
 
 Status = Literal["waiting", "running", "done", "failed"]
 POLL_S = 0.2
+SHOWN_AT_ONCE = 20
+"""Rows of a table while runs go on."""
 
 
 @dataclass

@@ -22,16 +22,12 @@ from rich.table import Table
 
 from sparserl.cli.arguments import parse
 from sparserl.cli.job_process import JobProcess, TakenError
-from sparserl.cli.sweep_pool import JobState, interrupted_by_signals, states_of
+from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, interrupted_by_signals, states_of
 from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 
 if TYPE_CHECKING:  # Optuna is an extra
     from sparserl.cli.tune_study import Study, Trial
-
-POLL_S = 0.2
-SHOWN_AT_ONCE = 20
-"""Rows of the table while runs go on."""
 
 
 @dataclass(frozen=True)

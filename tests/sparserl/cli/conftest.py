@@ -1,4 +1,4 @@
-"""A small env whose state can be saved, and a finished run on it."""
+"""A small env whose state can be saved, a finished run on it, and runs that are not really trained."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from support import stand_in as stand_in_program
 from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, train
+
+from sparserl.cli import job_process, sweep_pool, tune
 
 
 @pytest.fixture
@@ -29,3 +32,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         gym.registry.pop("Tiny-v0")
     return path
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of runs that `support.stand_in` pretends to train."""
+    monkeypatch.setattr(job_process, "COMMAND", stand_in_program.COMMAND)
+    for module in (sweep_pool, tune):
+        monkeypatch.setattr(module, "POLL_S", 0.01)
+    out = tmp_path / "runs"
+    out.mkdir()
+    return out

@@ -17,8 +17,9 @@ import psutil
 import pytest
 import yaml
 from support.runs import same_run
+from support.stand_in import calls, give_order
 
-from sparserl.cli import job_process, main, sweep_pool, sweep_slurm
+from sparserl.cli import job_process, main, sweep_slurm
 from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import run_locally, states_of
@@ -30,46 +31,12 @@ SMALL: dict[str, Any] = {
     "grid": {"topology.density": [0.5, 0.2]},
     "seeds": [3, 5],
 }
-# Stands for `sparserl`: writes what it was asked and, unless a file says otherwise, a folder that is done.
-STAND_IN = """
-import json, pathlib, sys, time
-words = sys.argv[1:]
-path = pathlib.Path(words[words.index("--resume" if "--resume" in words else "--run-dir") + 1])
-with path.with_name("calls.txt").open("a") as calls:
-    calls.write(json.dumps(words) + "\\n")
-orders = path.with_name("orders.txt")
-order = orders.read_text() if orders.exists() else ""
-if order == "fail" and "s3" in path.name:
-    print("first"); print("sparserl: it broke"); sys.exit(1)
-(path / "checkpoints" / "step-000000001").mkdir(parents=True, exist_ok=True)
-(path / "progress.csv").write_text("global_step,x\\n7,1\\n")
-if order == "wait":
-    time.sleep(60)
-(path / "DONE").touch()
-"""
 
 
 def sweep_file(folder: Path, **changed: Any) -> Path:
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({**SMALL, **changed}))
     return path
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of runs that a script pretends to train."""
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN)
-    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, str(script)))
-    monkeypatch.setattr(sweep_pool, "POLL_S", 0.01)
-    out = tmp_path / "runs"
-    out.mkdir()
-    return out
-
-
-def calls(out: Path) -> list[str]:
-    path = out / "calls.txt"
-    return path.read_text().splitlines() if path.exists() else []
 
 
 # Which runs.
@@ -198,6 +165,7 @@ def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Pat
     jobs = load_jobs(sweep_file(tmp_path))
     begun, empty = (stand_in / job.folder for job in jobs[:2])
     (begun / "checkpoints" / "step-000000001").mkdir(parents=True)
+    begun.with_name(f"{begun.name}.yaml").write_text(yaml.safe_dump(dict(jobs[0].config)))
     empty.mkdir()
     (empty / "eval.csv").touch()
     assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in)]) == 0
@@ -206,12 +174,12 @@ def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Pat
 
 
 def test_failures_are_collected(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (stand_in / "orders.txt").write_text("fail")
+    give_order(stand_in, "fail s3")
     assert main(["sweep", str(sweep_file(tmp_path)), "--workers", "2", "--out", str(stand_in)]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "2 failed" in printed
     assert printed.count("failed: sparserl: it broke; see ") == 2
-    (stand_in / "orders.txt").write_text("")
+    give_order(stand_in)
     assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in)]) == 0
     assert len(calls(stand_in)) == 6  # the two that were done are left
 
@@ -224,7 +192,7 @@ def test_one_of_the_runs(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_run_may_end_with_whoever_started_it(stand_in: Path, tmp_path: Path) -> None:
-    (stand_in / "orders.txt").write_text("wait")
+    give_order(stand_in, "wait")
     file = sweep_file(tmp_path)
     program = f"""
 import sys, pathlib
@@ -278,7 +246,7 @@ def test_a_script_for_slurm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -> None:
-    (stand_in / "orders.txt").write_text("wait")
+    give_order(stand_in, "wait")
 
     def interrupt() -> None:
         while len(calls(stand_in)) < 2:
@@ -295,7 +263,7 @@ def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -
 
 
 def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_path: Path) -> None:
-    (stand_in / "orders.txt").write_text("wait")
+    give_order(stand_in, "wait")
     job = load_jobs(sweep_file(tmp_path))[0]
     states = states_of([job], stand_in)
     process = JobProcess.start(job, states[0].path)
@@ -320,7 +288,7 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_done(stand_in: Pat
 
 
 def test_the_lock_goes_with_the_process_that_trains(stand_in: Path, tmp_path: Path) -> None:
-    (stand_in / "orders.txt").write_text("wait")
+    give_order(stand_in, "wait")
     job = load_jobs(sweep_file(tmp_path))[0]
     path = stand_in / job.folder
     process = JobProcess.start(job, path)
@@ -329,7 +297,7 @@ def test_the_lock_goes_with_the_process_that_trains(stand_in: Path, tmp_path: Pa
         JobProcess.start(job, path)
     process.kill()
     process.wait()
-    (stand_in / "orders.txt").write_text("")
+    give_order(stand_in)
     again = JobProcess.start(job, path)
     assert again is not None
     again.wait()

@@ -18,6 +18,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 import yaml
+from support import stand_in
 from support.runs import ROOT, fingerprint, same_run
 
 from sparserl import __version__
@@ -313,19 +314,6 @@ def test_a_cluster_that_is_not_there(
     assert not ray.is_initialized()
 
 
-# Stands for `sparserl`: seed 5 fails.
-STAND_IN = """
-import pathlib, sys
-path = pathlib.Path(sys.argv[sys.argv.index("--run-dir") + 1])
-path.mkdir()
-(path / "progress.csv").write_text("global_step,x\\n7,1\\n")
-if "s5" in path.name:
-    sys.exit("it broke")
-print("trained")
-(path / "DONE").touch()
-"""
-
-
 class Board:
     """One that needs no cluster."""
 
@@ -340,9 +328,8 @@ class Board:
 @pytest.fixture
 def states(tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
     """Two runs that a script pretends to train; the second one fails."""
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN)
-    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(job_process, "COMMAND", stand_in.COMMAND)
+    monkeypatch.setenv(stand_in.ORDER, "fail s5")
     return states_of(load_jobs(two), tmp_path / "runs")
 
 
@@ -361,15 +348,15 @@ def test_of_what_went_wrong_a_line_is_said(states: list[JobState], monkeypatch: 
 def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobState]) -> None:
     out, board = states[0].path.parent, Board()
     outcomes = [sweep_ray._carry_out(Order(state.job, __version__), board) for state in states]
-    assert [outcome.failure for outcome in outcomes] == ["", "it broke"]
+    assert [outcome.failure for outcome in outcomes] == ["", "sparserl: it broke"]
     assert board.steps[0] == 0
     assert not out.exists()
     for state, outcome in zip(states, outcomes, strict=True):
         assert outcome.files is not None
         sweep_ray._unpack(outcome.files, state.path)
     assert sorted(path.name for path in out.iterdir()) == sorted([runs(out)[0], states[0].log.name, states[1].log.name])
-    assert sorted(path.name for path in states[0].path.iterdir()) == ["DONE", "progress.csv"]
-    assert [state.log.read_text() for state in states] == ["trained\n", "it broke\n"]
+    assert {path.name for path in states[0].path.iterdir()} == {"DONE", "checkpoints", "progress.csv", "result.json"}
+    assert [state.log.read_text() for state in states] == ["trained\n", "first\nsparserl: it broke\n"]
 
 
 def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState]) -> None:

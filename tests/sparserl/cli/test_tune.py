@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from support.runs import ROOT, start
+from support.stand_in import calls, give_order
 
-from sparserl.cli import job_process, main, tune
+from sparserl.cli import main
 from sparserl.cli.job_process import JobProcess
 from sparserl.cli.tune_file import Range, TuneFile, load_tune_file
 from sparserl.cli.tune_study import JOURNAL, LOCKS, Trial, open_study
@@ -30,51 +30,12 @@ SMALL: dict[str, Any] = {
     "seeds": [0, 2],
 }
 BOTH = {**SMALL["space"], "agent.batch_size": {"low": 16, "high": 64}}
-# Stands for `sparserl`: unless a file says otherwise, the folder is done, its return the density plus the seed.
-STAND_IN = """
-import json, pathlib, re, sys, time
-words = sys.argv[1:]
-path = pathlib.Path(words[words.index("--resume" if "--resume" in words else "--run-dir") + 1])
-with path.with_name("calls.txt").open("a") as calls:
-    calls.write(json.dumps(words) + "\\n")
-orders = path.with_name("orders.txt")
-order = lambda: orders.read_text() if orders.exists() else ""
-if order() == "fail" and "__s2__" in path.name:
-    print("first"); print("sparserl: it broke"); sys.exit(1)
-(path / "checkpoints" / "step-000000001").mkdir(parents=True, exist_ok=True)
-until = time.monotonic() + 30
-while order() == "wait" and time.monotonic() < until:
-    time.sleep(0.01)
-config = path.with_name(path.name + ".yaml").read_text()
-density = float(re.search(r"\\n  density: (.*)", config)[1])
-seed = int(re.search(r"(?m)^seed: (.*)", config)[1])
-value = float("nan") if order() == "nan" else density + seed
-(path / "result.json").write_text(json.dumps({"return_last10": value, "seed": seed, "matrix": [[1]]}))
-(path / "DONE").touch()
-"""
 
 
 def tune_file(folder: Path, **changed: Any) -> Path:
     path = folder / "search.yaml"
     path.write_text(yaml.safe_dump({**SMALL, **changed}))
     return path
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of a search whose runs a script pretends to train."""
-    script = tmp_path / "stand_in.py"
-    script.write_text(STAND_IN)
-    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, "-S", "-E", str(script)))
-    monkeypatch.setattr(tune, "POLL_S", 0.01)
-    out = tmp_path / "runs"
-    out.mkdir()
-    return out
-
-
-def calls(out: Path) -> list[list[str]]:
-    path = out / "calls.txt"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def trials(path: Path, out: Path) -> list[Trial]:
@@ -369,7 +330,7 @@ def test_equal_configs_are_trained_once(stand_in: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        ("fail", "sparserl: it broke; see "),
+        ("fail s2", "sparserl: it broke; see "),
         ("nan", "its return_last10 is no number in one of its runs"),
     ],
 )
@@ -377,10 +338,10 @@ def test_a_failed_run_fails_its_trial_alone(
     order: str, reason: str, stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tune_file(tmp_path)
-    (stand_in / "orders.txt").write_text(order)
+    give_order(stand_in, order)
     assert main(words_of(path, stand_in, count=1, workers=2)) == 1
     assert f"sparserl: trial 0 failed: {reason}" in capsys.readouterr().out
-    (stand_in / "orders.txt").write_text("")
+    give_order(stand_in)
     assert main(words_of(path, stand_in, count=2)) == 1
     assert [trial.status for trial in trials(path, stand_in)] == ["failed", "done"]
 
@@ -412,7 +373,7 @@ def test_an_unknown_objective_is_one_line_and_loses_nothing(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_and_goes_on(number: signal.Signals, stand_in: Path, tmp_path: Path) -> None:
-    (stand_in / "orders.txt").write_text("wait")
+    give_order(stand_in, "wait")
     path = tune_file(tmp_path)
 
     def ignore(number: int, frame: Any) -> None: ...
@@ -434,7 +395,7 @@ def test_it_stops_and_goes_on(number: signal.Signals, stand_in: Path, tmp_path: 
     thread.join()
     left = trials(path, stand_in)
     assert [trial.status for trial in left] == ["begun"]
-    (stand_in / "orders.txt").write_text("")
+    give_order(stand_in)
     assert main(words_of(path, stand_in, count=3, workers=2)) == 0
     assert ["--resume" in call for call in calls(stand_in)] == [False, False, True, True, *[False] * 4]
     found = trials(path, stand_in)
@@ -443,8 +404,7 @@ def test_it_stops_and_goes_on(number: signal.Signals, stand_in: Path, tmp_path: 
 
 
 def test_a_run_that_outlived_its_search_is_waited_for(stand_in: Path, tmp_path: Path) -> None:
-    orders = stand_in / "orders.txt"
-    orders.write_text("wait")
+    give_order(stand_in, "wait")
     path = tune_file(tmp_path, seeds=1)
     file = load_tune_file(path)
     with open_study(file, stand_in, 0) as study:
@@ -453,7 +413,7 @@ def test_a_run_that_outlived_its_search_is_waited_for(stand_in: Path, tmp_path: 
     job = file.jobs(trial.point)[0]
     process = JobProcess.start(job, stand_in / job.folder)
     assert process is not None
-    threading.Timer(0.3, lambda: orders.write_text("")).start()
+    threading.Timer(0.3, give_order, (stand_in,)).start()
     assert main(words_of(path, stand_in, count=1)) == 0
     process.wait()
     assert len(calls(stand_in)) == 1

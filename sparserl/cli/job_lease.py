@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -28,9 +29,11 @@ class Lease:
 
     Args:
         path: Folder of the run.
+        watch: Called again and again while it waits; what that raises ends the wait.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, watch: Callable[[], None] = lambda: None):
+        self._watch = watch
         self._file = path.with_name(f"{path.name}.owner")
         self._owner = f"{socket.gethostname()} {uuid.uuid4().hex}"
 
@@ -71,6 +74,7 @@ class Lease:
         """Waits; whether the owner was not seen to beat, to end or to change all that time."""
         seen, since = self._seen(), time.monotonic()
         while time.monotonic() - since < LEASE_S:
+            self._watch()
             time.sleep(BEAT_S)
             if self._seen() != seen:
                 return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from sparserl.cli.job_process import JobProcess, TakenError, log_of
@@ -86,9 +87,10 @@ def run_locally(states: Sequence[JobState], watch: Callable[[], None], *, worker
     """
     waiting = [state for state in states if state.status == "waiting"]
     running: list[JobState] = []
-    with interrupted_by_signals():
+    with noted_signals() as raise_if_stopped:
         try:
             while waiting or running:
+                raise_if_stopped()
                 while waiting and len(running) < workers:
                     state = waiting.pop(0)
                     if _start(state):
@@ -109,12 +111,27 @@ def run_locally(states: Sequence[JobState], watch: Callable[[], None], *, worker
 
 
 @contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """While SIGINT and SIGTERM raise KeyboardInterrupt, whatever they did before."""
+def noted_signals() -> Iterator[Callable[[], None]]:
+    """While the first SIGINT or SIGTERM is only noted; gives what raises KeyboardInterrupt if there was one.
+
+    It is not raised where it comes: that may be between the start of a process and the note of it, or in a destructor
+    or a callback of a library, which loses it. The second one is.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    def raise_if_stopped() -> None:
+        if came:
+            raise KeyboardInterrupt
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield
+        yield raise_if_stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

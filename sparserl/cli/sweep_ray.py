@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from sparserl import __version__
 from sparserl.cli.job_lease import BEAT_S, Lease
 from sparserl.cli.job_process import JobProcess, TakenError, alone, log_of
 from sparserl.cli.sweep_file import Job
-from sparserl.cli.sweep_pool import POLL_S, JobState, interrupted_by_signals, step_of
+from sparserl.cli.sweep_pool import POLL_S, JobState, noted_signals, step_of
 from sparserl.errors import ConfigError, SparserlError
 
 MAX_RETRIES = 3
@@ -49,13 +49,23 @@ class Order:
         job: The run.
         version: Version of sparserl that gives the order; nodes with another one refuse it.
         path: Run folder in a common folder; None to train elsewhere and send the result.
-        mark: File by which a node knows that it sees that folder.
+        mark: File in that folder which is there as long as the sweep goes on.
     """
 
     job: Job
     version: str
     path: Path | None = None
     mark: Path | None = None
+
+    def is_stopped(self) -> bool:
+        """Whether the mark is gone, or was never seen here. Opened each time, since NFS asks its server then."""
+        if self.mark is None:
+            return False
+        try:
+            self.mark.open().close()
+        except OSError:
+            return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,11 @@ def run_on_ray(
     mark.touch()
     try:
         _check_room(waiting)
-        with interrupted_by_signals():
-            _run(waiting, watch, mark if shared_files else None, workers or len(waiting))
+        _run(waiting, watch, mark if shared_files else None, workers or len(waiting))
     except RayError as error:
         raise SparserlError(f"the Ray cluster is lost ({_first_line(error)}); the same command goes on") from None
     finally:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
         ray.shutdown()
 
 
@@ -166,28 +175,38 @@ def _run(waiting: Sequence[JobState], watch: Callable[[], None], mark: Path | No
     task: Any = ray.remote(max_retries=MAX_RETRIES)(_carry_out)
     waiting = list(waiting)
     given: dict[Any, JobState] = {}
-    try:
-        while waiting or given:
-            while waiting and len(given) < workers:
-                state = waiting.pop(0)
-                order = Order(state.job, __version__, state.path.absolute() if mark else None, mark)
-                given[task.options(num_cpus=state.job.config["threads"]).remote(order, board)] = state
-            ended, _ = ray.wait(list(given), timeout=POLL_S)
-            steps = ray.get(board.steps.remote())
-            for state in given.values():
-                if state.job.id in steps:
-                    state.status, state.step_said = "running", steps[state.job.id]
-            for reference in ended:
-                _end(given.pop(reference), reference)
-            watch()
-    except KeyboardInterrupt:
+    with noted_signals() as raise_if_stopped:
+        try:
+            while waiting or given:
+                raise_if_stopped()
+                while waiting and len(given) < workers:
+                    state = waiting.pop(0)
+                    order = Order(state.job, __version__, state.path.absolute() if mark else None, mark)
+                    given[task.options(num_cpus=state.job.config["threads"]).remote(order, board)] = state
+                ended, _ = ray.wait(list(given), timeout=POLL_S)
+                steps = ray.get(board.steps.remote())
+                for state in given.values():
+                    if state.job.id in steps:
+                        state.status, state.step_said = "running", steps[state.job.id]
+                for reference in ended:
+                    _end(given.pop(reference), reference)
+                watch()
+        except KeyboardInterrupt:
+            _stop(given, mark)
+            raise
+
+
+def _stop(given: Mapping[Any, JobState], mark: Path | None) -> None:
+    """Ends all tasks; those that work in a common folder save first."""
+    if mark is None:
         for reference in given:
-            ray.cancel(reference)
-        for reference, state in given.items():
-            _end(state, reference)  # it may have been finished meanwhile
-            if state.status == "failed":
-                state.status, state.error = "waiting", ""
-        raise
+            ray.cancel(reference, force=True)
+    else:
+        mark.unlink()
+    for reference, state in given.items():
+        _end(state, reference)  # it may have been finished meanwhile
+        if state.status == "failed":
+            state.status, state.error = "waiting", ""
 
 
 def _end(state: JobState, reference: Any) -> None:
@@ -240,51 +259,51 @@ def _carry_out(order: Order, board: Any) -> Outcome:
         board.post.remote(order.job.id, step)
 
     if order.path is not None:
-        if order.mark is not None and not order.mark.exists():
+        if order.is_stopped():
             raise SparserlError(f"{node} does not see {order.path.parent}; --no-shared-files has the runs sent")
-        return _train(order.job, order.path, post)
+        return _train(order, order.path, post)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / order.job.folder
-        outcome = _train(order.job, path, post)
+        outcome = _train(order, path, post)
         return Outcome(outcome.failure, files=_packed([log_of(path)] if outcome.failure else [log_of(path), path]))
 
 
-def _train(job: Job, path: Path, post: Callable[[int], None]) -> Outcome:
+def _train(order: Order, path: Path, post: Callable[[int], None]) -> Outcome:
+    def raise_if_stopped() -> None:
+        if order.is_stopped():
+            raise SparserlError("the sweep was stopped")
+
     while True:
-        with contextlib.suppress(TakenError), Lease(path) as lease:
-            process = JobProcess.start(job, path, ends_with_caller=True)
+        raise_if_stopped()
+        with contextlib.suppress(TakenError), Lease(path, raise_if_stopped) as lease:
+            process = JobProcess.start(order.job, path, ends_with_caller=True)
             if process is None:
                 return Outcome(was_done=True)
-            _await(process, lease, post)
+            _await(process, order, lease, post)
             return Outcome(process.failure)
         time.sleep(BEAT_S)
 
 
-def _await(process: JobProcess, lease: Lease, post: Callable[[int], None]) -> None:
+def _await(process: JobProcess, order: Order, lease: Lease, post: Callable[[int], None]) -> None:
     """Until a run has ended; a sweep that is stopped has it save first.
 
     Raises:
         TakenError: If another node has taken the run over, which ends it here.
-        KeyboardInterrupt: If the sweep was stopped.
     """
-    stopped: KeyboardInterrupt | None = None
-    said = -1
+    said, is_asked = -1, False
     try:
         while not process.has_ended():
-            try:
-                lease.beat()
-                if (step := step_of(process.path)) != said:
-                    post(step)
-                    said = step
-                time.sleep(BEAT_S)
-            except KeyboardInterrupt as interrupt:
+            lease.beat()
+            if (step := step_of(process.path)) != said:
+                post(step)
+                said = step
+            if not is_asked and order.is_stopped():
                 process.stop()
-                stopped = interrupt
+                is_asked = True
+            time.sleep(BEAT_S)
     finally:
         process.kill()
         process.wait()
-    if stopped is not None:
-        raise stopped
 
 
 def _packed(paths: Sequence[Path]) -> bytes:

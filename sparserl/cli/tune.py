@@ -22,7 +22,7 @@ from rich.table import Table
 
 from sparserl.cli.arguments import parse
 from sparserl.cli.job_process import JobProcess, TakenError
-from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, interrupted_by_signals, states_of
+from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, noted_signals, states_of
 from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 
@@ -123,9 +123,10 @@ class Search:
         """
         running: list[JobState] = []
         waiting = self._waiting()
-        with interrupted_by_signals():
+        with noted_signals() as raise_if_stopped:
             try:
                 while True:
+                    raise_if_stopped()
                     running = [state for state in running if state.status == "running"]
                     self._end_trials()
                     running += itertools.islice(waiting, self._workers - len(running))

@@ -59,6 +59,16 @@ def test_an_owner_that_is_gone_is_followed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_who_waits_may_give_up(tmp_path: Path) -> None:
+    def give_up() -> None:
+        raise InterruptedError
+
+    with Lease(tmp_path / "run") as first:
+        with pytest.raises(InterruptedError):
+            Lease(tmp_path / "run", give_up).__enter__()
+        first.beat()
+
+
 def test_one_of_many_follows(tmp_path: Path) -> None:
     Lease(tmp_path / "run").__enter__()
     leases = [Lease(tmp_path / "run") for _ in range(5)]

@@ -262,6 +262,23 @@ def test_a_signal_stops_every_run(number: int, stand_in: Path, tmp_path: Path) -
     assert len(calls(stand_in)) == 2
 
 
+def test_a_signal_in_a_destructor_stops_every_run(stand_in: Path, tmp_path: Path) -> None:
+    class Raises:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def watch() -> None:
+        if len(calls(stand_in)) == 2:
+            Raises()
+
+    give_order(stand_in, "wait")
+    states = states_of(load_jobs(sweep_file(tmp_path)), stand_in)
+    with pytest.raises(KeyboardInterrupt):
+        run_locally(states, watch, workers=2)
+    assert all(state.process is None or state.process.has_ended() for state in states)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_path: Path) -> None:
     give_order(stand_in, "wait")
     job = load_jobs(sweep_file(tmp_path))[0]

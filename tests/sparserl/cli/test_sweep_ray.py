@@ -185,8 +185,13 @@ def start(file: Path, out: Path, *words: str, program: Sequence[str] = SPARSERL)
 
 
 def printed(sweep: subprocess.Popen[str]) -> str:
-    said, _ = sweep.communicate(timeout=PATIENCE_S)
-    return said
+    """What a sweep says until it ends."""
+    with sweep:
+        try:
+            return sweep.communicate(timeout=PATIENCE_S)[0]
+        except subprocess.TimeoutExpired:
+            sweep.kill()
+            raise
 
 
 def runs(out: Path) -> list[str]:
@@ -273,6 +278,13 @@ def test_a_sweep_that_is_stopped_or_killed_leaves_no_process(
     sweep.kill()
     printed(sweep)
     until(lambda: not cluster.head.waiting(), "the run has died with the sweep")
+    sweep = start(two, tmp_path / "sent", *on(cluster), "--no-shared-files")
+    until(cluster.head.waiting, "a run stands before the gate")
+    sweep.send_signal(signal.SIGTERM)
+    printed(sweep)
+    assert sweep.returncode == 130
+    until(lambda: not cluster.head.waiting(), "the run has died with its task")
+    assert not list((tmp_path / "sent").iterdir())
     cluster.head.open()
     assert "2 done" in printed(start(two, out, *on(cluster)))
     same_runs(out, locally, 2)

@@ -1,11 +1,17 @@
-"""Makes `support` and `oracle` importable from every test, and keeps torch on one thread."""
+"""Makes `support` and `oracle` importable, keeps torch on one thread, and begins with the tests that take long."""
 
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 TESTS = str(Path(__file__).parent)
 if TESTS not in sys.path:
     sys.path.insert(0, TESTS)
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, or at the end one worker has them all while the other one has nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

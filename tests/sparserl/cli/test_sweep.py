@@ -273,10 +273,11 @@ def test_a_signal_in_a_destructor_stops_every_run(stand_in: Path, tmp_path: Path
 
     give_order(stand_in, "wait")
     states = states_of(load_jobs(sweep_file(tmp_path)), stand_in)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_locally(states, watch, workers=2)
     assert all(state.process is None or state.process.has_ended() for state in states)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_run_that_another_process_trains_is_left_alone(stand_in: Path, tmp_path: Path) -> None:

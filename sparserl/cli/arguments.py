@@ -9,12 +9,39 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from sparserl.errors import ConfigError, unknown_name
 
 C = TypeVar("C")
 
 WhichCheckpoint = Literal["best", "last"]
+
+REGISTRY = ConstructorRegistry()
+"""How flags are read, where tyro reads them otherwise."""
+
+
+@REGISTRY.primitive_rule
+def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """An integer may be written as 1e6, as config files may."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: _integer(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _integer(word: str) -> int:
+    with contextlib.suppress(ValueError):
+        return int(word)  # not by way of float, which holds 53 bits
+    with contextlib.suppress(ValueError):
+        if float(word).is_integer():
+            return int(float(word))
+    raise ValueError(f"{word!r} is no integer")
 
 
 def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C | None = None) -> C:
@@ -59,9 +86,10 @@ def given_value(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def _cli(schema: type[C], arguments: Sequence[str], prog: str, default: C | None) -> C:
-    if default is None:
-        return tyro.cli(schema, args=list(arguments), prog=prog)
-    return tyro.cli(schema, args=list(arguments), prog=prog, default=default)
+    with REGISTRY:
+        if default is None:
+            return tyro.cli(schema, args=list(arguments), prog=prog)
+        return tyro.cli(schema, args=list(arguments), prog=prog, default=default)
 
 
 def _flags(schema: type[C], prog: str, default: C | None) -> list[str]:

@@ -44,6 +44,17 @@ def test_the_algorithm_and_env_of_a_config_file_choose_the_preset(tmp_path: Path
     assert resolved("--config", str(file), "--algo", "ds_td3").topology.epsilon == (38.467, 64.0)
 
 
+def test_integers_may_be_written_as_config_files_may() -> None:
+    config = resolved(
+        "--total-steps", "1e6", "--agent.net-arch", "3e1", "40", "--topology.last-update", "9007199254740993"
+    )
+    assert (config.total_steps, list(config.agent.net_arch)) == (1_000_000, [30, 40])
+    assert config.topology.last_update == 9_007_199_254_740_993  # which no float is
+    for word in ("1.5", "abc", "inf"):
+        with pytest.raises(ConfigError, match=f"--total-steps: '{word}' is no integer"):
+            resolved("--total-steps", word)
+
+
 def test_density_and_epsilon_replace_each_other_layer_by_layer(tmp_path: Path) -> None:
     topology = resolved("--env", "HalfCheetah-v5", "--topology.density", "0.1").topology
     assert (topology.density, topology.epsilon) == (0.1, None)

@@ -273,7 +273,7 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     refuse_options_of_others(chosen["method"], groups, written, arguments)
     data = yaml_config.merge(of_preset, written)
     data = {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == spec.options}
-    data = yaml_config.merge({"border": dict(spec.border)}, data)
+    data = yaml_config.merge(spec.defaults, data)
     if agent_spec(chosen["algo"]).sparse:
         data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)
     base = build_rl_continual_config({**data, **chosen})

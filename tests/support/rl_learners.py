@@ -107,7 +107,7 @@ def make_learner(
         agent: Further arguments of its constructor.
     """
     sequence, n_tasks = made_up_sequence(steps), len(steps)
-    config = BorderConfig(**{**RL_STRATEGIES[method].border, **(border or {})})
+    config = BorderConfig(**{**RL_STRATEGIES[method].defaults.get("border", {}), **(border or {})})
     strategy = make_rl_strategy(method, n_tasks, options, seed=seed)
     own: dict[str, Any] = {f"{name}_density": share for name, share in strategy.densities(len(net_arch)).items()}
 

@@ -30,6 +30,8 @@ SCRATCH = "scratch"
 """The method of reference."""
 POLICIES = {"stochastic": 1, "deterministic": 0}
 """Name -> column `stochastic` of eval.csv; the first makes the headline."""
+NORMALISED = "normalised_return"
+"""Returns with 0 at random actions and 1 at fresh networks; other measures are columns of eval.csv."""
 DENSITY_KEYS = ("density", "actor_density", "critic_density", "epsilon")
 
 
@@ -193,9 +195,10 @@ class Section:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Columns of eval.csv that are performance, the headline first; success if every run signals it."""
-        success = all(run.signals_success for group in self.groups for run in group.runs)
-        return ("success", "success_last") if success else ("return",)
+        """What performance is, the headline first; success if every run signals it, else returns."""
+        if all(run.signals_success for group in self.groups for run in group.runs):
+            return ("success", "success_last")
+        return ("return",) if self.reference is None else (NORMALISED, "return")
 
     def summary(self, group: RunGroup, measure: str, policy: str, last: int) -> RLSummary:
         """The metrics of one group. Resamples depend on what is summarised alone, so a report repeats exactly.
@@ -209,16 +212,18 @@ class Section:
         Raises:
             ConfigError: If a run has fewer than `last` evaluations of a task in its own interval.
         """
+        column = "return" if measure == NORMALISED else measure
         reference = None
         if self.reference is not None:
             random = [run.random_returns[_places(run, self.tasks)] for run in self.reference.runs]
             reference = Reference(
-                self.reference.scores(self.tasks, measure, policy, last),
-                np.stack(random) if measure == "return" else None,
+                self.reference.scores(self.tasks, column, policy, last),
+                np.stack(random) if measure == NORMALISED else None,
+                rates=measure != "return",
             )
         run = group.first
         rng = stream(0, "report", run.sequence, run.algo, run.method, run.topology, measure, policy)
-        return summary(group.scores(self.tasks, measure, policy, last), reference, rng)
+        return summary(group.scores(self.tasks, column, policy, last), reference, rng)
 
 
 def sections(runs: Sequence[RLRun]) -> list[Section]:

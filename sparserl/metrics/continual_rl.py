@@ -204,8 +204,9 @@ class Reference:
 
     Attributes:
         scores: Of the runs, (R, T).
-        random: (R, T) mean return of uniformly random actions, as each run measured it. None says that performances are
-            success rates, which need no normalising.
+        random: (R, T) mean return of uniformly random actions, as each run measured it, by which performances are
+            normalised. None leaves them as they are.
+        rates: Whether performances as they are are success rates, of which 1 is the most.
 
     Raises:
         ConfigError: If performances are said to be success rates, and one is not in [0, 1].
@@ -213,18 +214,24 @@ class Reference:
 
     scores: Scores
     random: Floats | None = None
+    rates: bool = True
 
     def __post_init__(self) -> None:
         auc = self.scores.auc
-        if self.random is None and ((auc < 0) | (auc > 1)).any():
+        if self.bounded and ((auc < 0) | (auc > 1)).any():
             raise ConfigError("success rates are in [0, 1]; to compare returns, give those of random actions as well")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether 1 is the most that can be had."""
+        return self.rates and self.random is None
 
     def map(self, function: Callable[[Floats], Floats]) -> Reference:
         """The same function of all arrays."""
-        return Reference(self.scores.map(function), None if self.random is None else function(self.random))
+        return Reference(self.scores.map(function), None if self.random is None else function(self.random), self.rates)
 
     def normalise(self, performances: Floats) -> Floats:
-        """Returns as `normalise` has them; success rates as they are."""
+        """Returns as `normalise` has them, if there are those of random actions."""
         return performances if self.random is None else normalise(performances, self.random, self.scores.own)
 
 
@@ -268,8 +275,8 @@ _WHEN = {"end": "at the end", "own": "at the end of its own training", "auc": "t
 def summary(seeds: Scores, reference: Reference | None, rng: np.random.Generator) -> RLSummary:
     """All metrics of the seeds of one method, those that cannot be had as NaN with the reason.
 
-    Returns are normalised by the reference if there is one. Intervals resample the seeds of the method and, where they
-    enter, those of the reference, each by itself; they need two of each.
+    Returns are normalised by the reference if it has those of random actions. Intervals resample the seeds of the
+    method and, where they enter, those of the reference, each by itself; they need two of each.
 
     Args:
         seeds: Of the runs of the method, (S, T).
@@ -324,7 +331,7 @@ def _per_task(mean: Scores, reference: Reference | None) -> dict[str, Floats]:
     unknown = np.full_like(mean.auc, np.nan)
     p = mean if reference is None else mean.map(reference.normalise)
     auc_scratch = unknown if reference is None else reference.normalise(reference.scores.auc)
-    bounded = reference is not None and reference.random is None
+    bounded = reference is not None and reference.bounded
     return {
         "performance": p.end,
         "own": p.own,
@@ -343,8 +350,8 @@ def _reason(name: str, seeds: Scores, reference: Reference | None) -> str:
             return f"task {task} was not measured {_WHEN[part]}"
     if reference is None:
         return "no runs from scratch to compare with"
-    if name == "forward_transfer" and reference.random is not None:
-        return "normalised returns can exceed 1, so the difference alone has a meaning"
+    if name == "forward_transfer" and not reference.bounded:
+        return "returns can exceed 1, so the difference alone has a meaning"
     for part in (["auc"] if name in _TRANSFER else []) + (["own"] if reference.random is not None else []):
         for task in _unknown(getattr(reference.scores, part)):
             return f"task {task} was not measured {_WHEN[part]} from scratch"

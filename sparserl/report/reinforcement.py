@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from sparserl.continual.reinforcement import results
-from sparserl.continual.reinforcement.results import POLICIES, RunGroup
+from sparserl.continual.reinforcement.results import NORMALISED, POLICIES, RunGroup
 from sparserl.metrics.continual_rl import METRICS, RLSummary
 from sparserl.report.cells import (
     Record,
@@ -27,24 +27,25 @@ from sparserl.report.document import Chart, Interval, IntervalChart, Section, Ta
 from sparserl.report.folders import read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
 
-COLUMNS = {
-    "success": {
-        "performance": "performance",
-        "performance_iqm": "IQM",
-        "forgetting": "forgetting",
-        "forward_transfer": "forward transfer",
-        "forward_transfer_difference": "AUC difference",
-    },
-    "return": {
-        "performance": "performance",
-        "performance_iqm": "IQM",
-        "forgetting": "forgetting",
-        "forward_transfer_difference": "forward transfer\n(AUC difference)",
-    },
+OF_RATES = {
+    "performance": "performance",
+    "performance_iqm": "IQM",
+    "forgetting": "forgetting",
+    "forward_transfer": "forward transfer",
+    "forward_transfer_difference": "AUC difference",
 }
+OF_RETURNS = {
+    "performance": "performance",
+    "performance_iqm": "IQM",
+    "forgetting": "forgetting",
+    "forward_transfer_difference": "forward transfer\n(AUC difference)",
+}
+COLUMNS = {"success": OF_RATES, NORMALISED: OF_RETURNS, "return": OF_RETURNS}
 """Headline measure -> metric -> head of its column. Of returns, which can exceed 1, transfer is the difference."""
-MEASURES = {"success": "", "success_last": ", last step", "return": ""}
+MEASURES = {"success": "", "success_last": ", last step", NORMALISED: ", normalised", "return": ""}
 """Measure -> what is said of it beside the policy."""
+DIGITS = {"return": 1}
+"""Measure -> digits behind the point; of others 2."""
 
 
 # --- records ----------------------------------------------------------------------------------------
@@ -141,6 +142,7 @@ def _policy(summary: Record) -> str:
 def _what(section: results.Section) -> str:
     measured = {
         "success": "success rate, signalled at any step of an episode or at its last",
+        NORMALISED: "mean return of an episode, and normalised",
         "return": "mean return of an episode",
     }[section.measures[0]]
     reference = section.reference
@@ -148,10 +150,8 @@ def _what(section: results.Section) -> str:
         return f"performance: {measured}; compared with nothing: {section.why_none}"
     density = ", ".join(f"{name} {share:.2f}" for name, share in reference.first.connections.density.items())
     against = f"{reference.label} (seeds {listed(reference.seeds)}; density of {density})"
-    if section.measures[0] == "return":
-        return (
-            f"performance: {measured}, 0 as random actions, 1 as {against} at the end of a task; AUCs against the same"
-        )
+    if section.measures[0] == NORMALISED:
+        return f"performance: {measured}: 0 random actions, 1 {against} at the end of a task; AUCs against the same"
     return f"performance: {measured}, not normalised; AUCs against {against}"
 
 
@@ -181,12 +181,13 @@ def _against(record: Record) -> str:
 
 def _metrics_table(record: Record) -> Table:
     heads = COLUMNS[record["measure"]]
-    digits = 1 if record["measure"] == "return" and record["reference"] is None else 2
     rows: list[list[str]] = []
     for group in record["groups"]:
         rows.append([f"{group['label']} ({counted(group['seeds'])})", *[""] * len(heads)])
         for one in group["summaries"]:
-            rows.append([f"  {_policy(one)}", *(estimate_cell(one[metric], digits) for metric in heads)])
+            rows.append(
+                [f"  {_policy(one)}", *(estimate_cell(one[metric], DIGITS.get(one["measure"], 2)) for metric in heads)]
+            )
         rows.append([])
     title = _title(record) + _against(record)
     return Table(title, ["method", *heads.values()], rows[:-1], note="\n".join(record["notes"]))

@@ -186,7 +186,8 @@ def test_a_summary_by_hand(made: Any) -> None:
     runs = [made(seed=seed) for seed in range(2)]
     runs += [made(SCRATCH, method="scratch", seed=seed, random=(-50.0, 0.0)) for seed in range(2)]
     (section,) = sections(runs)
-    found = section.summary(section.groups[0], "return", "stochastic", 1)
+    assert section.measures == ("normalised_return", "return")
+    found = section.summary(section.groups[0], "normalised_return", "stochastic", 1)
     # Task 0: random -50, scratch 150. Task 1: random 0, scratch 100.
     assert found.per_task["performance"] == pytest.approx([60 / 200, 0.8])
     assert found.per_task["own"] == pytest.approx([200 / 200, 0.8])
@@ -195,7 +196,11 @@ def test_a_summary_by_hand(made: Any) -> None:
     assert found.performance.value == pytest.approx(0.55)
     assert found.forgetting.value == pytest.approx(0.35)
     assert found.forward_transfer_difference.value == pytest.approx(-0.025)
-    of_two = section.summary(section.groups[0], "return", "stochastic", 2)
+    as_they_are = section.summary(section.groups[0], "return", "stochastic", 1)
+    assert as_they_are.per_task["performance"] == pytest.approx([10, 80])
+    assert as_they_are.forgetting.value == pytest.approx(140 / 2)
+    assert as_they_are.forward_transfer_difference.value == pytest.approx((110 - 100 + 65 - 75) / 2)
+    of_two = section.summary(section.groups[0], "normalised_return", "stochastic", 2)
     # Means of 120 and 200, of 50 and 80; at the end of 100 and 60, of 50 and 80.
     # From scratch of 100 and 200, of 50 and 100.
     assert of_two.per_task["own"] == pytest.approx([160 / 150, 65 / 75])
@@ -205,7 +210,7 @@ def test_a_summary_by_hand(made: Any) -> None:
 def test_a_policy_is_normalised_by_the_same_of_the_reference(made: Any) -> None:
     runs = [made(deterministic=20.0), made(SCRATCH, method="scratch", deterministic=50.0)]
     (section,) = sections(runs)
-    found = section.summary(section.groups[0], "return", "deterministic", 1)
+    found = section.summary(section.groups[0], "normalised_return", "deterministic", 1)
     assert found.per_task["performance"] == pytest.approx([30 / 200, 100 / 150])
 
 
@@ -228,7 +233,7 @@ def test_tasks_are_the_same_in_whatever_order_a_seed_meets_them(made: Any) -> No
 def test_random_returns_belong_to_tasks_and_not_to_places(made: Any) -> None:
     runs = [made(), made(SCRATCH, method="scratch", modifications=(HIGH, LOW), random=(-50.0, -900.0))]
     (section,) = sections(runs)
-    found = section.summary(section.groups[0], "return", "stochastic", 1)
+    found = section.summary(section.groups[0], "normalised_return", "stochastic", 1)
     # Gravity 0.5: random -900, scratch 100; gravity 1.5: random -50, scratch 150.
     assert found.per_task["performance"] == pytest.approx([910 / 1000, 130 / 200])
 

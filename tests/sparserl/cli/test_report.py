@@ -33,8 +33,8 @@ def printed(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 
 
 def row(text: str, start: str, nth: int = 0) -> list[str]:
-    """Words of the nth line that starts so, without the start."""
-    return [line.removeprefix(start).split() for line in text.splitlines() if line.startswith(start)][nth]
+    """Words of the nth line that starts with this cell, without it."""
+    return [line.removeprefix(start).split() for line in text.splitlines() if f"{line} ".startswith(f"{start} ")][nth]
 
 
 def row_below(text: str, start: str) -> str:
@@ -59,13 +59,16 @@ def test_the_table_of_returns(runs: list[Path], capsys: pytest.CaptureFixture[st
     assert "made_up, ds_sac: 2 tasks x 10 steps, against scratch, dense\n" in text
     assert text.index("finetune, dense (2 seeds)") < text.index("ewc, dense (1 seed)")
     # At the end 60 of 200 and 80 of 100, forgot 140 of 200; AUCs .825 and .65 against .75 and .75.
-    assert row(text, "stochastic") == ["0.55", "0.55", "0.35", "-0.01"]
-    assert row_below(text, "stochastic").split("   ")[0] == "[0.55, 0.55]"
+    assert row(text, "stochastic, normalised") == ["0.55", "0.55", "0.35", "-0.01"]
+    assert row_below(text, "stochastic, normalised").split("   ")[0] == "[0.55, 0.55]"
+    # As they are: 10 and 80 at the end, forgot 140 and 0; AUCs 115 and 65 against 100 and 75.
+    assert row(text, "stochastic") == ["45.0", "45.0", "70.0", "2.5"]
+    assert row(text, "deterministic") == ["85.0", "85.0", "70.0", "42.5"]
     # 100 of 200 and 120 of 100: the deterministic policy is normalised by the deterministic one from scratch.
-    assert row(text, "deterministic")[0] == "0.85"
-    assert row(text, "stochastic", nth=1) == ["0.55", "0.55", "0.35", "-0.01"]
+    assert row(text, "deterministic, normalised")[0] == "0.85"
+    assert row(text, "stochastic, normalised", nth=1) == ["0.55", "0.55", "0.35", "-0.01"]
     assert (
-        "0 as random actions, 1 as scratch, dense (seeds 0, 1; density of actor 0.50, critic 0.72) at the end of a task"
+        "0 random actions, 1 scratch, dense (seeds 0, 1; density of actor 0.50, critic 0.72) at the end of a task"
         in text
     )
     assert "no interval (ewc, dense): one run" in text
@@ -101,8 +104,10 @@ def test_everything_is_in_the_json_file(runs: list[Path], tmp_path: Path, capsys
         "size": 78,
         "density": {"actor": 0.5, "critic": 23 / 32},
     }
-    stochastic, deterministic = finetune["summaries"]
-    assert (stochastic["policy"], deterministic["policy"]) == ("stochastic", "deterministic")
+    assert [(one["policy"], one["measure"]) for one in finetune["summaries"]] == [
+        (policy, measure) for measure in ("normalised_return", "return") for policy in ("stochastic", "deterministic")
+    ]
+    stochastic = finetune["summaries"][0]
     assert stochastic["performance"]["value"] == pytest.approx(0.55)
     assert stochastic["per_task"]["forgetting"] == pytest.approx([0.7, 0])
     assert stochastic["forward_transfer"] == {"value": None, "low": None, "high": None}
@@ -142,7 +147,7 @@ def test_a_reference_of_each_density(runs: list[Path], tmp_path: Path, capsys: p
     assert "against scratch, static density 0.2\n" in text
     assert text.count("wall time") == 1
     last = text[text.index("against scratch, static") :]
-    assert row(last, "stochastic")[0] == "0.22"  # 10 of 300, 80 of 200
+    assert row(last, "stochastic, normalised")[0] == "0.22"  # 10 of 300, 80 of 200
 
 
 def test_two_sequences_are_two_tables(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,8 +180,9 @@ def test_a_reason_is_given_once_for_all_that_it_leaves_empty(
     lines = printed(capsys, *runs).splitlines()
     everything = "performance, IQM, forgetting, forward transfer (AUC difference)"
     reason = "from scratch is not better than random actions on task 0: -50 and 0"
-    assert f"no {everything} (deterministic): {reason}" in lines
-    assert "no interval (stochastic): one run" in lines
+    assert f"no {everything} (deterministic, normalised): {reason}" in lines
+    assert "no interval (stochastic, normalised; stochastic; deterministic): one run" in lines
+    assert row("\n".join(lines), "deterministic")[0] == "45.0"
 
 
 def test_brackets_in_a_label_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

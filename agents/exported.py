@@ -19,9 +19,13 @@ from sparserl.layers import SparseMLP
 
 
 def _sparse(actor: Any) -> tuple[list[nn.Module], str]:
-    if not isinstance(actor.network, SparseMLP):
-        raise ConfigError("a policy with an output layer for each task cannot be exported")
-    return list(actor.network), actor.network.activations[0]
+    return _of_sparse_mlp(actor.network)
+
+
+def _of_sparse_mlp(network: Any) -> tuple[list[nn.Module], str]:
+    if not isinstance(network, SparseMLP):
+        raise ConfigError("a policy with an output layer for each task cannot be exported as one")
+    return list(network), network.activations[0]
 
 
 def _dense_td3(actor: Any) -> tuple[list[nn.Module], str]:
@@ -46,12 +50,15 @@ LAYERS_OF: dict[type[nn.Module], Callable[[Any], tuple[list[nn.Module], str]]] =
 """Kind of actor -> its linear layers, of which the last may give more than actions, and its hidden activation."""
 
 
-def exported_policy(agent: OffPolicyAlgorithm, about: Mapping[str, str]) -> ExportedPolicy:
+def exported_policy(
+    agent: OffPolicyAlgorithm, about: Mapping[str, str], network: SparseMLP | None = None
+) -> ExportedPolicy:
     """What an agent does without exploration, on the observations that it reads.
 
     Args:
         agent: Of `AGENTS`; its observations are vectors.
         about: What to say of it in the file.
+        network: Answers instead of the actor's own, e.g. for one task; reads the first features of observations.
 
     Raises:
         ConfigError: If its actor is of another kind.
@@ -61,7 +68,7 @@ def exported_policy(agent: OffPolicyAlgorithm, about: Mapping[str, str]) -> Expo
     kind = next((kind for kind in LAYERS_OF if isinstance(actor, kind)), None)
     if kind is None:
         raise ConfigError(f"a {type(actor).__name__} cannot be exported")
-    layers, activation = LAYERS_OF[kind](actor)
+    layers, activation = LAYERS_OF[kind](actor) if network is None else _of_sparse_mlp(network)
     # Of a Gaussian policy the means come first.
     ends = [None] * (len(layers) - 1) + [int(np.prod(space.shape))]
     parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(layers, ends, strict=True)]

@@ -45,18 +45,25 @@ def play(env: gym.Env[Any, Any], act: Act, *, seed: int, max_steps: int | None =
             return
 
 
+def frames_per_second(env: gym.Env[Any, Any]) -> int:
+    """How fast an environment wants to be shown."""
+    return int(env.metadata.get("render_fps", 30))
+
+
 @contextmanager
-def film(path: Path, env: gym.Env[Any, Any]) -> Iterator[Callable[[], None]]:
+def film(path: Path, fps: int) -> Iterator[Callable[[gym.Env[Any, Any]], None]]:
     """Gives a function that adds the present picture of an environment to a film; the file stays if nothing fails.
 
     Args:
         path: The film, .mp4 or .gif.
-        env: Made with render mode `rgb_array`.
+        fps: Pictures per second.
+
+    Yields:
+        Takes environments made with render mode `rgb_array`, whose pictures are of one size.
 
     Raises:
         ConfigError: If it cannot be written, or what encodes it is not installed.
     """
-    fps = int(env.metadata.get("render_fps", 30))
     # A GIF is timed in milliseconds a frame; H.264 alone is asked not to round the picture's size up.
     options: dict[str, dict[str, Any]] = {
         ".gif": {"duration": 1000 / fps, "loop": 0},
@@ -71,7 +78,7 @@ def film(path: Path, env: gym.Env[Any, Any]) -> Iterator[Callable[[], None]]:
         raise ConfigError(f"cannot write {path}: {reason}; install sparserl[video]") from None
     try:
         with closing(writer):  # its own context manager does not close it after an error
-            yield lambda: writer.append_data(np.asarray(env.render()))
+            yield lambda env: writer.append_data(np.asarray(env.render()))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -116,8 +123,11 @@ class Camera:
         env = self._make_env(0)
         try:
             env.reset(seed=self._seed)
-            with tempfile.TemporaryDirectory() as folder, film(Path(folder) / "trial.mp4", env) as add_picture:
-                add_picture()
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                film(Path(folder) / "trial.mp4", frames_per_second(env)) as add_picture,
+            ):
+                add_picture(env)
         finally:
             env.close()
 
@@ -130,9 +140,9 @@ class Camera:
         path = self._folder / f"{step_name(step)}.mp4"
         env = self._make_env(task)
         try:
-            with film(path, env) as add_picture:
+            with film(path, frames_per_second(env)) as add_picture:
                 for _ in play(env, act, seed=self._seed):
-                    add_picture()
+                    add_picture(env)
         finally:
             env.close()
         return path

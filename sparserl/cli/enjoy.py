@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from tqdm import tqdm
 
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.errors import ConfigError
-from sparserl.records import RunFolder
-from sparserl.video import SUFFIXES, film, play, render_off_screen
+from sparserl.video import SUFFIXES, Act, film, frames_per_second, play, render_off_screen
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class EnjoyCommand:
     video: Path | None = None
     """Write this .mp4 or .gif instead of opening a window (needs the `video` extra)."""
     episodes: int = 1
-    """Number of episodes."""
-    checkpoint: WhichCheckpoint = "best"
-    """Which policy: the best by evaluation, or the last."""
+    """Number of episodes, of each task."""
+    checkpoint: WhichCheckpoint | None = None
+    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    task: int | None = None
+    """Task of a continual run, from 0; one after another if None."""
     seed: int = 10_000
     """Seed of the first reset."""
     max_steps: int | None = None
@@ -41,40 +43,45 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--video must end in {' or '.join(SUFFIXES)}, got {command.video}")
     if command.video is not None and not command.video.parent.is_dir():
         raise ConfigError(f"cannot write {command.video}: there is no folder {command.video.parent}")
-    folder = RunFolder.open(command.run)
     if command.video is not None:
         render_off_screen()  # before MuJoCo is imported, which reads what this sets
-    from sparserl.cli.run_config import load_policy, run_config
+    from sparserl.cli.trained_run import open_trained
 
-    config = run_config(folder)
-    env = config.make_env(render_mode="human" if command.video is None else "rgb_array")
-    agent, step = load_policy(folder, command.checkpoint, env)
-
-    def act(observation: Any) -> Any:
-        return agent.predict(observation, deterministic=True)[0]
-
+    trained = open_trained(command.run, command.checkpoint)
+    tasks = trained.chosen(command.task)
+    mode = "human" if command.video is None else "rgb_array"
     try:
-        with nullcontext(_no_picture) if command.video is None else film(command.video, env) as add_picture:
-            for episode in range(command.episodes):
-                rewards = []
-                with tqdm(total=command.max_steps, unit="step", disable=None) as bar:
-                    for reward in play(env, act, seed=command.seed + episode, max_steps=command.max_steps):
-                        rewards.append(reward)
-                        add_picture()
-                        bar.update()
-                said = f"return {sum(rewards):.1f} in {len(rewards)} steps"
-                print(f"episode {episode}: {said} (checkpoint of step {step:,})")
+        with ExitStack() as stack:
+            envs = [stack.enter_context(closing(trained.make_env(task, render_mode=mode))) for task in tasks]
+            add_picture: Callable[[gym.Env[Any, Any]], None] = _no_picture
+            if command.video is not None:
+                add_picture = stack.enter_context(film(command.video, frames_per_second(envs[0])))
+            for task, env in zip(tasks, envs, strict=True):
+                act = _deterministic(trained.policy(task))
+                for episode in range(command.episodes):
+                    rewards = []
+                    with tqdm(total=command.max_steps, unit="step", disable=None) as bar:
+                        for reward in play(env, act, seed=command.seed + episode, max_steps=command.max_steps):
+                            rewards.append(reward)
+                            add_picture(env)
+                            bar.update()
+                    said = f"return {sum(rewards):.1f} in {len(rewards)} steps"
+                    print(f"{trained.tasks[task]}, episode {episode}: {said} (checkpoint of step {trained.step:,})")
     except ConfigError:
         raise
     except Exception as error:  # a driver or a display that is not there, each with its own exception
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{config.env} could not be rendered here: {reason}") from None
-    finally:
-        env.close()
+        raise ConfigError(f"{', '.join(trained.tasks)} could not be rendered here: {reason}") from None
     if command.video is not None:
         print(f"wrote {command.video}")
     return 0
 
 
-def _no_picture() -> None:
+def _no_picture(env: gym.Env[Any, Any]) -> None:
     """The window draws by itself."""
+    del env
+
+
+def _deterministic(policy: Callable[[Any, bool], Any]) -> Act:
+    """The mode of a policy that takes batches, for one observation."""
+    return lambda observation: policy(observation[None], True)[0]

@@ -1,21 +1,28 @@
-"""`sparserl eval`: returns of a run's policy without exploration noise."""
+"""`sparserl eval`: returns of a policy without exploration noise; on the tasks of a continual run with it as well."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
 
 from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import WhichCheckpoint, parse
-from sparserl.cli.run_config import load_policy, run_config
+from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
+from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
 from sparserl.errors import ConfigError
-from sparserl.records import RunFolder
+
+KINDS = {"stochastic": True, "deterministic": False}
+"""How the policy of a continual run acts -> whether actions are drawn."""
+MEASURES = {"return_mean": "return", "success": "success at\nany step", "success_last": "success at\nthe last"}
+"""What is shown of each task -> heading."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,14 @@ class EvalCommand:
     run: Path
     """Run folder."""
     episodes: int = 10
-    """Number of episodes."""
-    checkpoint: WhichCheckpoint = "best"
-    """Which policy: the best by evaluation, or the last."""
+    """Number of episodes; on each task of a continual run so many with drawn actions and so many without."""
+    checkpoint: WhichCheckpoint | None = None
+    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    task: int | None = None
+    """Task of a continual run, from 0; all if None."""
     seed: int = 10_000
-    """Episode i starts from a reset with seed + i; the default is away from the seeds of training."""
+    """Episode i starts from a reset with seed + i; the default is away from the seeds of training. On tasks, root seed
+    of the resets: that of the run repeats its evaluation."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 
@@ -39,31 +49,78 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(EvalCommand, arguments, command="eval")
     if command.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {command.episodes}")
-    folder = RunFolder.open(command.run)
-    config = run_config(folder)
-    env = config.make_env()
-    agent, step = load_policy(folder, command.checkpoint, env)
-    evaluator = Evaluator(lambda: config.make_env(follow=env), command.episodes, seed=command.seed)
-    returns, lengths = evaluator(agent)
+    trained = open_trained(command.run, command.checkpoint)
+    tasks = trained.chosen(command.task)
+    if isinstance(trained, TrainedAgent):
+        found, table = _of_agent(trained, command)
+    else:
+        found, table = _of_sequence(trained, tasks, command)
+    if command.json:
+        print(json.dumps({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **found}))
+    else:
+        Console().print(table)
+    return 0
+
+
+def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:
+    evaluator = Evaluator(lambda: trained.make_env(0), command.episodes, seed=command.seed)
+    returns, lengths = evaluator(trained.agent)
     evaluator.close()
-    result = {
-        "run": str(command.run),
-        "checkpoint": command.checkpoint,
-        "global_step": step,
-        "episodes": command.episodes,
+    means = {
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
         "ep_len_mean": float(np.mean(lengths)),
     }
-    if command.json:
-        print(json.dumps(result))
-        return 0
-    table = Table(title=f"{config.name} seed {config.seed}, {command.checkpoint} checkpoint (step {step:,})")
+    table = Table(title=trained.title)
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
     for episode, (value, length) in enumerate(zip(returns, lengths, strict=True)):
         table.add_row(str(episode), f"{value:.1f}", str(length))
     table.add_section()
-    table.add_row("mean", f"{result['return_mean']:.1f} +- {result['return_std']:.1f}", f"{result['ep_len_mean']:.0f}")
-    Console().print(table)
-    return 0
+    table.add_row("mean", f"{means['return_mean']:.1f} +- {means['return_std']:.1f}", f"{means['ep_len_mean']:.0f}")
+    return {"checkpoint": trained.which, **means}, table
+
+
+def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCommand) -> tuple[dict[str, Any], Table]:
+    episodes = command.episodes
+    evaluator = TaskEvaluator(
+        trained.make_env, len(trained.tasks), stochastic=episodes, deterministic=episodes, seed=command.seed
+    )
+    found = []
+    for task in tqdm(tasks, unit="task", disable=None, leave=False):
+        with trained.learner.drawing("evaluation", task):  # as in training
+            all_of_task = evaluator(trained.policy(task), task)
+        own = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
+        found.append({"task": task, "name": trained.tasks[task], **own})
+    evaluator.close()
+    table = Table(title=trained.title)
+    table.add_column("task")
+    columns = [(kind, what) for what in MEASURES if found[0]["stochastic"][what] is not None for kind in KINDS]
+    for kind, what in columns:
+        table.add_column(f"{MEASURES[what]},\n{kind}", justify="right")
+    for row in found:
+        table.add_row(f"{row['task']}: {row['name']}", *(_shown(row[kind], what) for kind, what in columns))
+    table.add_section()
+    means = [float(np.mean([row[kind][what] for row in found])) for kind, what in columns]
+    table.add_row("mean", *(_shown({what: mean}, what) for (_, what), mean in zip(columns, means, strict=True)))
+    return {"checkpoint": trained.which, "tasks": found}, table
+
+
+def _means(episodes: Sequence[Episode]) -> dict[str, float | None]:
+    returns = [episode.returned for episode in episodes]
+    found: dict[str, float | None] = {
+        "return_mean": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "ep_len_mean": float(np.mean([episode.length for episode in episodes])),
+    }
+    for what in ("success", "success_last"):
+        flags = [getattr(episode, what) for episode in episodes]
+        found[what] = None if None in flags else float(np.mean(flags))
+    return found
+
+
+def _shown(means: Mapping[str, float], what: str) -> str:
+    if what != "return_mean":
+        return f"{means[what]:.0%}"
+    spread = f" +- {means['return_std']:.1f}" if "return_std" in means else ""
+    return f"{means[what]:.1f}{spread}"

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sparserl import __version__
-from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint, parse
-from sparserl.cli.run_config import load_policy, run_config
+from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
-from sparserl.records import RunFolder
 
 COMPARED_STEPS = 200
 """Env steps on which the exported policy is compared with the agent."""
@@ -34,8 +30,10 @@ class ExportCommand:
     """Arrays; an ONNX model (extra `export`); or a C header with the policy as static arrays and a function."""
     out: Path | None = None
     """File to write; policy.safetensors, policy.onnx or policy.h in the present folder if None."""
-    checkpoint: WhichCheckpoint = "best"
-    """Which policy: the best by evaluation, or the last."""
+    checkpoint: WhichCheckpoint | None = None
+    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    task: int | None = None
+    """Task of a continual run that the policy is for, from 0."""
     name: str = "policy"
     """Of the C function, and prefix of all that belongs to it."""
 
@@ -76,34 +74,20 @@ def run(arguments: Sequence[str]) -> int:
     out = command.out or Path(usual)
     if not out.parent.is_dir():
         raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
-    folder = RunFolder.open(command.run)
-    config = run_config(folder)
-    env = config.make_env()
-    agent, step = load_policy(folder, command.checkpoint, env)
-    about = {
-        "algorithm": config.algo,
-        "environment": config.env,
-        "seed": str(config.seed),
-        "global_step": str(step),
-        "sparserl": __version__,
-        "observations": f"behind the wrappers {', '.join(labels)}"
-        if (labels := config.wrappers.labels)
-        else "as they are",
-    }
-    policy = exported_policy(agent, about)
+    trained = open_trained(command.run, command.checkpoint)
+    task = trained.only(command.task)
+    policy = trained.exported(task)
     more = write(policy, out, command.name)
-    difference = _largest_difference(policy, agent, env, config.seed)
-    env.close()
+    difference = _largest_difference(policy, trained, task)
     dense = sum(layer.n_in * layer.n_out for layer in policy.layers)
-    table = Table(
-        title=f"{config.name} seed {config.seed}, {command.checkpoint} checkpoint (step {step:,})", show_header=False
-    )
+    table = Table(title=trained.title, show_header=False)
     rows = {
+        **({"task": f"{task} ({trained.tasks[task]})"} if command.task is not None else {}),
         "file": f"{out}, {out.stat().st_size:,} bytes",
         **more,
         "layers": " - ".join(map(str, [policy.n_in, *(layer.n_out for layer in policy.layers)])),
         "connections": f"{policy.connections:,} of {dense:,} ({policy.connections / dense:.1%})",
-        "observations": about["observations"],
+        "observations": policy.about["observations"],
         "differs from the agent by": f"{difference:.1e} at most, {COMPARED_STEPS} steps",
     }
     for name, value in rows.items():
@@ -112,14 +96,17 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _largest_difference(policy: ExportedPolicy, agent: Any, env: gym.Env[Any, Any], seed: int) -> float:
+def _largest_difference(policy: ExportedPolicy, trained: TrainedAgent | TrainedSequence, task: int) -> float:
     """Between what the exported arrays and the agent do on the way of the agent."""
-    observation, _ = env.reset(seed=seed)
+    env, act = trained.make_env(task), trained.policy(task)
+    observation, _ = env.reset(seed=trained.config.seed)
     largest = 0.0
     for _ in range(COMPARED_STEPS):
-        action, _ = agent.predict(observation, deterministic=True)
-        largest = max(largest, float(np.abs(policy(np.asarray(observation, np.float32)) - action).max()))
+        action = act(observation[None], True)[0]
+        own = policy(np.asarray(observation[: policy.n_in], np.float32))
+        largest = max(largest, float(np.abs(own - action).max()))
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             observation, _ = env.reset()
+    env.close()
     return largest

@@ -26,19 +26,16 @@ from sparserl.cli.recorded_run import (
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
-from sparserl.cli.run_config import rl_continual_config
+from sparserl.cli.run_config import SEQUENCE, rl_continual_config
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.plots import plot_rl_run
 from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
-from sparserl.envs import RLSequence, SequenceEnv, check_spaces, load_rl_sequence
+from sparserl.envs import SequenceEnv, check_spaces, load_rl_sequence
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
-
-SEQUENCE = "sequence.yaml"
-"""In the run folder: the tasks themselves, whatever the config called them."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     config = command.run
     sequence = config.load_sequence()
     check_spaces(sequence, config.wrappers, config.seed)
-    learner = _learner(config, sequence)
+    learner = config.make_learner(sequence)
     if command.dry_run:
         print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
         return 0
@@ -68,29 +65,11 @@ def run(arguments: Sequence[str]) -> int:
     return _learn(learner, config, folder, show_progress=command.progress, state=None)
 
 
-def _learner(config: RLContinualConfig, sequence: RLSequence) -> RLLearner:
-    torch.set_num_threads(config.threads)
-    n_tasks = len(sequence)
-    env = SequenceEnv(sequence, lambda task: config.make_task(task, n_tasks), seed=config.seed)
-
-    def fresh_agent(seed: int) -> Any:
-        return config.make_agent(config.make_task(sequence.tasks[0], n_tasks), sequence, seed=seed, buffer_size=1)
-
-    return RLLearner(
-        config.make_agent(env, sequence, seed=config.seed),
-        sequence.tasks,
-        config.strategy(n_tasks),
-        config.border,
-        seed=config.seed,
-        fresh_agent=fresh_agent,
-    )
-
-
 def _resume(path: Path, show_progress: bool) -> int:
     folder = RunFolder.open(path)
     config = rl_continual_config(folder)
     state = newest_state(folder)
-    learner = _learner(config, load_rl_sequence(folder.path / SEQUENCE))
+    learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
     print(f"resuming {folder.path} at step {state['global_step']}")
     return _learn(learner, config, folder, show_progress=show_progress, state=state)
 
@@ -103,6 +82,7 @@ def _learn(
     show_progress: bool,
     state: dict[str, Any] | None,
 ) -> int:
+    torch.set_num_threads(config.threads)
     prepare(lambda message: print(message, flush=True))
     env: Any = learner.agent.env.envs[0]  # a DummyVecEnv
     tasks: SequenceEnv = env.unwrapped

@@ -20,11 +20,13 @@ from sparserl.cli.continual_config import refuse_options_of_others
 from sparserl.cli.presets import load_preset, rl_continual_presets
 from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.continual.reinforcement.borders import BorderConfig
+from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
 from sparserl.continual.reinforcement.strategy import RLStrategy
 from sparserl.envs import (
     RL_SEQUENCES,
     RLSequence,
+    SequenceEnv,
     TaskSpec,
     WrapperConfig,
     build_rl_sequence,
@@ -202,6 +204,23 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         agent = make_agent(self.algo, self.agent, topology, env, seed=seed, buffer_size=buffer_size, heads=heads)
         agent.set_logger(Logger(folder=None, output_formats=[]))
         return agent
+
+    def make_learner(self, sequence: RLSequence) -> RLLearner:
+        """What learns a sequence, with an agent that has learned nothing, in an environment that goes through it."""
+        n_tasks = len(sequence)
+
+        def fresh_agent(seed: int) -> Any:
+            return self.make_agent(self.make_task(sequence.tasks[0], n_tasks), sequence, seed=seed, buffer_size=1)
+
+        env = SequenceEnv(sequence, lambda task: self.make_task(task, n_tasks), seed=self.seed)
+        return RLLearner(
+            self.make_agent(env, sequence, seed=self.seed),
+            sequence.tasks,
+            self.strategy(n_tasks),
+            self.border,
+            seed=self.seed,
+            fresh_agent=fresh_agent,
+        )
 
 
 @dataclass(frozen=True)

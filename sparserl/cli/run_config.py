@@ -1,22 +1,16 @@
-"""An existing run: its config, its environment and its trained policy."""
+"""Of what kind an existing run is, and the config that it was started with."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium as gym
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
-from sparserl import checkpoint
 from sparserl import config as yaml_config
-from sparserl.agents.agent_state import restore_modules
-from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.cli.continual_config import ContinualConfig
 from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.cli.train_config import TrainConfig, build_train_config
-from sparserl.envs import load_wrapper_state
-from sparserl.errors import CheckpointError, ConfigError
-from sparserl.records import RunFolder, full_checkpoints
+from sparserl.errors import ConfigError
+from sparserl.records import RunFolder
+
+SEQUENCE = "sequence.yaml"
+"""In the folder of a run of `sparserl continual` on environments: the tasks, whatever the config called them."""
 
 
 def is_continual(folder: RunFolder) -> bool:
@@ -60,28 +54,3 @@ def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
     if not is_of_agents(folder):
         raise ConfigError(f"{folder.path} is no run of an agent on a sequence of tasks")
     return build_rl_continual_config(yaml_config.load_yaml(folder.path / "config.yaml"))
-
-
-def load_policy(folder: RunFolder, which: WhichCheckpoint, env: gym.Env[Any, Any]) -> tuple[OffPolicyAlgorithm, int]:
-    """An agent that acts as the checkpoint does.
-
-    Args:
-        folder: The run.
-        which: `best` by evaluation, or the `last` one.
-        env: Made by the run's config; its wrappers get the state that the policy was trained with.
-
-    Returns:
-        The agent, with an empty replay buffer, and the env step of the checkpoint.
-
-    Raises:
-        CheckpointError: If the checkpoint is missing or damaged.
-    """
-    config = run_config(folder)
-    full = full_checkpoints(folder)
-    if which == "last" and not full:
-        raise CheckpointError(f"{folder.path} has no full checkpoint yet; try --checkpoint best")
-    state = checkpoint.load(folder.checkpoints / "best" if which == "best" else full[-1])
-    agent = config.make_agent(env, buffer_size=1)
-    restore_modules(agent, state["modules"], ["policy"])
-    load_wrapper_state(env, state["wrappers"])
-    return agent, state["global_step"]

@@ -50,9 +50,9 @@ def test_an_episode_is_played_to_its_end_or_cut() -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_a_film_has_a_picture_for_each_step(tmp_path: Path, suffix: str) -> None:
     path, env = tmp_path / f"film{suffix}", FilmedEnv("rgb_array")
-    with film(path, env) as add_picture:
+    with film(path, 20) as add_picture:
         for _ in play(env, lambda _: STILL, seed=0):
-            add_picture()
+            add_picture(env)
     brightness = pictures(path).mean(axis=(1, 2, 3))
     assert brightness == pytest.approx([40, 80, 120, 160, 200], abs=4)  # both encodings lose a little
 
@@ -62,8 +62,8 @@ def test_a_film_that_breaks_leaves_no_file(tmp_path: Path) -> None:
     env.reset(seed=0)
 
     def break_off() -> None:
-        with film(tmp_path / "film.mp4", env) as add_picture:
-            add_picture()
+        with film(tmp_path / "film.mp4", 20) as add_picture:
+            add_picture(env)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

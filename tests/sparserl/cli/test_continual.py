@@ -375,8 +375,8 @@ def test_commands_for_other_runs_refuse_it(finished: Path, tmp_path: Path, capsy
     (tmp_path / "trained").mkdir()
     (tmp_path / "trained" / "config.yaml").write_text("algo: td3\n")
     refusals = {
-        f"eval --run {finished}": "is a run of `sparserl continual`; this takes runs of `sparserl train`",
-        f"enjoy --run {finished}": "is a run of `sparserl continual`; this takes runs of `sparserl train`",
+        f"eval --run {finished}": "is a run of a classifier, which has no policy",
+        f"enjoy --run {finished}": "is a run of a classifier, which has no policy",
         f"train --resume {finished}": "is a run of `sparserl continual`; this takes runs of `sparserl train`",
         f"continual --resume {tmp_path / 'trained'}": "is a run of `sparserl train`",
         f"plot {finished} {tmp_path / 'trained'}": "do not go into one picture",

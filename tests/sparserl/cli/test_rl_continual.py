@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from support.envs import FunctionEnv
 from support.runs import fingerprint, logs, rows, same_run
 
@@ -37,11 +39,14 @@ SHORT = (
     *("--agent.net-arch", "12", "12", "--eval.every-steps", "20", "--eval.episodes", "2", "--log-every-steps", "10"),
     *("--checkpoint-every-steps", "20", "--topology.density", "0.5", "--topology.update-interval", "10"),
 )
+REWIRED = ("--topology.method", "ds_sac")
 OWN = {
     "spacenet": ("--spacenet.rewire-interval", "7"),
     "packnet": ("--packnet.retrain-updates", "9"),
-    "ewc": ("--ewc.critics", "--ewc.samples", "20"),
-    "agem": ("--agem.transitions-per-task", "20"),
+    "l2": REWIRED,
+    "ewc": ("--ewc.critics", "--ewc.samples", "20", *REWIRED),
+    "mas": REWIRED,
+    "agem": ("--agem.transitions-per-task", "20", *REWIRED),
 }
 EVALUATIONS = 1 + 3 * 3  # before, twice in each task, at its end
 EPISODES = 3
@@ -273,6 +278,84 @@ def test_runs_are_drawn_and_reported(
     assert json.loads((tmp_path / "report.json").read_text())
 
 
+@pytest.mark.parametrize("method", RL_STRATEGIES)
+def test_eval_repeats_the_last_evaluation_of_training(
+    finished: dict[str, Path], method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--run", str(finished[method]), "--episodes", "2", "--seed", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["checkpoint"], found["global_step"]) == ("last", 3 * STEPS)
+    assert [(own["task"], own["name"]) for own in found["tasks"]] == [(0, "plain"), (1, "mirrored"), (2, "plain")]
+    result = json.loads((finished[method] / "result.json").read_text())
+    assert [own["stochastic"]["return_mean"] for own in found["tasks"]] == pytest.approx(result["returns"][-1])
+    for kind in ("stochastic", "deterministic"):
+        assert {(own[kind]["ep_len_mean"], own[kind]["success"]) for own in found["tasks"]} == {(17.0, None)}
+
+
+def test_eval_prints_the_tasks_that_are_asked_for(
+    finished: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = []
+    for flags in ((), ("--task", "1")):
+        assert main(["eval", "--run", str(finished["ewc"]), "--episodes", "1", *flags]) == 0
+        tables.append(capsys.readouterr().out)
+    both = ["1: mirrored" in table for table in tables]
+    assert (both, ["0: plain" in table for table in tables]) == ([True, True], [True, False])
+
+
+def exported(run: Path, out: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
+    """What the exported file says of itself, its connections, and how far it is from the agent."""
+    assert main(["export", "--run", str(run), "--out", str(out), *flags]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    difference = re.search(r"(\d\.\de[+-]\d\d) at most", printed)
+    assert difference is not None
+    with safe_open(out, framework="np") as file:
+        connections = sum(file.get_tensor(name).size for name in file.keys() if name.endswith("values"))  # noqa: SIM118  # no dict
+        return {**file.metadata(), "connections": connections, "difference": float(difference[1])}
+
+
+@pytest.mark.parametrize("method", ["finetune", "packnet", "spacenet", "scratch"])
+def test_the_policy_of_each_task_is_exported(
+    finished: dict[str, Path], method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = [
+        exported(finished[method], tmp_path / f"{task}.safetensors", capsys, "--task", str(task)) for task in range(3)
+    ]
+    assert [own["environment"] for own in policies] == ["Tiny-v0, plain", "Tiny-v0, mirrored", "Tiny-v0, plain"]
+    assert max(own["difference"] for own in policies) < 1e-5
+    counts = [own["connections"] for own in policies]
+    if method in ("packnet", "spacenet"):  # earlier tasks do without the connections of later ones
+        assert counts[0] < counts[1] < counts[2]
+
+
+def test_an_exported_policy_that_reads_the_task_says_so(
+    sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert learn(tmp_path / "run", sequence, "finetune", "--border.task-id", "visible") == 0
+    own = exported(tmp_path / "run", tmp_path / "policy.safetensors", capsys, "--task", "2")
+    assert own["observations"] == "as they are, then a one-hot task id of 3"
+    assert own["difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export --run {run}", "--task must say which: 0 (plain), 1 (mirrored), 2 (plain)"),
+        ("eval --run {run} --task 3", "there is no --task 3; tasks are 0 (plain), 1 (mirrored), 2 (plain)"),
+        ("enjoy --run {run} --checkpoint best", "has no best checkpoint; use --checkpoint last"),
+        ("eval --run {classifier}", "is a run of a classifier, which has no policy"),
+    ],
+)
+def test_what_a_sequence_has_no_policy_for_is_one_line(
+    words: str, message: str, finished: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("sequence: split_mnist\nmethod: ewc\n")
+    assert main(words.format(run=finished["ewc"], classifier=tmp_path).split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     for what, names in (("sequences", RL_SEQUENCES), ("methods", RL_STRATEGIES)):
         assert main(["list", what]) == 0
@@ -295,6 +378,17 @@ def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"border": {"buffer": "emptied"}, "agent": {"batch_size": 9}}))
     from_file = parse_rl_continual((*given[:4], "--config", str(file)))[0].run
     assert (from_file.agent.batch_size, from_file.border.buffer) == (9, "emptied")
+
+
+@pytest.mark.parametrize("method", RL_STRATEGIES)
+def test_methods_that_hold_weights_keep_the_topology_unless_told_otherwise(method: str) -> None:
+    held = method in ("l2", "ewc", "mas", "agem")
+    usual = parse_rl_continual(("--method", method))[0].run
+    assert usual.topology.method == ("static" if held else "ds_sac")
+    assert parse_rl_continual(("--method", method, "--algo", "ds_td3"))[0].run.topology.method == (
+        "static" if held else "ds_td3"
+    )
+    assert parse_rl_continual(("--method", method, *REWIRED))[0].run.topology.method == "ds_sac"
 
 
 def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import imageio.v2 as imageio
 import pytest
 import yaml
 from support import wandb_log
@@ -118,6 +119,20 @@ def test_films_of_a_sequence_show_the_task_that_is_learned(tmp_path: Path, monke
     (path,) = wandb_log.offline_runs(tmp_path / "filmed")
     assert [row["global_step"] for row in wandb_log.history(path) if "eval/video/path" in row] == [0]
     assert [json.loads(artifact.metadata)["global_step"] for artifact in wandb_log.artifacts(path)] == [90]
+
+
+def test_all_tasks_of_a_sequence_are_watched_in_one_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"name": "two", "tasks": TASKS}))
+    run, video = str(tmp_path / "run"), tmp_path / "out.gif"
+    assert main(["continual", "--sequence", str(tmp_path / "two.yaml"), *CONTINUAL, "--run-dir", run]) == 0
+    capsys.readouterr()
+    assert main(["enjoy", "--run", run, "--video", str(video), "--episodes", "2"]) == 0
+    watched = [line.split(": return")[0] for line in capsys.readouterr().out.splitlines()]
+    assert watched[:4] == ["one, episode 0", "one, episode 1", "two, episode 0", "two, episode 1"]
+    assert len(imageio.mimread(video)) == 4 * FilmedEnv().horizon
+    assert main(["eval", "--run", run, "--episodes", "1", "--task", "1", "--json"]) == 0
+    (own,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert (own["stochastic"]["success"], own["deterministic"]["success_last"]) == (1.0, 0.0)
 
 
 def test_energy_of_the_parts_of_a_resumed_run_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ import yaml
 from support.runs import FAST, WRAPPED, rows, train
 
 from sparserl.cli import main
+from sparserl.cli.trained_run import open_trained
 from sparserl.envs import FeatureHistograms, ObservationStatistics
+from sparserl.video import play
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 
@@ -37,6 +39,11 @@ def test_eval_repeats_the_evaluation_of_the_run(algo: str, tmp_path: Path, capsy
     step, value = evaluate(capsys, run, "last")
     assert step == 100
     assert value == pytest.approx(np.mean(means[step]), rel=1e-9)
+    # Nor does being watched move running statistics.
+    trained = open_trained(run, "last")
+    env, policy = trained.make_env(0), trained.policy(0)
+    watched = [sum(play(env, lambda observation: policy(observation[None], True)[0], seed=100)) for _ in range(2)]
+    assert watched == pytest.approx([means[step][0]] * 2)
 
 
 def test_the_network_is_as_wide_as_what_it_reads(tmp_path: Path) -> None:

@@ -19,15 +19,17 @@ VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_we
 
 
 @dataclass(frozen=True)
-class _Group:
-    """What a step does with one group of parameters.
+class _Batch:
+    """What one call does: parameters of a group that have a gradient and have stepped equally often.
 
     Attributes:
-        table: As `adam` takes it, of the parameters that have a gradient.
+        group: Place of their group.
+        table: As `adam` takes it.
         dtype: Theirs.
         clock: () steps so far, in the memory of the state's own.
     """
 
+    group: int
     table: np.ndarray
     dtype: npt.DTypeLike
     clock: np.ndarray
@@ -40,23 +42,23 @@ class FusedAdam(torch.optim.Adam):
     """
 
     # Of the class, because a copy of an optimizer has nothing but its state.
-    _groups: list[_Group | None] | None = None
+    _batches: list[_Batch] | None = None
     _key: Sequence[int] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
-        groups = None if closure is not None or not self._is_plain() else self._described()
-        if groups is None:
+        batches = None if closure is not None or not self._is_plain() else self._described()
+        if batches is None:
             self._separate_clocks()
             return _torch_step(self, closure)
-        for group, described in zip(self.param_groups, groups, strict=True):
-            if described is not None:
-                np.add(described.clock, 1, out=described.clock)
-                step = described.clock.item()
-                beta1, beta2 = group["betas"]
-                step_size, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
-                numbers = (beta1, beta2, group["eps"], group["weight_decay"], step_size, root)
-                adam(described.table, np.array(numbers, described.dtype))
+        for batch in batches:
+            group = self.param_groups[batch.group]
+            np.add(batch.clock, 1, out=batch.clock)
+            step = batch.clock.item()
+            beta1, beta2 = group["betas"]
+            step_size, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+            numbers = (beta1, beta2, group["eps"], group["weight_decay"], step_size, root)
+            adam(batch.table, np.array(numbers, batch.dtype))
         return None
 
     # torch wraps every step in a profiler record unless this says that it has: more time than the step itself takes.
@@ -79,12 +81,12 @@ class FusedAdam(torch.optim.Adam):
             if "step" in state:
                 state["step"] = state["step"].clone()
 
-    def _described(self) -> list[_Group | None] | None:
-        """The groups, described anew whenever a tensor was replaced; None if the step is torch's."""
+    def _described(self) -> list[_Batch] | None:
+        """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
         if self._addresses() != self._key:
-            self._groups = self._describe()
+            self._batches = self._describe()
             self._key = self._addresses()
-        return self._groups
+        return self._batches
 
     def _addresses(self) -> list[int]:
         """Whatever was replaced since the last time changes one of these."""
@@ -96,32 +98,33 @@ class FusedAdam(torch.optim.Adam):
             addresses += (id(parameter), *map(_address, state.values()))
         return addresses
 
-    def _describe(self) -> list[_Group | None] | None:
-        groups: list[_Group | None] = []
-        for group in self.param_groups:
+    def _describe(self) -> list[_Batch] | None:
+        batches: list[_Batch] = []
+        for place, group in enumerate(self.param_groups):
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            states = [self._state_of(parameter) for parameter in trained]
-            if any(state["step"].item() != states[0]["step"].item() for state in states):
-                return None
-            rows = []
-            for parameter, state in zip(trained, states, strict=True):
-                arrays = parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
-                if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != trained[0].dtype:
+            by_clock: dict[float, list[torch.Tensor]] = {}
+            for parameter in trained:
+                if parameter.dtype not in (torch.float32, torch.float64):
                     return None
-                for array in arrays:
-                    same = array.dtype == parameter.dtype and array.shape == parameter.shape
+                for array in self._arrays_of(parameter):
+                    same = array.dtype == trained[0].dtype and array.shape == parameter.shape
                     if not (same and array.is_cpu and array.is_contiguous()):
                         return None
-                rows.append((parameter.numel(), *map(_address, arrays)))
-            if not rows:
-                groups.append(None)
-                continue
-            clock = states[0]["step"].clone()  # parameters that do not step now may share the old one
-            for state in states:
-                state["step"] = clock
-            dtype = np.float32 if trained[0].dtype == torch.float32 else np.float64
-            groups.append(_Group(np.array(rows, np.int64), dtype, clock.numpy()))
-        return groups
+                by_clock.setdefault(self._state_of(parameter)["step"].item(), []).append(parameter)
+            for together in by_clock.values():
+                # Parameters that do not step now may share the old one.
+                clock = self._state_of(together[0])["step"].clone()
+                for parameter in together:
+                    self._state_of(parameter)["step"] = clock
+                rows = [(parameter.numel(), *map(_address, self._arrays_of(parameter))) for parameter in together]
+                dtype = np.float32 if trained[0].dtype == torch.float32 else np.float64
+                batches.append(_Batch(place, np.array(rows, np.int64), dtype, clock.numpy()))
+        return batches
+
+    def _arrays_of(self, parameter: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        state = self._state_of(parameter)
+        assert parameter.grad is not None
+        return parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
 
     def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = self.state[parameter]

@@ -76,5 +76,5 @@ class HeadEnsembles:
         whole = [features, *inputs[1:]]
         if (tasks == tasks[0]).all():
             return [(int(tasks[0]), np.arange(len(tasks)), whole)]
-        rows = {int(task): np.flatnonzero(tasks == task) for task in np.unique(tasks)}
-        return [(task, own, [array[own] for array in whole]) for task, own in rows.items()]
+        rows = ((task, np.flatnonzero(tasks == task)) for task in range(self.heads.n_tasks))
+        return [(task, own, [array[own] for array in whole]) for task, own in rows if own.size]

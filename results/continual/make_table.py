@@ -1,13 +1,14 @@
 """Prints the tables of README.md: `python results/continual/make_table.py halfcheetah_forgetting`, in this folder.
 
-Reads what `sparserl report halfcheetah_forgetting --json .../report.json` writes, and returns as
-they are from the `result.json` of runs.
+Reads what `sparserl report halfcheetah_forgetting --json .../report.json` writes, and sizes from the `result.json` of
+runs. Policies as they explore; `report.json` has the deterministic ones as well.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +23,42 @@ def main(folder: Path) -> None:
     (section,) = json.loads((folder / "report.json").read_text())["sections"]
     found = {Path(group["runs"][0]).name.rpartition("-s")[0]: group for group in section["groups"]}
     groups = {name: found[name] for name in ORDER if name in found}
-    for measure, digits in {"normalised_return": 2, "return": 0}.items():
-        for policy in ("stochastic", "deterministic"):
-            print()
-            _print_row(f"{measure}, {policy}", "seeds", "performance", "IQM", "forgetting", "forward transfer")
-            _print_row(*["---"] * 6)
-            for name, group in groups.items():
-                own = next(one for one in group["summaries"] if (one["policy"], one["measure"]) == (policy, measure))
-                metrics = ("performance", "performance_iqm", "forgetting", "forward_transfer_difference")
-                _print_row(name, len(group["seeds"]), *(_interval(own[metric], digits) for metric in metrics))
-    print()
+    for measure, digits in {"return": 0, "normalised_return": 2}.items():
+        _print_row(measure.replace("_", " "), "seeds", "performance", "forgetting", "forward transfer")
+        _print_row(*["---"] * 5)
+        for name, group in groups.items():
+            own = _stochastic(group, measure)
+            metrics = ("performance", "forgetting", "forward_transfer_difference")
+            _print_row(name, len(group["seeds"]), *(_interval(own[metric], digits) for metric in metrics))
+        print()
     tasks = [task["name"] for task in section["tasks"]]
-    _print_row("stochastic", *tasks)
+    _print_row("return, learned to end", *tasks)
     _print_row(*["---"] * (len(tasks) + 1))
     for name, group in groups.items():
-        per_task = next(one for one in group["summaries"] if one["measure"] == "return")["per_task"]
+        per_task = _stochastic(group, "return")["per_task"]
         both = zip(per_task["own"], per_task["performance"], strict=True)
         _print_row(name, *(f"{learned:.0f} to {at_the_end:.0f}" for learned, at_the_end in both))
     print()
-    _print_row("size", "parameters", "frozen", "free", "wall s")
+    _print_row("size", "parameters after each task", "frozen", "free", "wall s")
     _print_row(*["---"] * 5)
     for name, group in groups.items():
         results = [json.loads((folder / Path(run).name / "result.json").read_text()) for run in group["runs"]]
-        keys = ("params_nonzero", "connections_frozen", "connections_free")
-        counts = [np.mean([result[key] for result in results]) for key in keys]
-        walls = " / ".join(f"{result['wall_s']:,.0f}" for result in results)
-        _print_row(name, *(f"{count:,.0f}" for count in counts), walls)
+        frozen, free = (np.mean([result[f"connections_{what}"] for result in results]) for what in ("frozen", "free"))
+        walls = [result["wall_s"] for result in results]
+        per_task = np.mean([result["params_nonzero_per_task"] for result in results], axis=0)
+        _print_row(name, _numbers(per_task), f"{frozen:,.0f}", f"{free:,.0f}", _numbers(walls))
+
+
+def _stochastic(group: dict[str, Any], measure: str) -> dict[str, Any]:
+    return next(one for one in group["summaries"] if (one["policy"], one["measure"]) == ("stochastic", measure))
 
 
 def _print_row(*cells: object) -> None:
     print(f"| {' | '.join(map(str, cells))} |")
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:,.0f}" for value in values)
 
 
 def _interval(value: dict[str, Any], digits: int) -> str:

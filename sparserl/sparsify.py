@@ -131,15 +131,16 @@ def sparsify(
         method: Name in `sparserl.topology.presets.METHODS`. Most keep the last layer dense unless it is the only one.
         exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
         seed: Root seed of initial topology and growth.
-        total_updates: Optimizer steps of the whole run, if known: rewiring begins and ends at the method's shares of
-            them instead of where it did in the method's paper.
+        total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not
+            needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
         **rule_overrides: Fields of `sparserl.topology.rewire.RewireRule`, e.g. `update_interval=200`.
 
     Returns:
         The object whose `step()` is to be called after each `optimizer.step()`.
 
     Raises:
-        ConfigError: If a name or key is unknown, the model is itself an `nn.Linear` or has none to make sparse.
+        ConfigError: If a name or key is unknown, the method depends on the length of the run and that is not given, the
+            model is itself an `nn.Linear` or has none to make sparse.
         TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, a weight
             is shared with another module or not in the optimizer, a layer has hooks, or the optimizer keeps state that
             is not per connection.
@@ -232,6 +233,9 @@ def _rule(method: str, total_updates: int | None, overrides: Mapping[str, Any]) 
             raise ConfigError(f"method {method!r} never rewires, so it takes no {', '.join(sorted(overrides))}")
         return None
     if total_updates is None:
+        if missing := chosen.needs_run_length(overrides):
+            wish = f"total_updates, the optimizer steps of the whole run, or {' and '.join(missing)}"
+            raise ConfigError(f"method {method!r} depends on the length of the run: give {wish}")
         return dataclasses.replace(rule, **overrides)
     own = window(total_updates, chosen.begin_fraction, chosen.end_fraction)
     return dataclasses.replace(rule, **{**own, **overrides}).fitting(total_updates)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sparserl.topology.rewire import RewireRule
 
@@ -35,6 +37,27 @@ class Method:
     new_value: str = "zero"
     initial_value: str = "dense_fan_in"
     moments: str = "zero"
+
+    def needs_run_length(self, own: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `first_update` and `last_update` that only the length of a run decides; none where it is no matter.
+
+        Pruning, a drop fraction that decays and a window that ends within the run depend on the length. A rule that
+        goes on in the same way for as long as the run does leaves nothing open.
+
+        Args:
+            own: Fields of the rule that are given in place of the method's.
+
+        Example:
+            >>> METHODS["set"].needs_run_length({}), METHODS["gmp"].needs_run_length({"last_update": 900})
+            ((), ('first_update',))
+        """
+        if self.rule is None:
+            return ()
+        rule = {**vars(self.rule), **own}
+        goes_on = rule["decay"] == rule["density_schedule"] == "constant" and not rule["shrink_at_end"]
+        ends = not (goes_on and self.rule.last_update is None and self.end_fraction == 1.0)
+        by_length = {"first_update": self.begin_fraction is not None, "last_update": ends}
+        return tuple(name for name, depends in by_length.items() if depends and name not in own)
 
 
 def window(total_updates: int, begin_fraction: float | None, end_fraction: float) -> dict[str, int]:

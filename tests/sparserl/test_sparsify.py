@@ -222,7 +222,7 @@ def test_growth_by_gradient_takes_the_largest_of_the_last_backward_pass() -> Non
 
 def test_growth_by_gradient_needs_a_backward_pass() -> None:
     model = perceptron()
-    evolver = sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), method="rigl", density=0.3)
+    evolver = sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), method="rigl", density=0.3, last_update=9)
     with pytest.raises(TopologyError, match="growth by gradient needs"):
         evolver.step()
 
@@ -278,6 +278,15 @@ def test_pruning_begins_with_the_model_as_it_is_and_ends_at_the_density() -> Non
     assert [event.nnz for event in events] == sorted((event.nnz for event in events), reverse=True)
     state = optimizer.state[model[2].values]
     assert state["exp_avg"].numel() == state["exp_avg_sq"].numel() == model[2].values.numel() == events[-1].nnz
+
+
+def test_pruning_between_updates_that_are_given_needs_no_length() -> None:
+    model = perceptron()
+    optimizer = torch.optim.Adam(model.parameters())
+    window = {"first_update": 2, "last_update": 6, "update_interval": 1}
+    evolver = sparsify(model, optimizer, density=[0.25, 0.1, 0.5], method="gmp", **window)
+    train(model, optimizer, evolver, 6)
+    assert [layer.nnz for layer in evolver.layers.values()] == [120, 160, 60]
 
 
 def test_state_of_another_model_is_refused() -> None:
@@ -391,6 +400,12 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (perceptron, {"method": "gmp", "total_updates": 9, "last_update": 10}, TopologyError, "9 updates, got .* 10"),
         (perceptron, {"method": "gmp", "first_update": 9, "last_update": 8}, TopologyError, "begins, 9, got 8"),
         (perceptron, {"method": "set", "gradient_batches": 2}, TopologyError, "growth 'random' looks at no gradient"),
+        (perceptron, {"method": "gmp"}, ConfigError, "'gmp' depends .* total_updates, .* first_update and last_update"),
+        (perceptron, {"method": "gmp", "last_update": 9}, ConfigError, "give total_updates, .* or first_update$"),
+        (perceptron, {"method": "granet"}, ConfigError, "give total_updates, .* or last_update$"),
+        (perceptron, {"method": "rigl"}, ConfigError, "'rigl' depends on the length of the run: give total_updates, "),
+        (perceptron, {"method": "ds_td3"}, ConfigError, "'ds_td3' depends on the length of the run: give total_upd"),
+        (perceptron, {"decay": "cosine"}, ConfigError, "'set' depends on the length of the run: give total_updates, "),
         (perceptron, {"total_updates": 0}, ConfigError, "total_updates must be >= 1, got 0"),
         (perceptron, {"exclude": ["44"]}, ConfigError, "unknown layer to exclude '44'; did you mean '4'"),
         (TwoHeads, {"exclude": ["bodi.first"]}, ConfigError, "'bodi.first'; did you mean 'body.first'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sparserl.topology.density import check_density
@@ -118,3 +120,23 @@ def test_granet_prunes_while_it_grows_by_gradient() -> None:
 )
 def test_window_of_a_run(updates: int, begin: float | None, end: float, expected: dict[str, int]) -> None:
     assert window(updates, begin, end) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "open_ends"),
+    [
+        *[(method, {}, ()) for method in ("dense", "static", "set", "anf")],
+        *[(method, {}, ("last_update",)) for method in ("rigl", "ds_td3", "ds_sac", "granet")],
+        ("gmp", {}, ("first_update", "last_update")),
+        ("gmp", {"first_update": 5}, ("last_update",)),
+        ("gmp", {"first_update": 5, "last_update": 9}, ()),
+        ("rigl", {"decay": "constant"}, ("last_update",)),  # its window ends within the run all the same
+        ("ds_td3", {"last_update": None}, ()),  # no end is an answer
+        ("set", {"decay": "cosine"}, ("last_update",)),
+        ("set", {"density_schedule": "cubic"}, ("last_update",)),
+        ("set", {"shrink_at_end": True}, ("last_update",)),
+        ("set", {"decay": "cosine", "last_update": 9}, ()),
+    ],
+)
+def test_what_only_the_length_of_a_run_decides(method: str, own: dict[str, Any], open_ends: tuple[str, ...]) -> None:
+    assert METHODS[method].needs_run_length(own) == open_ends

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 
 from sparserl.errors import CheckpointError
+from sparserl.json_text import FLOAT, exactly, json_text, number_of
 
 FORMAT = "sparserl-checkpoint"
 VERSION = 1
@@ -45,13 +46,13 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps(tree))
+    (temporary / "state.json").write_text(json_text(tree))
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "files": {name: sha256(temporary / name) for name in _FILES},
     }
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    (temporary / "manifest.json").write_text(json_text(manifest, indent=2))
     for name in (*_FILES, "manifest.json"):
         flush(temporary / name)
     if path.exists():
@@ -164,14 +165,17 @@ def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(node, Mapping):
         if not all(isinstance(name, str) for name in node):
             raise TypeError(f"checkpoint keys must be strings, at {key or 'the root'!r}")
-        if _TENSOR in node:
-            raise TypeError(f"a checkpoint keeps the key {_TENSOR!r} for itself, at {key or 'the root'!r}")
+        for taken in (_TENSOR, FLOAT):
+            if taken in node:
+                raise TypeError(f"a checkpoint keeps the key {taken!r} for itself, at {key or 'the root'!r}")
         return {name: _split(value, f"{key}/{name}", tensors) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [_split(value, f"{key}/{position}", tensors) for position, value in enumerate(node)]
     if isinstance(node, np.generic):
-        return node.item()
-    if node is None or isinstance(node, bool | int | float | str):
+        node = node.item()
+    if isinstance(node, float):
+        return exactly(node)
+    if node is None or isinstance(node, bool | int | str):
         return node
     raise TypeError(f"a checkpoint cannot hold {type(node).__name__}, at {key!r}")
 
@@ -180,6 +184,8 @@ def _join(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(node, dict):
         if set(node) == {_TENSOR}:
             return tensors[node[_TENSOR]]
+        if set(node) == {FLOAT}:
+            return number_of(node)
         return {name: _join(value, tensors) for name, value in node.items()}
     if isinstance(node, list):
         return [_join(value, tensors) for value in node]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import io
-import json
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 from sparserl import __version__, checkpoint
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.json_text import json_text
 
 DISTRIBUTIONS = (
     "torch",
@@ -110,7 +110,7 @@ class RunFolder:
             (path / part).mkdir()
         (path / "config.yaml").write_text(config_yaml)
         (path / "command.txt").write_text(command + "\n")
-        (path / "versions.json").write_text(json.dumps(versions(threads), indent=2) + "\n")
+        (path / "versions.json").write_text(json_text(versions(threads), indent=2) + "\n")
         return folder
 
     @classmethod
@@ -137,7 +137,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, then `DONE`."""
-        write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        write_atomically(self.path / "result.json", json_text(result, indent=2) + "\n")
         (self.path / "DONE").touch()
 
 

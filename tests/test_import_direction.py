@@ -21,7 +21,7 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
-    {"checkpoint", "config", "configs", "dashboard", "export", "metrics", "plots", "records"}
+    {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
     | {"progress", "seed_groups", "sparsify", "topology_plots", "tracking", "video"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}

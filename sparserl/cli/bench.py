@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from sparserl.bench.update import UpdateOptions, measure_update
 from sparserl.cli.arguments import parse
 from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.json_text import json_text
 from sparserl.plots import write_figure
 from sparserl.records import versions, write_atomically
 
@@ -93,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
             "load_average_before": load,
             **found,
         }
-        write_atomically(options.json, json.dumps(record, indent=1) + "\n")
+        write_atomically(options.json, json_text(record, indent=1) + "\n")
         print(f"wrote {options.json}")
     if options.plot is not None:
         write_figure(benchmark.figure(found), options.plot)

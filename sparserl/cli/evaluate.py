@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
 from sparserl.errors import ConfigError
+from sparserl.json_text import json_text
 
 KINDS = {"stochastic": True, "deterministic": False}
 """How the policy of a continual run acts -> whether actions are drawn."""
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         found, table = _of_sequence(trained, tasks, command)
     if command.json:
-        print(json.dumps({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **found}))
+        print(json_text({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **found}))
     else:
         Console().print(table)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from sparserl.cli.run_config import continual_config, is_continual, is_of_agents
 from sparserl.cli.train_config import TrainConfig
 from sparserl.continual.reinforcement.results import read_run, sections
 from sparserl.errors import ConfigError, SparserlError
+from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
 from sparserl.records import RunFolder, write_atomically
@@ -114,7 +114,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
 
 def _write_json(record: Record, path: Path) -> None:
     try:
-        write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_atomically(path, json_text(record, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
     print(f"wrote {path}")

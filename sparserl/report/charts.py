@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sparserl.plots import FORMATS, STYLE, Look, add_legend
 from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
@@ -28,6 +29,8 @@ ROW = 0.24
 """Inches of a line of text."""
 STEPS = (1, 2, 5, 10)
 """Between numbers at an axis, times a power of ten."""
+FEW_DECADES = 2.5
+"""Of a logarithmic axis: up to here every one of `STEPS` has a number."""
 LARGE = 10_000
 """From here on numbers at an axis have a unit prefix."""
 INK = "#000000"
@@ -109,7 +112,9 @@ def _draw_points(figure: Figure, chart: ScatterChart, looks: Mapping[str, Look])
             axis.errorbar(point.x, middle, yerr=reach, **_of_interval(look))
     if chart.log_x:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=STEPS[:-1]))
+        decades = np.ptp(np.log10([point.x for point in chart.points]))
+        axis.xaxis.set_major_locator(LogLocator(subs=STEPS[:-1] if decades <= FEW_DECADES else (1,)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))  # its own writes formulas
         axis.xaxis.set_minor_locator(NullLocator())
     axis.margins(x=0.1)
     _name_axes(axis, chart.x, chart.y, [point.x for point in chart.points])

@@ -90,6 +90,21 @@ def test_whole_numbers_at_the_axis_stay_whole_and_large_ones_short() -> None:
     assert {"100", "100k"} <= set(texts(drawn(POINTS)))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "at_x"),
+    [
+        ((800, 5130), ["1,000", "2,000", "5,000"]),
+        ((5130, 5130), ["1,000", "2,000", "5,000", "10,000"]),
+        ((950, 10_000), ["1k", "2k", "5k", "10k"]),
+        ((2e5, 3e12), ["100k", "1M", "10M", "100M", "1G", "10G", "100G", "1T", "10T"]),
+    ],
+)
+def test_numbers_at_a_logarithmic_axis_are_numbers(sizes: tuple[float, float], at_x: list[str]) -> None:
+    points = [Point("a", sizes[0], 5), Point("b", sizes[1], 7)]
+    svg = drawn(Chart("c", ScatterChart(points, "parameters", "y", log_x=True)))
+    assert texts(svg)[: texts(svg).index("parameters")] == at_x
+
+
 @pytest.fixture
 def axes(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
     """Those of the charts that are drawn."""

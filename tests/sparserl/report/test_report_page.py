@@ -105,6 +105,12 @@ def test_nothing_is_fetched_and_nothing_runs(path: Path) -> None:
     assert set(re.findall(r'(?:href|src)="([^"#]*)', html)) <= {"data:,", ""}
 
 
+def test_no_number_is_a_formula(path: Path) -> None:
+    text = path.read_text()
+    assert "mathdefault" not in text
+    assert "$" not in text
+
+
 def test_ids_are_unique_and_links_lead_somewhere(path: Path) -> None:
     html = path.read_text()
     ids = re.findall(r' id="([^"]*)"', html)

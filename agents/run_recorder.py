@@ -114,6 +114,7 @@ class RunRecorder(BaseCallback):
         self.process, self.camera = process or ProcessCost(), camera
         self.logs = {name: folder.log(name, columns) for name, columns in self.process.with_columns(LOGS).items()}
         self.eval_means: list[float] = []
+        self.eval_steps: list[int] = []
         self.topology_events = 0
         self.stop_requested = False
         self.stopped_at: int | None = None
@@ -196,9 +197,10 @@ class RunRecorder(BaseCallback):
         ]
         self.logs["eval"].write(rows)
         mean = float(np.mean(returns))
-        if mean > max(self.eval_means, default=-math.inf):
+        if math.isfinite(mean) and mean > self._best_mean:
             self._save_policy(self.folder.checkpoints / "best")
         self.eval_means.append(mean)
+        self.eval_steps.append(step)
         self._track(
             step,
             {
@@ -212,6 +214,11 @@ class RunRecorder(BaseCallback):
             for tracker in self.trackers:
                 tracker.log_video(step, "eval/video", path)
         self._show_progress(step)
+
+    @property
+    def _best_mean(self) -> float:
+        """Of the evaluations so far; one that is no finite number is none."""
+        return max(filter(math.isfinite, self.eval_means), default=-math.inf)
 
     def _save_policy(self, path: Path) -> None:
         modules = {"policy": self.agent.policy.state_dict()}
@@ -264,6 +271,7 @@ class RunRecorder(BaseCallback):
         return {
             "next": self._next,
             "eval_means": self.eval_means,
+            "eval_steps": self.eval_steps,
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
             "elapsed_s": self.progress.elapsed_s,
@@ -290,7 +298,7 @@ class RunRecorder(BaseCallback):
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
         self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does
-        self.eval_means = list(recorder["eval_means"])
+        self.eval_means, self.eval_steps = list(recorder["eval_means"]), list(recorder["eval_steps"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
         self.progress.load(recorder["elapsed_s"])
@@ -306,7 +314,7 @@ class RunRecorder(BaseCallback):
         with tempfile.TemporaryDirectory() as folder:
             final, best = Path(folder) / "final", self.folder.checkpoints / "best"
             self._save_policy(final)
-            for path, mean in ((best, max(self.eval_means)), (final, result["return_last"])):
+            for path, mean in ((best, self._best_mean), (final, result["return_last"])):
                 if not path.exists():
                     continue  # no return of any evaluation was a number
                 metadata = {"global_step": checkpoint.load(path)["global_step"], "return_mean": mean}
@@ -316,13 +324,15 @@ class RunRecorder(BaseCallback):
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost."""
         steps = self.agent.num_timesteps
+        trained = [mean for at, mean in zip(self.eval_steps, self.eval_means, strict=True) if at > 0]
         return {
             "steps": steps,
             "wall_s": self.progress.elapsed_s,
             **self.process.summary(),
             "steps_per_second": steps / self.progress.elapsed_s,
             "return_last": self.eval_means[-1],
-            "return_last10": float(np.mean(self.eval_means[-10:])),
+            "return_last10": float(np.mean(trained[-10:])),
+            "return_last10_n": len(trained[-10:]),
             **self.cost.summary(),
             "topology_events": self.topology_events,
             "explored_fraction": self.topology.metrics().get("topology/explored_fraction"),

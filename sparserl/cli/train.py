@@ -168,7 +168,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
     rows = {
         "steps": f"{result['steps']:,}",
         "return, last evaluation": f"{result['return_last']:.1f}",
-        "return, mean of last 10": f"{result['return_last10']:.1f}",
+        f"return, mean of last {result['return_last10_n']}": f"{result['return_last10']:.1f}",
         "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,} ({result['density']:.1%})",
         "training FLOPs": f"{result['flops_train']:.3g}",
         "topology events": str(result["topology_events"]),

@@ -21,11 +21,11 @@ from sparserl.report.document import (
     Section,
     Table,
 )
-from sparserl.report.trained import MEASURES, Comparison, Group
+from sparserl.report.trained import MEASURES, Comparison, Group, last_10_counts
 from sparserl.seeding import stream
 
-MEASURE_HEADS = {"final": "final return", "last_10": "mean of the last 10", "area": "area under the curve"}
-"""Measure -> head of its row."""
+MEASURE_HEADS = {"final": "final return", "last_10": "mean of the last {}", "area": "area under the curve"}
+"""Measure -> head of its row; in braces, of how many evaluations it is."""
 AGGREGATE_HEADS = {"mean": "mean", "median": "median", "iqm": "IQM", "optimality_gap": "optimality\ngap"}
 """Aggregate -> head of its column."""
 COSTS = {
@@ -88,6 +88,7 @@ def _group(comparison: Comparison, group: Group, thresholds: Sequence[float]) ->
                 statistics.probability_of_improvement(scores, theirs, rng(measure, "improvement"))
             )
         measures[measure] = {
+            **({"evaluations": last_10_counts(group.each)} if measure == "last_10" else {}),
             "scores": scores.tolist(),
             **{name: estimate_record(one) for name, one in found.items()},
             "probability_of_improvement": improved,
@@ -132,7 +133,8 @@ def _what(record: Record) -> list[str]:
     of_median = "over environments of means over seeds" if record["normalised"] else "over seeds"
     notes = [
         f"intervals: {statistics.LEVEL_PERCENT} % bootstrap over seeds, each environment by itself, {RESAMPLES:,} "
-        f"resamples; median: {of_median}; IQM: mean of the middle half of all runs; area: mean return over env steps"
+        f"resamples; median: {of_median}; IQM: mean of the middle half of all runs; area: mean return over env "
+        "steps; the last evaluations are those after step 0"
     ]
     labels = {group["label"]: len(group["seeds"]) for group in record["groups"]}
     alone = [label for label, seeds in labels.items() if seeds < 2]
@@ -173,9 +175,14 @@ def _scores_table(record: Record) -> Table:
             if with_baseline:
                 improved = one["probability_of_improvement"]
                 cells.append(UNKNOWN if improved is None else estimate_cell(improved, 2))
-            rows.append([f"  {head}", *cells])
+            rows.append([f"  {head.format(_range(one.get('evaluations', ())))}", *cells])
         rows.append([])
     return Table("", ["group", *heads], rows[:-1])
+
+
+def _range(counts: Sequence[int]) -> str:
+    """Of the fewest to the most."""
+    return " to ".join(str(count) for count in dict.fromkeys(counts))
 
 
 def _named(group: Record) -> str:

@@ -7,7 +7,7 @@ agents and configs beyond their keys: whoever asks gives each run its name.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -88,9 +88,16 @@ def final(steps: Floats, returns: Floats) -> float:
 
 
 def last_10(steps: Floats, returns: Floats) -> float:
-    """Mean of the last 10 evaluations, of all if there are fewer."""
-    del steps
-    return float(returns[-10:].mean())
+    """Mean of the last 10 evaluations, of all if there are fewer; that of step 0, of a policy that has learned nothing,
+    is none of them."""
+    learned = returns[steps > 0]
+    return float(learned[-10:].mean()) if learned.size else float(returns[-1])
+
+
+def last_10_counts(runs: Iterable[TrainedRun]) -> tuple[int, int]:
+    """Of how many evaluations `last_10` is the mean, in the run with the fewest and in that with the most."""
+    counts = [min(10, int((run.steps > 0).sum())) for run in runs]
+    return min(counts), max(counts)
 
 
 def area(steps: Floats, returns: Floats) -> float:

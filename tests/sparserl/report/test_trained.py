@@ -51,8 +51,10 @@ def compared(*runs: TrainedRun, baseline: str | None = None, allow_mixed: bool =
 def test_three_numbers_of_a_curve_by_hand() -> None:
     steps, returns = np.array([0.0, 10.0, 30.0]), np.array([0.0, 4.0, 8.0])
     assert final(steps, returns) == 8
-    assert last_10(steps, returns) == 4
+    assert last_10(steps, returns) == 6  # without step 0, where nothing has been learned
+    assert last_10(np.arange(10.0), np.arange(10.0)) == 5  # 1 to 9
     assert last_10(np.arange(12.0), np.arange(12.0)) == 6.5  # 2 to 11
+    assert last_10(steps[:1], np.array([5.0])) == 5
     assert area(steps, returns) == pytest.approx((10 * 2 + 20 * 6) / 30)
     assert area(steps[:1], np.array([5.0])) == 5
 
@@ -178,6 +180,18 @@ def test_what_is_not_known_is_not_mixed_nor_are_two_environments(made: Make) -> 
 # --- records and sections ---------------------------------------------------------------------------
 
 
+def test_a_mean_of_fewer_than_ten_evaluations_says_of_how_many(made: Make) -> None:
+    short, long = made(0, 4, 6, seed=0), made(*range(12), seed=1)
+
+    def heads(*runs: TrainedRun) -> list[str]:
+        (table, *_) = comparison_section(comparison_record(compared(*runs)[0])).tables
+        return [row[0].strip() for row in table.rows if row and row[0].strip().startswith("mean of")]
+
+    assert heads(short) == ["mean of the last 2"]
+    assert heads(long) == ["mean of the last 10"]
+    assert heads(short, long) == ["mean of the last 2 to 10"]
+
+
 def test_a_record_by_hand(made: Make) -> None:
     runs = [made(0, 4, seed=0), made(0, 8, seed=1), made(0, 6, algo="td3", result={"density": 1.0})]
     record = comparison_record(compared(*runs)[0])
@@ -189,7 +203,8 @@ def test_a_record_by_hand(made: Make) -> None:
     assert measures["final"]["mean"] == {"value": 6, "low": 4, "high": 8}
     assert measures["final"]["median"]["value"] == measures["final"]["iqm"]["value"] == 6
     assert measures["area"]["mean"]["value"] == 3
-    assert measures["last_10"]["mean"]["value"] == 3
+    assert measures["last_10"]["mean"]["value"] == 6
+    assert measures["last_10"]["evaluations"] == (1, 1)
     assert measures["final"]["probability_of_improvement"] == {"value": 0.5, "low": None, "high": None}
     assert dense["measures"]["final"]["probability_of_improvement"] is None
     assert "optimality_gap" not in measures["final"]

@@ -15,8 +15,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.network_pass import network_pass
+from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
+from sparserl.errors import TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
@@ -43,6 +45,11 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the
     agent's update equals Stable-Baselines3's bit for bit.
 
+    Where the schedule of a topology is a share of the run (pruning, a drop fraction that decays, an end of rewiring),
+    the first call of `learn` fixes it, by the gradient updates that `total_timesteps` gives. Further calls, and those
+    of a loaded agent, go on with that schedule; once it has ended the connections stay as they are. Whoever calls
+    `learn` in pieces says how long they are together with `bind_run_length`, or gives `first_update` and `last_update`.
+
     Args:
         policy: Policy class or alias; `"MlpPolicy"` is the sparse one.
         env: As in Stable-Baselines3.
@@ -57,7 +64,8 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     Raises:
         KernelUnavailable: If another device is asked for.
         ConfigError: If a topology key or name is unknown.
-        TopologyError: If a topology value is out of range.
+        TopologyError: If a topology value is out of range; in `learn`, if pruning would end after the run, or its
+            number of gradient updates is needed and not known beforehand; in `train` before either, if it is needed.
     """
 
     trained: tuple[str, ...]
@@ -80,6 +88,7 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
     ):
         self.topology = TopologyConfig.coerce(topology)
         self.around_step: AroundStep | None = None
+        self.run_updates = 0  # that `bind_run_length` was told of
         super().__init__(  # type: ignore[misc]  # SB3 puts device and seed last, so positional arguments never reach them
             policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
         )
@@ -120,9 +129,59 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         seed = self.policy_kwargs.get("topology_seed", 0)
         return Recycler(networks, interval=interval, threshold=self.topology.recycle_threshold, seed=seed)
 
+    def bind_run_length(self, total_timesteps: int) -> None:
+        """Says how many env steps all calls of `learn` together will make, before the first of them.
+
+        Args:
+            total_timesteps: Of all environments together, counted as `learn` counts them.
+
+        Raises:
+            TopologyError: If pruning would end after the run, or the number of gradient updates is not known
+                beforehand.
+        """
+        updates = updates_of_learn(self, total_timesteps)
+        self._bind_topology(updates)
+        self.run_updates = updates or 0
+
+    def _setup_learn(
+        self, total_timesteps: int, callback: Any = None, reset_num_timesteps: bool = True, *args: Any, **kwargs: Any
+    ) -> tuple[int, Any]:
+        updates = updates_of_learn(self, total_timesteps, reset_num_timesteps)
+        try:
+            self._bind_topology(None if updates is None else max(self.run_updates, self._n_updates + updates))
+        except TopologyError as error:
+            more = "if more calls of `learn` follow, first give the steps of all to `bind_run_length`"
+            raise TopologyError(f"{error}; {more}") from None
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+
+    def _bind_topology(self, total_updates: int | None) -> None:
+        """Fixes what the length of the run decides, if there is anything."""
+        if not self.evolver.layers or self.evolver.rule is None:
+            return
+        if total_updates is None:
+            self._check_run_length("is not known beforehand with `train_freq` in episodes: set `gradient_steps=-1`")
+        elif self.topology.open_ends:
+            self.topology = self.topology.for_run(total_updates)
+            rule = self.topology.rule()
+            assert rule is not None
+            self.evolver.replace_rule(rule)
+        else:
+            self.evolver.rule.fitting(total_updates)
+
+    def _check_run_length(self, problem: str) -> None:
+        """Raises TopologyError if the topology depends on the length of the run and does not know it."""
+        ends = self.topology.open_ends if self.evolver.layers else ()
+        if ends:
+            method, names = self.topology.method, " and ".join(f"topology.{name}" for name in ends)
+            raise TopologyError(
+                f"topology method {method!r} needs the number of gradient updates of the run, which {problem}, or "
+                f"give {names}"
+            )
+
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Runs gradient updates; called by `learn`."""
         assert self.replay_buffer is not None
+        self._check_run_length("is not known before `learn`: call `bind_run_length`")
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         logged: dict[str, list[float]] = {}

@@ -36,6 +36,8 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
 NETWORKS = ("actor", "critic")
 """What may have a density of its own, `<network>_density`."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
+WIDEST = {"first_update": 1, "last_update": sys.maxsize}
+"""The window of rewiring while the length of the run, which decides it, is not known."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,9 @@ class TopologyConfig:
     last_update: int | None = None
     """No rewiring after this gradient update."""
     begin_fraction: float | None = None
-    """Share of the run's gradient updates at which rewiring begins; used where `first_update` is None and the length of
-    the run is known (on the command line)."""
+    """Share of the run's gradient updates at which rewiring begins; used where `first_update` is None."""
     end_fraction: float | None = None
-    """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None and the length of
-    the run is known (on the command line)."""
+    """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None."""
     shrink_at_end: bool | None = None
     """Whether one more event after the end drops without growing."""
     keep_regrown: bool | None = None
@@ -118,8 +118,7 @@ class TopologyConfig:
                 raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
         self._check_densities()
         self._check_numbers()
-        # The window that only the length of the run decides, which the command line knows, is taken as wide as can be.
-        self._rule({"first_update": 1, "last_update": sys.maxsize})
+        self._rule(WIDEST)
 
     def _check_densities(self) -> None:
         own = [f"{network}_density" for network in NETWORKS]
@@ -176,13 +175,28 @@ class TopologyConfig:
         own = getattr(self, name)
         return getattr(self.base, name) if own is None else own
 
+    @property
+    def open_ends(self) -> tuple[str, ...]:
+        """Those of `first_update` and `last_update` that only the length of the run decides; see `for_run`."""
+        own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
+        fractions = {name: self.part(name) for name in ("begin_fraction", "end_fraction")}
+        return dataclasses.replace(self.base, **fractions).needs_run_length(own)
+
     def rule(self) -> RewireRule | None:
         """The rule of drop, grow and schedule; None if the topology never changes.
+
+        Until `for_run` knows the length of the run, what that decides is as in the run of the method's source, or as
+        wide as can be where that does not fit.
 
         Raises:
             TopologyError: If pruning would end before it begins.
         """
-        return self._rule({})
+        try:
+            return self._rule({})
+        except TopologyError:
+            if not self.open_ends:
+                raise
+            return self._rule(WIDEST)
 
     def _rule(self, instead: Mapping[str, Any]) -> RewireRule | None:
         """The rule, with `instead` in place of what the method says."""

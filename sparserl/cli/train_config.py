@@ -14,6 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
+from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
 from sparserl.cli.presets import load_preset, presets
@@ -94,7 +95,7 @@ class TrainConfig(RecordedConfig):
     @property
     def total_updates(self) -> int:
         """Gradient updates of the run: one an env step once learning has started."""
-        return max(0, self.total_steps - self.agent.learning_starts)
+        return updates_of_steps(0, self.total_steps, self.agent.learning_starts)
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""

@@ -176,6 +176,20 @@ class TopologyEvolver:
         """
         return self._explored[layer].size / self.layers[layer].topology.size
 
+    def replace_rule(self, rule: RewireRule) -> None:
+        """Goes on by another rule; groups that are off the clock stay off.
+
+        Raises:
+            TopologyError: If there was no rule, or only one of the two prunes a dense start.
+        """
+        if self.rule is None or self.rule.starts_dense != rule.starts_dense:
+            raise TopologyError("a rule can only be replaced by one of the same kind")
+        self.rule = rule
+        first = rule.first_update
+        for group, due in self._due.items():
+            if due is not None:
+                self._due[group] = first if self.update < first else self._next_due()
+
     def begin_update(self, update: int) -> None:
         """Starts gradient update number `update`, counted from 1; arms capture of gradients if an event needs them."""
         self.update = update

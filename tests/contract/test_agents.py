@@ -91,7 +91,7 @@ def test_it_learns_and_repeats_with_the_same_seed(algo: str, name: str) -> None:
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_save_load_predict_equal(algo: str, name: str, tmp_path: Path) -> None:
     agent = make(algo, name)
-    agent.learn(60)
+    agent.learn(80)
     agent.save(tmp_path / "agent.zip")
     loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip")
     observations = np.random.default_rng(1).normal(size=(20, 3))

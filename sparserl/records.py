@@ -11,7 +11,7 @@ import io
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ DISTRIBUTIONS = (
 )
 CHECKPOINTS_KEPT = 2
 """Newest full checkpoints of a run that stay."""
+_MOST_DIGITS = 18
+"""Of a step; what has more is not ours."""
 
 
 class CsvLog:
@@ -142,13 +144,27 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Name of a full checkpoint or snapshot at a step; names sort by step."""
+    """Name of a full checkpoint, snapshot or video at a step; sort by `step_in`, since steps from a billion on have
+    longer names."""
     return f"step-{step:09d}"
+
+
+def step_in(path: Path) -> int | None:
+    """The step whose `step_name`, whatever the suffix, a path has; None if it has none."""
+    digits = path.stem.removeprefix("step-")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
+    return int(digits) if is_number and path.stem == step_name(int(digits)) else None
+
+
+def by_step(paths: Iterable[Path]) -> list[Path]:
+    """The paths that have the name of a step, in the order of steps; others are left out."""
+    steps = {path: step for path in paths if (step := step_in(path)) is not None}
+    return sorted(steps, key=steps.__getitem__)
 
 
 def full_checkpoints(folder: RunFolder) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")
+    return by_step(path for path in folder.checkpoints.glob("step-*") if path.suffix == "" and path.is_dir())
 
 
 def remove_stale_checkpoints(folder: RunFolder) -> None:

@@ -37,6 +37,7 @@ from sparserl.plots import (
     write_figure,
     writing,
 )
+from sparserl.records import by_step, step_in
 from sparserl.topology.structure import Positions, SparseTopology
 
 ABSENT, INITIAL, GROWN = 0, 1, 2
@@ -56,12 +57,14 @@ Columns = Mapping[str, FloatArray]
 
 def snapshot_files(path: Path) -> list[Path]:
     """Topology snapshots of a run, oldest first; there may be none."""
-    return sorted((path / "topology").glob("step-*.safetensors"))
+    return by_step((path / "topology").glob("step-*.safetensors"))
 
 
 def snapshot_step(file: Path) -> int:
     """Env step at which a snapshot was taken."""
-    return int(file.stem.removeprefix("step-"))
+    step = step_in(file)
+    assert step is not None
+    return step
 
 
 @contextmanager

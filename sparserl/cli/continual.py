@@ -22,8 +22,8 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    newest_state,
     removed_if_refused,
+    resumed,
     trackers,
 )
 from sparserl.cli.rl_continual_config import is_of_environments
@@ -41,6 +41,7 @@ from sparserl.layers import SparseLinear
 from sparserl.metrics.cost import params_dense
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
+from sparserl.run_lock import only_writer
 
 DATA_DIR = "data_dir.txt"
 """File of a run folder that says where its data was; beside the config, because it does not define the run."""
@@ -71,7 +72,8 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
     print(f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}")
     print(f"{params_dense([learner.network]):,} parameters if dense; run folder {folder.path}")
-    return _learn(learner, config, folder, show_progress=command.progress, state=None)
+    with only_writer(folder.path):
+        return _learn(learner, config, folder, show_progress=command.progress, state=None)
 
 
 def is_of_environments_line(arguments: Sequence[str]) -> bool:
@@ -112,10 +114,10 @@ def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False)
 def _resume(path: Path, data_dir: Path | None, show_progress: bool) -> int:
     folder = RunFolder.open(path)
     config = continual_config(folder)
-    state = newest_state(folder)
-    learner = _learner(config, data_dir or Path((path / DATA_DIR).read_text().rstrip("\n")))
-    print(f"resuming {folder.path} at step {state['global_step']}")
-    return _learn(learner, config, folder, show_progress=show_progress, state=state)
+    with resumed(folder) as state:
+        learner = _learner(config, data_dir or Path((path / DATA_DIR).read_text().rstrip("\n")))
+        print(f"resuming {folder.path} at step {state['global_step']}")
+        return _learn(learner, config, folder, show_progress=show_progress, state=state)
 
 
 def _learn(

@@ -21,6 +21,7 @@ import yaml
 
 from sparserl.cli.sweep_file import Job
 from sparserl.records import RunFolder, full_checkpoints
+from sparserl.run_lock import LockedError, only_writer
 
 COMMAND = (sys.executable, "-P", "-m", "sparserl")
 """What starts a run; the sub-command and its options follow."""
@@ -61,7 +62,7 @@ class JobProcess:
             ends_with_caller: Whether it is killed when the thread that calls this ends; otherwise it trains on.
 
         Raises:
-            TakenError: If a process of this machine trains it.
+            TakenError: If another process trains it.
         """
         with alone(path) as lock, log_of(path).open("ab") as log:
             if (path / "DONE").exists():  # whoever held the lock until now may have finished it
@@ -109,7 +110,10 @@ class JobProcess:
 
 @contextmanager
 def alone(path: Path) -> Iterator[BinaryIO]:
-    """While no other process of this machine trains a run; gives the file that is locked.
+    """While no other process of this machine starts or trains a run as one of a sweep; gives the file that is locked.
+
+    The run's own lock (`sparserl.run_lock`) is taken by what trains it, so that it holds by hand as well; this one
+    spans the time between two of them, in which the folder is looked at and a new one made.
 
     Args:
         path: Folder of the run.
@@ -126,15 +130,31 @@ def alone(path: Path) -> Iterator[BinaryIO]:
         yield lock
 
 
+@contextmanager
+def not_written(path: Path) -> Iterator[None]:
+    """While nobody writes a run that exists, by hand or on another machine.
+
+    Raises:
+        TakenError: If somebody does.
+    """
+    try:
+        with only_writer(path):
+            yield
+    except LockedError as error:
+        raise TakenError(str(error)) from None
+
+
 def log_of(path: Path) -> Path:
     """Where a run prints to: beside its folder."""
     return path.with_name(f"{path.name}.log")
 
 
 def _words(job: Job, path: Path) -> list[str]:
-    if path.exists() and full_checkpoints(RunFolder(path)):
-        return ["--resume", str(path)]
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        with not_written(path):
+            if full_checkpoints(RunFolder(path)):
+                return ["--resume", str(path)]
+            shutil.rmtree(path)
     config = path.with_name(f"{path.name}.yaml")
     config.write_text(yaml.safe_dump(dict(job.config), sort_keys=False))
     return ["--config", str(config), "--run-dir", str(path)]

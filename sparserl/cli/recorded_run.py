@@ -20,6 +20,7 @@ import gymnasium as gym
 from sparserl import checkpoint
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
+from sparserl.run_lock import only_writer
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.video import Camera
 
@@ -117,15 +118,27 @@ def refuse_other_options(arguments: Sequence[str], allowed: Sequence[str]) -> No
         raise ConfigError(f"--resume continues the run as it was configured and takes no {others[0]}")
 
 
-def newest_state(folder: RunFolder) -> dict[str, Any]:
-    """The newest checkpoint of a run that can go on; changes nothing.
+@contextmanager
+def resumed(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """While this process alone writes a run that goes on: the checkpoint that it goes on from.
 
     Raises:
-        ConfigError: If the run is finished.
+        ConfigError: If the run is finished, or another process writes it.
         CheckpointError: If there is no checkpoint, or it or a log is damaged.
     """
+    _refuse_finished(folder)
+    with only_writer(folder.path):
+        _refuse_finished(folder)  # who held the lock until now may have finished it
+        yield _newest_state(folder)
+
+
+def _refuse_finished(folder: RunFolder) -> None:
     if folder.is_done:
         raise ConfigError(f"{folder.path} is finished; there is nothing to resume")
+
+
+def _newest_state(folder: RunFolder) -> dict[str, Any]:
+    """The newest checkpoint; changes nothing."""
     found = full_checkpoints(folder)
     if not found:
         raise CheckpointError(f"{folder.path} has no checkpoint yet; start the run again in another --run-dir")

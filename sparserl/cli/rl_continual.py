@@ -21,8 +21,8 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    newest_state,
     removed_if_refused,
+    resumed,
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
@@ -36,6 +36,7 @@ from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
+from sparserl.run_lock import only_writer
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -62,16 +63,17 @@ def run(arguments: Sequence[str]) -> int:
     print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
     print(f"{len(sequence)} tasks: {'; '.join(f'{task.name} ({task.steps:,} steps)' for task in sequence.tasks)}")
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters; run folder {folder.path}")
-    return _learn(learner, config, folder, show_progress=command.progress, state=None)
+    with only_writer(folder.path):
+        return _learn(learner, config, folder, show_progress=command.progress, state=None)
 
 
 def _resume(path: Path, show_progress: bool) -> int:
     folder = RunFolder.open(path)
     config = rl_continual_config(folder)
-    state = newest_state(folder)
-    learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
-    print(f"resuming {folder.path} at step {state['global_step']}")
-    return _learn(learner, config, folder, show_progress=show_progress, state=state)
+    with resumed(folder) as state:
+        learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
+        print(f"resuming {folder.path} at step {state['global_step']}")
+        return _learn(learner, config, folder, show_progress=show_progress, state=state)
 
 
 def _learn(

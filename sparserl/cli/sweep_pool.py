@@ -141,8 +141,8 @@ def _start(state: JobState) -> bool:
     """Whether a process was started; otherwise the state says why not."""
     try:
         state.process = JobProcess.start(state.job, state.path)
-    except TakenError:
-        state.status, state.error = "failed", "another process is training it"
+    except TakenError as error:
+        state.status, state.error = "failed", str(error) or "another process is training it"
         return False
     if state.process is None:
         state.status, state.was_done = "done", True

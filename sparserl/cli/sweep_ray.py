@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sparserl import __version__
 from sparserl.cli.job_lease import BEAT_S, Lease
-from sparserl.cli.job_process import JobProcess, TakenError, alone, log_of
+from sparserl.cli.job_process import JobProcess, TakenError, alone, log_of, not_written
 from sparserl.cli.sweep_file import Job
 from sparserl.cli.sweep_pool import POLL_S, JobState, noted_signals, step_of
 from sparserl.errors import ConfigError, SparserlError
@@ -245,7 +245,9 @@ def _unpack(files: bytes, path: Path) -> None:
         with log_of(path).open("ab") as log:
             log.write(log_of(sent).read_bytes())
         if sent.exists() and not (path / "DONE").exists():
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                with not_written(path):
+                    shutil.rmtree(path)
             sent.replace(path)
 
 

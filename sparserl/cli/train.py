@@ -25,8 +25,8 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    newest_state,
     removed_if_refused,
+    resumed,
     trackers,
 )
 from sparserl.cli.run_config import run_config
@@ -44,6 +44,7 @@ from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
+from sparserl.run_lock import only_writer
 
 EVAL_SEED_OFFSET = 100
 """Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
@@ -74,17 +75,18 @@ def run(arguments: Sequence[str]) -> int:
     networks: list[Any] = [agent.policy.actor, agent.policy.critic]
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
-    return _train(agent, config, folder, show_progress=command.progress, state=None)
+    with only_writer(folder.path):
+        return _train(agent, config, folder, show_progress=command.progress, state=None)
 
 
 def _resume(path: Path, show_progress: bool) -> int:
     folder = RunFolder.open(path)
     config = run_config(folder)
-    state = newest_state(folder)
-    torch.set_num_threads(config.threads)
-    agent = config.make_agent(config.make_env())
-    print(f"resuming {folder.path} at step {state['global_step']}")
-    return _train(agent, config, folder, show_progress=show_progress, state=state)
+    with resumed(folder) as state:
+        torch.set_num_threads(config.threads)
+        agent = config.make_agent(config.make_env())
+        print(f"resuming {folder.path} at step {state['global_step']}")
+        return _train(agent, config, folder, show_progress=show_progress, state=state)
 
 
 def _train(

@@ -21,10 +21,12 @@ from sparserl.records import (
     check_is_of_run,
     full_checkpoints,
     remove_stale_checkpoints,
+    step_in,
     step_name,
     versions,
     write_atomically,
 )
+from sparserl.topology_plots import snapshot_files, snapshot_step
 
 
 def create(path: Path) -> RunFolder:
@@ -164,3 +166,33 @@ def test_a_checkpoint_of_another_run_is_refused() -> None:
     for state in ({"run": {"seed": 2}}, {}):
         with pytest.raises(CheckpointError, match="belongs to another run"):
             check_is_of_run(state, {"seed": 1})
+
+
+def test_checkpoints_and_snapshots_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    folder = create(tmp_path / "run")
+    steps = [999_999_999, 1_000_000_000, 10_000_000_000]  # as text, the first comes last
+    for step in steps:
+        (folder.checkpoints / step_name(step)).mkdir()
+        (folder.snapshots / f"{step_name(step)}.safetensors").touch()
+    assert [step_in(path) for path in full_checkpoints(folder)] == steps
+    assert [snapshot_step(path) for path in snapshot_files(folder.path)] == steps
+    remove_stale_checkpoints(folder)
+    assert [step_in(path) for path in full_checkpoints(folder)] == steps[1:]
+
+
+def test_what_has_not_the_name_of_a_step_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = create(tmp_path / "run")
+    for name in (
+        "step-",
+        "step-5",
+        "step-x",
+        "step--00000005",
+        "step-00000000\u0665",
+        f"step-{'9' * 5000}"[:200],
+        "best",
+    ):
+        (folder.checkpoints / name).mkdir()
+    (folder.checkpoints / step_name(5)).touch()
+    (folder.snapshots / "step-x.safetensors").touch()
+    assert full_checkpoints(folder) == []
+    assert snapshot_files(folder.path) == []

@@ -22,7 +22,7 @@ from sparserl.errors import TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.target import TargetNetwork
 
 Loss = tuple[float | np.floating, FloatArray]
@@ -109,9 +109,7 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         self.recycler = self._make_recycler()
         for group, layers in groups.items():
             for name, layer in layers.items():
-                follower = optimizer_moments(
-                    getattr(self, group).optimizer, layer.values, self.topology.part("moments")
-                )
+                follower = OptimizerMoments(getattr(self, group).optimizer, layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)
         self.target_networks = {
             name: TargetNetwork(getattr(self, name), getattr(self, f"{name}_target"), self.topology.part("target"))

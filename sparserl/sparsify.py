@@ -20,7 +20,7 @@ from sparserl.layers.convert import from_dense
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import erk, exact_nnz, per_layer
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
 from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
@@ -55,7 +55,7 @@ class SparseTraining:
         self.layers = dict(layers)
         self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value, goals=goals)
         for name, layer in self.layers.items():
-            self.evolver.follow(name, optimizer_moments(optimizer, layer.values, method.moments))
+            self.evolver.follow(name, OptimizerMoments(optimizer, layer.values, method.moments))
         self.evolver.begin_update(1)
 
     @property
@@ -285,7 +285,7 @@ def _slot_in(optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor) 
 def _kept_state(
     optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor, topology: SparseTopology
 ) -> dict[str, Any]:
-    """What the optimizer knows of the connections that stay; told apart by shape alone, as in `optimizer_moments`."""
+    """What the optimizer knows of the connections that stay; told apart by shape alone, as in `OptimizerMoments`."""
     kept = {}
     for key, state in optimizer.state.get(weight, {}).items():
         if not torch.is_tensor(state) or state.dim() == 0:

@@ -33,7 +33,7 @@ from sparserl.continual.sub_networks import NeuronImportance, SubNetworks, check
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Flags, FloatArray, SparseTopology, TopologyChange
 
@@ -186,7 +186,7 @@ class SpaceNet(Strategy):
 
     def _follow(self, layer: SparseLinear, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """The optimizer is another one for each task."""
-        optimizer_moments(self._optimizer, layer.values)(change, grown_values)
+        OptimizerMoments(self._optimizer, layer.values)(change, grown_values)
 
     # What it leaves behind.
 

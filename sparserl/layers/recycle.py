@@ -43,7 +43,7 @@ def recycle(
         outgoing: The layer that reads them.
         neurons: (n,) which of them start anew.
         optimizer: Holds the parameters of both layers. State is told apart by shape, as in
-            `sparserl.topology.evolver.optimizer_moments`; what has no dimensions, as the step count, stays.
+            `sparserl.topology.evolver.OptimizerMoments`; what has no dimensions, as the step count, stays.
         rng: Draws the weights, in the order of their slots.
 
     Raises:

@@ -165,6 +165,10 @@ class SparseLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.topology.check_valid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Made anew where it is needed: a copied index would no longer share memory with the copied buffers.
+        return {**vars(self), "_index": None}
+
     def extra_repr(self) -> str:
         """Shape, connections and density."""
         return f"{self.n_in} -> {self.n_out}, nnz={self.nnz}, density={self.density:.3g}"

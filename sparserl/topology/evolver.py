@@ -20,7 +20,11 @@ from sparserl.topology.values import NEW_VALUE
 
 
 class Follower(Protocol):
-    """Carries per-connection data of one layer through an event, after the layer itself has changed."""
+    """Carries per-connection data of one layer through an event, after the layer itself has changed.
+
+    A copy of an evolver takes its followers along, so they hold what they change where copying sees it: as attributes,
+    or bound by a method or `functools.partial`; never in a closure.
+    """
 
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
 
@@ -32,33 +36,39 @@ MOMENTS: dict[str, Callable[[np.ndarray], float]] = {
 """Survivors' optimizer state -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
 
 
-def optimizer_moments(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter, moments: str = "zero") -> Follower:
+@dataclass(frozen=True)
+class OptimizerMoments:
     """A follower that carries the optimizer's state of one layer.
 
     State is told apart by shape alone, so any elementwise optimizer works: a tensor shaped like the weights is per
     connection, a tensor without dimensions is shared.
 
-    Args:
+    Attributes:
         optimizer: Holds `values`.
         values: (nnz,) weights of the layer.
         moments: Name in `MOMENTS`.
-
-    Raises:
-        TopologyError: At an event, if the optimizer keeps a tensor of any other shape.
     """
 
-    def follow(change: TopologyChange, grown_values: float | FloatArray) -> None:
+    optimizer: torch.optim.Optimizer
+    values: torch.nn.Parameter
+    moments: str = "zero"
+
+    def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        """Moves the state of surviving connections to their new slots.
+
+        Raises:
+            TopologyError: If the optimizer keeps a tensor of any other shape.
+        """
         del grown_values
-        for name, state in optimizer.state.get(values, {}).items():
+        for name, state in self.optimizer.state.get(self.values, {}).items():
             if not torch.is_tensor(state) or state.dim() == 0:
                 continue
             if state.shape != (change.old.nnz,):
                 raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
             old = state.numpy()
             survivors = old[change.source[change.source >= 0]]
-            optimizer.state[values][name] = torch.from_numpy(remap(old, change, MOMENTS[moments](survivors)))
-
-    return follow
+            new = remap(old, change, MOMENTS[self.moments](survivors))
+            self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,10 @@ class _Averaging:
         self._key: list[object] = []
         self._tables: dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tables hold addresses of the original's tensors.
+        return {**vars(self), "_key": [], "_tables": {}}
+
     def run(self, tau: float) -> None:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
         pairings = [layer.pairing() for layer in self._layers]

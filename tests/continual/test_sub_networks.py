@@ -29,7 +29,7 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.optim import state_from_tree, state_tree
 from sparserl.seeding import stream
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
 
 N_TASKS, N_IN, HIDDEN, CONNECTIONS, SELECTED, RESERVED = 3, 6, (14, 12), (20, 16), (7, 6), (3, 2)
@@ -54,7 +54,7 @@ class Agent:
         self.modules = nn.ModuleList([*self.trunk, *self.heads])
         self.optimizer = torch.optim.Adam(self.modules.parameters(), 0.05, weight_decay=0.1)
         for name, layer in groups["actor"].items():
-            self.evolver.follow(name, optimizer_moments(self.optimizer, layer.values))
+            self.evolver.follow(name, OptimizerMoments(self.optimizer, layer.values))
         own: dict[str, Any] = {"selected": SELECTED, "reserved": RESERVED, "n_tasks": N_TASKS, "owns_biases": True}
         self.owned = SubNetworks(self.evolver, NAMES, **{**own, "seed": seed, **options})
         self.frozen = FrozenEntries()

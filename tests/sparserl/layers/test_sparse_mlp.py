@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sparserl.layers import SparseLinear, SparseMLP, sparse_mlp
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
 from tests.oracle.masked_dense import MaskedMLP
@@ -103,7 +103,7 @@ def test_twenty_adam_steps_with_two_events_equal_the_masked_dense_twin(name: str
     )
     evolver = TopologyEvolver({"net": layers}, rule, seed=3, new_value="uniform")
     for key, layer in layers.items():
-        evolver.follow(key, optimizer_moments(optimizer, layer.values))
+        evolver.follow(key, OptimizerMoments(optimizer, layer.values))
         evolver.follow(key, lambda change, grown_values, position=int(key): twin.apply(position, change, grown_values))
     for update in range(1, 21):
         x = torch.randn(batch, width(mlp), dtype=torch.float64)

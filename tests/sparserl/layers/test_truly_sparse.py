@@ -18,7 +18,7 @@ SCRIPT = """
 import json, resource, sys
 import numpy as np, torch
 from sparserl.layers import SparseEnsemble, SparseMLP
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import TopologyEvolver, OptimizerMoments
 from sparserl.topology.rewire import RewireRule
 
 def status(key):
@@ -42,7 +42,7 @@ layers = {"net.1": wide, "net.2": mlp[2]}
 rule = RewireRule("signed_magnitude", "random", drop_fraction=0.3, update_interval=1, first_update=1)
 evolver = TopologyEvolver({"net": layers}, rule, seed=0)
 for name, layer in layers.items():
-    evolver.follow(name, optimizer_moments(optimizer, layer.values))
+    evolver.follow(name, OptimizerMoments(optimizer, layer.values))
 x, losses, moved = torch.randn(4, 8), [], 0.0
 for update in (1, 2):
     evolver.begin_update(update)

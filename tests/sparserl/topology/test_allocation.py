@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, plan_allocation, random_topology, remap
 from sparserl.topology.structure import Constraint, FloatArray, Importance, LayerView, SparseTopology, TopologyChange
 from tests.oracle.dense_topology import assert_sound_change
@@ -169,7 +169,7 @@ def test_followers_of_an_allocation() -> None:
     before = layer.values.detach().clone().numpy()
     evolver = one_layer(layer)
     followed: list[tuple[TopologyChange, Any]] = []
-    evolver.follow("net.0", optimizer_moments(optimizer, layer.values))
+    evolver.follow("net.0", OptimizerMoments(optimizer, layer.values))
     evolver.follow("net.0", lambda change, grown_values: followed.append((change, grown_values)))
     evolver.allocate("net.0", 5, "xavier")
     ((change, grown_values),) = followed

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.topology.criteria import DROP
-from sparserl.topology.evolver import TopologyEvolver, optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
@@ -273,7 +273,7 @@ def test_memory_follows_the_density() -> None:
     optimizer = torch.optim.Adam([layer.values])
     rule = RewireRule(**PRUNING, update_interval=1, last_update=3)
     evolver = TopologyEvolver({"net": {"net.0": layer}}, rule, seed=0, goals={"net.0": 409})
-    evolver.follow("net.0", optimizer_moments(optimizer, layer.values))
+    evolver.follow("net.0", OptimizerMoments(optimizer, layer.values))
     sizes = []
     for update in range(1, 5):
         evolver.begin_update(update)

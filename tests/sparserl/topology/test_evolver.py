@@ -17,9 +17,9 @@ from sparserl.layers import SparseLinear
 from sparserl.topology.evolver import (
     MOMENTS,
     Follower,
+    OptimizerMoments,
     TopologyEvent,
     TopologyEvolver,
-    optimizer_moments,
 )
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
@@ -304,7 +304,7 @@ def test_optimizer_state_follows_its_connections(
     values = layer.values.detach().clone().numpy()
     evolver = one_layer(layer, RewireRule("weight_magnitude", "random", 0.4, keep_regrown=keep_regrown))
     changes: list[TopologyChange] = []
-    evolver.follow("net.0", optimizer_moments(optimizer, layer.values, moments))
+    evolver.follow("net.0", OptimizerMoments(optimizer, layer.values, moments))
     evolver.follow("net.0", recorder(changes))
     evolver.begin_update(1)
     evolver.end_update("net")
@@ -340,7 +340,7 @@ def test_optimizer_state_of_a_shrunken_layer() -> None:
     optimizer = torch.optim.Adam([layer.values])
     layer.values.grad = torch.tensor([1.0, 2.0, 3.0, 4.0])
     optimizer.step()
-    follow = optimizer_moments(optimizer, layer.values)
+    follow = OptimizerMoments(optimizer, layer.values)
     change = exchange(layer.topology, ints(0, 2), ints())
     layer.apply_change(change)
     follow(change, 0.0)
@@ -351,7 +351,7 @@ def test_optimizer_state_of_a_shrunken_layer() -> None:
 def test_an_optimizer_that_has_not_stepped_has_nothing_to_follow() -> None:
     layer = sparse(2, 4, [0, 2, 5, 7])
     optimizer = torch.optim.Adam([layer.values])
-    optimizer_moments(optimizer, layer.values)(exchange(layer.topology, ints(0), ints(1)), 0.0)
+    OptimizerMoments(optimizer, layer.values)(exchange(layer.topology, ints(0), ints(1)), 0.0)
     assert not optimizer.state.get(layer.values)
 
 
@@ -360,7 +360,7 @@ def test_the_mean_of_no_survivors_is_zero() -> None:
     optimizer = torch.optim.Adam([layer.values])
     layer.values.grad = torch.ones(2)
     optimizer.step()
-    optimizer_moments(optimizer, layer.values, "mean")(exchange(layer.topology, ints(0, 1), ints(3, 4)), 0.0)
+    OptimizerMoments(optimizer, layer.values, "mean")(exchange(layer.topology, ints(0, 1), ints(3, 4)), 0.0)
     assert optimizer.state[layer.values]["exp_avg"].tolist() == [0.0, 0.0]
 
 
@@ -370,7 +370,7 @@ def test_optimizer_state_of_an_odd_shape_is_refused(shape: tuple[int, ...]) -> N
     optimizer = torch.optim.SGD([layer.values], lr=0.1)
     optimizer.state[layer.values]["odd"] = torch.zeros(shape)
     with pytest.raises(TopologyError, match="optimizer state 'odd' of shape"):
-        optimizer_moments(optimizer, layer.values)(exchange(layer.topology, ints(0), ints(1)), 0.0)
+        OptimizerMoments(optimizer, layer.values)(exchange(layer.topology, ints(0), ints(1)), 0.0)
 
 
 # --- growth by gradient -----------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class Run:
         }
         for group, layers in self.groups.items():
             for name, layer in layers.items():
-                self.evolver.follow(name, optimizer_moments(self.optimizers[group], layer.values))
+                self.evolver.follow(name, OptimizerMoments(self.optimizers[group], layer.values))
 
     def advance(self, first: int, last: int) -> None:
         for update in range(first, last + 1):

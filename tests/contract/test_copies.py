@@ -1,0 +1,119 @@
+"""A copy of an agent, a model or a learner learns as the original would, and leaves the original alone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import pytest
+from support.envs import FunctionEnv
+from support.rl_learners import comparable, learn_tasks, make_learner, whole_state
+from support.tasks import blobs
+from support.trees import assert_equal_trees
+
+from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
+from sparserl.agents.config import AGENTS, make_agent
+from sparserl.agents.topology_config import TopologyConfig
+from sparserl.continual.strategies import MethodOptions, make_strategy
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda whole: pickle.loads(pickle.dumps(whole)),
+    "cloudpickle": lambda whole: cloudpickle.loads(cloudpickle.dumps(whole)),
+}
+SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 200}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "lagging targets": ("ds_td3", {"method": "ds_td3"}, {}),
+    "shared targets": ("ds_sac", {"method": "set", "moments": "mean"}, {}),
+    "growth by gradient": ("ds_td3", {"method": "rigl"}, {}),
+    "gathered batches": ("ds_sac", {"method": "rigl", "gradient_batches": 4}, {}),
+    "pruning": ("ds_td3", {"method": "gmp", "first_update": 10}, {}),
+    "recycled neurons": ("ds_td3", {"method": "set", "recycle_interval": 9, "recycle_threshold": 0.5}, {}),
+    "returns of several steps": ("ds_sac", {"method": "ds_sac"}, {"n_steps": 3, "n_steps_delay": 10}),
+    "dense TD3": ("td3", {"method": "dense"}, {}),
+    "dense SAC": ("sac", {"method": "dense"}, {}),
+}
+
+
+def trained(name: str) -> Any:
+    algo, topology, options = CASES[name]
+    rewires = topology["method"] != "dense"
+    config = TopologyConfig(density=0.4, **topology, **({"update_interval": 7, "last_update": 70} if rewires else {}))
+    if not rewires:
+        config = TopologyConfig(**topology)
+    return make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, FunctionEnv(), seed=0).learn(50)
+
+
+def go_on(agent: Any, steps: int = 40) -> dict[str, Any]:
+    agent.learn(steps, reset_num_timesteps=False)
+    return {name: part for name, part in agent_state(agent).items() if name != "episodes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, how) for name in CASES for how in ("deepcopy", "pickle")), (next(iter(CASES)), "cloudpickle")],
+)
+def test_a_copied_agent_learns_as_the_original_and_leaves_it_alone(name: str, how: str) -> None:
+    agent = trained(name)
+    before, generators = pickle.dumps(agent), generator_state()
+    copied = COPIES[how](agent)
+    of_copy = go_on(copied)
+    assert pickle.dumps(agent) == before  # every array, tensor, counter and generator of the original
+    restore_generators(generators)
+    after_copy = pickle.dumps(copied)
+    of_original = go_on(agent)
+    assert_equal_trees(of_copy, of_original)
+    assert pickle.dumps(copied) == after_copy
+
+
+def test_a_copied_evolver_brings_its_layers_and_moments_along() -> None:
+    agent = trained("lagging targets")
+    before = pickle.dumps(agent)
+    evolver = copy.deepcopy(agent.evolver)
+    (name, layer), *_ = evolver.layers.items()
+    evolver.rewire(name)
+    assert layer is not agent.evolver.layers[name]
+    moments, target = evolver._followers[name]
+    assert moments.values is layer.values
+    assert {state.numel() for state in moments.optimizer.state[layer.values].values()} == {1, layer.nnz}
+    assert target.__self__.online is layer
+    assert pickle.dumps(agent) == before
+
+
+@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "si", "replay", "lwf"])
+def test_a_copied_classifier_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
+    sequence = blobs("task")
+    spacenet = SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4))
+    strategy = make_strategy(name, sequence, MethodOptions(spacenet=spacenet), seed=0)
+    config = LearnerConfig(hidden=(32, 24), optimizer="adam", epochs=2, batch_size=16)
+    learner = SupervisedLearner(sequence, strategy, config, seed=0)
+    list(learner.train())
+    learner.finish_task()
+    before = copy.deepcopy(learner.state_dict())
+    copied = copy.deepcopy(learner)
+    list(copied.train())
+    assert_equal_trees(learner.state_dict(), before)
+    of_copy = copy.deepcopy(copied.state_dict())
+    list(learner.train())
+    assert_equal_trees(learner.state_dict(), of_copy)
+    assert_equal_trees(copied.state_dict(), of_copy)
+
+
+@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "replay"])
+def test_a_copied_learner_of_tasks_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
+    learner = make_learner(name)
+    learn_tasks(learner, 1)
+    before, generators = whole_state(learner), generator_state()
+    copied = copy.deepcopy(learner)
+    learn_tasks(copied, 1)
+    of_copy = whole_state(copied)
+    restore_generators(generators)
+    assert_equal_trees(comparable(whole_state(learner)), comparable(before))
+    learn_tasks(learner, 1)
+    assert_equal_trees(comparable(whole_state(learner)), comparable(of_copy))
+    assert_equal_trees(comparable(whole_state(copied)), comparable(of_copy))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparserl.kernels import tables
 from sparserl.kernels.updates import adam
 
 VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
@@ -27,12 +28,14 @@ class _Batch:
         table: As `adam` takes it.
         dtype: Theirs.
         clock: () steps so far, in the memory of the state's own.
+        parameters: Those of the table.
     """
 
     group: int
     table: np.ndarray
     dtype: npt.DTypeLike
     clock: np.ndarray
+    parameters: Sequence[torch.Tensor]
 
 
 class FusedAdam(torch.optim.Adam):
@@ -43,7 +46,7 @@ class FusedAdam(torch.optim.Adam):
 
     # Of the class, because a copy of an optimizer has nothing but its state.
     _batches: list[_Batch] | None = None
-    _key: Sequence[int] = ()
+    _key: Sequence[Any] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
@@ -51,6 +54,11 @@ class FusedAdam(torch.optim.Adam):
         if batches is None:
             self._separate_clocks()
             return _torch_step(self, closure)
+        tables.check(
+            "Adam",
+            lambda: [batch.table for batch in batches],
+            lambda: [self._table(batch.parameters) for batch in batches],
+        )
         for batch in batches:
             group = self.param_groups[batch.group]
             np.add(batch.clock, 1, out=batch.clock)
@@ -83,20 +91,22 @@ class FusedAdam(torch.optim.Adam):
 
     def _described(self) -> list[_Batch] | None:
         """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
-        if self._addresses() != self._key:
+        if self._places() != self._key:
             self._batches = self._describe()
-            self._key = self._addresses()
+            self._key = self._places()
         return self._batches
 
-    def _addresses(self) -> list[int]:
+    def _places(self) -> list[Any]:
         """Whatever was replaced since the last time changes one of these."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        addresses = [*map(id, parameters), *map(_address, parameters)]
-        addresses += [0 if gradient is None else _address(gradient) for gradient in map(_gradient, parameters)]
+        gradients = [_NONE if gradient is None else gradient for gradient in map(_gradient, parameters)]
+        arrays = [*parameters, *gradients]
+        key = [*map(id, parameters), *map(_dtype, parameters)]
         # Looking the state of a tensor up takes longer than reading all of its addresses: it hashes in Python.
         for parameter, state in self.state.items():
-            addresses += (id(parameter), *map(_address, state.values()))
-        return addresses
+            key.append(id(parameter))
+            arrays += state.values()
+        return key + tables.places(arrays)
 
     def _describe(self) -> list[_Batch] | None:
         batches: list[_Batch] = []
@@ -116,10 +126,14 @@ class FusedAdam(torch.optim.Adam):
                 clock = self._state_of(together[0])["step"].clone()
                 for parameter in together:
                     self._state_of(parameter)["step"] = clock
-                rows = [(parameter.numel(), *map(_address, self._arrays_of(parameter))) for parameter in together]
                 dtype = np.float32 if trained[0].dtype == torch.float32 else np.float64
-                batches.append(_Batch(place, np.array(rows, np.int64), dtype, clock.numpy()))
+                batches.append(_Batch(place, self._table(together), dtype, clock.numpy(), together))
         return batches
+
+    def _table(self, parameters: Sequence[torch.Tensor]) -> np.ndarray:
+        """Rows for `adam`."""
+        rows = [(parameter.numel(), *map(tables.address, self._arrays_of(parameter))) for parameter in parameters]
+        return np.array(rows, np.int64)
 
     def _arrays_of(self, parameter: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state = self._state_of(parameter)
@@ -135,7 +149,8 @@ class FusedAdam(torch.optim.Adam):
         return state
 
 
-_address, _gradient, _variants = torch.Tensor.data_ptr, attrgetter("grad"), itemgetter(*VARIANTS)
+_gradient, _dtype, _variants = attrgetter("grad"), attrgetter("dtype"), itemgetter(*VARIANTS)
+_NONE = torch.empty(0)
 _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
 
 

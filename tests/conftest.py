@@ -1,5 +1,9 @@
-"""Makes `support` and `oracle` importable, keeps torch on one thread, and begins with the tests that take long."""
+"""Makes `support` and `oracle` importable, keeps torch on one thread, and begins with the tests that take long.
 
+Tables of addresses are compared with their arrays before each call of a kernel, here and in processes that tests start.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +14,7 @@ TESTS = str(Path(__file__).parent)
 if TESTS not in sys.path:
     sys.path.insert(0, TESTS)
 torch.set_num_threads(1)
+os.environ["SPARSERL_CHECK_TABLES"] = "1"  # before anything imports sparserl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

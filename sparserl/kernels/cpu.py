@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparserl.kernels import tables
 from sparserl.kernels.index import CsrIndex, transpose
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 from sparserl.kernels.tiles import (
@@ -48,14 +49,22 @@ WIDE = 512
 """Neurons beyond which a tile of 48 samples no longer fits the caches nearest to a core, and 32 are taken."""
 
 KEPT_FRAMES = 8
-"""Batch sizes whose memory is kept for the next pass."""
+"""Kinds of passes (batch size, threads, whether kept) whose memory is kept for the next one."""
 
 
 class _Frame:
     """Memory for passes of one batch size through one set of networks, and the addresses in it.
 
+    Made of nothing but its arguments and the widths of the networks, so that networks of the same widths can share it
+    whatever connections they have.
+
+    Args:
+        plan: Of the networks.
+        batch: Samples of a pass.
+        threads: Threads that a pass may take.
+        keep: Whether the levels are kept for a way back.
+
     Attributes:
-        threads: Number of threads that torch had.
         tiles: (tiles, 2) first sample and width in vectors of each tile.
         workers: Threads that share the tiles.
         padded: Columns of all tiles together.
@@ -66,12 +75,10 @@ class _Frame:
         nowhere: (workers,) of 0, for gradients that are not wanted.
     """
 
-    def __init__(self, plan: Plan, batch: int, keep: bool):
-        self.threads = torch.get_num_threads()
-        threads = self.threads if plan.nnz * batch >= PARALLEL_FROM else 1
+    def __init__(self, plan: Plan, batch: int, threads: int, keep: bool):
         self.tiles = tiles_of(batch, plan.widest, -(-threads // plan.count))
         self.workers = max(1, min(threads, plan.count * len(self.tiles)))
-        self.batch = batch
+        self.batch, self.threads, self.keep = batch, threads, keep
         self.padded = int(self.tiles[:, 1].sum()) * LANES
         kept = plan.kept_neurons * self.padded if keep else 0
         tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
@@ -85,6 +92,11 @@ class _Frame:
         else:
             self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
             self.last = self.scratch[:, plan.depth % 2].copy()
+
+    def layout(self) -> list[Any]:
+        """Sizes, and addresses from the beginning of the memory on."""
+        start = self.memory.ctypes.data
+        return [self.memory.size, self.tiles, self.scratch - start, self.levels - start, self.last - start]
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
         """(neurons, B) what a layer read."""
@@ -157,25 +169,43 @@ class Plan:
         before = np.cumsum([0, *networks.widths[:-1]])
         self.kept_neurons = self.count * int(before[-1])
         self.kept_before = np.arange(self.count)[:, None] * before[-1] + before[:-1]
-        self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
         self.gradient_sizes: list[int] = []
         self._layers = [
             ((network, position), layer)
             for network, layers in enumerate(networks.networks)
             for position, layer in enumerate(layers)
         ]
-        for position, layer in self._layers:
-            row = self.table[position]
-            row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
-            row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
-            row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
-            row[D_VALUES] = sum(self.gradient_sizes)
-            row[D_BIAS] = row[D_VALUES] + layer.index.nnz
+        for _, layer in self._layers:
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
+        self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
+        self._describe(self.table)
         self._in_order: torch.Tensor | None = None
         self._transposed_from = self.depth
         self._sums: _Sums | None = None
-        self._free: dict[tuple[int, bool], list[_Frame]] = networks.memory
+        self._free: dict[tuple[int, int, bool], list[_Frame]] = networks.memory
+
+    def _describe(self, table: npt.NDArray[np.int64]) -> None:
+        """Fills in what every pass needs."""
+        starts = np.cumsum([0, *self.gradient_sizes])
+        for place, (position, layer) in enumerate(self._layers):
+            row = table[position]
+            row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
+            row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
+            row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
+            row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
+
+    def _describe_transposed(self, table: npt.NDArray[np.int64], lowest: int, below: int) -> None:
+        """Fills in what describes the transposed matrices of the layers from `lowest` on and below `below`."""
+        assert self._in_order is not None
+        sizes = [layer.index.nnz for _, layer in self._layers]
+        places = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
+        table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
+        for (network, position), layer in self._layers:
+            if lowest <= position < below:
+                transposed, slots = layer.index.transposed
+                row = table[network, position]
+                row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
+                row[T_SLOT] = slots.ctypes.data
 
     def transpose_from(self, lowest: int) -> None:
         """Describes the transposed matrices of the layers from `lowest` on; their values are put in order by a pass."""
@@ -183,16 +213,24 @@ class Plan:
             return
         if self._in_order is None:
             self._in_order = torch.empty(self.nnz, dtype=self.dtype)
-            sizes = [layer.index.nnz for _, layer in self._layers]
-            places = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
-            self.table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
-        for (network, position), layer in self._layers:
-            if lowest <= position < self._transposed_from:
-                transposed, slots = layer.index.transposed
-                row = self.table[network, position]
-                row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
-                row[T_SLOT] = slots.ctypes.data
+        self._describe_transposed(self.table, lowest, self._transposed_from)
         self._transposed_from = lowest
+
+    def check(self, frame: _Frame) -> None:
+        """Checks the table, and that the frame is one for these networks; see `tables.check`."""
+        tables.check(
+            "networks",
+            lambda: [self.table, *frame.layout()],
+            lambda: [self._present(), *type(frame)(self, frame.batch, frame.threads, frame.keep).layout()],
+        )
+
+    def _present(self) -> npt.NDArray[np.int64]:
+        """The table as it would be made now."""
+        table = np.zeros_like(self.table)
+        self._describe(table)
+        if self._in_order is not None:
+            self._describe_transposed(table, self._transposed_from, self.depth)
+        return table
 
     def sums(self, workers: int, reuse: bool) -> _Sums:
         """Memory for sums of gradients; that of the last time that was to be used again, if `reuse`."""
@@ -204,13 +242,12 @@ class Plan:
 
     def take(self, batch: int, keep: bool) -> _Pass:
         """Memory for a pass, to be used until the returned object is gone."""
-        free = self._free.setdefault((batch, keep), [])
+        # By the present number of connections: a resumed run must not differ from one that had more or fewer before.
+        threads = torch.get_num_threads() if self.nnz * batch >= PARALLEL_FROM else 1
+        free = self._free.setdefault((batch, threads, keep), [])
         if len(self._free) > KEPT_FRAMES:
             del self._free[next(iter(self._free))]
-        threads = torch.get_num_threads()
-        while free and free[-1].threads != threads:
-            free.pop()
-        return _Pass(free.pop() if free else _Frame(self, batch, keep), free)
+        return _Pass(free.pop() if free else _Frame(self, batch, threads, keep), free)
 
 
 @dataclass
@@ -241,6 +278,7 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     plan, batch = plan_of(networks), x.shape[0]
     taken = plan.take(batch, keep)
     frame = taken.frame
+    plan.check(frame)
     y = np.empty((plan.count, batch, networks.widths[-1]), plan.limits.dtype)
     rows = np.ascontiguousarray(x.detach().numpy())
     if batch == 1 and not keep:
@@ -271,6 +309,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     networks.check_gradient(dy, frame.batch)
     ordered = 0 if wanted.inputs else wanted.lowest + 1
     plan.transpose_from(ordered)
+    plan.check(frame)
     dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
     sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
     table, tapes = plan.table, []

@@ -65,6 +65,11 @@ class Networks:
                 if not fits:
                     raise ValueError(f"a layer of {tuple(values.shape)} {values.dtype} does not fit {n_out} x {n_in}")
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Values and bias, where there is one, of each layer of each network."""
+        layers = [layer for layers in self.networks for layer in layers]
+        return [tensor for layer in layers for tensor in (layer.values, layer.bias) if tensor is not None]
+
     def check_input(self, x: torch.Tensor) -> None:
         """Raises ValueError unless `x` is (B, widths[0]) of the networks' dtype."""
         if x.dim() != 2 or x.shape[1] != self.widths[0] or x.dtype != self.dtype:

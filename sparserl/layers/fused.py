@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend
+from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, tables
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
@@ -97,7 +97,8 @@ class FusedLayers:
 
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
-        key: list[Any] = [None if parameter is None else parameter.data_ptr() for parameter in parameters]
+        given = [parameter for parameter in parameters if parameter is not None]
+        key = tables.places(given)
         key += [
             values.stride() if isinstance(layer, nn.Linear) else id(layer.index)  # type: ignore[union-attr]  # is there
             for layer, values in zip(self.layers, parameters[::2], strict=True)
@@ -117,7 +118,9 @@ class FusedLayers:
             chains = [described[at : at + depth] for at in range(0, len(described), depth)]
             self._networks = Networks(chains, self._networks)
             self._key = key
-        return self._networks
+        networks = self._networks
+        tables.check("layers", lambda: [tables.places(networks.tensors())], lambda: [tables.places(given)])
+        return networks
 
 
 class FusedPass:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from sparserl.errors import TopologyError, unknown_name
+from sparserl.kernels import tables
 from sparserl.kernels.updates import average, average_and_trim
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
@@ -163,7 +165,7 @@ class _Averaging:
         self._pairs = [*dense, *((layer.online.values, layer.target.values) for layer in layers)]
         self._tensors = [tensor for pair in self._pairs for tensor in pair]
         self._key: list[object] = []
-        self._tables: dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]] = {}
+        self._tables: _Tables = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tables hold addresses of the original's tensors.
@@ -172,33 +174,47 @@ class _Averaging:
     def run(self, tau: float) -> None:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
         pairings = [layer.pairing() for layer in self._layers]
-        # Addresses and pairings: whatever was replaced since the last time changes one of them.
-        key: list[object] = [*map(torch.Tensor.data_ptr, self._tensors), *map(id, pairings)]
+        # Whatever was replaced since the last time changes one of them.
+        key: list[object] = [*tables.places(self._tensors), *map(_dtype, self._tensors), *map(id, pairings)]
         if key != self._key:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
             self._tables = self._described(pairings)
+        tables.check(
+            "target averaging",
+            lambda: [table for of_type in self._tables.values() for table in of_type],
+            lambda: [table for of_type in self._described(pairings).values() for table in of_type],
+        )
         for dtype, (plain, trimmed) in self._tables.items():
             numbers = np.array([tau, 1.0 - tau], dtype)
             average(plain, numbers)
             average_and_trim(trimmed, numbers)
 
-    def _described(self, pairings: list[Pairing | None]) -> dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]]:
+    def _described(self, pairings: list[Pairing | None]) -> _Tables:
         """Rows for `average` and `average_and_trim`, by element type."""
-        tables = {}
+        described = {}
         of_dense = [None] * (len(self._pairs) - len(self._layers))
-        for dtype in {online.dtype for online, _ in self._pairs}:
+        for dtype in dict.fromkeys(online.dtype for online, _ in self._pairs):
             plain, trimmed = [], []
             for (online, target), pairing in zip(self._pairs, [*of_dense, *pairings], strict=True):
                 if online.dtype != dtype:
                     continue
                 if not (target.dtype == dtype and online.is_contiguous() and target.is_contiguous()):
                     raise TopologyError(f"a target of {target.dtype} cannot follow {dtype}, or is not contiguous")
+                only = np.empty(0, np.int64) if pairing is None else pairing.target_only
+                if online.numel() + only.size != target.numel():
+                    raise TopologyError(
+                        f"a target of {target.numel()} weights, {only.size} of them its own, cannot follow "
+                        f"{online.numel()}: one network was loaded or rewired without the other"
+                    )
                 addresses = online.data_ptr(), target.data_ptr()
-                if pairing is None or pairing.target_only.size == 0:
+                if only.size == 0:
                     plain.append((online.numel(), *addresses))
                 else:
-                    only = pairing.target_only
                     trimmed.append((target.numel(), *addresses, only.size, only.ctypes.data))
             element = torch.empty(0, dtype=dtype).numpy().dtype
-            tables[element] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
-        return tables
+            described[element] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
+        return described
+
+
+_Tables = dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]]
+_dtype = attrgetter("dtype")

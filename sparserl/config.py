@@ -6,6 +6,7 @@ The dataclass is the schema; this file knows none of them. Data only: nothing in
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.text_files import read_yaml
 
 C = TypeVar("C")
 
@@ -23,30 +25,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Reads a mapping, merged over the one file its `extends` names (relative to it).
 
     Raises:
-        ConfigError: If the file is missing, is not a mapping, or the parent extends another file.
+        ConfigError: If a file cannot be read as `text_files.read_yaml` does, or the parent extends another file.
     """
-    data = _read(path)
+    data = read_yaml(path)
     parent_name = data.pop("extends", None)
     if parent_name is None:
         return data
-    parent = _read(path.parent / f"{parent_name}.yaml")
+    if not isinstance(parent_name, str):
+        raise ConfigError(f"{path}: `extends` must be the name of a file, got {shown(parent_name)}")
+    parent = read_yaml(path.parent / f"{parent_name}.yaml")
     if "extends" in parent:
         raise ConfigError(f"{path}: `extends` goes one level deep, but {parent_name}.yaml extends another file")
     return merge(parent, data)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values, got {type(data).__name__}")
-    return data
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +57,8 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
         where: Dotted path of `data`, for messages.
 
     Raises:
-        ConfigError: For an unknown key, with the closest field, or a value of another type.
+        ConfigError: For an unknown key, with the closest field, a value of another type or a number that is not
+            finite.
     """
     hints = typing.get_type_hints(schema)
     values = {}
@@ -89,7 +80,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     elif origin is Literal:
         if value in arguments:
             return value
-        raise ConfigError(unknown_name(where, str(value), map(str, arguments)))
+        said = value if isinstance(value, str) else shown(value)
+        raise ConfigError(unknown_name(where, said, map(str, arguments)))
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(arguments[0], item, where) for item in value)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
@@ -109,14 +101,14 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     elif hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
-            number = None
-        if number is not None and hint is float:
+        except (ValueError, OverflowError):  # an integer beyond floats
+            number = math.nan
+        if math.isfinite(number) and hint is float:
             return number
-        if number is not None and number.is_integer():
+        if number.is_integer():
             return int(number)
     name = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{where} must be {name}, got {value!r}")
+    raise ConfigError(f"{where} must be {name}, got {shown(value)}")
 
 
 def plain(config: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import yaml
 
 from sparserl.cli.sweep_file import Job
+from sparserl.errors import one_line
 from sparserl.records import RunFolder, full_checkpoints
 from sparserl.run_lock import LockedError, only_writer
 
@@ -89,11 +90,16 @@ class JobProcess:
 
     @property
     def failure(self) -> str:
-        """Last line of the log of a process that ended badly; empty if it trained to the end."""
-        if self._process.returncode == 0:
+        """Why a process ended badly: the signal that killed it, or the last line of its log; empty if it trained to
+        the end."""
+        status = self._process.returncode
+        if status == 0:
             return ""
+        if status < 0:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+            return f"killed by {name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
         lines = self.log.read_text(errors="replace").rstrip().splitlines()
-        return lines[-1] if lines else f"exit status {self._process.returncode}"
+        return one_line(lines[-1]) if lines else f"exit status {status}"
 
     def stop(self) -> None:
         """Asks the run to save and stop; `wait` for that."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
-from sparserl.errors import SparserlError, unknown_name
+from sparserl.cli.signals import INTERRUPTED, interrupting, leaving_at_once
+from sparserl.errors import ConfigError, SparserlError, one_line, shown, unknown_name
+
+UNREAD = 141
+"""Exit status if a pipe is closed, as of other programs; 128 and SIGPIPE."""
+TRACEBACK = "SPARSERL_TRACEBACK"
+"""Environment variable that shows where an unexpected error came from."""
 
 COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
@@ -42,9 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `sparserl`; those of the process if None.
 
     Returns:
-        Exit status: 0 done, 1 a run failed while running, 2 wrong input, 130 interrupted.
+        Exit status: 0 done, 1 a run failed while running or there is a fault in sparserl, 2 wrong input, 130
+        interrupted, 141 nobody reads what is printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with interrupting() as was_interrupted:
+        try:
+            status = _run(words)
+            sys.stdout.flush()  # here, where a pipe that nobody reads is seen
+            return status
+        except SparserlError as error:
+            return _say(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            return _say("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            _print_nowhere()
+            return UNREAD
+        except Exception as error:
+            if was_interrupted():  # a library made another exception of it
+                return _say("interrupted", INTERRUPTED)
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return _say(one_line(f"failed unexpectedly ({what}); {TRACEBACK}=1 before the command shows where"), 1)
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -54,11 +86,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name, *rest = words
-    try:
-        if name not in COMMANDS:
-            raise SparserlError(unknown_name("command", name, COMMANDS))
-        status: int = importlib.import_module(COMMANDS[name][0]).run(rest)
-        return status
-    except SparserlError as error:
-        print(f"sparserl: {error}", file=sys.stderr)
-        return 2
+    if name not in COMMANDS:
+        raise ConfigError(unknown_name("command", name, COMMANDS))
+    for word in rest:
+        if not word.isascii() and "\\udc" in ascii(word):  # bytes of no text, as Python passes them on
+            raise ConfigError(f"{shown(word)} is not text in UTF-8")
+    with leaving_at_once():
+        module = importlib.import_module(COMMANDS[name][0])
+    status: int = module.run(rest)
+    return status
+
+
+def _say(line: str, status: int) -> int:
+    """Prints the last line of a command; gives its exit status."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        print(f"sparserl: {line}", file=sys.stderr, flush=True)
+    return status
+
+
+def _print_nowhere() -> None:
+    """Keeps Python, which flushes at its end, from complaining about a pipe that nobody reads."""
+    with contextlib.suppress(OSError, ValueError):  # no real file, as in a notebook
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shlex
 import shutil
-import signal
 import sys
 import traceback
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 from sparserl import checkpoint
+from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
 from sparserl.run_lock import only_writer
@@ -268,9 +268,5 @@ def _stop_on_signal(recorder: Recorder) -> Iterator[None]:
             raise KeyboardInterrupt
         recorder.stop_requested = True
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(request):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

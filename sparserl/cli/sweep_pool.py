@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from types import FrameType
 from typing import Literal
 
 from sparserl.cli.job_process import JobProcess, TakenError, log_of
+from sparserl.cli.signals import handled
 from sparserl.cli.sweep_file import Job
 
 Status = Literal["waiting", "running", "done", "failed"]
@@ -128,13 +128,8 @@ def noted_signals() -> Iterator[Callable[[], None]]:
         if came:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with handled(note):
         yield raise_if_stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _start(state: JobState) -> bool:

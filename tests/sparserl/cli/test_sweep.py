@@ -342,3 +342,13 @@ def test_real_runs_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     subprocess.run(["bash", str(script)], env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}, check=True)
     (run,) = (path for path in out.iterdir() if path.is_dir())
     same_run(run, next(one for one in runs if one.name == run.name))
+
+
+def test_a_run_that_is_killed_says_by_which_signal(stand_in: Path, tmp_path: Path) -> None:
+    state = states_of(load_jobs(sweep_file(tmp_path, seeds=[3], grid={})), stand_in)[0]
+    give_order(stand_in, "wait")
+    process = JobProcess.start(state.job, state.path)
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert process.failure == "killed by SIGKILL (out of memory?)"

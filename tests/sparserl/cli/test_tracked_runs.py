@@ -145,8 +145,7 @@ def test_energy_of_the_parts_of_a_resumed_run_adds_up(tmp_path: Path, monkeypatc
     monkeypatch.setattr(process_cost, "EnergyMeter", Meter)
     with monkeypatch.context() as stopping:
         stopping.setattr(RunFolder, "finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "run", *RUN, "--energy")
+        assert train(tmp_path / "run", *RUN, "--energy") == 130
     assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["energy_kwh"] == 4.0
     assert {row["cost/energy_kwh"] for row in rows(tmp_path / "run" / "progress.csv")} == {"2.0", "4.0"}
@@ -211,8 +210,7 @@ def test_a_resumed_run_that_is_refused_keeps_its_folder(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as stopping:
         stopping.setattr(RunFolder, "finish", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "run", *RUN, *TINY, "--energy")
+        assert train(tmp_path / "run", *RUN, *TINY, "--energy") == 130
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 2
     assert (tmp_path / "run" / "config.yaml").exists()

@@ -19,7 +19,7 @@ from sparserl.kernels.cpu import plan_of
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused import FusedLayers
 from sparserl.optim import FusedAdam
-from sparserl.topology.evolver import optimizer_moments
+from sparserl.topology.evolver import OptimizerMoments
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TargetNetwork
@@ -121,7 +121,7 @@ def test_the_optimizer_keeps_to_arrays_that_shrank_where_they_are() -> None:
     layer = layer_of(20)
     ours, theirs = layer.values, nn.Parameter(layer.values.detach().clone())
     optimizers = FusedAdam([ours], lr=0.1), torch.optim.Adam([theirs], lr=0.1)
-    moments = [optimizer_moments(optimizer, p, "zero") for optimizer, p in zip(optimizers, (ours, theirs), strict=True)]
+    moments = [OptimizerMoments(optimizer, p, "zero") for optimizer, p in zip(optimizers, (ours, theirs), strict=True)]
     places = [Place() for _ in range(4)]
     for count in (20, 18, 16):
         state = optimizers[0].state[ours]
@@ -174,7 +174,7 @@ def test_events_in_a_row_leave_no_table_behind(size: int) -> None:
     torch.manual_seed(0)
     network = SparseMLP.random([size, size, size], [0.5, 0.5], seed=0, name="n")
     optimizer = FusedAdam(network.parameters(), lr=0.1)
-    moments = {name: optimizer_moments(optimizer, layer.values, "zero") for name, layer in network.named_children()}
+    moments = {name: OptimizerMoments(optimizer, layer.values, "zero") for name, layer in network.named_children()}
     target = TargetNetwork(network, copy.deepcopy(network), "shared")
     rng = np.random.default_rng(0)
     for events in (1, 4, 12):

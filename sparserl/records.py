@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -108,11 +109,15 @@ class RunFolder:
             raise ConfigError(f"{path} exists; choose another --run-dir, or continue it with --resume {path}") from None
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
-        for part in parts:
-            (path / part).mkdir()
-        (path / "config.yaml").write_text(config_yaml)
-        (path / "command.txt").write_text(command + "\n")
-        (path / "versions.json").write_text(json_text(versions(threads), indent=2) + "\n")
+        try:
+            for part in parts:
+                (path / part).mkdir()
+            (path / "config.yaml").write_text(config_yaml)
+            (path / "command.txt").write_text(command + "\n")
+            (path / "versions.json").write_text(json_text(versions(threads), indent=2) + "\n")
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise ConfigError(f"cannot write into {path}: {error.strerror}") from None
         return folder
 
     @classmethod

@@ -22,12 +22,12 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    removed_if_refused,
     resumed,
     trackers,
 )
 from sparserl.cli.rl_continual_config import is_of_environments
 from sparserl.cli.run_config import continual_config, is_of_agents
+from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.plots import plot_sequence_run
 from sparserl.continual.recorder import SequenceRecorder
@@ -128,9 +128,9 @@ def _learn(
     show_progress: bool,
     state: dict[str, Any] | None,
 ) -> int:
-    if any(isinstance(layer, SparseLinear) for layer in learner.network):
-        prepare(lambda message: print(message, flush=True))
-    with removed_if_refused(folder, is_new=state is None):
+    with getting_ready(folder, "continual", is_new=state is None):
+        if any(isinstance(layer, SparseLinear) for layer in learner.network):
+            prepare(lambda message: print(message, flush=True))
         recorder = SequenceRecorder(
             learner,
             folder,
@@ -147,12 +147,13 @@ def _learn(
     status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     if status:
         return status
-    names = ("sequence", "scenario", "method", "seed")
-    result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-    folder.finish(result)
-    plot_sequence_run(folder.path, folder.path / "plot.png", config.title)
-    _print_result(config.title, result, folder)
-    hand_over(recorder, config, result)
+    with finishing(folder, "continual"):
+        names = ("sequence", "scenario", "method", "seed")
+        result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
+        folder.finish(result)
+        plot_sequence_run(folder.path, folder.path / "plot.png", config.title)
+        _print_result(config.title, result, folder)
+        hand_over(recorder, config, result)
     return 0
 
 

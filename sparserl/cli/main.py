@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return status
         except SparserlError as error:
             return _say(str(error), error.exit_status)
-        except KeyboardInterrupt:
-            return _say("interrupted", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            return _say(str(stop) or "interrupted", INTERRUPTED)
         except BrokenPipeError:
             _print_nowhere()
             return UNREAD

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shlex
-import shutil
 import sys
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 from sparserl import checkpoint
+from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
@@ -147,17 +145,6 @@ def _newest_state(folder: RunFolder) -> dict[str, Any]:
     return state
 
 
-@contextmanager
-def removed_if_refused(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
-    """While a run gets ready: if it is refused, the folder of a new one goes, so the command can be given again."""
-    try:
-        yield
-    except ConfigError:
-        if is_new:
-            shutil.rmtree(folder.path)
-        raise
-
-
 def trackers(
     config: RecordedConfig, folder: RunFolder, *, run_config: Mapping[str, Any], job_type: JobType
 ) -> list[Tracker]:
@@ -237,25 +224,18 @@ def learn_or_say_how_to_resume(
         with _stop_on_signal(recorder):
             learn()
     except KeyboardInterrupt:
-        print(f"\nstopped at once; {_how_to_resume(folder, command)}", file=sys.stderr)
+        print(f"\nstopped at once; {how_to_resume(folder, command)}", file=sys.stderr)
         return 130
     except Exception as error:
-        traceback.print_exc()
-        how = _how_to_resume(folder, command)
-        print(f"sparserl: the run failed ({type(error).__name__}: {error}); {how}", file=sys.stderr)
+        failure = run_failed(error, folder, command)
+        print(f"sparserl: {failure}", file=sys.stderr)
         _close_trackers(recorder, {})
-        return 1
+        return failure.exit_status
     if recorder.stopped_at is not None:
-        print(f"\nstopped at step {recorder.stopped_at}; {_how_to_resume(folder, command)}", file=sys.stderr)
+        print(f"\nstopped at step {recorder.stopped_at}; {how_to_resume(folder, command)}", file=sys.stderr)
         _close_trackers(recorder, {})
         return 130
     return 0
-
-
-def _how_to_resume(folder: RunFolder, command: JobType) -> str:
-    if not full_checkpoints(folder):
-        return f"{folder.path} has no checkpoint yet, so it cannot be resumed"
-    return f"continue with: sparserl {command} --resume {shlex.quote(str(folder.path))}"
 
 
 @contextmanager

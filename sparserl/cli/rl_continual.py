@@ -21,12 +21,12 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    removed_if_refused,
     resumed,
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
 from sparserl.cli.run_config import SEQUENCE, rl_continual_config
+from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.plots import plot_rl_run
@@ -85,7 +85,6 @@ def _learn(
     state: dict[str, Any] | None,
 ) -> int:
     torch.set_num_threads(config.threads)
-    prepare(lambda message: print(message, flush=True))
     env: Any = learner.agent.env.envs[0]  # a DummyVecEnv
     tasks: SequenceEnv = env.unwrapped
     evaluator = TaskEvaluator(
@@ -95,7 +94,8 @@ def _learn(
         deterministic=config.eval.deterministic_episodes,
         seed=config.seed,
     )
-    with removed_if_refused(folder, is_new=state is None):
+    with getting_ready(folder, "continual", is_new=state is None):
+        prepare(lambda message: print(message, flush=True))
         recorder = RLSequenceRecorder(
             learner,
             folder,
@@ -125,13 +125,14 @@ def _learn(
         evaluator.close()
     if status:
         return status
-    names = ("sequence", "algo", "method", "seed")
-    result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-    folder.finish(result)
-    recorder.checkpoints.forget_replay()
-    plot_rl_run(folder.path, folder.path / "plot.png", config.title)
-    _print_result(config.title, result, folder)
-    hand_over(recorder, config, result)
+    with finishing(folder, "continual"):
+        names = ("sequence", "algo", "method", "seed")
+        result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
+        folder.finish(result)
+        recorder.checkpoints.forget_replay()
+        plot_rl_run(folder.path, folder.path / "plot.png", config.title)
+        _print_result(config.title, result, folder)
+        hand_over(recorder, config, result)
     return 0
 
 

@@ -25,11 +25,11 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
-    removed_if_refused,
     resumed,
     trackers,
 )
 from sparserl.cli.run_config import run_config
+from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.envs import (
     feature_origins,
@@ -97,14 +97,14 @@ def _train(
     show_progress: bool,
     state: dict[str, Any] | None,
 ) -> int:
-    if AGENTS[config.algo].sparse:
-        prepare(lambda message: print(message, flush=True))
     assert agent.env is not None
     env: gym.Env[Any, Any] = agent.env.envs[0]  # type: ignore[attr-defined]  # a DummyVecEnv
     evaluator = Evaluator(
         lambda: config.make_env(follow=env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
     )
-    with removed_if_refused(folder, is_new=state is None):
+    with getting_ready(folder, "train", is_new=state is None):
+        if AGENTS[config.algo].sparse:
+            prepare(lambda message: print(message, flush=True))
         recorder = RunRecorder(
             agent,
             folder,
@@ -153,15 +153,16 @@ def _train(
         evaluator.close()
     if status:
         return status
-    result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
-    statistics = observation_statistics(env)
-    if statistics is not None:
-        statistics.save(folder.path / NORMALIZATION)
-    folder.finish(result)
-    recorder.checkpoints.forget_replay()
-    plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
-    _print_result(result, folder)
-    hand_over(recorder, config, result)
+    with finishing(folder, "train"):
+        result = {"algo": config.algo, "env": config.env, "seed": config.seed, **recorder.result()}
+        statistics = observation_statistics(env)
+        if statistics is not None:
+            statistics.save(folder.path / NORMALIZATION)
+        folder.finish(result)
+        recorder.checkpoints.forget_replay()
+        plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
+        _print_result(result, folder)
+        hand_over(recorder, config, result)
     return 0
 
 

@@ -196,3 +196,15 @@ def test_what_has_not_the_name_of_a_step_is_no_checkpoint(tmp_path: Path) -> Non
     (folder.snapshots / "step-x.safetensors").touch()
     assert full_checkpoints(folder) == []
     assert snapshot_files(folder.path) == []
+
+
+def test_a_folder_that_cannot_be_filled_is_refused_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ConfigError, match=r"cannot write into .*run: No space left on device"):
+        RunFolder.create(tmp_path / "run", config_yaml="", command="", threads=1)
+    assert not list(tmp_path.iterdir())

@@ -263,7 +263,7 @@ def test_a_run_that_fails_keeps_its_folder_and_says_how_to_go_on(
         _at_step(patch, 34, lambda: 1 / 0)
         assert learn(tmp_path / "run") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "sparserl: the run failed (ZeroDivisionError: division by zero); "
+        "sparserl: the run failed (ZeroDivisionError: division by zero), see error.txt in its folder; "
         f"continue with: sparserl continual --resume {tmp_path / 'run'}"
     )
     assert resume(tmp_path / "run") == 0

@@ -257,7 +257,7 @@ def test_a_run_that_fails_keeps_its_folder_and_says_how_to_go_on(
         assert train(tmp_path / "run", *FAST, *REWIRE) == 1
     error = capsys.readouterr().err
     assert error.splitlines()[-1] == (
-        "sparserl: the run failed (RuntimeError: the simulation is unstable); "
+        "sparserl: the run failed (RuntimeError: the simulation is unstable), see error.txt in its folder; "
         f"continue with: sparserl train --resume {tmp_path / 'run'}"
     )
     assert main(["train", "--resume", str(tmp_path / "run"), "--no-progress"]) == 0

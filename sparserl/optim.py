@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.optimizer import _global_optimizer_pre_hooks as _hooks_of_all
 
 from sparserl.kernels import tables
 from sparserl.kernels.updates import adam
@@ -51,6 +52,10 @@ class FusedAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`."""
         batches = None if closure is not None or not self._is_plain() else self._described()
+        if batches is not None and _hooks_of_all:
+            for hook in list(_hooks_of_all.values()):
+                hook(self, (), {})
+            batches = self._described()  # a hook may have replaced tensors
         if batches is None:
             self._separate_clocks()
             return _torch_step(self, closure)

@@ -19,84 +19,11 @@ from sparserl.kernels import require_cpu
 from sparserl.layers.convert import from_dense
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
+from sparserl.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.density import erk, exact_nnz, per_layer
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
-from sparserl.topology.presets import METHODS, Method, window
+from sparserl.topology.presets import METHODS, window
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
-
-GROUP = "model"
-
-
-class SparseTraining:
-    """The topology clock of one model and its one optimizer; from `sparsify`.
-
-    Call `step` after each step of the optimizer. To resume, build and sparsify the model with the same arguments, then
-    load the state of model, optimizer and this, in any order; the run then goes on as if it had not stopped.
-
-    Args:
-        layers: The sparse layers by their name in the model.
-        optimizer: Holds their values.
-        method: The method whose `new_value` and `moments` hold.
-        rule: What happens and when; None keeps the topology.
-        seed: Root seed; each layer draws from its own stream.
-        goals: Connections of layers at the end of the rule's density schedule.
-    """
-
-    def __init__(
-        self,
-        layers: Mapping[str, SparseLinear],
-        optimizer: torch.optim.Optimizer,
-        method: Method,
-        rule: RewireRule | None,
-        seed: int,
-        goals: Mapping[str, int],
-    ):
-        self.layers = dict(layers)
-        self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value, goals=goals)
-        for name, layer in self.layers.items():
-            self.evolver.follow(name, OptimizerMoments(optimizer, layer.values, method.moments))
-        self.evolver.begin_update(1)
-
-    @property
-    def updates(self) -> int:
-        """Optimizer steps counted so far."""
-        return self.evolver.update - 1
-
-    @property
-    def events(self) -> list[TopologyEvent]:
-        """Everything that happened to the layers, their initial topologies first."""
-        return self.evolver.events
-
-    def step(self) -> list[TopologyEvent]:
-        """Counts one optimizer step and rewires the layers if that is due.
-
-        Where growth needs gradients, the passes that count are all backward passes since the last call that form
-        gradients of the weights, or since as many calls as the rule has `gradient_batches`.
-
-        Returns:
-            The events of this step, mostly none.
-
-        Raises:
-            TopologyError: If an event needs gradients and a layer took part in no backward pass since the last call,
-                or if the optimizer keeps state that is not per connection.
-        """
-        events = self.evolver.end_update(GROUP)
-        self.evolver.begin_update(self.evolver.update + 1)
-        return events
-
-    def state_dict(self) -> dict[str, Any]:
-        """Clock, counters and generators: tensors, numbers and strings only."""
-        return self.evolver.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state_dict` was taken; `events` restarts empty.
-
-        Raises:
-            TopologyError: If the state belongs to a model with other sparse layers.
-        """
-        self.evolver.load_state_dict(state)
-        self.evolver.begin_update(self.evolver.update)
 
 
 def sparsify(
@@ -120,7 +47,8 @@ def sparsify(
 
     Only modules whose class is exactly `nn.Linear` take part: a subclass may have a forward pass of its own. A module
     that reads `linear.weight` itself (the fast path of `nn.TransformerEncoderLayer`) needs its layers in `exclude`.
-    A layer whose density comes out as 1 stays an `nn.Linear`.
+    A layer that is frozen (its weight requires no gradient) or whose density comes out as 1 stays an `nn.Linear`, too;
+    the result's `report()` names every layer that stays dense, and why.
 
     Args:
         module: The model, on the CPU, float32 or float64.
@@ -142,8 +70,8 @@ def sparsify(
         ConfigError: If a name or key is unknown, the method depends on the length of the run and that is not given, the
             model is itself an `nn.Linear` or has none to make sparse.
         TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, a weight
-            is shared with another module or not in the optimizer, a layer has hooks, or the optimizer keeps state that
-            is not per connection.
+            is shared with another module or not in the optimizer, a layer has hooks, or the optimizer is not
+            elementwise (Muon, LBFGS, Shampoo) or keeps state that is not per connection.
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -168,14 +96,18 @@ def sparsify(
         raise ConfigError(unknown_name("topology method", method, METHODS))
     chosen = METHODS[method]
     rule = _rule(method, total_updates, rule_overrides)
-    names = _participants(module, [exclude] if isinstance(exclude, str) else exclude, chosen)
+    names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, method)
     linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
     shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
     densities = per_layer(shapes, density) if isinstance(density, Sequence) else erk(shapes, density)
-    swaps, goals = [], {}
+    swaps: list[_Swap] = []
+    goals: dict[str, int] = {}
     for (name, linear), own_density in zip(linears.items(), densities, strict=True):
         if own_density == 1.0 or chosen.dense:
+            left_dense[name] = "its density is 1" if own_density == 1.0 else f"method {method!r} makes nothing sparse"
             continue
+        if not swaps:
+            check_elementwise(optimizer)
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
         n_out, n_in = linear.out_features, linear.in_features
@@ -187,7 +119,7 @@ def sparsify(
         swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
     # Nothing has changed so far, and nothing below is refused.
     layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
-    return SparseTraining(layers, optimizer, chosen, rule, seed, goals)
+    return SparseTraining(layers, optimizer, chosen, rule, seed, goals, left_dense)
 
 
 @dataclass(frozen=True)
@@ -204,7 +136,6 @@ class _Swap:
         weight = self.linear.weight
         layer = from_dense(self.linear, self.topology)
         layer.bias = self.linear.bias  # the same parameter: the optimizer and whoever shares it keep it
-        layer.values.requires_grad_(weight.requires_grad)
         if weight.grad is not None:
             layer.values.grad = _gather(weight.grad, self.topology)
         layer.train(self.linear.training)
@@ -241,25 +172,38 @@ def _rule(method: str, total_updates: int | None, overrides: Mapping[str, Any]) 
     return dataclasses.replace(rule, **{**own, **overrides}).fitting(total_updates)
 
 
-def _participants(module: nn.Module, exclude: Sequence[str], method: Method) -> list[str]:
-    """Names of the layers that the density is for, in the order of `named_modules`."""
+def _participants(module: nn.Module, exclude: Sequence[str], method: str) -> tuple[list[str], dict[str, str]]:
+    """Names of the layers that the density is for, in the order of `named_modules`; and why the others are not."""
     if isinstance(module, nn.Linear):
         raise ConfigError("the model is itself an nn.Linear and cannot be replaced in place; put it in nn.Sequential")
-    linears = [name for name, child in module.named_modules() if type(child) is nn.Linear]
+    linears = {name: child for name, child in module.named_modules() if type(child) is nn.Linear}
     if not linears:
         raise ConfigError(f"{type(module).__name__} has no nn.Linear to make sparse")
-    excluded: set[str] = set()
+    left = {name: reason for name, child in module.named_modules() if (reason := _other_kind(child))}
     for name in exclude:
-        inside = {linear for linear in linears if linear == name or linear.startswith(f"{name}.")}
+        inside = [linear for linear in linears if linear == name or linear.startswith(f"{name}.")]
         if not inside:
             raise ConfigError(unknown_name("layer to exclude", name, linears))
-        excluded |= inside
-    names = [name for name in linears if name not in excluded]
-    if not names:
+        left.update(dict.fromkeys(inside, "excluded"))
+    if all(name in left for name in linears):
         raise ConfigError("`exclude` leaves no nn.Linear to make sparse")
-    if method.output_layer_dense and names[-1] == linears[-1] and len(names) > 1:
-        names.pop()
-    return names
+    left |= {name: "frozen" for name, child in linears.items() if name not in left and not child.weight.requires_grad}
+    names = [name for name in linears if name not in left]
+    if not names:
+        raise ConfigError("every nn.Linear is frozen or excluded; set requires_grad_(True) on what is to become sparse")
+    last = list(linears)[-1]
+    if METHODS[method].output_layer_dense and names[-1] == last and len(names) > 1:
+        left[names.pop()] = f"the output layer, which method {method!r} leaves dense"
+    return names, left
+
+
+def _other_kind(module: nn.Module) -> str | None:
+    """Why a module that has weights of its own is no layer to make sparse; None for nn.Linear and what has none."""
+    weights = [p for p in module.parameters(recurse=False) if isinstance(p, nn.UninitializedParameter) or p.dim() > 1]
+    kind = type(module)
+    if kind is nn.Linear or not weights:
+        return None
+    return f"a {kind.__name__}, not an nn.Linear" + (" but a subclass" if isinstance(module, nn.Linear) else "")
 
 
 def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:

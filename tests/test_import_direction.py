@@ -22,7 +22,8 @@ BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
     {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
-    | {"progress", "run_lock", "seed_groups", "sparsify", "text_files", "topology_plots"}
+    | {"progress", "run_lock", "seed_groups", "text_files", "topology_plots"}
+    | {"sparse_training", "sparsify"}
     | {"tracking", "video"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}

@@ -101,7 +101,8 @@ class TopologyEvolver:
     """Rewires groups of layers on a clock of gradient updates.
 
     Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `end_update(group)`. A group that
-    does not step at the update when it is due (a delayed actor) has its event at its next step. With
+    does not step at the update when it is due (a delayed actor) has its event at its next step, and a layer that is
+    frozen (its values require no gradient) has none. With
     `rule.gradient_batches` k > 1 the event is at the (k - 1)th step after that one, and the backward passes of all k
     updates count, but not those of updates at which the group did not step.
 
@@ -224,13 +225,30 @@ class TopologyEvolver:
             return []
         self._batches[group] = 0
         for name, layer in self.groups[group].items():
-            if not over:
+            if not layer.values.requires_grad:
+                pass  # frozen: it stays as it is
+            elif not over:
                 self.rewire(name)
             elif self.rule.shrink_at_end or self.rule.excess(layer.topology, self.update, self.goals.get(name)):
                 self._shrink(name)
             self._gathered[name] = []
         self._due[group] = None if over else self._next_due()
         return self.events[before:]
+
+    def adopt(self, layer: str) -> None:
+        """Takes note that a layer got other connections than an event gave it, by a loaded state.
+
+        They count as explored. If the density schedule is over and the layer is above its goal, it is pruned again
+        after the next step of its group.
+
+        Args:
+            layer: Full name.
+        """
+        topology = self.layers[layer].topology
+        self._explored[layer] = np.union1d(self._explored[layer], topology.flat)
+        group = next(name for name, layers in self.groups.items() if layer in layers)
+        if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
+            self._due[group] = self.update
 
     def _is_due(self, group: str) -> bool:
         due = self._due[group]

@@ -14,7 +14,15 @@ import numpy as np
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
-from sparserl.topology.structure import FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
+from sparserl.topology.structure import (
+    FloatArray,
+    LayerView,
+    Positions,
+    Slots,
+    SparseTopology,
+    TopologyChange,
+    absent,
+)
 
 T = TypeVar("T", bound=np.generic)
 
@@ -61,6 +69,18 @@ def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyC
     if np.any(np.diff(flat) <= 0):
         raise TopologyError("a grown connection is already present")
     return TopologyChange(old, SparseTopology(old.n_out, old.n_in, flat), np.insert(kept, before, -1))
+
+
+def difference(old: SparseTopology, new: SparseTopology) -> TopologyChange:
+    """The change that leads from one topology of a layer to another; O(n log n) in their connections.
+
+    Example:
+        >>> old = SparseTopology(n_out=2, n_in=4, flat=np.array([1, 3, 5]))
+        >>> difference(old, SparseTopology(n_out=2, n_in=4, flat=np.array([0, 3, 5, 6]))).source.tolist()
+        [-1, 1, 2, -1]
+    """
+    source = np.searchsorted(old.flat, new.flat)
+    return TopologyChange(old, new, np.where(absent(new.flat, old.flat), -1, source))
 
 
 def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | FloatArray = 0.0) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
@@ -351,16 +352,12 @@ def test_dense_changes_nothing(options: dict[str, Any]) -> None:
     assert evolver.events == []
 
 
-def test_gradient_mode_and_training_flag_are_kept() -> None:
+def test_gradient_and_training_flag_are_kept() -> None:
     model = perceptron()
-    model[0].weight.requires_grad_(False)
     model.eval()
     model(problem()[0]).sum().backward()
     gradient = model[2].weight.grad.clone()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sparsify(model, optimizer, density=0.3)
-    assert [model[0].values.requires_grad, model[2].values.requires_grad] == [False, True]
-    assert model[0].values.grad is None
+    sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), density=0.3)
     assert torch.equal(model[2].values.grad, gradient[dense_weight(model[2])[1].bool()])
     assert not model[2].training
 
@@ -378,6 +375,19 @@ def tied() -> nn.Module:
 def hooked() -> nn.Module:
     model = perceptron()
     model[2].register_forward_hook(lambda *args: None)
+    return model
+
+
+def weight_normed() -> nn.Module:
+    model = perceptron()
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model[2])
+    return model
+
+
+def pruned() -> nn.Module:
+    model = perceptron()
+    torch.nn.utils.prune.l1_unstructured(model[2], "weight", amount=0.5)
     return model
 
 
@@ -423,6 +433,9 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (hooked, {}, TopologyError, "layer '2' has hooks"),
         (lambda: perceptron().to("meta"), {}, KernelUnavailable, "no kernels for device 'meta'"),
         (lambda: perceptron().bfloat16(), {}, KernelUnavailable, "layer '0' is torch.bfloat16"),
+        (weight_normed, {}, TopologyError, "layer '2' has hooks"),
+        (pruned, {}, TopologyError, "layer '2' has hooks"),
+        (lambda: perceptron().requires_grad_(False), {}, ConfigError, "every nn.Linear is frozen or excluded"),
         (perceptron, {"spoil": without_one_weight}, TopologyError, "weight of layer '2' is not in the optimizer"),
         (perceptron, {"spoil": odd_state}, TopologyError, r"state 'row' of layer '2', shape \(40, 1\), is not"),
     ],

@@ -17,6 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.errors import CheckpointError, SparserlError
+from sparserl.finite import check_tensors
 from sparserl.optim import state_from_tree, state_tree
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
@@ -39,6 +40,14 @@ def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
         "last_episode_starts": agent._last_episode_starts,
         "generators": generator_state(),
     }
+
+
+def check_networks(agent: OffPolicyAlgorithm) -> None:
+    """Raises NotFiniteError if a weight of a network, or of what is learned beside them, is not finite."""
+    _, tensor_names = agent._get_torch_save_params()
+    learned = {f"weight policy.{name}": weight for name, weight in agent.policy.state_dict().items()}
+    learned |= {f"weight {name}": recursive_getattr(agent, name) for name in tensor_names}
+    check_tensors(agent.num_timesteps, learned)
 
 
 def restore_agent(agent: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:

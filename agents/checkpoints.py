@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -51,6 +52,15 @@ class AgentCheckpoints:
         checkpoint.save(path, {"global_step": step, **agent_state(self._agent), "replay": replay, **more})
         remove_stale_checkpoints(self._folder)
         self._replay.remove_except([part for parts in self._parts.values() for part in parts])
+
+    def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
+        """Writes this moment, without the replay buffer, where no run goes on from: to be looked at.
+
+        Args:
+            path: Folder to write.
+            more: What it holds beside the agent.
+        """
+        checkpoint.save(path, {"global_step": self._agent.num_timesteps, **agent_state(self._agent), **more})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the agent and its buffer where a checkpoint was taken.

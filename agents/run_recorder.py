@@ -21,10 +21,13 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
 
 from sparserl import checkpoint
+from sparserl.agents.agent_state import check_networks
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.topology_observer import TopologyObserver
+from sparserl.errors import NotFiniteError
+from sparserl.finite import check_numbers, check_observation, check_transition
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
@@ -126,6 +129,7 @@ class RunRecorder(BaseCallback):
     # What stable-baselines3 calls.
 
     def _on_training_start(self) -> None:
+        check_observation(self.agent.num_timesteps, self.agent._last_obs)
         self.progress.start(self.agent.num_timesteps)
 
     def _on_rollout_start(self) -> None:
@@ -135,6 +139,7 @@ class RunRecorder(BaseCallback):
             self.stopped_at = self.agent.num_timesteps
 
     def _on_step(self) -> bool:
+        check_transition(self.num_timesteps, self.locals)
         return self.stopped_at is None
 
     def _on_training_end(self) -> None:
@@ -148,6 +153,10 @@ class RunRecorder(BaseCallback):
 
     def _boundary(self) -> None:
         step = self._boundary_at = self.agent.num_timesteps
+        values = self.agent.logger.name_to_value
+        check_numbers(step, {key: values[key] for key in values if key.startswith("train/")})
+        if step >= min(self._next.values()):
+            check_networks(self.agent)  # before anything is made of them
         self.cost.advance()
         self._record_topology(step)
         if self._due("snapshot", step):
@@ -197,7 +206,13 @@ class RunRecorder(BaseCallback):
         ]
         self.logs["eval"].write(rows)
         mean = float(np.mean(returns))
-        if math.isfinite(mean) and mean > self._best_mean:
+        if not math.isfinite(mean):
+            count = sum(not math.isfinite(value) for value in returns)
+            self.progress.say(
+                f"the evaluation at step {step:,} is {mean}: returns of {count} of {len(returns)} episodes are no "
+                "finite numbers; its policy is not taken for the best"
+            )
+        elif mean > self._best_mean:
             self._save_policy(self.folder.checkpoints / "best")
         self.eval_means.append(mean)
         self.eval_steps.append(step)
@@ -266,6 +281,16 @@ class RunRecorder(BaseCallback):
                 "recorder": self._state(),
             }
         )
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """Keeps the state in which something was not finite, to be looked at; checkpoints stay as they are.
+
+        Returns:
+            Its folder.
+        """
+        more = {"what": str(error), "seen": error.seen, "env": self.env_state(), "wrappers": self.wrapper_state()}
+        self.checkpoints.save_aside(self.folder.not_finite, more)
+        return self.folder.not_finite
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparserl import checkpoint
 from sparserl.continual.protocol import Samples, TaskSequence
+from sparserl.continual.runner import SequenceStarted, TaskEnded
 from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
-from sparserl.errors import CheckpointError
+from sparserl.errors import CheckpointError, NotFiniteError
+from sparserl.finite import check_numbers, check_tensors
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.metrics.process_cost import ProcessCost
@@ -104,6 +107,14 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     # What happens at an event.
 
+    def _check_losses(self, event: SequenceStarted | Step | TaskEnded) -> None:
+        if isinstance(event, Step):
+            check_numbers(self.learner.steps, {"train/loss": event.loss})
+
+    def _check_network(self) -> None:
+        weights = {f"weight {name}": weight for name, weight in self.learner.network.state_dict().items()}
+        check_tensors(self.learner.steps, weights)
+
     def _on_start(self) -> None:
         self.baseline = self.learner.accuracies()
         self._log_accuracies(BEFORE, self.baseline)
@@ -126,6 +137,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         self.progress.show(steps, shown)
 
     def _on_task_end(self, task: int) -> None:
+        self._check_network()  # before anything is made of it
         accuracies = self.learner.accuracies()
         self.matrix.append(accuracies)
         self._log_accuracies(task, accuracies)
@@ -166,6 +178,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
+        self._check_network()
         state = {
             "global_step": self.learner.steps,
             "run": self.identity,
@@ -175,6 +188,12 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         }
         checkpoint.save(self.folder.checkpoints / step_name(self.learner.steps), state)
         remove_stale_checkpoints(self.folder)
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """As `BaseSequenceRecorder`."""
+        state = {"global_step": self.learner.steps, "what": str(error), "seen": error.seen}
+        checkpoint.save(self.folder.not_finite, {**state, "learner": self.learner.state_dict()})
+        return self.folder.not_finite
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the learner and this recorder where a checkpoint was taken.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
+from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.progress import RunProgress
@@ -68,6 +70,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
         self.progress.start(self.learner.steps)
         for event in run_sequence(self.learner):
+            self._check_losses(event)
             self._record_topology()
             if isinstance(event, SequenceStarted):
                 self._on_start()
@@ -80,6 +83,14 @@ class BaseSequenceRecorder(ABC, Generic[L]):
                 self.stopped_at = self.learner.steps
                 break
         self.progress.close()
+
+    @abstractmethod
+    def _check_losses(self, event: Any) -> None:
+        """Raises NotFiniteError if a loss of the step before an event is not finite."""
+
+    @abstractmethod
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """Keeps the state in which something was not finite, to be looked at; gives its folder."""
 
     @abstractmethod
     def _on_start(self) -> None:

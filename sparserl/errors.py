@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 LONGEST_MESSAGE, LONGEST_VALUE = 300, 80
@@ -47,6 +47,19 @@ class RunFailed(SparserlError, RuntimeError):
     """A run failed while running; its folder is kept."""
 
     exit_status: ClassVar[int] = 1
+
+
+class NotFiniteError(RunFailed, ArithmeticError):
+    """Something that a run computes became NaN or infinite.
+
+    Args:
+        message: What, and at which step.
+        seen: Values around it, by name, for whoever looks for the cause.
+    """
+
+    def __init__(self, message: str, seen: Mapping[str, Any]):
+        super().__init__(message)
+        self.seen = dict(seen)
 
 
 def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:

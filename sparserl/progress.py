@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 
@@ -48,6 +49,10 @@ class RunProgress:
         if said is not None:
             self._bar.set_postfix(said, refresh=False)
         self._bar.update(step - self._bar.n)
+
+    def say(self, line: str) -> None:
+        """Writes a line of warning, above the bar."""
+        tqdm.write(f"sparserl: {line}", file=sys.stderr)
 
     def timing(self, step: int) -> dict[str, float]:
         """Steps a second since this was asked last, and wall time, by their logged names."""

@@ -79,6 +79,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.replay = path / "replay"
         self.snapshots = path / "topology"
+        self.not_finite = path / "not_finite"
 
     @classmethod
     def create(

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 
 from sparserl.continual.frozen import FrozenEntries
 from sparserl.continual.reinforcement.borders import BorderConfig, cross_border
 from sparserl.continual.reinforcement.networks import task_networks
 from sparserl.continual.reinforcement.strategy import RLStrategy
 from sparserl.errors import ConfigError
+from sparserl.finite import check_transition
 from sparserl.seeding import stream
 
 Policy = Callable[[np.ndarray, bool], np.ndarray]
@@ -49,6 +50,14 @@ class Progress:
 
     task: int
     consolidating: bool
+
+
+class _Watch(BaseCallback):
+    """Stops a run at an env step that took or gave something that is not finite."""
+
+    def _on_step(self) -> bool:
+        check_transition(self.num_timesteps, self.locals)
+        return True
 
 
 class RLLearner:
@@ -98,7 +107,7 @@ class RLLearner:
         self.task = self.task_steps = self.emptied_at = 0
         self._begun = False
         self._consolidated: int | None = None
-        self._silent = CallbackList([])
+        self._watch: BaseCallback = _Watch()
         agent.around_step = self
         strategy.attach(self)
         self._check_heads()
@@ -142,8 +151,8 @@ class RLLearner:
         The learner is whole whenever this yields: its state, with the agent's, continues exactly there.
         """
         agent = self.agent
-        _, self._silent = agent._setup_learn(
-            self.total_steps - self.steps, self._silent, reset_num_timesteps=self.steps == 0
+        _, self._watch = agent._setup_learn(
+            self.total_steps - self.steps, self._watch, reset_num_timesteps=self.steps == 0
         )
         if not self._begun:
             self._begin_task()
@@ -181,7 +190,7 @@ class RLLearner:
             agent.env,
             train_freq=agent.train_freq,
             action_noise=agent.action_noise,
-            callback=self._silent,
+            callback=self._watch,
             learning_starts=random_until,
             replay_buffer=agent.replay_buffer,
         )

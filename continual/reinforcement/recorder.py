@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,11 @@ from sparserl.continual.recorder import reported
 from sparserl.continual.reinforcement import evaluation
 from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
 from sparserl.continual.reinforcement.learner import Progress, RLLearner
+from sparserl.continual.runner import SequenceStarted, TaskEnded
 from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
+from sparserl.errors import NotFiniteError
+from sparserl.finite import check_numbers, check_tensors
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
@@ -62,6 +66,9 @@ class Checkpoints(Protocol):
 
     def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
         """Writes one of this moment, with more beside the agent."""
+
+    def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
+        """Writes this moment where no run goes on from, to be looked at."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the agent and its buffer where one was taken."""
@@ -139,6 +146,15 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     # What happens at an event.
 
+    def _check_losses(self, event: SequenceStarted | Progress | TaskEnded) -> None:
+        del event
+        values = self.learner.agent.logger.name_to_value
+        check_numbers(self.learner.steps, {key: values[key] for key in values if key.startswith("train/")})
+
+    def _check_networks(self) -> None:
+        weights = self.learner.agent.policy.state_dict()
+        check_tensors(self.learner.steps, {f"weight policy.{name}": weight for name, weight in weights.items()})
+
     def _on_start(self) -> None:
         for task in range(len(self.learner.sequence)):
             self._write("random", BEFORE, self.evaluator.random(task))
@@ -177,6 +193,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _evaluate(self, training_task: int) -> list[list[Episode]]:
         """Evaluates all tasks, without a trace in the agent's generators."""
+        self._check_networks()  # before anything is made of them
         episodes = []
         for task in range(len(self.learner.sequence)):
             # The same draws each time, so that a policy that has not changed has the same returns.
@@ -232,6 +249,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on."""
+        self._check_networks()
         logger = self.learner.agent.logger.name_to_value
         recorder = {
             "baseline": self.baseline,
@@ -250,6 +268,12 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             },
             emptied_at=self.learner.emptied_at,
         )
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """As `BaseSequenceRecorder`."""
+        more = {"what": str(error), "seen": error.seen, "learner": self.learner.state_dict(), "env": self.env_state()}
+        self.checkpoints.save_aside(self.folder.not_finite, more)
+        return self.folder.not_finite
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the agent, the learner and this recorder where a checkpoint was taken; the env is the caller's.

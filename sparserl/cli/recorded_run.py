@@ -16,7 +16,7 @@ import gymnasium as gym
 from sparserl import checkpoint
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
-from sparserl.errors import CheckpointError, ConfigError
+from sparserl.errors import CheckpointError, ConfigError, NotFiniteError
 from sparserl.records import RunFolder, check_logs, full_checkpoints
 from sparserl.run_lock import only_writer
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
@@ -54,6 +54,9 @@ class Recorder(Protocol):
     trackers: Sequence[Tracker]
     stop_requested: bool
     stopped_at: int | None
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """Keeps the state in which something was not finite, to be looked at; gives its folder."""
 
     def log_models(self, result: Mapping[str, Any]) -> None:
         """Gives trackers what was learned, once the run is done."""
@@ -223,6 +226,10 @@ def learn_or_say_how_to_resume(
     try:
         with _stop_on_signal(recorder):
             learn()
+    except NotFiniteError as error:
+        print(f"\nsparserl: {error}; {_after_not_finite(recorder, error, folder, command)}", file=sys.stderr)
+        _close_trackers(recorder, {})
+        return 1
     except KeyboardInterrupt:
         print(f"\nstopped at once; {how_to_resume(folder, command)}", file=sys.stderr)
         return 130
@@ -236,6 +243,16 @@ def learn_or_say_how_to_resume(
         _close_trackers(recorder, {})
         return 130
     return 0
+
+
+def _after_not_finite(recorder: Recorder, error: NotFiniteError, folder: RunFolder, command: JobType) -> str:
+    """Where the state of that moment is, and what can be done."""
+    saved = f"that state is in {recorder.save_not_finite(error)}"
+    found = full_checkpoints(folder)
+    if not found:
+        return f"{saved}; {how_to_resume(folder, command)}"
+    again = "it comes again unless the environment or the code is mended"
+    return f"{saved}, the last checkpoint before it is {found[-1].name}; {again}; {how_to_resume(folder, command)}"
 
 
 @contextmanager

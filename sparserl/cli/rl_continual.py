@@ -147,7 +147,7 @@ def _print_result(title: str, result: dict[str, Any], folder: RunFolder) -> None
     table = Table(title=title, show_header=False)
     memory = sum(result["memory"].values())
     rows = {
-        "mean return at the end": f"{result['acc']:.1f}",
+        "mean return at the end": "" if result["acc"] is None else f"{result['acc']:.1f}",
         "change since a task was learned": "" if result["bwt"] is None else f"{result['bwt']:+.1f}",
         "mean success at the end": "" if successes is None else f"{sum(successes[-1]) / len(successes[-1]):.1%}",
         "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",

@@ -1,0 +1,62 @@
+"""Finds NaN and infinity in what a run has computed anyway, so that it stops where they begin.
+
+Nothing here draws at random or changes a value: a run that is watched learns exactly as one that is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparserl.errors import NotFiniteError
+
+_OF_A_STEP = {"actions": "action", "new_obs": "observation", "rewards": "reward"}
+"""Local of Stable-Baselines3's rollout -> what it is; in the order in which one spoils the next."""
+
+
+def check_transition(step: int, rollout: Mapping[str, Any]) -> None:
+    """Raises NotFiniteError if an env step took or gave something that is not finite; before it is stored.
+
+    Args:
+        step: Env step.
+        rollout: Locals of Stable-Baselines3's `collect_rollouts`.
+    """
+    for name, what in _OF_A_STEP.items():
+        if not np.isfinite(rollout[name]).all():
+            raise _of(what, rollout[name], step, {one: rollout[one] for one in _OF_A_STEP})
+    if np.any(rollout["dones"]):  # the observation at which an episode ended is stored, too
+        for info in rollout["infos"]:
+            last = info.get("terminal_observation")
+            if last is not None and not np.isfinite(last).all():
+                raise _of("observation", last, step, {**{one: rollout[one] for one in _OF_A_STEP}, "last": last})
+
+
+def check_observation(step: int, observation: Any) -> None:
+    """Raises NotFiniteError if what the agent is about to see is not finite."""
+    if not np.isfinite(observation).all():
+        raise _of("observation", observation, step, {"new_obs": observation})
+
+
+def check_numbers(step: int, numbers: Mapping[str, float]) -> None:
+    """Raises NotFiniteError if one of some numbers, by name, is not finite: losses, above all."""
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{name} became {float(value)} at step {step:,}", {name: float(value)})
+
+
+def check_tensors(step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises NotFiniteError if one of some tensors, by name, has an element that is not finite: weights, above all."""
+    for name, tensor in tensors.items():
+        if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
+            raise _of(name, tensor.detach().numpy(), step, {})
+
+
+def _of(name: str, values: Any, step: int, seen: Mapping[str, Any]) -> NotFiniteError:
+    flat = np.ravel(values)
+    bad = flat[~np.isfinite(flat)]
+    where = f" in {bad.size:,} of {flat.size:,} places" if flat.size > 1 else ""
+    return NotFiniteError(f"{name} became {bad[0]}{where} at step {step:,}", seen)

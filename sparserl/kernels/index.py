@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from sparserl.kernels.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class CsrIndex:
         n_cols: Input neurons.
         row_ptr: (n_rows + 1,) int64; row i holds entries row_ptr[i] to row_ptr[i + 1].
         col: (nnz,) uint32, increasing within a row.
+
+    Raises:
+        ValueError: If rows, columns or connections do not fit 32 bits: they would wrap.
     """
 
     n_rows: int
@@ -26,9 +30,13 @@ class CsrIndex:
     row_ptr: npt.NDArray[np.int64]
     col: npt.NDArray[np.uint32]
 
+    def __post_init__(self) -> None:
+        _check_fits(self.n_rows, self.n_cols, self.col.size)
+
     @classmethod
     def full(cls, n_rows: int, n_cols: int) -> CsrIndex:
         """The index of a dense layer."""
+        _check_fits(n_rows, n_cols, n_rows * n_cols)
         row_ptr = np.arange(n_rows + 1, dtype=np.int64) * n_cols
         return cls(n_rows, n_cols, row_ptr, np.tile(np.arange(n_cols, dtype=np.uint32), n_rows))
 
@@ -59,7 +67,12 @@ class CsrIndex:
         return index.row_ptr.nbytes + index.col.nbytes + slot.nbytes
 
 
-@numba.njit(cache=True, nogil=True)
+def _check_fits(n_rows: int, n_cols: int, nnz: int) -> None:
+    if max(n_rows, n_cols, nnz) > 2**32:
+        raise ValueError(f"an index has at most 2**32 rows, columns and entries, got {n_rows} x {n_cols} with {nnz}")
+
+
+@compiled()
 def transpose(
     row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.uint32], n_cols: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:

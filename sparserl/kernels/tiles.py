@@ -6,7 +6,7 @@ over the samples of the tile. A tile that the batch does not fill is padded with
 that they add nothing to any sum, whatever is infinite elsewhere.
 
 Networks and tiles are dealt to threads in turn, each of which sums gradients of its own. The first call for a dtype
-compiles (seconds) and stores the machine code beside this file or in Numba's cache folder.
+compiles (seconds) and stores the machine code (`sparserl.kernels.compiled`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from sparserl.kernels.compiled import compiled
 from sparserl.kernels.vector import (
     LANES,
     gradient_tile,
@@ -39,7 +40,7 @@ _row, _gated_row = row_tile(gated=False), row_tile(gated=True)
 _sixteen, _eight, _four, _one = map(gradient_tile, (16, 8, 4, 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tile_product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zero: Any, size: int) -> None:
     """One tile of `W x + b`, no entry below `threshold`; `x` and `out` are addresses."""
     values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
@@ -52,7 +53,7 @@ def tile_product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zer
         _row(vectors, values, col, start, stop, bias, x, out + row * vectors * LANES * size, threshold)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tile_input_gradient(
     vectors: int, layer: Any, dy: int, out: int, gates: int, threshold: Any, zero: Any, size: int
 ) -> None:
@@ -65,7 +66,7 @@ def tile_input_gradient(
         _gated_row(vectors, values, col, start, stop, zero, dy, out + at, threshold, gates + at)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
     """Adds what one tile contributes to the gradients by values and biases."""
     col, row_ptr = layer[COL], layer[ROW_PTR]
@@ -90,7 +91,7 @@ def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradient
             write_real(biases, row, read_real(biases, row, zero) + row_total(vectors, from_row, zero), zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _read_tile(rows: Any, first: int, columns: int, out: int, zero: Any) -> None:
     """Transposes `rows[first:first + columns]` into a tile; what lies past the end is padding."""
     inside = min(columns, rows.shape[0] - first)
@@ -101,7 +102,7 @@ def _read_tile(rows: Any, first: int, columns: int, out: int, zero: Any) -> None
             write_real(out, neuron * columns + column, zero, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _write_tile(tile: int, first: int, columns: int, rows: Any, zero: Any) -> None:
     """Transposes a tile back into rows."""
     for column in range(min(columns, rows.shape[0] - first)):
@@ -109,14 +110,14 @@ def _write_tile(tile: int, first: int, columns: int, rows: Any, zero: Any) -> No
             rows[first + column, neuron] = read_real(tile, neuron * columns + column, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _clear_padding(tile: int, neurons: int, inside: int, columns: int, zero: Any) -> None:
     for neuron in range(neurons):
         for column in range(inside, columns):
             write_real(tile, neuron * columns + column, zero, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _forward_tile(
     table: Any, first: int, vectors: int, levels: Any, kept: int, last: int, x: Any, y: Any, limits: Any, size: int
 ) -> None:
@@ -147,7 +148,7 @@ def _forward_tile(
     _write_tile(last, first, columns, y, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def forward_one(table: Any, scratch: Any, x: Any, y: Any, limits: Any) -> None:
     """Takes a single sample through all networks: a tile of it would be mostly padding.
 
@@ -188,7 +189,7 @@ def forward_one(table: Any, scratch: Any, x: Any, y: Any, limits: Any) -> None:
             here, there = there, here
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _backward_tile(
     table: Any,
     first: int,
@@ -238,7 +239,7 @@ def _backward_tile(
         _write_tile(here, first, columns, dx, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _forward_share(
     worker: int,
     workers: int,
@@ -259,7 +260,7 @@ def _forward_share(
         _forward_tile(table[network], first, vectors, own, kept, last[worker], x, y[network], limits, size)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _backward_share(
     worker: int,
     workers: int,
@@ -294,7 +295,7 @@ def _backward_share(
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -> None:
     """Copies a thread's share of the values of each layer into the order of its transposed index."""
     for network in range(table.shape[0]):
@@ -309,7 +310,7 @@ def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -
                 write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def clear_sums(worker: int, gradients: Any, count: int, zero: Any) -> None:
     """Sets a thread's own `count` sums to 0, if there are any."""
     if gradients[worker] != 0:
@@ -317,7 +318,7 @@ def clear_sums(worker: int, gradients: Any, count: int, zero: Any) -> None:
             write_real(gradients[worker], entry, zero, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def total_share(worker: int, workers: int, gradients: Any, count: int, zero: Any) -> None:
     """Adds all threads' sums to those of the first, in order; a share of the entries."""
     if gradients[0] != 0:
@@ -327,19 +328,19 @@ def total_share(worker: int, workers: int, gradients: Any, count: int, zero: Any
                 write_real(gradients[0], entry, total, zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def forward_serial(workers: int, *task: Any) -> None:
     _forward_share(0, workers, *task)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def forward_threads(workers: int, *task: Any) -> None:
     for worker in numba.prange(workers):
         # `prange` counts in uint64, and a range over mixed signs would be one of float64.
-        _forward_share(np.int64(worker), workers, *task)  # type: ignore[arg-type]
+        _forward_share(np.int64(worker), workers, *task)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def backward_serial(
     workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
 ) -> None:
@@ -347,7 +348,7 @@ def backward_serial(
     _backward_share(0, workers, gradients, count, table, limits, *task)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@compiled(parallel=True)
 def backward_threads(
     workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
 ) -> None:
@@ -364,8 +365,8 @@ def backward_threads(
         task: As `_backward_share` takes them.
     """
     for worker in numba.prange(workers):
-        order_share(np.int64(worker), workers, table, ordered, limits[0])  # type: ignore[arg-type]
+        order_share(np.int64(worker), workers, table, ordered, limits[0])
     for worker in numba.prange(workers):
-        _backward_share(np.int64(worker), workers, gradients, count, table, limits, *task)  # type: ignore[arg-type]
+        _backward_share(np.int64(worker), workers, gradients, count, table, limits, *task)
     for worker in numba.prange(workers):
-        total_share(np.int64(worker), workers, gradients, count, limits[0])  # type: ignore[arg-type]
+        total_share(np.int64(worker), workers, gradients, count, limits[0])

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
+from sparserl.kernels.compiled import compiled
 from sparserl.kernels.vector import multiply_add, read_int64, read_real, write_real
 
 HALVINGS = 8
 """Times that a bound on what is trimmed is halved at most, as long as enough stays within it."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def adam(table: Any, numbers: Any) -> None:
     """One step of Adam.
 
@@ -46,7 +46,7 @@ def adam(table: Any, numbers: Any) -> None:
             write_real(parameters, entry, moved, one)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def average(table: Any, numbers: Any) -> None:
     """`target = tau online + (1 - tau) target`.
 
@@ -62,7 +62,7 @@ def average(table: Any, numbers: Any) -> None:
             write_real(targets, entry, multiply_add(read_real(onlines, entry, tau), tau, faded), tau)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _count_up_to(limit: Any, values: int, size: int) -> int:
     """How many of the values at an address are no larger in magnitude: a loop that is compiled to vector code."""
     count = np.int32(0)
@@ -71,7 +71,7 @@ def _count_up_to(limit: Any, values: int, size: int) -> int:
     return int(count)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def average_and_trim(table: Any, numbers: Any) -> None:
     """Averages over the connections of a target that contain those of online, then sets its smallest weights to 0.
 
@@ -121,7 +121,7 @@ def average_and_trim(table: Any, numbers: Any) -> None:
             slot += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def gather_transitions(
     observations: Any,
     actions: Any,

@@ -17,6 +17,8 @@ Positions = npt.NDArray[np.int64]
 """`out * n_in + in` of each connection."""
 Slots = npt.NDArray[np.int64]
 """Places in a layer's array of values."""
+LARGEST = 2**31
+"""Neurons a side of a layer at most, and one more than its connections: layers keep them as 32-bit numbers."""
 FloatArray = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
@@ -36,8 +38,8 @@ class SparseTopology:
     A connection exists because its position is listed, never because its value is non-zero.
 
     Attributes:
-        n_out: Number of output neurons, >= 1.
-        n_in: Number of input neurons, >= 1.
+        n_out: Number of output neurons, from 1 to `LARGEST`.
+        n_in: Number of input neurons, likewise.
         flat: (nnz,) int64, strictly increasing positions `out * n_in + in`. The index into it is the
             connection's slot.
     """
@@ -72,9 +74,14 @@ class SparseTopology:
         return self.flat % self.n_in
 
     def check_valid(self) -> None:
-        """Raises TopologyError unless positions are int64, sorted, unique and in range."""
+        """Raises TopologyError unless positions are int64, sorted, unique and in range, and sizes too."""
         if self.n_out < 1 or self.n_in < 1:
             raise TopologyError(f"a layer needs at least one neuron a side, got {self.n_out} x {self.n_in}")
+        if max(self.n_out, self.n_in) > LARGEST or self.nnz >= LARGEST:
+            raise TopologyError(
+                f"a layer has at most {LARGEST} neurons a side and {LARGEST - 1} connections, "
+                f"got {self.n_out} x {self.n_in} with {self.nnz}"
+            )
         if self.flat.dtype != np.int64 or self.flat.ndim != 1:
             raise TopologyError(f"positions must be a 1-D int64 array, got {self.flat.ndim}-D {self.flat.dtype}")
         if self.nnz and (self.flat[0] < 0 or self.flat[-1] >= self.size):

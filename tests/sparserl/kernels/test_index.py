@@ -48,3 +48,12 @@ def test_derived_bytes_are_those_of_the_transposed_index() -> None:
     assert index.derived_bytes() == 0
     index.transposed  # noqa: B018  # derives it
     assert index.derived_bytes() == 8 * (23 + 1) + 4 * index.nnz + 4 * index.nnz
+
+
+def test_what_does_not_fit_32_bits_is_refused() -> None:
+    """Columns are uint32: the next one would be column 0."""
+    row_ptr, col = np.array([0, 1]), np.zeros(1, np.uint32)
+    assert CsrIndex(1, 2**32, row_ptr, col).nnz == 1
+    for make in (lambda: CsrIndex(1, 2**32 + 1, row_ptr, col), lambda: CsrIndex.full(2, 2**31 + 1)):
+        with pytest.raises(ValueError, match=r"at most 2\*\*32 rows, columns and entries"):
+            make()

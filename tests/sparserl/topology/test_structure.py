@@ -101,3 +101,24 @@ def test_invalid_changes_are_refused(event: TopologyChange, message: str) -> Non
 def test_a_sparse_layer_is_an_evolving_layer() -> None:
     assert isinstance(SparseLinear(topology(2, 4, [1, 6])), EvolvingLayer)
     assert not isinstance(object(), EvolvingLayer)
+
+
+@pytest.mark.parametrize(
+    ("n_out", "n_in", "flat"),
+    [
+        (1, 2**31 + 1, np.array([2**31], np.int64)),
+        (1, 2**32 + 1, np.array([2**32], np.int64)),
+        (2**31 + 1, 1, np.array([0], np.int64)),
+        (2**20, 2**20, np.broadcast_to(np.int64(0), 2**31)),  # takes no memory
+    ],
+    ids=["inputs", "inputs that wrap", "outputs", "connections"],
+)
+def test_layers_that_do_not_fit_32_bits_are_refused(n_out: int, n_in: int, flat: np.ndarray) -> None:
+    with pytest.raises(TopologyError, match="at most 2147483648 neurons a side and 2147483647 connections, got"):
+        SparseLinear(SparseTopology(n_out, n_in, flat))
+
+
+def test_the_last_column_of_the_widest_layer_is_kept() -> None:
+    layer = SparseLinear(topology(1, 2**31, [0, 2**31 - 1]))
+    assert layer.index.col.tolist() == [0, 2**31 - 1]
+    assert SparseLinear.of(layer.topology, layer.values, None).topology.inputs.tolist() == [0, 2**31 - 1]

@@ -7,7 +7,6 @@ it draws from none of the agent's generators, so a recorded run learns exactly a
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.progress import RunProgress
-from sparserl.records import RunFolder, check_is_of_run, step_name
+from sparserl.records import BEST, FINAL, RunFolder, check_is_of_run, step_name
 from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
 from sparserl.video import Camera
@@ -213,7 +212,7 @@ class RunRecorder(BaseCallback):
                 "finite numbers; its policy is not taken for the best"
             )
         elif mean > self._best_mean:
-            self._save_policy(self.folder.checkpoints / "best")
+            self._save_policy(self.folder.checkpoints / BEST)
         self.eval_means.append(mean)
         self.eval_steps.append(step)
         self._track(
@@ -234,6 +233,10 @@ class RunRecorder(BaseCallback):
     def _best_mean(self) -> float:
         """Of the evaluations so far; one that is no finite number is none."""
         return max(filter(math.isfinite, self.eval_means), default=-math.inf)
+
+    def save_final_policy(self) -> None:
+        """Saves the policy with which the run ends."""
+        self._save_policy(self.folder.checkpoints / FINAL)
 
     def _save_policy(self, path: Path) -> None:
         modules = {"policy": self.agent.policy.state_dict()}
@@ -336,15 +339,13 @@ class RunRecorder(BaseCallback):
 
     def log_models(self, result: Mapping[str, Any]) -> None:
         """Gives trackers the best policy and that of now, with env step and mean return; the run is done."""
-        with tempfile.TemporaryDirectory() as folder:
-            final, best = Path(folder) / "final", self.folder.checkpoints / "best"
-            self._save_policy(final)
-            for path, mean in ((best, self._best_mean), (final, result["return_last"])):
-                if not path.exists():
-                    continue  # no return of any evaluation was a number
-                metadata = {"global_step": checkpoint.load(path)["global_step"], "return_mean": mean}
-                for tracker in self.trackers:
-                    tracker.log_model(path.name, path, metadata)
+        for name, mean in ((BEST, self._best_mean), (FINAL, result["return_last"])):
+            path = self.folder.checkpoints / name
+            if not path.exists():
+                continue  # no return of any evaluation was a number
+            metadata = {"global_step": checkpoint.load(path)["global_step"], "return_mean": mean}
+            for tracker in self.trackers:
+                tracker.log_model(name, path, metadata)
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from sparserl.json_text import FLOAT, exactly, json_text, number_of
 FORMAT = "sparserl-checkpoint"
 VERSION = 1
 _TENSOR = "__tensor__"
+MOST_MANIFEST_BYTES = 2**16
+MOST_STATE_BYTES = 2**28
+"""Longer JSON files are no checkpoint's, and are not read."""
+_MOST_LEVELS = 64
 _FILES = ("tensors.safetensors", "state.json")
 
 
@@ -43,7 +48,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = _split(state, "", tensors)
     temporary = path.with_name(path.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _discard(temporary)
     temporary.mkdir(parents=True)
     safetensors.torch.save_file(tensors, temporary / "tensors.safetensors")
     (temporary / "state.json").write_text(json_text(tree))
@@ -57,10 +62,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         flush(temporary / name)
     if path.exists():
         stale = path.with_name(path.name + ".old")
-        shutil.rmtree(stale, ignore_errors=True)
+        _discard(stale)
         path.rename(stale)
         temporary.rename(path)
-        shutil.rmtree(stale)
+        _discard(stale)
     else:
         temporary.rename(path)
 
@@ -74,7 +79,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing, truncated, edited, of another program or of another version.
     """
-    manifest = read_json(path / "manifest.json", f"no checkpoint at {path}")
+    manifest = read_json(path / "manifest.json", f"no checkpoint at {path}", most_bytes=MOST_MANIFEST_BYTES)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a sparserl checkpoint")
     if manifest.get("version") != VERSION:
@@ -86,8 +91,12 @@ def load(path: Path) -> dict[str, Any]:
         check_file(path / name, files.get(name) if isinstance(files, dict) else None)
     tree = read_json(path / "state.json", f"{path} has no state.json")
     tensors = read_tensors(path / "tensors.safetensors")
-    state = _join(tree, tensors)
-    assert isinstance(state, dict)
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path / 'state.json'} is damaged: it holds no keys and values")
+    try:
+        state: dict[str, Any] = _join(tree, tensors)
+    except _DamagedTree as error:
+        raise CheckpointError(f"{path / 'state.json'} is damaged: {error}") from None
     return state
 
 
@@ -95,7 +104,7 @@ def remove(path: Path) -> None:
     """Deletes a checkpoint; one that is half deleted no longer has a name that counts."""
     going = path.with_name(path.name + ".gone")
     path.rename(going)
-    shutil.rmtree(going)
+    _discard(going)
 
 
 def tidy(folder: Path) -> None:
@@ -105,7 +114,7 @@ def tidy(folder: Path) -> None:
             old.rename(old.with_suffix(""))
     for suffix in ("old", "tmp", "gone"):
         for left in folder.glob(f"*.{suffix}"):
-            shutil.rmtree(left)
+            _discard(left)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -114,30 +123,50 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: If it is not a whole safetensors file.
     """
+    check_regular(path)
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def read_json(path: Path, missing: str) -> Any:
+def read_json(path: Path, missing: str, *, most_bytes: int = MOST_STATE_BYTES) -> Any:
     """A JSON file.
 
+    Args:
+        path: The file.
+        missing: What to say if there is none.
+        most_bytes: A longer one is not ours.
+
     Raises:
-        CheckpointError: With the line `missing` if there is none, or another if it is not JSON.
+        CheckpointError: If there is none, or it is no plain file, too long or not JSON.
     """
+    if not os.path.lexists(path):
+        raise CheckpointError(missing)
+    check_regular(path)
+    if path.stat().st_size > most_bytes:
+        raise CheckpointError(f"{path} is damaged: it is longer than {most_bytes:,} bytes")
     try:
         return json.loads(path.read_text())
-    except OSError:
-        raise CheckpointError(missing) from None
-    except ValueError:
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it is not JSON") from None
+
+
+def check_regular(path: Path) -> None:
+    """Raises CheckpointError unless there is a plain file, and not a link, a pipe or a device that would not end."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        raise CheckpointError(f"{path} is missing") from None
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is not a plain file")
 
 
 def check_file(path: Path, expected: str | None) -> None:
     """Raises CheckpointError unless the file has the SHA-256 that the manifest gives."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
+    check_regular(path)
     if expected is None or sha256(path) != expected:
         raise CheckpointError(f"{path} was truncated or edited: its checksum differs from the manifest")
 
@@ -180,13 +209,39 @@ def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"a checkpoint cannot hold {type(node).__name__}, at {key!r}")
 
 
-def _join(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+class _DamagedTree(Exception):
+    """A tree of JSON that no checkpoint was saved as."""
+
+
+def _join(node: Any, tensors: Mapping[str, torch.Tensor], depth: int = 0) -> Any:
+    if depth > _MOST_LEVELS:
+        raise _DamagedTree(f"it is nested more than {_MOST_LEVELS} levels deep")
     if isinstance(node, dict):
         if set(node) == {_TENSOR}:
-            return tensors[node[_TENSOR]]
+            return _tensor(node[_TENSOR], tensors)
         if set(node) == {FLOAT}:
-            return number_of(node)
-        return {name: _join(value, tensors) for name, value in node.items()}
+            return _number(node)
+        return {name: _join(value, tensors, depth + 1) for name, value in node.items()}
     if isinstance(node, list):
-        return [_join(value, tensors) for value in node]
+        return [_join(value, tensors, depth + 1) for value in node]
     return node
+
+
+def _tensor(name: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    if not isinstance(name, str) or name not in tensors:
+        raise _DamagedTree(f"there is no array {str(name)[:80]!r}")
+    return tensors[name]
+
+
+def _number(held: Mapping[str, Any]) -> float:
+    if held[FLOAT] not in ("nan", "inf", "-inf"):
+        raise _DamagedTree(f"{str(held[FLOAT])[:80]!r} is no number")
+    return number_of(held)
+
+
+def _discard(path: Path) -> None:
+    """Deletes what is there, of whatever kind; a link alone and not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

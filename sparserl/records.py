@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ DISTRIBUTIONS = (
 )
 CHECKPOINTS_KEPT = 2
 """Newest full checkpoints of a run that stay."""
+BEST, FINAL = "best", "final"
+"""Beside them: the policy with the best evaluation, and that of the end of a finished run."""
 _MOST_DIGITS = 18
 """Of a step; what has more is not ours."""
 
@@ -143,9 +145,17 @@ class RunFolder:
         """The CSV log `name`.csv."""
         return CsvLog(self.path / f"{name}.csv", columns)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes `result.json`, then `DONE`."""
+    def finish(self, result: Mapping[str, Any], draw: Callable[[Path], object]) -> None:
+        """Writes `result.json`, then `plot.png`, and `DONE` last: a run that has it is complete.
+
+        Args:
+            result: What `result.json` says.
+            draw: Writes a picture to a path.
+        """
         write_atomically(self.path / "result.json", json_text(result, indent=2) + "\n")
+        unfinished = self.path / "plot.tmp.png"
+        draw(unfinished)
+        unfinished.replace(self.path / "plot.png")
         (self.path / "DONE").touch()
 
 
@@ -170,7 +180,7 @@ def by_step(paths: Iterable[Path]) -> list[Path]:
 
 def full_checkpoints(folder: RunFolder) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return by_step(path for path in folder.checkpoints.glob("step-*") if path.suffix == "" and path.is_dir())
+    return by_step(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")
 
 
 def remove_stale_checkpoints(folder: RunFolder) -> None:
@@ -204,6 +214,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one step, so that a reader or a crash never sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
+    checkpoint.flush(temporary)
     temporary.replace(path)
 
 

@@ -12,17 +12,17 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.cli import rl_continual
 from sparserl.cli.arguments import given_value
-from sparserl.cli.continual_config import ContinualConfig, parse_continual
+from sparserl.cli.continual_config import ContinualCommand, ContinualConfig, parse_continual
 from sparserl.cli.presets import continual_presets, rl_continual_presets
 from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
     resumed,
+    tidy,
     trackers,
 )
 from sparserl.cli.rl_continual_config import is_of_environments
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         return rl_continual.run(arguments)
     command, preset = parse_continual(arguments)
     if command.resume is not None:
-        return _resume(command.resume, command.data_dir, command.progress)
+        return _resume(command)
     config = command.run
     data_dir = (command.data_dir or default_data_dir()).absolute()
     learner = _learner(config, data_dir, download=command.download)
@@ -111,13 +111,14 @@ def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False)
     return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
 
 
-def _resume(path: Path, data_dir: Path | None, show_progress: bool) -> int:
-    folder = RunFolder.open(path)
+def _resume(command: ContinualCommand) -> int:
+    assert command.resume is not None
+    folder = RunFolder.open(command.resume)
     config = continual_config(folder)
-    with resumed(folder) as state:
-        learner = _learner(config, data_dir or Path((path / DATA_DIR).read_text().rstrip("\n")))
+    with resumed(folder, command.from_step) as state:
+        learner = _learner(config, command.data_dir or Path((folder.path / DATA_DIR).read_text().rstrip("\n")))
         print(f"resuming {folder.path} at step {state['global_step']}")
-        return _learn(learner, config, folder, show_progress=show_progress, state=state)
+        return _learn(learner, config, folder, show_progress=command.progress, state=state)
 
 
 def _learn(
@@ -142,7 +143,7 @@ def _learn(
         )
         if state is not None:
             recorder.restore(state)
-            checkpoint.tidy(folder.checkpoints)
+            tidy(folder, state)
         recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual")
     status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     if status:
@@ -150,8 +151,7 @@ def _learn(
     with finishing(folder, "continual"):
         names = ("sequence", "scenario", "method", "seed")
         result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-        folder.finish(result)
-        plot_sequence_run(folder.path, folder.path / "plot.png", config.title)
+        folder.finish(result, lambda out: plot_sequence_run(folder.path, out, config.title))
         _print_result(config.title, result, folder)
         hand_over(recorder, config, result)
     return 0

@@ -120,7 +120,7 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
         ConfigError: If a name, key or value is wrong, or an option is of another method.
     """
     if given_value("resume", arguments) is not None:
-        refuse_other_options(arguments, ["--resume", "--data-dir", "--progress", "--no-progress"])
+        refuse_other_options(arguments, ["--resume", "--from-step", "--data-dir", "--progress", "--no-progress"])
         return parse(ContinualCommand, arguments, command="continual"), None
     file = given_value("config", arguments)
     data = {} if file is None else yaml_config.load_yaml(Path(file))

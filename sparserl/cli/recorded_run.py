@@ -17,10 +17,11 @@ from sparserl import checkpoint
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError, NotFiniteError
-from sparserl.records import RunFolder, check_logs, full_checkpoints
+from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
 from sparserl.run_lock import only_writer
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.video import Camera
+from sparserl.whole_checkpoints import set_aside, whole_state, whole_steps
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,20 @@ class RunOptions:
     config: Path | None = None
     """YAML file over the preset; the config.yaml of an earlier run repeats it."""
     resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --progress, and --data-dir where
-    there is one."""
+    """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, and
+    --data-dir where there is one."""
+    from_step: int | None = None
+    """With --resume: continue from the checkpoint of this step instead. What is newer is set aside in the folder."""
     run_dir: Path | None = None
     """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
     progress: bool = True
     """Draw a progress bar."""
     dry_run: bool = False
     """Print the resolved config and stop."""
+
+    def __post_init__(self) -> None:
+        if self.from_step is not None and self.resume is None:
+            raise ConfigError("--from-step is for a run that goes on: add --resume DIR")
 
 
 class Recorder(Protocol):
@@ -120,17 +127,22 @@ def refuse_other_options(arguments: Sequence[str], allowed: Sequence[str]) -> No
 
 
 @contextmanager
-def resumed(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    """While this process alone writes a run that goes on: the checkpoint that it goes on from.
+def resumed(folder: RunFolder, from_step: int | None = None) -> Iterator[dict[str, Any]]:
+    """While this process alone writes a run that goes on: the checkpoint that it goes on from; nothing is changed yet.
+
+    Args:
+        folder: The run.
+        from_step: Step of the checkpoint; the newest one if None.
 
     Raises:
-        ConfigError: If the run is finished, or another process writes it.
-        CheckpointError: If there is no checkpoint, or it or a log is damaged.
+        ConfigError: If the run is finished, another process writes it, or it has no checkpoint of that step.
+        CheckpointError: If there is no checkpoint, or it or what it needs is damaged. If an older one is whole, the
+            message says how to go on from there: a run does not go back by itself.
     """
     _refuse_finished(folder)
     with only_writer(folder.path):
         _refuse_finished(folder)  # who held the lock until now may have finished it
-        yield _newest_state(folder)
+        yield _state_of(folder, from_step)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
@@ -138,14 +150,40 @@ def _refuse_finished(folder: RunFolder) -> None:
         raise ConfigError(f"{folder.path} is finished; there is nothing to resume")
 
 
-def _newest_state(folder: RunFolder) -> dict[str, Any]:
-    """The newest checkpoint; changes nothing."""
+def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
     found = full_checkpoints(folder)
     if not found:
         raise CheckpointError(f"{folder.path} has no checkpoint yet; start the run again in another --run-dir")
-    state = checkpoint.load(found[-1])
-    check_logs(folder, state["recorder"]["csv_bytes"])
-    return state
+    if from_step is None:
+        chosen = found[-1]
+    else:
+        chosen = folder.checkpoints / step_name(from_step)
+        if chosen not in found:
+            steps = ", ".join(map(str, whole_steps(folder))) or "none"
+            raise ConfigError(f"{folder.path} has no checkpoint of step {from_step}; whole ones are of step: {steps}")
+    try:
+        return whole_state(folder, chosen)
+    except CheckpointError as error:
+        older = [step for step in whole_steps(folder) if step != step_in(chosen)]
+        if not older:
+            raise
+        how = f"continue from step {older[-1]}, the newest whole one, by --from-step {older[-1]}"
+        raise CheckpointError(f"{error}; {how}") from None
+
+
+def tidy(folder: RunFolder, state: Mapping[str, Any]) -> None:
+    """Once nothing is refused any more: cleans up after a crash, and sets aside what is newer than a checkpoint that is
+    not the newest, and says so.
+
+    Args:
+        folder: Of the run.
+        state: The checkpoint that it goes on from.
+    """
+    checkpoint.tidy(folder.checkpoints)
+    step = state["global_step"]
+    aside = set_aside(folder, step)
+    if aside is not None:
+        print(f"what was saved after step {step} is in {aside}, and rows after it are cut from the logs")
 
 
 def trackers(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.cli.env_state import env_state, restore_env
@@ -22,9 +20,10 @@ from sparserl.cli.recorded_run import (
     hand_over,
     learn_or_say_how_to_resume,
     resumed,
+    tidy,
     trackers,
 )
-from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
+from sparserl.cli.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
 from sparserl.cli.run_config import SEQUENCE, rl_continual_config
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
@@ -43,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl continual` on environments; returns the exit status."""
     command, preset = parse_rl_continual(arguments)
     if command.resume is not None:
-        return _resume(command.resume, command.progress)
+        return _resume(command)
     config = command.run
     sequence = config.load_sequence()
     check_spaces(sequence, config.wrappers, config.seed)
@@ -67,13 +66,14 @@ def run(arguments: Sequence[str]) -> int:
         return _learn(learner, config, folder, show_progress=command.progress, state=None)
 
 
-def _resume(path: Path, show_progress: bool) -> int:
-    folder = RunFolder.open(path)
+def _resume(command: RLContinualCommand) -> int:
+    assert command.resume is not None
+    folder = RunFolder.open(command.resume)
     config = rl_continual_config(folder)
-    with resumed(folder) as state:
+    with resumed(folder, command.from_step) as state:
         learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
         print(f"resuming {folder.path} at step {state['global_step']}")
-        return _learn(learner, config, folder, show_progress=show_progress, state=state)
+        return _learn(learner, config, folder, show_progress=command.progress, state=state)
 
 
 def _learn(
@@ -117,7 +117,7 @@ def _learn(
         if state is not None:
             recorder.restore(state)
             restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
-            checkpoint.tidy(folder.checkpoints)
+            tidy(folder, state)
         recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual_rl")
     try:
         status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
@@ -128,9 +128,8 @@ def _learn(
     with finishing(folder, "continual"):
         names = ("sequence", "algo", "method", "seed")
         result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
-        folder.finish(result)
+        folder.finish(result, lambda out: plot_rl_run(folder.path, out, config.title))
         recorder.checkpoints.forget_replay()
-        plot_rl_run(folder.path, folder.path / "plot.png", config.title)
         _print_result(config.title, result, folder)
         hand_over(recorder, config, result)
     return 0

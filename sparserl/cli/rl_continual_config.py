@@ -265,7 +265,7 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
         ConfigError: If a name, key or value is wrong, or an option is of another method.
     """
     if given_value("resume", arguments) is not None:
-        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
+        refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
         return parse(RLContinualCommand, arguments, command="continual"), None
     file = given_value("config", arguments)
     written = {} if file is None else yaml_config.load_yaml(Path(file))

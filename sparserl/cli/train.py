@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl import checkpoint
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
@@ -26,11 +24,12 @@ from sparserl.cli.recorded_run import (
     hand_over,
     learn_or_say_how_to_resume,
     resumed,
+    tidy,
     trackers,
 )
 from sparserl.cli.run_config import run_config
 from sparserl.cli.run_failure import finishing, getting_ready
-from sparserl.cli.train_config import TrainConfig, parse_train
+from sparserl.cli.train_config import TrainCommand, TrainConfig, parse_train
 from sparserl.envs import (
     feature_origins,
     load_wrapper_state,
@@ -57,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl train`; returns the exit status."""
     command, preset = parse_train(arguments)
     if command.resume is not None:
-        return _resume(command.resume, command.progress)
+        return _resume(command)
     config = command.run
     if command.dry_run:
         config.make_env().close()
@@ -79,14 +78,15 @@ def run(arguments: Sequence[str]) -> int:
         return _train(agent, config, folder, show_progress=command.progress, state=None)
 
 
-def _resume(path: Path, show_progress: bool) -> int:
-    folder = RunFolder.open(path)
+def _resume(command: TrainCommand) -> int:
+    assert command.resume is not None
+    folder = RunFolder.open(command.resume)
     config = run_config(folder)
-    with resumed(folder) as state:
+    with resumed(folder, command.from_step) as state:
         torch.set_num_threads(config.threads)
         agent = config.make_agent(config.make_env())
         print(f"resuming {folder.path} at step {state['global_step']}")
-        return _train(agent, config, folder, show_progress=show_progress, state=state)
+        return _train(agent, config, folder, show_progress=command.progress, state=state)
 
 
 def _train(
@@ -136,7 +136,7 @@ def _train(
         if state is not None:
             recorder.restore(state)
             restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
-            checkpoint.tidy(folder.checkpoints)
+            tidy(folder, state)
         recorder.trackers = trackers(config, folder, run_config=yaml_config.plain(config), job_type="train")
 
     def learn() -> None:
@@ -158,9 +158,9 @@ def _train(
         statistics = observation_statistics(env)
         if statistics is not None:
             statistics.save(folder.path / NORMALIZATION)
-        folder.finish(result)
+        recorder.save_final_policy()
+        folder.finish(result, lambda out: plot_runs([Run(folder.path, config.name)], out))
         recorder.checkpoints.forget_replay()
-        plot_runs([Run(folder.path, config.name)], folder.path / "plot.png")
         _print_result(result, folder)
         hand_over(recorder, config, result)
     return 0

@@ -172,7 +172,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     base = build_train_config({**data, "algo": algo, "env": env})
     command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
     if command.resume is not None:
-        refuse_other_options(arguments, ["--resume", "--progress", "--no-progress"])
+        refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
         return command, None
     run = replace(command.run, wrappers=command.run.wrappers.absolute())
     command = replace(command, run=run)

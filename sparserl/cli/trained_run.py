@@ -21,7 +21,8 @@ from sparserl.continual.reinforcement.learner import Policy
 from sparserl.envs import load_rl_sequence, load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.export import ExportedPolicy
-from sparserl.records import RunFolder, full_checkpoints
+from sparserl.records import BEST, FINAL, RunFolder, full_checkpoints, step_in
+from sparserl.whole_checkpoints import check_step, whole_steps
 
 C = TypeVar("C", bound=TrainConfig | RLContinualConfig)
 
@@ -120,8 +121,7 @@ class TrainedAgent(TrainedRun[TrainConfig]):
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint):
         config = run_config(folder)
-        best = folder.checkpoints / "best"
-        state = checkpoint.load(best if which == "best" else _newest(folder, "; try --checkpoint best"))
+        state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else _last(folder)
         super().__init__(config, state, which)
         self.tasks = [config.env]
         self._env = config.make_env()
@@ -157,7 +157,7 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
 
     def __init__(self, folder: RunFolder):
         config = rl_continual_config(folder)
-        state = checkpoint.load(_newest(folder))
+        state = _last(folder)
         super().__init__(config, state, "last")
         self._sequence = load_rl_sequence(folder.path / SEQUENCE)
         self.tasks = [task.name for task in self._sequence.tasks]
@@ -203,8 +203,22 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
     return TrainedSequence(folder)
 
 
-def _newest(folder: RunFolder, advice: str = "") -> Path:
-    found = full_checkpoints(folder)
-    if not found:
-        raise CheckpointError(f"{folder.path} has no full checkpoint yet{advice}")
-    return found[-1]
+def _last(folder: RunFolder) -> dict[str, Any]:
+    """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
+    final, found = folder.checkpoints / FINAL, full_checkpoints(folder)
+    has_best = (folder.checkpoints / BEST).exists()
+    if not found and not final.exists():
+        raise CheckpointError(
+            f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
+        )
+    path = final if final.exists() else found[-1]
+    try:
+        state = checkpoint.load(path)
+        if path != final:
+            check_step(path, state)
+    except CheckpointError as error:
+        older = [step for step in whole_steps(folder) if step != step_in(path)] if path != final else []
+        ways = ["try --checkpoint best"] if has_best else []
+        ways += [f"--resume with --from-step {older[-1]} goes back to one that is whole"] if older else []
+        raise CheckpointError("; ".join([str(error), *ways])) from None
+    return state

@@ -101,15 +101,27 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch:
         create(tmp_path / "run")
 
 
-def test_finish_writes_the_result_and_then_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finish_writes_the_result_then_the_picture_and_then_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = create(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_atomically", lambda path, text: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            folder.finish({"a": 1})
+            folder.finish({"a": 1}, Path.touch)
     assert not folder.is_done
-    folder.finish({"a": 1})
+
+    def draw(path: Path) -> None:
+        assert (folder.path / "result.json").exists()
+        assert not folder.is_done
+        path.write_text("a picture")
+
+    with pytest.raises(ZeroDivisionError):
+        folder.finish({"a": 1}, lambda path: 1 / 0)
+    assert not folder.is_done
+    folder.finish({"a": 1}, draw)
     assert folder.is_done
+    assert (folder.path / "plot.png").read_text() == "a picture"
     assert json.loads((folder.path / "result.json").read_text()) == {"a": 1}
 
 
@@ -192,7 +204,6 @@ def test_what_has_not_the_name_of_a_step_is_no_checkpoint(tmp_path: Path) -> Non
         "best",
     ):
         (folder.checkpoints / name).mkdir()
-    (folder.checkpoints / step_name(5)).touch()
     (folder.snapshots / "step-x.safetensors").touch()
     assert full_checkpoints(folder) == []
     assert snapshot_files(folder.path) == []

@@ -86,9 +86,10 @@ def last_state(folder: Path) -> dict[str, Any]:
     """The newest full checkpoint, without wall-clock values and the names of replay files."""
     newest = sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix == "")[-1]
     state = checkpoint.load(newest)
-    state["replay"].pop("parts")
+    state.get("replay", {}).pop("parts", None)
     # Monitor's episode records hold the wall-clock time beside return and length.
-    state["episodes"] = [{"r": episode["r"], "l": episode["l"]} for episode in state["episodes"]]
+    if "episodes" in state:
+        state["episodes"] = [{"r": episode["r"], "l": episode["l"]} for episode in state["episodes"]]
     without_clock: dict[str, Any] = _without_clock(state)
     return without_clock
 

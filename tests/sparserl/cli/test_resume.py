@@ -19,9 +19,10 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, rows, same_run, start, train
 
-from sparserl import checkpoint
+from sparserl import checkpoint, records
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.cli import main
+from sparserl.cli import train as train_command
 from sparserl.records import CsvLog, RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
@@ -56,11 +57,15 @@ MOMENTS = {
     "in the middle of a checkpoint": _die_in(checkpoint, "flush", 16, before=True),
     "before a checkpoint gets its name": _die_in(Path, "rename", 6, before=True),
     "after a checkpoint got its name": _die_in(Path, "rename", 6, before=False),
-    "while an old checkpoint is removed": _die_in(checkpoint.shutil, "rmtree", 7, before=True),
+    "while an old checkpoint is removed": _die_in(checkpoint.shutil, "rmtree", 2, before=True),
     "between replay and checkpoint": _die_in(ReplayLog, "append", 3, before=False),
     "before old replay files are removed": _die_in(ReplayLog, "remove_except", 3, before=True),
     "after a row was written": _die_in(CsvLog, "write", 8, before=False),
     "when all is learned": _die_in(RunFolder, "finish", 1, before=True),
+    "before the result": _die_in(records, "write_atomically", 1, before=True),
+    "before the picture": _die_in(train_command, "plot_runs", 1, before=True),
+    "before the picture gets its name": _die_in(Path, "replace", 2, before=True),
+    "before the run is done": _die_in(Path, "replace", 2, before=False),
 }
 
 

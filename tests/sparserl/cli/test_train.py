@@ -36,7 +36,12 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
         "plot.png",
     }
     assert expected == {path.name for path in finished.iterdir() if path.is_file()}
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best", "step-000000090", "step-000000120"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {
+        "best",
+        "final",
+        "step-000000090",
+        "step-000000120",
+    }
     assert list((finished / "replay").iterdir()) == []  # a finished run is not continued
     assert {path.name for path in (finished / "topology").iterdir()} >= {
         "step-000000000.safetensors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.kernels.updates import gather_transitions
 
 FloatArray = npt.NDArray[np.float32]
+Observations = FloatArray | dict[str, FloatArray]
+"""(B, ...) observations; of a Dict space, those of each key."""
 
 
 @dataclass
@@ -21,17 +24,17 @@ class Batch:
     """Transitions, float32.
 
     Attributes:
-        observations: (B, width).
+        observations: (B, width), or whatever else the observation space has behind its first axis.
         actions: (B, width) in [-1, 1].
-        next_observations: (B, width).
+        next_observations: As `observations`.
         dones: (B, 1) 1 where the episode terminated; a time limit does not count.
         rewards: (B, 1), summed over n steps if the buffer does that.
         discounts: Of what follows: a number, or (B, 1).
     """
 
-    observations: FloatArray
+    observations: Any
     actions: FloatArray
-    next_observations: FloatArray
+    next_observations: Any
     dones: FloatArray
     rewards: FloatArray
     discounts: float | FloatArray
@@ -69,9 +72,15 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
             adaptive.redraw_noise(rows, torch.from_numpy(out[0]), torch.from_numpy(out[2]))
         return Batch(*out, gamma)  # type: ignore[call-arg]  # `out` has five arrays
     drawn = buffer.sample(size, env=env)
-    arrays = [tensor.numpy().astype(np.float32, copy=False) for tensor in drawn[:5]]
-    flat = [array.reshape(size, -1) if place == 1 else array for place, array in enumerate(arrays)]
-    return Batch(*flat, gamma if drawn.discounts is None else drawn.discounts.numpy())  # type: ignore[call-arg]
+    observations, actions, next_observations, dones, rewards = map(_arrays, drawn[:5])
+    discounts = gamma if drawn.discounts is None else drawn.discounts.numpy()
+    return Batch(observations, actions.reshape(size, -1), next_observations, dones, rewards, discounts)
+
+
+def _arrays(drawn: Any) -> Any:
+    if isinstance(drawn, dict):
+        return {key: _arrays(part) for key, part in drawn.items()}
+    return drawn.numpy().astype(np.float32, copy=False)
 
 
 def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: float) -> Batch:
@@ -94,4 +103,4 @@ def _is_readable(buffer: ReplayBuffer) -> bool:
         one_step = buffer.steps_ahead == 1
     else:
         one_step = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
-    return one_step and buffer.observations.ndim == 3 and buffer.observations.dtype.kind == "f"
+    return one_step and buffer.observations.ndim == 3 and buffer.observations.dtype in (np.float32, np.float64)

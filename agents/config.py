@@ -11,6 +11,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.replay import DynamicCapacity, check_n_steps, replay_options
@@ -270,6 +271,7 @@ def make_agent(
         raise ConfigError(f"{algo} takes a {spec.config.__name__}, got a {type(config).__name__}")
     if spec.sparse_twin is not None:
         _refuse_topology(algo, spec.sparse_twin, topology)
+    check_action_bounds(env.action_space)
     assert env.action_space.shape is not None
     arguments = config.arguments(env.action_space.shape)
     # An agent that only acts draws nothing from its buffer.

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
 from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
-from sparserl.agents.sparse_policies import SparseSACPolicy
+from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
 
 
@@ -25,8 +25,9 @@ class DSSAC(SparseTopologyMixin, SAC):
     counts within one call of `train`, and has no effect at one update per env step.
 
     Args:
-        policy: `"MlpPolicy"` for the sparse policy, or a policy class.
-        env: Env, id or `VecEnv` with Box observations and actions.
+        policy: `"MlpPolicy"`, `"CnnPolicy"` (images) or `"MultiInputPolicy"` (Dict observations) for sparse
+            networks behind the features extractor of that name in Stable-Baselines3, or a policy class.
+        env: Env, id or `VecEnv` with bounded Box actions.
         args: As `SAC`; state-dependent exploration is refused.
         kwargs: As `SAC`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
 
@@ -49,7 +50,11 @@ class DSSAC(SparseTopologyMixin, SAC):
         0.49
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseSACPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": SparseSACPolicy,
+        "CnnPolicy": SparseSACCnnPolicy,
+        "MultiInputPolicy": SparseSACMultiInputPolicy,
+    }
     trained = ("actor", "critic")
     targets_of = ("critic",)
     critic_loss_scale = 0.5

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
 from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
-from sparserl.agents.sparse_policies import SparseTD3Policy
+from sparserl.agents.sparse_policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
 
 
 class DSTD3(SparseTopologyMixin, TD3):
@@ -23,8 +23,9 @@ class DSTD3(SparseTopologyMixin, TD3):
     Stable-Baselines3's dense `TD3Policy` passed as `policy`, parameters equal those of its `TD3` bit for bit.
 
     Args:
-        policy: `"MlpPolicy"` for the sparse policy, or a policy class.
-        env: Env, id or `VecEnv` with Box observations and actions.
+        policy: `"MlpPolicy"`, `"CnnPolicy"` (images) or `"MultiInputPolicy"` (Dict observations) for sparse
+            networks behind the features extractor of that name in Stable-Baselines3, or a policy class.
+        env: Env, id or `VecEnv` with bounded Box actions.
         args: As `TD3`.
         kwargs: As `TD3`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
 
@@ -56,7 +57,11 @@ class DSTD3(SparseTopologyMixin, TD3):
         0.49
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseTD3Policy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": SparseTD3Policy,
+        "CnnPolicy": SparseTD3CnnPolicy,
+        "MultiInputPolicy": SparseTD3MultiInputPolicy,
+    }
     trained = ("actor", "critic")
     targets_of = ("actor", "critic")
     critic_loss_scale = 1.0

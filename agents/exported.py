@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import Actor as DenseSACActor
 from stable_baselines3.td3.policies import Actor as DenseTD3Actor
 from torch import nn
 
-from sparserl.agents.sparse_policies import ACTIVATION_NAMES, SparseActor
-from sparserl.errors import ConfigError
+from sparserl.agents.sparse_networks import ACTIVATION_NAMES, SparseActor
+from sparserl.errors import ConfigError, unknown_name
 from sparserl.export import ExportedPolicy, PolicyLayer
 from sparserl.layers import SparseMLP
 
@@ -38,7 +40,10 @@ def _dense_sac(actor: Any) -> tuple[list[nn.Module], str]:
 
 def _of_sequential(modules: list[nn.Module]) -> tuple[list[nn.Module], str]:
     layers: list[nn.Module] = [module for module in modules if isinstance(module, nn.Linear)]
-    activation = next(module for module in modules if not isinstance(module, nn.Linear))
+    # TD3's last module is a tanh; without hidden layers there is no other, or none at all.
+    activation = next((module for module in modules if not isinstance(module, nn.Linear)), nn.ReLU())
+    if type(activation) not in ACTIVATION_NAMES:
+        raise ConfigError(unknown_name("activation to export", type(activation).__name__, ACTIVATION_NAMES.values()))
     return layers, ACTIVATION_NAMES[type(activation)]
 
 
@@ -48,6 +53,12 @@ LAYERS_OF: dict[type[nn.Module], Callable[[Any], tuple[list[nn.Module], str]]] =
     DenseSACActor: _dense_sac,
 }
 """Kind of actor -> its linear layers, of which the last may give more than actions, and its hidden activation."""
+
+
+def _as_they_are(actor: Any) -> bool:
+    """Whether a network reads the entries of observations: of others it reads codes, of images shares of 255."""
+    space = actor.observation_space
+    return isinstance(space, spaces.Box) and not (actor.normalize_images and is_image_space(space))
 
 
 def exported_policy(
@@ -61,13 +72,17 @@ def exported_policy(
         network: Answers instead of the actor's own, e.g. for one task; reads the first features of observations.
 
     Raises:
-        ConfigError: If its actor is of another kind.
+        ConfigError: If its actor is of another kind, or reads something made of observations.
     """
-    actor, space = agent.policy.actor, agent.action_space
+    actor: Any = agent.policy.actor
+    space = agent.action_space
     assert isinstance(space, spaces.Box)
     kind = next((kind for kind in LAYERS_OF if isinstance(actor, kind)), None)
     if kind is None:
         raise ConfigError(f"a {type(actor).__name__} cannot be exported")
+    if type(actor.features_extractor) is not FlattenExtractor or not _as_they_are(actor):
+        extractor, observations = type(actor.features_extractor).__name__, agent.observation_space
+        raise ConfigError(f"a policy that reads vectors can be exported, not {observations} through {extractor}")
     layers, activation = LAYERS_OF[kind](actor) if network is None else _of_sparse_mlp(network)
     # Of a Gaussian policy the means come first.
     ends = [None] * (len(layers) - 1) + [int(np.prod(space.shape))]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparserl.agents.batch import FloatArray
+from sparserl.agents.batch import FloatArray, Observations
 from sparserl.agents.replay import IntArray
 from sparserl.agents.task_heads import HeadEnsembles
 from sparserl.layers import SparseEnsemble
@@ -33,32 +33,42 @@ class NetworkPass(Protocol):
         """(B, width) derivative by the last input; the parameters' `grad` stays as it is."""
 
 
-def network_pass(network: nn.Module, method: str, *inputs: FloatArray) -> NetworkPass:
+def network_pass(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> NetworkPass:
     """Evaluates a method of an actor or critic.
 
     Args:
         network: Of Stable-Baselines3's shape.
         method: `"forward"` or `"q1_forward"`.
-        inputs: (B, width) observations, and actions if it takes them.
+        observations: As `Batch` has them.
+        more: (B, width) actions, if it takes them.
     """
-    ensemble = _fused(network, method)
+    ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
         return AutogradPass(network, method, *inputs)
     if isinstance(ensemble, HeadEnsembles):
-        return TasksPass(ensemble, *inputs)
-    return FusedNetworkPass(ensemble, *inputs)
+        return TasksPass(ensemble, *inputs)  # type: ignore[arg-type]  # fused networks read vectors
+    return FusedNetworkPass(ensemble, *inputs)  # type: ignore[arg-type]  # as above
 
 
-def evaluate(network: nn.Module, method: str, *inputs: FloatArray) -> FloatArray:
-    """(networks, B, n_out) outputs of a method of an actor or critic, with no way back."""
-    ensemble = _fused(network, method)
+def evaluate(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> FloatArray:
+    """(networks, B, n_out) outputs of a method of an actor or critic, with no way back; arguments as `network_pass`."""
+    ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
         with torch.no_grad():
-            return _arrays(getattr(network, method)(*map(torch.from_numpy, inputs)))
+            return _arrays(getattr(network, method)(*map(as_tensors, inputs)))
     if isinstance(ensemble, HeadEnsembles):
-        parts = ensemble.parts(inputs)
+        parts = ensemble.parts(inputs)  # type: ignore[arg-type]  # as above
         return _in_rows([(rows, _evaluated(ensemble.by_task[task], own)) for task, rows, own in parts])
-    return _evaluated(ensemble, inputs)
+    return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
+
+
+def as_tensors(given: Observations) -> Any:
+    """The same as tensors, on the same memory."""
+    return (
+        {key: torch.from_numpy(part) for key, part in given.items()}
+        if isinstance(given, dict)
+        else torch.from_numpy(given)
+    )
 
 
 def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatArray) -> tuple[float, FloatArray]:
@@ -195,10 +205,12 @@ class AutogradPass:
         outputs: As in `NetworkPass`.
     """
 
-    def __init__(self, module: nn.Module, method: str, *inputs: FloatArray):
+    def __init__(self, module: nn.Module, method: str, *inputs: Observations):
         self._module = module
-        tensors = [torch.from_numpy(array) for array in inputs]
-        self._last = tensors[-1].requires_grad_()
+        tensors = [as_tensors(given) for given in inputs]
+        self._last = tensors[-1]
+        if torch.is_tensor(self._last):
+            self._last.requires_grad_()
         given: Any = getattr(module, method)(*tensors)
         self._given = (given,) if torch.is_tensor(given) else tuple(given)
         self.outputs = _arrays(self._given)
@@ -211,4 +223,5 @@ class AutogradPass:
     def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
         """As `NetworkPass`."""
         (toward,) = torch.autograd.grad(self._given, self._last, tuple(torch.from_numpy(gradient)))
-        return toward.numpy()
+        by_input: FloatArray = toward.numpy()
+        return by_input

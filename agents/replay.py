@@ -13,9 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -83,7 +82,8 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         kwargs: As `ReplayBuffer`.
 
     Raises:
-        ConfigError: If a number is out of range, or noise is redrawn for several environments.
+        ConfigError: If a number is out of range, observations are of a Dict space, or noise is redrawn for several
+            environments or in other observations than vectors of floats.
 
     Source:
         Tan et al. 2023 (RLx2), delayed multi-step targets and dynamic-capacity buffer; Grooten et al. 2023 (ANF),
@@ -115,6 +115,8 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         **kwargs: Any,
     ):
         check_n_steps(n_steps, n_steps_delay)
+        observations = kwargs["observation_space"] if "observation_space" in kwargs else args[1]
+        _check_observations(observations, redraws=redraw_seed is not None)
         super().__init__(*args, n_steps=n_steps, gamma=gamma, **kwargs)
         self.n_steps_delay, self.capacity = n_steps_delay, capacity
         self.updates = 0  # batches drawn so far
@@ -194,7 +196,9 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         count = min(self.size(), -(-self.capacity.compared // self.n_envs))
         rows = (self._oldest + np.arange(count)) % self.buffer_size
         then = self.policy_actions[rows].reshape(-1, self.action_dim)
-        now = actions_of(self.observations[rows].reshape(len(then), *self.obs_shape))
+        shape = self.observation_space.shape
+        assert shape is not None
+        now = actions_of(self.observations[rows].reshape(len(then), *shape))
         distance = float(np.square(now - then).mean()) / 2
         if distance > self.capacity.threshold:
             self.forgotten += int(self.capacity.fraction * self.size())
@@ -312,6 +316,15 @@ def check_n_steps(n_steps: int, delay: int) -> None:
         raise ConfigError(f"agent.n_steps_delay {delay} needs agent.n_steps above 1")
 
 
+def _check_observations(space: spaces.Space[Any], *, redraws: bool) -> None:
+    if isinstance(space, spaces.Dict):
+        raise ConfigError(
+            "an AdaptiveReplayBuffer holds no Dict observations; use DictReplayBuffer, without its options"
+        )
+    if redraws and not (isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"):
+        raise ConfigError(f"noise features are redrawn in vectors of floats, not in {space}")
+
+
 def _places(origins: IntArray, shape: tuple[int, ...]) -> IntArray:
     """Where the noise features stand in an observation, the k-th at entry k."""
     if origins.shape != shape:
@@ -320,57 +333,6 @@ def _places(origins: IntArray, shape: tuple[int, ...]) -> IntArray:
     if noise.size == 0:
         raise ConfigError("there are no noise features to redraw")
     return noise[np.argsort(-origins[noise])]
-
-
-class ForgetStale(BaseCallback):
-    """Lets a buffer of dynamic capacity forget: notes what the policy wants, and looks at every interval of env steps.
-
-    For `learn` of any off-policy agent. It draws from no generator, so a run in which nothing is forgotten learns as
-    one with a fixed capacity. Costs one more pass of the actor for each env step.
-
-    Source:
-        Tan et al. 2023 (RLx2): before warm-up ends the random action itself counts as what the policy wanted.
-    """
-
-    model: OffPolicyAlgorithm
-
-    def _init_callback(self) -> None:
-        if getattr(self.model.replay_buffer, "capacity", None) is None:
-            raise ConfigError("ForgetStale needs a replay buffer of dynamic capacity")
-
-    def _on_rollout_start(self) -> None:
-        self._started_at = self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        # Stable-Baselines3 calls this between the env step and the storing of its transition.
-        model = self.model
-        random = model.num_timesteps - model.n_envs < self.locals["learning_starts"]
-        assert model._last_obs is not None
-        wanted = self.locals["buffer_actions"] if random else self._actions(model._last_obs)
-        self._buffer.note_policy_actions(wanted)
-        return True
-
-    def _on_rollout_end(self) -> None:
-        assert self._buffer.capacity is not None
-        interval = self._buffer.capacity.interval_steps
-        if self.model.num_timesteps // interval == self._started_at // interval:
-            return
-        distance = self._buffer.forget_stale(self._actions_on_stored)
-        if distance is not None:
-            self.logger.record("replay/policy_distance", distance)
-        self.logger.record("replay/size", self._buffer.size() * self._buffer.n_envs)
-
-    @property
-    def _buffer(self) -> AdaptiveReplayBuffer:
-        assert isinstance(self.model.replay_buffer, AdaptiveReplayBuffer)
-        return self.model.replay_buffer
-
-    def _actions(self, observations: Any) -> FloatArray:
-        return self.model.policy.scale_action(self.model.predict(observations, deterministic=True)[0])
-
-    def _actions_on_stored(self, observations: np.ndarray) -> FloatArray:
-        env = self.model.get_vec_normalize_env()
-        return self._actions(observations if env is None else env.normalize_obs(observations))
 
 
 def replay_options(

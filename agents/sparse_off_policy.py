@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import get_parameters_by_name
 
+from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.network_pass import network_pass
 from sparserl.agents.run_length import updates_of_learn
+from sparserl.agents.saved_topology import SavedTopologyMixin
 from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
-from sparserl.errors import TopologyError
+from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
@@ -39,7 +41,7 @@ class AroundStep(Protocol):
         """After the step, before a topology event."""
 
 
-class SparseTopologyMixin(OffPolicyAlgorithm):
+class SparseTopologyMixin(SavedTopologyMixin):
     """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
 
     The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the
@@ -86,7 +88,10 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        self.topology = TopologyConfig.coerce(topology)
+        # Of what is not given, the policy decides; checked here, before Stable-Baselines3 makes anything.
+        self.topology: Any = topology if topology is None else TopologyConfig.coerce(topology)
+        if "topology" in (kwargs.get("policy_kwargs") or {}):
+            raise ConfigError("give topology to the agent itself: in policy_kwargs it is only half of it")
         self.around_step: AroundStep | None = None
         self.run_updates = 0  # that `bind_run_length` was told of
         super().__init__(  # type: ignore[misc]  # SB3 puts device and seed last, so positional arguments never reach them
@@ -94,7 +99,17 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         )
 
     def _setup_model(self) -> None:
-        if getattr(self.policy_class, "takes_topology", False):
+        check_action_bounds(self.action_space)
+        takes_topology = getattr(self.policy_class, "takes_topology", False)
+        if self.topology is None and not takes_topology:
+            self.topology = TopologyConfig(method="dense")
+        self.topology = TopologyConfig.coerce(self.topology)
+        if not takes_topology and self.topology != TopologyConfig(method="dense"):
+            raise ConfigError(
+                f"the policy {self.policy_class.__name__} is dense and takes no topology (method "
+                f"{self.topology.method!r}); use {', '.join(self.policy_aliases)}, or leave topology out"
+            )
+        if takes_topology:
             seed = secrets.randbits(32) if self.seed is None else self.seed
             self.policy_kwargs = {"topology_seed": seed, **self.policy_kwargs, "topology": self.topology}
         super()._setup_model()
@@ -115,6 +130,15 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
             name: TargetNetwork(getattr(self, name), getattr(self, f"{name}_target"), self.topology.part("target"))
             for name in self.targets_of
         }
+        self._running_statistics = {
+            name: list(
+                zip(
+                    *(get_parameters_by_name(getattr(self, own), ["running_"]) for own in (name, f"{name}_target")),
+                    strict=True,
+                )
+            )
+            for name in self.targets_of
+        }
         for name, target in self.target_networks.items():
             for layer_name, target_layer in target.layers.items():
                 self.evolver.follow(f"{name}.{layer_name}", target_layer.follow)
@@ -123,6 +147,11 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
         interval = self.topology.recycle_interval
         if interval is None:
             return None
+        if not self.actor.ensembles:
+            raise ConfigError(
+                "neurons are recycled in networks that read vectors of floats as they are: leave "
+                f"topology.recycle_interval out, or make the observations {self.observation_space} such vectors"
+            )
         networks = {name: (getattr(self, name), getattr(self, name).optimizer) for name in self.trained}
         seed = self.policy_kwargs.get("topology_seed", 0)
         return Recycler(networks, interval=interval, threshold=self.topology.recycle_threshold, seed=seed)
@@ -259,11 +288,13 @@ class SparseTopologyMixin(OffPolicyAlgorithm):
                 self.logger.record(key, value)
 
     def _sync_targets(self, tau: float) -> None:
-        for target in self.target_networks.values():
+        for name, target in self.target_networks.items():
             target.sync(tau)
+            for online, copy in self._running_statistics[name]:
+                copy.copy_(online)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "target_networks", "around_step"]
+        return [*super()._excluded_save_params(), "target_networks", "_running_statistics", "around_step"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

@@ -11,8 +11,8 @@ from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from stable_baselines3.sac.policies import Actor as DenseActor
 from torch import nn
 
-from sparserl.agents.batch import FloatArray
-from sparserl.agents.network_pass import evaluate, network_pass
+from sparserl.agents.batch import FloatArray, Observations
+from sparserl.agents.network_pass import as_tensors, evaluate, network_pass
 
 EPSILON = np.float32(1e-6)
 """Keeps the logarithm finite where an action touches its bound; as in Stable-Baselines3."""
@@ -76,28 +76,28 @@ class ActionPass(Protocol):
         """Sets `grad` of the policy's parameters, given the derivatives by actions and log-probability."""
 
 
-def action_pass(actor: nn.Module, observations: FloatArray) -> ActionPass:
+def action_pass(actor: nn.Module, observations: Observations) -> ActionPass:
     """Draws actions, with a way back.
 
     Args:
         actor: A `SparseSACActor`, or the SAC `Actor` of Stable-Baselines3.
-        observations: (B, width).
+        observations: As `Batch` has them.
     """
     kind = _DenseActionPass if isinstance(actor, DenseActor) else _SparseActionPass
     return kind(actor, observations)
 
 
-def sample_actions(actor: nn.Module, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatArray, FloatArray]:
     """(B, A) actions and (B, 1) log-probabilities, with no way back."""
     if isinstance(actor, DenseActor):
         with torch.no_grad():
-            actions, log_prob = actor.action_log_prob(torch.from_numpy(observations))
+            actions, log_prob = actor.action_log_prob(as_tensors(observations))
         return actions.numpy(), log_prob.reshape(-1, 1).numpy()
     return SquashedGaussian(evaluate(actor, "distribution", observations)[0]).sample()
 
 
 class _SparseActionPass:
-    def __init__(self, actor: nn.Module, observations: FloatArray):
+    def __init__(self, actor: nn.Module, observations: Observations):
         self._pass = network_pass(actor, "distribution", observations)
         self._gaussian = SquashedGaussian(self._pass.outputs[0])
         self.actions, self.log_prob = self._gaussian.sample()
@@ -110,9 +110,9 @@ class _SparseActionPass:
 class _DenseActionPass:
     """Through Stable-Baselines3's own distribution and autograd, so that every bit is theirs."""
 
-    def __init__(self, actor: Any, observations: FloatArray):
+    def __init__(self, actor: Any, observations: Observations):
         self._actor = actor
-        self._given = actor.action_log_prob(torch.from_numpy(observations))
+        self._given = actor.action_log_prob(as_tensors(observations))
         self.actions, log_prob = (tensor.detach().numpy() for tensor in self._given)
         self.log_prob = log_prob.reshape(-1, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -239,6 +239,14 @@ class TopologyConfig:
         density = self.density if own is None else own
         return dataclasses.replace(self, density=density, actor_density=None, critic_density=None)
 
+    def reaches(self, archs: Iterable[Sequence[int]]) -> bool:
+        """Whether a network takes part with a layer at least, or no layer of this method would; given hidden widths."""
+        return self.base.dense or not self._output_dense or any(archs)
+
+    @property
+    def _output_dense(self) -> bool:
+        return self.base.output_layer_dense if self.output_layer is None else self.output_layer == "dense"
+
     @property
     def start_dense(self) -> bool:
         """Whether layers begin with all connections and are pruned to their density."""
@@ -257,8 +265,9 @@ class TopologyConfig:
         """
         if self.base.dense:
             return [1.0] * len(shapes)
-        output_dense = self.base.output_layer_dense if self.output_layer is None else self.output_layer == "dense"
-        part = shapes[:-1] if output_dense else shapes
+        part = shapes[:-1] if self._output_dense else shapes
+        if not part:
+            return [1.0] * len(shapes)
         if isinstance(self.density, tuple):
             result = allocation.per_layer(part, self.density)
         elif self.epsilon is not None:
@@ -268,4 +277,4 @@ class TopologyConfig:
                 raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         else:
             result = ALLOCATIONS[self.allocation](part, 0.5 if self.density is None else self.density)
-        return [*result, 1.0] if output_dense else result
+        return [*result, 1.0] if self._output_dense else result

@@ -70,7 +70,7 @@ class TopologyObserver:
         """Share of dormant neurons of each hidden layer on transitions of the replay buffer, by full name."""
         buffer = self._agent.replay_buffer
         size = buffer.size()
-        if size == 0:
+        if size == 0 or not self._agent.actor.ensembles:  # they read something made of observations
             return {}
         seed = self._agent.policy_kwargs.get("topology_seed", 0)
         draws = stream(seed, "dormant", str(self._agent._n_updates)).integers(size, size=SAMPLES)

@@ -15,7 +15,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.replay import AdaptiveReplayBuffer, ForgetStale
+from sparserl.agents.forget_stale import ForgetStale
+from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.recorded_run import (

@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from support.envs import FunctionEnv
 
 from sparserl.agents.batch import sample
-from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity, ForgetStale, check_n_steps, replay_options
+from sparserl.agents.forget_stale import ForgetStale
+from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity, check_n_steps, replay_options
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.seeding import stream
 

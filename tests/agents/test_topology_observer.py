@@ -14,7 +14,7 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
 from sparserl.agents.config import AGENTS, make_agent
-from sparserl.agents.replay import ForgetStale
+from sparserl.agents.forget_stale import ForgetStale
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.layers.activity import dormant_fraction

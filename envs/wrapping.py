@@ -24,6 +24,9 @@ from sparserl.errors import CheckpointError, ConfigError
 
 Arguments: TypeAlias = dict[str, Any]
 
+FILES = ("noise_histograms", "normalization")
+"""Options of `WrapperConfig` that are paths of files."""
+
 
 @dataclass(frozen=True)
 class WrapperConfig:
@@ -83,11 +86,18 @@ class WrapperConfig:
         }
         return [label for label, special in said.items() if special]
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Name of each option that is a file and is given -> its path."""
+        return {name: getattr(self, name) for name in FILES if getattr(self, name) is not None}
+
+    def with_files(self, files: Mapping[str, Path]) -> WrapperConfig:
+        """The same with other paths for some options of `files`."""
+        return replace(self, **dict(files))  # type: ignore[arg-type]  # names of FILES, which are paths
+
     def absolute(self) -> WrapperConfig:
-        """The same with the paths of files in full, so that a run is resumed from any folder."""
-        paths = ("noise_histograms", "normalization")
-        given = {name: getattr(self, name) for name in paths if getattr(self, name) is not None}
-        return replace(self, **{name: path.absolute() for name, path in given.items()})
+        """The same with the paths of files in full."""
+        return self.with_files({name: path.absolute() for name, path in self.files.items()})
 
 
 @dataclass(frozen=True)

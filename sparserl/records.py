@@ -92,6 +92,7 @@ class RunFolder:
         command: str,
         threads: int,
         parts: Sequence[str] = ("checkpoints", "replay", "topology"),
+        files: Mapping[Path, bytes] | None = None,
     ) -> RunFolder:
         """Makes the folder with `config.yaml`, `command.txt` and `versions.json`.
 
@@ -101,6 +102,7 @@ class RunFolder:
             command: Command line that starts the run.
             threads: Recorded in `versions.json`.
             parts: Folders inside.
+            files: Further files by their path in the folder.
 
         Raises:
             ConfigError: If something of this name exists, or the place cannot be written.
@@ -115,6 +117,9 @@ class RunFolder:
         try:
             for part in parts:
                 (path / part).mkdir()
+            for name, content in (files or {}).items():
+                (path / name).parent.mkdir(exist_ok=True)
+                (path / name).write_bytes(content)
             (path / "config.yaml").write_text(config_yaml)
             (path / "command.txt").write_text(command + "\n")
             (path / "versions.json").write_text(json_text(versions(threads), indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from rich.table import Table
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.cli.env_state import env_state, restore_env
+from sparserl.cli.input_files import stored
 from sparserl.cli.recorded_run import (
     camera,
     free_folder,
@@ -24,7 +26,7 @@ from sparserl.cli.recorded_run import (
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
-from sparserl.cli.run_config import SEQUENCE, rl_continual_config
+from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
@@ -50,13 +52,16 @@ def run(arguments: Sequence[str]) -> int:
     if command.dry_run:
         print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
         return 0
+    wrappers, files = stored(config.wrappers)
     folder = RunFolder.create(
         command.run_dir or free_folder(config),
-        config_yaml=yaml.safe_dump(config.plain(), sort_keys=False),
+        config_yaml=yaml.safe_dump(replace(config, wrappers=wrappers).plain(), sort_keys=False),
         command=shlex.join(["sparserl", "continual", *arguments]),
         threads=config.threads,
         parts=["checkpoints", "replay"],
+        files=files,
     )
+    config = located_config(rl_continual_config(folder), folder)  # evaluation reads the copies as well
     (folder.path / SEQUENCE).write_text(yaml_config.dump(sequence))
     networks = [learner.agent.actor, learner.agent.critic]
     print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
@@ -69,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
 def _resume(command: RLContinualCommand) -> int:
     assert command.resume is not None
     folder = RunFolder.open(command.resume)
-    config = rl_continual_config(folder)
+    config = located_config(rl_continual_config(folder), folder)
     with resumed(folder, command.from_step) as state:
         learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
         print(f"resuming {folder.path} at step {state['global_step']}")
@@ -85,6 +90,7 @@ def _learn(
     state: dict[str, Any] | None,
 ) -> int:
     torch.set_num_threads(config.threads)
+    in_folder = rl_continual_config(folder).plain()
     env: Any = learner.agent.env.envs[0]  # a DummyVecEnv
     tasks: SequenceEnv = env.unwrapped
     evaluator = TaskEvaluator(
@@ -102,7 +108,7 @@ def _learn(
             evaluator,
             AgentCheckpoints(learner.agent, folder),
             Intervals(config.eval.every_steps, config.log_every_steps, config.checkpoint_every_steps),
-            identity=config.plain(),
+            identity=in_folder,
             env_state=lambda: env_state(env),
             show_progress=show_progress,
             process=ProcessCost(energy=config.energy),
@@ -118,7 +124,7 @@ def _learn(
             recorder.restore(state)
             restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
             tidy(folder, state)
-        recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual_rl")
+        recorder.trackers = trackers(config, folder, run_config=in_folder, job_type="continual_rl")
     try:
         status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     finally:

@@ -17,6 +17,7 @@ from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.continual_config import refuse_options_of_others
+from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, rl_continual_presets
 from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.continual.reinforcement.borders import BorderConfig
@@ -268,7 +269,7 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
         refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
         return parse(RLContinualCommand, arguments, command="continual"), None
     file = given_value("config", arguments)
-    written = {} if file is None else yaml_config.load_yaml(Path(file))
+    written = {} if file is None else beside(yaml_config.load_yaml(Path(file)), Path(file))
     preset = given_value("preset", arguments)
     known = rl_continual_presets()
     of_preset = {} if preset is None else load_preset(preset, known)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from sparserl import config as yaml_config
 from sparserl.cli.continual_config import ContinualConfig
+from sparserl.cli.input_files import located
 from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.cli.train_config import TrainConfig, build_train_config
 from sparserl.errors import ConfigError
 from sparserl.records import RunFolder
+
+C = TypeVar("C", TrainConfig, RLContinualConfig)
 
 SEQUENCE = "sequence.yaml"
 """In the folder of a run of `sparserl continual` on environments: the tasks, whatever the config called them."""
@@ -32,6 +38,15 @@ def run_config(folder: RunFolder) -> TrainConfig:
     if is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
     return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml"))
+
+
+def located_config(config: C, folder: RunFolder) -> C:
+    """The config of a run as its environments take it: with the paths of the files in its folder, which are checked.
+
+    Raises:
+        ConfigError: If one is missing or was edited.
+    """
+    return replace(config, wrappers=located(config.wrappers, folder.path))
 
 
 def continual_config(folder: RunFolder) -> ContinualConfig:

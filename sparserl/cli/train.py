@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from sparserl.agents.forget_stale import ForgetStale
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.cli.env_state import env_state, restore_env
+from sparserl.cli.input_files import stored
 from sparserl.cli.recorded_run import (
     camera,
     free_folder,
@@ -28,7 +30,7 @@ from sparserl.cli.recorded_run import (
     tidy,
     trackers,
 )
-from sparserl.cli.run_config import run_config
+from sparserl.cli.run_config import located_config, run_config
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.cli.train_config import TrainCommand, TrainConfig, parse_train
 from sparserl.envs import (
@@ -65,12 +67,15 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     torch.set_num_threads(config.threads)
     agent = config.make_agent(config.make_env())
+    wrappers, files = stored(config.wrappers)
     folder = RunFolder.create(
         command.run_dir or free_folder(config),
-        config_yaml=yaml_config.dump(config),
+        config_yaml=yaml_config.dump(replace(config, wrappers=wrappers)),
         command=shlex.join(["sparserl", "train", *arguments]),
         threads=config.threads,
+        files=files,
     )
+    config = located_config(run_config(folder), folder)  # evaluation reads the copies as well
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
     networks: list[Any] = [agent.policy.actor, agent.policy.critic]
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
@@ -82,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
 def _resume(command: TrainCommand) -> int:
     assert command.resume is not None
     folder = RunFolder.open(command.resume)
-    config = run_config(folder)
+    config = located_config(run_config(folder), folder)
     with resumed(folder, command.from_step) as state:
         torch.set_num_threads(config.threads)
         agent = config.make_agent(config.make_env())
@@ -98,6 +103,7 @@ def _train(
     show_progress: bool,
     state: dict[str, Any] | None,
 ) -> int:
+    in_folder = yaml_config.plain(run_config(folder))
     assert agent.env is not None
     env: gym.Env[Any, Any] = agent.env.envs[0]  # type: ignore[attr-defined]  # a DummyVecEnv
     evaluator = Evaluator(
@@ -117,7 +123,7 @@ def _train(
                 checkpoint=config.checkpoint_every_steps,
                 snapshot=max(1, config.total_steps // config.topology_snapshots),
             ),
-            identity=yaml_config.plain(config),
+            identity=in_folder,
             total_steps=config.total_steps,
             env_state=lambda: env_state(env),
             wrapper_state=lambda: wrapper_state(env),
@@ -138,7 +144,7 @@ def _train(
             recorder.restore(state)
             restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
             tidy(folder, state)
-        recorder.trackers = trackers(config, folder, run_config=yaml_config.plain(config), job_type="train")
+        recorder.trackers = trackers(config, folder, run_config=in_folder, job_type="train")
 
     def learn() -> None:
         agent.learn(

@@ -17,6 +17,7 @@ from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spe
 from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
+from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, presets
 from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
 from sparserl.envs import WrapperConfig, make_env, wrap
@@ -153,7 +154,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
         ConfigError: If a name, key or value is wrong.
     """
     config = given_value("config", arguments)
-    data = {} if config is None else yaml_config.load_yaml(Path(config))
+    data = {} if config is None else beside(yaml_config.load_yaml(Path(config)), Path(config))
     preset = given_value("preset", arguments)
     of_preset = {} if preset is None else load_preset(preset, presets())
     algo, env = (

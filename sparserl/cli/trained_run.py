@@ -15,7 +15,14 @@ from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.cli.rl_continual_config import RLContinualConfig
-from sparserl.cli.run_config import SEQUENCE, is_continual, is_of_agents, rl_continual_config, run_config
+from sparserl.cli.run_config import (
+    SEQUENCE,
+    is_continual,
+    is_of_agents,
+    located_config,
+    rl_continual_config,
+    run_config,
+)
 from sparserl.cli.train_config import TrainConfig
 from sparserl.continual.reinforcement.learner import Policy
 from sparserl.envs import load_rl_sequence, load_wrapper_state
@@ -120,7 +127,7 @@ class TrainedAgent(TrainedRun[TrainConfig]):
     """
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint):
-        config = run_config(folder)
+        config = located_config(run_config(folder), folder)
         state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else _last(folder)
         super().__init__(config, state, which)
         self.tasks = [config.env]
@@ -156,7 +163,7 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
     """
 
     def __init__(self, folder: RunFolder):
-        config = rl_continual_config(folder)
+        config = located_config(rl_continual_config(folder), folder)
         state = _last(folder)
         super().__init__(config, state, "last")
         self._sequence = load_rl_sequence(folder.path / SEQUENCE)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
-from support.runs import FAST, WRAPPED, rows, train
+from support.runs import FAST, WRAPPED, rows, same_run, train
 
 from sparserl.cli import main
 from sparserl.cli.trained_run import open_trained
 from sparserl.envs import FeatureHistograms, ObservationStatistics
+from sparserl.envs.array_file import write_arrays
+from sparserl.records import RunFolder
 from sparserl.video import play
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
@@ -37,7 +43,7 @@ def test_eval_repeats_the_evaluation_of_the_run(algo: str, tmp_path: Path, capsy
     step, value = evaluate(capsys, run, "best")
     assert value == pytest.approx(np.mean(means[step]), rel=1e-9)
     step, value = evaluate(capsys, run, "last")
-    assert step == 100
+    assert step == 130
     assert value == pytest.approx(np.mean(means[step]), rel=1e-9)
     # Nor does being watched move running statistics.
     trained = open_trained(run, "last")
@@ -82,3 +88,80 @@ def test_a_run_leaves_the_statistics_that_another_one_freezes(tmp_path: Path) ->
     assert kept.count == left.count
     assert train(tmp_path / "bare", *FAST) == 0
     assert not (tmp_path / "bare" / "normalization.json").exists()
+
+
+# What a run reads is in its folder.
+
+FROZEN = ("--wrappers.normalize-observations", "frozen", "--wrappers.normalization")
+NOISE = ("--wrappers.noise-fraction", "0.5", "--wrappers.noise-histograms")
+
+
+def write_histograms(path: Path, scale: float = 1.0) -> Path:
+    values = scale * np.random.default_rng(0).normal(size=(50, 3))
+    FeatureHistograms.of(values, 5).save(path)
+    return path
+
+
+def write_statistics(path: Path, scale: float = 1.0) -> Path:
+    write_arrays(path, {"mean": [0.1, 0.2, 0.3], "var": [scale, 2 * scale, 3 * scale], "count": 10})
+    return path
+
+
+@pytest.mark.parametrize(("flags", "write"), [(FROZEN, write_statistics), (NOISE, write_histograms)])
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_a_run_needs_no_file_outside_its_folder(
+    change: str,
+    flags: tuple[str, ...],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train_with(name: str, *more: str) -> int:
+        return train(tmp_path / name, *FAST, *flags, str(write(tmp_path / "own.json")), *more)
+
+    assert train_with("whole") == 0
+    with patch.object(RunFolder, "finish", side_effect=KeyboardInterrupt), contextlib.suppress(KeyboardInterrupt):
+        train_with("cut")
+    if change == "gone":
+        (tmp_path / "own.json").unlink()
+    else:
+        write(tmp_path / "own.json", scale=100.0)
+    moved = (tmp_path / "cut").rename(tmp_path / "moved")
+    assert main(["train", "--resume", str(moved), "--no-progress"]) == 0
+    same_run(tmp_path / "whole", moved)
+    best = evaluate(capsys, moved, "best")
+    assert np.isfinite(best[1])
+    assert main(["export", "--run", str(moved), "--out", str(tmp_path / "policy.safetensors")]) == 0
+    assert main(["plot", str(moved), "--out", str(tmp_path / "out.png")]) == 0
+    # Its config makes the run again, from anywhere, and that one needs nothing of the first.
+    words = ["train", "--config", str(moved / "config.yaml"), "--no-progress", "--run-dir", str(tmp_path / "again")]
+    assert main(words) == 0
+    assert (tmp_path / "again" / "config.yaml").read_text() == (moved / "config.yaml").read_text()
+    same_run(moved, tmp_path / "again")
+    shutil.rmtree(moved)
+    assert evaluate(capsys, tmp_path / "again", "best") == best
+
+
+@pytest.mark.parametrize(("flags", "write"), [(FROZEN, write_statistics), (NOISE, write_histograms)])
+def test_a_copy_that_was_edited_is_refused(
+    flags: tuple[str, ...], write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, *FAST, *flags, str(write(tmp_path / "own.json"))) == 0
+    (run / "DONE").unlink()
+    (copy,) = (run / "inputs").iterdir()
+    write(copy, scale=2.0)
+    commands = {
+        "eval": ["eval", "--run", str(run)],
+        "export": ["export", "--run", str(run), "--out", str(tmp_path / "policy")],
+        "resume": ["train", "--resume", str(run)],
+        "config": ["train", "--config", str(run / "config.yaml"), "--run-dir", str(tmp_path / "again")],
+    }
+    capsys.readouterr()
+    for words in commands.values():
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"sparserl: {copy} was edited: it is not what the run began with\n"
+    copy.unlink()
+    for name in ("eval", "export", "resume"):
+        assert main(commands[name]) == 2
+        assert capsys.readouterr().err == f"sparserl: cannot read {copy}: No such file or directory\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,31 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sparserl.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, an entry for each episode, in the order in which they ended.
+
+    Attributes:
+        returns: Undiscounted.
+        lengths: In env steps.
+        cut_off: Whether the episode was stopped before its end, see `sparserl.episodes`.
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    cut_off: list[bool]
+
+    @property
+    def warning(self) -> str | None:
+        """A line if episodes were cut off."""
+        if not any(self.cut_off):
+            return None
+        at = next(length for length, cut in zip(self.lengths, self.cut_off, strict=True) if cut)
+        return cut_off_line(sum(self.cut_off), len(self.cut_off), at)
 
 
 class Evaluator:
@@ -19,21 +45,44 @@ class Evaluator:
         make_env: Makes one environment.
         episodes: Episodes per evaluation, one in each of as many environments, so that the policy acts on batches.
         seed: Env i is reset with `seed + i`.
+        max_steps: Env steps after which an episode is cut off; None as in `sparserl.episodes.longest_episode`.
+
+    Attributes:
+        should_stop: Asked after each step; where it says so the evaluation is left by EvaluationAbandoned.
     """
 
-    def __init__(self, make_env: Callable[[], gym.Env[Any, Any]], episodes: int, seed: int):
-        self._envs = DummyVecEnv([lambda: Monitor(make_env()) for _ in range(episodes)])
+    def __init__(
+        self, make_env: Callable[[], gym.Env[Any, Any]], episodes: int, seed: int, max_steps: int | None = None
+    ):
+        self._envs = DummyVecEnv([lambda: Monitor(with_bound(make_env(), max_steps)) for _ in range(episodes)])
         self.episodes, self.seed = episodes, seed
+        self.should_stop: ShouldStop = never
 
-    def __call__(self, agent: BaseAlgorithm) -> tuple[list[float], list[int]]:
-        """Undiscounted return and length of each episode."""
+    def __call__(self, agent: BaseAlgorithm) -> Evaluation:
+        """Evaluates the policy of an agent.
+
+        Raises:
+            EvaluationAbandoned: If `should_stop` says so.
+        """
+        cut_off: list[bool] = []
+
+        def after_step(local: dict[str, Any], _: dict[str, Any]) -> None:
+            leave_if(self.should_stop)
+            if local["done"]:
+                cut_off.append("cut_off" in local["info"])
+
         self._envs.seed(self.seed)
         returns, lengths = evaluate_policy(
-            agent, self._envs, n_eval_episodes=self.episodes, deterministic=True, return_episode_rewards=True
+            agent,
+            self._envs,
+            n_eval_episodes=self.episodes,
+            deterministic=True,
+            return_episode_rewards=True,
+            callback=after_step,
         )
         assert isinstance(returns, list)
         assert isinstance(lengths, list)
-        return returns, lengths
+        return Evaluation(returns, lengths, cut_off)
 
     def close(self) -> None:
         """Closes the environments."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.topology_observer import TopologyObserver
+from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
 from sparserl.finite import check_numbers, check_observation, check_transition
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
@@ -36,7 +38,7 @@ from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
 from sparserl.video import Camera
 
-EVAL_COLUMNS = ("global_step", "episode", "return", "length")
+EVAL_COLUMNS = ("global_step", "episode", "return", "length", "cut_off")
 PROGRESS_COLUMNS = (
     "global_step",
     "rollout/ep_rew_mean",
@@ -54,6 +56,8 @@ PROGRESS_COLUMNS = (
     "time/sps",
     "time/elapsed_s",
 )
+NOT_REACHED = -1
+"""Env step of the last boundary that was passed, where there is none."""
 OF_THE_AGENT = (*PROGRESS_COLUMNS, "replay/size", "replay/policy_distance")
 """What is taken from the agent's own logger where it says so."""
 LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
@@ -119,11 +123,17 @@ class RunRecorder(BaseCallback):
         self.eval_steps: list[int] = []
         self.topology_events = 0
         self.stop_requested = False
+        evaluator.should_stop = self._should_stop
+        if camera is not None:
+            camera.should_stop = self._should_stop
         self.stopped_at: int | None = None
-        self._boundary_at = -1
+        self._boundary_at = NOT_REACHED
         self._last_event_update = -1
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
         self.progress = RunProgress(total_steps, show=show_progress)
+
+    def _should_stop(self) -> bool:
+        return self.stop_requested
 
     # What stable-baselines3 calls.
 
@@ -133,9 +143,8 @@ class RunRecorder(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._boundary()
-        if self.stop_requested and self.stopped_at is None:
-            self.save_checkpoint()
-            self.stopped_at = self.agent.num_timesteps
+        if self.stop_requested:
+            self._stop()
 
     def _on_step(self) -> bool:
         check_transition(self.num_timesteps, self.locals)
@@ -146,11 +155,26 @@ class RunRecorder(BaseCallback):
             self._next["evaluate"] = min(self._next["evaluate"], self.agent.num_timesteps)
             self._next["log"] = min(self._next["log"], self.agent.num_timesteps)
             self._boundary()
+            if self._boundary_at != self.agent.num_timesteps:  # it was abandoned
+                self._stop()
         self.progress.close()
 
     # What happens at a boundary.
 
+    def _stop(self) -> None:
+        if self.stopped_at is None:
+            self.save_checkpoint()
+            self.stopped_at = self.agent.num_timesteps
+
     def _boundary(self) -> None:
+        """What is due; a run that is asked to stop in an evaluation goes on with all of this."""
+        before = dict(self._next)
+        try:
+            self._do_what_is_due()
+        except EvaluationAbandoned:
+            self._next, self._boundary_at = before, NOT_REACHED
+
+    def _do_what_is_due(self) -> None:
         step = self._boundary_at = self.agent.num_timesteps
         values = self.agent.logger.name_to_value
         check_numbers(step, {key: values[key] for key in values if key.startswith("train/")})
@@ -198,12 +222,14 @@ class RunRecorder(BaseCallback):
             safetensors.torch.save_file(arrays, self.folder.snapshots / f"{step_name(step)}.safetensors")
 
     def _evaluate(self, step: int) -> None:
-        returns, lengths = self.evaluator(self.agent)
+        found = self.evaluator(self.agent)
+        returns, lengths = found.returns, found.lengths
         rows = [
-            {"global_step": step, "episode": episode, "return": value, "length": length}
-            for episode, (value, length) in enumerate(zip(returns, lengths, strict=True))
+            {"global_step": step, "episode": episode, "return": value, "length": length, "cut_off": int(cut_off)}
+            for episode, (value, length, cut_off) in enumerate(zip(returns, lengths, found.cut_off, strict=True))
         ]
         self.logs["eval"].write(rows)
+        self.progress.say_once(found.warning)
         mean = float(np.mean(returns))
         if not math.isfinite(mean):
             count = sum(not math.isfinite(value) for value in returns)
@@ -224,9 +250,10 @@ class RunRecorder(BaseCallback):
             },
         )
         if self.camera is not None and self.camera.is_due(step):
-            path = self.camera(lambda observation: self.agent.predict(observation, deterministic=True)[0], step)
-            for tracker in self.trackers:
-                tracker.log_video(step, "eval/video", path)
+            with suppress(EvaluationAbandoned):  # the numbers are there: it goes on without this film
+                path = self.camera(lambda observation: self.agent.predict(observation, deterministic=True)[0], step)
+                for tracker in self.trackers:
+                    tracker.log_video(step, "eval/video", path)
         self._show_progress(step)
 
     @property
@@ -298,6 +325,7 @@ class RunRecorder(BaseCallback):
     def _state(self) -> dict[str, Any]:
         return {
             "next": self._next,
+            "boundary_at": self._boundary_at,
             "eval_means": self.eval_means,
             "eval_steps": self.eval_steps,
             "topology_events": self.topology_events,
@@ -325,7 +353,7 @@ class RunRecorder(BaseCallback):
         self.checkpoints.restore(state)
         self.cost.load_state_dict(recorder["cost"])
         self._next = dict(recorder["next"])
-        self._boundary_at = state["global_step"]  # a checkpoint is the last thing that a boundary does
+        self._boundary_at = recorder["boundary_at"]
         self.eval_means, self.eval_steps = list(recorder["eval_means"]), list(recorder["eval_steps"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
+from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.process_cost import ProcessCost
@@ -23,6 +25,11 @@ L = TypeVar("L", bound=Learner[Any])
 CONNECTIONS_COLUMNS = ("after_task", "layer", "owner", "connections", "frozen", "free", "size", "neurons", "reserved")
 OF_EVERY_SEQUENCE = {"connections": CONNECTIONS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
 """CSV logs that every run on a sequence has, and their columns."""
+
+
+@dataclass(frozen=True)
+class StepLogged:
+    """A step has been taken and logged; what else there is to do after it is not done yet."""
 
 
 class BaseSequenceRecorder(ABC, Generic[L]):
@@ -63,26 +70,43 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         self.logs = {
             name: folder.log(name, columns) for name, columns in self.process.with_columns(self.columns).items()
         }
+        self._abandoned: SequenceStarted | TaskEnded | StepLogged | None = None
         self.params_nonzero_per_task: list[int] = []
         self.progress = RunProgress(total_steps, show=show_progress)
 
     def learn(self) -> None:
         """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
         self.progress.start(self.learner.steps)
-        for event in run_sequence(self.learner):
+        for event in self._events():
             self._check_losses(event)
             self._record_topology()
-            if isinstance(event, SequenceStarted):
-                self._on_start()
-            elif isinstance(event, TaskEnded):
-                self._on_task_end(event.task)
-            else:
-                self._on_step(event)
-            if self.stop_requested and self.learner.steps > 0 and self.learner.task < len(self.learner.sequence):
+            try:
+                self._act_on(event)
+            except EvaluationAbandoned:
+                self._abandoned = event if isinstance(event, SequenceStarted | TaskEnded) else StepLogged()
+            in_between = self.learner.steps > 0 and self.learner.task < len(self.learner.sequence)
+            if self._abandoned is not None or (self.stop_requested and in_between):
                 self.save_checkpoint()
                 self.stopped_at = self.learner.steps
                 break
         self.progress.close()
+
+    def _events(self) -> Iterator[Any]:
+        """What happens to the learner, first again that in whose evaluation the run was stopped."""
+        if self._abandoned is not None:
+            again, self._abandoned = self._abandoned, None
+            yield again
+        yield from run_sequence(self.learner)
+
+    def _act_on(self, event: Any) -> None:
+        if isinstance(event, SequenceStarted):
+            self._on_start()
+        elif isinstance(event, TaskEnded):
+            self._on_task_end(event.task)
+        else:
+            if not isinstance(event, StepLogged):
+                self._on_step(event)
+            self._after_step()
 
     @abstractmethod
     def _check_losses(self, event: Any) -> None:
@@ -98,7 +122,10 @@ class BaseSequenceRecorder(ABC, Generic[L]):
 
     @abstractmethod
     def _on_step(self, step: Any) -> None:
-        """After a step, given what the learner says of it."""
+        """After a step, given what the learner says of it: nothing that takes long."""
+
+    def _after_step(self) -> None:
+        """After `_on_step`: what may be abandoned, and is then done when the run goes on."""
 
     @abstractmethod
     def _on_task_end(self, task: int) -> None:
@@ -169,7 +196,10 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     # What a checkpoint holds of all this.
 
     def _state(self) -> dict[str, Any]:
+        abandoned = self._abandoned
         return {
+            # That nothing is learned yet is known without it.
+            "abandoned": abandoned.task if isinstance(abandoned, TaskEnded) else isinstance(abandoned, StepLogged),
             "params_nonzero_per_task": self.params_nonzero_per_task,
             "elapsed_s": self.progress.elapsed_s,
             "process": self.process.summary(),
@@ -178,6 +208,11 @@ class BaseSequenceRecorder(ABC, Generic[L]):
 
     def _restore(self, recorder: Mapping[str, Any]) -> None:
         """Takes over a `_state`; last of all, when nothing can be refused any more: logs are cut."""
+        abandoned = recorder["abandoned"]
+        if isinstance(abandoned, bool):
+            self._abandoned = StepLogged() if abandoned else None
+        else:
+            self._abandoned = TaskEnded(abandoned)
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
         self.progress.load(recorder["elapsed_s"])
         self.process.load(recorder["process"])

@@ -18,6 +18,7 @@ class RunProgress:
     """
 
     def __init__(self, total_steps: int, *, show: bool):
+        self._said = False
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._measured_at = (0, self._started)
@@ -53,6 +54,12 @@ class RunProgress:
     def say(self, line: str) -> None:
         """Writes a line of warning, above the bar."""
         tqdm.write(f"sparserl: {line}", file=sys.stderr)
+
+    def say_once(self, line: str | None) -> None:
+        """Writes a line of warning unless this process has written one in this way before; nothing for None."""
+        if line is not None and not self._said:
+            self._said = True
+            self.say(line)
 
     def timing(self, step: int) -> dict[str, float]:
         """Steps a second since this was asked last, and wall time, by their logged names."""

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sparserl.episodes import ShouldStop, leave_if, longest_episode, never
 from sparserl.errors import ConfigError
 from sparserl.records import step_name
 
@@ -94,6 +95,9 @@ class Camera:
         evaluate_every_steps: Env steps between evaluations, at which films are made.
         seed: Of the reset of each episode.
 
+    Attributes:
+        should_stop: Asked after each step.
+
     Raises:
         ConfigError: If this machine cannot render or encode; found out at once, with a film of one picture.
     """
@@ -108,6 +112,7 @@ class Camera:
         seed: int,
     ):
         self._make_env, self._folder, self._seed = make_env, folder, seed
+        self.should_stop: ShouldStop = never
         self._every, self._evaluate_every = every_steps, evaluate_every_steps
         render_off_screen()
         try:
@@ -136,12 +141,17 @@ class Camera:
         return step % self._every < self._evaluate_every
 
     def __call__(self, act: Act, step: int, task: int = 0) -> Path:
-        """Films a policy on a task; returns the film."""
+        """Films a policy on a task; returns the film.
+
+        Raises:
+            EvaluationAbandoned: If `should_stop` says so; then there is no film.
+        """
         path = self._folder / f"{step_name(step)}.mp4"
         env = self._make_env(task)
         try:
             with film(path, frames_per_second(env)) as add_picture:
-                for _ in play(env, act, seed=self._seed):
+                for _ in play(env, act, seed=self._seed, max_steps=longest_episode(env, None)):
+                    leave_if(self.should_stop)
                     add_picture(env)
         finally:
             env.close()

@@ -10,9 +10,10 @@ import gymnasium as gym
 import numpy as np
 
 from sparserl.continual.reinforcement.learner import Policy
+from sparserl.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
 from sparserl.seeding import stream
 
-COLUMNS = ("task", "stochastic", "episode", "return", "length", "success", "success_last")
+COLUMNS = ("task", "stochastic", "episode", "return", "length", "success", "success_last", "cut_off")
 """What a row of an evaluation holds, beside when it was."""
 
 
@@ -28,6 +29,7 @@ class Episode:
         length: Steps.
         success: Whether success was signalled at any step; None where the environment signals none.
         success_last: Whether it was at the last step.
+        cut_off: Whether it was stopped before its end, see `sparserl.episodes`.
     """
 
     task: int
@@ -37,12 +39,19 @@ class Episode:
     length: int
     success: bool | None
     success_last: bool | None
+    cut_off: bool = False
 
     def row(self) -> dict[str, Any]:
         """As a row of `COLUMNS`."""
         flags = ["" if flag is None else int(flag) for flag in (self.success, self.success_last)]
-        values = (self.task, int(self.stochastic), self.episode, self.returned, self.length, *flags)
+        values = (self.task, int(self.stochastic), self.episode, self.returned, self.length, *flags, int(self.cut_off))
         return dict(zip(COLUMNS, values, strict=True))
+
+
+def warning_of(episodes: Sequence[Episode]) -> str | None:
+    """A line if some of the episodes were cut off."""
+    cut_off = [episode for episode in episodes if episode.cut_off]
+    return cut_off_line(len(cut_off), len(episodes), cut_off[0].length) if cut_off else None
 
 
 class TaskEvaluator:
@@ -56,6 +65,10 @@ class TaskEvaluator:
         stochastic: Episodes per task in which actions are drawn.
         deterministic: Episodes per task with the policy's mode.
         seed: Root seed of resets and random actions.
+        max_steps: Env steps after which an episode is cut off; None as in `sparserl.episodes.longest_episode`.
+
+    Attributes:
+        should_stop: Asked after each step; where it says so an evaluation is left by EvaluationAbandoned.
     """
 
     def __init__(
@@ -66,13 +79,20 @@ class TaskEvaluator:
         stochastic: int,
         deterministic: int,
         seed: int,
+        max_steps: int | None = None,
     ):
+        self._max_steps = max_steps
+        self.should_stop: ShouldStop = never
         self._make_env, self.n_tasks, self._seed = make_env, n_tasks, seed
         self._kinds = [True] * stochastic + [False] * deterministic
         self._envs: dict[int, list[gym.Env[Any, Any]]] = {}
 
     def __call__(self, policy: Policy, task: int) -> list[Episode]:
-        """Evaluates a policy on a task; what it draws comes from torch's global generator."""
+        """Evaluates a policy on a task; what it draws comes from torch's global generator.
+
+        Raises:
+            EvaluationAbandoned: If `should_stop` says so, here and in `random`.
+        """
         stochastic = np.array(self._kinds)
 
         def act(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -104,7 +124,7 @@ class TaskEvaluator:
 
     def _of(self, task: int) -> list[gym.Env[Any, Any]]:
         if task not in self._envs:
-            self._envs[task] = [self._make_env(task) for _ in self._kinds]
+            self._envs[task] = [with_bound(self._make_env(task), self._max_steps) for _ in self._kinds]
         return self._envs[task]
 
     def _run(
@@ -115,8 +135,10 @@ class TaskEvaluator:
         observations = [env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=False)]
         returns, lengths = np.zeros(len(envs)), np.zeros(len(envs), int)
         successes: list[list[bool]] = [[] for _ in envs]
+        cut_off = [False] * len(envs)
         running = np.arange(len(envs))
         while running.size:
+            leave_if(self.should_stop)
             actions = act(np.stack([observations[row] for row in running]), running)
             ended = []
             for row, action in zip(running.tolist(), actions, strict=True):
@@ -125,13 +147,15 @@ class TaskEvaluator:
                 lengths[row] += 1
                 if "success" in info:
                     successes[row].append(bool(info["success"]))
+                cut_off[row] = "cut_off" in info
                 ended.append(terminated or truncated)
             running = running[~np.array(ended)]
         numbers = {True: 0, False: 0}
         found = []
         for row, kind in enumerate(kinds):
             seen = successes[row]
-            flags = (any(seen), seen[-1]) if seen else (None, None)
-            found.append(Episode(task, kind, numbers[kind], float(returns[row]), int(lengths[row]), *flags))
+            success, success_last = (any(seen), seen[-1]) if seen else (None, None)
+            outcome = float(returns[row]), int(lengths[row]), success, success_last, cut_off[row]
+            found.append(Episode(task, kind, numbers[kind], *outcome))
             numbers[kind] += 1
         return found

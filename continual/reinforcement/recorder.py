@@ -6,6 +6,7 @@ It draws from none of the agent's generators, so a recorded run learns exactly a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from sparserl.continual.reinforcement.learner import Progress, RLLearner
 from sparserl.continual.runner import SequenceStarted, TaskEnded
 from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
+from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
 from sparserl.finite import check_numbers, check_tensors
 from sparserl.metrics.continual import summary
@@ -133,10 +135,16 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         )
         self.evaluator, self.checkpoints = evaluator, checkpoints
         self.intervals, self.env_state, self.camera = intervals, env_state, camera
+        evaluator.should_stop = self._should_stop
+        if camera is not None:
+            camera.should_stop = self._should_stop
         self.baseline: list[float] = []
         self.returns: list[list[float]] = []
         self.successes: list[list[float]] = []
         self._seen: dict[str, float] = {}
+
+    def _should_stop(self) -> bool:
+        return self.stop_requested
 
     @property
     def evolver(self) -> TopologyEvolver | None:
@@ -156,9 +164,10 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         check_tensors(self.learner.steps, {f"weight policy.{name}": weight for name, weight in weights.items()})
 
     def _on_start(self) -> None:
-        for task in range(len(self.learner.sequence)):
-            self._write("random", BEFORE, self.evaluator.random(task))
+        by_chance = [self.evaluator.random(task) for task in range(len(self.learner.sequence))]
         self.baseline = [_mean(own, "returned") for own in self._evaluate(BEFORE)]
+        for episodes in by_chance:
+            self._write("random", BEFORE, episodes)
 
     def _on_step(self, progress: Progress) -> None:
         step = self.learner.steps
@@ -169,10 +178,13 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         ends_task = self.learner.task_steps == self.learner.sequence[progress.task].steps
         if step % self.intervals.log == 0 or ends_task:
             self._log_progress(progress.task)
-        if ends_task:
+
+    def _after_step(self) -> None:
+        step, task = self.learner.steps, self.learner.task
+        if self.learner.task_steps == self.learner.sequence[task].steps:
             return  # the end of the task evaluates and saves
         if step % self.intervals.evaluate == 0:
-            self._evaluate(progress.task)
+            self._evaluate(task)
         if step % self.intervals.checkpoint == 0:
             self.save_checkpoint()
 
@@ -199,7 +211,9 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             # The same draws each time, so that a policy that has not changed has the same returns.
             with self.learner.drawing("evaluation", task):
                 episodes.append(self.evaluator(self.learner.policy(task), task))
-            self._write("eval", training_task, episodes[-1])
+        for own in episodes:  # when all are there: an evaluation may be abandoned
+            self._write("eval", training_task, own)
+            self.progress.say_once(evaluation.warning_of(own))
         seen = range(max(1, training_task + 1))
         returns = [_mean(own, "returned") for own in episodes]
         successes = [_mean(own, "success") for own in episodes]
@@ -217,10 +231,10 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _film(self, camera: Camera, task: int) -> None:
         act = self.learner.policy(task)
-        with self.learner.drawing("video", task):
+        with suppress(EvaluationAbandoned), self.learner.drawing("video", task):  # then without this film
             path = camera(lambda observation: act(observation[None], True)[0], self.learner.steps, task)
-        for tracker in self.trackers:
-            tracker.log_video(self.learner.steps, "eval/video", path)
+            for tracker in self.trackers:
+                tracker.log_video(self.learner.steps, "eval/video", path)
 
     def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
         when = {"global_step": self.learner.steps, "training_task": training_task}

@@ -12,6 +12,7 @@ import gymnasium as gym
 from tqdm import tqdm
 
 from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.episodes import longest_episode
 from sparserl.errors import ConfigError
 from sparserl.video import SUFFIXES, Act, film, frames_per_second, play, render_off_screen
 
@@ -33,7 +34,7 @@ class EnjoyCommand:
     seed: int = 10_000
     """Seed of the first reset."""
     max_steps: int | None = None
-    """Stop each episode after this many env steps."""
+    """Stop each episode after this many env steps; None: after 10,000 where the environment has no time limit."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -57,15 +58,17 @@ def run(arguments: Sequence[str]) -> int:
             if command.video is not None:
                 add_picture = stack.enter_context(film(command.video, frames_per_second(envs[0])))
             for task, env in zip(tasks, envs, strict=True):
+                bound = longest_episode(env, command.max_steps)
                 act = _deterministic(trained.policy(task))
                 for episode in range(command.episodes):
                     rewards = []
-                    with tqdm(total=command.max_steps, unit="step", disable=None) as bar:
-                        for reward in play(env, act, seed=command.seed + episode, max_steps=command.max_steps):
+                    with tqdm(total=bound, unit="step", disable=None) as bar:
+                        for reward in play(env, act, seed=command.seed + episode, max_steps=bound):
                             rewards.append(reward)
                             add_picture(env)
                             bar.update()
-                    said = f"return {sum(rewards):.1f} in {len(rewards)} steps"
+                    cut_off = ", where it was stopped" if len(rewards) == bound else ""
+                    said = f"return {sum(rewards):.1f} in {len(rewards)} steps{cut_off}"
                     print(f"{trained.tasks[task]}, episode {episode}: {said} (checkpoint of step {trained.step:,})")
     except ConfigError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
-from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator
+from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator, warning_of
 from sparserl.errors import ConfigError
 from sparserl.json_text import json_text
 
@@ -40,6 +41,9 @@ class EvalCommand:
     seed: int = 10_000
     """Episode i starts from a reset with seed + i; the default is away from the seeds of training. On tasks, root seed
     of the resets: that of the run repeats its evaluation."""
+    max_steps: int | None = None
+    """Cut an episode off after this many env steps; None: as in the run (--eval.max-steps), or 10,000 where the
+    environment has no time limit."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 
@@ -49,6 +53,8 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(EvalCommand, arguments, command="eval")
     if command.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {command.episodes}")
+    if command.max_steps is not None and command.max_steps < 1:
+        raise ConfigError(f"--max-steps must be at least 1, got {command.max_steps}")
     trained = open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)
     if isinstance(trained, TrainedAgent):
@@ -63,9 +69,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:
-    evaluator = Evaluator(lambda: trained.make_env(0), command.episodes, seed=command.seed)
-    returns, lengths = evaluator(trained.agent)
+    max_steps = trained.config.eval.max_steps if command.max_steps is None else command.max_steps
+    evaluator = Evaluator(lambda: trained.make_env(0), command.episodes, seed=command.seed, max_steps=max_steps)
+    found = evaluator(trained.agent)
     evaluator.close()
+    _warn(found.warning)
+    returns, lengths = found.returns, found.lengths
     means = {
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
@@ -75,21 +84,34 @@ def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, An
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
     for episode, (value, length) in enumerate(zip(returns, lengths, strict=True)):
-        table.add_row(str(episode), f"{value:.1f}", str(length))
+        mark = " cut off" if found.cut_off[episode] else ""
+        table.add_row(str(episode), f"{value:.1f}", f"{length}{mark}")
     table.add_section()
     table.add_row("mean", f"{means['return_mean']:.1f} +- {means['return_std']:.1f}", f"{means['ep_len_mean']:.0f}")
-    return {"checkpoint": trained.which, **means}, table
+    return {"checkpoint": trained.which, **means, "cut_off": sum(found.cut_off)}, table
+
+
+def _warn(line: str | None) -> None:
+    if line is not None:
+        print(f"sparserl: {line.replace('--eval.max-steps', '--max-steps')}", file=sys.stderr)
 
 
 def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCommand) -> tuple[dict[str, Any], Table]:
     episodes = command.episodes
+    max_steps = trained.config.eval.max_steps if command.max_steps is None else command.max_steps
     evaluator = TaskEvaluator(
-        trained.make_env, len(trained.tasks), stochastic=episodes, deterministic=episodes, seed=command.seed
+        trained.make_env,
+        len(trained.tasks),
+        stochastic=episodes,
+        deterministic=episodes,
+        seed=command.seed,
+        max_steps=max_steps,
     )
     found = []
     for task in tqdm(tasks, unit="task", disable=None, leave=False):
         with trained.learner.drawing("evaluation", task):  # as in training
             all_of_task = evaluator(trained.policy(task), task)
+        _warn(warning_of(all_of_task))
         own = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
         found.append({"task": task, "name": trained.tasks[task], **own})
     evaluator.close()
@@ -113,6 +135,7 @@ def _means(episodes: Sequence[Episode]) -> dict[str, float | None]:
         "return_std": float(np.std(returns)),
         "ep_len_mean": float(np.mean([episode.length for episode in episodes])),
     }
+    found["cut_off"] = sum(episode.cut_off for episode in episodes)
     for what in ("success", "success_last"):
         flags = [getattr(episode, what) for episode in episodes]
         found[what] = None if None in flags else float(np.mean(flags))

@@ -99,6 +99,7 @@ def _learn(
         stochastic=config.eval.episodes,
         deterministic=config.eval.deterministic_episodes,
         seed=config.seed,
+        max_steps=config.eval.max_steps,
     )
     with getting_ready(folder, "continual", is_new=state is None):
         prepare(lambda message: print(message, flush=True))

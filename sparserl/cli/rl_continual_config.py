@@ -54,6 +54,9 @@ class RLEvalConfig:
     """Episodes per task in which actions are drawn from the policy: what metrics are made of."""
     deterministic_episodes: int = 1
     """Episodes per task with the mode of the policy."""
+    max_steps: int | None = None
+    """Env steps after which an evaluated episode is cut off, and marked so in eval.csv; None: 10,000 where the
+    environment has no time limit, for else a policy that never falls would be evaluated for ever."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
             "steps-per-task": STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task,
             "eval.every-steps": self.eval.every_steps,
             "eval.episodes": self.eval.episodes,
+            "eval.max-steps": 1 if self.eval.max_steps is None else self.eval.max_steps,
             "log-every-steps": self.log_every_steps,
             "checkpoint-every-steps": self.checkpoint_every_steps,
         }

@@ -107,7 +107,10 @@ def _train(
     assert agent.env is not None
     env: gym.Env[Any, Any] = agent.env.envs[0]  # type: ignore[attr-defined]  # a DummyVecEnv
     evaluator = Evaluator(
-        lambda: config.make_env(follow=env), config.eval.episodes, seed=config.seed + EVAL_SEED_OFFSET
+        lambda: config.make_env(follow=env),
+        config.eval.episodes,
+        seed=config.seed + EVAL_SEED_OFFSET,
+        max_steps=config.eval.max_steps,
     )
     with getting_ready(folder, "train", is_new=state is None):
         if AGENTS[config.algo].sparse:

@@ -32,6 +32,9 @@ class EvalConfig:
     """Env steps between evaluations; one falls before the first step, one after the last."""
     episodes: int = 10
     """Episodes per evaluation, without exploration noise, on environments of their own."""
+    max_steps: int | None = None
+    """Env steps after which an evaluated episode is cut off, and marked so in eval.csv; None: 10,000 where the
+    environment has no time limit, for else a policy that never falls would be evaluated for ever."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class TrainConfig(RecordedConfig):
             "total-steps": self.total_steps,
             "eval.every-steps": self.eval.every_steps,
             "eval.episodes": self.eval.episodes,
+            "eval.max-steps": 1 if self.eval.max_steps is None else self.eval.max_steps,
             "log-every-steps": self.log_every_steps,
             "checkpoint-every-steps": self.checkpoint_every_steps,
             "topology-snapshots": self.topology_snapshots,

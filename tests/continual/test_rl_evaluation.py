@@ -98,12 +98,12 @@ def test_returns_lengths_and_success_by_hand() -> None:
 def test_where_no_success_is_signalled_none_is_claimed() -> None:
     (episode,) = evaluator(Scripts(ScriptedEnv(2, None)), 1, 0)(constant, 0)
     assert (episode.success, episode.success_last) == (None, None)
-    assert episode.row() == dict(zip(COLUMNS, (0, 1, 0, 3.0, 2, "", ""), strict=True))
+    assert episode.row() == dict(zip(COLUMNS, (0, 1, 0, 3.0, 2, "", "", 0), strict=True))
 
 
 def test_an_episode_as_a_row() -> None:
     row = Episode(2, False, 1, -4.5, 7, True, False).row()
-    assert row == dict(zip(COLUMNS, (2, 0, 1, -4.5, 7, 1, 0), strict=True))
+    assert row == dict(zip(COLUMNS, (2, 0, 1, -4.5, 7, 1, 0, 0), strict=True))
     assert type(row["success"]) is int
 
 

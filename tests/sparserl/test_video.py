@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.filmed import FilmedEnv
 
+from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import ConfigError
 from sparserl.video import Camera, film, play
 
@@ -77,6 +78,16 @@ def test_a_camera_films_what_the_policy_does(tmp_path: Path) -> None:
     path = camera(lambda _: STILL, 150)
     assert path == tmp_path / "videos" / "step-000000150.mp4"
     assert len(pictures(path)) == 5
+
+
+def test_a_film_is_left_when_the_run_is_to_stop(tmp_path: Path) -> None:
+    camera = made(tmp_path / "videos")
+    asked = [False, False, True]
+    camera.should_stop = lambda: asked.pop(0)
+    with pytest.raises(EvaluationAbandoned):
+        camera(lambda _: STILL, 150)
+    assert list((tmp_path / "videos").iterdir()) == []
+    assert asked == []
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
 
 def test_the_logs_have_their_columns_and_rows(finished: Path) -> None:
     evaluation = rows(finished / "eval.csv")
-    assert list(evaluation[0]) == ["global_step", "episode", "return", "length"]
+    assert list(evaluation[0]) == ["global_step", "episode", "return", "length", "cut_off"]
     steps = [(int(row["global_step"]), int(row["episode"])) for row in evaluation]
     assert steps == [(step, episode) for step in (0, 50, 100, 130) for episode in (0, 1)]
     assert {row["length"] for row in evaluation} == {"17"}

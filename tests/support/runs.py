@@ -83,9 +83,13 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def last_state(folder: Path) -> dict[str, Any]:
-    """The newest full checkpoint, without wall-clock values and the names of replay files."""
-    newest = sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix == "")[-1]
-    state = checkpoint.load(newest)
+    """The newest full checkpoint, as `state_of` gives it."""
+    return state_of(sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix == "")[-1])
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """A checkpoint without wall-clock values and the names of replay files."""
+    state = checkpoint.load(path)
     state.get("replay", {}).pop("parts", None)
     # Monitor's episode records hold the wall-clock time beside return and length.
     if "episodes" in state:
@@ -111,7 +115,7 @@ def logs(folder: Path) -> dict[str, list[dict[str, str]]]:
     found = {path.stem: rows(path) for path in sorted(folder.glob("*.csv"))}
     for row in found["progress"]:
         for name in OF_THE_MACHINE:
-            row.pop(name)
+            row.pop(name, None)
     return found
 
 

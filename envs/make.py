@@ -106,7 +106,7 @@ def _registered_spec(env_id: str) -> EnvSpec:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # whatever its code does
             raise ConfigError(f"environment {env_id!r}: cannot import module {module!r} ({error})") from error
     namespace = name.rpartition("/")[0]
     if namespace in _EXTRAS:

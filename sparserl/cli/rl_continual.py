@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.input_files import stored
+from sparserl.cli.named_modules import name_modules, run_of
 from sparserl.cli.recorded_run import (
     camera,
     free_folder,
@@ -26,13 +28,13 @@ from sparserl.cli.recorded_run import (
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
-from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config
+from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.plots import plot_rl_run
 from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
-from sparserl.envs import SequenceEnv, check_spaces, load_rl_sequence
+from sparserl.envs import SequenceEnv, check_spaces
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
@@ -47,6 +49,9 @@ def run(arguments: Sequence[str]) -> int:
         return _resume(command)
     config = command.run
     sequence = config.load_sequence()
+    if command.config is not None or config.from_file:
+        source = command.config or Path(config.sequence)
+        name_modules((task.env for task in sequence.tasks), run_of(source))
     check_spaces(sequence, config.wrappers, config.seed)
     learner = config.make_learner(sequence)
     if command.dry_run:
@@ -76,7 +81,7 @@ def _resume(command: RLContinualCommand) -> int:
     folder = RunFolder.open(command.resume)
     config = located_config(rl_continual_config(folder), folder)
     with resumed(folder, command.from_step) as state:
-        learner = config.make_learner(load_rl_sequence(folder.path / SEQUENCE))
+        learner = config.make_learner(run_sequence(folder))
         print(f"resuming {folder.path} at step {state['global_step']}")
         return _learn(learner, config, folder, show_progress=command.progress, state=state)
 

@@ -8,8 +8,10 @@ from typing import TypeVar
 from sparserl import config as yaml_config
 from sparserl.cli.continual_config import ContinualConfig
 from sparserl.cli.input_files import located
+from sparserl.cli.named_modules import name_modules
 from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.cli.train_config import TrainConfig, build_train_config
+from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
 from sparserl.records import RunFolder
 
@@ -47,6 +49,17 @@ def located_config(config: C, folder: RunFolder) -> C:
         ConfigError: If one is missing or was edited.
     """
     return replace(config, wrappers=located(config.wrappers, folder.path))
+
+
+def run_sequence(folder: RunFolder) -> RLSequence:
+    """The tasks of a run of `sparserl continual` on environments; the modules that these import are named.
+
+    Raises:
+        ConfigError: If the file is missing or wrong, or a module lies in the folder.
+    """
+    sequence = load_rl_sequence(folder.path / SEQUENCE)
+    name_modules((task.env for task in sequence.tasks), folder.path)
+    return sequence
 
 
 def continual_config(folder: RunFolder) -> ContinualConfig:

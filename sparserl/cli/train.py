@@ -21,6 +21,7 @@ from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.cli.env_state import env_state, restore_env
 from sparserl.cli.input_files import stored
+from sparserl.cli.named_modules import name_modules, run_of
 from sparserl.cli.recorded_run import (
     camera,
     free_folder,
@@ -61,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     if command.resume is not None:
         return _resume(command)
     config = command.run
+    if command.config is not None:
+        name_modules([config.env], run_of(command.config))
     if command.dry_run:
         config.make_env().close()
         print(yaml_config.dump(config), end="")
@@ -88,6 +91,7 @@ def _resume(command: TrainCommand) -> int:
     assert command.resume is not None
     folder = RunFolder.open(command.resume)
     config = located_config(run_config(folder), folder)
+    name_modules([config.env], folder.path)
     with resumed(folder, command.from_step) as state:
         torch.set_num_threads(config.threads)
         agent = config.make_agent(config.make_env())

@@ -14,18 +14,19 @@ from sparserl import __version__, checkpoint
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
+from sparserl.cli.named_modules import name_modules
 from sparserl.cli.rl_continual_config import RLContinualConfig
 from sparserl.cli.run_config import (
-    SEQUENCE,
     is_continual,
     is_of_agents,
     located_config,
     rl_continual_config,
     run_config,
+    run_sequence,
 )
 from sparserl.cli.train_config import TrainConfig
 from sparserl.continual.reinforcement.learner import Policy
-from sparserl.envs import load_rl_sequence, load_wrapper_state
+from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.export import ExportedPolicy
 from sparserl.records import BEST, FINAL, RunFolder, full_checkpoints, step_in
@@ -131,6 +132,7 @@ class TrainedAgent(TrainedRun[TrainConfig]):
         state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else _last(folder)
         super().__init__(config, state, which)
         self.tasks = [config.env]
+        name_modules(self.tasks, folder.path)
         self._env = config.make_env()
         self.agent = config.make_agent(self._env, buffer_size=1)
         restore_modules(self.agent, state["modules"], ["policy"])
@@ -166,7 +168,7 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
         config = located_config(rl_continual_config(folder), folder)
         state = _last(folder)
         super().__init__(config, state, "last")
-        self._sequence = load_rl_sequence(folder.path / SEQUENCE)
+        self._sequence = run_sequence(folder)
         self.tasks = [task.name for task in self._sequence.tasks]
         self.learner = config.make_learner(self._sequence)
         restore_modules(self.learner.agent, state["modules"], ["policy"])

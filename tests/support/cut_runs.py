@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -48,11 +49,11 @@ def command(kind: str, path: Path) -> list[str]:
     return words
 
 
-def cut_off(kind: str, path: Path) -> Path:
-    """Makes such a run; `Tiny-v0` must be registered."""
+def cut_off(kind: str, path: Path, words: Sequence[str] | None = None) -> Path:
+    """Makes such a run, by its own command line or another one; `Tiny-v0` must be registered."""
     with patch.object(RunFolder, "finish", side_effect=Killed):
         try:
-            main(command(kind, path))
+            main(words or command(kind, path))
         except Killed:
             return path
     raise AssertionError("the run was not cut off")

@@ -372,6 +372,9 @@ def _episodes(path: Path, n_tasks: int) -> dict[str, Floats]:
     last = columns["task"].max()
     if not last < n_tasks:
         raise ConfigError(f"{path} has task {last:.0f}, but the sequence has {n_tasks} tasks")
+    bad = ~np.isfinite(columns["return"])
+    if bad.any():
+        raise ConfigError(f"{path} has a return that is no finite number at step {columns['global_step'][bad][0]:.0f}")
     return columns
 
 

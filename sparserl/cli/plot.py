@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
 from sparserl import config as yaml_config
@@ -16,9 +18,9 @@ from sparserl.cli.run_config import continual_config, is_continual, is_of_agents
 from sparserl.continual.plots import plot_sequence_run, plot_sequence_runs
 from sparserl.continual.reinforcement.plots import plot_rl_run, plot_rl_runs
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.plots import FORMATS, Run, check_ending, plot_runs
+from sparserl.plots import FORMATS, Run, check_ending, plot_runs, read_columns
 from sparserl.records import RunFolder
-from sparserl.report.folders import find_runs, is_finished
+from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
 from sparserl.seed_groups import seed_groups, settings
 from sparserl.topology_plots import animate_connectivity, plot_connectivity, plot_topology
 
@@ -27,7 +29,8 @@ from sparserl.topology_plots import animate_connectivity, plot_connectivity, plo
 class PlotCommand:
     """Draw return, density and explored fraction over env steps; or what the topology of one run did; or the accuracies
     and connections of a continual run; or the accuracies of several. Runs that differ in the seed alone are one curve:
-    their mean, with its 95 % bootstrap interval; an unfinished run is drawn as far as it is, and the legend says so."""
+    their mean, with its 95 % bootstrap interval; an unfinished run is drawn as far as it is, and the legend says so; of
+    several, one that cannot be read is named and left out."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, or folders that hold them."""
@@ -65,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     if not command.runs:
         raise ConfigError("name at least one run folder")
     check_ending(command.out, FORMATS if command.layer is None else [*FORMATS, ".gif"])
-    folders = find_runs(command.runs)
+    folders = _readable(find_runs(command.runs))
     kinds = {is_continual(folder) for folder in folders}
     if len(kinds) > 1:
         raise ConfigError("runs of `sparserl train` and of `sparserl continual` do not go into one picture")
@@ -75,6 +78,35 @@ def run(arguments: Sequence[str]) -> int:
         _plot_trained(folders, command)
     print(f"wrote {command.out}")
     return 0
+
+
+def _readable(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """Without the runs that cannot be read, which are named; one alone is drawn as far as it can be."""
+    if len(folders) == 1:
+        return list(folders)
+    broken: dict[Path, str] = {}
+    found = each_readable(folders, _check, broken)
+    refuse_if_all_broken(folders, broken)
+    for path, why in broken.items():
+        print(f"sparserl: left out: {path}: {why}", file=sys.stderr)
+    return [folder for folder, _ in found]
+
+
+def _check(folder: RunFolder) -> None:
+    """Raises an error if the config or a log of a run cannot be read, or a return is no number."""
+    read_columns(folder.path / "progress.csv")
+    evaluations = read_columns(folder.path / "eval.csv")
+    if is_of_agents(folder):
+        rl_continual_config(folder)
+    elif is_continual(folder):
+        continual_config(folder)
+        return
+    else:
+        run_config(folder)
+    bad = ~np.isfinite(evaluations["return"])
+    if bad.any():
+        step = evaluations["global_step"][bad][0]
+        raise ConfigError(f"eval.csv has a return that is no finite number at step {step:.0f}")
 
 
 def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:

@@ -24,7 +24,7 @@ from sparserl.records import RunFolder, write_atomically
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
-from sparserl.report.folders import find_runs, is_finished, run_line
+from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line
 from sparserl.report.reinforcement import rl_record, rl_sections
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 from sparserl.report.text import print_document
@@ -32,6 +32,7 @@ from sparserl.report.topology import topology_sections
 from sparserl.report.trained import TrainedRun, comparisons, read_trained_run
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class ReportCommand:
     """Compare runs, with bootstrap intervals over seeds; runs that differ in the seed alone are one group. Runs of
     `sparserl train`: final return, mean of the last 10 evaluations and area under the learning curve, probability of
     improvement over a baseline, cost. Continual runs: performance at the end, forgetting and forward transfer; those of
-    agents against runs of --method scratch. Unfinished runs are listed and enter no number."""
+    agents against runs of --method scratch. Runs that are unfinished or cannot be read are listed, with the reason, and
+    enter no number."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, or folders that hold them."""
@@ -78,10 +80,16 @@ def run(arguments: Sequence[str]) -> int:
 def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record]:
     """The report to render, and the same as plain data that JSON holds."""
     folders = find_runs(command.runs)
-    finished = [(folder, _kind(folder)) for folder in folders if is_finished(folder)]
-    trained = [_trained(folder) for folder, kind in finished if kind == "train"]
-    of_agents = sections([read_run(folder.path) for folder, kind in finished if kind == "agents"])
-    supervised = [_supervised(folder) for folder, kind in finished if kind == "supervised"]
+    broken: dict[Path, str] = {}
+    kinds = each_readable([folder for folder in folders if is_finished(folder)], _kind, broken)
+
+    def read(kind: str, reader: Callable[[RunFolder], T]) -> list[T]:
+        of_kind = [folder for folder, own in kinds if own == kind]
+        return [found for _, found in each_readable(of_kind, reader, broken)]
+
+    trained = read("train", _trained)
+    of_agents = sections(read("agents", lambda folder: read_run(folder.path)))
+    supervised = read("supervised", _supervised)
     if command.baseline is not None and not trained:
         raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
 
@@ -91,7 +99,9 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     of_classifiers = supervised_records(supervised)
 
     labels = _labels([group for record in [*of_trained, *rl_records, *of_classifiers] for group in record["groups"]])
-    runs = [run_line(folder, *_label_and_seed(folder, labels)) for folder in folders]
+    named = dict(each_readable(folders, lambda folder: _label_and_seed(folder, labels), broken))
+    refuse_if_all_broken(folders, broken)
+    runs = [run_line(folder, *named.get(folder, ("", 0)), problem=broken.get(folder.path, "")) for folder in folders]
     parts = [
         *map(comparison_section, of_trained),
         *topology_sections(compared),

@@ -129,19 +129,21 @@ class RunLine:
         path: Its folder.
         label: Of its group; name of the run if it is in none.
         seed: Of the run.
-        status: Whether it is finished; an unfinished run enters no number.
+        status: Whether it is finished, or cannot be read; only a finished run enters a number.
         step: The last one that its logs know of.
         command: Command line that started it; empty if unknown.
         versions: What `versions.json` says; empty if unknown.
+        problem: Why it cannot be read; empty if it can.
     """
 
     path: Path
     label: str
     seed: int
-    status: Literal["done", "unfinished"]
+    status: Literal["done", "unfinished", "broken"]
     step: int
     command: str
     versions: Mapping[str, Any]
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sparserl.errors import ConfigError
+from sparserl.errors import ConfigError, SparserlError, one_line, shown
 from sparserl.plots import read_columns
 from sparserl.records import RunFolder
 from sparserl.report.document import RunLine
+
+T = TypeVar("T")
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
@@ -37,23 +40,72 @@ def _runs_at(path: Path) -> list[RunFolder]:
     return found
 
 
+def each_readable(
+    folders: Iterable[RunFolder], read: Callable[[RunFolder], T], broken: dict[Path, str]
+) -> list[tuple[RunFolder, T]]:
+    """What can be read of some runs: one that is damaged keeps no other from a report.
+
+    Args:
+        folders: The runs.
+        read: Reads one.
+        broken: Gets the folder of each run that `read` fails on, and why.
+    """
+    found = []
+    for folder in folders:
+        try:
+            found.append((folder, read(folder)))
+        except Exception as error:  # whatever is in files that somebody may have edited
+            broken[folder.path] = reason(error).removeprefix(f"{folder.path}: ")
+    return found
+
+
+def reason(error: Exception) -> str:
+    """Why a run cannot be read, in one line."""
+    return str(error) if isinstance(error, SparserlError) else one_line(f"{type(error).__name__}: {error}")
+
+
+def refuse_if_all_broken(folders: Sequence[RunFolder], broken: Mapping[Path, str]) -> None:
+    """Raises ConfigError, with the first reason, if no run can be read."""
+    if not folders or len(broken) < len({folder.path for folder in folders}):
+        return
+    path, why = next(iter(broken.items()))
+    first = why if str(path) in why else f"{path}: {why}"
+    raise ConfigError(first if len(broken) == 1 else f"none of {len(broken)} runs can be read; the first: {first}")
+
+
 def is_finished(folder: RunFolder) -> bool:
     """Whether a run has its result; one that was kept as a record may have lost the empty `DONE`."""
     return folder.is_done or (folder.path / "result.json").is_file()
 
 
-def run_line(folder: RunFolder, label: str, seed: int) -> RunLine:
-    """What a report says of a run in its list of runs."""
+def run_line(folder: RunFolder, label: str, seed: int, problem: str = "") -> RunLine:
+    """What a report says of a run in its list of runs.
+
+    Args:
+        folder: Its folder.
+        label: Of its group; its name if it is in none.
+        seed: Of the run.
+        problem: Why it cannot be read; empty if it can.
+    """
     command = folder.path / "command.txt"
+    versions = read_versions if not problem else _versions_if_readable
     return RunLine(
         folder.path,
         label,
         seed,
-        "done" if is_finished(folder) else "unfinished",
+        "broken" if problem else "done" if is_finished(folder) else "unfinished",
         _last_step(folder.path),
-        command.read_text().strip() if command.is_file() else "",
-        read_versions(folder.path),
+        command.read_text(errors="replace").strip() if command.is_file() else "",
+        versions(folder.path),
+        problem,
     )
+
+
+def _versions_if_readable(path: Path) -> dict[str, Any]:
+    try:
+        return read_versions(path)
+    except ConfigError:
+        return {}
 
 
 def _last_step(path: Path) -> int:
@@ -62,9 +114,9 @@ def _last_step(path: Path) -> int:
     for name in ("progress.csv", "eval.csv"):
         try:
             steps.append(float(read_columns(path / name)["global_step"][-1]))
-        except (ConfigError, KeyError):  # not written yet
+        except (ConfigError, KeyError, ValueError, OSError):  # not written yet, or damaged
             continue
-    return int(max(steps))
+    return int(max(step for step in steps if math.isfinite(step)))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -73,7 +125,18 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read.
     """
-    return _read_json(path / "result.json")
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value  # as older runs wrote NaN
+        for key, value in _read_json(path / "result.json").items()
+    }
+
+
+def check_numbers(result: Mapping[str, Any], keys: Iterable[str], path: Path) -> None:
+    """Raises ConfigError if what a result says under some keys is neither a number nor unknown."""
+    for key in keys:
+        value = result.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{path / 'result.json'}: {key} must be a number, got {shown(value)}")
 
 
 def read_versions(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def write_page(document: Document, path: Path) -> None:
         sections=_with_pictures(document.sections),
         blocks=_blocks,
         n_unfinished=sum(run.status == "unfinished" for run in document.runs),
+        n_broken=sum(run.status == "broken" for run in document.runs),
         n_unknown=sum(not run.versions for run in document.runs),
         versions=_versions(document.runs),
     )

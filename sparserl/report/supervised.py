@@ -24,7 +24,7 @@ from sparserl.report.cells import (
     mean_cell,
 )
 from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Section, Table
-from sparserl.report.folders import read_result
+from sparserl.report.folders import check_numbers, read_result
 from sparserl.seed_groups import seed_groups
 from sparserl.seeding import stream
 
@@ -79,6 +79,9 @@ def read_supervised_run(path: Path, scenario: str, config: Mapping[str, Any]) ->
         if key not in result:
             raise ConfigError(f"{path / 'result.json'} has no {key}")
     matrix = np.array(result["matrix"], dtype=np.float64)  # None becomes NaN
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ConfigError(f"{path / 'result.json'}: matrix must have a row and a column for each task")
+    check_numbers(result, (*REPORTED, "wall_s"), path)
     protocol = f"{config['sequence']}, {scenario}-incremental: {len(matrix)} tasks"
     return SupervisedRun(path, protocol, config, matrix, result)
 

@@ -35,6 +35,8 @@ def print_document(document: Document) -> None:
                 f"not finished, in no number: {line.path} ({line.label}, seed {line.seed}, step {line.step:,})",
                 soft_wrap=True,
             )
+        elif line.status == "broken":
+            console.print(f"cannot be read, in no number: {line.path}: {line.problem}", soft_wrap=True)
 
 
 def _rich(table: Table) -> RichTable:

@@ -19,10 +19,12 @@ from gymnasium.envs.registration import parse_env_id
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
 from sparserl.plots import evaluation_curve
-from sparserl.report.folders import read_result, read_versions
+from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
 from sparserl.seed_groups import seed_groups, settings
 
+RESULTS = (*("density", "params_nonzero", "flops_train", "wall_s", "cpu_s", "memory_peak_bytes", "energy_kwh"),)
+"""Keys of `result.json` that a report shows; a run may lack them."""
 OVER_ENVS = "all environments"
 """Title of the comparison over several of them."""
 
@@ -75,7 +77,9 @@ def read_trained_run(path: Path, name: str, config: Mapping[str, Any]) -> Traine
     if not np.isfinite(returns).all():
         step = steps[~np.isfinite(returns)][0]
         raise ConfigError(f"{path / 'eval.csv'} has a return that is no finite number at step {step:.0f}")
-    return TrainedRun(path, name, config, steps, returns, read_result(path), read_versions(path))
+    result = read_result(path)
+    check_numbers(result, RESULTS, path)
+    return TrainedRun(path, name, config, steps, returns, result, read_versions(path))
 
 
 # --- one number of a run ----------------------------------------------------------------------------

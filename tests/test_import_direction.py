@@ -23,7 +23,7 @@ TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
     {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
     | {"progress", "run_lock", "seed_groups", "text_files", "topology_plots"}
-    | {"episodes", "finite", "sparse_training", "sparsify"}
+    | {"averaging", "episodes", "finite", "sparse_training", "sparsify"}
     | {"tracking", "video", "whole_checkpoints"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}

@@ -185,6 +185,9 @@ class FusedPass:
             layers[place].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:
             return result.x, [None] * len(needs)
+        for place, layer in enumerate(layers):
+            if needs[2 * place] and not isinstance(layer, nn.Linear):
+                vars(layer)["trained"] = True  # as an attribute of a module it would take ten times as long
         if reuse:
             return result.x, self._fused.shaped(result.parameters, needs)
         return result.x, as_parameters(result.parameters, self._parameters, needs)

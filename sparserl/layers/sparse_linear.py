@@ -15,6 +15,7 @@ from torch import nn
 from sparserl.errors import TopologyError
 from sparserl.kernels import CsrIndex
 from sparserl.layers.fused import FusedLayers
+from sparserl.layers.relatives import Relatives
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import FloatArray, LayerView, SparseTopology, TopologyChange
 
@@ -33,17 +34,22 @@ class SparseLinear(nn.Module):
         values: (nnz,) parameter, the weight of each slot. The object never changes; its length may, at a topology
             event.
         bias: (n_out,) parameter or None.
-        row_ptr: (n_out + 1,) int64 buffer, first slot of each output.
-        col: (nnz,) int32 buffer, input of each slot.
+        row_ptr: (n_out + 1,) int64, first slot of each output. In `state_dict` but no buffer, like `col`: what
+            averages, casts or synchronises buffers leaves indices alone.
+        col: (nnz,) int32, input of each slot.
         capture: While true, backward passes that form the gradient of `values` append to `captured`.
         captured: (input (n_in, B), output gradient (n_out, B)) of captured passes.
+        trained: Whether a backward pass has formed the gradient of this object's weights, or a target network keeps
+            them in step with another layer's.
 
     Raises:
-        TopologyError: If the topology is not valid.
+        TopologyError: If the topology is not valid. Reading a copy (its output, its `topology`, its `state_dict`): if
+            its weights were changed slot by slot after the layer it was copied from had been rewired.
     """
 
     row_ptr: torch.Tensor
     col: torch.Tensor
+    connections: SparseTopology
 
     def __init__(self, topology: SparseTopology, bias: bool = True, dtype: torch.dtype | None = None):
         super().__init__()
@@ -77,18 +83,23 @@ class SparseLinear(nn.Module):
         self.capture = False
         self.captured: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._fused = FusedLayers([[self]])
+        self.trained = False
+        self._relatives = Relatives()
         self._adopt(topology)
+        self._relatives.add(self)
 
     def _adopt(self, topology: SparseTopology) -> None:
         row_ptr = np.searchsorted(topology.flat, np.arange(self.n_out + 1, dtype=np.int64) * self.n_in)
-        self.register_buffer("row_ptr", torch.from_numpy(row_ptr))
-        self.register_buffer("col", torch.from_numpy(topology.inputs.astype(np.int32)))
+        self.row_ptr = torch.from_numpy(row_ptr)
+        self.col = torch.from_numpy(topology.inputs.astype(np.int32))
         self._index: CsrIndex | None = None
-        self._topology: SparseTopology | None = topology
+        self.connections = topology
 
     @property
     def index(self) -> CsrIndex:
-        """The connections as the kernels read them; shares memory with the buffers."""
+        """The connections as the kernels read them; shares memory with `row_ptr` and `col`."""
+        if self._relatives.apart:
+            self._relatives.check(self)
         if self._index is None:
             self._index = CsrIndex(self.n_out, self.n_in, self.row_ptr.numpy(), self.col.numpy().view(np.uint32))
         return self._index
@@ -96,10 +107,9 @@ class SparseLinear(nn.Module):
     @property
     def topology(self) -> SparseTopology:
         """The present connections; the same object until they change."""
-        if self._topology is None:
-            index = self.index
-            self._topology = SparseTopology(self.n_out, self.n_in, index.rows * self.n_in + index.col.astype(np.int64))
-        return self._topology
+        if self._relatives.apart:
+            self._relatives.check(self)
+        return self.connections
 
     @property
     def nnz(self) -> int:
@@ -112,10 +122,8 @@ class SparseLinear(nn.Module):
         return self.nnz / (self.n_out * self.n_in)
 
     def index_bytes(self) -> int:
-        """Memory of the indices: buffers, and what has been derived from them so far."""
-        size = self.row_ptr.nbytes + self.col.nbytes
-        if self._topology is not None:
-            size += self._topology.flat.nbytes
+        """Memory of the indices, and of what has been derived from them so far."""
+        size = self.row_ptr.nbytes + self.col.nbytes + self.connections.flat.nbytes
         return size + (0 if self._index is None else self._index.derived_bytes())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +151,7 @@ class SparseLinear(nn.Module):
             raise TopologyError("the change was planned on another topology")
         self._replace_values(torch.from_numpy(remap(self.values.detach().numpy(), change, grown_values)))
         self._adopt(change.new)
+        self._relatives.add(self)
 
     def _replace_values(self, values: torch.Tensor) -> None:
         # A graph that somebody still holds (`loss` of the last batch) keeps the node that accumulates the gradient, and
@@ -151,23 +160,63 @@ class SparseLinear(nn.Module):
         self.values.data = values
         self.values.grad = None
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if self._relatives.apart:
+            self._relatives.check(self)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Copies: whoever changes a state in place changes no index.
+        destination |= {prefix + "row_ptr": self.row_ptr.clone(), prefix + "col": self.col.clone()}
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
+    ) -> None:
         # The stored topology replaces ours, whatever its length.
-        stored = {name: state_dict.get(prefix + name) for name in ("values", "row_ptr", "col")}
-        values, row_ptr, col = stored.values()
-        if values is not None and row_ptr is not None and col is not None:
-            if row_ptr.numel() != self.n_out + 1 or int(row_ptr[-1]) != values.numel() or col.numel() != values.numel():
-                raise TopologyError(f"the stored topology of {prefix[:-1]!r} does not fit {self.n_out} x {self.n_in}")
-            self._replace_values(torch.empty_like(values, dtype=self.values.dtype))
-            self.register_buffer("row_ptr", torch.empty_like(row_ptr))
-            self.register_buffer("col", torch.empty_like(col))
-            self._index = self._topology = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.topology.check_valid()
+        names = [prefix + name for name in ("values", "row_ptr", "col")]
+        stored = [state_dict[name] for name in names if name in state_dict]
+        if 0 < len(stored) < len(names):
+            lacking = ", ".join(name for name in names if name not in state_dict)
+            raise TopologyError(f"weights and connections of a layer load together, but the state has no {lacking}")
+        if stored:
+            self._load(*stored, name=prefix[:-1], assign=bool(local_metadata.get("assign_to_params_buffers")))
+        rest = {name: value for name, value in state_dict.items() if name not in names}
+        lacking_too: list[str] = [] if stored else names[1:]
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, lacking_too, *args)
+        missing_keys += [name for name in lacking_too if not (stored and name in names)]
+
+    def _load(self, values: torch.Tensor, row_ptr: torch.Tensor, col: torch.Tensor, *, name: str, assign: bool) -> None:
+        if row_ptr.is_floating_point() or col.is_floating_point():
+            raise TopologyError(
+                f"indices of {name!r} are whole numbers and never averaged or cast, got {row_ptr.dtype} and {col.dtype}"
+            )
+        fits = row_ptr.shape == (self.n_out + 1,) and col.shape == values.shape == (int(row_ptr[-1]),)
+        inputs = col.cpu().numpy().astype(np.int64)
+        in_range = inputs.size == 0 or 0 <= inputs.min() <= inputs.max() < self.n_in
+        if not (fits and in_range and row_ptr[0] == 0 and (row_ptr.diff() >= 0).all()):
+            raise TopologyError(f"the stored topology of {name!r} does not fit {self.n_out} x {self.n_in}")
+        outputs = np.repeat(np.arange(self.n_out), row_ptr.diff().cpu().numpy())
+        topology = SparseTopology(self.n_out, self.n_in, outputs * self.n_in + inputs)
+        topology.check_valid()
+        # The parameter stays the same object, also where torch would put another in its place (`assign=True`).
+        values = values.detach()
+        self._replace_values(values if assign else values.to(self.values).clone())
+        self._adopt(topology)
+        self._relatives.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Made anew where it is needed: a copied index would no longer share memory with the copied buffers.
-        return {**vars(self), "_index": None}
+        # Made anew where it is needed: a copied index would no longer share memory with the copied tensors.
+        if self._relatives.apart:
+            self._relatives.check(self)
+        return {**vars(self), "_index": None, "trained": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self._relatives.add(self)
 
     def extra_repr(self) -> str:
         """Shape, connections and density."""

@@ -142,6 +142,16 @@ class TargetNetwork:
             if id(parameter) not in in_sparse
         ]
         self._averaging = _Averaging(dense, list(self.layers.values()))
+        self._take_charge()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._take_charge()
+
+    def _take_charge(self) -> None:
+        # A copy of a layer whose weights change in place is suspected of being averaged slot by slot; not these.
+        for layer in self.layers.values():
+            vars(layer.target)["trained"] = True
 
     def sync(self, tau: float) -> None:
         """Moves the whole target towards the online network by `tau`."""

@@ -46,7 +46,10 @@ def trained(name: str) -> Any:
     config = TopologyConfig(density=0.4, **topology, **({"update_interval": 7, "last_update": 70} if rewires else {}))
     if not rewires:
         config = TopologyConfig(**topology)
-    return make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, FunctionEnv(), seed=0).learn(50)
+    agent: Any = make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, FunctionEnv(), seed=0)
+    if rewires:
+        agent.bind_run_length(90)
+    return agent.learn(50)
 
 
 def go_on(agent: Any, steps: int = 40) -> dict[str, Any]:

@@ -35,7 +35,10 @@ def same_output(a: SparseLinear, b: SparseLinear) -> bool:
 def test_only_connections_and_biases_are_parameters() -> None:
     layer = layer_of(7, 5, 9)
     assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {"values": (9,), "bias": (7,)}
-    assert {name: tuple(b.shape) for name, b in layer.named_buffers()} == {"row_ptr": (8,), "col": (9,)}
+    assert list(layer.buffers()) == []
+    assert {name: tuple(stored.shape) for name, stored in layer.state_dict().items()} == {
+        "values": (9,), "bias": (7,), "row_ptr": (8,), "col": (9,)
+    }  # fmt: skip
     assert layer.nnz == 9
     assert layer.density == 9 / 35
     assert layer.values.dtype == torch.float32
@@ -162,11 +165,72 @@ def test_ill_fitting_state_is_refused(spoil) -> None:  # type: ignore[no-untyped
         layer.load_state_dict(spoil(stored.state_dict()))
 
 
-def test_missing_values_are_reported_by_torch() -> None:
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("name", ["values", "row_ptr", "col"])
+def test_weights_and_connections_load_together_or_not_at_all(name: str, strict: bool) -> None:
     state = layer_of(6, 5, 13).state_dict()
-    del state["values"]
+    del state[name]
+    layer = layer_of(6, 5, 9)
+    before = layer.topology.flat
+    with pytest.raises(TopologyError, match=f"load together, but the state has no {name}$"):
+        layer.load_state_dict(state, strict=strict)
+    assert np.array_equal(layer.topology.flat, before)
+    assert layer.nnz == 9
+
+
+def test_without_any_of_them_torch_says_what_is_missing() -> None:
+    layer = layer_of(6, 5, 9)
+    found = layer.load_state_dict({"bias": torch.ones(6)}, strict=False)
+    assert (sorted(found.missing_keys), found.unexpected_keys) == (["col", "row_ptr", "values"], [])
+    assert layer.bias.tolist() == [1.0] * 6
     with pytest.raises(RuntimeError, match="values"):
-        layer_of(6, 5, 13).load_state_dict(state)
+        layer.load_state_dict({"bias": torch.ones(6)})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight"):
+        layer.load_state_dict({**layer.state_dict(), "weight": torch.ones(1)})
+
+
+def test_assigned_values_are_still_the_same_parameter() -> None:
+    layer, other = layer_of(6, 5, 9), layer_of(6, 5, 13, seed=1)
+    values, state = layer.values, {name: tensor.double() for name, tensor in other.state_dict().items()}
+    state |= {name: other.state_dict()[name] for name in ("row_ptr", "col")}
+    layer.load_state_dict(state, assign=True)
+    assert layer.values is values
+    assert layer.values.data_ptr() == state["values"].data_ptr()
+    assert layer.values.dtype == layer.bias.dtype == torch.float64
+    x = torch.ones(2, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), other.double()(x))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"row_ptr": torch.arange(7.0)}, "whole numbers and never averaged or cast, got torch.float32"),
+        ({"row_ptr": torch.tensor([0, 4, 3, 5, 7, 9, 13])}, "does not fit 6 x 5"),
+        ({"row_ptr": torch.tensor([1, 3, 3, 5, 7, 9, 13])}, "does not fit 6 x 5"),
+        ({"row_ptr": torch.tensor([0, 13])}, "does not fit 6 x 5"),
+        ({"col": torch.full((13,), 5, dtype=torch.int32)}, "does not fit 6 x 5"),
+        ({"col": torch.zeros(13, dtype=torch.int32)}, "must be strictly increasing"),
+        ({"values": torch.zeros(12)}, "does not fit 6 x 5"),
+    ],
+)
+def test_indices_that_cannot_be_are_refused_and_change_nothing(spoil: dict[str, torch.Tensor], message: str) -> None:
+    layer = layer_of(6, 5, 9)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(TopologyError, match=message):
+        layer.load_state_dict({**layer_of(6, 5, 13).state_dict(), **spoil})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
+def test_changing_a_state_in_place_changes_no_index() -> None:
+    layer = layer_of(6, 5, 13)
+    before = layer.topology.flat.copy()
+    for tensor in layer.state_dict().values():
+        tensor.zero_()  # as an average over states does
+    assert np.array_equal(
+        SparseLinear.of(layer.topology, layer.values.detach(), None).index.row_ptr, layer.index.row_ptr
+    )
+    assert np.array_equal(layer.topology.flat, before)
+    assert layer.col.any()
 
 
 @pytest.mark.parametrize("used", [False, True])

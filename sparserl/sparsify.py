@@ -46,7 +46,7 @@ def sparsify(
     generator is left as it is.
 
     Only modules whose class is exactly `nn.Linear` take part: a subclass may have a forward pass of its own. A module
-    that reads `linear.weight` itself (the fast path of `nn.TransformerEncoderLayer`) needs its layers in `exclude`.
+    that reads `linear.weight` itself needs its layers in `exclude`, as `nn.TransformerEncoderLayer` on its fast path.
     A layer that is frozen (its weight requires no gradient) or whose density comes out as 1 stays an `nn.Linear`, too;
     the result's `report()` names every layer that stays dense, and why.
 
@@ -215,6 +215,12 @@ def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:
         raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")
     if linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks:
         raise TopologyError(f"layer {name!r} has hooks, which a replacement would lose; exclude it or remove them")
+    parent = module.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
+        raise TopologyError(
+            f"layer {name!r} is in a TransformerEncoderLayer, whose fast path reads its weight; exclude it, or call "
+            "torch.backends.mha.set_fastpath_enabled(False) first"
+        )
 
 
 def _slot_in(optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor) -> tuple[dict[str, Any], int]:

@@ -458,6 +458,24 @@ def test_refusals_change_nothing(
         assert all(a is b for a, b in zip(group["params"], params, strict=True))
 
 
+def test_a_transformer_learns_and_answers_without_its_fast_path() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(12, 2, 40, dropout=0.0, batch_first=True)
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(TopologyError, match=r"'linear1' .* fast path .*set_fastpath_enabled\(False\)"):
+        sparsify(model, optimizer, density=0.5)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        evolver = sparsify(model, optimizer, density=0.5)
+        x = torch.randn(2, 5, 12)
+        trained = model(x)
+        with torch.no_grad():
+            torch.testing.assert_close(model.eval()(x), trained)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert list(evolver.layers) == ["linear1"]
+
+
 def test_a_shared_weight_may_be_excluded() -> None:
     model = tied()
     optimizer = torch.optim.Adam(model.parameters())

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from sparserl.kernels import cpu
 
 THREADED_FROM = 1 << 14
 """Multiply-adds from which passes take several threads here, so that small networks cross it while they are pruned."""
+AT_THE_START = 0.2
+"""Share of the kills within the first second of a process; the others come when there is a checkpoint."""
 KILLS_A_RUN = 4
 """Kills of one run at most; then it is left to end."""
 
@@ -132,14 +134,16 @@ def fork(words: Sequence[str], folder: Path, log: Path) -> int:
         os._exit(status)
 
 
-def ended(child: int, within: float) -> int | None:
-    """Exit status of a child that ends within so many seconds (minus the signal if one ended it); else None."""
-    deadline = time.monotonic() + within
+def ended(child: int, within: float, after: Callable[[], bool] = lambda: True) -> int | None:
+    """Exit status of a child (minus the signal if one ended it); None if it runs on `within` seconds after an event."""
+    deadline: float | None = None
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= deadline:
+        if deadline is None and after():
+            deadline = time.monotonic() + within
+        if deadline is not None and time.monotonic() >= deadline:
             return None
         time.sleep(0.005)
 
@@ -170,8 +174,9 @@ class Job:
         return [command, *rest, "--threads", str(self.threads), "--run-dir", str(self.path), "--no-progress"]
 
     def has_checkpoint(self) -> bool:
-        """Whether there is anything to go on from."""
-        return any(path.suffix == "" for path in (self.path / "checkpoints").glob("step-*"))
+        """Whether there is anything to go on from; in a sweep, for any of its runs."""
+        pattern = "*/checkpoints/step-*" if self.is_sweep else "checkpoints/step-*"
+        return any(path.suffix == "" for path in self.path.glob(pattern))
 
     def start(self) -> int:
         """Begins the run, or goes on with it, in a child."""
@@ -186,9 +191,9 @@ class Job:
         os.kill(victims[0], signal.SIGKILL)
 
     def seconds(self) -> float:
-        """What the run takes once kernels are compiled, start and end included; of a sweep, the longest of its runs."""
+        """What the run takes once kernels are compiled, its end included; of a sweep, the longest of its runs."""
         results = self.path.rglob("result.json")
-        return 1.0 + 1.2 * max(json.loads(result.read_text())["wall_s"] for result in results)
+        return 0.2 + max(json.loads(result.read_text())["wall_s"] for result in results)
 
     def finish(self) -> int:
         """Goes on until the run has ended; returns its exit status."""
@@ -253,12 +258,16 @@ def campaign(kills: int, seed: int, folder: Path, kinds: Sequence[str], threads:
         job = Job(kind, count, folder, f"killed-{tally.runs:03d}")
         for _ in range(rng.randint(1, KILLS_A_RUN)):
             child = job.start()
-            if ended(child, within=rng.uniform(0.0, lasts)) is not None:
+            if rng.random() < AT_THE_START:
+                status = ended(child, within=rng.uniform(0.0, 1.0))
+            else:
+                status = ended(child, within=rng.uniform(0.0, lasts), after=job.has_checkpoint)
+            if status is not None:
                 break
             job.kill(child, rng)
             tally.killed += 1
             ended(child, within=300)
-            tally.before_checkpoint += not job.is_sweep and not job.has_checkpoint()
+            tally.before_checkpoint += not job.has_checkpoint()
         status = 0 if not job.is_sweep and (job.path / "DONE").exists() else job.finish()
         what = f"{kind}, {count} thread(s), {job.log}"
         try:

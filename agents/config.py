@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from sparserl.agents.sac import SAC
 from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count, CountOrZero, NotNegative, Number, Positive, PositiveShare, Repeats, check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,52 +30,41 @@ class OffPolicyConfig:
         ConfigError: If a number is out of range.
     """
 
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Of Adam, for actor and critics."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Coupled L2 of Adam, on weights and biases."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions per gradient update."""
-    buffer_size: int = 1_000_000
+    buffer_size: Count = 1_000_000
     """Transitions that the replay buffer holds."""
-    learning_starts: int = 25_000
+    learning_starts: CountOrZero = 25_000
     """Env steps with random actions before the first gradient update."""
-    gamma: float = 0.99
+    gamma: PositiveShare = 0.99
     """Discount."""
-    tau: float = 0.005
+    tau: PositiveShare = 0.005
     """Polyak factor of the target networks; 1 copies them."""
-    net_arch: tuple[int, ...] = (256, 256)
+    net_arch: tuple[Count, ...] = (256, 256)
     """Hidden widths of actor and critics."""
-    n_steps: int = 1
+    n_steps: Repeats = 1
     """Rewards that a target sums before it bootstraps (multi-step targets)."""
-    n_steps_delay: int = 0
+    n_steps_delay: CountOrZero = 0
     """Gradient updates with one-step targets before that (RLx2: 300,000, then 3 steps)."""
     replay: Literal["stored", "redraw_noise"] = "stored"
     """Draw transitions as they were stored, or with fresh noise in the features that `wrappers.noise-fraction` appends
     (as in the ANF paper)."""
     dynamic_capacity: bool = False
     """Forget the oldest 10 % of the transitions when the policy has moved away from them (RLx2)."""
-    forget_interval_steps: int = 10_000
+    forget_interval_steps: Count = 10_000
     """Env steps between two looks at that."""
-    forget_threshold: float = 0.2
+    forget_threshold: NotNegative = 0.2
     """Half the mean squared difference of the actions, then and now, from which on transitions are forgotten."""
-    forget_minimum: int = 100_000
+    forget_minimum: CountOrZero = 100_000
     """Transitions that are never forgotten (RLx2: 100,000 with TD3, 200,000 with SAC)."""
 
-    positive: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "buffer_size")
-    not_negative: ClassVar[tuple[str, ...]] = ("weight_decay", "learning_starts")
-
     def __post_init__(self) -> None:
-        for name in self.positive:
-            if not getattr(self, name) > 0:  # NaN is not
-                raise ConfigError(f"agent.{name} must be positive, got {getattr(self, name)}")
-        for name in self.not_negative:
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"agent.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("gamma", "tau"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
-        if not self.net_arch or min(self.net_arch) < 1:
+        check_ranges(self, "agent.", hyphens=False)
+        if not self.net_arch:
             raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
         check_n_steps(self.n_steps, self.n_steps_delay)
         if self.capacity is not None and self.forget_minimum >= self.buffer_size:
@@ -129,28 +119,20 @@ class TD3Config(OffPolicyConfig):
         ConfigError: If a number is out of range.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Of Adam, for actor and critics."""
-    weight_decay: float = 2e-4
+    weight_decay: NotNegative = 2e-4
     """Coupled L2 of Adam, on weights and biases."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Transitions per gradient update."""
-    policy_delay: int = 2
+    policy_delay: Count = 2
     """Critic updates per actor and target update."""
-    target_policy_noise: float = 0.2
+    target_policy_noise: NotNegative = 0.2
     """Standard deviation of target policy smoothing, in units of the action range."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: NotNegative = 0.5
     """Bound of that noise."""
-    action_noise_std: float = 0.1
+    action_noise_std: NotNegative = 0.1
     """Standard deviation of exploration noise, in units of the action range."""
-
-    positive: ClassVar[tuple[str, ...]] = (*OffPolicyConfig.positive, "policy_delay")
-    not_negative: ClassVar[tuple[str, ...]] = (
-        *OffPolicyConfig.not_negative,
-        "target_policy_noise",
-        "target_noise_clip",
-        "action_noise_std",
-    )
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
         """As `OffPolicyConfig`."""
@@ -167,21 +149,12 @@ class SACConfig(OffPolicyConfig):
         ConfigError: If a number is out of range.
     """
 
-    ent_coef: float | Literal["auto"] = "auto"
+    ent_coef: NotNegative | Literal["auto"] = "auto"
     """Entropy temperature: a number that stays, or auto to learn it from 1 on."""
-    target_entropy: float | Literal["auto"] = "auto"
+    target_entropy: Number | Literal["auto"] = "auto"
     """What a learned temperature aims at; auto is minus the number of actuators."""
-    target_update_interval: int = 1
+    target_update_interval: Count = 1
     """Gradient updates between updates of the target networks."""
-
-    positive: ClassVar[tuple[str, ...]] = (*OffPolicyConfig.positive, "target_update_interval")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ent_coef != "auto" and not self.ent_coef >= 0:
-            raise ConfigError(f"agent.ent_coef must be auto or not negative, got {self.ent_coef}")
-        if self.target_entropy != "auto" and not np.isfinite(self.target_entropy):
-            raise ConfigError(f"agent.target_entropy must be auto or a finite number, got {self.target_entropy}")
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
         """As `OffPolicyConfig`."""

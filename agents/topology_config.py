@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
+from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
 from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
@@ -53,14 +54,14 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet."""
-    density: float | tuple[float, ...] | None = None
+    density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
-    actor_density: float | tuple[float, ...] | None = None
+    actor_density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """The same for the actor alone; as the other networks if None."""
-    critic_density: float | tuple[float, ...] | None = None
+    critic_density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """The same for the critics alone; as the other networks if None."""
-    epsilon: tuple[float, ...] | None = None
+    epsilon: tuple[Positive, ...] | None = None
     """Erdos-Renyi factor of each layer that takes part (lambda in the DS-TD3 paper); depends on layer widths."""
     allocation: Literal["erk", "uniform"] = "erk"
     """How one density is shared out among layers."""
@@ -70,23 +71,23 @@ class TopologyConfig:
     """Drop criterion: weight_magnitude, signed_magnitude."""
     grow: str | None = None
     """Grow criterion: random, random_unfired, gradient."""
-    drop_fraction: float | None = None
+    drop_fraction: ShareBelowOne | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
     decay: Literal["constant", "cosine"] | None = None
     """How the drop fraction changes over the run."""
     density_schedule: Literal["constant", "cubic"] | None = None
     """How the number of connections changes while rewiring: not at all, or from dense to `density` along a cubic."""
-    gradient_batches: int | None = None
+    gradient_batches: Count | None = None
     """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
-    update_interval: int | None = None
+    update_interval: Count | None = None
     """Gradient updates between events."""
-    first_update: int | None = None
+    first_update: CountOrZero | None = None
     """Gradient update after which the first event falls, counted from 1."""
-    last_update: int | None = None
+    last_update: CountOrZero | None = None
     """No rewiring after this gradient update."""
-    begin_fraction: float | None = None
+    begin_fraction: Share | None = None
     """Share of the run's gradient updates at which rewiring begins; used where `first_update` is None."""
-    end_fraction: float | None = None
+    end_fraction: Share | None = None
     """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None."""
     shrink_at_end: bool | None = None
     """Whether one more event after the end drops without growing."""
@@ -100,12 +101,13 @@ class TopologyConfig:
     """Optimizer moments of a grown connection."""
     target: Literal["shared", "union_trim"] | None = None
     """How target networks follow the topology."""
-    recycle_interval: int | None = None
+    recycle_interval: Count | None = None
     """Gradient updates between recyclings of dormant neurons (ReDo); never if None."""
-    recycle_threshold: float = 0.1
+    recycle_threshold: ShareBelowOne = 0.1
     """Score up to which a neuron is dormant, in units of its layer's mean activity, in [0, 1)."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "topology.", hyphens=False)
         if self.method not in METHODS:
             raise ConfigError(unknown_name("topology method", self.method, METHODS))
         for name, (kind, table) in PARTS.items():
@@ -138,16 +140,9 @@ class TopologyConfig:
 
     def _check_numbers(self) -> None:
         begin, end = self.part("begin_fraction"), self.part("end_fraction")
-        for name, fraction in (("begin_fraction", begin), ("end_fraction", end)):
-            if fraction is not None and not 0.0 <= fraction <= 1.0:
-                raise ConfigError(f"topology.{name} must be in [0, 1], got {fraction}")
         by_fractions = begin is not None and self.first_update is None and self.last_update is None
         if by_fractions and end < begin:
             raise ConfigError(f"topology.end_fraction must not come before begin_fraction {begin}, got {end}")
-        if self.recycle_interval is not None and self.recycle_interval < 1:
-            raise ConfigError(f"topology.recycle_interval must be >= 1, got {self.recycle_interval}")
-        if not 0.0 <= self.recycle_threshold < 1.0:
-            raise ConfigError(f"topology.recycle_threshold must be in [0, 1), got {self.recycle_threshold}")
 
     @classmethod
     def coerce(cls, given: TopologyConfig | Mapping[str, Any] | None) -> TopologyConfig:

@@ -22,6 +22,7 @@ from sparserl.continual.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.optim import FusedAdam, state_from_tree, state_tree
+from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 
 SAMPLES_AT_A_TIME = 2000
@@ -36,41 +37,31 @@ class LearnerConfig:
         ConfigError: If a value is out of range.
     """
 
-    hidden: tuple[int, ...] = (400, 400)
+    hidden: tuple[Count, ...] = (400, 400)
     """Neurons of each hidden layer."""
-    density: float = 1.0
+    density: PositiveShare = 1.0
     """Share of connections that exist in the hidden layers, random and fixed; SpaceNet counts connections instead."""
     optimizer: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
     """Optimizer."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Its learning rate."""
-    momentum: float = 0.0
+    momentum: ShareBelowOne = 0.0
     """Momentum of sgd and rmsprop."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """L2 weight decay."""
     reset_optimizer: bool = True
     """Whether each task starts with a new optimizer."""
     unseen_outputs: Literal["open", "closed"] = "open"
     """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
-    epochs: int = 4
+    epochs: Repeats = 4
     """Passes through the samples of a task."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Samples a gradient step."""
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
+        check_ranges(self, "learner.")
+        if not self.hidden:
             raise ConfigError(f"learner.hidden needs at least one layer of at least one neuron, got {self.hidden}")
-        if not 0.0 < self.density <= 1.0:
-            raise ConfigError(f"learner.density must be in (0, 1], got {self.density}")
-        if not self.learning_rate > 0.0:  # NaN is not
-            raise ConfigError(f"learner.learning-rate must be positive, got {self.learning_rate}")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(f"learner.momentum must be in [0, 1), got {self.momentum}")
-        if not self.weight_decay >= 0.0:
-            raise ConfigError(f"learner.weight-decay must not be negative, got {self.weight_decay}")
-        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size)):
-            if value < 1:
-                raise ConfigError(f"learner.{name} must be at least 1, got {value}")
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.optim.Optimizer]] = {

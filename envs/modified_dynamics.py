@@ -5,7 +5,6 @@ Decides what a factor means for the compiled model. Refuses to know sequences of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from sparserl.envs.defects import BreakSensors, DisableActuators
 from sparserl.envs.inverted_actions import InvertActions
 from sparserl.envs.layers import observation_box
 from sparserl.errors import CheckpointError, ConfigError, unknown_name
+from sparserl.ranges import CountOrZero, NotNegative, Positive, Seed, ShareBelowOne, check_ranges
 
 _SHAPES_WITH_RADIUS = {"sphere", "capsule", "cylinder"}
 _SHAPES_WITH_LENGTH = {"capsule", "cylinder"}
@@ -36,23 +36,18 @@ class PartFactors:
     part: str = ""
     """Name of a geom or of a body in the model. Radius and length are those of the geom, or of all geoms of the body;
     mass is always that of a whole body, for a geom that of the body it belongs to."""
-    mass: float | None = None
+    mass: Positive | None = None
     """Factor on the mass of the body; None keeps its density, so that the mass follows the volume."""
-    radius: float = 1.0
+    radius: Positive = 1.0
     """Factor on the radius of spheres, capsules and cylinders; the part stays where it is."""
-    length: float = 1.0
+    length: Positive = 1.0
     """Factor on the length of capsules (without their caps) and cylinders, around their centre; joints stay where they
     are."""
 
     def __post_init__(self) -> None:
         if not self.part:
             raise ConfigError("modification.parts: each needs `part`, the name of a body or geom")
-        for name in ("mass", "radius", "length"):
-            factor = getattr(self, name)
-            if factor is not None and not 0.0 < factor < math.inf:  # NaN is not
-                raise ConfigError(
-                    f"modification.parts: {name} of {self.part!r} must be positive and finite, got {factor}"
-                )
+        check_ranges(self, f"modification.parts: {self.part}.")
 
 
 @dataclass(frozen=True)
@@ -63,31 +58,24 @@ class Modification:
         ConfigError: If a number is out of range, or a part is named twice.
     """
 
-    gravity: float = 1.0
+    gravity: NotNegative = 1.0
     """Factor on gravity, >= 0."""
-    friction: float = 1.0
+    friction: Positive = 1.0
     """Factor on the sliding friction of every geom, > 0. A contact takes the larger friction of its two geoms, so a
     slippery floor alone would change nothing."""
     parts: tuple[PartFactors, ...] = ()
     """Factors on masses and sizes of single parts."""
-    disabled_actuators: tuple[int, ...] = ()
+    disabled_actuators: tuple[CountOrZero, ...] = ()
     """Actuators whose actions become 0."""
     invert_actions: bool = False
     """Mirror every action within its bounds."""
-    broken_sensors: float = 0.0
+    broken_sensors: ShareBelowOne = 0.0
     """Share of the features that always read 0, in [0, 1); of n features `int(share * n)`."""
-    broken_sensors_seed: int = 0
+    broken_sensors_seed: Seed = 0
     """Seed of NumPy's legacy generator that says which; the same for every seed of a run."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.gravity < math.inf:  # NaN is not
-            raise ConfigError(f"modification.gravity must be at least 0 and finite, got {self.gravity}")
-        if not 0.0 < self.friction < math.inf:
-            raise ConfigError(f"modification.friction must be positive and finite, got {self.friction}")
-        if not 0.0 <= self.broken_sensors < 1.0:
-            raise ConfigError(f"modification.broken-sensors must be in [0, 1), got {self.broken_sensors}")
-        if self.broken_sensors_seed not in range(2**32):
-            raise ConfigError(f"modification.broken-sensors-seed must be in [0, 2^32), got {self.broken_sensors_seed}")
+        check_ranges(self, "modification.")
         names = [factors.part for factors in self.parts]
         for name in names:
             if names.count(name) > 1:

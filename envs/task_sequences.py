@@ -24,6 +24,7 @@ from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
 from sparserl.envs.task_id import AppendTaskId
 from sparserl.envs.wrapping import WrapperConfig, wrap
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count, CountOrZero, check_ranges
 from sparserl.seeding import stream
 
 
@@ -32,7 +33,7 @@ class TaskSpec:
     """One task, as plain data.
 
     Raises:
-        ConfigError: If it has no steps.
+        ConfigError: If a number is out of range.
     """
 
     name: str
@@ -41,18 +42,15 @@ class TaskSpec:
     """Id of its environment."""
     modification: Modification
     """How that differs from what Gymnasium makes."""
-    steps: int
+    steps: Count
     """Environment steps of training, >= 1."""
-    index: int
+    index: CountOrZero
     """Place in the sequence, from 0."""
-    episode_steps: int | None = None
+    episode_steps: Count | None = None
     """Steps after which an episode is truncated, >= 1; None for the environment's own limit."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"a task needs at least 1 step, got {self.steps}")
-        if self.episode_steps is not None and self.episode_steps < 1:
-            raise ConfigError(f"an episode needs at least 1 step, got {self.episode_steps}")
+        check_ranges(self, "", hyphens=False)
 
 
 @dataclass(frozen=True)

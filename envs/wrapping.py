@@ -15,12 +15,13 @@ import gymnasium as gym
 from sparserl.envs.feature_histograms import FeatureHistograms
 from sparserl.envs.inverted_actions import InvertActions
 from sparserl.envs.layers import layers
-from sparserl.envs.noise_features import AppendNoiseFeatures, check_noise_fraction, check_noise_std
+from sparserl.envs.noise_features import AppendNoiseFeatures
 from sparserl.envs.normalized_observations import NormalizeObservations, ObservationStatistics
-from sparserl.envs.permuted_features import PermuteFeatures, check_every_steps
-from sparserl.envs.sensor_dropout import SensorDropout, check_dropout
+from sparserl.envs.permuted_features import PermuteFeatures
+from sparserl.envs.sensor_dropout import SensorDropout
 from sparserl.envs.simulation_state import HasState
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.ranges import Count, Positive, Share, ShareBelowOne, check_ranges
 
 Arguments: TypeAlias = dict[str, Any]
 
@@ -36,15 +37,15 @@ class WrapperConfig:
         ConfigError: If a number is out of range, or an option is given that another one does not let work.
     """
 
-    noise_fraction: float = 0.0
+    noise_fraction: ShareBelowOne = 0.0
     """Share of all input features that is noise, in [0, 1)."""
-    noise_std: float = 1.0
+    noise_std: Positive = 1.0
     """Standard deviation of that noise."""
     noise_histograms: Path | None = None
     """File of feature histograms to draw the noise from; normal noise if None."""
     permute: bool = False
     """Put the features in a random order."""
-    permute_every_steps: int | None = None
+    permute_every_steps: Count | None = None
     """A new order at the first end of an episode after each so many env steps; never if None."""
     normalize_observations: Literal["none", "running", "frozen"] = "none"
     """Subtract the mean of each feature and divide by its deviation: as they run along, or frozen ones."""
@@ -52,14 +53,11 @@ class WrapperConfig:
     """File of statistics that `running` starts from and `frozen` uses."""
     invert_actions: bool = False
     """Mirror every action within its bounds."""
-    sensor_dropout: float = 0.0
+    sensor_dropout: Share = 0.0
     """Probability that a feature reads 0, each step and feature on its own."""
 
     def __post_init__(self) -> None:
-        check_noise_fraction(self.noise_fraction, "wrappers.noise-fraction")
-        check_noise_std(self.noise_std, "wrappers.noise-std")
-        check_every_steps(self.permute_every_steps, "wrappers.permute-every-steps")
-        check_dropout(self.sensor_dropout, "wrappers.sensor-dropout")
+        check_ranges(self, "wrappers.")
         noise, normal = self.noise_fraction > 0.0, self.noise_histograms is None
         normalizes, frozen = self.normalize_observations != "none", self.normalize_observations == "frozen"
         rules = [

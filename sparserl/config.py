@@ -6,7 +6,6 @@ The dataclass is the schema; this file knows none of them. Data only: nothing in
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -57,8 +56,7 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
         where: Dotted path of `data`, for messages.
 
     Raises:
-        ConfigError: For an unknown key, with the closest field, a value of another type or a number that is not
-            finite.
+        ConfigError: For an unknown key, with the closest field, a missing one, or a value of another type.
     """
     hints = typing.get_type_hints(schema)
     values = {}
@@ -66,6 +64,9 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
         if key not in hints:
             raise ConfigError(unknown_name("config key", f"{where}{key}", [f"{where}{name}" for name in hints]))
         values[key] = _coerce(hints[key], value, f"{where}{key}")
+    for field in dataclasses.fields(schema):  # type: ignore[arg-type]  # a dataclass
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}{field.name} is missing")
     return schema(**values)
 
 
@@ -101,11 +102,11 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     elif hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
-        except (ValueError, OverflowError):  # an integer beyond floats
-            number = math.nan
-        if math.isfinite(number) and hint is float:
+        except (ValueError, OverflowError):  # the latter of an integer that no float holds
+            number = None
+        if number is not None and hint is float:
             return number
-        if number.is_integer():
+        if number is not None and number.is_integer():
             return int(number)
     name = getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{where} must be {name}, got {shown(value)}")

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from tqdm import tqdm
 
 from sparserl.errors import ConfigError
+from sparserl.ranges import Count, check_ranges
 
 JobType = Literal["train", "continual", "continual_rl"]
 OBJECTIVE: dict[JobType, tuple[str, str]] = {
@@ -59,13 +60,12 @@ class WandbConfig:
     """Tags of the run."""
     checkpoints: bool = False
     """Also upload, when the run is done, what it learned: the last checkpoint, and the best by evaluation."""
-    video_every_steps: int | None = None
+    video_every_steps: Count | None = None
     """Also film an episode at the first evaluation after every so many env steps (needs the `video` extra); an episode
     of 1,000 steps takes some ten seconds without a graphics card. None films nothing."""
 
     def __post_init__(self) -> None:
-        if self.video_every_steps is not None and self.video_every_steps < 1:
-            raise ConfigError(f"--wandb.video-every-steps must be at least 1, got {self.video_every_steps}")
+        check_ranges(self, "--wandb.")
 
     @property
     def uploads(self) -> dict[str, bool]:

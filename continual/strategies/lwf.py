@@ -14,8 +14,8 @@ from torch.nn import functional
 from sparserl.continual.protocol import Batch
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
-from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
+from sparserl.ranges import NotNegative, Positive, check_ranges
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,15 @@ class LwFOptions:
         ConfigError: If a value is out of range.
     """
 
-    alpha: float = 0.5
+    alpha: NotNegative = 0.5
     """Weight of what the old network teaches for each earlier task, >= 0, relative to the cross-entropy. Default: the
     best of those tried on class-incremental split MNIST (seed 0: 0.125 gives 25 % accuracy, 0.5 33 %, 1 21 %; Hsu et
     al. report 24 %). Task-incremental, they are equally good."""
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     """Divides logits before their softmax, > 0. Default: the paper."""
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0.0:  # NaN is not
-            raise ConfigError(f"lwf.alpha must not be negative, got {self.alpha}")
-        if not self.temperature > 0.0:
-            raise ConfigError(f"lwf.temperature must be positive, got {self.temperature}")
+        check_ranges(self, "lwf.")
 
 
 class LwF(Strategy):

@@ -29,6 +29,7 @@ from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.continual.weight_owners import WeightOwners
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.ranges import RepeatsOrZero, check_ranges
 from sparserl.topology.density import exact_nnz
 
 
@@ -40,12 +41,11 @@ class PackNetOptions:
         ConfigError: If a value is out of range.
     """
 
-    retrain_epochs: int = 2
+    retrain_epochs: RepeatsOrZero = 2
     """Epochs of training after pruning, of the kept weights alone; the last task is neither pruned nor retrained."""
 
     def __post_init__(self) -> None:
-        if self.retrain_epochs < 0:
-            raise ConfigError(f"packnet.retrain-epochs must not be negative, got {self.retrain_epochs}")
+        check_ranges(self, "packnet.")
 
 
 class PackNet(Strategy):

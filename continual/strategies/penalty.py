@@ -29,6 +29,7 @@ from sparserl.continual.quadratic import QuadraticTerms, Tensors, copies
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count, NotNegative, Positive, Share, check_ranges
 from sparserl.seeding import stream
 
 SAMPLES_AT_A_TIME = 250
@@ -110,7 +111,7 @@ class L2Options:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 100.0
+    strength: NotNegative = 100.0
     """Factor of the penalty, >= 0. Default: Hsu et al., class-incremental; they use 0.01 task-incremental."""
 
     def __post_init__(self) -> None:
@@ -154,10 +155,10 @@ class EWCOptions:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 600.0
+    strength: NotNegative = 600.0
     """Factor of the penalty, >= 0; lambda/2 of the paper. Default: Hsu et al., class-incremental; they use 100
     task-incremental."""
-    fisher_samples: int = 1000
+    fisher_samples: Count = 1000
     """Training samples of a task that the Fisher information is estimated from; all of them if it has fewer."""
     fisher_labels: Labels = "true"
     """Class whose log-probability is differentiated: the sample's own (`true`, the empirical Fisher information), the
@@ -176,19 +177,17 @@ class OnlineEWCOptions:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 100.0
+    strength: NotNegative = 100.0
     """Factor of the penalty, >= 0. Default: Hsu et al., class-incremental; they use 400 task-incremental."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Share of the earlier tasks' Fisher information that stays when a task ends, in [0, 1]. Default: Hsu et al."""
-    fisher_samples: int = 1000
+    fisher_samples: Count = 1000
     """As in ewc."""
     fisher_labels: Labels = "true"
     """As in ewc."""
 
     def __post_init__(self) -> None:
         _check("online-ewc", self)
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ConfigError(f"online-ewc.gamma must be in [0, 1], got {self.gamma}")
 
 
 class EWC(QuadraticPenalty):
@@ -244,16 +243,14 @@ class SIOptions:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 600.0
+    strength: NotNegative = 600.0
     """Factor of the penalty, >= 0; c of the paper. Default: Hsu et al., class-incremental; they use 300
     task-incremental."""
-    damping: float = 0.1
+    damping: Positive = 0.1
     """Added to the squared distance that a parameter moved, > 0; xi of the paper. Default: the paper, Hsu et al."""
 
     def __post_init__(self) -> None:
         _check("si", self)
-        if not self.damping > 0.0:
-            raise ConfigError(f"si.damping must be positive, got {self.damping}")
 
 
 class SI(QuadraticPenalty):
@@ -315,10 +312,10 @@ class MASOptions:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 1.0
+    strength: NotNegative = 1.0
     """Factor of the penalty, >= 0. Default: Hsu et al., in both scenarios; their importances are smaller, because
     gradients are averaged over a batch before their size is taken, and squares over outputs."""
-    samples: int = 1000
+    samples: Count = 1000
     """Training samples of a task that importances are estimated from; all of them if it has fewer."""
 
     def __post_init__(self) -> None:
@@ -356,11 +353,7 @@ def _gradient(parameter: nn.Parameter) -> torch.Tensor:
 
 def _check(group: str, options: Any) -> None:
     """What options of this file have in common."""
-    if not options.strength >= 0.0:  # NaN is not
-        raise ConfigError(f"{group}.strength must not be negative, got {options.strength}")
-    for name in ("samples", "fisher_samples"):
-        if getattr(options, name, 1) < 1:
-            raise ConfigError(f"{group}.{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    check_ranges(options, f"{group}.")
     labels = getattr(options, "fisher_labels", "true")
     if labels not in LABELS:
         raise ConfigError(unknown_name(f"{group}.fisher-labels", labels, LABELS))

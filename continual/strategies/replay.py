@@ -16,6 +16,7 @@ from sparserl.continual.protocol import Batch, Integers, Samples, TaskSequence
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.errors import ConfigError
+from sparserl.ranges import Count, check_ranges
 from sparserl.seeding import stream
 
 
@@ -106,13 +107,12 @@ class ReplayOptions:
         ConfigError: If a value is out of range.
     """
 
-    samples: int = 4400
+    samples: Count = 4400
     """Samples kept in all, equally many of each task so far. Default: the larger memory of Hsu et al. (the other has
     1100), which costs as much as the anchor and importances of online EWC there."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"replay.samples must be at least 1, got {self.samples}")
+        check_ranges(self, "replay.")
 
 
 class Replay(_WithMemory):
@@ -154,15 +154,13 @@ class AGEMOptions:
         ConfigError: If a value is out of range.
     """
 
-    samples_per_task: int = 880
+    samples_per_task: Count = 880
     """Samples kept of each task. Default: on five tasks as many in all as replay keeps."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Samples of the memory whose loss must not rise, drawn anew each step. Default: two training batches."""
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_task", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"agem.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "agem.")
 
 
 class AGEM(_WithMemory):

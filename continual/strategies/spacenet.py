@@ -33,6 +33,7 @@ from sparserl.continual.sub_networks import NeuronImportance, SubNetworks, check
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.ranges import Count, CountOrZero, ShareBelowOne, check_ranges
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Flags, FloatArray, SparseTopology, TopologyChange
@@ -48,16 +49,16 @@ class SpaceNetOptions:
         ConfigError: If a value is out of range.
     """
 
-    connections: tuple[int, ...] = (10_000, 1_640, 80)
+    connections: tuple[Count, ...] = (10_000, 1_640, 80)
     """Connections of a task in each layer."""
-    selected: tuple[int, ...] = (80, 80)
+    selected: tuple[Count, ...] = (80, 80)
     """Neurons of each hidden layer that a task may use, drawn among the free ones; more where its connections have no
     room."""
-    reserved: tuple[int, ...] = (40, 40)
+    reserved: tuple[CountOrZero, ...] = (40, 40)
     """Neurons of each hidden layer that are closed to later tasks after a task: the most important ones."""
     rewire: bool = True
     """Whether connections move at the end of each epoch but the last."""
-    drop_fraction: float = 0.2
+    drop_fraction: ShareBelowOne = 0.2
     """Share of a task's connections in a hidden layer that move at such an event."""
     neuron_importance: NeuronImportance = "cumulative"
     """Importance of a neuron: the sum of its connections' importances as it is, or that sum added up over all steps (as
@@ -66,19 +67,13 @@ class SpaceNetOptions:
     """Weights of a task's first connections."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "spacenet.")
         hidden = len(self.connections) - 1
         if hidden < 1 or len(self.selected) != hidden or len(self.reserved) != hidden:
             raise ConfigError(
                 f"spacenet.connections needs one number a layer, spacenet.selected and spacenet.reserved one a hidden "
                 f"layer, got {len(self.connections)}, {len(self.selected)} and {len(self.reserved)}"
             )
-        for name in ("connections", "selected"):
-            if min(getattr(self, name)) < 1:
-                raise ConfigError(f"spacenet.{name} must be at least 1, got {getattr(self, name)}")
-        if min(self.reserved) < 0:
-            raise ConfigError(f"spacenet.reserved must not be negative, got {self.reserved}")
-        if not 0.0 <= self.drop_fraction < 1.0:
-            raise ConfigError(f"spacenet.drop-fraction must be in [0, 1), got {self.drop_fraction}")
 
 
 class SpaceNet(Strategy):

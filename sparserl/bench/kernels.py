@@ -19,6 +19,7 @@ from sparserl.bench.threads import limit_threads
 from sparserl.bench.tiled_layer import TiledLayer
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.layers import SparseLinear
+from sparserl.ranges import Count, PositiveShare, Seconds
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.rewire import random_topology
@@ -38,18 +39,18 @@ class KernelOptions(Options):
     FLOPs are 2 a connection (dense: a weight) and sample; the crossover is the density at which both take as long.
     """
 
-    batches: tuple[int, ...] = (100, 256)
+    batches: tuple[Count, ...] = (100, 256)
     """Samples."""
-    widths: tuple[int, ...] = (256, 1024)
+    widths: tuple[Count, ...] = (256, 1024)
     """Inputs, and as many outputs."""
-    densities: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    densities: tuple[PositiveShare, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
     """Densities of the layer."""
-    chunk_s: float = 0.02
+    chunk_s: Seconds = 0.02
     """Seconds of one measurement; at least one product."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_grid(self.densities, "batches", "widths", "chunk_s")
+        self.check_given("batches", "widths", "densities")
 
 
 def measure_kernels(options: KernelOptions) -> Record:

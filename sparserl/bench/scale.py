@@ -27,6 +27,7 @@ from sparserl.bench.event import SCHEDULE, WINDOW, time_events
 from sparserl.bench.options import Options, Record
 from sparserl.errors import ConfigError
 from sparserl.metrics.cost import layer_costs
+from sparserl.ranges import Count, Repeats
 
 CONNECTIONS_A_NEURON = 10
 HIDDEN_LAYERS = 6
@@ -42,16 +43,15 @@ class ScaleOptions(Options):
     Networks have 17 observations and 6 actions, as HalfCheetah-v5; nothing is simulated.
     """
 
-    nnz: tuple[int, ...] = (100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
+    nnz: tuple[Count, ...] = (100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
     """Connections of actor and critics together."""
-    batch: int = 100
+    batch: Count = 100
     """Transitions per gradient update."""
-    rounds: int = 5
+    rounds: Repeats = 5
     """Pairs of windows of 4 updates, one with a topology event and one without."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("batch")
         least = 10 * HIDDEN_LAYERS * CONNECTIONS_A_NEURON
         if not self.nnz or min(self.nnz) < least:
             raise ConfigError(f"--nnz needs numbers of at least {least}, got {list(self.nnz)}")

@@ -17,6 +17,7 @@ from sparserl.bench.threads import CAN_BIND, limit_threads
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.envs import make_env
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count, PositiveShare, Seconds
 
 STEPS_A_CALL = 2
 """Env steps in a repetition: one period of the delayed policy update."""
@@ -40,11 +41,11 @@ class UpdateOptions(Options):
 
     env: str = "HalfCheetah-v5"
     """Gymnasium id."""
-    batches: tuple[int, ...] = (100, 256)
+    batches: tuple[Count, ...] = (100, 256)
     """Transitions per gradient update."""
-    widths: tuple[int, ...] = (256, 1024)
+    widths: tuple[Count, ...] = (256, 1024)
     """Neurons of each of the two hidden layers."""
-    densities: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
+    densities: tuple[PositiveShare, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
     """Densities of our agent."""
     only: tuple[str, ...] = tuple(SUMMARIES)
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
@@ -52,12 +53,12 @@ class UpdateOptions(Options):
     what: tuple[str, ...] = WHAT
     """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
     observation), event (topology events of ours)."""
-    chunk_s: float = 0.15
+    chunk_s: Seconds = 0.15
     """Seconds of one measurement; at least one call."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_grid(self.densities, "batches", "widths", "chunk_s")
+        self.check_given("batches", "widths", "densities")
         for kind, given, valid in (("contender", self.only, SUMMARIES), ("measurement", self.what, WHAT)):
             if not given:
                 raise ConfigError(f"name at least one {kind}, of {', '.join(valid)}")

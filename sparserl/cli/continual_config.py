@@ -14,12 +14,13 @@ import tyro
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.presets import continual_presets, load_preset
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
 from sparserl.continual.supervised import LearnerConfig
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count
 
 GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
 """Groups of options that belong to methods."""
@@ -40,15 +41,15 @@ class ContinualConfig(RecordedConfig, MethodOptions):
     scenario: str | None = None
     """class: choose among all classes seen so far; task: the task is given; domain: tasks share the outputs. The usual
     one of the sequence if None."""
-    tasks: int | None = None
+    tasks: Count | None = None
     """Number of tasks; the usual one of the sequence if None."""
     class_order: ClassOrder = "fixed"
     """Order in which classes are learned: 0, 1, 2, ..., or drawn from the seed."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """The network and how it is trained on a task."""
-    log_every_steps: int = 50
+    log_every_steps: Count = 50
     """Gradient steps between rows of progress.csv."""
-    checkpoint_every_steps: int = 500
+    checkpoint_every_steps: Count = 500
     """Gradient steps between checkpoints; there is one after each task as well."""
 
     def __post_init__(self) -> None:
@@ -60,9 +61,6 @@ class ContinualConfig(RecordedConfig, MethodOptions):
             if name is not None and name not in valid:
                 raise ConfigError(unknown_name(kind, name, valid))
         super().__post_init__()
-        check_at_least_one(
-            {"log-every-steps": self.log_every_steps, "checkpoint-every-steps": self.checkpoint_every_steps}
-        )
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.episodes import longest_episode
 from sparserl.errors import ConfigError
+from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 from sparserl.video import SUFFIXES, Act, film, frames_per_second, play, render_off_screen
 
 
@@ -25,16 +26,19 @@ class EnjoyCommand:
     """Run folder."""
     video: Path | None = None
     """Write this .mp4 or .gif instead of opening a window (needs the `video` extra)."""
-    episodes: int = 1
+    episodes: Repeats = 1
     """Number of episodes, of each task."""
     checkpoint: WhichCheckpoint | None = None
     """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
-    task: int | None = None
+    task: CountOrZero | None = None
     """Task of a continual run, from 0; one after another if None."""
-    seed: int = 10_000
+    seed: Seed = 10_000
     """Seed of the first reset."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stop each episode after this many env steps; None: after 10,000 where the environment has no time limit."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
 
 
 def run(arguments: Sequence[str]) -> int:

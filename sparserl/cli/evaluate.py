@@ -17,8 +17,8 @@ from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator, warning_of
-from sparserl.errors import ConfigError
 from sparserl.json_text import json_text
+from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 
 KINDS = {"stochastic": True, "deterministic": False}
 """How the policy of a continual run acts -> whether actions are drawn."""
@@ -32,29 +32,28 @@ class EvalCommand:
 
     run: Path
     """Run folder."""
-    episodes: int = 10
+    episodes: Repeats = 10
     """Number of episodes; on each task of a continual run so many with drawn actions and so many without."""
     checkpoint: WhichCheckpoint | None = None
     """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
-    task: int | None = None
+    task: CountOrZero | None = None
     """Task of a continual run, from 0; all if None."""
-    seed: int = 10_000
+    seed: Seed = 10_000
     """Episode i starts from a reset with seed + i; the default is away from the seeds of training. On tasks, root seed
     of the resets: that of the run repeats its evaluation."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Cut an episode off after this many env steps; None: as in the run (--eval.max-steps), or 10,000 where the
     environment has no time limit."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
+
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl eval`; returns the exit status."""
     command = parse(EvalCommand, arguments, command="eval")
-    if command.episodes < 1:
-        raise ConfigError(f"--episodes must be at least 1, got {command.episodes}")
-    if command.max_steps is not None and command.max_steps < 1:
-        raise ConfigError(f"--max-steps must be at least 1, got {command.max_steps}")
     trained = open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)
     if isinstance(trained, TrainedAgent):

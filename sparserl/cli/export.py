@@ -15,6 +15,7 @@ from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
+from sparserl.ranges import CountOrZero, check_ranges
 
 COMPARED_STEPS = 200
 """Env steps on which the exported policy is compared with the agent."""
@@ -32,10 +33,13 @@ class ExportCommand:
     """File to write; policy.safetensors, policy.onnx or policy.h in the present folder if None."""
     checkpoint: WhichCheckpoint | None = None
     """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
-    task: int | None = None
+    task: CountOrZero | None = None
     """Task of a continual run that the policy is for, from 0."""
     name: str = "policy"
     """Of the C function, and prefix of all that belongs to it."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
 
 
 def _tensors(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from sparserl import checkpoint
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError, NotFiniteError
+from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
 from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
 from sparserl.run_lock import only_writer
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
@@ -35,7 +36,7 @@ class RunOptions:
     resume: Path | None = None
     """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, and
     --data-dir where there is one."""
-    from_step: int | None = None
+    from_step: CountOrZero | None = None
     """With --resume: continue from the checkpoint of this step instead. What is newer is set aside in the folder."""
     run_dir: Path | None = None
     """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
@@ -45,6 +46,7 @@ class RunOptions:
     """Print the resolved config and stop."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "--")
         if self.from_step is not None and self.resume is None:
             raise ConfigError("--from-step is for a run that goes on: add --resume DIR")
 
@@ -77,9 +79,9 @@ class RecordedConfig(ABC):
         ConfigError: If a value is out of range, or an option has no effect.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     """Root seed of everything random."""
-    threads: int = 1
+    threads: Workers = 1
     """CPU threads of the networks' products."""
     energy: bool = False
     """Also estimate the energy used (needs the `energy` extra)."""
@@ -91,9 +93,7 @@ class RecordedConfig(ABC):
     """Where `--track` sends metrics."""
 
     def __post_init__(self) -> None:
-        check_at_least_one({"threads": self.threads})
-        if not 0 <= self.seed < 2**32:  # NumPy's global generator takes no more
-            raise ConfigError(f"--seed must be in [0, 2**32), got {self.seed}")
+        check_ranges(self, "--")
         if not self.track:
             for option, is_on in self.wandb.uploads.items():
                 if is_on:
@@ -103,13 +103,6 @@ class RecordedConfig(ABC):
     @abstractmethod
     def name(self) -> str:
         """Run name without the seed, so that seeds are averaged."""
-
-
-def check_at_least_one(values: Mapping[str, int]) -> None:
-    """Raises ConfigError if one of some options, by name, is below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {value}")
 
 
 def free_folder(config: RecordedConfig) -> Path:

@@ -20,6 +20,7 @@ from sparserl.errors import ConfigError, SparserlError
 from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
+from sparserl.ranges import Count, check_ranges
 from sparserl.records import RunFolder, write_atomically
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
@@ -49,7 +50,7 @@ class ReportCommand:
     """Label of the group of trained runs that others are compared with; the densest if not given."""
     allow_mixed: bool = False
     """Compare runs of different env versions or step budgets all the same, and say so."""
-    last: int = 1
+    last: Count = 1
     """Evaluations of continual runs of agents, up to the end of a task or of the run, that "at the end" averages;
     Continual World takes 5."""
     json: Path | None = None
@@ -57,14 +58,15 @@ class ReportCommand:
     html: Path | None = None
     """File to write one self-contained page to, with charts."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
+
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl report`; returns the exit status."""
     command = parse(ReportCommand, arguments, command="report")
     if not command.runs:
         raise ConfigError("name at least one run folder")
-    if command.last < 1:
-        raise ConfigError(f"--last must be at least 1, got {command.last}")
     document, record = _report(command, shlex.join(["sparserl", "report", *arguments]))
     print_document(document)
     if command.json is not None:

@@ -19,7 +19,7 @@ from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.continual_config import refuse_options_of_others
 from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, rl_continual_presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
@@ -35,6 +35,7 @@ from sparserl.envs import (
     make_task_env,
 )
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
@@ -48,15 +49,18 @@ STEPS_PER_TASK = 1_000_000
 class RLEvalConfig:
     """Evaluation of all tasks, on environments of their own."""
 
-    every_steps: int = 20_000
+    every_steps: Count = 20_000
     """Env steps between evaluations; there is one before the first step and one at the end of each task as well."""
-    episodes: int = 10
+    episodes: Repeats = 10
     """Episodes per task in which actions are drawn from the policy: what metrics are made of."""
-    deterministic_episodes: int = 1
+    deterministic_episodes: RepeatsOrZero = 1
     """Episodes per task with the mode of the policy."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Env steps after which an evaluated episode is cut off, and marked so in eval.csv; None: 10,000 where the
     environment has no time limit, for else a policy that never falls would be evaluated for ever."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--eval.")
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     """Continual method; see `sparserl list methods`."""
     algo: str = "ds_sac"
     """Algorithm, one with sparse networks (of density 1 with --topology.method dense); see `sparserl list algos`."""
-    tasks: int | None = None
+    tasks: Count | None = None
     """Number of tasks; the usual one of the sequence if None."""
-    steps_per_task: int | None = None
+    steps_per_task: Count | None = None
     """Env steps of each task; 1,000,000 if None. A sequence from a file has its own."""
     agent: OffPolicyConfig = field(default_factory=SACConfig)
     """Hyper-parameters of the agent; which there are depends on the algorithm. learning_starts counts in each task."""
@@ -87,9 +91,9 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     """What happens when a task ends and the next one begins."""
     eval: RLEvalConfig = field(default_factory=RLEvalConfig)
     """Evaluation of all tasks."""
-    log_every_steps: int = 1_000
+    log_every_steps: Count = 1_000
     """Env steps between rows of progress.csv."""
-    checkpoint_every_steps: int = 20_000
+    checkpoint_every_steps: Count = 20_000
     """Env steps between checkpoints; there is one after each task as well."""
 
     def __post_init__(self) -> None:
@@ -107,19 +111,6 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
                 f"{self.algo} has no output layers for tasks; use {twin}, if need be with --topology.method dense"
             )
         super().__post_init__()
-        positive = {
-            "steps-per-task": STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task,
-            "eval.every-steps": self.eval.every_steps,
-            "eval.episodes": self.eval.episodes,
-            "eval.max-steps": 1 if self.eval.max_steps is None else self.eval.max_steps,
-            "log-every-steps": self.log_every_steps,
-            "checkpoint-every-steps": self.checkpoint_every_steps,
-        }
-        check_at_least_one(positive)
-        if self.eval.deterministic_episodes < 0:
-            raise ConfigError(
-                f"--eval.deterministic-episodes must not be negative, got {self.eval.deterministic_episodes}"
-            )
         self._check_what_tasks_share()
 
     def _check_what_tasks_share(self) -> None:

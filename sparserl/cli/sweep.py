@@ -21,6 +21,7 @@ from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
 from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
+from sparserl.ranges import Workers, check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SweepCommand:
 
     file: tyro.conf.Positional[Path]
     """YAML file with command, base, grid and seeds; see configs/sweeps."""
-    workers: int | None = None
+    workers: Workers | None = None
     """Runs at a time, each a process with as many threads as its config says; if None, 1 here, and with ray as many as
     the cluster has room for."""
     out: Path = Path("runs")
@@ -52,12 +53,13 @@ class SweepCommand:
     progress: bool = True
     """Show a table while runs go on."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
+
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl sweep`; returns the exit status: 0 all done, 1 some failed, 130 stopped."""
     command = parse(SweepCommand, arguments, command="sweep")
-    if command.workers is not None and command.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {command.workers}")
     train = BACKENDS[command.backend](command)
     states = _chosen(states_of(load_jobs(command.file), command.out), command)
     console = Console()

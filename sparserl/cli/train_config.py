@@ -19,22 +19,26 @@ from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, is_given, parse
 from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, check_at_least_one, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
 from sparserl.envs import WrapperConfig, make_env, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
+from sparserl.ranges import Count, Repeats, check_ranges
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """Evaluation while training."""
 
-    every_steps: int = 5_000
+    every_steps: Count = 5_000
     """Env steps between evaluations; one falls before the first step, one after the last."""
-    episodes: int = 10
+    episodes: Repeats = 10
     """Episodes per evaluation, without exploration noise, on environments of their own."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Env steps after which an evaluated episode is cut off, and marked so in eval.csv; None: 10,000 where the
     environment has no time limit, for else a policy that never falls would be evaluated for ever."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--eval.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class TrainConfig(RecordedConfig):
     """Algorithm; see `sparserl list algos`."""
     env: str = "HalfCheetah-v5"
     """Gymnasium id; see `sparserl list envs`."""
-    total_steps: int = 1_000_000
+    total_steps: Count = 1_000_000
     """Env steps of the run."""
     agent: OffPolicyConfig = field(default_factory=TD3Config)
     """Hyper-parameters of the agent; which there are depends on the algorithm."""
@@ -60,27 +64,17 @@ class TrainConfig(RecordedConfig):
     """What stands between the environment and the agent."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation while training."""
-    log_every_steps: int = 1_000
+    log_every_steps: Count = 1_000
     """Env steps between rows of progress.csv."""
-    checkpoint_every_steps: int = 20_000
+    checkpoint_every_steps: Count = 20_000
     """Env steps between checkpoints."""
-    topology_snapshots: int = 10
+    topology_snapshots: Count = 10
     """How often over the run the connections of every layer are saved for `sparserl plot`."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = {
-            "total-steps": self.total_steps,
-            "eval.every-steps": self.eval.every_steps,
-            "eval.episodes": self.eval.episodes,
-            "eval.max-steps": 1 if self.eval.max_steps is None else self.eval.max_steps,
-            "log-every-steps": self.log_every_steps,
-            "checkpoint-every-steps": self.checkpoint_every_steps,
-            "topology-snapshots": self.topology_snapshots,
-        }
-        check_at_least_one(positive)
         if self.agent.replay == "redraw_noise" and self.wrappers.noise_fraction == 0.0:
             raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
         if self.device != "cpu":

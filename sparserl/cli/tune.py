@@ -25,6 +25,7 @@ from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, noted_signals, states_of
 from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
+from sparserl.ranges import Repeats, Seed, Workers, check_ranges
 
 if TYPE_CHECKING:  # Optuna is an extra
     from sparserl.cli.tune_study import Study, Trial
@@ -39,28 +40,24 @@ class TuneCommand:
 
     file: tyro.conf.Positional[Path]
     """YAML file with command, base, space, objective, direction and seeds; see configs/tune."""
-    trials: int = 20
+    trials: Repeats = 20
     """Trials of the search in all, with those of earlier calls."""
-    workers: int = 1
+    workers: Workers = 1
     """Runs at a time, each a process with as many threads as its config says."""
     out: Path | None = None
     """Folder of the search and its run folders; runs/<name of the file> if None."""
-    seed: int = 0
+    seed: Seed = 0
     """Root seed of the values that are tried; with one worker they repeat. Runs have the seeds of the file."""
     progress: bool = True
     """Show a table while runs go on."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl tune`; returns the exit status: 0 all done, 1 some trials failed, 130 stopped."""
     command = parse(TuneCommand, arguments, command="tune")
-    for name, value, least in (
-        ("trials", command.trials, 1),
-        ("workers", command.workers, 1),
-        ("seed", command.seed, 0),
-    ):
-        if value < least:
-            raise ConfigError(f"--{name} must be at least {least}, got {value}")
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("optuna is not installed; pip install 'sparserl[tune]' brings it")
     from sparserl.cli.tune_study import open_study

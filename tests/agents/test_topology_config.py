@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from sparserl.agents.topology_config import PARTS, TopologyConfig
-from sparserl.errors import ConfigError, SparserlError, TopologyError
+from sparserl.errors import ConfigError, SparserlError
 from sparserl.topology.density import Shape
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule
@@ -318,17 +318,17 @@ def test_a_network_of_one_layer() -> None:
         ({"density_schedule": "cubik"}, "unknown density schedule 'cubik'; did you mean 'cubic'"),
         ({"method": "static", "density_schedule": "cubic"}, "'static' never rewires and takes no density_schedule"),
         ({"gradient_batches": 3}, "growth 'random' looks at no gradient"),
-        ({"method": "rigl", "gradient_batches": 0}, "gradient_batches must be >= 1, got 0"),
+        ({"method": "rigl", "gradient_batches": 0}, "gradient_batches must be at least 1, got 0"),
         ({"actor_density": 0.0}, r"density must be in \(0, 1\], got 0.0"),
-        ({"critic_density": (0.5, 1.5)}, r"density must be in \(0, 1\], got 1.5"),
+        ({"critic_density": (0.5, 1.5)}, r"density must be in \(0, 1\], got \(0.5, 1.5\)"),
         ({"method": "dense", "actor_density": 0.5}, "'dense' is dense and takes no actor_density, got 0.5"),
         ({"method": "dense", "critic_density": 0.5}, "'dense' is dense and takes no critic_density, got 0.5"),
-        ({"recycle_interval": 0}, "recycle_interval must be >= 1, got 0"),
+        ({"recycle_interval": 0}, "recycle_interval must be at least 1, got 0"),
         ({"recycle_threshold": -0.1}, r"recycle_threshold must be in \[0, 1\), got -0.1"),
         ({"recycle_threshold": 1.0}, r"recycle_threshold must be in \[0, 1\), got 1.0"),
         ({"recycle_threshold": float("nan")}, r"recycle_threshold must be in \[0, 1\), got nan"),
         ({"drop_fraction": 1.0}, "drop_fraction must be in"),
-        ({"update_interval": 0}, "update_interval and first_update must be >= 1"),
+        ({"update_interval": 0}, "update_interval must be at least 1"),
         ({"first_update": 0}, "update_interval and first_update must be >= 1"),
     ],
 )
@@ -368,11 +368,11 @@ def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
     ],
 )
 def test_what_does_not_fit_the_network_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(TopologyError, match=message):
+    with pytest.raises(SparserlError, match=message):
         TopologyConfig(**fields).densities(ACTOR)
 
 
-@pytest.mark.parametrize("field", [{"drop": "random"}, {"drop_fraction": 5.0}, {"last_update": 10}])
+@pytest.mark.parametrize("field", [{"drop": "random"}, {"drop_fraction": 0.5}, {"last_update": 10}])
 @pytest.mark.parametrize("method", ["static", "dense"])
 def test_a_method_that_never_rewires_takes_no_rule(method: str, field: dict[str, object]) -> None:
     with pytest.raises(SparserlError, match=r"never rewires and takes no|unknown drop criterion"):

@@ -583,7 +583,7 @@ NAN = float("nan")
     ("changes", "message"),
     [
         ({"hidden": ()}, r"learner.hidden needs at least one layer of at least one neuron, got \(\)"),
-        ({"hidden": (5, 0)}, r"learner.hidden needs at least one layer of at least one neuron, got \(5, 0\)"),
+        ({"hidden": (5, 0)}, r"learner.hidden must be at least 1, got \(5, 0\)"),
         ({"density": 0.0}, r"learner.density must be in \(0, 1\], got 0.0"),
         ({"density": 1.5}, r"learner.density must be in \(0, 1\], got 1.5"),
         ({"density": NAN}, r"learner.density must be in \(0, 1\], got nan"),

@@ -376,9 +376,9 @@ def test_the_sequence_that_comes_along() -> None:
         ("tasks: [Hopper-v5]", ", task 0: must hold keys and values, got 'Hopper-v5'"),
         ("tasks: [{env: a, steps: 1}, {steps: 1}]", ", task 1: env must be str, got None"),
         ("tasks: [{env: a}]", ", task 0: steps must be int, got None"),
-        ("tasks: [{env: a, steps: 0}]", ", task 0: a task needs at least 1 step, got 0"),
+        ("tasks: [{env: a, steps: 0}]", ", task 0: steps must be at least 1, got 0"),
         ("tasks: [{env: a, steps: 1.5}]", ", task 0: steps must be int, got 1.5"),
-        ("tasks: [{env: a, steps: 1, episode_steps: 0}]", ", task 0: an episode needs at least 1 step, got 0"),
+        ("tasks: [{env: a, steps: 1, episode_steps: 0}]", ", task 0: episode_steps must be at least 1, got 0"),
         ("tasks: [{env: a, step: 1}]", ", task 0: unknown config key 'step'; did you mean 'steps'?"),
         (
             "tasks: [{env: a, steps: 1, modification: {gravty: 2}}]",
@@ -390,7 +390,7 @@ def test_the_sequence_that_comes_along() -> None:
         ),
         (
             "tasks: [{env: a, steps: 1, modification: {friction: 0}}]",
-            ", task 0: modification.friction must be positive and finite, got 0.0",
+            ", task 0: modification.friction must be positive, got 0.0",
         ),
         ("tasks: [{env: a, steps: 1, index: 4}]", "task 0 of sequence 'mine' has index 4"),
     ],
@@ -412,7 +412,7 @@ def test_bad_arguments() -> None:
         with pytest.raises(ConfigError) as caught:
             build(*arguments)
         assert str(caught.value) == message
-    with pytest.raises(ConfigError, match=r"^a task needs at least 1 step, got 0$"):
+    with pytest.raises(ConfigError, match=r"^steps must be at least 1, got 0$"):
         build_rl_sequence("ant_transfer", seed=0, steps=0)
 
 

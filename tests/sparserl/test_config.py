@@ -92,6 +92,16 @@ def test_a_wrong_key_or_value_is_named_in_one_line(data: dict[str, Any], message
     assert str(refusal.value) == message
 
 
+def test_a_missing_key_without_a_default_is_named() -> None:
+    @dataclass(frozen=True)
+    class Task:
+        env: str
+        steps: int = 1
+
+    with pytest.raises(ConfigError, match=r"^tasks\.env is missing$"):
+        config.build(Task, {"steps": 3}, "tasks.")
+
+
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     original = Schema(seed=2**40 + 1, share=(0.1, 1 / 3), place=Path("p"), inner=Inner(rate=1e-17, widths=()))
     path = write(tmp_path / "c.yaml", config.dump(original))

@@ -14,6 +14,7 @@ from sparserl.continual.projection import project
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategy import RLStrategy
 from sparserl.errors import ConfigError
+from sparserl.ranges import Count, Repeats, check_ranges
 from sparserl.seeding import stream
 
 
@@ -25,12 +26,11 @@ class ReplayOptions:
         ConfigError: If a value is out of range.
     """
 
-    batch_scale: int = 4
+    batch_scale: Repeats = 4
     """Transitions per update, in units of agent.batch-size: all tasks share a batch. Default: Continual World's."""
 
     def __post_init__(self) -> None:
-        if self.batch_scale < 1:
-            raise ConfigError(f"replay.batch-scale must be at least 1, got {self.batch_scale}")
+        check_ranges(self, "replay.")
 
 
 class Replay(RLStrategy):
@@ -69,15 +69,13 @@ class AGEMOptions:
         ConfigError: If a value is out of range.
     """
 
-    transitions_per_task: int = 10_000
+    transitions_per_task: Count = 10_000
     """Transitions kept of each task. Default: Continual World's."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Transitions of the memory whose loss must not rise, drawn anew each step. Default: Continual World's."""
 
     def __post_init__(self) -> None:
-        for name in ("transitions_per_task", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"agem.{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "agem.")
 
 
 class AGEM(RLStrategy):

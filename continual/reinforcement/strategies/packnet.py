@@ -26,6 +26,7 @@ from sparserl.continual.strategy import LayerUse
 from sparserl.continual.weight_owners import WeightOwners
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
+from sparserl.ranges import CountOrZero, check_ranges
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,12 @@ class PackNetOptions:
         ConfigError: If a value is out of range.
     """
 
-    retrain_updates: int = 100_000
+    retrain_updates: CountOrZero = 100_000
     """Gradient updates after pruning, of the kept weights alone; the last task is neither pruned nor retrained.
     Default: Continual World's, for tasks of a million steps."""
 
     def __post_init__(self) -> None:
-        if self.retrain_updates < 0:
-            raise ConfigError(f"packnet.retrain-updates must not be negative, got {self.retrain_updates}")
+        check_ranges(self, "packnet.")
 
 
 class PackNet(RLStrategy):

@@ -27,6 +27,7 @@ from sparserl.continual.reinforcement.networks import TaskNetwork
 from sparserl.continual.reinforcement.strategy import RLStrategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
+from sparserl.ranges import Count, NotNegative, check_ranges
 from sparserl.seeding import stream
 from sparserl.topology.structure import FloatArray, TopologyChange
 
@@ -45,7 +46,7 @@ class PullOptions:
         ConfigError: If a value is out of range.
     """
 
-    strength: float = 1e4
+    strength: NotNegative = 1e4
     """Factor of the penalty, >= 0."""
     critics: bool = False
     """Whether critics are pulled as well as the actor."""
@@ -53,15 +54,14 @@ class PullOptions:
     method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not self.strength >= 0.0:
-            raise ConfigError(f"{self.method}.strength must not be negative, got {self.strength}")
+        check_ranges(self, f"{self.method}.")
 
 
 @dataclass(frozen=True)
 class L2Options(PullOptions):
     """As `PullOptions`."""
 
-    strength: float = 1e5
+    strength: NotNegative = 1e5
     """Factor of the penalty, >= 0."""
     method: ClassVar[str] = "l2"
 
@@ -74,13 +74,8 @@ class ImportanceOptions(PullOptions):
         ConfigError: If a value is out of range.
     """
 
-    samples: int = 2560
+    samples: Count = 2560
     """Transitions of the replay buffer from which importances are estimated when a task is over."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 1:
-            raise ConfigError(f"{self.method}.samples must be at least 1, got {self.samples}")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sparserl.continual.strategy import LayerUse
 from sparserl.continual.sub_networks import SubNetworks, check_capacity
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.ranges import CountOrZero, PositiveShare, Share, ShareBelowOne, check_ranges
 from sparserl.topology.rewire import RewireRule
 
 
@@ -34,23 +35,23 @@ class SpaceNetOptions:
         ConfigError: If a value is out of range.
     """
 
-    capacity: float = 0.35
+    capacity: PositiveShare = 0.35
     """Share of the connections of each hidden layer that all tasks take together, in equal parts, in (0, 1]."""
-    input_capacity: float = 0.6
+    input_capacity: PositiveShare = 0.6
     """The same for the first layer, which is small and reads observations."""
-    selected: float = 0.5
+    selected: PositiveShare = 0.5
     """Share of the neurons of each hidden layer that a task may use, drawn among the free ones, in (0, 1]; more where
     its connections have no room."""
-    reserved: float = 0.4
+    reserved: Share = 0.4
     """Share of the neurons of each hidden layer that all tasks close to later ones together, the most important ones of
     each task, in equal parts, in [0, 1]."""
     critics: bool = False
     """Whether critics are shared out in the same way; otherwise all tasks train all of their connections."""
-    rewire_interval: int = 1000
+    rewire_interval: CountOrZero = 1000
     """Optimizer steps of a network between events in which a task's connections move; 0 for never."""
-    rewire_until: float = 0.8
+    rewire_until: Share = 0.8
     """Share of a task's env steps after which its connections stay, in [0, 1]."""
-    drop_fraction: float = 0.2
+    drop_fraction: ShareBelowOne = 0.2
     """Share of a task's connections in a layer that move at an event, in [0, 1)."""
     neuron_importance: Literal["final", "cumulative"] = "final"
     """Importance of a neuron: the sum of its connections' importances as it is (as in the paper), or that sum added up
@@ -59,16 +60,7 @@ class SpaceNetOptions:
     """Weights of a task's first connections."""
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "input_capacity", "selected"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ConfigError(f"spacenet.{name.replace('_', '-')} must be in (0, 1], got {getattr(self, name)}")
-        for name in ("reserved", "rewire_until"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"spacenet.{name.replace('_', '-')} must be in [0, 1], got {getattr(self, name)}")
-        if not 0.0 <= self.drop_fraction < 1.0:
-            raise ConfigError(f"spacenet.drop-fraction must be in [0, 1), got {self.drop_fraction}")
-        if self.rewire_interval < 0:
-            raise ConfigError(f"spacenet.rewire-interval must not be negative, got {self.rewire_interval}")
+        check_ranges(self, "spacenet.")
 
 
 class SpaceNet(RLStrategy):

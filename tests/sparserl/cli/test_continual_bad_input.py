@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--preset ds_td3/HalfCheetah-v5": ("unknown preset",),
     "--class-order shuffled": ("'shuffled'", "random"),
     "--tasks 3": ("10 classes cannot be split into 3 tasks", "1, 2, 5, 10"),
-    "--tasks 0": ("0 tasks",),
+    "--tasks 0": ("--tasks must be at least 1, got 0",),
     "--tasks many": ("--tasks", "'many'"),
     "--sequence permuted_mnist --tasks 0": ("at least 1, got 0",),
     "--sequence permuted_mnist --class-order random": ("class order 'random' has no meaning",),

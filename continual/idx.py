@@ -9,6 +9,7 @@ Source:
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
@@ -17,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import ConfigError
+from sparserl.text_files import read_bytes
 
 GZIP = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
+MOST_BYTES = 2**29
+"""Of a file, packed or not; the pictures of MNIST have 47 million."""
 
 
 def read_idx(path: Path, n_dims: int) -> npt.NDArray[np.uint8]:
@@ -54,13 +58,14 @@ def read_idx(path: Path, n_dims: int) -> npt.NDArray[np.uint8]:
 
 
 def _unpacked(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    raw = read_bytes(path, MOST_BYTES)
     if not raw.startswith(GZIP):
         return raw
     try:
-        return gzip.decompress(raw)
+        with gzip.open(io.BytesIO(raw)) as file:  # which reads as much as it is asked for, whatever is packed
+            unpacked = file.read(MOST_BYTES + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise ConfigError(f"{path} is corrupt: {error}") from None
+    if len(unpacked) > MOST_BYTES:
+        raise ConfigError(f"{path} is too large: unpacked, it has more than {MOST_BYTES:,} bytes")
+    return unpacked

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import ConfigError
+from sparserl.text_files import read_json
 
 Array = npt.NDArray[np.float64]
 
@@ -26,12 +27,14 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     Raises:
         ConfigError: If the file is missing, is not JSON, or holds anything but arrays of these names.
     """
+    data = read_json(path)
+    problem = ConfigError(f"{path} must be JSON with arrays of numbers under {', '.join(names)}")
+    if not isinstance(data, dict) or sorted(data) != sorted(names):
+        raise problem
     try:
-        data = json.loads(path.read_text())
-        if not isinstance(data, dict) or sorted(data) != sorted(names):
-            raise TypeError
-        return {name: np.asarray(data[name], np.float64) for name in names}
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (TypeError, ValueError):  # of which JSON's and Unicode's errors are kinds
-        raise ConfigError(f"{path} must be JSON with arrays of numbers under {', '.join(names)}") from None
+        arrays = {name: np.asarray(data[name]) for name in names}
+    except ValueError:  # lists of different lengths
+        raise problem from None
+    if any(array.dtype.kind not in "iuf" for array in arrays.values()):  # texts, mappings, integers of any length
+        raise problem
+    return {name: array.astype(np.float64) for name, array in arrays.items()}

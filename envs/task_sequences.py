@@ -23,7 +23,7 @@ from sparserl.envs.make import make_env
 from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
 from sparserl.envs.task_id import AppendTaskId
 from sparserl.envs.wrapping import WrapperConfig, wrap
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.ranges import Count, CountOrZero, check_ranges
 from sparserl.seeding import stream
 
@@ -154,7 +154,7 @@ def load_rl_sequence(path: Path) -> RLSequence:
             raise ConfigError(f"{path}: {unknown_name('config key', str(key), ('name', 'tasks'))}")
     items = data.get("tasks")
     if not isinstance(items, list):
-        raise ConfigError(f"{path}: tasks must be a list, got {items!r}")
+        raise ConfigError(f"{path}: tasks must be a list, got {shown(items)}")
     tasks = tuple(_task(path, index, item) for index, item in enumerate(items))
     try:
         return RLSequence(str(data.get("name", path.stem)), tasks)
@@ -165,7 +165,7 @@ def load_rl_sequence(path: Path) -> RLSequence:
 def _task(path: Path, index: int, item: Any) -> TaskSpec:
     try:
         if not isinstance(item, dict):
-            raise ConfigError(f"must hold keys and values, got {item!r}")
+            raise ConfigError(f"must hold keys and values, got {shown(item)}")
         usual: dict[str, Any] = {
             "env": None,
             "steps": None,

@@ -35,7 +35,7 @@ from sparserl.continual.sequences import SEQUENCES, build_sequence
 from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.envs import RL_SEQUENCES
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.metrics.cost import params_dense
@@ -90,6 +90,8 @@ def is_of_environments_line(arguments: Sequence[str]) -> bool:
         if given_value("algo", arguments) is not None or "algo" in data:
             raise ConfigError("'algo' is for sequences of environments: name one by --sequence")
         return False
+    if not isinstance(sequence, str):
+        raise ConfigError(f"sequence must be a name or a file, got {shown(sequence)}")
     known = (*SEQUENCES, *RL_SEQUENCES)
     if sequence not in known and not is_of_environments(sequence):
         raise ConfigError(unknown_name("sequence", sequence, known))

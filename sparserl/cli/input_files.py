@@ -15,6 +15,7 @@ from typing import Any
 from sparserl.envs import WrapperConfig
 from sparserl.envs.wrapping import FILES
 from sparserl.errors import ConfigError
+from sparserl.text_files import MOST_JSON_BYTES, read_bytes
 
 INPUTS = "inputs"
 """In the folder of a run: the copies."""
@@ -86,10 +87,7 @@ def _check(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    return read_bytes(path, MOST_JSON_BYTES)
 
 
 def _digest(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from sparserl.cli.continual import is_of_environments_line
 from sparserl.cli.continual_config import parse_continual
 from sparserl.cli.rl_continual_config import parse_rl_continual
 from sparserl.cli.train_config import parse_train
-from sparserl.errors import ConfigError, SparserlError, unknown_name
+from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
 
 ID_DIGITS = 10
+MOST_RUNS = 10_000
+"""Of a sweep, and of a trial."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,15 @@ class Base:
             raise ConfigError(f"{path}: {unknown_name('command', str(command), RESOLVE)}")
         for key, mapping in (("base", base), (varied, data[varied])):
             if not isinstance(mapping, dict):
-                raise ConfigError(f"{path}: {key} must hold keys and values, got {mapping!r}")
+                raise ConfigError(f"{path}: {key} must hold keys and values, got {shown(mapping)}")
         if "seed" in base or "seed" in data[varied]:
             raise ConfigError(f"{path}: seeds are listed under seeds, not under base or {varied}")
         seeds = data.get("seeds", 1)
-        listed = list(range(seeds)) if type(seeds) is int else seeds
+        listed = list(range(min(seeds, MOST_RUNS + 1))) if type(seeds) is int else seeds
         if not isinstance(listed, list) or not all(type(seed) is int for seed in listed):
-            raise ConfigError(f"{path}: seeds must be a number or a list of integers, got {seeds!r}")
+            raise ConfigError(f"{path}: seeds must be a number or a list of integers, got {shown(seeds)}")
+        if len(listed) > MOST_RUNS:
+            raise ConfigError(f"{path}: seeds must be at most {MOST_RUNS:,}, got {shown(seeds)}")
         return cls(path, command, base, listed), data
 
     def job(self, point: Mapping[str, Any], seed: int) -> Job:
@@ -138,6 +143,12 @@ class Base:
         return Job(self.command, digest[:ID_DIGITS], run.name, seed, dict(point), plain)
 
 
+def check_number_of_runs(path: Path, runs: int) -> None:
+    """Raises ConfigError if a file makes more than `MOST_RUNS`, which would take minutes to list."""
+    if runs > MOST_RUNS:
+        raise ConfigError(f"{path} makes {shown(runs)} runs, more than {MOST_RUNS:,}; make several files of it")
+
+
 def load_jobs(path: Path) -> list[Job]:
     """The runs of a sweep file, seeds innermost.
 
@@ -151,7 +162,8 @@ def load_jobs(path: Path) -> list[Job]:
     grid = data["grid"]
     for key, values in grid.items():
         if not isinstance(values, list):
-            raise ConfigError(f"{path}: grid.{key} must be a list, got {values!r}")
+            raise ConfigError(f"{path}: grid.{key} must be a list, got {shown(values)}")
+    check_number_of_runs(path, math.prod(map(len, grid.values())) * len(base.seeds))
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     jobs = [base.job(point, seed) for point in points for seed in base.seeds]
     if not jobs:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sparserl.cli.sweep_file import Base, Job
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.cli.sweep_file import Base, Job, check_number_of_runs
+from sparserl.errors import ConfigError, shown, unknown_name
 
 RANGE_KEYS = ("low", "high", "log")
 Direction = Literal["maximize", "minimize"]
@@ -77,13 +77,13 @@ def load_tune_file(path: Path) -> TuneFile:
     if not space:
         raise ConfigError(f"{path} searches nothing: its space is empty")
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{path}: seeds must be there and differ, got {data['seeds']!r}")
+        raise ConfigError(f"{path}: seeds must be there and differ, got {shown(data['seeds'])}")
     direction = data.get("direction", "maximize")
     if direction not in get_args(Direction):
         raise ConfigError(f"{path}: {unknown_name('direction', str(direction), get_args(Direction))}")
     objective = data.get("objective", "return_last10")
     if not isinstance(objective, str):
-        raise ConfigError(f"{path}: objective must be a key of result.json, got {objective!r}")
+        raise ConfigError(f"{path}: objective must be a key of result.json, got {shown(objective)}")
     stated = {
         "command": base.command,
         "base": base.config,
@@ -92,6 +92,7 @@ def load_tune_file(path: Path) -> TuneFile:
         "direction": direction,
         "seeds": list(seeds),
     }
+    check_number_of_runs(path, sum(len(values) for values in space.values() if isinstance(values, list)))
     tried = {key: _tried(path, str(key), values) for key, values in space.items()}
     first = {key: values[0] for key, values in tried.items()}
     job = base.job(first, seeds[0])
@@ -107,7 +108,7 @@ def _tried(path: Path, key: str, values: Any) -> list[Any]:
     if isinstance(values, list) and values:
         return values
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: space.{key} must be a list of choices, or hold low and high, got {values!r}")
+        raise ConfigError(f"{path}: space.{key} must be a list of choices, or hold low and high, got {shown(values)}")
     for name in values:
         if name not in RANGE_KEYS:
             raise ConfigError(f"{path}: space.{key}: {unknown_name('key of a range', str(name), RANGE_KEYS)}")
@@ -134,7 +135,7 @@ def _range(path: Path, key: str, values: Mapping[str, Any], jobs: Sequence[Job])
     if low > high:
         raise ConfigError(f"{path}: space.{key} must have low <= high, got {low} and {high}")
     if not isinstance(log, bool):
-        raise ConfigError(f"{path}: space.{key}.log must be true or false, got {log!r}")
+        raise ConfigError(f"{path}: space.{key}.log must be true or false, got {shown(log)}")
     if log and low <= 0:
         raise ConfigError(f"{path}: space.{key} has log, so low must be above 0, got {low}")
     return Range(low, high, log)

@@ -154,7 +154,7 @@ def test_bad_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
     for words, message in (
         (["--trials", "0"], "--trials must be at least 1, got 0"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
-        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--seed", "-1"], "--seed must not be negative, got -1"),
         (["--out", str(path)], f"cannot create {path}"),
     ):
         assert main(["tune", str(path), *words]) == 2

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from sparserl import wandb_environment
 from sparserl.errors import ConfigError
+from sparserl.json_text import json_text
 from sparserl.ranges import Count, check_ranges
+from sparserl.records import write_atomically
+from sparserl.wandb_environment import unless_set
+
+V = TypeVar("V")
 
 JobType = Literal["train", "continual", "continual_rl"]
 OBJECTIVE: dict[JobType, tuple[str, str]] = {
@@ -50,14 +59,14 @@ class Tracker(Protocol):
 class WandbConfig:
     """Where `--track` sends metrics."""
 
-    mode: Literal["online", "offline", "disabled"] = "online"
-    """online needs an account; offline writes below the run folder and can be synced later."""
-    project: str = "sparserl"
-    """Project name."""
-    entity: str | None = None
-    """Team or user; the account's default if None."""
-    tags: tuple[str, ...] = ()
-    """Tags of the run."""
+    mode: wandb_environment.Mode = field(default_factory=wandb_environment.mode)
+    """online needs an account; offline writes below the run folder and can be synced later. WANDB_MODE if not given."""
+    project: str = field(default_factory=wandb_environment.project)
+    """Project name. WANDB_PROJECT if not given."""
+    entity: str | None = field(default_factory=wandb_environment.entity)
+    """Team or user; the account's default if None. WANDB_ENTITY if not given."""
+    tags: tuple[str, ...] = field(default_factory=wandb_environment.tags)
+    """Tags of the run. WANDB_TAGS if not given."""
     checkpoints: bool = False
     """Also upload, when the run is done, what it learned: the last checkpoint, and the best by evaluation."""
     video_every_steps: Count | None = None
@@ -86,6 +95,8 @@ class WandbTracker:
         group: Run name without the seed, so that seeds are averaged.
         run_config: The resolved config, nested.
         job_type: The command.
+        resumed: Whether an earlier process of the run was tracked: what that one logged is not logged again, and where
+            W&B cannot be reached the run goes on offline.
 
     Raises:
         ConfigError: If W&B cannot start, for example online without an account or a network.
@@ -100,43 +111,70 @@ class WandbTracker:
         group: str,
         run_config: Mapping[str, Any],
         job_type: JobType,
+        resumed: bool = False,
     ):
         import wandb  # half a second to import, and most runs do not track
 
         run_id = folder / "wandb_id.txt"
         wandb_defaults()
-        self._wandb, self._folder, self._said = wandb, folder, False
-        try:
-            self._run = wandb.init(
-                mode=config.mode,
+        self._wandb, self._said = wandb, False
+        self._files = Path(os.environ.get("WANDB_DIR") or folder) / "wandb"
+
+        def begin(mode: wandb_environment.Mode) -> Any:
+            return wandb.init(
+                mode=mode,
                 project=config.project,
                 entity=config.entity,
                 tags=list(config.tags),
-                name=name,
-                group=group,
+                name=unless_set("WANDB_NAME", name),
+                group=unless_set("WANDB_RUN_GROUP", group),
                 job_type=job_type,
-                dir=folder,
+                dir=unless_set("WANDB_DIR", str(folder)),
                 config=dict(run_config),
                 id=run_id.read_text().strip() if run_id.exists() else None,
-                resume="allow" if config.mode == "online" else None,
+                resume="allow" if mode == "online" else None,
             )
+
+        # A command line that resumes takes no --wandb.mode: the environment is where it can be said.
+        mode = (wandb_environment.stated_mode() if resumed else None) or config.mode
+        self._logged = Logged(folder / "wandb_logged.json", resumed=resumed, keeps=mode != "disabled")
+        try:
+            try:
+                self._run = begin(mode)
+            except Exception as error:
+                if not resumed or mode != "online":
+                    raise
+                sync = f"wandb sync {shlex.quote(str(self._files))}/offline-run-*"
+                reason = wandb_reason(error)
+                print(
+                    f"sparserl: W&B cannot be reached ({reason}); the run goes on offline, later: {sync}",
+                    file=sys.stderr,
+                )
+                wandb.teardown()  # its service would hold the run's id for the attempt that failed
+                self._run = begin("offline")
             self._run.define_metric("global_step")
             self._run.define_metric("*", step_metric="global_step")
             objective, kept = OBJECTIVE[job_type]
             self._run.define_metric(objective, step_metric="global_step", summary=kept)
         except Exception as error:  # its own, of its network, of its settings
-            raise ConfigError(f"W&B did not start ({wandb_reason(error)}); try --wandb.mode offline") from None
+            hint = "WANDB_MODE=disabled goes on without it" if resumed else "try --wandb.mode offline"
+            raise ConfigError(f"W&B did not start ({wandb_reason(error)}); {hint}") from None
         run_id.write_text(self._run.id)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`."""
-        self._attempt(lambda: self._run.log({"global_step": step, **metrics}))
+        new = self._logged.new(step, metrics)
+        if new:
+            self._attempt(lambda: self._run.log({"global_step": step, **new}))
+            self._logged.add(step, metrics)
 
     def log_video(self, step: int, name: str, path: Path) -> None:
         """Records a film that is on disk; W&B takes a copy."""
-        self._attempt(
-            lambda: self._run.log({"global_step": step, name: self._wandb.Video(str(path), format=path.suffix[1:])})
-        )
+        if self._logged.new(step, {name: path}):
+            self._attempt(
+                lambda: self._run.log({"global_step": step, name: self._wandb.Video(str(path), format=path.suffix[1:])})
+            )
+            self._logged.add(step, {name: path})
 
     def log_model(self, name: str, folder: Path, metadata: Mapping[str, Any]) -> None:
         """Records a checkpoint as a version, called `name`, of the run's artifact of type `model`."""
@@ -159,9 +197,43 @@ class WandbTracker:
         except Exception as error:
             if not self._said:
                 self._said = True
-                kept = f"`wandb sync` sends what is in {self._folder / 'wandb'}"
+                kept = f"`wandb sync` sends what is in {self._files}"
                 said = f"sparserl: W&B failed ({wandb_reason(error)}) and the run does without it; {kept}"
                 tqdm.write(said, file=sys.stderr)  # around the progress bar
+
+
+class Logged:
+    """How far the history of a run has come, over its processes: one that resumes from a checkpoint repeats, with the
+    same numbers, what an earlier one has logged after it.
+
+    Args:
+        path: File that says so; one that cannot be read says nothing.
+        resumed: Whether there may be an earlier process.
+        keeps: Whether what is logged now is kept anywhere.
+    """
+
+    def __init__(self, path: Path, *, resumed: bool, keeps: bool = True):
+        self._path, self._keeps = path, keeps
+        self._before: tuple[int, frozenset[str]] = (-1, frozenset())
+        if resumed:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                found = json.loads(path.read_text())
+                self._before = int(found["global_step"]), frozenset(found["names"])
+        self._step, self._names = self._before[0], set(self._before[1])
+
+    def new(self, step: int, metrics: Mapping[str, V]) -> dict[str, V]:
+        """Those of some metrics that no earlier process has logged."""
+        reached, names = self._before
+        if step != reached:
+            return dict(metrics) if step > reached else {}
+        return {name: value for name, value in metrics.items() if name not in names}
+
+    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Remembers what has been logged."""
+        self._names = self._names.union(metrics) if step == self._step else set(metrics)
+        self._step = step
+        if self._keeps:
+            write_atomically(self._path, json_text({"global_step": step, "names": sorted(self._names)}) + "\n")
 
 
 def wandb_defaults() -> None:
@@ -181,17 +253,20 @@ class TensorBoardTracker:
 
     Args:
         folder: Run folder; files go to `tensorboard/` below it.
+        resumed_at: Step of the checkpoint that the run goes on from: what an earlier process logged after it is not
+            shown. None if the run begins.
 
     Raises:
         ConfigError: If TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, resumed_at: int | None = None):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ConfigError("TensorBoard is not installed; install sparserl[tensorboard]") from None
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        purged = None if resumed_at is None else resumed_at + 1  # what is of the checkpoint's step was logged before it
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purged)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`."""

@@ -146,7 +146,13 @@ def _learn(
         if state is not None:
             recorder.restore(state)
             tidy(folder, state)
-        recorder.trackers = trackers(config, folder, run_config=config.plain(), job_type="continual")
+        recorder.trackers = trackers(
+            config,
+            folder,
+            run_config=config.plain(),
+            job_type="continual",
+            resumed_at=None if state is None else state["global_step"],
+        )
     status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     if status:
         return status

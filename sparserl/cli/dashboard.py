@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparserl import wandb_environment
 from sparserl.cli.arguments import parse
 from sparserl.dashboard import SECTIONS, model_json, save, workspace
 from sparserl.errors import ConfigError
 from sparserl.records import write_atomically
-from sparserl.tracking import WandbConfig
 
 
 @dataclass(frozen=True)
 class DashboardCommand:
     """Make a W&B workspace: headline, sparsity, continual, cost, optimisation, video (needs the `dashboard` extra)."""
 
-    project: str = WandbConfig.project
-    """Project whose runs it shows; what --wandb.project of the runs was."""
-    entity: str | None = WandbConfig.entity
-    """Team or user; the account's default if None."""
+    project: str = field(default_factory=wandb_environment.project)
+    """Project whose runs it shows; what --wandb.project of the runs was. WANDB_PROJECT if not given."""
+    entity: str | None = field(default_factory=wandb_environment.entity)
+    """Team or user; the account's default if None. WANDB_ENTITY if not given."""
     dry_run: bool = False
     """Print the panels and what they show, and send nothing."""
     json: Path | None = None

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 
-from sparserl import checkpoint
+from sparserl import checkpoint, wandb_environment
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError, NotFiniteError
@@ -94,7 +94,9 @@ class RecordedConfig(ABC):
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
-        if not self.track:
+        if self.track:
+            wandb_environment.check()
+        else:
             for option, is_on in self.wandb.uploads.items():
                 if is_on:
                     raise ConfigError(f"--wandb.{option} is for runs that are tracked: add --track")
@@ -180,16 +182,28 @@ def tidy(folder: RunFolder, state: Mapping[str, Any]) -> None:
 
 
 def trackers(
-    config: RecordedConfig, folder: RunFolder, *, run_config: Mapping[str, Any], job_type: JobType
+    config: RecordedConfig,
+    folder: RunFolder,
+    *,
+    run_config: Mapping[str, Any],
+    job_type: JobType,
+    resumed_at: int | None,
 ) -> list[Tracker]:
     """The trackers that a config asks for, started.
+
+    Args:
+        config: Of the run.
+        folder: Of the run.
+        run_config: What they are told of it.
+        job_type: The command.
+        resumed_at: Step of the checkpoint that the run goes on from; None if it begins.
 
     Raises:
         ConfigError: If one does not start.
     """
     started: list[Tracker] = []
     if config.tensorboard:
-        started.append(TensorBoardTracker(folder.path))
+        started.append(TensorBoardTracker(folder.path, resumed_at=resumed_at))
     if config.track:
         started.append(
             WandbTracker(
@@ -199,6 +213,7 @@ def trackers(
                 group=config.name,
                 run_config=run_config,
                 job_type=job_type,
+                resumed=resumed_at is not None,
             )
         )
     return started

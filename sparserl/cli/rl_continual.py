@@ -130,7 +130,13 @@ def _learn(
             recorder.restore(state)
             restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
             tidy(folder, state)
-        recorder.trackers = trackers(config, folder, run_config=in_folder, job_type="continual_rl")
+        recorder.trackers = trackers(
+            config,
+            folder,
+            run_config=in_folder,
+            job_type="continual_rl",
+            resumed_at=None if state is None else state["global_step"],
+        )
     try:
         status = learn_or_say_how_to_resume(recorder.learn, recorder, folder, command="continual")
     finally:

@@ -20,6 +20,7 @@ from sparserl.cli.continual_config import parse_continual
 from sparserl.cli.rl_continual_config import parse_rl_continual
 from sparserl.cli.train_config import parse_train
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
+from sparserl.wandb_environment import without_environment
 
 ID_DIGITS = 10
 MOST_RUNS = 10_000
@@ -139,7 +140,9 @@ class Base:
             except SparserlError as error:
                 said = f"{_point_said(point)}, " if point else ""
                 raise ConfigError(f"{self.path}, {said}seed {seed}: {str(error).replace(str(file), 'base')}") from None
-        digest = hashlib.sha256(json.dumps([self.command, plain], sort_keys=True).encode()).hexdigest()
+        # Runs of a sweep are found again whatever the environment says to W&B.
+        alike = plain | {"wandb": without_environment(plain["wandb"], data.get("wandb") or {})}
+        digest = hashlib.sha256(json.dumps([self.command, alike], sort_keys=True).encode()).hexdigest()
         return Job(self.command, digest[:ID_DIGITS], run.name, seed, dict(point), plain)
 
 

@@ -151,7 +151,13 @@ def _train(
             recorder.restore(state)
             restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
             tidy(folder, state)
-        recorder.trackers = trackers(config, folder, run_config=in_folder, job_type="train")
+        recorder.trackers = trackers(
+            config,
+            folder,
+            run_config=in_folder,
+            job_type="train",
+            resumed_at=None if state is None else state["global_step"],
+        )
 
     def learn() -> None:
         agent.learn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from support import wandb_log
 from support.wandb_server import KEY, only_this_account, wandb_server
 
+from sparserl.cli.arguments import parse
+from sparserl.config import build
 from sparserl.errors import ConfigError
-from sparserl.tracking import OBJECTIVE, JobType, TensorBoardTracker, WandbConfig, WandbTracker
+from sparserl.tracking import OBJECTIVE, JobType, Logged, TensorBoardTracker, WandbConfig, WandbTracker
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9")
 
 
-def tracker(folder: Path, mode: Any = "offline", job_type: JobType = "train") -> WandbTracker:
+def tracker(folder: Path, mode: Any = "offline", job_type: JobType = "train", *, resumed: bool = False) -> WandbTracker:
     folder.mkdir(exist_ok=True)
     return WandbTracker(
         WandbConfig(mode=mode, project="tests", tags=("a", "b")),
@@ -29,6 +32,7 @@ def tracker(folder: Path, mode: Any = "offline", job_type: JobType = "train") ->
         group="Env__algo",
         run_config={"seed": 0, "agent": {"tau": 0.5}},
         job_type=job_type,
+        resumed=resumed,
     )
 
 
@@ -62,12 +66,137 @@ def test_what_wandb_writes_offline(tmp_path: Path) -> None:
     assert {item.key: item.value_json for item in run.config.update}["agent"] == '{"tau":0.5}'
     assert (folder / "wandb_id.txt").read_text() == run.run_id
 
-    again = tracker(folder)  # a resumed run keeps its id
+    again = tracker(folder, resumed=True)  # a resumed run keeps its id
     again.log(3000, {"eval/return_mean": 7.0})
     again.close({})
     assert (folder / "wandb_id.txt").read_text() == run.run_id
     steps = [row["global_step"] for found in wandb_log.offline_runs(folder) for row in wandb_log.history(found)]
     assert steps == [0, 1000, 2000, 3000]
+
+
+@pytest.mark.usefixtures("no_account")
+def test_what_an_earlier_process_logged_is_not_logged_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = tracker(folder)
+    for step in (0, 1000, 2000):
+        first.log(step, {"a": step})
+    first.log(2000, {"b": 1, "c": 1})
+    first.close({})
+    again = tracker(folder, resumed=True)  # from a checkpoint at step 500; before, it was cut off at step 2000
+    for step in (1000, 2000):
+        again.log(step, {"a": step})
+    again.log(2000, {"b": 1, "c": 1, "d": 1})
+    again.log(3000, {"a": 3000})
+    again.close({})
+    third = tracker(folder, resumed=True)
+    third.log(3000, {"a": 3000})
+    third.close({})
+    logged = [
+        {key: value for key, value in row.items() if not key.startswith("_")}
+        for path in wandb_log.offline_runs(folder)
+        for row in wandb_log.history(path)
+    ]
+    assert logged == [
+        {"global_step": 0, "a": 0},
+        {"global_step": 1000, "a": 1000},
+        {"global_step": 2000, "a": 2000},
+        {"global_step": 2000, "b": 1, "c": 1},
+        {"global_step": 2000, "d": 1},
+        {"global_step": 3000, "a": 3000},
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"global_step": "x", "names": []}', '{"names": 3}'])
+def test_a_damaged_mark_says_nothing(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "mark.json").write_text(text)
+    assert Logged(tmp_path / "mark.json", resumed=True).new(0, {"a": 1}) == {"a": 1}
+
+
+def test_a_resumed_run_goes_on_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")  # second
+    only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9", KEY)
+    tracker(folder).close({})
+    identity = (folder / "wandb_id.txt").read_text()
+    record = tracker(folder, "online", resumed=True)
+    record.log(1000, {"a": 1})
+    record.close({})
+    said = capsys.readouterr().err
+    assert said.startswith("sparserl: W&B cannot be reached (")
+    assert said.endswith(f"; the run goes on offline, later: wandb sync {folder / 'wandb'}/offline-run-*\n")
+    assert said.count("\n") == 1
+    *_, path = wandb_log.offline_runs(folder)
+    (run,) = [record.run for record in wandb_log.records(path) if record.WhichOneof("record_type") == "run"]
+    assert run.run_id == identity
+    assert [row["global_step"] for row in wandb_log.history(path)] == [1000]
+
+
+def test_a_resumed_run_is_offline_if_the_environment_says_so(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9", KEY)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker(tmp_path / "run", "online", resumed=True).close({})
+    assert len(wandb_log.offline_runs(tmp_path / "run")) == 1
+    assert capsys.readouterr().err == ""
+
+
+# --- the environment --------------------------------------------------------------------------------
+
+SAID = {
+    "WANDB_MODE": "dryrun",
+    "WANDB_PROJECT": "of the environment",
+    "WANDB_ENTITY": "them",
+    "WANDB_TAGS": "x, y",
+}
+
+
+def test_the_environment_wins_over_defaults_and_loses_against_what_is_given(
+    monkeypatch: pytest.MonkeyPatch, no_account: None
+) -> None:
+    assert WandbConfig() == WandbConfig(mode="online", project="sparserl", entity=None, tags=())
+    for name, value in SAID.items():
+        monkeypatch.setenv(name, value)
+    there = WandbConfig(mode="offline", project="of the environment", entity="them", tags=("x", "y"))
+    assert WandbConfig() == there
+    assert build(WandbConfig, {"project": "of a file"}) == replace(there, project="of a file")
+    assert parse(WandbConfig, ["--mode", "online", "--tags", "z"], command="x") == replace(
+        there, mode="online", tags=("z",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "disabled", "expected"),
+    [
+        (None, "true", "disabled"),
+        (None, "false", "online"),
+        ("online", "true", "online"),
+        ("DISABLED", None, "disabled"),
+        ("run", None, "online"),
+        ("", None, "online"),
+    ],
+)
+def test_which_mode_the_environment_means(
+    mode: str | None, disabled: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, no_account: None
+) -> None:
+    for name, value in (("WANDB_MODE", mode), ("WANDB_DISABLED", disabled)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert WandbConfig().mode == expected
+
+
+def test_names_and_places_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_account: None) -> None:
+    for name, value in {"WANDB_NAME": "own name", "WANDB_RUN_GROUP": "own group", "WANDB_NOTES": "a note"}.items():
+        monkeypatch.setenv(name, value)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("WANDB_DIR", str(elsewhere))
+    tracker(tmp_path / "run").close({})
+    assert wandb_log.offline_runs(tmp_path / "run") == []
+    (path,) = wandb_log.offline_runs(elsewhere)
+    (run,) = [record.run for record in wandb_log.records(path) if record.WhichOneof("record_type") == "run"]
+    assert (run.display_name, run.run_group, run.notes) == ("own name", "own group", "a note")
 
 
 @pytest.mark.usefixtures("no_account")
@@ -217,3 +346,22 @@ def test_tensorboard_files_are_written_under_the_same_names(tmp_path: Path) -> N
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == {"eval/return_mean", "time/sps"}
     assert [(event.step, event.value) for event in events.Scalars("eval/return_mean")] == [(0, 0.0), (500, 250.0)]
+
+
+def test_tensorboard_shows_nothing_twice_after_a_resume(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    record = TensorBoardTracker(tmp_path)
+    for step in (0, 500, 1000, 1500):
+        record.log(step, {"a": step})
+    record.close({})
+    again = TensorBoardTracker(tmp_path, resumed_at=500)  # the checkpoint's own step was logged before it
+    for step in (1000, 1500, 2000):
+        again.log(step, {"a": step + 1})
+    again.close({})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [
+        *[(0, 0.0), (500, 500.0)],
+        *[(1000, 1001.0), (1500, 1501.0), (2000, 2001.0)],
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def wandb_server() -> Iterator[WandbServer]:
 
 def only_this_account(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str, key: str | None = None) -> None:
     """W&B sees this server and key (None: no key) and nothing of the machine's user."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY"):
+    for name in [name for name in os.environ if name.startswith("WANDB_") and "TIMEOUT" not in name]:
         monkeypatch.delenv(name, raising=False)
     if key is not None:
         monkeypatch.setenv("WANDB_API_KEY", key)

@@ -53,6 +53,22 @@ def test_a_grid_times_seeds(tmp_path: Path) -> None:
     assert jobs[0].folder == f"InvertedPendulum-v5__ds_td3__d0.5__s3__{jobs[0].id}"
 
 
+def test_what_the_environment_says_to_wandb_makes_no_other_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def jobs(**wandb: str) -> list[Any]:
+        return load_jobs(sweep_file(tmp_path, base={**SMALL["base"], **({"wandb": wandb} if wandb else {})}))
+
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS"):
+        monkeypatch.delenv(name, raising=False)
+    plain, given = jobs(), jobs(project="own")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_TAGS", "a,b")
+    assert [job.id for job in jobs()] == [job.id for job in plain]
+    assert jobs()[0].config["wandb"]["project"] == "theirs"
+    assert [job.id for job in jobs(project="own")] == [job.id for job in given] != [job.id for job in plain]
+
+
 def test_an_id_is_that_of_the_resolved_config(tmp_path: Path) -> None:
     jobs = load_jobs(sweep_file(tmp_path))
     # The same values said otherwise.

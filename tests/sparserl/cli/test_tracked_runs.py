@@ -151,6 +151,42 @@ def test_energy_of_the_parts_of_a_resumed_run_adds_up(tmp_path: Path, monkeypatc
     assert {row["cost/energy_kwh"] for row in rows(tmp_path / "run" / "progress.csv")} == {"2.0", "4.0"}
 
 
+def test_a_run_that_was_killed_and_resumed_is_shown_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run, original, count = tmp_path / "run", FunctionEnv.step, [0]
+
+    def step(self: FunctionEnv, action: Any) -> Any:
+        count[0] += 1
+        if count[0] == 10 * 3 + 115:  # checkpoint at 90, rows of 100
+            raise KeyboardInterrupt
+        return original(self, action)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(FunctionEnv, "step", step)
+        assert train(run, *RUN, "--track", "--tensorboard") == 130
+    assert yaml.safe_load((run / "config.yaml").read_text())["wandb"]["mode"] == "offline"
+    assert main(["train", "--resume", str(run), "--no-progress"]) == 0
+    steps = [int(row["global_step"]) for row in rows(run / "progress.csv")]
+    assert steps == [25, 50, 75, 100, 125, 130]
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("time/sps")] == steps
+    assert [event.step for event in events.Scalars("eval/return_mean")] == [0, 50, 100, 130]
+    history = [row for path in wandb_log.offline_runs(run) for row in wandb_log.history(path)]
+    assert [row["global_step"] for row in history if "time/sps" in row] == steps
+    assert [row["global_step"] for row in history if "eval/return_mean" in row] == [0, 50, 100, 130]
+
+
+def test_a_mode_that_there_is_not_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    assert train(tmp_path / "run", *RUN, "--track") == 2
+    assert capsys.readouterr().err == "sparserl: environment: unknown WANDB_MODE 'offlin'; did you mean 'offline'?\n"
+    assert train(tmp_path / "untracked", *RUN, "--dry-run") == 0
+
+
 def test_a_network_that_dies_stops_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,10 +135,14 @@ def test_going_back_to_earlier_weights_takes_the_average_along() -> None:
     train(trio, 4, lambda model: average.update())
     best = copy.deepcopy(trio[0].state_dict())
     train(trio, 20, lambda model: average.update())
+    before = average.module[3].topology.flat
     trio[0].load_state_dict(best)
     average.update()
     for own, online in zip((average.module[0], average.module[3]), (trio[0][0], trio[0][3]), strict=True):
         assert np.array_equal(own.topology.flat, online.topology.flat)
+    back = ~np.isin(trio[0][3].topology.flat, before)
+    assert back.any()
+    torch.testing.assert_close(average.module[3].values[back], trio[0][3].values[back].detach())
 
 
 def test_refusals() -> None:

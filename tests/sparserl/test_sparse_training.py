@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -131,13 +130,16 @@ def test_moments_stay_with_their_connections_when_weights_alone_are_loaded(metho
         assert moment == pytest.approx(0.9 * before.get(position, 0.0) + 0.1 * gradient[position], rel=1e-4, abs=1e-9)
     training.step()
     train(model, own, training, 12)
-    explored = training.evolver._explored["2"]
-    assert np.isin(best_positions(best), explored).all()
 
 
-def best_positions(state: dict[str, torch.Tensor]) -> np.ndarray:
-    rows = np.repeat(np.arange(30), np.diff(state["2.row_ptr"].numpy()))
-    return rows * 30 + state["2.col"].numpy()
+def test_loaded_connections_count_as_explored() -> None:
+    model, optimizer, training = start()
+    train(model, optimizer, training, 3)
+    other = start(seed=1)[0]
+    model.load_state_dict(other.state_dict())
+    before = training.evolver.explored_fraction("2")
+    train(model, optimizer, training, 1)
+    assert training.evolver.explored_fraction("2") > 1.3 * before
 
 
 def test_going_to_the_best_weights_and_back_changes_nothing() -> None:
@@ -180,6 +182,16 @@ def test_optimizer_state_of_other_connections_is_refused(method: str) -> None:
     with pytest.raises(TopologyError, match="state of Adam is of other connections than layer '0' has: load the") as e:
         optimizer.step()
     assert "\n" not in str(e.value)
+
+
+def test_a_copied_optimizer_knows_connections_too() -> None:
+    model, optimizer, training = copy.deepcopy(start())
+    train(model, optimizer, training, 14)
+    old = copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, training, 20)
+    optimizer.load_state_dict(old)
+    with pytest.raises(TopologyError, match="of other connections"):
+        training.step()
 
 
 def test_optimizer_state_of_now_goes_along_with_loaded_weights() -> None:

@@ -71,7 +71,8 @@ def average(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     """An exponential moving average of a model's weights, or a target network, that follows rewiring.
 
     `torch.optim.swa_utils.AveragedModel` and `lerp_` go from slot to slot and would mix connections after a layer has
-    been rewired, which is refused at the next use of the copy.
+    been rewired, which is refused at the next use of the copy. What keeps clones of weights apart from any model (a
+    dict of shadows) cannot be recognised: use this instead.
 
     Args:
         model: With or without sparse layers, on the CPU, float32 or float64.

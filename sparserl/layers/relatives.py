@@ -26,8 +26,8 @@ class Relative(Protocol):
     values: nn.Parameter
     connections: SparseTopology
     trained: bool
-    """Whether a backward pass has formed the gradient of this very object's weights, or something that knows
-    connections keeps them in step with another layer's."""
+    """Whether this very object has been trained or rewired, or something that knows connections keeps its weights in
+    step with another layer's."""
 
 
 class Relatives:
@@ -52,7 +52,8 @@ class Relatives:
         """Counts a layer among them, or again when it has got other connections, and weights that belong to them."""
         others = [other for other in self._members if other is not layer]
         apart = [other for other in others if not np.array_equal(other.connections.flat, layer.connections.flat)]
-        self._members[layer] = _checksum(layer.values) if apart else None
+        alone = bool(apart) and len(apart) == len(others)
+        self._members[layer] = _checksum(layer.values) if alone else None
         for other in apart:
             if self._members[other] is None:
                 self._members[other] = _checksum(other.values)

@@ -39,8 +39,8 @@ class SparseLinear(nn.Module):
         col: (nnz,) int32, input of each slot.
         capture: While true, backward passes that form the gradient of `values` append to `captured`.
         captured: (input (n_in, B), output gradient (n_out, B)) of captured passes.
-        trained: Whether a backward pass has formed the gradient of this object's weights, or a target network keeps
-            them in step with another layer's.
+        trained: Whether a backward pass has formed the gradient of this object's weights, an event has changed its
+            connections, or a target network keeps it in step with another layer.
 
     Raises:
         TopologyError: If the topology is not valid. Reading a copy (its output, its `topology`, its `state_dict`): if
@@ -151,6 +151,7 @@ class SparseLinear(nn.Module):
             raise TopologyError("the change was planned on another topology")
         self._replace_values(torch.from_numpy(remap(self.values.detach().numpy(), change, grown_values)))
         self._adopt(change.new)
+        self.trained = True
         self._relatives.add(self)
 
     def _replace_values(self, values: torch.Tensor) -> None:

@@ -238,6 +238,22 @@ def test_copies_that_train_themselves_or_are_kept_are_nobodys_business() -> None
     assert best(X).square().mean() < before.square().mean()
 
 
+def test_noise_on_fresh_copies_and_steps_without_gradients_are_nobodys_business() -> None:
+    """Evolution strategies: a population is drawn around the model, which moves without a backward pass."""
+    model, _, training = start(update_interval=1)
+    first = copy.deepcopy(model)
+    for _ in range(4):
+        noisy = copy.deepcopy(model)
+        with torch.no_grad():
+            for net in (noisy, model):
+                for parameter in net.parameters():
+                    parameter.add_(0.01 * torch.randn_like(parameter))
+        assert torch.isfinite(noisy(X)).all()
+        assert torch.isfinite(model(X)).all()
+        assert training.step()
+    assert torch.isfinite(first(X)).all()
+
+
 def test_float_and_double_leave_indices_alone() -> None:
     model = start()[0]
     for other in (model.double(), model.float()):

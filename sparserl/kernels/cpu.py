@@ -258,7 +258,8 @@ class _Pass:
     free: list[_Frame]
 
     def __del__(self) -> None:
-        self.free.append(self.frame)
+        if "frame" in vars(self):  # a compiler of torch's makes one without calling `__init__`
+            self.free.append(self.frame)
 
 
 def plan_of(networks: Networks) -> Plan:

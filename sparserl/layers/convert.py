@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -41,3 +43,29 @@ def to_dense(layer: SparseLinear) -> nn.Linear:
     if layer.bias is not None:
         linear.bias.copy_(layer.bias)
     return linear
+
+
+def dense_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model in which every sparse layer is an `nn.Linear`, for `torch.export`, ONNX and `torch.jit.trace`.
+
+    It takes the memory of the dense model and computes the same up to rounding. The model itself is not modified.
+
+    Args:
+        model: With `SparseLinear` layers anywhere, or itself one.
+
+    Returns:
+        The copy, in which nothing is shared with `model`.
+
+    Example:
+        >>> sparse = nn.Sequential(SparseLinear(SparseTopology(2, 3, np.array([0, 4]))), nn.ReLU())
+        >>> dense_copy(sparse)[0]
+        Linear(in_features=3, out_features=2, bias=True)
+    """
+    copied = copy.deepcopy(model)
+    if isinstance(copied, SparseLinear):
+        return to_dense(copied)
+    layers = {id(layer): to_dense(layer) for layer in copied.modules() if isinstance(layer, SparseLinear)}
+    for name, layer in list(copied.named_modules(remove_duplicate=False)):
+        if id(layer) in layers:
+            copied.set_submodule(name, layers[id(layer)])
+    return copied

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, tables
+from sparserl.layers.watched import is_watched, watched
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
@@ -62,7 +63,15 @@ class FusedLayers:
         return {**vars(self), "_networks": None, "_key": [], "_shaped": (None, [], [])}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, n_in) to (networks, B, n_out), recorded by autograd."""
+        """(B, n_in) to (networks, B, n_out), recorded by autograd.
+
+        Raises:
+            KernelUnavailable: If the pass is exported or traced.
+            TopologyError: If `DistributedDataParallel` would not average what the layers learn.
+        """
+        return watched(self.layers, self._recorded, x) if is_watched() else self._recorded(x)
+
+    def _recorded(self, x: torch.Tensor) -> torch.Tensor:
         parameters = self._parameters()
         trained = any(parameter is not None and parameter.requires_grad for parameter in parameters)
         if not torch.is_grad_enabled() or not (x.requires_grad or trained):

@@ -6,14 +6,16 @@ Decides how a topology is stored in a module and survives `state_dict`, `copy` a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from sparserl.errors import TopologyError
-from sparserl.kernels import CsrIndex
+from sparserl.errors import KernelUnavailable, TopologyError
+from sparserl.kernels import CsrIndex, require_cpu
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.relatives import Relatives
 from sparserl.topology.rewire import remap
@@ -45,6 +47,7 @@ class SparseLinear(nn.Module):
     Raises:
         TopologyError: If the topology is not valid. Reading a copy (its output, its `topology`, its `state_dict`): if
             its weights were changed slot by slot after the layer it was copied from had been rewired.
+        KernelUnavailable: If the weights are not float32 or float64, or not on the CPU.
     """
 
     row_ptr: torch.Tensor
@@ -78,6 +81,7 @@ class SparseLinear(nn.Module):
         return layer
 
     def _hold(self, topology: SparseTopology, values: nn.Parameter, bias: nn.Parameter | None) -> None:
+        _check_has_kernels(values)
         self.n_out, self.n_in = topology.n_out, topology.n_in
         self.values, self.bias = values, bias
         self.capture = False
@@ -90,10 +94,13 @@ class SparseLinear(nn.Module):
 
     def _adopt(self, topology: SparseTopology) -> None:
         row_ptr = np.searchsorted(topology.flat, np.arange(self.n_out + 1, dtype=np.int64) * self.n_in)
-        self.row_ptr = torch.from_numpy(row_ptr)
-        self.col = torch.from_numpy(topology.inputs.astype(np.int32))
-        self._index: CsrIndex | None = None
+        self._hold_index(row_ptr, topology.inputs.astype(np.int32))
         self.connections = topology
+
+    def _hold_index(self, row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.int32]) -> None:
+        # The arrays own the memory, not the tensors: torch moves that of tensors when it sends them to other processes.
+        self.row_ptr, self.col = torch.from_numpy(row_ptr), torch.from_numpy(col)
+        self._index: CsrIndex | None = CsrIndex(self.n_out, self.n_in, row_ptr, col.view(np.uint32))
 
     @property
     def index(self) -> CsrIndex:
@@ -101,7 +108,8 @@ class SparseLinear(nn.Module):
         if self._relatives.apart:
             self._relatives.check(self)
         if self._index is None:
-            self._index = CsrIndex(self.n_out, self.n_in, self.row_ptr.numpy(), self.col.numpy().view(np.uint32))
+            self._hold_index(self.row_ptr.numpy().copy(), self.col.numpy().copy())
+            assert self._index is not None
         return self._index
 
     @property
@@ -153,6 +161,18 @@ class SparseLinear(nn.Module):
         self._adopt(change.new)
         self.trained = True
         self._relatives.add(self)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> SparseLinear:
+        """What `to`, `half`, `double` and their like call, with what they do to a tensor.
+
+        Raises:
+            KernelUnavailable: If that leaves the CPU, or float32 and float64; layers that torch asked before this one
+                have followed already.
+        """
+        like = fn(torch.empty(0, dtype=self.values.dtype))
+        _check_has_kernels(like, "; .float() takes back what has been converted")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _replace_values(self, values: torch.Tensor) -> None:
         # A graph that somebody still holds (`loss` of the last batch) keeps the node that accumulates the gradient, and
@@ -222,3 +242,9 @@ class SparseLinear(nn.Module):
     def extra_repr(self) -> str:
         """Shape, connections and density."""
         return f"{self.n_in} -> {self.n_out}, nnz={self.nnz}, density={self.density:.3g}"
+
+
+def _check_has_kernels(weights: torch.Tensor, advice: str = "") -> None:
+    require_cpu(weights.device)
+    if weights.dtype not in (torch.float32, torch.float64):
+        raise KernelUnavailable(f"sparse layers are float32 or float64, got {weights.dtype}{advice}")

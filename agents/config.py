@@ -67,11 +67,21 @@ class OffPolicyConfig:
         if not self.net_arch:
             raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
         check_n_steps(self.n_steps, self.n_steps_delay)
+        of_capacity = ("forget_interval_steps", "forget_threshold", "forget_minimum")
+        self._check_has_effect(of_capacity, self.dynamic_capacity, "agent.dynamic_capacity")
         if self.capacity is not None and self.forget_minimum >= self.buffer_size:
             raise ConfigError(
                 f"agent.forget_minimum {self.forget_minimum} must be below agent.buffer_size {self.buffer_size}, "
                 "or nothing is ever forgotten"
             )
+
+    def _check_has_effect(self, names: tuple[str, ...], works: bool, needed: str) -> None:
+        """Raises ConfigError if one of some options is not at its default although nothing reads it."""
+        usual = {field.name: field.default for field in fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            if not works and value != usual[name]:
+                raise ConfigError(f"agent.{name} {value} has no effect: it needs {needed}")
 
     @property
     def capacity(self) -> DynamicCapacity | None:
@@ -134,6 +144,11 @@ class TD3Config(OffPolicyConfig):
     action_noise_std: NotNegative = 0.1
     """Standard deviation of exploration noise, in units of the action range."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        noisy = self.target_policy_noise > 0
+        self._check_has_effect(("target_noise_clip",), noisy, "agent.target_policy_noise above 0")
+
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
         """As `OffPolicyConfig`."""
         noise = NormalActionNoise(np.zeros(action_shape), np.full(action_shape, self.action_noise_std))
@@ -155,6 +170,10 @@ class SACConfig(OffPolicyConfig):
     """What a learned temperature aims at; auto is minus the number of actuators."""
     target_update_interval: Count = 1
     """Gradient updates between updates of the target networks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_has_effect(("target_entropy",), self.ent_coef == "auto", "agent.ent_coef auto")
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
         """As `OffPolicyConfig`."""

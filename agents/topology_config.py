@@ -37,6 +37,8 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
 NETWORKS = ("actor", "critic")
 """What may have a density of its own, `<network>_density`."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
+OF_REWIRING = ("begin_fraction", "end_fraction", "new_value", "moments", "target")
+"""What else has no effect where nothing is ever rewired."""
 WIDEST = {"first_update": 1, "last_update": sys.maxsize}
 """The window of rewiring while the length of the run, which decides it, is not known."""
 
@@ -53,7 +55,8 @@ class TopologyConfig:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet."""
+    """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet. What a preset or config file says
+    beside its method, such as densities or factors, stays with the method that is given here; dense reads none."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -115,7 +118,7 @@ class TopologyConfig:
             if value is not None and value not in table:
                 raise ConfigError(unknown_name(kind, str(value), table))
         if self.base.rule is None:
-            unused = next((name for name in RULE_FIELDS if getattr(self, name) is not None), None)
+            unused = next((name for name in (*RULE_FIELDS, *OF_REWIRING) if getattr(self, name) is not None), None)
             if unused is not None:
                 raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
         self._check_densities()
@@ -137,6 +140,14 @@ class TopologyConfig:
                 raise ConfigError(f"the topology method {self.method!r} is dense and takes no {name}, got {given}")
             for density in given if isinstance(given, tuple) else (given,):
                 allocation.check_density(density)
+
+        one = [self.density if own is None else own for own in (getattr(self, name) for name in own)]
+        shared_out = [isinstance(given, int | float) or (given is None and self.epsilon is None) for given in one]
+        if self.allocation != "erk" and not any(shared_out):
+            raise ConfigError(
+                f"topology.allocation {self.allocation} shares out one density among layers: leave it out beside "
+                "epsilon, or a density for each layer"
+            )
 
     def _check_numbers(self) -> None:
         begin, end = self.part("begin_fraction"), self.part("end_fraction")

@@ -27,6 +27,8 @@ from sparserl.seeding import stream
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation."""
+WITH_MOMENTUM = ("sgd", "rmsprop")
+"""Optimizers that read `learner.momentum`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class LearnerConfig:
         check_ranges(self, "learner.")
         if not self.hidden:
             raise ConfigError(f"learner.hidden needs at least one layer of at least one neuron, got {self.hidden}")
+        if self.momentum > 0.0 and self.optimizer not in WITH_MOMENTUM:
+            raise ConfigError(
+                f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
+            )
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.optim.Optimizer]] = {

@@ -156,8 +156,11 @@ def load_rl_sequence(path: Path) -> RLSequence:
     if not isinstance(items, list):
         raise ConfigError(f"{path}: tasks must be a list, got {shown(items)}")
     tasks = tuple(_task(path, index, item) for index, item in enumerate(items))
+    name = data.get("name", path.stem)
+    if not isinstance(name, str | int | float) or not str(name).strip():
+        raise ConfigError(f"{path}: name must be text, got {name!r}")
     try:
-        return RLSequence(str(data.get("name", path.stem)), tasks)
+        return RLSequence(str(name), tasks)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

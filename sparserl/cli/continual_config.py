@@ -14,7 +14,7 @@ import tyro
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.presets import continual_presets, load_preset
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
@@ -131,7 +131,11 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
     scenario = named.scenario or SEQUENCES[named.sequence].scenario
     if preset is None:
         preset = continual_preset_for(named.sequence, named.method, scenario)
-        data = yaml_config.merge({} if preset is None else load_preset(preset, continual_presets()), data)
+        of_preset = {} if preset is None else load_preset(preset, continual_presets())
+        if scenario != "class":
+            of_preset.get("learner", {}).pop("unseen_outputs", None)
+        data = yaml_config.merge(of_preset, data)
+    _refuse_closed_outputs(scenario, data, arguments)
     spec = STRATEGIES[named.method]
     groups = {name: one.options for name, one in STRATEGIES.items()}
     refuse_options_of_others(named.method, groups, data, arguments)
@@ -140,10 +144,21 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
     resolved = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
     base = yaml_config.build(ContinualConfig, {"tasks": SEQUENCES[named.sequence].n_tasks, **data, **resolved})
     command = parse(ContinualCommand, arguments, command="continual", default=ContinualCommand(run=base))
+    refuse_untracked(arguments, command.run)
     for name, value in spec.fixed.items():
         if getattr(getattr(command.run, str(spec.options)), name) != value:
             raise ConfigError(f"method {named.method} has {spec.options}.{name} {value}; use --method {spec.options}")
     return command, preset
+
+
+def _refuse_closed_outputs(scenario: str, data: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    learner = data.get("learner")
+    written = learner.get("unseen_outputs") if isinstance(learner, Mapping) else None
+    given = given_value("learner.unseen-outputs", arguments) or given_value("learner.unseen_outputs", arguments)
+    if scenario != "class" and (given or written) == "closed":
+        raise ConfigError(
+            "--learner.unseen-outputs closed is for --scenario class: in others outputs of other tasks never compete"
+        )
 
 
 def refuse_options_of_others(

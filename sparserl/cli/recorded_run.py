@@ -114,6 +114,16 @@ def free_folder(config: RecordedConfig) -> Path:
     return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 
 
+def refuse_untracked(arguments: Sequence[str], config: RecordedConfig) -> None:
+    """Raises ConfigError if flags say where a run is tracked that is not.
+
+    A config file may say so: it is for several runs, or of one that took it from the environment.
+    """
+    given = next((word.split("=")[0] for word in arguments if word.startswith("--wandb.")), None)
+    if given is not None and not config.track:
+        raise ConfigError(f"{given} is for runs that are tracked: add --track")
+
+
 def refuse_other_options(arguments: Sequence[str], allowed: Sequence[str]) -> None:
     """Raises ConfigError if a command line with `--resume` has a flag that would change the run."""
     others = [word for word in arguments if word.startswith("--") and word.split("=")[0] not in allowed]

@@ -144,8 +144,9 @@ def _learn(
     if status:
         return status
     with finishing(folder, "continual"):
-        names = ("sequence", "algo", "method", "seed")
-        result = {**{name: getattr(config, name) for name in names}, **recorder.result()}
+        names = ("algo", "method", "seed")
+        own = {"sequence": tasks.sequence.name, **{name: getattr(config, name) for name in names}}
+        result = {**own, **recorder.result()}
         folder.finish(result, lambda out: plot_rl_run(folder.path, out, config.title))
         recorder.checkpoints.forget_replay()
         _print_result(config.title, result, folder)

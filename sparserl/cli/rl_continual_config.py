@@ -14,12 +14,13 @@ from stable_baselines3.common.logger import Logger
 from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
 from sparserl.agents.task_heads import TaskHeads
-from sparserl.agents.topology_config import TopologyConfig
+from sparserl.agents.topology_config import NETWORKS, TopologyConfig
 from sparserl.cli.arguments import given_value, parse
+from sparserl.cli.config_layers import beneath_flags, over
 from sparserl.cli.continual_config import refuse_options_of_others
 from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, rl_continual_presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
@@ -112,6 +113,11 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
             )
         super().__post_init__()
         self._check_what_tasks_share()
+        if self.border.temperature != "reset" and getattr(self.agent, "ent_coef", None) != "auto":
+            raise ConfigError(
+                f"--border.temperature {self.border.temperature} is for a temperature that is learned: use ds_sac with "
+                "--agent.ent-coef auto"
+            )
 
     def _check_what_tasks_share(self) -> None:
         changing = {
@@ -135,10 +141,17 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         return is_sequence_file(self.sequence)
 
     @property
+    def sequence_name(self) -> str:
+        """What the sequence is called: by its file where that says it, else as the file; that too if it is gone."""
+        if not self.from_file:
+            return self.sequence
+        path = Path(self.sequence)
+        return self.load_sequence().name if path.is_file() else path.stem
+
+    @property
     def name(self) -> str:
         """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
-        sequence = Path(self.sequence).stem if self.from_file else self.sequence
-        parts = [sequence, self.algo, self.method]
+        parts = [self.sequence_name, self.algo, self.method]
         if self.topology.method != self.algo:
             parts.append(self.topology.method)
         if isinstance(self.topology.density, float):
@@ -148,8 +161,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        sequence = Path(self.sequence).stem if self.from_file else self.sequence
-        return f"{self.method} on {sequence}, {self.algo}, seed {self.seed}"
+        return f"{self.method} on {self.sequence_name}, {self.algo}, seed {self.seed}"
 
     def plain(self) -> dict[str, Any]:
         """The resolved config as plain data, without the options of other methods."""
@@ -188,6 +200,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         densities = self.strategy(n_tasks).densities(len(self.agent.net_arch))
         own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
         if own:
+            self._check_densities_are_free(list(own))
             own["output_layer"] = "dense"
         topology = replace(self.topology, **own)
         # A fresh agent per task has its topology clock to itself.
@@ -200,6 +213,16 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         agent = make_agent(self.algo, self.agent, topology, env, seed=seed, buffer_size=buffer_size, heads=heads)
         agent.set_logger(Logger(folder=None, output_formats=[]))
         return agent
+
+    def _check_densities_are_free(self, taken: Sequence[str]) -> None:
+        """Raises ConfigError if the user says how dense something is that the method decides itself."""
+        options = [*taken, *(("density", "epsilon") if len(taken) == len(NETWORKS) else ())]
+        given = [name for name in options if getattr(self.topology, name) is not None]
+        if self.topology.output_layer == "sparse":
+            given.append("output_layer")
+        if given:
+            option = f"--topology.{given[0].replace('_', '-')}"
+            raise ConfigError(f"{self.method} decides itself how dense the networks of tasks are; leave {option} out")
 
     def make_learner(self, sequence: RLSequence) -> RLLearner:
         """What learns a sequence, with an agent that has learned nothing, in an environment that goes through it."""
@@ -286,11 +309,12 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
     # A preset is for all methods and may hold options of several; what a user writes is for his.
     groups = {name: one.options for name, one in RL_STRATEGIES.items()}
     refuse_options_of_others(chosen["method"], groups, written, arguments)
-    data = yaml_config.merge(of_preset, written)
+    data = over(of_preset, written)
     data = {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == spec.options}
     data = yaml_config.merge(spec.defaults, data)
     if agent_spec(chosen["algo"]).sparse:
         data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)
-    base = build_rl_continual_config({**data, **chosen})
+    base = build_rl_continual_config({**beneath_flags(data, arguments), **chosen})
     command = parse(RLContinualCommand, arguments, command="continual", default=RLContinualCommand(run=base))
+    refuse_untracked(arguments, command.run)
     return replace(command, run=replace(command.run, wrappers=command.run.wrappers.absolute())), preset

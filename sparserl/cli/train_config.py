@@ -16,10 +16,11 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.topology_config import TopologyConfig
-from sparserl.cli.arguments import given_value, is_given, parse
+from sparserl.cli.arguments import given_value, parse
+from sparserl.cli.config_layers import beneath_flags, over
 from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options
+from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.envs import WrapperConfig, make_env, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.ranges import Count, Repeats, check_ranges
@@ -165,14 +166,13 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
         of_preset = {} if preset is None else load_preset(preset, presets())
     elif of_preset.get("algo", algo) != algo:
         raise ConfigError(f"the preset {preset!r} is one of {of_preset['algo']}, not of {algo}")
-    data = yaml_config.merge(of_preset, _epsilon_wins(data))
-    if is_given("topology.epsilon", arguments) and not is_given("topology.density", arguments):
-        data = yaml_config.merge(data, {"topology": {"density": None}})
+    data = beneath_flags(over(of_preset, data), arguments)
     base = build_train_config({**data, "algo": algo, "env": env})
     command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
     if command.resume is not None:
         refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
         return command, None
+    refuse_untracked(arguments, command.run)
     run = replace(command.run, wrappers=command.run.wrappers.absolute())
     command = replace(command, run=run)
     if run.agent.learning_starts >= run.total_steps:
@@ -181,11 +181,3 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
             "lower --agent.learning-starts or raise --total-steps"
         )
     return command, preset
-
-
-def _epsilon_wins(data: dict[str, Any]) -> dict[str, Any]:
-    """Factors in a file replace a density beneath it, which would otherwise replace them."""
-    topology = data.get("topology")
-    if not isinstance(topology, dict) or topology.get("epsilon") is None or "density" in topology:
-        return data
-    return {**data, "topology": {**topology, "density": None}}

@@ -20,8 +20,7 @@ from sparserl.continual.runner import TaskEnded, run_sequence
 @pytest.mark.parametrize("topology", [DENSE, REWIRING], ids=["dense", "sparse"])
 @pytest.mark.parametrize("algo", [DSSAC, DSTD3])
 def test_a_later_task_begins_with_a_fresh_agent(algo: type[Any], topology: Any) -> None:
-    border = {"buffer": "kept", "optimizer": "kept", "temperature": "kept"}  # it is no option of the reference
-    learner = make_learner("scratch", algo=algo, topology=topology, steps=(20, 20, 20), border=border)
+    learner = make_learner("scratch", algo=algo, topology=topology, steps=(20, 20, 20))
     first = parameters_of(learner.agent.policy)
     began = [first]
     for task in range(1, 3):

@@ -440,7 +440,7 @@ def test_a_new_network_is_the_one_before_the_first_task() -> None:
 def test_an_optimizer_gets_its_numbers(
     optimizer: Any, kind: type[torch.optim.Optimizer], momentum: float | None
 ) -> None:
-    learner = learner_of(optimizer=optimizer, learning_rate=0.3, momentum=0.7, weight_decay=0.2)
+    learner = learner_of(optimizer=optimizer, learning_rate=0.3, momentum=momentum or 0.0, weight_decay=0.2)
     (group,) = learner.optimizer.param_groups
     assert isinstance(learner.optimizer, kind)
     assert (group["lr"], group["weight_decay"], group.get("momentum")) == (0.3, 0.2, momentum)
@@ -590,6 +590,7 @@ NAN = float("nan")
         ({"learning_rate": 0.0}, "learner.learning-rate must be positive, got 0.0"),
         ({"learning_rate": NAN}, "learner.learning-rate must be positive, got nan"),
         ({"momentum": -0.1}, r"learner.momentum must be in \[0, 1\), got -0.1"),
+        ({"momentum": 0.5}, "learner.momentum 0.5 has no effect on adam; it is for sgd and rmsprop"),
         ({"momentum": 1.0}, r"learner.momentum must be in \[0, 1\), got 1.0"),
         ({"weight_decay": -0.1}, "learner.weight-decay must not be negative, got -0.1"),
         ({"weight_decay": NAN}, "learner.weight-decay must not be negative, got nan"),

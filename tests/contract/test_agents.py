@@ -123,7 +123,7 @@ def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str,
 
 OWN = {
     TD3Config: {"policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
-    SACConfig: {"ent_coef": 0.125, "target_entropy": -3.0, "target_update_interval": 7},
+    SACConfig: {"target_entropy": -3.0, "target_update_interval": 7},
 }
 
 

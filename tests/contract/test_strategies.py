@@ -83,7 +83,7 @@ def test_another_seed_gives_another_network(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "scenario"), CASES)
 def test_interrupted_it_goes_on_as_if_never_interrupted(name: str, scenario: Scenario, tmp_path: Path) -> None:
-    adam = {"optimizer": "adam", "learning_rate": 0.02, "reset_optimizer": False, "epochs": 3}
+    adam = {"optimizer": "adam", "momentum": 0.0, "learning_rate": 0.02, "reset_optimizer": False, "epochs": 3}
     events, states = [], []
     whole = make(name, scenario, **adam)
     for event in run_sequence(whole):

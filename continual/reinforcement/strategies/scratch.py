@@ -29,8 +29,10 @@ class Scratch(RLStrategy):
             ConfigError: If later tasks begin otherwise than the first.
         """
         super().attach(learner)
-        if learner.border.exploration != "random":
-            raise ConfigError("scratch begins each task like a fresh agent: use --border.exploration random")
+        fresh = {"buffer": "emptied", "optimizer": "reset", "exploration": "random", "temperature": "reset"}
+        for option, value in fresh.items():
+            if getattr(learner.border, option) != value:
+                raise ConfigError(f"scratch begins each task like a fresh agent: use --border.{option} {value}")
         self._learner = learner
         self._learned: list[SparseMLP] = []
 

@@ -1,0 +1,465 @@
+"""What every option of `sparserl train` and `continual` may be set to, and where it must arrive.
+
+An option that is in a config and in no batch of its kind fails a test; give it a value other than its default here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from support.option_kinds import (
+    Batch,
+    Probe,
+    Value,
+    hidden,
+    in_plain,
+    of_agent,
+    of_capacity,
+    of_group,
+    of_options,
+    of_rule,
+    of_wrapper,
+)
+
+# --- batches ----------------------------------------------------------------------------------------
+
+RUN = {"seed": 7, "threads": 2, "energy": True, "tensorboard": True}
+TRACKED = {
+    "track": True,
+    "wandb.mode": "offline",
+    "wandb.project": "other",
+    "wandb.entity": "somebody",
+    "wandb.tags": ["a", "b"],
+    "wandb.checkpoints": True,
+}
+AGENT: dict[str, Value] = {
+    "agent.learning_rate": 0.5,
+    "agent.weight_decay": 0.25,
+    "agent.batch_size": 9,
+    "agent.buffer_size": 50,
+    "agent.learning_starts": 30,
+    "agent.gamma": 0.5,
+    "agent.tau": 0.25,
+    "agent.net_arch": [6, 5],
+}
+AGENT_PROBES = {
+    "agent.learning_rate": of_group("lr"),
+    "agent.weight_decay": of_group("weight_decay"),
+    **{f"agent.{name}": of_agent(name) for name in ("batch_size", "buffer_size", "learning_starts", "gamma", "tau")},
+}
+OWN: dict[str, dict[str, Value]] = {
+    "td3": {
+        "agent.policy_delay": 3,
+        "agent.target_policy_noise": 0.125,
+        "agent.target_noise_clip": 0.25,
+        "agent.action_noise_std": 0.375,
+    },
+    "sac": {"agent.target_entropy": -3.0, "agent.target_update_interval": 7},
+}
+OWN_PROBES: dict[str, Probe] = {
+    **{
+        name: of_agent(name.partition(".")[2])
+        for options in OWN.values()
+        for name in options
+        if name != "agent.action_noise_std"
+    },
+    "agent.action_noise_std": lambda built: built.agent.action_noise._sigma[0],
+}
+
+
+def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
+    """Hyper-parameters of an agent."""
+    learned = {"agent.ent_coef": "auto"}
+    own, probes = OWN[algo], {name: OWN_PROBES[name] for name in OWN[algo]}
+    batches = [Batch(kind, "agent", {**AGENT, **own}, learned if algo == "sac" else {}, {**AGENT_PROBES, **probes})]
+    if algo == "sac":
+        batches.append(
+            Batch(kind, "fixed temperature", {"agent.ent_coef": 0.125}, {}, {"agent.ent_coef": of_agent("ent_coef")})
+        )
+    if not alone:
+        return batches
+    steps = {"agent.n_steps": 3, "agent.n_steps_delay": 5}
+    forget = {
+        "agent.dynamic_capacity": True,
+        "agent.forget_interval_steps": 7,
+        "agent.forget_threshold": 0.5,
+        "agent.forget_minimum": 11,
+    }
+    return [
+        *batches,
+        Batch(
+            kind,
+            "steps",
+            steps,
+            {},
+            {
+                f"agent.{n}": (lambda built, n=n: getattr(built.agent.replay_buffer, n))
+                for n in ("n_steps", "n_steps_delay")
+            },
+        ),  # type: ignore[misc]
+        Batch(
+            kind,
+            "capacity",
+            forget,
+            {},
+            {
+                "agent.dynamic_capacity": lambda built: built.agent.replay_buffer.capacity is not None,
+                **{name: of_capacity(name.partition("forget_")[2]) for name in forget if "forget" in name},
+            },
+        ),
+        Batch(
+            kind,
+            "fresh noise",
+            {"agent.replay": "redraw_noise"},
+            {"wrappers.noise_fraction": 0.5},
+            {"agent.replay": lambda built: "redraw_noise" if built.agent.replay_buffer._generator else "stored"},
+        ),
+    ]
+
+
+def _of_actor(built: Any) -> list[Any]:
+    """Its layers that take part."""
+    return [layer for name, layer in built.agent.evolver.layers.items() if name.startswith("actor")]
+
+
+RULE = {
+    "topology.drop": "weight_magnitude",
+    "topology.grow": "random_unfired",
+    "topology.drop_fraction": 0.4,
+    "topology.decay": "cosine",
+    "topology.update_interval": 17,
+    "topology.first_update": 5,
+    "topology.last_update": 99,
+    "topology.shrink_at_end": False,
+    "topology.keep_regrown": True,
+}
+
+
+def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
+    """Connections of an agent's networks."""
+    dense_output = {"output_layer": "dense"} if of_tasks else {}
+    shared_heads = {"border.heads": "shared"} if of_tasks else {}
+
+    def alone(name: str, value: Value, probe: Probe, also: tuple[str, ...] = (), **needs: Value) -> Batch:
+        option = f"topology.{name}"
+        needed = {f"topology.{other}": given for other, given in needs.items()}
+        return Batch(kind, option, {option: value}, needed, {option: probe}, also)
+
+    both: Probe = lambda built: built.density("actor")  # noqa: E731
+    parts = {
+        "topology.new_value": "uniform",
+        "topology.moments": "mean",
+        "topology.target": "shared",
+        "topology.initial_value": "sparse_fan_in",
+    }
+    return [
+        Batch(kind, "rule", {**RULE, **parts}, {}, {name: of_rule(name.partition(".")[2]) for name in RULE}),
+        alone(
+            "method",
+            "rigl",
+            lambda built: "rigl" if built.agent.evolver.rule.grow == "gradient" else "",
+            **dense_output,
+        ),
+        alone("density", 0.3, both, ("topology.epsilon",)),
+        alone("actor_density", 0.3, both),
+        alone("critic_density", 0.3, lambda built: built.density("critic")),
+        alone(
+            "epsilon",
+            [1.0, 2.0],
+            lambda built: [round(layer.nnz / (layer.n_in + layer.n_out)) * 1.0 for layer in _of_actor(built)],
+            ("topology.density",),
+        ),
+        alone(
+            "allocation",
+            "uniform",
+            lambda built: (
+                "uniform"
+                if len({round(layer.density, 1) for layer in built.agent.evolver.layers.values()}) == 1
+                else "erk"
+            ),
+        ),
+        Batch(
+            kind,
+            "topology.output_layer",
+            {"topology.output_layer": "sparse"},
+            shared_heads,
+            {"topology.output_layer": lambda built: "sparse" if len(_of_actor(built)) == 3 else "dense"},
+        ),
+        alone("density_schedule", "cubic", of_rule("density_schedule")),
+        alone("gradient_batches", 3, of_rule("gradient_batches"), grow="gradient"),
+        Batch(
+            kind,
+            "window",
+            {"topology.begin_fraction": 0.25, "topology.end_fraction": 0.5},
+            {},
+            {
+                "topology.begin_fraction": lambda built: (
+                    built.agent.evolver.rule.first_update / built.agent.evolver.rule.last_update / 2
+                ),
+            },
+        ),
+        alone("recycle_threshold", 0.375, lambda built: built.agent.topology.recycle_threshold),
+    ]
+
+
+WRAPPERS_SET: dict[str, Value] = {
+    "wrappers.noise_fraction": 0.5,
+    "wrappers.permute": True,
+    "wrappers.invert_actions": True,
+    "wrappers.sensor_dropout": 0.25,
+    "wrappers.noise_std": 2.0,
+}
+WRAPPER_PROBES: dict[str, Probe] = {
+    "wrappers.noise_fraction": of_wrapper("noise_features", lambda one: one._noise / (one._noise + one._real)),
+    "wrappers.noise_std": of_wrapper("noise_features", lambda one: one._std),
+    "wrappers.permute": of_wrapper("permuted_features", lambda one: True),
+    "wrappers.invert_actions": of_wrapper("inverted_actions", lambda one: True),
+    "wrappers.sensor_dropout": of_wrapper("sensor_dropout", lambda one: one._probability.max()),
+}
+
+
+def wrapper_batches(kind: str, normalization: str) -> list[Batch]:
+    """What stands between an environment and the agent."""
+    files = {
+        "wrappers.noise_histograms": "FOLDER/histograms.json",
+        "wrappers.normalize_observations": normalization,
+        "wrappers.normalization": "FOLDER/statistics.json",
+    }
+    return [
+        Batch(kind, "wrappers", WRAPPERS_SET, {}, WRAPPER_PROBES),
+        Batch(
+            kind,
+            "files",
+            files,
+            {"wrappers.noise_fraction": 0.5},
+            {
+                "wrappers.normalize_observations": of_wrapper(
+                    "normalized_observations", lambda one: "running" if one.update_running_mean else "frozen"
+                ),
+            },
+        ),
+    ]
+
+
+def train_batches(algo: str) -> list[Batch]:
+    every = {
+        "total_steps": 500,
+        "eval.every_steps": 123,
+        "eval.episodes": 3,
+        "eval.max_steps": 55,
+        "log_every_steps": 77,
+        "checkpoint_every_steps": 99,
+        "topology_snapshots": 4,
+        "env": "Other-v0",
+    }
+    batches = [
+        Batch(algo, "run", {**RUN, **every}, {}, {"seed": of_agent("seed"), "env": lambda built: built.env.spec.id}),
+        Batch(algo, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
+        *agent_batches(algo, algo.removeprefix("ds_"), alone=True),
+        *wrapper_batches(algo, "running"),
+        Batch(
+            algo,
+            "order",
+            {"wrappers.permute_every_steps": 9},
+            {"wrappers.permute": True},
+            {"wrappers.permute_every_steps": of_wrapper("permuted_features", lambda one: one._every_steps)},
+        ),
+    ]
+    recycling = {"topology.recycle_interval": 50}
+    interval: Probe = lambda built: built.agent.recycler.interval  # noqa: E731
+    return [
+        *batches,
+        *topology_batches(algo),
+        Batch(algo, "recycling", recycling, {}, {"topology.recycle_interval": interval}),
+    ]
+
+
+METHOD_OPTIONS: dict[str, dict[str, Value]] = {
+    "l2": {"strength": 3.0},
+    "ewc": {"strength": 3.0, "fisher_samples": 30, "fisher_labels": "sampled"},
+    "online_ewc": {"strength": 3.0, "gamma": 0.5, "fisher_samples": 30, "fisher_labels": "sampled"},
+    "si": {"strength": 3.0, "damping": 0.5},
+    "mas": {"strength": 3.0, "samples": 30},
+    "lwf": {"alpha": 3.0, "temperature": 3.0},
+    "replay": {"samples": 30},
+    "agem": {"samples_per_task": 30, "batch_size": 5},
+    "packnet": {"retrain_epochs": 1},
+    "spacenet": {
+        "connections": [90, 80, 40],
+        "selected": [50, 40],
+        "reserved": [10, 9],
+        "rewire": False,
+        "drop_fraction": 0.5,
+        "neuron_importance": "final",
+        "initial_value": "uniform",
+    },
+}
+RL_METHOD_OPTIONS: dict[str, dict[str, Value]] = {
+    "l2": {"strength": 3.0, "critics": True},
+    "ewc": {"strength": 3.0, "critics": True, "samples": 30},
+    "mas": {"strength": 3.0, "critics": True, "samples": 30},
+    "agem": {"transitions_per_task": 30, "batch_size": 5},
+    "replay": {"batch_scale": 2},
+    "packnet": {"retrain_updates": 7},
+    "spacenet": {
+        "capacity": 0.5,
+        "input_capacity": 0.75,
+        "selected": 0.75,
+        "reserved": 0.25,
+        "critics": True,
+        "rewire_interval": 5,
+        "rewire_until": 0.5,
+        "drop_fraction": 0.5,
+        "neuron_importance": "cumulative",
+        "initial_value": "uniform",
+    },
+}
+
+
+def method_batches(
+    kind: str, table: Mapping[str, Mapping[str, Value]], also: tuple[str, ...], **needs: Mapping[str, Value]
+) -> list[Batch]:
+    """Options of continual methods; needs by method."""
+    return [
+        Batch(
+            kind,
+            method,
+            {f"{method}.{name}": value for name, value in options.items()},
+            {"method": method, **needs.get(method, {})},
+            {
+                f"{method}.{name}": in_plain(of_options(name)) if isinstance(value, list) else of_options(name)
+                for name, value in options.items()
+            },
+            also,
+        )
+        for method, options in table.items()
+    ]
+
+
+OF_A_PRESET = (
+    *(f"learner.{name}" for name in ("hidden", "density", "optimizer", "learning_rate", "reset_optimizer")),
+    *(f"learner.{name}" for name in ("unseen_outputs", "epochs", "batch_size")),
+    "log_every_steps",
+    "checkpoint_every_steps",
+)
+
+
+def classifier_batches() -> list[Batch]:
+    learner: dict[str, Value] = {
+        "learner.hidden": [9, 8],
+        "learner.density": 0.5,
+        "learner.optimizer": "sgd",
+        "learner.learning_rate": 0.5,
+        "learner.momentum": 0.25,
+        "learner.weight_decay": 0.125,
+        "learner.reset_optimizer": False,
+        "learner.unseen_outputs": "closed",
+        "learner.epochs": 3,
+        "learner.batch_size": 7,
+    }
+
+    def of_learner(name: str) -> Probe:
+        return lambda built: built.learner.new_optimizer().param_groups[0][name]
+
+    probes: dict[str, Probe] = {
+        "learner.hidden": lambda built: hidden(built.learner.network),
+        "learner.learning_rate": of_learner("lr"),
+        "learner.momentum": of_learner("momentum"),
+        "learner.weight_decay": of_learner("weight_decay"),
+        "learner.optimizer": lambda built: type(built.learner.new_optimizer()).__name__.lower(),
+        "learner.density": lambda built: round(built.learner.network[1].density, 1),
+    }
+    tasks = {"scenario": "domain", "tasks": 2, "class_order": "random"}
+    return [
+        Batch("classifier", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
+        Batch("classifier", "tracking", TRACKED),
+        Batch("classifier", "learner", learner, {}, probes),
+        Batch(
+            "classifier",
+            "tasks",
+            tasks,
+            {},
+            {
+                "scenario": lambda built: built.learner.sequence.scenario,
+                "tasks": lambda built: len(built.learner.sequence),
+            },
+        ),
+        Batch(
+            "classifier",
+            "method",
+            {"method": "joint"},
+            {},
+            {"method": lambda built: type(built.learner.strategy).__name__.lower()},
+        ),
+        Batch("classifier", "sequence", {"sequence": "split_fashion_mnist"}, also=OF_A_PRESET),
+        *method_batches(
+            "classifier",
+            METHOD_OPTIONS,
+            OF_A_PRESET,
+            packnet={"scenario": "task"},
+            spacenet={"learner.hidden": [200, 150]},
+        ),
+    ]
+
+
+def tasks_batches(algo: str) -> list[Batch]:
+    kind = f"tasks, {algo}"
+    border = {
+        "border.buffer": "kept",
+        "border.optimizer": "kept",
+        "border.critic": "reset",
+        "border.exploration": "policy",
+        "border.heads": "shared",
+        "border.task_id": "visible",
+    }
+    run = {
+        "eval.every_steps": 123,
+        "eval.episodes": 3,
+        "eval.max_steps": 55,
+        "eval.deterministic_episodes": 2,
+        "log_every_steps": 77,
+        "checkpoint_every_steps": 99,
+    }
+
+    def of_border(name: str) -> Probe:
+        return lambda built: getattr(built.learner.border, name)
+
+    batches = agent_batches(kind, algo.removeprefix("ds_"), alone=False)
+    if algo == "ds_td3":
+        return batches
+    temperature = Batch(
+        kind, "temperature", {"border.temperature": "kept"}, {}, {"border.temperature": of_border("temperature")}
+    )
+    return [
+        *batches,
+        temperature,
+        Batch(kind, "run", {**RUN, **run}, {}, {"seed": of_agent("seed")}),
+        Batch(kind, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
+        Batch(kind, "border", border, {}, {name: of_border(name.partition(".")[2]) for name in border}),
+        Batch(kind, "sequence", {"sequence": "halfcheetah_gravity", "tasks": 3, "steps_per_task": 700}),
+        Batch(
+            kind,
+            "method",
+            {"method": "scratch"},
+            {},
+            {"method": lambda built: type(built.learner.strategy).__name__.lower()},
+        ),
+        *wrapper_batches(kind, "frozen"),
+        *topology_batches(kind, of_tasks=True),
+        *method_batches(
+            kind, RL_METHOD_OPTIONS, ("topology.method", "border.buffer"), replay={"agent.buffer_size": 700}
+        ),
+    ]
+
+
+BATCHES: list[Batch] = [
+    *train_batches("ds_td3"),
+    *(
+        batch
+        for algo in ("ds_sac", "td3", "sac")
+        for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
+    ),
+    *classifier_batches(),
+    *(batch for algo in ("ds_sac", "ds_td3") for batch in tasks_batches(algo)),
+]

@@ -1,0 +1,198 @@
+"""Options that are set at once, the commands that take them, and what a config builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparserl.cli.continual_config import ContinualConfig, parse_continual
+from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
+from sparserl.cli.train_config import TrainConfig, parse_train
+from sparserl.continual.sequences import build_sequence
+from sparserl.continual.strategies import make_strategy
+from sparserl.continual.supervised import SupervisedLearner
+from sparserl.envs.feature_histograms import FeatureHistograms
+from sparserl.envs.layers import layers
+from sparserl.envs.normalized_observations import ObservationStatistics
+from sparserl.envs.wrapping import WRAPPERS
+
+Value = Any
+Probe = Callable[[Any], Any]
+"""What a config builds -> the value that must have arrived there."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Options that are set at once.
+
+    Attributes:
+        kind: In `KINDS`.
+        name: What they are.
+        sets: Option, as a dotted key of the config -> value.
+        needs: Further options without which those have no effect.
+        probes: Option -> where it must arrive beside the config; its value there is the same.
+        also: Options that these change as well.
+    """
+
+    kind: str
+    name: str
+    sets: Mapping[str, Value]
+    needs: Mapping[str, Value] = field(default_factory=dict)
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+
+
+class BuiltAgent:
+    """What a config of a single agent builds."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def env(self) -> Any:
+        return self.config.make_env()
+
+    @cached_property
+    def agent(self) -> Any:
+        return self.config.make_agent(self.env)
+
+    def wrapper(self, name: str) -> Any:
+        return next(one for one in layers(self.env) if type(one) is WRAPPERS[name].wrapper)
+
+    def density(self, network: str) -> float:
+        """Of all layers that take part, rounded: with sizes as small as these it is near what was asked for."""
+        own = [layer for name, layer in self.agent.evolver.layers.items() if name.startswith(network)]
+        return round(sum(layer.topology.nnz for layer in own) / sum(layer.topology.size for layer in own), 1)
+
+
+class BuiltSequence(BuiltAgent):
+    """What a config of an agent on a sequence of environments builds."""
+
+    config: Any
+
+    @cached_property
+    def learner(self) -> Any:
+        return self.config.make_learner(self.config.load_sequence())
+
+    @cached_property
+    def agent(self) -> Any:
+        return self.learner.agent
+
+    @cached_property
+    def env(self) -> Any:
+        return self.config.make_task(self.config.load_sequence().tasks[0], 2)
+
+
+class BuiltLearner:
+    """What a config of a classifier builds."""
+
+    def __init__(self, config: ContinualConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def learner(self) -> SupervisedLearner:
+        config: Any = self.config
+        sequence = build_sequence(
+            config.sequence,
+            config.scenario,
+            seed=config.seed,
+            n_tasks=config.tasks,
+            class_order=config.class_order,
+        )
+        return SupervisedLearner(
+            sequence, make_strategy(config.method, sequence, config, seed=config.seed), config.learner, seed=config.seed
+        )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A command with what decides its schema.
+
+    Attributes:
+        parse: Resolves a command line.
+        base: Options of all its batches, as in a config file.
+        built: Makes what a config builds.
+    """
+
+    parse: Callable[[list[str]], Any]
+    base: Mapping[str, Value]
+    built: Callable[[Any], Any]
+
+
+SMALL = {"agent.net_arch": [8, 8], "agent.buffer_size": 100, "agent.learning_starts": 20}
+
+
+def _train(algo: str) -> Kind:
+    return Kind(parse_train, {"algo": algo, "env": "Tiny-v0", "total_steps": 400, **SMALL}, BuiltAgent)
+
+
+def _rl(algo: str) -> Kind:
+    base = {"sequence": "FOLDER/tiny.yaml", "algo": algo, "method": "finetune", **SMALL}
+    return Kind(parse_rl_continual, base, BuiltSequence)
+
+
+KINDS: dict[str, Kind] = {
+    **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
+    "classifier": Kind(parse_continual, {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
+    **{f"tasks, {algo}": _rl(algo) for algo in ("ds_sac", "ds_td3")},
+}
+SCHEMAS = {BuiltAgent: TrainConfig, BuiltLearner: ContinualConfig, BuiltSequence: RLContinualConfig}
+
+
+def write_files(folder: Path) -> None:
+    """Files that options name."""
+    tasks = "".join(f"  - {{env: Tiny-v0, steps: 300, name: task {task}}}\n" for task in range(2))
+    (folder / "tiny.yaml").write_text(f"name: small tasks\ntasks:\n{tasks}")
+    FeatureHistograms.of(np.random.default_rng(0).normal(size=(20, 3)), 4).save(folder / "histograms.json")
+    ObservationStatistics(np.zeros(3), np.ones(3), 5.0).save(folder / "statistics.json")
+
+
+def in_folder(options: Mapping[str, Value], folder: Path) -> dict[str, Value]:
+    """Options with the names of files in full."""
+    return {
+        name: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+
+
+# --- probes -----------------------------------------------------------------------------------------
+
+
+def of_agent(name: str) -> Probe:
+    return lambda built: getattr(built.agent, name)
+
+
+def of_group(name: str) -> Probe:
+    return lambda built: built.agent.critic.optimizer.param_groups[0][name]
+
+
+def of_rule(name: str) -> Probe:
+    return lambda built: getattr(built.agent.evolver.rule, name)
+
+
+def of_wrapper(wrapper: str, what: Probe) -> Probe:
+    return lambda built: what(built.wrapper(wrapper))
+
+
+def of_options(name: str) -> Probe:
+    """Of the continual method."""
+    return lambda built: getattr(built.learner.strategy.options, name)
+
+
+def in_plain(probe: Probe) -> Probe:
+    """With tuples as lists, as files have them."""
+    return lambda built: list(probe(built))
+
+
+def of_capacity(name: str) -> Probe:
+    return lambda built: getattr(built.agent.replay_buffer.capacity, name)
+
+
+def hidden(module: Any) -> list[int]:
+    return [layer.out_features if isinstance(layer, torch.nn.Linear) else layer.n_out for layer in [*module][:-1]]

@@ -19,6 +19,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from sparserl.envs.simulation_state import Array, NotCapturable, buffer_arrays
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 
 NAMESPACE = "Meta-World"
 EPISODE_STEPS = 500
@@ -37,7 +38,7 @@ def register_tasks() -> None:
         ConfigError: If it is not installed.
     """
     if importlib.util.find_spec("metaworld") is None:
-        raise ConfigError("Meta-World is not installed; pip install 'sparserl[metaworld]' brings it")
+        raise ConfigError(f"Meta-World is not installed; {how_to_install('metaworld')} brings it")
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     for task in ALL_V3_ENVIRONMENTS:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 from sparserl.tracking import wandb_defaults, wandb_reason
 
 MAX_RUNS = 100
@@ -227,7 +228,7 @@ def _library() -> tuple[Any, Any]:
             import wandb_workspaces.reports.v2 as reports
             import wandb_workspaces.workspaces as workspaces
     except ImportError:
-        raise ConfigError("the workspace needs wandb-workspaces; install sparserl[dashboard]") from None
+        raise ConfigError(f"the workspace needs wandb-workspaces; {how_to_install('dashboard')}") from None
     return reports, workspaces
 
 

@@ -25,6 +25,7 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import band, resample
 from sparserl.metrics.statistics import LEVEL_PERCENT
 from sparserl.seeding import stream
+from sparserl.written_files import replacing
 
 FloatArray = npt.NDArray[np.float64]
 Curve = tuple[FloatArray, FloatArray]
@@ -319,8 +320,8 @@ def write_figure(figure: Figure, out: Path) -> None:
         ConfigError: If it cannot be written.
     """
     check_ending(out, FORMATS)
-    with writing(out), rc_context(FILE_STYLE):
-        figure.savefig(out, metadata=dict(FORMATS[out.suffix.lower()]))
+    with writing(out) as path, rc_context(FILE_STYLE):
+        figure.savefig(path, metadata=dict(FORMATS[out.suffix.lower()]))
 
 
 def check_ending(out: Path, endings: Iterable[str]) -> None:
@@ -330,10 +331,12 @@ def check_ending(out: Path, endings: Iterable[str]) -> None:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what stops a picture from being written into a ConfigError that names it."""
+def writing(out: Path) -> Iterator[Path]:
+    """Gives the name to write a picture to; turns what stops it from being written into a ConfigError that names it."""
     try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: what Pillow says of a GIF of another ending
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
-        raise ConfigError(f"cannot write {out}: {reason}") from None
+        with replacing(out) as path:
+            yield path
+    except ConfigError:
+        raise
+    except ValueError as error:  # what Pillow says of a GIF of another ending
+        raise ConfigError(f"cannot write {out}: {error}") from None

@@ -368,7 +368,7 @@ def animate_connectivity(path: Path, layer: str, out: Path) -> None:
     _add_legend(figure)
     frames_per_second = max(1, len(files) // GIF_SECONDS)
     writer = PillowWriter(fps=frames_per_second)
-    with writing(out), writer.saving(figure, str(out), dpi=100):
+    with writing(out) as path, writer.saving(figure, str(path), dpi=100):
         for file in [*files, *files[-1:] * (2 * frames_per_second - 1)]:
             present = snapshot_topology(file, layer)
             image.set_data(_picture(present, first.flat))

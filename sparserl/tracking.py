@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sparserl import wandb_environment
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, check_ranges
 from sparserl.records import write_atomically
@@ -264,7 +265,7 @@ class TensorBoardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ConfigError("TensorBoard is not installed; install sparserl[tensorboard]") from None
+            raise ConfigError(f"TensorBoard is not installed; {how_to_install('tensorboard')} brings it") from None
         purged = None if resumed_at is None else resumed_at + 1  # what is of the checkpoint's step was logged before it
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purged)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 
 from sparserl.episodes import ShouldStop, leave_if, longest_episode, never
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 from sparserl.records import step_name
 
 Act = Callable[[Any], Any]
@@ -27,6 +30,23 @@ def render_off_screen() -> None:
     """Lets MuJoCo render where there is no window system; before its first renderer is made."""
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def check_display() -> None:
+    """Finds out whether a window can be opened; without one, MuJoCo ends the process.
+
+    Raises:
+        ConfigError: If not.
+    """
+    advice = "give --video FILE.mp4 to have a film instead"
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ConfigError(f"there is no display here to open a window on; {advice}")
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.simplefilter("ignore")  # GLFW warns of what it then returns
+        import glfw
+
+        if not glfw.init():
+            raise ConfigError(f"no window can be opened on the display {os.environ.get('DISPLAY', '')!r}; {advice}")
 
 
 def play(env: gym.Env[Any, Any], act: Act, *, seed: int, max_steps: int | None = None) -> Iterator[float]:
@@ -76,7 +96,7 @@ def film(path: Path, fps: int) -> Iterator[Callable[[gym.Env[Any, Any]], None]]:
         writer = imageio.get_writer(path, **options[path.suffix])
     except (ImportError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot write {path}: {reason}; install sparserl[video]") from None
+        raise ConfigError(f"cannot write {path}: {reason}; {how_to_install('video')}") from None
     try:
         with closing(writer):  # its own context manager does not close it after an error
             yield lambda env: writer.append_data(np.asarray(env.render()))

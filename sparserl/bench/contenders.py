@@ -21,6 +21,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.bench.masked_dense import hold_masks
+from sparserl.extras import how_to_install
 
 SUMMARIES = {
     "ds_td3": "ours, at each density",
@@ -35,7 +36,7 @@ BASELINE = "td3"
 OURS: dict[str, type[DSTD3 | DSSAC]] = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 MASKED_DENSITY = 0.1
 """Of the masked contender; a masked network costs the same at every density."""
-NO_SBX = "sbx_td3: sbx is not installed, skipped; pip install 'sparserl[bench]'"
+NO_SBX = f"sbx_td3: sbx is not installed, skipped; {how_to_install('bench')}"
 TRANSITIONS = 5_000
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.ranges import Repeats, Seed, Workers, check_ranges
+from sparserl.written_files import check_writable
 
 Record = dict[str, Any]
 """What a benchmark found: numbers, texts, lists and dicts, ready for JSON."""
@@ -43,10 +44,7 @@ class Options:
         for threads in self.threads:
             check_threads(threads)
         for path in (self.json, self.plot):
-            if path is not None and not path.parent.is_dir():
-                raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
-            if path is not None and path.is_dir():
-                raise ConfigError(f"cannot write {path}: it is a folder")
+            check_writable(path)
         endings = Figure().canvas.get_supported_filetypes()
         if self.plot is not None and self.plot.suffix.removeprefix(".") not in endings:
             raise ConfigError(unknown_name("kind of picture", self.plot.suffix.removeprefix("."), endings))

@@ -24,7 +24,8 @@ from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.json_text import json_text
 from sparserl.plots import write_figure
-from sparserl.records import versions, write_atomically
+from sparserl.records import versions
+from sparserl.written_files import write_text
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
             "load_average_before": load,
             **found,
         }
-        write_atomically(options.json, json_text(record, indent=1) + "\n")
+        write_text(options.json, json_text(record, indent=1) + "\n")
         print(f"wrote {options.json}")
     if options.plot is not None:
         write_figure(benchmark.figure(found), options.plot)

@@ -9,8 +9,7 @@ from pathlib import Path
 from sparserl import wandb_environment
 from sparserl.cli.arguments import parse
 from sparserl.dashboard import SECTIONS, model_json, save, workspace
-from sparserl.errors import ConfigError
-from sparserl.records import write_atomically
+from sparserl.written_files import check_writable, write_text
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,10 @@ class DashboardCommand:
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl dashboard`; returns the exit status."""
     command = parse(DashboardCommand, arguments, command="dashboard")
-    if command.json is not None and not command.json.parent.is_dir():
-        raise ConfigError(f"cannot write {command.json}: there is no folder {command.json.parent}")
+    check_writable(command.json)
     made = workspace(command.project, command.entity)
     if command.json is not None:
-        write_atomically(command.json, model_json(made))
+        write_text(command.json, model_json(made))
         print(f"wrote {command.json}")
     if command.dry_run:
         for section, panels in SECTIONS.items():

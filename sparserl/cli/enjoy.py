@@ -15,7 +15,8 @@ from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.episodes import longest_episode
 from sparserl.errors import ConfigError
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
-from sparserl.video import SUFFIXES, Act, film, frames_per_second, play, render_off_screen
+from sparserl.video import SUFFIXES, Act, check_display, film, frames_per_second, play, render_off_screen
+from sparserl.written_files import check_writable
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(EnjoyCommand, arguments, command="enjoy")
     if command.video is not None and command.video.suffix not in SUFFIXES:
         raise ConfigError(f"--video must end in {' or '.join(SUFFIXES)}, got {command.video}")
-    if command.video is not None and not command.video.parent.is_dir():
-        raise ConfigError(f"cannot write {command.video}: there is no folder {command.video.parent}")
-    if command.video is not None:
+    check_writable(command.video)
+    if command.video is None:
+        check_display()
+    else:
         render_off_screen()  # before MuJoCo is imported, which reads what this sets
     from sparserl.cli.trained_run import open_trained
 

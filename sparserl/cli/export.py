@@ -13,9 +13,9 @@ from rich.table import Table
 
 from sparserl.cli.arguments import WhichCheckpoint, parse
 from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
-from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
 from sparserl.ranges import CountOrZero, check_ranges
+from sparserl.written_files import check_writable, replacing
 
 COMPARED_STEPS = 200
 """Env steps on which the exported policy is compared with the agent."""
@@ -76,12 +76,12 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(ExportCommand, arguments, command="export")
     usual, write = FORMATS[command.format]
     out = command.out or Path(usual)
-    if not out.parent.is_dir():
-        raise ConfigError(f"cannot write {out}: there is no folder {out.parent}")
+    check_writable(out)
     trained = open_trained(command.run, command.checkpoint)
     task = trained.only(command.task)
     policy = trained.exported(task)
-    more = write(policy, out, command.name)
+    with replacing(out) as path:
+        more = write(policy, path, command.name)
     difference = _largest_difference(policy, trained, task)
     dense = sum(layer.n_in * layer.n_out for layer in policy.layers)
     table = Table(title=trained.title, show_header=False)

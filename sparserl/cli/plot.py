@@ -23,6 +23,7 @@ from sparserl.records import RunFolder
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
 from sparserl.seed_groups import seed_groups, settings
 from sparserl.topology_plots import animate_connectivity, plot_connectivity, plot_topology
+from sparserl.written_files import check_writable
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     if not command.runs:
         raise ConfigError("name at least one run folder")
     check_ending(command.out, FORMATS if command.layer is None else [*FORMATS, ".gif"])
+    check_writable(command.out)
     folders = _readable(find_runs(command.runs))
     kinds = {is_continual(folder) for folder in folders}
     if len(kinds) > 1:

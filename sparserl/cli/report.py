@@ -21,7 +21,7 @@ from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
 from sparserl.ranges import Count, check_ranges
-from sparserl.records import RunFolder, write_atomically
+from sparserl.records import RunFolder
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
@@ -31,6 +31,7 @@ from sparserl.report.supervised import SupervisedRun, read_supervised_run, super
 from sparserl.report.text import print_document
 from sparserl.report.topology import topology_sections
 from sparserl.report.trained import TrainedRun, comparisons, read_trained_run
+from sparserl.written_files import check_writable, write_text
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -67,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(ReportCommand, arguments, command="report")
     if not command.runs:
         raise ConfigError("name at least one run folder")
+    for path in (command.json, command.html):
+        check_writable(path)
     document, record = _report(command, shlex.join(["sparserl", "report", *arguments]))
     print_document(document)
     if command.json is not None:
@@ -125,10 +128,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
 
 
 def _write_json(record: Record, path: Path) -> None:
-    try:
-        write_atomically(path, json_text(record, indent=1) + "\n")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    write_text(path, json_text(record, indent=1) + "\n")
     print(f"wrote {path}")
 
 

@@ -21,7 +21,9 @@ from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
 from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 from sparserl.ranges import Workers, check_ranges
+from sparserl.written_files import check_writable, make_folder
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,11 @@ def run(arguments: Sequence[str]) -> int:
         console.print(_table(states))
         return 0
     if command.slurm is not None:
+        check_writable(command.slurm)
         _write(command.slurm, array_script([state.job for state in states], command.file, command.out))
         print(f"wrote {command.slurm}, an array of {len(states)} runs; never tried on a real Slurm, so read it first")
         return 0
+    make_folder(command.out)
     try:
         if command.progress and console.is_terminal:
             with Live(_table(states[:SHOWN_AT_ONCE]), console=console, refresh_per_second=2) as live:
@@ -104,7 +108,7 @@ def _ray(command: SweepCommand) -> Backend:
     if command.slurm is not None:
         raise ConfigError("--slurm is for --backend local: each task of the array trains its run itself")
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("ray is not installed; pip install 'sparserl[ray]' brings it")
+        raise ConfigError(f"ray is not installed; {how_to_install('ray')} brings it")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from sparserl.cli.sweep_ray import run_on_ray
 

@@ -25,7 +25,9 @@ from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, noted_signals, states_of
 from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
+from sparserl.extras import how_to_install
 from sparserl.ranges import Repeats, Seed, Workers, check_ranges
+from sparserl.written_files import make_folder
 
 if TYPE_CHECKING:  # Optuna is an extra
     from sparserl.cli.tune_study import Study, Trial
@@ -59,15 +61,12 @@ def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl tune`; returns the exit status: 0 all done, 1 some trials failed, 130 stopped."""
     command = parse(TuneCommand, arguments, command="tune")
     if importlib.util.find_spec("optuna") is None:
-        raise ConfigError("optuna is not installed; pip install 'sparserl[tune]' brings it")
+        raise ConfigError(f"optuna is not installed; {how_to_install('tune')} brings it")
     from sparserl.cli.tune_study import open_study
 
     file = load_tune_file(command.file)
     out = command.out or Path("runs") / command.file.stem
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot create {out}: {error.strerror}") from None
+    make_folder(out)
     console = Console()
     with open_study(file, out, command.seed) as study:
         search = Search(file, study, out, command.workers, command.trials)

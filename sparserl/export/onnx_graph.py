@@ -12,6 +12,7 @@ import numpy as np
 
 from sparserl.errors import ConfigError
 from sparserl.export.policy import ExportedPolicy, PolicyLayer
+from sparserl.extras import how_to_install
 
 OPSET = 17
 IR_VERSION = 9
@@ -26,7 +27,7 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
     try:
         import onnx
     except ModuleNotFoundError:
-        raise ConfigError("onnx is not installed; pip install 'sparserl[export]' brings it") from None
+        raise ConfigError(f"onnx is not installed; {how_to_install('export')} brings it") from None
     from onnx import helper, numpy_helper
 
     nodes, dense, sparse = [], [], []

@@ -6,6 +6,7 @@ import logging
 import weakref
 
 from sparserl.errors import ConfigError
+from sparserl.extras import how_to_install
 
 MEASURE_S = 15.0
 """Seconds between measurements of power, in a thread of codecarbon's."""
@@ -26,7 +27,7 @@ class EnergyMeter:
             from codecarbon import OfflineEmissionsTracker
             from codecarbon.output_methods.base_output import BaseOutput
         except ImportError:
-            raise ConfigError("--energy needs codecarbon; install sparserl[energy]") from None
+            raise ConfigError(f"--energy needs codecarbon; {how_to_install('energy')}") from None
 
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # its own option comes too late for its first lines
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import jinja2
 
-from sparserl.errors import ConfigError
 from sparserl.plots import looks
-from sparserl.records import write_atomically
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Document, RunLine, Section
+from sparserl.written_files import write_text
 
 TEMPLATE = "page.html"
 
@@ -37,10 +36,7 @@ def write_page(document: Document, path: Path) -> None:
         n_unknown=sum(not run.versions for run in document.runs),
         versions=_versions(document.runs),
     )
-    try:
-        write_atomically(path, page)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    write_text(path, page)
 
 
 def _template() -> jinja2.Template:

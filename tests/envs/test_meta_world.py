@@ -310,7 +310,7 @@ def test_unknown_names(env_id: str, closest: str | None) -> None:
 
 NOT_INSTALLED = (
     "environment 'Meta-World/hammer-v3' cannot be made: Meta-World is not installed; "
-    "pip install 'sparserl[metaworld]' brings it"
+    "pip install 'metaworld<4,>=3.1.1' brings it"
 )
 
 

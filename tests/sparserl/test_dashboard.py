@@ -166,7 +166,7 @@ def test_without_the_extra_the_line_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert main(["dashboard", "--dry-run"]) == 2
-    assert "install sparserl[dashboard]" in capsys.readouterr().err
+    assert "needs wandb-workspaces; pip install 'wandb-workspaces>=0.4'" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,5 +121,5 @@ def test_without_the_extra_the_line_names_it(tmp_path: Path, missing: str, monke
         monkeypatch.setitem(sys.modules, "imageio.v2", None)
     else:
         monkeypatch.setattr(imageio, "get_writer", no_backend)
-    with pytest.raises(ConfigError, match=r"install sparserl\[video\]$"):
+    with pytest.raises(ConfigError, match=r"pip install 'imageio\[ffmpeg\]>=2\.34'$"):
         made(tmp_path / "videos")

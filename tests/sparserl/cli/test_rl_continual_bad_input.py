@@ -110,7 +110,7 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", None)
     monkeypatch.setitem(make._EXTRAS, "Meta-World", register_tasks.__wrapped__)  # not what it remembers
-    assert "pip install 'sparserl[metaworld]'" in refused(capsys, tmp_path, "--sequence", "cw10", "--tasks", "1")
+    assert "pip install 'metaworld<4,>=3.1.1'" in refused(capsys, tmp_path, "--sequence", "cw10", "--tasks", "1")
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_an_option_that_has_no_effect_is_refused(
 def test_ray_is_an_extra(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["sweep", str(sweep_file(tmp_path)), "--backend", "ray"]) == 2
-    assert capsys.readouterr().err == "sparserl: ray is not installed; pip install 'sparserl[ray]' brings it\n"
+    assert capsys.readouterr().err == "sparserl: ray is not installed; pip install 'ray>=2.50' brings it\n"
 
 
 # Training them.

@@ -161,7 +161,7 @@ def test_bad_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
         assert message in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", str(path)]) == 2
-    assert "pip install 'sparserl[tune]'" in capsys.readouterr().err
+    assert "pip install 'optuna>=4.2'" in capsys.readouterr().err
 
 
 # What is tried.

@@ -159,5 +159,5 @@ def test_other_modules_are_refused() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sparserl\[export\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'onnx>=1\.17'"):
         onnx_graph(BY_HAND)

@@ -53,13 +53,18 @@ class NotFiniteError(RunFailed, ArithmeticError):
     """Something that a run computes became NaN or infinite.
 
     Args:
-        message: What, and at which step.
+        message: What; the step is added.
+        step: At which step; None where nobody knows.
         seen: Values around it, by name, for whoever looks for the cause.
     """
 
-    def __init__(self, message: str, seen: Mapping[str, Any]):
-        super().__init__(message)
-        self.seen = dict(seen)
+    def __init__(self, message: str, step: int | None = None, seen: Mapping[str, Any] | None = None):
+        super().__init__(message if step is None else f"{message} at step {step:,}")
+        self.step, self.seen = step, dict(seen or {})
+
+
+class NotFiniteScoreError(TopologyError, NotFiniteError):
+    """What connections or neurons are chosen by is NaN or infinite."""
 
 
 def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:

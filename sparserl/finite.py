@@ -45,7 +45,7 @@ def check_numbers(step: int, numbers: Mapping[str, float]) -> None:
     """Raises NotFiniteError if one of some numbers, by name, is not finite: losses, above all."""
     for name, value in numbers.items():
         if not math.isfinite(value):
-            raise NotFiniteError(f"{name} became {float(value)} at step {step:,}", {name: float(value)})
+            raise NotFiniteError(f"{name} became {float(value)}", step, {name: float(value)})
 
 
 def check_tensors(step: int, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -59,4 +59,4 @@ def _of(name: str, values: Any, step: int, seen: Mapping[str, Any]) -> NotFinite
     flat = np.ravel(values)
     bad = flat[~np.isfinite(flat)]
     where = f" in {bad.size:,} of {flat.size:,} places" if flat.size > 1 else ""
-    return NotFiniteError(f"{name} became {bad[0]}{where} at step {step:,}", seen)
+    return NotFiniteError(f"{name} became {bad[0]}{where}", step, seen)

@@ -303,11 +303,13 @@ def learn_or_say_how_to_resume(
 
 def _after_not_finite(recorder: Recorder, error: NotFiniteError, folder: RunFolder, command: JobType) -> str:
     """Where the state of that moment is, and what can be done."""
-    saved = f"that state is in {recorder.save_not_finite(error)}"
+    path = recorder.save_not_finite(error)
+    at = "" if error.step is not None else f", of step {checkpoint.load(path)['global_step']:,},"
+    saved = f"that state{at} is in {path}"
     found = full_checkpoints(folder)
     if not found:
         return f"{saved}; {how_to_resume(folder, command)}"
-    again = "it comes again unless the environment or the code is mended"
+    again = "resuming repeats it unless the environment is mended, and other settings need a new run"
     return f"{saved}, the last checkpoint before it is {found[-1].name}; {again}; {how_to_resume(folder, command)}"
 
 

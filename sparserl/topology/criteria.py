@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sparserl.errors import TopologyError
+from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
 NOTHING: Positions = np.empty(0, np.int64)
@@ -106,7 +106,7 @@ def measured(view: LayerView) -> Importance:
     if found is None:
         raise TopologyError("a criterion by importance needs a learner that measures it, such as SpaceNet")
     if not all(np.isfinite(part).all() for part in (found.connections, found.outputs, found.inputs)):
-        raise TopologyError("an importance is NaN or infinite, so no connection can be chosen by it")
+        raise NotFiniteScoreError("an importance is NaN or infinite, so no connection can be chosen by it")
     return found
 
 
@@ -272,7 +272,7 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
         del inputs
         gradient: FloatArray = np.abs(np.asarray(sum(dy[outputs] @ x.T for x, dy in samples)))
         if np.isnan(gradient).any():
-            raise TopologyError("the weight gradient holds NaN, so no connection can be chosen by it")
+            raise NotFiniteScoreError("the weight gradient holds NaN, so no connection can be chosen by it")
         return gradient
 
     return _highest(view, kept, count, score)

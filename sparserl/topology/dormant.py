@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparserl.errors import TopologyError
+from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.structure import Flags, FloatArray
 
 
@@ -34,7 +34,7 @@ def dormancy_scores(mean_activity: FloatArray) -> FloatArray:
     activity = np.asarray(mean_activity, np.float64)
     mean = activity.mean()
     if not np.isfinite(mean):
-        raise TopologyError("an activity is NaN or infinite, so no neuron can be called dormant")
+        raise NotFiniteScoreError("an activity is NaN or infinite, so no neuron can be called dormant")
     scores: FloatArray = activity / mean if mean > 0.0 else np.zeros(activity.shape)
     return scores
 

@@ -16,6 +16,7 @@ from support.envs import FunctionEnv
 from support.runs import ALGOS, FAST, REWIRE, rows, same_run, train
 
 from sparserl import checkpoint
+from sparserl.agents import DSTD3
 from sparserl.agents.config import AGENTS
 from sparserl.cli import main
 from sparserl.continual.supervised import SupervisedLearner
@@ -80,9 +81,9 @@ def test_what_an_environment_gives_stops_the_run_before_it_is_learned(
         spoil_steps(patch, spoil, EVALUATED + step)
         assert train(run, *flags) == 1
     assert last_line(capsys) == (
-        f"sparserl: {said}; that state is in {run / 'not_finite'}, the last checkpoint before it is step-000000060; it "
-        "comes again unless the environment or the code is mended; continue with: sparserl train --resume "
-        f"{run}"
+        f"sparserl: {said}; that state is in {run / 'not_finite'}, the last checkpoint before it is step-000000060; "
+        "resuming repeats it unless the environment is mended, and other settings need a new run; continue with: "
+        f"sparserl train --resume {run}"
     )
     assert not (run / "DONE").exists()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "step-000000030", "step-000000060"]
@@ -138,6 +139,24 @@ def test_weights_that_are_no_numbers_stop_the_run_and_enter_no_checkpoint(
         assert "at step 90" in said
     assert not (run / "checkpoints" / "step-000000090").exists()
     assert "the last checkpoint before it is step-000000060" in said
+
+
+def test_a_gradient_that_no_connection_can_be_chosen_by_is_of_the_same_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--topology.method", "rigl", "--topology.density", "0.5", "--topology.update-interval", "20")
+    run, original = tmp_path / "run", DSTD3._critic_loss
+
+    def spoilt(self: DSTD3, q_values: Any, targets: Any) -> Any:
+        loss, gradient = original(self, q_values, targets)
+        return loss, gradient * (math.nan if self._n_updates == 42 else 1)  # that of an event
+
+    monkeypatch.setattr(DSTD3, "_critic_loss", spoilt)
+    assert train(run, *FAST, *flags) == 1
+    assert last_line(capsys).startswith(
+        "sparserl: the weight gradient holds NaN, so no connection can be chosen by it; that state, of step 82, is in "
+        f"{run / 'not_finite'}, the last checkpoint before it is step-000000060; "
+    )
 
 
 def test_an_evaluation_that_is_no_number_hides_no_later_best_policy(

@@ -18,7 +18,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.finite import check_tensors
-from sparserl.optim import state_from_tree, state_tree
+from sparserl.optim import check_slots, state_from_tree, state_tree
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
 
@@ -82,9 +82,12 @@ def restore_modules(agent: OffPolicyAlgorithm, modules: Mapping[str, Any], names
             raise CheckpointError(f"the checkpoint holds no {name!r}; it belongs to another algorithm")
         state = modules[name]
         try:
-            recursive_getattr(agent, name).load_state_dict(state_from_tree(state) if "param_groups" in state else state)
-        except (RuntimeError, ValueError, KeyError, SparserlError) as error:
-            first_line = str(error).splitlines()[0]
+            part = recursive_getattr(agent, name)
+            part.load_state_dict(state_from_tree(state) if "param_groups" in state else state)
+            if isinstance(part, torch.optim.Optimizer):
+                check_slots(part)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, SparserlError) as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"the checkpoint's {name!r} does not fit this agent: {first_line}") from None
 
 

@@ -11,7 +11,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import checkpoint
 from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.replay_log import ReplayLog
+from sparserl.errors import CheckpointError
 from sparserl.records import CHECKPOINTS_KEPT, RunFolder, full_checkpoints, remove_stale_checkpoints, step_name
+from sparserl.state_structure import ANYTHING, Each, Named, check_structure
 
 
 class AgentCheckpoints:
@@ -62,8 +64,32 @@ class AgentCheckpoints:
         """
         checkpoint.save(path, {"global_step": self._agent.num_timesteps, **agent_state(self._agent), **more})
 
+    def check(self, state: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        """Raises CheckpointError unless a checkpoint is built as one of this agent; changes nothing.
+
+        Args:
+            state: The checkpoint.
+            more: What is expected of it beside the agent, as `check_structure` takes it.
+        """
+        part = {"name": "", "start": 0, "stop": 0, "sha256": ""}
+        expected = {
+            "global_step": 0,
+            **agent_state(self._agent),
+            "episodes": Each({"r": 0.0, "l": 0, "t": 0.0}),
+            "successes": Each(0.0),
+            "last_obs": ANYTHING,
+            "last_episode_starts": ANYTHING,
+            "replay": {"parts": Named(Each(part)), "added": 0, "emptied_at": 0, "buffer": self._replay.buffer_state()},
+            **more,
+        }
+        check_structure(state, expected)
+        if state["counters"]["num_timesteps"] != state["global_step"]:
+            raise CheckpointError("the checkpoint's agent is at another step than the checkpoint")
+        if min(state["counters"].values()) < 0:
+            raise CheckpointError("a counter of the checkpoint is negative")
+
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Puts the agent and its buffer where a checkpoint was taken.
+        """Puts the agent and its buffer where a checkpoint was taken, once `check` has passed.
 
         Raises:
             CheckpointError: If it does not fit, or a file that it names is missing or was edited.

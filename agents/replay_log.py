@@ -94,17 +94,39 @@ class ReplayLog:
         """
         if (buffer_state is None) != (self._adaptive is None):
             raise CheckpointError("the checkpoint's replay buffer has other options than this one")
+        self._check_parts(parts, added)
         for part in parts:
-            path = self.folder / part["name"]
-            checkpoint.check_file(path, part["sha256"])
+            arrays = self._read(part)
             where = np.arange(part["start"], part["stop"]) % self.buffer.buffer_size
-            for name, array in checkpoint.read_tensors(path).items():
+            for name, array in arrays.items():
                 getattr(self.buffer, name)[where] = array.numpy()
         self.parts, self._emptied_at = list(parts), emptied_at
         self.buffer.pos = added % self.buffer.buffer_size
         self.buffer.full = added >= self.buffer.buffer_size
         if self._adaptive is not None and buffer_state is not None:
             self._adaptive.load_state_dict(buffer_state)
+
+    def _check_parts(self, parts: Sequence[dict[str, Any]], added: int) -> None:
+        """Raises CheckpointError unless files follow each other and hold all that the buffer has."""
+        starts, ends = [part["start"] for part in parts], [part["stop"] for part in parts]
+        # A buffer of dynamic capacity may have forgotten more than its size asks for.
+        oldest = added - (min(added, self.buffer.buffer_size) if self._adaptive is None else 0)
+        follows = starts[1:] == ends[:-1] and all(start < stop for start, stop in zip(starts, ends, strict=True))
+        first, last = (starts[0], ends[-1]) if parts else (0, 0)
+        if not follows or last != added or not 0 <= first <= oldest:
+            raise CheckpointError("the checkpoint's replay files do not hold what its buffer held")
+
+    def _read(self, part: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The arrays of a file, which fit the buffer."""
+        path = self.folder / part["name"]
+        checkpoint.check_file(path, part["sha256"])
+        arrays = checkpoint.read_tensors(path)
+        for name in self._arrays:
+            own: np.ndarray = getattr(self.buffer, name)
+            expected = (part["stop"] - part["start"], *own.shape[1:])
+            if name not in arrays or arrays[name].shape != expected or arrays[name].numpy().dtype != own.dtype:
+                raise CheckpointError(f"{path} holds no {name!r} of this run's replay buffer")
+        return {name: arrays[name] for name in self._arrays}
 
     def remove_except(self, parts: Sequence[dict[str, Any]]) -> None:
         """Deletes files that no kept checkpoint names."""

@@ -34,6 +34,7 @@ from sparserl.metrics.cost import params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.progress import RunProgress
 from sparserl.records import BEST, FINAL, RunFolder, check_is_of_run, step_name
+from sparserl.state_structure import ANYTHING, Each, Named
 from sparserl.topology.structure import Flags
 from sparserl.tracking import Tracker
 from sparserl.video import Camera
@@ -349,6 +350,16 @@ class RunRecorder(BaseCallback):
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
         """
         check_is_of_run(state, self.identity)
+        grows = {"eval_means": Each(0.0), "eval_steps": Each(0), "logged_values": Named(0.0)}
+        self.checkpoints.check(
+            state,
+            {
+                "run": ANYTHING,
+                "env": ANYTHING,
+                "wrappers": self.wrapper_state(),
+                "recorder": {**self._state(), **grows},
+            },
+        )
         recorder = state["recorder"]
         self.checkpoints.restore(state)
         self.cost.load_state_dict(recorder["cost"])
@@ -361,9 +372,6 @@ class RunRecorder(BaseCallback):
         self.process.load(recorder["process"])
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
-        # Last, when nothing can be refused any more.
-        for name, log in self.logs.items():
-            log.truncate(recorder["csv_bytes"][name])
 
     def log_models(self, result: Mapping[str, Any]) -> None:
         """Gives trackers the best policy and that of now, with env step and mean return; the run is done."""

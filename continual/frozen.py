@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sparserl.errors import CheckpointError
+
 
 class FrozenEntries:
     """Holds entries of parameters where they are through any optimizer's step, weight decay and momentum included.
@@ -31,8 +33,16 @@ class FrozenEntries:
         return {name: self._entries[own] for name, own in network.named_parameters() if own in self._entries}
 
     def load_state_dict(self, network: nn.Module, state: dict[str, torch.Tensor]) -> None:
-        """Freezes what was frozen when `state_dict` was taken."""
+        """Freezes what was frozen when `state_dict` was taken.
+
+        Raises:
+            CheckpointError: If it names places that a parameter does not have.
+        """
         parameters = dict(network.named_parameters())
+        for name, entries in state.items():
+            size = parameters[name].numel()
+            if entries.dtype != torch.int64 or entries.ndim != 1 or not bool(((entries >= 0) & (entries < size)).all()):
+                raise CheckpointError(f"what is frozen of {name!r} are no places in it")
         self._entries = {parameters[name]: entries for name, entries in state.items()}
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
+from sparserl.state_structure import ANYTHING, Each, check_structure
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
@@ -205,6 +206,10 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             CheckpointError: If it belongs to another run, or the data has changed since.
         """
         check_is_of_run(state, self.identity)
+        learner = {**self.learner.state_dict(), "frozen": ANYTHING, "strategy": ANYTHING}
+        recorder = {**self._expected(), "baseline": Each(0.0), "matrix": Each(Each(0.0))}
+        expected = {"global_step": 0, "run": ANYTHING, "data": "", "learner": learner, "recorder": recorder}
+        check_structure(state, expected)
         if state["data"] != self._data:
             name = self.learner.sequence.name
             raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")

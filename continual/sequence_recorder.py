@@ -17,6 +17,7 @@ from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.progress import RunProgress
 from sparserl.records import RunFolder, full_checkpoints
+from sparserl.state_structure import Each
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.tracking import Tracker
 
@@ -206,8 +207,12 @@ class BaseSequenceRecorder(ABC, Generic[L]):
             "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
         }
 
+    def _expected(self) -> dict[str, Any]:
+        """How a `_state` is built."""
+        return {**self._state(), "params_nonzero_per_task": Each(0)}
+
     def _restore(self, recorder: Mapping[str, Any]) -> None:
-        """Takes over a `_state`; last of all, when nothing can be refused any more: logs are cut."""
+        """Takes over a `_state`."""
         abandoned = recorder["abandoned"]
         if isinstance(abandoned, bool):
             self._abandoned = StepLogged() if abandoned else None
@@ -216,5 +221,3 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
         self.progress.load(recorder["elapsed_s"])
         self.process.load(recorder["process"])
-        for name, log in self.logs.items():
-            log.truncate(recorder["csv_bytes"][name])

@@ -22,7 +22,7 @@ from torch import nn
 from sparserl.continual.frozen import FrozenEntries
 from sparserl.continual.linear_layers import biases_of, connections_of
 from sparserl.continual.strategy import LayerUse
-from sparserl.errors import ConfigError
+from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
@@ -293,6 +293,12 @@ class SubNetworks:
             [np.asarray(one).copy() for one in state.get(name, [])]
             for name in ("cumulative", "reserved_by", "selected", "bias_owner")
         )
+
+    def check_fits(self) -> None:
+        """Raises CheckpointError unless each connection of the layers has an owner and an importance."""
+        for layer, known in zip(self.layers, self._known, strict=True):
+            if not known.owner.shape == known.importance.shape == (layer.nnz,):
+                raise CheckpointError("the checkpoint's owners of connections are not one for each")
 
     # Inside.
 

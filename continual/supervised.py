@@ -21,7 +21,7 @@ from sparserl.continual.protocol import Batch, TaskSequence
 from sparserl.continual.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
-from sparserl.optim import FusedAdam, state_from_tree, state_tree
+from sparserl.optim import FusedAdam, check_slots, state_from_tree, state_tree
 from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 
@@ -267,6 +267,7 @@ class SupervisedLearner:
         self.network.load_state_dict(state["network"])
         self.optimizer = self.new_optimizer()
         self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
+        check_slots(self.optimizer)
         self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
         self.frozen.load_state_dict(self.network, state["frozen"])
         self.strategy.load_state_dict(state["strategy"])

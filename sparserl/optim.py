@@ -167,3 +167,11 @@ def state_tree(state: Mapping[str, Any]) -> dict[str, Any]:
 def state_from_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `state_tree`."""
     return {**tree, "state": {int(parameter): slots for parameter, slots in tree["state"].items()}}
+
+
+def check_slots(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError unless the state of each parameter has its shape, or is a single number, as clocks are."""
+    for parameter, slots in optimizer.state.items():
+        for name, slot in slots.items():
+            if isinstance(slot, torch.Tensor) and slot.ndim and slot.shape != parameter.shape:
+                raise ValueError(f"{name!r} has shape {tuple(slot.shape)}, its parameter {tuple(parameter.shape)}")

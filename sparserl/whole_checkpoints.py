@@ -56,6 +56,12 @@ def check_step(path: Path, state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path} is a checkpoint of step {str(step)[:40]}, not of the one in its name")
 
 
+def cut_logs(folder: RunFolder, state: Mapping[str, Any]) -> None:
+    """Forgets rows that were written after a whole checkpoint."""
+    for name, size_bytes in state["recorder"]["csv_bytes"].items():
+        os.truncate(folder.path / f"{name}.csv", size_bytes)
+
+
 def set_aside(folder: RunFolder, step: int) -> Path | None:
     """Moves what is newer than a checkpoint out of the way, if there are newer full checkpoints: those, the final
     policy, snapshots of the topology and videos.

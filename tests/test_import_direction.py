@@ -24,7 +24,7 @@ CORE = frozenset(
     {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
     | {"progress", "run_lock", "seed_groups", "text_files", "extras", "written_files", "ranges", "topology_plots"}
     | {"averaging", "episodes", "finite", "sparse_training", "sparsify"}
-    | {"tracking", "video", "wandb_environment", "whole_checkpoints"}
+    | {"state_structure", "tracking", "video", "wandb_environment", "whole_checkpoints"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE

@@ -28,6 +28,7 @@ from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder, check_is_of_run
+from sparserl.state_structure import ANYTHING, Each, Named
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.video import Camera
 
@@ -71,6 +72,9 @@ class Checkpoints(Protocol):
 
     def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
         """Writes this moment where no run goes on from, to be looked at."""
+
+    def check(self, state: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        """Refuses one that is not built as it would be here, with more beside the agent."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the agent and its buffer where one was taken."""
@@ -296,6 +300,17 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
         """
         check_is_of_run(state, self.identity)
+        grows = {"baseline": Each(0.0), "returns": Each(Each(0.0)), "successes": Each(Each(0.0)), "seen": Named(0.0)}
+        position = self.learner.state_dict()["position"]
+        self.checkpoints.check(
+            state,
+            {
+                "run": ANYTHING,
+                "env": ANYTHING,
+                "learner": {"position": position, "frozen": ANYTHING, "strategy": ANYTHING},
+                "recorder": {**self._expected(), **grows, "logged_values": Named(0.0)},
+            },
+        )
         recorder = state["recorder"]
         self.checkpoints.restore(state)
         self.learner.load_state_dict(state["learner"])

@@ -220,6 +220,7 @@ class SpaceNet(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where `state_dict` was taken; the network's own state is loaded before."""
         self._owned.load_state_dict(state)
+        self._owned.check_fits()
         last = self._classifier
         self._archive = [
             (SparseTopology(last.n_out, last.n_in, flat.numpy()), values.numpy(), task)

@@ -21,6 +21,7 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
+    restoring,
     resumed,
     tidy,
     trackers,
@@ -144,7 +145,8 @@ def _learn(
             process=ProcessCost(energy=config.energy),
         )
         if state is not None:
-            recorder.restore(state)
+            with restoring():
+                recorder.restore(state)
             tidy(folder, state)
         recorder.trackers = trackers(
             config,

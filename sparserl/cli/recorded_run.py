@@ -16,13 +16,13 @@ import gymnasium as gym
 from sparserl import checkpoint, wandb_environment
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
-from sparserl.errors import CheckpointError, ConfigError, NotFiniteError
+from sparserl.errors import CheckpointError, ConfigError, NotFiniteError, SparserlError, one_line
 from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
 from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
 from sparserl.run_lock import only_writer
 from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.video import Camera
-from sparserl.whole_checkpoints import set_aside, whole_state, whole_steps
+from sparserl.whole_checkpoints import cut_logs, set_aside, whole_state, whole_steps
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,31 @@ def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
         raise CheckpointError(f"{error}; {how}") from None
 
 
+@contextmanager
+def restoring() -> Iterator[None]:
+    """While a run takes over the state of a checkpoint, which has changed nothing on the disk yet.
+
+    Raises:
+        CheckpointError: Instead of whatever else goes wrong: an edited value that no other check has seen.
+    """
+    try:
+        yield
+    except SparserlError:
+        raise
+    except Exception as error:
+        what = one_line(f"{type(error).__name__}: {error}", 200)
+        raise CheckpointError(f"the checkpoint does not fit this run ({what})") from error
+
+
 def tidy(folder: RunFolder, state: Mapping[str, Any]) -> None:
-    """Once nothing is refused any more: cleans up after a crash, and sets aside what is newer than a checkpoint that is
-    not the newest, and says so.
+    """Once nothing is refused any more: cuts the logs, cleans up after a crash, and sets aside what is newer than a
+    checkpoint that is not the newest, and says so.
 
     Args:
         folder: Of the run.
         state: The checkpoint that it goes on from.
     """
+    cut_logs(folder, state)
     checkpoint.tidy(folder.checkpoints)
     step = state["global_step"]
     aside = set_aside(folder, step)

@@ -23,6 +23,7 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
+    restoring,
     resumed,
     tidy,
     trackers,
@@ -127,8 +128,9 @@ def _learn(
             ),
         )
         if state is not None:
-            recorder.restore(state)
-            restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
+            with restoring():
+                recorder.restore(state)
+                restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
             tidy(folder, state)
         recorder.trackers = trackers(
             config,

@@ -27,6 +27,7 @@ from sparserl.cli.recorded_run import (
     free_folder,
     hand_over,
     learn_or_say_how_to_resume,
+    restoring,
     resumed,
     tidy,
     trackers,
@@ -148,8 +149,9 @@ def _train(
         if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
             agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
         if state is not None:
-            recorder.restore(state)
-            restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
+            with restoring():
+                recorder.restore(state)
+                restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
             tidy(folder, state)
         recorder.trackers = trackers(
             config,

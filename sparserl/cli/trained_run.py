@@ -15,6 +15,7 @@ from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.cli.named_modules import name_modules
+from sparserl.cli.recorded_run import restoring
 from sparserl.cli.rl_continual_config import RLContinualConfig
 from sparserl.cli.run_config import (
     is_continual,
@@ -130,13 +131,15 @@ class TrainedAgent(TrainedRun[TrainConfig]):
     def __init__(self, folder: RunFolder, which: WhichCheckpoint):
         config = located_config(run_config(folder), folder)
         state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else _last(folder)
-        super().__init__(config, state, which)
+        with restoring():
+            super().__init__(config, state, which)
         self.tasks = [config.env]
         name_modules(self.tasks, folder.path)
         self._env = config.make_env()
         self.agent = config.make_agent(self._env, buffer_size=1)
-        restore_modules(self.agent, state["modules"], ["policy"])
-        load_wrapper_state(self._env, state["wrappers"])
+        with restoring():
+            restore_modules(self.agent, state["modules"], ["policy"])
+            load_wrapper_state(self._env, state["wrappers"])
 
     def make_env(self, task: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Follows the wrappers' state and does not change it."""
@@ -167,12 +170,14 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
     def __init__(self, folder: RunFolder):
         config = located_config(rl_continual_config(folder), folder)
         state = _last(folder)
-        super().__init__(config, state, "last")
+        with restoring():
+            super().__init__(config, state, "last")
         self._sequence = run_sequence(folder)
         self.tasks = [task.name for task in self._sequence.tasks]
         self.learner = config.make_learner(self._sequence)
-        restore_modules(self.learner.agent, state["modules"], ["policy"])
-        self.learner.load_state_dict(state["learner"])
+        with restoring():
+            restore_modules(self.learner.agent, state["modules"], ["policy"])
+            self.learner.load_state_dict(state["learner"])
 
     def make_env(self, task: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """With the task's id at the end of observations, if the agent reads one."""

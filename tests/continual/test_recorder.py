@@ -29,6 +29,7 @@ from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import CheckpointError
 from sparserl.records import CsvLog, RunFolder, full_checkpoints
+from sparserl.whole_checkpoints import cut_logs
 
 OPTIONS = MethodOptions(
     packnet=PackNetOptions(retrain_epochs=2),
@@ -75,7 +76,9 @@ def recorder(
 def resumed(path: Path, method: str, checkpoint_at: int = -1) -> SequenceRecorder:
     """A recorder of a new learner that continues from a checkpoint, the newest by default."""
     found = recorder(path, method)
-    found.restore(checkpoint.load(full_checkpoints(found.folder)[checkpoint_at]))
+    state = checkpoint.load(full_checkpoints(found.folder)[checkpoint_at])
+    found.restore(state)
+    cut_logs(found.folder, state)
     return found
 
 

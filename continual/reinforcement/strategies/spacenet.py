@@ -189,6 +189,7 @@ class SpaceNet(RLStrategy):
         self._steps = dict(state["steps"])
         for name, (own, _) in self._shared_out.items():
             own.load_state_dict(state[name])
+            own.check_fits()
 
     def memory(self) -> dict[str, int]:
         """The owner of each connection and bias."""

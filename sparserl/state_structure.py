@@ -1,0 +1,114 @@
+"""Whether the state in a checkpoint is built as this run would write it: keys, types, shapes.
+
+What is expected is the state of the run as it was just made, with `Each`, `Named` and `ANYTHING` where it grows later.
+A checkpoint whose files are as its manifest says may still have been edited by somebody who renewed the checksums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparserl.errors import CheckpointError, clipped
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list of any length, of items like one."""
+
+    item: Any
+
+
+@dataclass(frozen=True)
+class Named:
+    """A dict with any keys, of values like one."""
+
+    value: Any
+
+
+ANYTHING = None
+"""Expected where the owner of a part checks it itself, as nothing is known here."""
+
+
+def check_structure(found: Any, expected: Any, where: str = "the checkpoint") -> None:
+    """Compares a loaded state with what is expected. Values are not compared.
+
+    Arrays must have the same type and shape; those of one dimension may have another length, since the number of
+    connections changes. None, an empty list and an empty dict stand for anything, any list and any dict; a float may be
+    found as an integer.
+
+    Args:
+        found: From `sparserl.checkpoint.load`.
+        expected: The same part of a run that was just made.
+        where: Where in the state this is, for messages.
+
+    Raises:
+        CheckpointError: If they differ; names the place.
+    """
+    if expected is None:
+        return
+    if isinstance(expected, torch.Tensor | np.ndarray):
+        array = expected if isinstance(expected, torch.Tensor) else torch.from_numpy(expected.copy())
+        _check_array(found, array, where)
+    elif isinstance(expected, Named):
+        for key, value in _of_type(found, dict, where).items():
+            check_structure(value, expected.value, f"{where}/{key}")
+    elif isinstance(expected, Mapping):
+        _check_keys(_of_type(found, dict, where), expected, where)
+        for key, value in expected.items():
+            check_structure(found[key], value, f"{where}/{key}")
+    elif isinstance(expected, Each):
+        for place, value in enumerate(_of_type(found, list, where)):
+            check_structure(value, expected.item, f"{where}/{place}")
+    elif isinstance(expected, list | tuple):
+        items = _of_type(found, list, where)
+        if expected and len(items) != len(expected):
+            raise CheckpointError(f"{_place(where)} holds {len(items)} items, not {len(expected)}")
+        for place, (one, other) in enumerate(zip(items, expected, strict=False)):
+            check_structure(one, other, f"{where}/{place}")
+    else:
+        _check_plain(found, expected, where)
+
+
+def _of_type(found: Any, kind: type, where: str) -> Any:
+    if not isinstance(found, kind):
+        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not a {kind.__name__}")
+    return found
+
+
+def _check_keys(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
+    if expected and set(found) != set(expected):
+        other = sorted(set(found) ^ set(expected))[0]
+        what = "lacks" if other in expected else "has an unknown"
+        raise CheckpointError(f"{_place(where)} {what} {clipped(repr(other))}")
+
+
+def _check_array(found: Any, expected: torch.Tensor, where: str) -> None:
+    if not isinstance(found, torch.Tensor):
+        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not an array")
+    fits = found.shape == expected.shape or found.ndim == expected.ndim == 1
+    if found.dtype != expected.dtype or not fits:
+        raise CheckpointError(
+            f"{_place(where)} is an array of {found.dtype} and shape {tuple(found.shape)}, "
+            f"not of {expected.dtype} and {tuple(expected.shape)}"
+        )
+
+
+def _check_plain(found: Any, expected: Any, where: str) -> None:
+    kinds: tuple[type, ...] = (int, float) if isinstance(expected, float) else (type(expected),)
+    if isinstance(expected, np.generic):
+        kinds = (type(expected.item()),)
+    if type(found) not in kinds:
+        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not {kinds[-1].__name__}")
+
+
+def _kind(found: Any) -> str:
+    return "nothing" if found is None else f"a {type(found).__name__}"
+
+
+def _place(where: str) -> str:
+    return clipped(where, 120)

@@ -29,6 +29,8 @@ ROW = 0.24
 """Inches of a line of text."""
 STEPS = (1, 2, 5, 10)
 """Between numbers at an axis, times a power of ten."""
+PART_OF_DECADE = 0.6
+"""Of a logarithmic axis: below this the steps between numbers are equal."""
 FEW_DECADES = 2.5
 """Of a logarithmic axis: up to here every one of `STEPS` has a number."""
 LARGE = 10_000
@@ -113,7 +115,8 @@ def _draw_points(figure: Figure, chart: ScatterChart, looks: Mapping[str, Look])
     if chart.log_x:
         axis.set_xscale("log")
         decades = np.ptp(np.log10([point.x for point in chart.points]))
-        axis.xaxis.set_major_locator(LogLocator(subs=STEPS[:-1] if decades <= FEW_DECADES else (1,)))
+        of_powers = LogLocator(subs=STEPS[:-1] if decades <= FEW_DECADES else (1,))
+        axis.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS) if 0 < decades < PART_OF_DECADE else of_powers)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))  # its own writes formulas
         axis.xaxis.set_minor_locator(NullLocator())
     axis.margins(x=0.1)

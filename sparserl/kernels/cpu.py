@@ -218,11 +218,8 @@ class Plan:
 
     def check(self, frame: _Frame) -> None:
         """Checks the table, and that the frame is one for these networks; see `tables.check`."""
-        tables.check(
-            "networks",
-            lambda: [self.table, *frame.layout()],
-            lambda: [self._present(), *type(frame)(self, frame.batch, frame.threads, frame.keep).layout()],
-        )
+        fresh = type(frame)(self, frame.batch, frame.threads, frame.keep)
+        tables.check("networks", [self.table, *frame.layout()], [self._present(), *fresh.layout()])
 
     def _present(self) -> npt.NDArray[np.int64]:
         """The table as it would be made now."""
@@ -279,7 +276,8 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
     plan, batch = plan_of(networks), x.shape[0]
     taken = plan.take(batch, keep)
     frame = taken.frame
-    plan.check(frame)
+    if tables.CHECKED:
+        plan.check(frame)
     y = np.empty((plan.count, batch, networks.widths[-1]), plan.limits.dtype)
     rows = np.ascontiguousarray(x.detach().numpy())
     if batch == 1 and not keep:
@@ -310,7 +308,8 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
     networks.check_gradient(dy, frame.batch)
     ordered = 0 if wanted.inputs else wanted.lowest + 1
     plan.transpose_from(ordered)
-    plan.check(frame)
+    if tables.CHECKED:
+        plan.check(frame)
     dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
     sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
     table, tapes = plan.table, []

@@ -127,9 +127,9 @@ class FusedLayers:
             chains = [described[at : at + depth] for at in range(0, len(described), depth)]
             self._networks = Networks(chains, self._networks)
             self._key = key
-        networks = self._networks
-        tables.check("layers", lambda: [tables.places(networks.tensors())], lambda: [tables.places(given)])
-        return networks
+        if tables.CHECKED:
+            tables.check("layers", [tables.places(self._networks.tensors())], [tables.places(given)])
+        return self._networks
 
 
 class FusedPass:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -189,11 +190,9 @@ class _Averaging:
         if key != self._key:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
             self._tables = self._described(pairings)
-        tables.check(
-            "target averaging",
-            lambda: [table for of_type in self._tables.values() for table in of_type],
-            lambda: [table for of_type in self._described(pairings).values() for table in of_type],
-        )
+        if tables.CHECKED:
+            kept, now = self._tables.values(), self._described(pairings).values()
+            tables.check("target averaging", [*chain.from_iterable(kept)], [*chain.from_iterable(now)])
         for dtype, (plain, trimmed) in self._tables.items():
             numbers = np.array([tau, 1.0 - tau], dtype)
             average(plain, numbers)

@@ -133,7 +133,8 @@ class WandbTracker:
                 dir=unless_set("WANDB_DIR", str(folder)),
                 config=dict(run_config),
                 id=run_id.read_text().strip() if run_id.exists() else None,
-                resume="allow" if mode == "online" else None,
+                # Offline, too: `wandb sync` then appends this part to the earlier ones, and does not write over them.
+                resume="allow" if mode == "online" or run_id.exists() else None,
             )
 
         # A command line that resumes takes no --wandb.mode: the environment is where it can be said.

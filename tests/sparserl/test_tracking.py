@@ -106,6 +106,16 @@ def test_what_an_earlier_process_logged_is_not_logged_again(tmp_path: Path) -> N
     ]
 
 
+def test_an_offline_part_of_a_resumed_run_is_appended_by_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "init", lambda **given: asked.append(given) or Failing())
+    for resumed in (False, True):
+        tracker(tmp_path / "run", resumed=resumed)
+    assert [(given["id"], given["resume"]) for given in asked] == [(None, None), ("abc", "allow")]
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"global_step": "x", "names": []}', '{"names": 3}'])
 def test_a_damaged_mark_says_nothing(text: str | None, tmp_path: Path) -> None:
     if text is not None:

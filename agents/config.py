@@ -19,6 +19,7 @@ from sparserl.agents.sac import SAC
 from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.ranges import Count, CountOrZero, NotNegative, Number, Positive, PositiveShare, Repeats, check_ranges
 
 
@@ -230,6 +231,31 @@ def _refuse_topology(algo: str, twin: str, topology: TopologyConfig) -> None:
             raise ConfigError(f"{algo} is dense and takes no topology ({field.name} {given!r}); use {twin}")
 
 
+def _memory(
+    config: OffPolicyConfig, topology: TopologyConfig | None, env: gym.Env[Any, Any], buffer_size: int | None
+) -> dict[str, float]:
+    """Bytes that an agent takes, estimated; by what takes them and the option that decides it."""
+    n_obs, n_action = (float(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
+    item = getattr(env.observation_space.dtype, "itemsize", 8)
+    connections = 0.0
+    for network, copies, n_in, n_out in (("actor", 1, n_obs, n_action), ("critic", 2, n_obs + n_action, 1)):
+        widths = [int(n_in), *config.net_arch, int(n_out)]
+        shapes = list(zip(widths[1:], widths, strict=False))
+        densities = [1.0] * len(shapes)
+        if topology is not None and not topology.start_dense:
+            densities = topology.of(network).densities(shapes)
+        connections += copies * sum(
+            density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True)
+        )
+    activations = config.batch_size * (2 * n_obs + 6 * sum(config.net_arch))
+    return {
+        "the replay buffer (--agent.buffer-size)": (buffer_size or config.buffer_size)
+        * (2 * item * n_obs + 4 * n_action + 12),
+        "the networks (--agent.net-arch)": connections * (DENSE_BYTES if topology is None else SPARSE_BYTES),
+        "batches (--agent.batch-size)": 4.0 * activations,
+    }
+
+
 def make_agent(
     algo: str,
     config: OffPolicyConfig,
@@ -254,8 +280,8 @@ def make_agent(
         heads: For output layers for each task, of an agent on sparse networks.
 
     Raises:
-        ConfigError: If the name is unknown, the hyper-parameters are those of another algorithm, or a dense agent is
-            given a sparse topology.
+        ConfigError: If the name is unknown, the hyper-parameters are those of another algorithm, a dense agent is given
+            a sparse topology, or the machine has too little memory.
         KernelUnavailable: If a sparse agent is asked to run elsewhere than on the CPU.
     """
     spec = agent_spec(algo)
@@ -265,6 +291,7 @@ def make_agent(
         _refuse_topology(algo, spec.sparse_twin, topology)
     check_action_bounds(env.action_space)
     assert env.action_space.shape is not None
+    check_fits(_memory(config, topology if spec.sparse else None, env, buffer_size))
     arguments = config.arguments(env.action_space.shape)
     # An agent that only acts draws nothing from its buffer.
     arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}

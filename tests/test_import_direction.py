@@ -22,7 +22,17 @@ BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 CORE = frozenset(
     {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
-    | {"progress", "run_lock", "seed_groups", "text_files", "extras", "written_files", "ranges", "topology_plots"}
+    | {
+        "progress",
+        "run_lock",
+        "seed_groups",
+        "text_files",
+        "machine_memory",
+        "extras",
+        "written_files",
+        "ranges",
+        "topology_plots",
+    }
     | {"averaging", "episodes", "finite", "sparse_training", "sparsify"}
     | {"state_structure", "tracking", "video", "wandb_environment", "whole_checkpoints"}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,14 +32,16 @@ from sparserl.cli.run_config import continual_config, is_of_agents
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.plots import plot_sequence_run
+from sparserl.continual.protocol import TaskSequence
 from sparserl.continual.recorder import SequenceRecorder
 from sparserl.continual.sequences import SEQUENCES, build_sequence
-from sparserl.continual.strategies import make_strategy
+from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.envs import RL_SEQUENCES
 from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
+from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.metrics.cost import params_dense
 from sparserl.metrics.process_cost import ProcessCost
 from sparserl.records import RunFolder
@@ -99,6 +102,14 @@ def is_of_environments_line(arguments: Sequence[str]) -> bool:
     return is_of_environments(sequence)
 
 
+def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
+    """What the network takes, estimated."""
+    if STRATEGIES[config.method].options == "spacenet":  # which counts connections
+        return SPARSE_BYTES * float(sum(config.spacenet.connections) * len(sequence.tasks))
+    widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    return DENSE_BYTES * config.learner.density * sum(a * b for a, b in itertools.pairwise(widths))
+
+
 def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> SupervisedLearner:
     torch.set_num_threads(config.threads)
     sequence = build_sequence(
@@ -110,6 +121,7 @@ def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False)
         n_tasks=config.tasks,
         class_order=config.class_order,
     )
+    check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
     strategy = make_strategy(config.method, sequence, config, seed=config.seed)
     return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
 

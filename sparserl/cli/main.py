@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             _print_nowhere()
             return UNREAD
+        except MemoryError as error:
+            return _say(one_line(f"out of memory{f' ({error})' if str(error) else ''}"), 1)
         except Exception as error:
             if was_interrupted():  # a library made another exception of it
                 return _say("interrupted", INTERRUPTED)

@@ -75,7 +75,7 @@ ENDS = {
     "no memory": (
         raising(MemoryError()),
         1,
-        f"sparserl: failed unexpectedly (MemoryError); {TRACEBACK}=1 before the command shows where\n",
+        "sparserl: out of memory\n",
     ),
     "unread": (raising(BrokenPipeError()), 141, ""),
 }

@@ -28,6 +28,10 @@ OF_EVERY_SEQUENCE = {"connections": CONNECTIONS_COLUMNS, "topology": TOPOLOGY_CO
 """CSV logs that every run on a sequence has, and their columns."""
 
 
+NOTHING, AFTER_STEP = -1, -2
+"""What was abandoned, in a checkpoint; otherwise it is the task at whose end something was."""
+
+
 @dataclass(frozen=True)
 class StepLogged:
     """A step has been taken and logged; what else there is to do after it is not done yet."""
@@ -200,7 +204,11 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         abandoned = self._abandoned
         return {
             # That nothing is learned yet is known without it.
-            "abandoned": abandoned.task if isinstance(abandoned, TaskEnded) else isinstance(abandoned, StepLogged),
+            "abandoned": abandoned.task
+            if isinstance(abandoned, TaskEnded)
+            else AFTER_STEP
+            if isinstance(abandoned, StepLogged)
+            else NOTHING,
             "params_nonzero_per_task": self.params_nonzero_per_task,
             "elapsed_s": self.progress.elapsed_s,
             "process": self.process.summary(),
@@ -214,10 +222,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     def _restore(self, recorder: Mapping[str, Any]) -> None:
         """Takes over a `_state`."""
         abandoned = recorder["abandoned"]
-        if isinstance(abandoned, bool):
-            self._abandoned = StepLogged() if abandoned else None
-        else:
-            self._abandoned = TaskEnded(abandoned)
+        self._abandoned = {NOTHING: None, AFTER_STEP: StepLogged()}.get(abandoned, TaskEnded(abandoned))
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
         self.progress.load(recorder["elapsed_s"])
         self.process.load(recorder["process"])

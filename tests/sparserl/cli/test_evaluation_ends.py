@@ -110,6 +110,7 @@ def test_eval_and_enjoy_end_too(tmp_path: Path, monkeypatch: Any, capsys: Any) -
     assert capsys.readouterr().err == "sparserl: --max-steps must be at least 1, got 0\n"
     monkeypatch.setattr(episodes, "WITHOUT_LIMIT", 40)
     monkeypatch.setattr("sparserl.cli.trained_run.TrainedAgent.make_env", lambda *_, **__: gym.make("Endless-v0"))
+    monkeypatch.setenv("DISPLAY", ":0")  # nothing is shown
     assert main(["enjoy", "--run", str(run)]) == 0
     assert "in 40 steps, where it was stopped (" in capsys.readouterr().out
 

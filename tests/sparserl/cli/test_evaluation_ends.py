@@ -91,7 +91,7 @@ def test_an_evaluation_ends_and_says_where_it_cut_episodes_off(
     assert capsys.readouterr().err == (said if cut_off == "1" else "")  # once
 
 
-def test_eval_and_enjoy_end_too(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_eval_ends_too(tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     assert train(run, *SHORT, "--algo", "td3", "--env", "Endless-v0", "--eval.max-steps", "30") == 0
     capsys.readouterr()
@@ -108,11 +108,6 @@ def test_eval_and_enjoy_end_too(tmp_path: Path, monkeypatch: Any, capsys: Any) -
     assert evaluate()["cut_off"] == 3
     assert main(["eval", "--run", str(run), "--max-steps", "0"]) == 2
     assert capsys.readouterr().err == "sparserl: --max-steps must be at least 1, got 0\n"
-    monkeypatch.setattr(episodes, "WITHOUT_LIMIT", 40)
-    monkeypatch.setattr("sparserl.cli.trained_run.TrainedAgent.make_env", lambda *_, **__: gym.make("Endless-v0"))
-    monkeypatch.setenv("DISPLAY", ":0")  # nothing is shown
-    assert main(["enjoy", "--run", str(run)]) == 0
-    assert "in 40 steps, where it was stopped (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [("train", "--algo", "td3"), ("continual", "--sequence", "halfcheetah_gravity")])

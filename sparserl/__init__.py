@@ -1,10 +1,39 @@
-"""Deep reinforcement learning and continual learning on truly sparse neural networks."""
+"""Deep reinforcement learning and continual learning on truly sparse neural networks.
 
-from sparserl.averaging import average
-from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.convert import dense_copy
-from sparserl.sparsify import sparsify
+Names come from their modules when they are first used: torch takes seconds to import, and the command line answers
+`--help`, a wrong word and Ctrl-C before that.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparserl.averaging import average
+    from sparserl.layers import SparseLinear, SparseMLP
+    from sparserl.layers.convert import dense_copy
+    from sparserl.sparsification import sparsify
 
 __version__ = "0.1.0"
 
 __all__ = ["SparseLinear", "SparseMLP", "__version__", "average", "dense_copy", "sparsify"]
+
+_MODULES = {
+    "SparseLinear": "sparserl.layers",
+    "SparseMLP": "sparserl.layers",
+    "average": "sparserl.averaging",
+    "dense_copy": "sparserl.layers.convert",
+    "sparsify": "sparserl.sparsification",
+}
+"""Public name -> where it is defined. No module of the package may have one of these names: it would take its place."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

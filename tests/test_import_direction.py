@@ -33,7 +33,7 @@ CORE = frozenset(
         "ranges",
         "topology_plots",
     }
-    | {"averaging", "episodes", "finite", "sparse_training", "sparsify"}
+    | {"averaging", "episodes", "finite", "sparse_training", "sparsification"}
     | {"state_structure", "tracking", "video", "wandb_environment", "whole_checkpoints"}
 )
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}

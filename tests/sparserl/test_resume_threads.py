@@ -29,7 +29,7 @@ from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.kernels import Networks, Wanted, cpu
-from sparserl.sparsify import SparseTraining, sparsify
+from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]
 

@@ -16,7 +16,7 @@ from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.optim import FusedAdam
 from sparserl.sparse_training import SparseTraining
-from sparserl.sparsify import sparsify
+from sparserl.sparsification import sparsify
 
 Trio = tuple[nn.Sequential, torch.optim.Optimizer, SparseTraining]
 X = torch.randn(32, 12, generator=torch.Generator().manual_seed(1))

@@ -17,7 +17,7 @@ import sparserl
 from sparserl.errors import KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.seeding import stream
-from sparserl.sparsify import SparseTraining, sparsify
+from sparserl.sparsification import SparseTraining, sparsify
 from sparserl.topology.rewire import random_topology
 
 Parts = tuple[nn.Module, torch.optim.Optimizer, SparseTraining]

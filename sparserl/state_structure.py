@@ -39,7 +39,7 @@ def check_structure(found: Any, expected: Any, where: str = "the checkpoint") ->
 
     Arrays must have the same type and shape; those of one dimension may have another length, since the number of
     connections changes. None, an empty list and an empty dict stand for anything, any list and any dict; a float may be
-    found as an integer.
+    found as an integer, and a number as None: a clock that has run out, a draw that is not kept.
 
     Args:
         found: From `sparserl.checkpoint.load`.
@@ -99,9 +99,10 @@ def _check_array(found: Any, expected: torch.Tensor, where: str) -> None:
 
 
 def _check_plain(found: Any, expected: Any, where: str) -> None:
-    kinds: tuple[type, ...] = (int, float) if isinstance(expected, float) else (type(expected),)
-    if isinstance(expected, np.generic):
-        kinds = (type(expected.item()),)
+    expected = expected.item() if isinstance(expected, np.generic) else expected
+    kinds: tuple[type, ...] = (type(expected),)
+    if isinstance(expected, int | float) and not isinstance(expected, bool):
+        kinds = (type(None), int, float)[: 2 + isinstance(expected, float)]
     if type(found) not in kinds:
         raise CheckpointError(f"{_place(where)} is {_kind(found)}, not {kinds[-1].__name__}")
 

@@ -25,6 +25,7 @@ MATRIX, LIST = torch.zeros(2, 3), torch.zeros(4)
         ({"p": [1], "q": []}, Named(Each(0))),
         ({"a": "text"}, {"a": ANYTHING}),
         (True, False),
+        ({"due": None, "cached": None}, {"due": 3, "cached": 0.5}),  # an end that has passed, a draw that is used up
         (3, np.int64(4)),
     ],
 )
@@ -40,7 +41,7 @@ def test_what_fits(found: Any, expected: Any) -> None:
         ({"a": 1.0}, {"a": 1}, "the checkpoint/a is a float, not int"),
         ({"a": True}, {"a": 1}, "the checkpoint/a is a bool, not int"),
         ({"a": 1}, {"a": True}, "the checkpoint/a is a int, not bool"),
-        ({"a": None}, {"a": 0.0}, "the checkpoint/a is nothing, not float"),
+        ({"a": None}, {"a": ""}, "the checkpoint/a is nothing, not str"),
         ({"a": []}, {"a": {}}, "the checkpoint/a is a list, not a dict"),
         ([1, 2, 3], [1, 2], "the checkpoint holds 3 items, not 2"),
         ([1, "x"], Each(0), "the checkpoint/1 is a str, not int"),

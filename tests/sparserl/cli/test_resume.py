@@ -108,6 +108,21 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("method", ["ds_td3", "gmp"])
+def test_a_run_goes_on_after_its_topology_has_come_to_rest(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*FAST, "--topology.method", method, "--topology.density", "0.3", "--topology.update-interval", "5")
+    flags = (*flags, "--topology.first-update", "5", "--topology.last-update", "25", "--eval.episodes", "1")
+    with monkeypatch.context() as patch:
+        _die_in(FunctionEnv, "step", 100 + 17 * 2, before=True)(patch)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", *flags)
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--no-progress"]) == 0
+    assert train(tmp_path / "whole", *flags) == 0
+    same_run(tmp_path / "whole", tmp_path / "cut")
+
+
 @pytest.fixture
 def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that died at step 100, with checkpoints at 60 and 90."""

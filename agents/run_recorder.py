@@ -122,14 +122,13 @@ class RunRecorder(BaseCallback):
         self.logs = {name: folder.log(name, columns) for name, columns in self.process.with_columns(LOGS).items()}
         self.eval_means: list[float] = []
         self.eval_steps: list[int] = []
-        self.topology_events = 0
+        self.topology_events, self._last_event_update = 0, -1
         self.stop_requested = False
         evaluator.should_stop = self._should_stop
         if camera is not None:
             camera.should_stop = self._should_stop
         self.stopped_at: int | None = None
         self._boundary_at = NOT_REACHED
-        self._last_event_update = -1
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
         self.progress = RunProgress(total_steps, show=show_progress)
 

@@ -37,9 +37,9 @@ ANYTHING = None
 def check_structure(found: Any, expected: Any, where: str = "the checkpoint") -> None:
     """Compares a loaded state with what is expected. Values are not compared.
 
-    Arrays must have the same type and shape; those of one dimension may have another length, since the number of
-    connections changes. None, an empty list and an empty dict stand for anything, any list and any dict; a float may be
-    found as an integer, and a number as None: a clock that has run out, a draw that is not kept.
+    Arrays must have the same type and shape, but may have another length along the first axis, since the number of
+    connections, for example, changes. None, an empty list and an empty dict stand for anything, any list and any dict;
+    a float may be found as an integer, and a number as None: a clock that has run out, a draw that is not kept.
 
     Args:
         found: From `sparserl.checkpoint.load`.
@@ -90,7 +90,7 @@ def _check_keys(found: Mapping[str, Any], expected: Mapping[str, Any], where: st
 def _check_array(found: Any, expected: torch.Tensor, where: str) -> None:
     if not isinstance(found, torch.Tensor):
         raise CheckpointError(f"{_place(where)} is {_kind(found)}, not an array")
-    fits = found.shape == expected.shape or found.ndim == expected.ndim == 1
+    fits = found.ndim == expected.ndim and found.shape[1:] == expected.shape[1:]
     if found.dtype != expected.dtype or not fits:
         raise CheckpointError(
             f"{_place(where)} is an array of {found.dtype} and shape {tuple(found.shape)}, "

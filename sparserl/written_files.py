@@ -28,17 +28,16 @@ def check_writable(path: Path | None) -> None:
     _try(path, path.parent)
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it, unless it is there.
+def check_folder(path: Path) -> None:
+    """Finds out whether files can be written into a folder, once it is made with those above it; makes none.
 
     Raises:
         ConfigError: If it cannot be made, or nothing can be written into it.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot create {path}: {error.strerror}") from None
-    _try(path, path)
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise ConfigError(f"cannot create {path}: {there} is no folder")
+    _try(path, there)
 
 
 def _try(path: Path, folder: Path) -> None:

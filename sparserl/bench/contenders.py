@@ -33,6 +33,8 @@ SUMMARIES = {
     "sbx_td3": "SBX's TD3, compiled by JAX",
 }
 BASELINE = "td3"
+RUN_STEPS = 1_000_000
+"""Env steps of the run that is timed a part of, as long as in the papers: its topology changes all the while."""
 OURS: dict[str, type[DSTD3 | DSSAC]] = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 MASKED_DENSITY = 0.1
 """Of the masked contender; a masked network costs the same at every density."""
@@ -116,7 +118,9 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
         method = {"method": "dense"} if entry.density == 1.0 else {"method": entry.name, "density": entry.density}
         if entry.name == "ds_td3":
             common["action_noise"] = noise
-        agent = OURS[entry.name](**common, topology={**method, **topology})
+        ours = OURS[entry.name](**common, topology={**method, **topology})
+        ours.bind_run_length(RUN_STEPS)
+        agent = ours
     elif entry.name == "sac":
         agent = SAC(**common)
     elif entry.is_jax:

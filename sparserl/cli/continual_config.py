@@ -123,18 +123,20 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
     file = given_value("config", arguments)
     data = {} if file is None else yaml_config.load_yaml(Path(file))
     preset = given_value("preset", arguments)
-    if preset is not None:
-        data = yaml_config.merge(load_preset(preset, continual_presets()), data)
-    chosen = {name: given_value(name, arguments) or data.get(name) for name in ("sequence", "method", "scenario")}
+    of_preset = {} if preset is None else load_preset(preset, continual_presets())
+    chosen = {
+        name: given_value(name, arguments) or data.get(name) or of_preset.get(name)
+        for name in ("sequence", "method", "scenario")
+    }
     chosen = {name: str(value) for name, value in chosen.items() if value is not None}
     named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
     scenario = named.scenario or SEQUENCES[named.sequence].scenario
     if preset is None:
         preset = continual_preset_for(named.sequence, named.method, scenario)
         of_preset = {} if preset is None else load_preset(preset, continual_presets())
-        if scenario != "class":
-            of_preset.get("learner", {}).pop("unseen_outputs", None)
-        data = yaml_config.merge(of_preset, data)
+    if scenario != "class":
+        of_preset.get("learner", {}).pop("unseen_outputs", None)
+    data = yaml_config.merge(of_preset, data)
     _refuse_closed_outputs(scenario, data, arguments)
     spec = STRATEGIES[named.method]
     groups = {name: one.options for name, one in STRATEGIES.items()}

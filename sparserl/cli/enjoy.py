@@ -48,14 +48,14 @@ def run(arguments: Sequence[str]) -> int:
     if command.video is not None and command.video.suffix not in SUFFIXES:
         raise ConfigError(f"--video must end in {' or '.join(SUFFIXES)}, got {command.video}")
     check_writable(command.video)
-    if command.video is None:
-        check_display()
-    else:
+    if command.video is not None:
         render_off_screen()  # before MuJoCo is imported, which reads what this sets
     from sparserl.cli.trained_run import open_trained
 
     trained = open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)
+    if command.video is None:
+        check_display()
     mode = "human" if command.video is None else "rgb_array"
     try:
         with ExitStack() as stack:

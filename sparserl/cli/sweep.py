@@ -23,7 +23,7 @@ from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.ranges import Workers, check_ranges
-from sparserl.written_files import check_writable, make_folder
+from sparserl.written_files import check_folder, check_writable
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         _write(command.slurm, array_script([state.job for state in states], command.file, command.out))
         print(f"wrote {command.slurm}, an array of {len(states)} runs; never tried on a real Slurm, so read it first")
         return 0
-    make_folder(command.out)
+    check_folder(command.out)
     try:
         if command.progress and console.is_terminal:
             with Live(_table(states[:SHOWN_AT_ONCE]), console=console, refresh_per_second=2) as live:

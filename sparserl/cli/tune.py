@@ -27,7 +27,7 @@ from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 from sparserl.extras import how_to_install
 from sparserl.ranges import Repeats, Seed, Workers, check_ranges
-from sparserl.written_files import make_folder
+from sparserl.written_files import check_folder
 
 if TYPE_CHECKING:  # Optuna is an extra
     from sparserl.cli.tune_study import Study, Trial
@@ -66,7 +66,8 @@ def run(arguments: Sequence[str]) -> int:
 
     file = load_tune_file(command.file)
     out = command.out or Path("runs") / command.file.stem
-    make_folder(out)
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with open_study(file, out, command.seed) as study:
         search = Search(file, study, out, command.workers, command.trials)

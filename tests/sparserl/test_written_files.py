@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparserl.cli import main
 from sparserl.errors import ConfigError
-from sparserl.written_files import check_writable, make_folder, replacing, write_text
+from sparserl.written_files import check_folder, check_writable, replacing, write_text
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -36,18 +37,20 @@ def full(*args: object, **options: object) -> None:
 
 def test_a_full_disk_is_seen_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    for check in (check_writable, make_folder):
+    for check in (check_writable, check_folder):
         with pytest.raises(ConfigError, match=r"cannot write .*x: No space left on device"):
             check(tmp_path / "x")  # type: ignore[operator]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"cannot create .*file.runs: Not a directory"):
-        make_folder(tmp_path / "file" / "runs")
-    make_folder(tmp_path / "a" / "b")
-    make_folder(tmp_path / "a" / "b")
-    assert not list((tmp_path / "a" / "b").iterdir())
+    with pytest.raises(ConfigError, match=r"cannot create .*file.runs: .*file is no folder"):
+        check_folder(tmp_path / "file" / "runs")
+    check_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "a").mkdir()
+    check_folder(tmp_path / "a")
+    assert not list((tmp_path / "a").iterdir())
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
@@ -94,13 +97,15 @@ def test_a_sweep_refuses_its_folder_before_it_trains(
     (tmp_path / "file").touch()
     (tmp_path / "sweep.yaml").write_text("base: {algo: td3, env: Hopper-v5}\n")
     assert main(["sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err == f"sparserl: cannot create {tmp_path / 'file'}: File exists\n"
+    assert capsys.readouterr().err == f"sparserl: cannot create {tmp_path / 'file'}: {tmp_path / 'file'} is no folder\n"
 
 
 def test_no_window_without_a_display(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MuJoCo would end the process."""
+    run = SimpleNamespace(chosen=lambda task: [0])
+    monkeypatch.setattr("sparserl.cli.trained_run.open_trained", lambda path, which: run)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     for display, said in (
         ("", "there is no display here"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from support.idx_files import real_data_dir, write_mnist
 from support.runs import OF_THE_MACHINE, fingerprint, rows
+from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
 from sparserl import checkpoint
@@ -372,8 +373,8 @@ def test_plot_takes_one_run_or_several(finished: Path, tmp_path: Path) -> None:
 
 
 def test_commands_for_other_runs_refuse_it(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "trained").mkdir()
-    (tmp_path / "trained" / "config.yaml").write_text("algo: td3\n")
+    write_train_run(tmp_path / "trained", [1.0, 2.0], algo="td3")
+    (tmp_path / "trained" / "progress.csv").write_text("global_step,topology/density\n10,1.0\n")
     refusals = {
         f"eval --run {finished}": "is a run of a classifier, which has no policy",
         f"enjoy --run {finished}": "is a run of a classifier, which has no policy",

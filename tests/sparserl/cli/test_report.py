@@ -328,7 +328,7 @@ def test_bad_input_of_trained_runs(trained: Path, tmp_path: Path) -> None:
             "run: task 0 has 2 evaluations in its own interval, too few for a mean of the last 3",
         ),
         (["{run}", "--jsn", "a.json"], "--json"),
-        (["{run}", "--json", "{run}/no/such/folder.json"], r"cannot write .*folder\.json: No such file"),
+        (["{run}", "--json", "{run}/no/such/folder.json"], r"cannot write .*folder\.json: there is no folder"),
         (["{run}", "{run}"], "are both seed 0 of finetune, dense"),
     ],
 )

@@ -232,9 +232,9 @@ def _refuse_topology(algo: str, twin: str, topology: TopologyConfig) -> None:
 
 
 def _memory(
-    config: OffPolicyConfig, topology: TopologyConfig | None, env: gym.Env[Any, Any], buffer_size: int | None
+    config: OffPolicyConfig, topology: TopologyConfig | None, env: gym.Env[Any, Any], transitions: int
 ) -> dict[str, float]:
-    """Bytes that an agent takes, estimated; by what takes them and the option that decides it."""
+    """Bytes that an agent takes with so many transitions, estimated; by what takes them and the option for it."""
     n_obs, n_action = (float(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
     item = getattr(env.observation_space.dtype, "itemsize", 8)
     connections = 0.0
@@ -249,8 +249,7 @@ def _memory(
         )
     activations = config.batch_size * (2 * n_obs + 6 * sum(config.net_arch))
     return {
-        "the replay buffer (--agent.buffer-size)": (buffer_size or config.buffer_size)
-        * (2 * item * n_obs + 4 * n_action + 12),
+        "the replay buffer (--agent.buffer-size)": transitions * (2 * item * n_obs + 4 * n_action + 12),
         "the networks (--agent.net-arch)": connections * (DENSE_BYTES if topology is None else SPARSE_BYTES),
         "batches (--agent.batch-size)": 4.0 * activations,
     }
@@ -265,6 +264,7 @@ def make_agent(
     seed: int,
     device: str = "cpu",
     buffer_size: int | None = None,
+    total_steps: int | None = None,
     heads: TaskHeads | None = None,
 ) -> OffPolicyAlgorithm:
     """Builds an agent of the table.
@@ -277,6 +277,7 @@ def make_agent(
         seed: Root seed.
         device: `"cpu"`.
         buffer_size: Replaces `config.buffer_size`, for an agent that only acts.
+        total_steps: Env steps of the run, if known: of a buffer that is larger, only so much memory is ever used.
         heads: For output layers for each task, of an agent on sparse networks.
 
     Raises:
@@ -291,7 +292,10 @@ def make_agent(
         _refuse_topology(algo, spec.sparse_twin, topology)
     check_action_bounds(env.action_space)
     assert env.action_space.shape is not None
-    check_fits(_memory(config, topology if spec.sparse else None, env, buffer_size))
+    whole = buffer_size or config.buffer_size
+    used = whole if total_steps is None else min(whole, total_steps)
+    of_networks = topology if spec.sparse else None
+    check_fits(_memory(config, of_networks, env, used))
     arguments = config.arguments(env.action_space.shape)
     # An agent that only acts draws nothing from its buffer.
     arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}
@@ -299,4 +303,8 @@ def make_agent(
         arguments["topology"] = topology
     if heads is not None:
         arguments["policy_kwargs"]["heads"] = heads
-    return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)
+    try:
+        return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)
+    except MemoryError:
+        check_fits(_memory(config, of_networks, env, whole))
+        raise

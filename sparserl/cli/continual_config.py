@@ -18,7 +18,7 @@ from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_o
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
-from sparserl.continual.supervised import LearnerConfig
+from sparserl.continual.supervised import WITH_MOMENTUM, LearnerConfig
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.ranges import Count
 
@@ -137,6 +137,8 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
     if scenario != "class":
         of_preset.get("learner", {}).pop("unseen_outputs", None)
     data = yaml_config.merge(of_preset, data)
+    if (given_value("learner.optimizer", arguments) or "sgd") not in WITH_MOMENTUM:
+        data = yaml_config.merge(data, {"learner": {"momentum": 0.0}})  # it was meant for another optimizer
     _refuse_closed_outputs(scenario, data, arguments)
     spec = STRATEGIES[named.method]
     groups = {name: one.options for name, one in STRATEGIES.items()}

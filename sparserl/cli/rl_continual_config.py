@@ -210,7 +210,16 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         updates = length - (self.agent.learning_starts if self.method == "scratch" else waits)
         heads = TaskHeads(n_tasks, self.border.task_id == "visible") if self.border.heads == "task" else None
         topology = topology.for_run(max(0, updates))
-        agent = make_agent(self.algo, self.agent, topology, env, seed=seed, buffer_size=buffer_size, heads=heads)
+        agent = make_agent(
+            self.algo,
+            self.agent,
+            topology,
+            env,
+            seed=seed,
+            buffer_size=buffer_size,
+            total_steps=sum(steps),
+            heads=heads,
+        )
         agent.set_logger(Logger(folder=None, output_formats=[]))
         return agent
 

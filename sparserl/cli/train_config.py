@@ -105,7 +105,14 @@ class TrainConfig(RecordedConfig):
         """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
         topology = self.topology.for_run(self.total_updates)
         agent = make_agent(
-            self.algo, self.agent, topology, env, seed=self.seed, device=self.device, buffer_size=buffer_size
+            self.algo,
+            self.agent,
+            topology,
+            env,
+            seed=self.seed,
+            device=self.device,
+            buffer_size=buffer_size,
+            total_steps=self.total_steps,
         )
         agent.set_logger(Logger(folder=None, output_formats=[]))
         return agent

@@ -48,11 +48,16 @@ class Relatives:
     def __reduce__(self) -> tuple[type[Relatives], tuple[()]]:
         return Relatives, ()  # pickled: for another process, or for another day
 
-    def add(self, layer: Relative) -> None:
-        """Counts a layer among them, or again when it has got other connections, and weights that belong to them."""
+    def add(self, layer: Relative, *, loaded: bool = False) -> None:
+        """Counts a layer among them, or again when it has got other connections, and weights that belong to them.
+
+        Args:
+            layer: It.
+            loaded: Whether it got both from a stored state: then it did not stay behind another one.
+        """
         others = [other for other in self._members if other is not layer]
         apart = [other for other in others if not np.array_equal(other.connections.flat, layer.connections.flat)]
-        alone = bool(apart) and len(apart) == len(others)
+        alone = not loaded and bool(apart) and len(apart) == len(others)
         self._members[layer] = _checksum(layer.values) if alone else None
         for other in apart:
             if self._members[other] is None:
@@ -66,7 +71,8 @@ class Relatives:
             return
         raise TopologyError(
             "weights of a copy were changed slot by slot after the layer it was copied from had been rewired, which "
-            "mixes connections; for averages and target networks use sparserl.average(model), to copy load_state_dict"
+            "mixes connections; for averages and targets use sparserl.average(model), to copy load_state_dict, and for "
+            "a copy that goes its own way pickle.loads(pickle.dumps(model))"
         )
 
 

@@ -171,7 +171,11 @@ class SparseLinear(nn.Module):
         """
         like = fn(torch.empty(0, dtype=self.values.dtype))
         _check_has_kernels(like, "; .float() takes back what has been converted")
+        if self._relatives.apart:
+            self._relatives.check(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._relatives.apart:
+            self._relatives.add(self)  # other numbers, but not by arithmetic
         return self
 
     def _replace_values(self, values: torch.Tensor) -> None:
@@ -227,7 +231,7 @@ class SparseLinear(nn.Module):
         values = values.detach()
         self._replace_values(values if assign else values.to(self.values).clone())
         self._adopt(topology)
-        self._relatives.add(self)
+        self._relatives.add(self, loaded=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # Made anew where it is needed: a copied index would no longer share memory with the copied tensors.

@@ -254,6 +254,32 @@ def test_noise_on_fresh_copies_and_steps_without_gradients_are_nobodys_business(
     assert torch.isfinite(first(X)).all()
 
 
+def test_a_kept_copy_may_become_double() -> None:
+    trio = start()
+    train(trio, 3)
+    best = copy.deepcopy(trio[0])
+    before = best(X)
+    train(trio, 12)
+    assert torch.allclose(best.double()(X.double()).float(), before)
+    assert torch.equal(best.float()(X), before)
+    with torch.no_grad():
+        best[0].values.mul_(2.0)
+    with pytest.raises(TopologyError, match="changed slot by slot"):
+        best(X)
+
+
+def test_noise_on_a_model_that_was_loaded_is_its_own_business() -> None:
+    trio = start()
+    train(trio, 12)
+    loaded = start()[0]
+    kept = copy.deepcopy(loaded)
+    loaded.load_state_dict(trio[0].state_dict())
+    with torch.no_grad():
+        loaded[0].values.mul_(2.0)
+    assert torch.isfinite(loaded(X)).all()
+    assert torch.isfinite(kept(X)).all()
+
+
 def test_float_and_double_leave_indices_alone() -> None:
     model = start()[0]
     for other in (model.double(), model.float()):

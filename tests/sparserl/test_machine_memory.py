@@ -8,7 +8,7 @@ import pytest
 from support.envs import FunctionEnv
 
 from sparserl import machine_memory
-from sparserl.agents.config import TD3Config, _memory
+from sparserl.agents.config import TD3Config, _memory, make_agent
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli import main
 from sparserl.errors import ConfigError
@@ -42,14 +42,26 @@ def test_an_estimate_of_an_agent_worked_by_hand() -> None:
     (n_obs,), (n_action,) = env.observation_space.shape or (0,), env.action_space.shape or (0,)
     config = TD3Config(buffer_size=1000, net_arch=(10, 20))
     item = env.observation_space.dtype.itemsize  # type: ignore[union-attr]
-    buffer, networks, _ = _memory(config, None, env, None).values()
+    buffer, networks, _ = _memory(config, None, env, 1000).values()
     assert buffer == 1000 * (2 * item * n_obs + 4 * n_action + 12)  # also reward, done and time limit, of 4 bytes
     actor = n_obs * 10 + 10 * 20 + 20 * n_action
     critic = (n_obs + n_action) * 10 + 10 * 20 + 20
     assert networks == 20 * (actor + 2 * critic)
-    half = _memory(config, TopologyConfig("set", density=0.5, output_layer="sparse", allocation="uniform"), env, None)
+    half = _memory(config, TopologyConfig("set", density=0.5, output_layer="sparse", allocation="uniform"), env, 1000)
     assert list(half.values())[1] == 40 * (actor + 2 * critic) / 2
     assert _memory(config, None, env, 1)["the replay buffer (--agent.buffer-size)"] < 100
+
+
+def test_of_a_buffer_only_what_the_run_fills_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, topology = FunctionEnv(), TopologyConfig("dense")
+    config = TD3Config(buffer_size=100_000, net_arch=(8, 8), batch_size=4)
+    monkeypatch.setattr(machine_memory, "memory_bytes", lambda: 1_000_000)
+    agent = make_agent("td3", config, topology, env, seed=0, total_steps=500)
+    assert agent.replay_buffer is not None
+    assert agent.replay_buffer.buffer_size == 100_000
+    for total_steps in (None, 50_000):
+        with pytest.raises(ConfigError, match=r"of it for the replay buffer \(--agent\.buffer-size\)"):
+            make_agent("td3", config, topology, env, seed=0, total_steps=total_steps)
 
 
 WORDS = {

@@ -25,6 +25,7 @@ from sparserl.continual.recorder import LOGS
 from sparserl.continual.sequences import SEQUENCES
 from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised import SupervisedLearner
+from sparserl.errors import ConfigError
 from sparserl.records import full_checkpoints
 
 SHORT = ("--learner.epochs", "2", "--learner.batch-size", "64", "--checkpoint-every-steps", "8", "--no-progress")
@@ -124,6 +125,16 @@ def test_static_sparse_is_spacenet_that_does_not_rewire() -> None:
     assert config.spacenet.rewire is False
     assert config.spacenet.connections == resolved().spacenet.connections
     assert parse_continual(["--method", "static_sparse"])[1] == "split_digits_spacenet"
+
+
+def test_momentum_of_a_file_gives_way_to_an_optimizer_that_has_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("learner: {optimizer: sgd, momentum: 0.9}\n")
+    words = ("--config", str(tmp_path / "mine.yaml"))
+    assert resolved(*words).learner.momentum == 0.9
+    assert resolved(*words, "--learner.optimizer", "rmsprop").learner.momentum == 0.9
+    assert resolved(*words, "--learner.optimizer", "adam").learner.momentum == 0.0
+    with pytest.raises(ConfigError, match=r"learner\.momentum 0\.5 has no effect on adam"):
+        resolved(*words, "--learner.optimizer", "adam", "--learner.momentum", "0.5")
 
 
 @pytest.mark.parametrize("name", continual_presets())

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, SparserlError, unknown_name
 
 C = TypeVar("C")
 
@@ -72,7 +72,18 @@ def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
+        refusal = _refusal(stop)
+        if refusal is not None:
+            raise refusal from None
     raise ConfigError(_one_line(printed.getvalue(), _flags(schema, prog, default)))
+
+
+def _refusal(stop: BaseException) -> SparserlError | None:
+    """Our own error that tyro put into a box, where long words are broken."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, SparserlError):
+        error = error.__context__
+    return error
 
 
 def is_given(name: str, arguments: Sequence[str]) -> bool:

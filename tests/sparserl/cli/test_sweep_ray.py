@@ -246,9 +246,11 @@ def test_without_shared_files_what_is_finished_is_sent(
 ) -> None:
     out = tmp_path / "runs"
     node = cluster.joined("third")
+    cluster.head.close()
     sweep = start(two, out, *on(cluster), "--no-shared-files")
     (pid,) = until(node.waiting, "a run stands before the gate of the third node")
     assert runs(out) == []
+    cluster.head.open()
     node.lose()
     until(lambda: not psutil.pid_exists(pid), "the run has died with its node")
     assert "2 done" in printed(sweep)

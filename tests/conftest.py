@@ -5,8 +5,10 @@ Tables of addresses are compared with their arrays before each call of a kernel,
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 
@@ -15,6 +17,15 @@ if TESTS not in sys.path:
     sys.path.insert(0, TESTS)
 torch.set_num_threads(1)
 os.environ["SPARSERL_CHECK_TABLES"] = "1"  # before anything imports sparserl
+
+
+@pytest.fixture
+def thread_counts() -> Iterator[None]:
+    """Leaves the numbers of threads as they were."""
+    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+    numba.set_num_threads(before_numba)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

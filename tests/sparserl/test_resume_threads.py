@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numba
 import pytest
 import torch
 from support.envs import FunctionEnv
@@ -34,13 +33,7 @@ from sparserl.sparsification import SparseTraining, sparsify
 THREADS = [1, 2]
 
 
-@pytest.fixture(autouse=True)
-def thread_counts() -> Iterator[None]:
-    """Leaves the numbers of threads as they were."""
-    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    numba.set_num_threads(before_numba)
+pytestmark = pytest.mark.usefixtures("thread_counts")
 
 
 @pytest.fixture

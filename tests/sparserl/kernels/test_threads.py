@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numba
 import pytest
 import torch
 from support.networks import whole, whole_networks
@@ -15,13 +12,7 @@ WIDTHS = (11, 37, 18, 3)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-@pytest.fixture(autouse=True)
-def thread_counts() -> Iterator[None]:
-    """Leaves the numbers of threads as they were."""
-    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    numba.set_num_threads(before_numba)
+pytestmark = pytest.mark.usefixtures("thread_counts")
 
 
 @pytest.fixture

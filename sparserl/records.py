@@ -157,7 +157,9 @@ class RunFolder:
             result: What `result.json` says.
             draw: Writes a picture to a path.
         """
-        write_atomically(self.path / "result.json", json_text(result, indent=2) + "\n")
+        said = self.path / "result.json"
+        write_atomically(said, json_text(result, indent=2) + "\n")
+        checkpoint.flush(said)  # on disk before `DONE` says so
         unfinished = self.path / "plot.tmp.png"
         draw(unfinished)
         unfinished.replace(self.path / "plot.png")
@@ -219,7 +221,6 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one step, so that a reader or a crash never sees half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
-    checkpoint.flush(temporary)
     temporary.replace(path)
 
 

@@ -105,8 +105,7 @@ class SparseLinear(nn.Module):
     @property
     def index(self) -> CsrIndex:
         """The connections as the kernels read them; shares memory with `row_ptr` and `col`."""
-        if self._relatives.apart:
-            self._relatives.check(self)
+        self._relatives.check(self)
         if self._index is None:
             self._hold_index(self.row_ptr.numpy().copy(), self.col.numpy().copy())
             assert self._index is not None
@@ -115,8 +114,7 @@ class SparseLinear(nn.Module):
     @property
     def topology(self) -> SparseTopology:
         """The present connections; the same object until they change."""
-        if self._relatives.apart:
-            self._relatives.check(self)
+        self._relatives.check(self)
         return self.connections
 
     @property
@@ -171,8 +169,7 @@ class SparseLinear(nn.Module):
         """
         like = fn(torch.empty(0, dtype=self.values.dtype))
         _check_has_kernels(like, "; .float() takes back what has been converted")
-        if self._relatives.apart:
-            self._relatives.check(self)
+        self._relatives.check(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._relatives.apart:
             self._relatives.add(self)  # other numbers, but not by arithmetic
@@ -186,8 +183,7 @@ class SparseLinear(nn.Module):
         self.values.grad = None
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        if self._relatives.apart:
-            self._relatives.check(self)
+        self._relatives.check(self)
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # Copies: whoever changes a state in place changes no index.
         destination |= {prefix + "row_ptr": self.row_ptr.clone(), prefix + "col": self.col.clone()}
@@ -235,8 +231,7 @@ class SparseLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Made anew where it is needed: a copied index would no longer share memory with the copied tensors.
-        if self._relatives.apart:
-            self._relatives.check(self)
+        self._relatives.check(self)
         return {**vars(self), "_index": None, "trained": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

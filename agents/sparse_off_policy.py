@@ -208,7 +208,8 @@ class SparseTopologyMixin(SavedTopologyMixin):
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Runs gradient updates; called by `learn`."""
         assert self.replay_buffer is not None
-        self._check_run_length("is not known before `learn`: call `bind_run_length`")
+        if self._n_updates == 0:  # what the first update could do with, the later ones can
+            self._check_run_length("is not known before `learn`: call `bind_run_length`")
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         logged: dict[str, list[float]] = {}

@@ -28,7 +28,7 @@ from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
-from sparserl.finite import check_numbers, check_observation, check_transition
+from sparserl.finite import check_losses, check_observation, check_transition
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
@@ -176,8 +176,7 @@ class RunRecorder(BaseCallback):
 
     def _do_what_is_due(self) -> None:
         step = self._boundary_at = self.agent.num_timesteps
-        values = self.agent.logger.name_to_value
-        check_numbers(step, {key: values[key] for key in values if key.startswith("train/")})
+        check_losses(step, self.agent.logger.name_to_value)
         if step >= min(self._next.values()):
             check_networks(self.agent)  # before anything is made of them
         self.cost.advance()

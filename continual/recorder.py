@@ -20,7 +20,7 @@ from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequence
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError, NotFiniteError
-from sparserl.finite import check_numbers, check_tensors
+from sparserl.finite import check_losses, check_tensors
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.metrics.process_cost import ProcessCost
@@ -110,7 +110,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     def _check_losses(self, event: SequenceStarted | Step | TaskEnded) -> None:
         if isinstance(event, Step):
-            check_numbers(self.learner.steps, {"train/loss": event.loss})
+            check_losses(self.learner.steps, {"train/loss": event.loss})
 
     def _check_network(self) -> None:
         weights = {f"weight {name}": weight for name, weight in self.learner.network.state_dict().items()}

@@ -41,10 +41,10 @@ def check_observation(step: int, observation: Any) -> None:
         raise _of("observation", observation, step, {"new_obs": observation})
 
 
-def check_numbers(step: int, numbers: Mapping[str, float]) -> None:
-    """Raises NotFiniteError if one of some numbers, by name, is not finite: losses, above all."""
-    for name, value in numbers.items():
-        if not math.isfinite(value):
+def check_losses(step: int, logged: Mapping[str, float]) -> None:
+    """Raises NotFiniteError if one of the logged values that training names (`train/`) is not finite."""
+    for name, value in logged.items():
+        if name.startswith("train/") and not math.isfinite(value):
             raise NotFiniteError(f"{name} became {float(value)}", step, {name: float(value)})
 
 

@@ -23,7 +23,7 @@ from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequence
 from sparserl.continual.strategy import LayerUse
 from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
-from sparserl.finite import check_numbers, check_tensors
+from sparserl.finite import check_losses, check_tensors
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
@@ -160,8 +160,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _check_losses(self, event: SequenceStarted | Progress | TaskEnded) -> None:
         del event
-        values = self.learner.agent.logger.name_to_value
-        check_numbers(self.learner.steps, {key: values[key] for key in values if key.startswith("train/")})
+        check_losses(self.learner.steps, self.learner.agent.logger.name_to_value)
 
     def _check_networks(self) -> None:
         weights = self.learner.agent.policy.state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sparserl.agents.replay import AdaptiveReplayBuffer
-from sparserl.kernels.updates import gather_transitions
+from sparserl.kernels.deferred import Deferred, computed, take
+from sparserl.kernels.program import add, make_step, stretch
+from sparserl.kernels.updates import gather_step
 
 FloatArray = npt.NDArray[np.float32]
 Observations = FloatArray | dict[str, FloatArray]
@@ -21,7 +24,7 @@ Observations = FloatArray | dict[str, FloatArray]
 
 @dataclass
 class Batch:
-    """Transitions, float32.
+    """Transitions, float32; NumPy arrays, or such that wait to be computed and are taken like them.
 
     Attributes:
         observations: (B, width), or whatever else the observation space has behind its first axis.
@@ -29,7 +32,7 @@ class Batch:
         next_observations: As `observations`.
         dones: (B, 1) 1 where the episode terminated; a time limit does not count.
         rewards: (B, 1), summed over n steps if the buffer does that.
-        discounts: Of what follows: a number, or (B, 1).
+        discounts: Of what follows: (B, 1), or (1, 1) for all.
     """
 
     observations: Any
@@ -37,7 +40,7 @@ class Batch:
     next_observations: Any
     dones: FloatArray
     rewards: FloatArray
-    discounts: float | FloatArray
+    discounts: FloatArray
 
 
 def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: float) -> Batch:
@@ -54,26 +57,16 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
         adaptive = buffer if isinstance(buffer, AdaptiveReplayBuffer) else None
         # As BaseBuffer.sample and ReplayBuffer._get_samples draw them.
         rows = np.random.randint(0, buffer.size(), size=size) if adaptive is None else adaptive.draw_rows(size)
-        columns = np.random.randint(0, high=buffer.n_envs, size=(size,))
-        widths = buffer.observations.shape[2], buffer.actions.shape[2]
-        out = tuple(np.empty((size, width), np.float32) for width in (widths[0], widths[1], widths[0], 1, 1))
-        gather_transitions(
-            buffer.observations,
-            buffer.actions,
-            buffer.next_observations,
-            buffer.dones,
-            buffer.timeouts,
-            buffer.rewards,
-            rows,
-            columns,
-            out,
-        )
-        if adaptive is not None:
-            adaptive.redraw_noise(rows, torch.from_numpy(out[0]), torch.from_numpy(out[2]))
-        return Batch(*out, gamma)  # type: ignore[call-arg]  # `out` has five arrays
+        # A draw among one changes no generator.
+        columns = 0 if buffer.n_envs == 1 else np.random.randint(0, high=buffer.n_envs, size=(size,))
+        arrays = _gathered(buffer, rows, columns, gamma)
+        if adaptive is not None and adaptive.redraws:
+            arrays = [computed(array) for array in arrays]
+            adaptive.redraw_noise(rows, torch.from_numpy(arrays[0]), torch.from_numpy(arrays[2]))
+        return Batch(*arrays)
     drawn = buffer.sample(size, env=env)
     observations, actions, next_observations, dones, rewards = map(_arrays, drawn[:5])
-    discounts = gamma if drawn.discounts is None else drawn.discounts.numpy()
+    discounts = _constant(gamma) if drawn.discounts is None else drawn.discounts.numpy()
     return Batch(observations, actions.reshape(size, -1), next_observations, dones, rewards, discounts)
 
 
@@ -94,7 +87,51 @@ def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: flo
     dones = buffer.dones[rows] * (1 - buffer.timeouts[rows])
     arrays = [getattr(buffer, name)[rows, 0] for name in ("observations", "actions", "next_observations")]
     columns = [array.reshape(-1, 1) for array in (dones, buffer.rewards[rows])]
-    return Batch(*(array.astype(np.float32) for array in (*arrays, *columns)), gamma)  # type: ignore[call-arg]  # as above
+    return Batch(*(array.astype(np.float32) for array in (*arrays, *columns)), _constant(gamma))  # type: ignore[call-arg]  # there are five
+
+
+def _constant(number: float) -> FloatArray:
+    return np.full((1, 1), number, np.float32)
+
+
+_STORED = ("observations", "actions", "next_observations", "dones", "timeouts", "rewards")
+_free: WeakKeyDictionary[ReplayBuffer, dict[int, list[tuple[int | None, Any]]]] = WeakKeyDictionary()
+
+
+def _gathered(
+    buffer: ReplayBuffer, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | int, gamma: float
+) -> Any:
+    """Arrays of a `Batch`, from places in the first two dimensions of what is stored."""
+    free = _free.setdefault(buffer, {}).setdefault(len(rows), [])
+    found: _Gather | None = None if stretch() is None else take(free)
+    if found is None or not found.reads(buffer):
+        found = _Gather(buffer, len(rows))
+    found.rows[:], found.columns[:], found.discounts[:] = rows, columns, gamma
+    add(found.step)
+    if stretch() is not None:
+        free.append((stretch(), found))
+    return found.arrays
+
+
+class _Gather:
+    """A step that copies transitions out of a buffer, and the arrays that it fills."""
+
+    def __init__(self, buffer: ReplayBuffer, count: int):
+        self.stored = [getattr(buffer, name) for name in _STORED]
+        self.rows, self.columns = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        widths = buffer.observations.shape[2], buffer.actions.shape[2]
+        results = [np.empty((count, width), np.float32) for width in (widths[0], widths[1], widths[0], 1, 1)]
+        self.discounts = np.empty((1, 1), np.float32)
+        sizes = [count, buffer.n_envs, *widths, buffer.observations.itemsize]
+        arrays = [*self.stored, self.rows, self.columns, *results]
+        addresses = [array.ctypes.data for array in arrays]
+        self.step = make_step(gather_step, [*sizes, *addresses], np.dtype(np.float32), arrays)
+        given = [*results, self.discounts]
+        self.arrays: list[Any] = given if stretch() is None else list(map(Deferred, given))
+
+    def reads(self, buffer: ReplayBuffer) -> bool:
+        """Whether the buffer still has the arrays that the step reads."""
+        return all(array is getattr(buffer, name) for array, name in zip(self.stored, _STORED, strict=True))
 
 
 def _is_readable(buffer: ReplayBuffer) -> bool:
@@ -103,4 +140,8 @@ def _is_readable(buffer: ReplayBuffer) -> bool:
         one_step = buffer.steps_ahead == 1
     else:
         one_step = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
-    return one_step and buffer.observations.ndim == 3 and buffer.observations.dtype in (np.float32, np.float64)
+    if not one_step or buffer.observations.ndim != 3 or buffer.observations.dtype not in (np.float32, np.float64):
+        return False
+    others = (buffer.actions, buffer.dones, buffer.timeouts, buffer.rewards)
+    stored = (*others, buffer.observations, buffer.next_observations)
+    return all(array.dtype == np.float32 for array in others) and all(array.flags.c_contiguous for array in stored)

@@ -11,9 +11,11 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
-from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
+from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
 
 
 class DSSAC(SparseTopologyMixin, SAC):
@@ -59,16 +61,15 @@ class DSSAC(SparseTopologyMixin, SAC):
     targets_of = ("critic",)
     critic_loss_scale = 0.5
 
-    def _update(self, batch: Batch) -> dict[str, float]:
-        policy = action_pass(self.actor, batch.observations)
-        losses = self._update_temperature(policy.log_prob)
-        temperature = np.float32(losses["ent_coef"])
-        losses["critic_loss"] = self._update_critics(batch, self._targets(batch, temperature))
+    def _update(self, batch: Batch) -> dict[str, Number]:
+        policy, temperature = action_pass(self.actor, batch.observations), self._temperature
+        losses = {"critic_loss": self._update_critics(batch, self._targets(batch, temperature))}
         losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
         self._step("actor")
         if self._n_updates % self.target_update_interval == 0:
             self._sync_targets(self.tau)
-        return losses
+        # Last, because nothing of this update waits for it: all of it goes by the temperature before.
+        return {**self._update_temperature(policy.log_prob), **losses}
 
     def form_gradients(self, group: str, batch: Batch) -> None:
         """As `SparseTopologyMixin`."""
@@ -83,11 +84,11 @@ class DSSAC(SparseTopologyMixin, SAC):
             return np.float32(self.ent_coef_tensor)
         return np.float32(self.log_ent_coef.detach().exp().item())
 
-    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: np.float32) -> float:
+    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: np.float32) -> Number:
         critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
-        loss, by_q_values, by_log_prob = self._actor_loss(critics.outputs, policy.log_prob, temperature)
+        loss, by_q_values, by_log_prob = self._loss("_actor_loss", critics.outputs, policy.log_prob, temperature)
         policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
-        return float(loss)
+        return loss
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         own = super()._optimizers()
@@ -96,14 +97,14 @@ class DSSAC(SparseTopologyMixin, SAC):
     def _targets(self, batch: Batch, temperature: np.float32) -> FloatArray:
         """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""
         next_actions, next_log_prob = sample_actions(self.actor, batch.next_observations)
-        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions).min(axis=0)
-        next_values = next_q_values - temperature * next_log_prob
-        targets: FloatArray = batch.rewards + (1 - batch.dones) * batch.discounts * next_values
+        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)
+        given = batch.rewards, batch.dones, batch.discounts, next_q_values, next_log_prob
+        targets: FloatArray = soft_td_targets(*given, number=float(temperature))
         return targets
 
     def _actor_loss(
         self, q_values: FloatArray, log_prob: FloatArray, temperature: np.float32
-    ) -> tuple[*Loss, FloatArray]:
+    ) -> tuple[Number, FloatArray, FloatArray]:
         """To actions of higher value, the lowest of the critics', and higher entropy (Haarnoja et al. 2018b, eq. 7).
 
         Args:
@@ -114,12 +115,8 @@ class DSSAC(SparseTopologyMixin, SAC):
         Returns:
             Value, derivative by `q_values`, derivative by `log_prob`.
         """
-        lowest = q_values.argmin(axis=0, keepdims=True)
-        share = np.float32(1) / np.float32(len(log_prob))
-        by_q_values = np.zeros_like(q_values)
-        np.put_along_axis(by_q_values, lowest, -share, axis=0)
-        loss = (temperature * log_prob - np.take_along_axis(q_values, lowest, axis=0)[0]).mean()
-        return loss, by_q_values, np.full_like(log_prob, share * temperature)
+        loss: tuple[Number, FloatArray, FloatArray] = soft_policy_loss(q_values, log_prob, number=float(temperature))
+        return loss
 
     def _update_temperature(self, log_prob: FloatArray) -> dict[str, float]:
         """One step of the temperature, if it is learned (Haarnoja et al. 2018b, equation 18).
@@ -130,7 +127,7 @@ class DSSAC(SparseTopologyMixin, SAC):
         temperature = float(self._temperature)
         if self.ent_coef_optimizer is None or self.log_ent_coef is None:
             return {"ent_coef": temperature}
-        surplus = torch.from_numpy(log_prob + np.float32(self.target_entropy))
+        surplus = torch.from_numpy(computed(log_prob) + np.float32(self.target_entropy))
         loss = -(self.log_ent_coef.detach() * surplus).mean()
         # What autograd makes of it, in its order of operations and in a fifth of the time.
         share = np.float32(-1) / np.float32(len(surplus))

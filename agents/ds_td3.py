@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-import torch
 from stable_baselines3 import TD3
 from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.batch import Batch, FloatArray
 from sparserl.agents.network_pass import evaluate, network_pass
-from sparserl.agents.sparse_off_policy import Loss, SparseTopologyMixin
+from sparserl.agents.normal import normal
+from sparserl.agents.sparse_off_policy import Loss, Number, SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
+from sparserl.kernels.formulas import negative_mean, smoothed, td_targets
 
 
 class DSTD3(SparseTopologyMixin, TD3):
@@ -66,7 +66,7 @@ class DSTD3(SparseTopologyMixin, TD3):
     targets_of = ("actor", "critic")
     critic_loss_scale = 1.0
 
-    def _update(self, batch: Batch) -> dict[str, float]:
+    def _update(self, batch: Batch) -> dict[str, Number]:
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
         if self._n_updates % self.policy_delay == 0:
             losses["actor_loss"] = self._form_actor_gradients(batch)
@@ -83,20 +83,20 @@ class DSTD3(SparseTopologyMixin, TD3):
 
     def _targets(self, batch: Batch) -> FloatArray:
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
-        noise = torch.empty(batch.actions.shape).normal_(0, self.target_policy_noise).numpy()
-        noise = noise.clip(-self.target_noise_clip, self.target_noise_clip)
-        next_actions = (evaluate(self.actor_target, "forward", batch.next_observations)[0] + noise).clip(-1, 1)
-        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions).min(axis=0)
-        targets: FloatArray = batch.rewards + (1 - batch.dones) * batch.discounts * next_q_values
+        noise = normal(batch.actions.shape, self.target_policy_noise, self.target_noise_clip)
+        next_actions = smoothed(evaluate(self.actor_target, "forward", batch.next_observations)[0], noise)
+        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)
+        targets: FloatArray = td_targets(batch.rewards, batch.dones, batch.discounts, next_q_values)
         return targets
 
     def _actor_loss(self, q_values: FloatArray) -> Loss:
         """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (1, B, 1)."""
-        return -q_values.mean(), np.full_like(q_values, np.float32(-1) / np.float32(q_values.size))
+        loss: Loss = negative_mean(q_values)
+        return loss
 
-    def _form_actor_gradients(self, batch: Batch) -> float:
+    def _form_actor_gradients(self, batch: Batch) -> Number:
         actor = network_pass(self.actor, "forward", batch.observations)
         critic = network_pass(self.critic, "q1_forward", batch.observations, actor.outputs[0])
-        loss, gradient = self._actor_loss(critic.outputs)
+        loss, gradient = self._loss("_actor_loss", critic.outputs)
         actor.pull_back(critic.pull_back_to_input(gradient)[None])
-        return float(loss)
+        return loss

@@ -1,8 +1,9 @@
 """One pass through a network, and its way back: what the losses of an agent stand between.
 
-Losses are arithmetic on NumPy arrays that gives a value and its derivative by the network's output: on a batch of a few
+Losses are arithmetic on arrays that gives a value and its derivative by the network's output: on a batch of a few
 hundred numbers, recording them for autograd takes longer than the sparse networks themselves. Sparse networks go
-forward and back in one kernel call each; others through autograd.
+forward and back as steps of compiled code, which wait for each other inside `sparserl.kernels.program.deferred`; others
+through autograd, at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import nn
 from sparserl.agents.batch import FloatArray, Observations
 from sparserl.agents.replay import IntArray
 from sparserl.agents.task_heads import HeadEnsembles
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.formulas import tanh, through_tanh
+from sparserl.kernels.program import run_waiting
 from sparserl.layers import SparseEnsemble
 
 
@@ -44,9 +48,11 @@ def network_pass(network: nn.Module, method: str, observations: Observations, *m
     """
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
-        return AutogradPass(network, method, *inputs)
+        run_waiting()
+        return AutogradPass(network, method, *map(computed, inputs))
     if isinstance(ensemble, HeadEnsembles):
-        return TasksPass(ensemble, *inputs)  # type: ignore[arg-type]  # fused networks read vectors
+        run_waiting()
+        return TasksPass(ensemble, *map(computed, inputs))
     return FusedNetworkPass(ensemble, *inputs)  # type: ignore[arg-type]  # as above
 
 
@@ -54,11 +60,13 @@ def evaluate(network: nn.Module, method: str, observations: Observations, *more:
     """(networks, B, n_out) outputs of a method of an actor or critic, with no way back; arguments as `network_pass`."""
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
+        run_waiting()
         with torch.no_grad():
-            return _arrays(getattr(network, method)(*map(as_tensors, inputs)))
+            return _arrays(getattr(network, method)(*map(as_tensors, map(computed, inputs))))
     if isinstance(ensemble, HeadEnsembles):
-        parts = ensemble.parts(inputs)  # type: ignore[arg-type]  # as above
-        return _in_rows([(rows, _evaluated(ensemble.by_task[task], own)) for task, rows, own in parts])
+        run_waiting()
+        parts = ensemble.parts([computed(given) for given in inputs])
+        return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], own))) for task, rows, own in parts])
     return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
 
 
@@ -78,7 +86,7 @@ def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatA
         >>> differentiated(lambda q: q.square().sum(), np.float32([1.0, -2.0]))
         (5.0, array([ 2., -4.], dtype=float32))
     """
-    leaf = torch.from_numpy(outputs).requires_grad_()
+    leaf = torch.from_numpy(np.asarray(outputs)).requires_grad_()
     value = loss(leaf)
     value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     assert leaf.grad is not None
@@ -95,7 +103,7 @@ def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | 
 
 def _evaluated(ensemble: SparseEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:
     assert ensemble.joined is not None
-    return _activated(ensemble, ensemble.joined.evaluate(_joined(inputs)).numpy())
+    return _activated(ensemble, ensemble.joined.evaluate(inputs))
 
 
 def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
@@ -109,12 +117,11 @@ def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
     return whole
 
 
-def _joined(inputs: Sequence[FloatArray]) -> torch.Tensor:
-    return torch.from_numpy(inputs[0] if len(inputs) == 1 else np.concatenate(inputs, axis=1))
-
-
 def _activated(ensemble: SparseEnsemble, y: FloatArray) -> FloatArray:
-    return np.tanh(y) if ensemble.output_activation == "tanh" else y
+    if ensemble.output_activation != "tanh":
+        return y
+    activated: FloatArray = tanh(y)
+    return activated
 
 
 def _arrays(given: Any) -> FloatArray:
@@ -136,8 +143,8 @@ class FusedNetworkPass:
     def __init__(self, ensemble: SparseEnsemble, *inputs: FloatArray):
         assert ensemble.joined is not None
         self._ensemble, self._last = ensemble, inputs[-1].shape[1]
-        self._pass = ensemble.joined.run(_joined(inputs))
-        self.outputs = _activated(ensemble, self._pass.y.numpy())
+        self._pass = ensemble.joined.run(inputs)
+        self.outputs = _activated(ensemble, self._pass.y)
 
     def pull_back(self, gradient: FloatArray) -> None:
         """As `NetworkPass`."""
@@ -145,12 +152,14 @@ class FusedNetworkPass:
 
     def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
         """As `NetworkPass`."""
-        return self._pass.pull_back_to_input(self._before_activation(gradient)).numpy()[:, -self._last :]
+        by_input: FloatArray = self._pass.pull_back_to_input(self._before_activation(gradient), self._last)
+        return by_input
 
-    def _before_activation(self, gradient: FloatArray) -> torch.Tensor:
-        if self._ensemble.output_activation == "tanh":
-            gradient = gradient * (1 - self.outputs * self.outputs)
-        return torch.from_numpy(gradient)
+    def _before_activation(self, gradient: FloatArray) -> FloatArray:
+        if self._ensemble.output_activation != "tanh":
+            return gradient
+        before: FloatArray = through_tanh(gradient, self.outputs)
+        return before
 
 
 class TasksPass:
@@ -169,10 +178,11 @@ class TasksPass:
         self._parts = [
             (rows, FusedNetworkPass(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
         ]
-        self.outputs = _in_rows([(rows, part.outputs) for rows, part in self._parts])
+        self.outputs = _in_rows([(rows, computed(part.outputs)) for rows, part in self._parts])
 
     def pull_back(self, gradient: FloatArray) -> None:
         """As `NetworkPass`; heads of tasks that are not in the batch have no `grad`."""
+        gradient = computed(gradient)
         for parameter in self._parameters:
             parameter.grad = None
         if len(self._parts) == 1:
@@ -181,6 +191,7 @@ class TasksPass:
         for rows, part in self._parts:
             before = [(parameter, parameter.grad) for parameter in self._parameters]
             part.pull_back(np.ascontiguousarray(gradient[:, rows]))
+            run_waiting()
             for parameter, earlier in before:
                 if earlier is not None and parameter.grad is not earlier:
                     assert parameter.grad is not None
@@ -188,7 +199,11 @@ class TasksPass:
 
     def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
         """As `NetworkPass`."""
-        parts = [(rows, part.pull_back_to_input(np.ascontiguousarray(gradient[:, rows]))) for rows, part in self._parts]
+        gradient = computed(gradient)
+        parts = [
+            (rows, computed(part.pull_back_to_input(np.ascontiguousarray(gradient[:, rows]))))
+            for rows, part in self._parts
+        ]
         whole: FloatArray = _in_rows([(rows, part[None]) for rows, part in parts])[0]
         return whole
 
@@ -218,10 +233,10 @@ class AutogradPass:
     def pull_back(self, gradient: FloatArray) -> None:
         """As `NetworkPass`."""
         self._module.zero_grad()
-        torch.autograd.backward(self._given, tuple(torch.from_numpy(gradient)))
+        torch.autograd.backward(self._given, tuple(torch.from_numpy(np.asarray(gradient))))
 
     def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
         """As `NetworkPass`."""
-        (toward,) = torch.autograd.grad(self._given, self._last, tuple(torch.from_numpy(gradient)))
+        (toward,) = torch.autograd.grad(self._given, self._last, tuple(torch.from_numpy(np.asarray(gradient))))
         by_input: FloatArray = toward.numpy()
         return by_input

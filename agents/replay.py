@@ -232,6 +232,11 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         rows: IntArray = np.random.randint(0, self.size(), size=count)
         return (rows + self._oldest) % self.buffer_size if self.forgotten else rows
 
+    @property
+    def redraws(self) -> bool:
+        """Whether noise features of drawn transitions are overwritten."""
+        return self._generator is not None
+
     def redraw_from(self, origins: Callable[[], IntArray], draw: NoiseDraw) -> None:
         """Says what the noise features are; needed once, before the first transition, if they are redrawn.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -22,13 +23,21 @@ from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.formulas import squared_errors
+from sparserl.kernels.program import deferred, run_waiting
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
+from sparserl.optim import FusedAdam
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.target import TargetNetwork
 
-Loss = tuple[float | np.floating, FloatArray]
+Number = Any
+"""A float, or an array of one number."""
+Loss = tuple[Number, FloatArray]
 """Value of a loss, and its derivative."""
+UPDATE = ("_update", "_targets", "_update_critics", "_form_critic_gradients", "_form_actor_gradients", "_step")
+"""Methods that an update is made of; where all are ours, their steps wait for each other and run in one call."""
 
 
 class AroundStep(Protocol):
@@ -39,6 +48,11 @@ class AroundStep(Protocol):
 
     def after_step(self, group: str) -> None:
         """After the step, before a topology event."""
+
+
+def _is_ours(method: Any) -> bool:
+    """Whether a method is of an agent of this package, not of a subclass or put in its place."""
+    return str(getattr(method, "__module__", "")).startswith("sparserl.agents.")
 
 
 class SparseTopologyMixin(SavedTopologyMixin):
@@ -216,16 +230,27 @@ class SparseTopologyMixin(SavedTopologyMixin):
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
-            for name, value in self._update(batch).items():
-                logged.setdefault(name, []).append(value)
+            with deferred() if self._waits() else nullcontext():
+                batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
+                found = self._update(batch)
+            for name, value in found.items():
+                logged.setdefault(name, []).append(float(value))
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
                 self._recycle(self.recycler, batch)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in logged.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
 
-    def _update(self, batch: Batch) -> dict[str, float]:
+    def _waits(self) -> bool:
+        """Whether steps of an update may wait for each other: whoever overrides a method expects numbers."""
+        return all(map(_is_ours, (getattr(self, name) for name in UPDATE)))
+
+    def _loss(self, name: str, *given: Any) -> Any:
+        """Calls the method of a loss; one of a subclass gets NumPy arrays."""
+        method = getattr(self, name)
+        return method(*(given if _is_ours(method) else map(computed, given)))
+
+    def _update(self, batch: Batch) -> dict[str, Number]:
         """One gradient update on a batch.
 
         Returns:
@@ -239,9 +264,8 @@ class SparseTopologyMixin(SavedTopologyMixin):
 
     def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
         """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""
-        errors = q_values - targets
-        scale = self.critic_loss_scale
-        return scale * (errors * errors).mean(axis=1).sum(), errors * np.float32(2 * scale / len(targets))
+        loss: Loss = squared_errors(q_values, targets, number=self.critic_loss_scale)
+        return loss
 
     def transitions(self, rows: np.ndarray) -> Batch:
         """Copies of transitions of the replay buffer, of one environment and one step each, for `form_gradients`.
@@ -261,28 +285,35 @@ class SparseTopologyMixin(SavedTopologyMixin):
         """
         raise NotImplementedError
 
-    def _update_critics(self, batch: Batch, targets: FloatArray) -> float:
+    def _update_critics(self, batch: Batch, targets: FloatArray) -> Number:
         loss = self._form_critic_gradients(batch, targets)
         self._step("critic")
         return loss
 
-    def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> float:
+    def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> Number:
         critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
-        loss, gradient = self._critic_loss(critics.outputs, targets)
+        loss, gradient = self._loss("_critic_loss", critics.outputs, targets)
         critics.pull_back(gradient)
-        return float(loss)
+        return loss
 
     def _recycle(self, recycler: Recycler, batch: Batch) -> None:
-        inputs = {"actor": batch.observations, "critic": np.concatenate([batch.observations, batch.actions], axis=1)}
+        inputs = {
+            "actor": computed(batch.observations),
+            "critic": np.concatenate([batch.observations, batch.actions], axis=1),
+        }
         recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(inputs[name]) for name in self.trained})
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""
         optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
         if self.around_step is not None:
+            run_waiting()
             self.around_step.before_step(group)
+        if not isinstance(optimizer, FusedAdam):  # which waits as other steps do
+            run_waiting()
         optimizer.step()
         if self.around_step is not None:
+            run_waiting()
             self.around_step.after_step(group)
         if self.evolver.end_update(group):
             for key, value in topology_metrics(self.evolver).items():

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from stable_baselines3.sac.policies import Actor as DenseActor
 from torch import nn
 
 from sparserl.agents.batch import FloatArray, Observations
 from sparserl.agents.network_pass import as_tensors, evaluate, network_pass
-
-EPSILON = np.float32(1e-6)
-"""Keeps the logarithm finite where an action touches its bound; as in Stable-Baselines3."""
-LOG_SQRT_2PI = np.float32(0.5 * math.log(2 * math.pi))
+from sparserl.agents.normal import normal
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.formulas import squashed_gaussian, through_squashed_gaussian
+from sparserl.kernels.program import run_waiting
 
 
 class SquashedGaussian:
@@ -30,23 +28,20 @@ class SquashedGaussian:
     """
 
     def __init__(self, parameters: FloatArray):
-        width = parameters.shape[1] // 2
-        self._mean, self._raw_log_std = parameters[:, :width], parameters[:, width:]
-        self._log_std = self._raw_log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
+        self._parameters = parameters
 
     def mode(self) -> FloatArray:
         """(B, A) action of the mean."""
-        return np.tanh(self._mean)
+        mean = computed(self._parameters)[:, : self._parameters.shape[1] // 2]
+        actions: FloatArray = np.tanh(mean)
+        return actions
 
     def sample(self) -> tuple[FloatArray, FloatArray]:
         """(B, A) actions, drawn with torch's global generator, and their (B, 1) log-probability."""
-        noise = torch.empty(self._mean.shape).normal_().numpy()
-        self._spread = np.exp(self._log_std) * noise
-        actions = self._actions = np.tanh(self._mean + self._spread)
-        self._slope = 1 - actions * actions
-        density = -0.5 * noise * noise - self._log_std - LOG_SQRT_2PI - np.log(self._slope + EPSILON)
-        log_prob: FloatArray = density.sum(axis=1, keepdims=True)
-        return actions, log_prob
+        rows, columns = self._parameters.shape
+        self._noise = normal((rows, columns // 2))
+        self._actions, log_prob = squashed_gaussian(self._parameters, self._noise)
+        return self._actions, log_prob
 
     def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> FloatArray:
         """(B, 2 A) derivative by the parameters of the latest sample, its noise held fixed.
@@ -55,13 +50,9 @@ class SquashedGaussian:
             by_actions: (B, A) derivative by the actions.
             by_log_prob: (B, 1) derivative by their log-probability.
         """
-        # d log_prob / d action = 2 action / (1 - action^2 + epsilon), from the squashing alone: the Gaussian's own
-        # density is that of the fixed noise, and depends on the standard deviation only.
-        toward_actions = by_actions + by_log_prob * (2 * self._actions / (self._slope + EPSILON))
-        toward_mean = toward_actions * self._slope
-        toward_log_std = toward_mean * self._spread - by_log_prob
-        toward_log_std[self._raw_log_std != self._log_std] = 0
-        return np.concatenate([toward_mean, toward_log_std], axis=1)
+        given = self._parameters, self._noise, self._actions, by_actions, by_log_prob
+        by_parameters: FloatArray = through_squashed_gaussian(*given)
+        return by_parameters
 
 
 class ActionPass(Protocol):
@@ -83,15 +74,18 @@ def action_pass(actor: nn.Module, observations: Observations) -> ActionPass:
         actor: A `SparseSACActor`, or the SAC `Actor` of Stable-Baselines3.
         observations: As `Batch` has them.
     """
-    kind = _DenseActionPass if isinstance(actor, DenseActor) else _SparseActionPass
-    return kind(actor, observations)
+    if not isinstance(actor, DenseActor):
+        return _SparseActionPass(actor, observations)
+    run_waiting()
+    return _DenseActionPass(actor, computed(observations))
 
 
 def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatArray, FloatArray]:
     """(B, A) actions and (B, 1) log-probabilities, with no way back."""
     if isinstance(actor, DenseActor):
+        run_waiting()
         with torch.no_grad():
-            actions, log_prob = actor.action_log_prob(as_tensors(observations))
+            actions, log_prob = actor.action_log_prob(as_tensors(computed(observations)))
         return actions.numpy(), log_prob.reshape(-1, 1).numpy()
     return SquashedGaussian(evaluate(actor, "distribution", observations)[0]).sample()
 
@@ -119,5 +113,5 @@ class _DenseActionPass:
     def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
         """As `ActionPass`."""
         self._actor.zero_grad()
-        gradients = torch.from_numpy(by_actions), torch.from_numpy(by_log_prob).reshape(-1)
-        torch.autograd.backward(self._given, gradients)
+        toward_actions, toward_log_prob = (torch.from_numpy(np.asarray(given)) for given in (by_actions, by_log_prob))
+        torch.autograd.backward(self._given, (toward_actions, toward_log_prob.reshape(-1)))

@@ -65,4 +65,4 @@ def _sums(layer: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> Sequence[torch
         return [dy.T @ x, dy.sum(dim=0)]
     # Not by autograd, whose passes a layer may be capturing.
     fused = FusedLayers([[layer]])  # type: ignore[list-item]  # is sparse
-    return fused.run(x).gradients(dy.unsqueeze(0), False, [True, True], [])[1]  # type: ignore[return-value]  # all are
+    return fused.run([x]).gradients(dy.unsqueeze(0), None, [True, True], [])[1]  # type: ignore[return-value]  # all are

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.optim.optimizer import _global_optimizer_pre_hooks as _hooks_of_all
 
-from sparserl.kernels import tables
-from sparserl.kernels.updates import adam
+from sparserl.kernels import program, tables
+from sparserl.kernels.program import Step, make_step
+from sparserl.kernels.updates import adam_step, tick_step
 
+PARALLEL_FROM = 1 << 14
+"""Parameters below which one thread is enough."""
 VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
 """Options of torch's Adam with which a step is not the one of the paper."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Batch:
     """What one call does: parameters of a group that have a gradient and have stepped equally often.
 
     Attributes:
         group: Place of their group.
-        table: As `adam` takes it.
-        dtype: Theirs.
-        clock: () steps so far, in the memory of the state's own.
+        table: Rows of `adam_step`.
+        numbers: Numbers of `adam_step`.
+        steps: The step, and that of the clock.
         parameters: Those of the table.
+        given: The numbers as the group has them.
     """
 
     group: int
     table: np.ndarray
-    dtype: npt.DTypeLike
-    clock: np.ndarray
+    numbers: np.ndarray
+    steps: Sequence[Step]
     parameters: Sequence[torch.Tensor]
+    given: tuple[float, ...] = ()
 
 
 class FusedAdam(torch.optim.Adam):
@@ -50,13 +53,15 @@ class FusedAdam(torch.optim.Adam):
     _key: Sequence[Any] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step, as `torch.optim.Adam.step`."""
+        """One step, as `torch.optim.Adam.step`; waits with others inside `sparserl.kernels.program.deferred`."""
         batches = None if closure is not None or not self._is_plain() else self._described()
         if batches is not None and _hooks_of_all:
+            program.run_waiting()
             for hook in list(_hooks_of_all.values()):
                 hook(self, (), {})
             batches = self._described()  # a hook may have replaced tensors
         if batches is None:
+            program.run_waiting()
             self._separate_clocks()
             return _torch_step(self, closure)
         if tables.CHECKED:
@@ -65,12 +70,12 @@ class FusedAdam(torch.optim.Adam):
             )
         for batch in batches:
             group = self.param_groups[batch.group]
-            np.add(batch.clock, 1, out=batch.clock)
-            step = batch.clock.item()
-            beta1, beta2 = group["betas"]
-            step_size, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
-            numbers = (beta1, beta2, group["eps"], group["weight_decay"], step_size, root)
-            adam(batch.table, np.array(numbers, batch.dtype))
+            numbers = (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
+            if numbers != batch.given:
+                program.run_waiting()
+                batch.given = numbers
+                batch.numbers[:] = numbers
+            program.add(*batch.steps)
         return None
 
     # torch wraps every step in a profiler record unless this says that it has: more time than the step itself takes.
@@ -78,6 +83,7 @@ class FusedAdam(torch.optim.Adam):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's."""
+        program.run_waiting()
         self._separate_clocks()
         return super().state_dict()
 
@@ -96,6 +102,7 @@ class FusedAdam(torch.optim.Adam):
     def _described(self) -> list[_Batch] | None:
         """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
         if self._places() != self._key:
+            program.run_waiting()  # clocks are read
             self._batches = self._describe()
             self._key = self._places()
         return self._batches
@@ -110,7 +117,7 @@ class FusedAdam(torch.optim.Adam):
         for parameter, state in self.state.items():
             key.append(id(parameter))
             arrays += state.values()
-        return key + tables.places(arrays)
+        return [torch.get_num_threads(), *key, *tables.places(arrays)]
 
     def _describe(self) -> list[_Batch] | None:
         batches: list[_Batch] = []
@@ -130,9 +137,17 @@ class FusedAdam(torch.optim.Adam):
                 clock = self._state_of(together[0])["step"].clone()
                 for parameter in together:
                     self._state_of(parameter)["step"] = clock
-                dtype = np.float32 if trained[0].dtype == torch.float32 else np.float64
-                batches.append(_Batch(place, self._table(together), dtype, clock.numpy(), together))
+                batches.append(self._batch(place, together, clock))
         return batches
+
+    def _batch(self, group: int, parameters: Sequence[torch.Tensor], clock: torch.Tensor) -> _Batch:
+        table, numbers = self._table(parameters), np.empty(5)
+        arguments = [table.ctypes.data, len(table), numbers.ctypes.data, clock.data_ptr()]
+        kept = table, numbers, clock, [self._arrays_of(parameter) for parameter in parameters]
+        dtype = torch.empty(0, dtype=parameters[0].dtype).numpy().dtype
+        threads = torch.get_num_threads() if table[:, 0].sum() >= PARALLEL_FROM else 1
+        steps = [make_step(adam_step, arguments, dtype, kept, threads), make_step(tick_step, arguments, dtype, kept)]
+        return _Batch(group, table, numbers, steps, parameters)
 
     def _table(self, parameters: Sequence[torch.Tensor]) -> np.ndarray:
         """Rows for `adam`."""

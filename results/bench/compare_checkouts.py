@@ -30,9 +30,9 @@ for line in sys.stdin:
     agent.train(2, batch)
     seconds = []
     for _ in range(int(line)):
-        start = time.perf_counter()
+        start = time.thread_time()
         agent.train(2, batch)
-        seconds.append((time.perf_counter() - start) / 2)
+        seconds.append((time.thread_time() - start) / 2)
     print(*seconds, flush=True)
 """
 

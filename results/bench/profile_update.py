@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from sparserl.agents import DSTD3, ds_td3
+from sparserl.agents import DSTD3, sparse_off_policy
 from sparserl.kernels import cpu
 
 UPDATES = 1000
@@ -47,7 +47,7 @@ def main(density: float = 0.1, batch: int = 256, width: int = 256) -> None:
     spent: dict[str, list[float]] = defaultdict(list)
     watch(cpu, "forward_serial", "products, forward (kernel)", spent)
     watch(cpu, "backward_serial", "products, backward (kernel)", spent)
-    watch(ds_td3, "sample", "replay sample", spent)
+    watch(sparse_off_policy, "sample", "replay sample", spent)
     watch(agent, "_critic_loss", "critic loss and its derivative", spent)
     watch(agent, "_targets", "= TD targets: noise, target networks", spent)
     watch(agent.actor.optimizer, "step", "Adam, actor", spent)

@@ -10,16 +10,16 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import Linear, Networks
-from sparserl.kernels.cpu import launch, plan_of, tiles_of
+from sparserl.kernels.cpu import plan_of, tiles_of
 from sparserl.kernels.tiles import (
     N_IN,
     N_OUT,
+    add_up,
     clear_sums,
     order_share,
     tile_input_gradient,
     tile_parameter_gradients,
     tile_product,
-    total_share,
 )
 from sparserl.kernels.vector import LANES
 from sparserl.layers import SparseLinear
@@ -64,7 +64,10 @@ class TiledLayer:
         workers = torch.get_num_threads()
         tiles = tiles_of(self._batch, self._plan.widest, workers)
         at = np.array([a.data_ptr(), b.data_ptr(), self._x.data_ptr()], np.int64)
-        launch(workers, kernels, (self._plan.table, tiles, at, self._plan.limits, sums, sum(self._plan.gradient_sizes)))
+        serial, parallel = kernels
+        numba.set_num_threads(workers)
+        task = self._plan.table, tiles, at, self._plan.limits, sums, sum(self._plan.gradient_sizes)
+        (serial if workers == 1 else parallel)(workers, *task)
 
 
 @numba.njit(nogil=True)
@@ -95,7 +98,7 @@ def _value_gradient_share(
     worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
 ) -> None:
     layer = table[0, 0]
-    clear_sums(worker, sums, count, limits[0])
+    clear_sums(sums[worker], count, limits[0])
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         x, dy = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
@@ -106,7 +109,7 @@ def _value_gradient_share(
 def _total_share(
     worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
 ) -> None:
-    total_share(worker, workers, sums, count, limits[0])
+    add_up(worker, workers, sums, count, limits[0])
 
 
 def _in_turn(*shares: Any) -> tuple[Any, Any]:

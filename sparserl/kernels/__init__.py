@@ -6,7 +6,7 @@ A backend is a module with `forward` and `backward` over networks. There is no s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import torch
 from sparserl.errors import KernelUnavailable, unknown_name
 from sparserl.kernels import cpu, reference
 from sparserl.kernels.cpu import prepare
+from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 
@@ -37,22 +38,22 @@ __all__ = [
 class Backend(Protocol):
     """Chains of linear layers with a ReLU between them; memory O(nnz + neurons * batch), never n_out x n_in."""
 
-    def forward(self, networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+    def forward(self, networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
         """The outputs of all networks.
 
         Args:
             networks: N of them.
-            x: (B, widths[0]) input.
+            inputs: (B, width) parts that side by side are the input, widths[0] wide.
             keep: Whether a backward pass follows.
 
         Returns:
             (N, B, widths[-1]) outputs, and what `backward` needs if `keep`.
 
         Raises:
-            ValueError: If `x` has another width or dtype than the networks.
+            ValueError: If they have another width or dtype than the networks.
         """
 
-    def backward(self, networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+    def backward(self, networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
         """The gradients, given `dy` (N, B, widths[-1]) by the outputs; `saved` is from `forward` and stays valid."""
 
 

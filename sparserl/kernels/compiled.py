@@ -22,6 +22,8 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core import caching
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature as signature_of
 
 LOG = logging.getLogger("sparserl")
 
@@ -30,12 +32,29 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """As `numba.njit(cache=True, nogil=True, **options)`, with code that is never older than what it was made of."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        kernel = numba.njit(nogil=True, **options)(function)
-        if cache_folder(Path(inspect.getfile(function)).parent) is not None:
-            kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]
-        return kernel
+        return _stored(numba.njit(nogil=True, **options)(function), function)
 
     return decorate
+
+
+def compiled_callback(function: Callable[..., Any], signature: Any, **options: Any) -> int:
+    """Address of the code of a function with a signature of C, stored like that of `compiled`.
+
+    It must not raise: nobody would notice.
+    """
+    callback = _stored(CFunc(function, signature_of(signature), {}, options), function)  # type: ignore[no-untyped-call]
+    _CALLBACKS.append(callback)
+    callback.compile()
+    return int(callback.address)
+
+
+_CALLBACKS: list[Any] = []  # their code is freed with them
+
+
+def _stored(kernel: Any, function: Callable[..., Any]) -> Any:
+    if cache_folder(Path(inspect.getfile(function)).parent) is not None:
+        kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    return kernel
 
 
 @lru_cache

@@ -6,19 +6,19 @@ except that a single sample that needs no way back takes a path of its own (`til
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparserl.kernels import tables
+from sparserl.kernels import program, tables
+from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, take
 from sparserl.kernels.index import CsrIndex, transpose
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.program import make_step
 from sparserl.kernels.tiles import (
     BIAS,
     COL,
@@ -34,13 +34,13 @@ from sparserl.kernels.tiles import (
     T_ROW_PTR,
     T_SLOT,
     VALUES,
-    backward_serial,
-    backward_threads,
+    backward_step,
     forward_one,
-    forward_serial,
-    forward_threads,
+    forward_step,
+    order_step,
+    total_step,
 )
-from sparserl.kernels.updates import adam, average, average_and_trim
+from sparserl.kernels.updates import STEPS
 from sparserl.kernels.vector import LANES
 
 PARALLEL_FROM = 1 << 20
@@ -92,6 +92,28 @@ class _Frame:
         else:
             self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
             self.last = self.scratch[:, plan.depth % 2].copy()
+
+    def arguments(self, plan: Plan) -> list[int]:
+        """Of a step, as far as they do not change."""
+        return [
+            plan.table.ctypes.data,
+            plan.count,
+            plan.depth,
+            self.tiles.ctypes.data,
+            len(self.tiles),
+            self.levels.ctypes.data,
+            self.scratch.ctypes.data,
+            self.last.ctypes.data,
+            plan.limits.ctypes.data,
+            plan.size,
+            self.batch,
+            int(self.keep),
+        ]
+
+    @property
+    def arrays(self) -> tuple[object, ...]:
+        """Whatever its addresses are of."""
+        return self.memory, self.tiles, self.levels, self.scratch, self.last, self.nowhere
 
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
@@ -182,7 +204,8 @@ class Plan:
         self._in_order: torch.Tensor | None = None
         self._transposed_from = self.depth
         self._sums: _Sums | None = None
-        self._free: dict[tuple[int, int, bool], list[_Frame]] = networks.memory
+        self.passes = Memo()
+        self._free: dict[tuple[int, int, bool], list[tuple[int | None, _Frame]]] = networks.memory
 
     def _describe(self, table: npt.NDArray[np.int64]) -> None:
         """Fills in what every pass needs."""
@@ -237,26 +260,19 @@ class Plan:
             self._sums = _Sums(workers, self.gradient_sizes, self.dtype)
         return self._sums
 
-    def take(self, batch: int, keep: bool) -> _Pass:
+    @property
+    def kept(self) -> tuple[object, ...]:
+        """Whatever the addresses in the table are of."""
+        return self.table, self.limits, self._layers, self._in_order
+
+    def take(self, batch: int, keep: bool) -> Lease:
         """Memory for a pass, to be used until the returned object is gone."""
         # By the present number of connections: a resumed run must not differ from one that had more or fewer before.
         threads = torch.get_num_threads() if self.nnz * batch >= PARALLEL_FROM else 1
         free = self._free.setdefault((batch, threads, keep), [])
         if len(self._free) > KEPT_FRAMES:
             del self._free[next(iter(self._free))]
-        return _Pass(free.pop() if free else _Frame(self, batch, threads, keep), free)
-
-
-@dataclass
-class _Pass:
-    """A forward pass that may be followed by backward passes; gives its memory back at its end."""
-
-    frame: _Frame
-    free: list[_Frame]
-
-    def __del__(self) -> None:
-        if "frame" in vars(self):  # a compiler of torch's makes one without calling `__init__`
-            self.free.append(self.frame)
+        return Lease(take(free) or _Frame(self, batch, threads, keep), free)
 
 
 def plan_of(networks: Networks) -> Plan:
@@ -267,93 +283,133 @@ def plan_of(networks: Networks) -> Plan:
     return plan
 
 
-def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
     """Output of every network, and what `backward` needs if `keep`. See `sparserl.kernels.Backend`.
 
     Uses as many threads as `torch.get_num_threads()` says.
     """
-    networks.check_input(x)
-    plan, batch = plan_of(networks), x.shape[0]
-    taken = plan.take(batch, keep)
-    frame = taken.frame
+    plan = plan_of(networks)
+    found: _Pass | None = plan.passes.find(inputs, keep)
+    if found is None:
+        networks.check_inputs(inputs)
+        if len(inputs[0]) == 1 and not keep:
+            return _forward_one(plan, inputs), None
+        found = _Pass(plan, [_contiguous(part) for part in inputs], keep)
+        plan.passes.keep(found, inputs, keep)
     if tables.CHECKED:
-        plan.check(frame)
-    y = np.empty((plan.count, batch, networks.widths[-1]), plan.limits.dtype)
-    rows = np.ascontiguousarray(x.detach().numpy())
-    if batch == 1 and not keep:
-        forward_one(plan.table, frame.scratch[0], rows[0], y[:, 0], plan.limits)
-        return torch.from_numpy(y), None
-    launch(
-        frame.workers,
-        (forward_serial, forward_threads),
-        (
-            plan.table,
-            frame.tiles,
-            frame.levels,
-            int(keep),
-            frame.last,
-            rows,
-            y,
-            plan.limits,
-            plan.size,
-        ),
-    )
-    return torch.from_numpy(y), taken if keep else None
+        plan.check(found.frame)
+    program.add(found.step)
+    return found.outputs, found if keep else None
 
 
-def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+class _Pass:
+    """A forward pass with certain inputs, that may be followed by backward passes.
+
+    Args:
+        plan: Of the networks.
+        inputs: (B, width) parts of the input.
+        keep: Whether a backward pass follows.
+
+    Attributes:
+        frame: Its memory, given back when the pass is gone.
+        outputs: (networks, B, n_out).
+        step: What computes them.
+        ways_back: Backward passes for gradients that wait.
+    """
+
+    def __init__(self, plan: Plan, inputs: Sequence[Array], keep: bool):
+        self._taken = plan.take(len(inputs[0]), keep)
+        self.frame: _Frame = self._taken.item
+        out = np.empty((plan.count, self.frame.batch, plan.widths[-1]), plan.limits.dtype)
+        sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
+        arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
+        kept = plan.kept, self.frame.arrays, sources, [getattr(part, "memory", part) for part in inputs], out
+        self.step = make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers)
+        self.outputs: Array = out if program.stretch() is None else Deferred(out)
+        self.ways_back = Memo()
+
+
+def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
+    """(networks, 1, n_out) of a single sample."""
+    program.run_waiting()
+    taken = plan.take(1, False)
+    y = np.empty((plan.count, 1, plan.widths[-1]), plan.limits.dtype)
+    parts = [_contiguous(part) for part in inputs]
+    row = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    forward_one(plan.table, taken.item.scratch[0], row[0], y[:, 0], plan.limits)
+    return y
+
+
+def _contiguous(given: Array) -> Any:
+    """As an array with rows one after the other."""
+    if isinstance(given, Deferred):
+        return given
+    return np.ascontiguousarray(given.detach().numpy() if isinstance(given, torch.Tensor) else given)
+
+
+def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, _Pass)
-    plan, frame = plan_of(networks), saved.frame
-    networks.check_gradient(dy, frame.batch)
-    ordered = 0 if wanted.inputs else wanted.lowest + 1
-    plan.transpose_from(ordered)
+    found: _Backward | None = saved.ways_back.find([dy], wanted)
+    plan = plan_of(networks)
+    if found is None:
+        networks.check_gradient(dy, saved.frame.batch)
+        plan.transpose_from(0 if wanted.inputs else wanted.lowest + 1)
+        found = _Backward(plan, saved.frame, _contiguous(dy), wanted)
+        if not wanted.samples and (wanted.reuse or not wanted.parameters):
+            saved.ways_back.keep(found, [dy], wanted)
     if tables.CHECKED:
-        plan.check(frame)
-    dx = np.empty((plan.count, frame.batch if wanted.inputs else 0, networks.widths[0]), plan.limits.dtype)
-    sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
-    table, tapes = plan.table, []
+        plan.check(saved.frame)
+    program.add(*found.steps)
     if wanted.samples:
-        table = table.copy()
-        for network, layer in wanted.samples:
-            tapes.append(torch.empty(networks.widths[layer + 1] * frame.padded, dtype=networks.dtype))
-            table[network, layer, SAMPLE] = tapes[-1].data_ptr()
-    launch(
-        frame.workers,
-        (backward_serial, backward_threads),
-        (
-            ordered,
-            frame.nowhere if sums is None else sums.addresses,
-            0 if sums is None else sums.count,
-            table,
-            plan.limits,
-            frame.tiles,
-            frame.levels,
-            frame.scratch,
-            wanted.lowest,
-            np.ascontiguousarray(dy.detach().numpy()),
-            dx,
-            plan.size,
-        ),
-    )
-    samples = [
-        Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, networks.widths[layer + 1]))
-        for (network, layer), tape in zip(wanted.samples, tapes, strict=True)
-    ]
-    toward = None
-    if wanted.inputs:
-        toward = torch.from_numpy(dx[0] if plan.count == 1 else dx.sum(axis=0))
-    return Gradients(toward, None if sums is None else sums.totals, samples)
+        program.run_waiting()
+    return Gradients(found.toward, found.totals, found.samples(plan))
 
 
-def launch(workers: int, kernels: tuple[Any, Any], arguments: tuple[Any, ...]) -> None:
-    """Calls the first kernel for one worker, the second for several, with their number before the arguments."""
-    serial, threads = kernels
-    if workers == 1:
-        serial(1, *arguments)
-    else:
-        numba.set_num_threads(min(workers, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]  # set at run time
-        threads(workers, *arguments)
+class _Backward:
+    """A backward pass, bound to a frame.
+
+    Attributes:
+        steps: In order.
+        toward: (B, width) the gradient of the last of the input's features, or None.
+        totals: Places for the gradients of parameters, or None.
+    """
+
+    def __init__(self, plan: Plan, frame: _Frame, dy: Array, wanted: Wanted):
+        self._frame, self._wanted = frame, wanted
+        sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
+        self.totals = None if sums is None else sums.totals
+        width = (wanted.last or plan.widths[0]) if wanted.inputs else 0
+        dx = np.empty((plan.count, frame.batch, width), plan.limits.dtype)
+        self.toward: Array | None = None
+        if width:
+            self.toward = dx[0] if program.stretch() is None else Deferred(dx[0])
+        table, self._tapes = plan.table, []
+        if wanted.samples:
+            table = table.copy()
+            for network, layer in wanted.samples:
+                self._tapes.append(torch.empty(plan.widths[layer + 1] * frame.padded, dtype=plan.dtype))
+                table[network, layer, SAMPLE] = self._tapes[-1].data_ptr()
+        addresses = frame.nowhere if sums is None else sums.addresses
+        ordered = 0 if width else wanted.lowest + 1
+        common = frame.arguments(plan)
+        common[0] = table.ctypes.data
+        arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data, 0 if sums is None else sums.count]
+        arguments += [address_of(dy), dx.ctypes.data if width else 0, width]
+        kept = plan.kept, frame.arrays, table, sums, getattr(dy, "memory", dy), dx, self._tapes
+        functions = [order_step] if ordered < plan.depth else []
+        functions.append(backward_step)
+        if frame.workers > 1 or (width and plan.count > 1):
+            functions.append(total_step)
+        self.steps = [make_step(function, arguments, plan.limits.dtype, kept, frame.workers) for function in functions]
+
+    def samples(self, plan: Plan) -> list[Sample]:
+        """What was seen at the layers that were asked for, once the steps have run."""
+        frame = self._frame
+        return [
+            Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, plan.widths[layer + 1]))
+            for (network, layer), tape in zip(self._wanted.samples, self._tapes, strict=True)
+        ]
 
 
 def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) -> None:
@@ -371,9 +427,7 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     one = torch.ones(1, dtype=dtype)
     networks = Networks([[Linear(index, one, one)]])
     for batch in (1, 2):
-        _, saved = forward(networks, torch.ones(batch, 1, dtype=dtype), keep=batch > 1)
-    backward(networks, saved, torch.ones(1, 2, 1, dtype=dtype), Wanted())
-    numbers, rows = one.repeat(6).numpy(), np.zeros((0, 5), np.int64)
-    adam(rows, numbers)
-    average(np.ascontiguousarray(rows[:, :3]), numbers[:2])
-    average_and_trim(rows, numbers[:2])
+        _, saved = forward(networks, [torch.ones(batch, 1, dtype=dtype)], keep=batch > 1)
+    backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), Wanted())
+    for function in (*STEPS, total_step):
+        function.address(one.numpy().dtype)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
 
 
@@ -49,6 +50,7 @@ class Networks:
         first = self.networks[0]
         self.widths = (first[0].index.n_cols, *(layer.index.n_rows for layer in first))
         self.dtype = first[0].values.dtype
+        self._dtypes = (self.dtype, torch.empty(0, dtype=self.dtype).numpy().dtype)
         self.prepared: dict[str, Any] = {}
         shape = (len(self.networks), self.widths, self.dtype)
         alike = before is not None and (len(before.networks), before.widths, before.dtype) == shape
@@ -70,15 +72,19 @@ class Networks:
         layers = [layer for layers in self.networks for layer in layers]
         return [tensor for layer in layers for tensor in (layer.values, layer.bias) if tensor is not None]
 
-    def check_input(self, x: torch.Tensor) -> None:
-        """Raises ValueError unless `x` is (B, widths[0]) of the networks' dtype."""
-        if x.dim() != 2 or x.shape[1] != self.widths[0] or x.dtype != self.dtype:
-            raise ValueError(f"the layer takes {self.widths[0]} {self.dtype} features, got {x.shape[-1]} of {x.dtype}")
+    def check_inputs(self, inputs: Sequence[Array]) -> None:
+        """Raises ValueError unless the parts of an input are (B, width), together widths[0], of the networks' dtype."""
+        parts = [(len(part.shape), part.shape[0], part.dtype in self._dtypes) for part in inputs]
+        width = sum(part.shape[-1] for part in inputs)
+        if width != self.widths[0] or set(parts) != {(2, inputs[0].shape[0], True)}:
+            raise ValueError(
+                f"the layer takes {self.widths[0]} {self.dtype} features, got {width} of {inputs[0].dtype}"
+            )
 
-    def check_gradient(self, dy: torch.Tensor, batch: int) -> None:
+    def check_gradient(self, dy: Array, batch: int) -> None:
         """Raises ValueError unless `dy` is (networks, batch, widths[-1]) of the networks' dtype."""
         shape = (len(self.networks), batch, self.widths[-1])
-        if dy.shape != shape or dy.dtype != self.dtype:
+        if dy.shape != shape or dy.dtype not in self._dtypes:
             raise ValueError(f"the gradient must be {shape} {self.dtype}, got {tuple(dy.shape)} {dy.dtype}")
 
     @cached_property
@@ -114,6 +120,7 @@ class Wanted:
         lowest: First layer that matters: a gradient by values below it is not formed.
         samples: (network, layer) pairs to return samples of.
         reuse: Whether the gradients by parameters may take the memory of those that the last such pass returned.
+        last: By how many of the last features of the input its gradient is wanted; 0 means all of them.
     """
 
     inputs: bool = True
@@ -121,6 +128,7 @@ class Wanted:
     lowest: int = 0
     samples: tuple[tuple[int, int], ...] = ()
     reuse: bool = False
+    last: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,12 +136,12 @@ class Gradients:
     """What a backward pass returns.
 
     Attributes:
-        x: (B, widths[0]) summed over the networks, or None.
+        x: (B, features) summed over the networks, or None.
         parameters: (nnz,) and (n_out,) by values and bias of the first layer of the first network, then of its second
             layer, and so on, empty where there is no bias; or None. Those below the lowest layer are 0.
         samples: Those that were asked for, in that order.
     """
 
-    x: torch.Tensor | None
+    x: Array | None
     parameters: Sequence[torch.Tensor] | None
     samples: list[Sample]

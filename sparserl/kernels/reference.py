@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.index import CsrIndex
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 
@@ -34,10 +37,11 @@ def value_gradient(layer: Linear, x: torch.Tensor, dy: torch.Tensor) -> torch.Te
     return (dy[rows] * x[cols]).sum(dim=1)
 
 
-def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
     """Output of every network, and the inputs of its layers. See `sparserl.kernels.Backend`."""
     del keep
-    networks.check_input(x)
+    networks.check_inputs(inputs)
+    x = torch.cat([torch.as_tensor(computed(part)) for part in inputs], dim=1)
     outputs, saved = [], []
     for layers in networks.networks:
         levels = [x.detach().t().clone()]
@@ -45,15 +49,16 @@ def forward(networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.T
             levels.append(product(layer, levels[-1] if position == 0 else torch.relu(levels[-1])))
         outputs.append(levels.pop().t())
         saved.append([levels[0], *map(torch.relu, levels[1:])])
-    return torch.stack(outputs), saved
+    return torch.stack(outputs).numpy(), saved
 
 
-def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, list)
     networks.check_gradient(dy, saved[0][0].shape[1])
     inputs, parameters, samples = [], [], {}
-    for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy.detach(), strict=True)):
+    dy = torch.as_tensor(computed(dy)).detach()
+    for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy, strict=True)):
         gradient = gradient.t()
         own: list[torch.Tensor] = []
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
@@ -67,7 +72,7 @@ def backward(networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted
         inputs.append(gradient.t())
         parameters += own
     return Gradients(
-        torch.stack(inputs).sum(dim=0) if wanted.inputs else None,
+        torch.stack(inputs).sum(dim=0)[:, -wanted.last :].numpy() if wanted.inputs else None,
         parameters if wanted.parameters else None,
         [samples[position] for position in wanted.samples],
     )

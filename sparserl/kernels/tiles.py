@@ -5,21 +5,20 @@ the cache. Inside a tile activations are feature-major and contiguous: one conne
 over the samples of the tile. A tile that the batch does not fill is padded with columns that hold 0 at every level, so
 that they add nothing to any sum, whatever is infinite elsewhere.
 
-Networks and tiles are dealt to threads in turn, each of which sums gradients of its own. The first call for a dtype
-compiles (seconds) and stores the machine code (`sparserl.kernels.compiled`).
+Networks and tiles are dealt to the shares of a step in turn (`sparserl.kernels.program`), each of which sums gradients
+of its own. The first call for a dtype compiles (seconds) and stores the machine code (`sparserl.kernels.compiled`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
-import numpy as np
-
 from sparserl.kernels.compiled import compiled
+from sparserl.kernels.program import step_function
 from sparserl.kernels.vector import (
     LANES,
     gradient_tile,
+    int64_array,
     read_int64,
     read_real,
     read_uint32,
@@ -35,6 +34,43 @@ N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_V
 `D_BIAS` are places in a thread's array of gradients, counted in floats.
 """
 FIELDS = 13
+
+(
+    TABLE,
+    NETWORKS,
+    DEPTH,
+    TILES,
+    N_TILES,
+    LEVELS,
+    SCRATCH,
+    LAST,
+    LIMITS,
+    SIZE,
+    BATCH,
+    KEPT,
+    SOURCES,
+    N_SOURCES,
+    OUTPUT,
+    ORDERED,
+    LOWEST,
+    SUMS,
+    COUNT,
+    D_OUTPUT,
+    D_INPUT,
+    D_WIDTH,
+) = range(22)
+"""Arguments of the steps of a pass: sizes and addresses.
+
+`TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
+depth) address of what each layer reads, `SCRATCH` (shares, 2) addresses of a tile of the widest level, `LAST` (shares,)
+addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type, `SIZE` bytes of an element, `BATCH`
+samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
+(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDERED` the first
+layer whose weights are needed in transposed order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
+addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
+(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0.
+"""
+PASS = 22
 
 _row, _gated_row = row_tile(gated=False), row_tile(gated=True)
 _sixteen, _eight, _four, _one = map(gradient_tile, (16, 8, 4, 1))
@@ -92,22 +128,24 @@ def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradient
 
 
 @compiled()
-def _read_tile(rows: Any, first: int, columns: int, out: int, zero: Any) -> None:
-    """Transposes `rows[first:first + columns]` into a tile; what lies past the end is padding."""
-    inside = min(columns, rows.shape[0] - first)
-    for neuron in range(rows.shape[1]):
+def _read_tile(rows: int, width: int, first: int, inside: int, columns: int, out: int, zero: Any) -> None:
+    """Transposes `inside` rows of (B, width) from `first` on into a tile; what lies past the end is padding."""
+    for neuron in range(width):
         for column in range(inside):
-            write_real(out, neuron * columns + column, rows[first + column, neuron], zero)
+            write_real(out, neuron * columns + column, read_real(rows, (first + column) * width + neuron, zero), zero)
         for column in range(inside, columns):
             write_real(out, neuron * columns + column, zero, zero)
 
 
 @compiled()
-def _write_tile(tile: int, first: int, columns: int, rows: Any, zero: Any) -> None:
-    """Transposes a tile back into rows."""
-    for column in range(min(columns, rows.shape[0] - first)):
-        for neuron in range(rows.shape[1]):
-            rows[first + column, neuron] = read_real(tile, neuron * columns + column, zero)
+def _write_tile(
+    tile: int, begin: int, neurons: int, columns: int, rows: int, first: int, inside: int, zero: Any
+) -> None:
+    """Transposes the neurons of a tile from `begin` on back into `inside` rows of (B, neurons) from `first` on."""
+    for column in range(inside):
+        for neuron in range(neurons):
+            at = (begin + neuron) * columns + column
+            write_real(rows, (first + column) * neurons + neuron, read_real(tile, at, zero), zero)
 
 
 @compiled()
@@ -119,7 +157,7 @@ def _clear_padding(tile: int, neurons: int, inside: int, columns: int, zero: Any
 
 @compiled()
 def _forward_tile(
-    table: Any, first: int, vectors: int, levels: Any, kept: int, last: int, x: Any, y: Any, limits: Any, size: int
+    table: Any, first: int, vectors: int, levels: Any, last: int, network: int, call: Any, limits: Any
 ) -> None:
     """Takes one tile through one network.
 
@@ -128,24 +166,27 @@ def _forward_tile(
         first: First sample of the tile.
         vectors: Width of the tile.
         levels: (layers,) address of the activations that each layer reads.
-        kept: 1 if a level holds all tiles one after the other, 0 if each replaces the one before.
         last: Address for a tile of the output.
-        x: (B, n_in) input.
-        y: (B, n_out) output.
+        network: Place of the network.
+        call: (PASS,) arguments of the step.
         limits: (0, -inf, NaN) of the element type.
-        size: Bytes of an element.
     """
-    columns, depth, zero = vectors * LANES, table.shape[0], limits[0]
-    place = kept * first * size
-    _read_tile(x, first, columns, levels[0] + table[0, N_IN] * place, zero)
+    columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
+    place, inside = call[KEPT] * first * size, min(columns, batch - first)
+    into = levels[0] + table[0, N_IN] * place
+    for source in range(call[N_SOURCES]):
+        width = read_int64(call[SOURCES], 2 * source + 1)
+        _read_tile(read_int64(call[SOURCES], 2 * source), width, first, inside, columns, into, zero)
+        into += width * columns * size
     for layer in range(depth):
         is_last = layer + 1 == depth
         out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * place
         threshold = limits[1] if is_last else zero
         tile_product(vectors, table[layer], levels[layer] + table[layer, N_IN] * place, out, threshold, zero, size)
-        if first + columns > x.shape[0]:
-            _clear_padding(out, table[layer, N_OUT], x.shape[0] - first, columns, zero)
-    _write_tile(last, first, columns, y, zero)
+        if inside < columns:
+            _clear_padding(out, table[layer, N_OUT], inside, columns, zero)
+    n_out = table[depth - 1, N_OUT]
+    _write_tile(last, 0, n_out, columns, call[OUTPUT] + network * batch * n_out * size, first, inside, zero)
 
 
 @compiled()
@@ -196,12 +237,10 @@ def _backward_tile(
     vectors: int,
     levels: Any,
     scratch: Any,
-    lowest: int,
     gradients: int,
-    dy: Any,
-    dx: Any,
+    network: int,
+    call: Any,
     limits: Any,
-    size: int,
 ) -> None:
     """Takes the gradient of one tile back through one network.
 
@@ -211,17 +250,16 @@ def _backward_tile(
         vectors: Width of the tile.
         levels: (layers,) address of the activations that each layer read, all tiles one after the other.
         scratch: Two addresses, each for a tile of the widest level.
-        lowest: First layer whose gradients matter.
         gradients: Address of the sums of gradients, 0 if none are wanted.
-        dy: (B, n_out) gradient of the output.
-        dx: (B, n_in) gradient of the input; no rows if it is not wanted.
+        network: Place of the network.
+        call: (PASS,) arguments of the step.
         limits: (0, -inf, NaN) of the element type.
-        size: Bytes of an element.
     """
-    columns, depth, zero = vectors * LANES, table.shape[0], limits[0]
-    here, there = scratch[0], scratch[1]
-    _read_tile(dy, first, columns, here, zero)
-    for layer in range(depth - 1, (0 if dx.shape[0] > 0 else lowest) - 1, -1):
+    columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
+    here, there, inside, lowest = scratch[0], scratch[1], min(columns, batch - first), call[LOWEST]
+    to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
+    _read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
+    for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
         if table[layer, SAMPLE] != 0:
             for entry in range(table[layer, N_OUT] * columns):
                 write_real(
@@ -230,74 +268,50 @@ def _backward_tile(
         x = levels[layer] + table[layer, N_IN] * first * size
         if gradients != 0 and layer >= lowest:
             tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
-        if layer > lowest or dx.shape[0] > 0:
+        if layer > lowest or to_input:
             # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
             threshold = zero if layer > 0 else limits[2]
             tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
             here, there = there, here
-    if dx.shape[0] > 0:
-        _write_tile(here, first, columns, dx, zero)
+    if to_input:
+        width = call[D_WIDTH]
+        out = call[D_INPUT] + network * batch * width * size
+        _write_tile(here, table[0, N_IN] - width, width, columns, out, first, inside, zero)
 
 
 @compiled()
-def _forward_share(
-    worker: int,
-    workers: int,
-    table: Any,
-    tiles: Any,
-    levels: Any,
-    kept: int,
-    last: Any,
-    x: Any,
-    y: Any,
-    limits: Any,
-    size: int,
-) -> None:
-    for task in range(worker, table.shape[0] * tiles.shape[0], workers):
-        network, tile = task // tiles.shape[0], task % tiles.shape[0]
-        first, vectors = tiles[tile]
-        own = levels[network if kept == 1 else worker]
-        _forward_tile(table[network], first, vectors, own, kept, last[worker], x, y[network], limits, size)
+def _limits(call: Any, zero: Any) -> Any:
+    """(0, -inf, NaN) of the element type."""
+    return read_real(call[LIMITS], 0, zero), read_real(call[LIMITS], 1, zero), read_real(call[LIMITS], 2, zero)
 
 
-@compiled()
-def _backward_share(
-    worker: int,
-    workers: int,
-    gradients: Any,
-    count: int,
-    table: Any,
-    limits: Any,
-    tiles: Any,
-    levels: Any,
-    scratch: Any,
-    lowest: int,
-    dy: Any,
-    dx: Any,
-    size: int,
-) -> None:
-    clear_sums(worker, gradients, count, limits[0])
-    for task in range(worker, table.shape[0] * tiles.shape[0], workers):
-        network, tile = task // tiles.shape[0], task % tiles.shape[0]
+@step_function()
+def forward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Takes a batch through all networks."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    tiles = int64_array(call[TILES], (call[N_TILES], 2))
+    levels = int64_array(call[LEVELS], (call[NETWORKS] if call[KEPT] == 1 else shares, call[DEPTH]))
+    for task in range(share, call[NETWORKS] * call[N_TILES], shares):
+        network, tile = task // call[N_TILES], task % call[N_TILES]
         first, vectors = tiles[tile]
-        _backward_tile(
-            table[network],
-            first,
-            vectors,
-            levels[network],
-            scratch[worker],
-            lowest,
-            gradients[worker],
-            dy[network],
-            dx[network],
-            limits,
-            size,
+        own = levels[network if call[KEPT] == 1 else share]
+        _forward_tile(
+            table[network], first, vectors, own, read_int64(call[LAST], share), network, call, _limits(call, zero)
         )
 
 
+@step_function()
+def order_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Copies the values of each layer from `ORDERED` on into the order of its transposed index."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    order_share(share, shares, table, call[ORDERED], zero)
+
+
 @compiled()
-def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -> None:
-    """Copies a thread's share of the values of each layer into the order of its transposed index."""
+def order_share(share: int, shares: int, table: Any, lowest: int, zero: Any) -> None:
+    """Copies a share of the values of each layer from `lowest` on into the order of its transposed index."""
     for network in range(table.shape[0]):
         for layer in range(lowest, table.shape[1]):
             values, slots, in_order = (
@@ -306,67 +320,63 @@ def order_share(worker: int, workers: int, table: Any, lowest: int, zero: Any) -
                 table[network, layer, IN_ORDER],
             )
             count = read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])
-            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+            for entry in range(count * share // shares, count * (share + 1) // shares):
                 write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
 
 
+@step_function()
+def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Takes gradients back through all networks; each share sums those of parameters on its own."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    tiles = int64_array(call[TILES], (call[N_TILES], 2))
+    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
+    scratch = int64_array(call[SCRATCH], (shares, 2))
+    gradients = read_int64(call[SUMS], share)
+    clear_sums(gradients, call[COUNT], zero)
+    for task in range(share, call[NETWORKS] * call[N_TILES], shares):
+        network, tile = task // call[N_TILES], task % call[N_TILES]
+        first, vectors = tiles[tile]
+        _backward_tile(
+            table[network],
+            first,
+            vectors,
+            levels[network],
+            scratch[share],
+            gradients,
+            network,
+            call,
+            _limits(call, zero),
+        )
+
+
 @compiled()
-def clear_sums(worker: int, gradients: Any, count: int, zero: Any) -> None:
-    """Sets a thread's own `count` sums to 0, if there are any."""
-    if gradients[worker] != 0:
+def clear_sums(gradients: int, count: int, zero: Any) -> None:
+    """Sets the `count` sums at an address to 0, if there are any."""
+    if gradients != 0:
         for entry in range(count):
-            write_real(gradients[worker], entry, zero, zero)
+            write_real(gradients, entry, zero, zero)
+
+
+@step_function()
+def total_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Adds the sums of all shares to those of the first, in order, and so the networks' gradients of the input."""
+    call = int64_array(arguments, (PASS,))
+    add_up(share, shares, int64_array(call[SUMS], (shares,)), call[COUNT], zero)
+    if call[D_INPUT] != 0:
+        count = call[BATCH] * call[D_WIDTH]
+        for entry in range(count * share // shares, count * (share + 1) // shares):
+            total = read_real(call[D_INPUT], entry, zero)
+            for network in range(1, call[NETWORKS]):
+                total += read_real(call[D_INPUT], network * count + entry, zero)
+            write_real(call[D_INPUT], entry, total, zero)
 
 
 @compiled()
-def total_share(worker: int, workers: int, gradients: Any, count: int, zero: Any) -> None:
-    """Adds all threads' sums to those of the first, in order; a share of the entries."""
+def add_up(share: int, shares: int, gradients: Any, count: int, zero: Any) -> None:
+    """Adds all shares' sums to those of the first, in order; a share of the entries."""
     if gradients[0] != 0:
-        for other in range(1, workers):
-            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+        for other in range(1, shares):
+            for entry in range(count * share // shares, count * (share + 1) // shares):
                 total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
                 write_real(gradients[0], entry, total, zero)
-
-
-@compiled()
-def forward_serial(workers: int, *task: Any) -> None:
-    _forward_share(0, workers, *task)
-
-
-@compiled(parallel=True)
-def forward_threads(workers: int, *task: Any) -> None:
-    for worker in numba.prange(workers):
-        # `prange` counts in uint64, and a range over mixed signs would be one of float64.
-        _forward_share(np.int64(worker), workers, *task)
-
-
-@compiled()
-def backward_serial(
-    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
-) -> None:
-    order_share(0, workers, table, ordered, limits[0])
-    _backward_share(0, workers, gradients, count, table, limits, *task)
-
-
-@compiled(parallel=True)
-def backward_threads(
-    workers: int, ordered: int, gradients: Any, count: int, table: Any, limits: Any, *task: Any
-) -> None:
-    """Takes gradients back through all networks.
-
-    Args:
-        workers: Threads.
-        ordered: First layer whose weights are needed in transposed order.
-        gradients: (workers,) addresses of sums of gradients, whatever they hold; those of the first thread are the
-            totals in the end. 0 if none are wanted.
-        count: Sums of each thread.
-        table: (networks, layers, FIELDS).
-        limits: (0, -inf, NaN) of the element type.
-        task: As `_backward_share` takes them.
-    """
-    for worker in numba.prange(workers):
-        order_share(np.int64(worker), workers, table, ordered, limits[0])
-    for worker in numba.prange(workers):
-        _backward_share(np.int64(worker), workers, gradients, count, table, limits, *task)
-    for worker in numba.prange(workers):
-        total_share(np.int64(worker), workers, gradients, count, limits[0])

@@ -1,7 +1,8 @@
-"""Elementwise updates of many arrays in one call: at the sizes of an agent, calls cost more than arithmetic.
+"""Elementwise updates of many arrays in one step: at the sizes of an agent, calls cost more than arithmetic.
 
 Arrays are described by rows of sizes and addresses, as in `sparserl.kernels.cpu`; whoever builds the rows keeps the
-arrays alive. `numbers` are of the arrays' element type.
+arrays alive. Arguments of a step are the address of its rows, their number, and the address of its numbers in double
+precision, which are rounded to the arrays' element type where torch does.
 """
 
 from __future__ import annotations
@@ -12,29 +13,34 @@ from typing import Any
 import numpy as np
 
 from sparserl.kernels.compiled import compiled
-from sparserl.kernels.vector import multiply_add, read_int64, read_real, write_real
+from sparserl.kernels.program import step_function
+from sparserl.kernels.vector import array_at, int64_array, multiply_add, read_int64, read_real, write_real
 
 HALVINGS = 8
 """Times that a bound on what is trimmed is halved at most, as long as enough stays within it."""
 
 
-@compiled(error_model="numpy")
-def adam(table: Any, numbers: Any) -> None:
-    """One step of Adam.
+@step_function(error_model="numpy")
+def adam_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """One step of Adam, but for the clock.
 
-    Args:
-        table: (arrays, 5) int64: size; addresses of parameter, gradient, first and second moment.
-        numbers: (6,) beta1, beta2, epsilon, weight decay (added to the gradient), learning rate / (1 - beta1^t),
-            sqrt(1 - beta2^t) at step t.
+    Rows: size; addresses of parameter, gradient, first and second moment. Numbers: beta1, beta2, epsilon, weight decay
+    (added to the gradient), learning rate. Then the address of the clock, steps so far in float32.
 
     Source:
         Kingma & Ba 2015, Algorithm 1, with the operations of torch's Adam.
     """
-    beta1, beta2, epsilon, weight_decay, step_size, root = numbers
-    one = numbers.dtype.type(1)
-    for array in range(table.shape[0]):
-        size, parameters, gradients, firsts, seconds = table[array]
-        for entry in range(size):
+    call = int64_array(arguments, (4,))
+    rows, numbers = int64_array(call[0], (call[1], 5)), array_at(call[2], (5,), 0.0)
+    step = np.float64(array_at(call[3], (1,), np.float32(0))[0]) + 1.0
+    real = np.empty(6, type(zero))
+    real[0], real[1], real[2], real[3] = numbers[0], numbers[1], numbers[2], numbers[3]
+    real[4], real[5] = numbers[4] / (1 - numbers[0] ** step), math.sqrt(1 - numbers[1] ** step)
+    beta1, beta2, epsilon, weight_decay, step_size, root = real
+    one = zero + type(zero)(1)
+    for array in range(rows.shape[0]):
+        size, parameters, gradients, firsts, seconds = rows[array]
+        for entry in range(size * share // shares, size * (share + 1) // shares):
             parameter = read_real(parameters, entry, one)
             gradient = read_real(gradients, entry, one) + weight_decay * parameter
             first = read_real(firsts, entry, one)
@@ -46,18 +52,26 @@ def adam(table: Any, numbers: Any) -> None:
             write_real(parameters, entry, moved, one)
 
 
-@compiled()
-def average(table: Any, numbers: Any) -> None:
+@step_function()
+def tick_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Adds 1 to the clock of `adam_step`, whose arguments it has."""
+    if share == 0:
+        clock = array_at(int64_array(arguments, (4,))[3], (1,), np.float32(0))
+        clock[0] += np.float32(1)
+
+
+@step_function()
+def average_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """`target = tau online + (1 - tau) target`.
 
-    Args:
-        table: (arrays, 3) int64: size; addresses of online and target.
-        numbers: (2,) tau, 1 - tau.
+    Rows: size; addresses of online and target. Numbers: tau.
     """
-    tau, rest = numbers
-    for array in range(table.shape[0]):
-        size, onlines, targets = table[array]
-        for entry in range(size):
+    call = int64_array(arguments, (3,))
+    rows, numbers = int64_array(call[0], (call[1], 3)), array_at(call[2], (1,), 0.0)
+    tau, rest = type(zero)(numbers[0]), type(zero)(1.0 - numbers[0])
+    for array in range(rows.shape[0]):
+        size, onlines, targets = rows[array]
+        for entry in range(size * share // shares, size * (share + 1) // shares):
             faded = read_real(targets, entry, tau) * rest
             write_real(targets, entry, multiply_add(read_real(onlines, entry, tau), tau, faded), tau)
 
@@ -72,18 +86,43 @@ def _count_up_to(limit: Any, values: int, size: int) -> int:
 
 
 @compiled()
-def average_and_trim(table: Any, numbers: Any) -> None:
+def _smallest(numbers: Any, place: int) -> Any:
+    """The number that `place` others come before in increasing order; moves numbers around (Hoare's selection).
+
+    NumPy's partition would take longer to compile than all other kernels together.
+    """
+    low, high = 0, numbers.size - 1
+    while low < high:
+        pivot, left, right = numbers[(low + high) // 2], low, high
+        while left <= right:
+            while numbers[left] < pivot:
+                left += 1
+            while numbers[right] > pivot:
+                right -= 1
+            if left <= right:
+                numbers[left], numbers[right] = numbers[right], numbers[left]
+                left, right = left + 1, right - 1
+        if place <= right:
+            high = right
+        elif place >= left:
+            low = left
+        else:
+            break
+    return numbers[place]
+
+
+@step_function()
+def average_and_trim_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Averages over the connections of a target that contain those of online, then sets its smallest weights to 0.
 
-    Args:
-        table: (layers, 5) int64: connections of the target; addresses of online and target; number of connections that
-            only the target has, >= 1, as many weights are trimmed; address of their slots, increasing.
-        numbers: (2,) tau, 1 - tau.
+    Rows: connections of the target; addresses of online and target; number of connections that only the target has,
+    >= 1, as many weights are trimmed; address of their slots, increasing. Numbers: tau.
     """
-    tau, rest = numbers
-    two = numbers.dtype.type(2)
-    for layer in range(table.shape[0]):
-        size, onlines, targets, surplus, target_only = table[layer]
+    call = int64_array(arguments, (3,))
+    rows, numbers = int64_array(call[0], (call[1], 5)), array_at(call[2], (1,), 0.0)
+    tau, rest, two = type(zero)(numbers[0]), type(zero)(1.0 - numbers[0]), type(zero)(2)
+    for layer in range(share, rows.shape[0], shares):
+        size, onlines, targets, surplus, target_only = rows[layer]
         # Slots correspond in runs: between two connections that only the target has, both have the same ones.
         limit, start = tau - tau, 0
         for passed in range(surplus + 1):
@@ -102,13 +141,13 @@ def average_and_trim(table: Any, numbers: Any) -> None:
             if _count_up_to(limit / two, targets, size) < surplus:
                 break
             limit /= two
-        magnitudes, count = np.empty(size, numbers.dtype), 0
+        magnitudes, count = np.empty(size, type(zero)), 0
         for slot in range(size):
             magnitude = abs(read_real(targets, slot, tau))
             magnitudes[count] = magnitude
             count += magnitude <= limit  # no branch: the predictor would miss most of them
         if count > surplus:
-            limit = np.partition(magnitudes[:count], surplus - 1)[surplus - 1]
+            limit = _smallest(magnitudes[:count], surplus - 1)
         ties = surplus - np.count_nonzero(magnitudes[:count] < limit)
         for slot in range(size):
             value = read_real(targets, slot, tau)
@@ -121,38 +160,35 @@ def average_and_trim(table: Any, numbers: Any) -> None:
             slot += 1
 
 
-@compiled()
-def gather_transitions(
-    observations: Any,
-    actions: Any,
-    following: Any,
-    dones: Any,
-    timeouts: Any,
-    rewards: Any,
-    rows: Any,
-    columns: Any,
-    out: Any,
-) -> None:
-    """Copies transitions out of a replay buffer, whatever its element types.
+@step_function()
+def gather_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Copies transitions of one step out of a replay buffer.
 
-    Args:
-        observations: (size, envs, width), as `actions` and `following`, the next observations.
-        actions: Likewise.
-        following: Likewise.
-        dones: (size, envs), as `timeouts` and `rewards`.
-        timeouts: 1 where a time limit ended the episode, which does not count as done.
-        rewards: Likewise.
-        rows: (B,) places in the first dimension.
-        columns: (B,) places in the second.
-        out: (B, width) observations, actions, next observations, (B, 1) dones and rewards to fill.
+    Arguments: transitions to copy; environments, widths of observations and actions; bytes of a number in stored
+    observations (8: float64, 4: float32); addresses of stored observations (size, envs, width), actions, next
+    observations, dones (size, envs), timeouts (1 where a time limit ended the episode, which does not count as done)
+    and rewards; of the (B,) places in the first and second dimension; and of the results.
     """
-    observed, acted, followed, done, rewarded = out
-    for place in range(rows.size):
-        row, column = rows[place], columns[place]
-        for entry in range(observations.shape[2]):
-            observed[place, entry] = observations[row, column, entry]
-            followed[place, entry] = following[row, column, entry]
-        for entry in range(actions.shape[2]):
-            acted[place, entry] = actions[row, column, entry]
-        done[place, 0] = dones[row, column] * (1 - timeouts[row, column])
-        rewarded[place, 0] = rewards[row, column]
+    call = int64_array(arguments, (18,))
+    count, envs, width, acted, size = call[0], call[1], call[2], call[3], call[4]
+    for place in range(count * share // shares, count * (share + 1) // shares):
+        at = read_int64(call[11], place) * envs + read_int64(call[12], place)
+        for entry in range(width):
+            write_real(call[13], place * width + entry, _stored(call[5], at * width + entry, size, zero), zero)
+            write_real(call[15], place * width + entry, _stored(call[7], at * width + entry, size, zero), zero)
+        for entry in range(acted):
+            write_real(call[14], place * acted + entry, read_real(call[6], at * acted + entry, np.float32(0)), zero)
+        done = read_real(call[8], at, np.float32(0)) * (np.float32(1) - read_real(call[9], at, np.float32(0)))
+        write_real(call[16], place, done, zero)
+        write_real(call[17], place, read_real(call[10], at, np.float32(0)), zero)
+
+
+@compiled()
+def _stored(address: int, entry: int, size: int, zero: Any) -> Any:
+    if size == 8:
+        return zero + read_real(address, entry, 0.0)
+    return zero + np.float64(read_real(address, entry, np.float32(0)))
+
+
+STEPS = (adam_step, tick_step, average_step, average_and_trim_step, gather_step)
+"""What every update may need, whatever the agent."""

@@ -15,9 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from sparserl.kernels.compiled import compiled
 
 LANES = 16
 """Floats a vector: one AVX-512 register of float32."""
@@ -351,6 +355,31 @@ def _read_integer(bits: int) -> Any:
 
 
 read_int64, read_uint32 = _read_integer(64), _read_integer(32)
+
+
+def _pointer(typing_context: Any, address: Any, witness: Any) -> Any:
+    """An address as a pointer to numbers of the type of the witness."""
+    del typing_context, address
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(witness)(types.int64, witness), generate  # type: ignore[no-untyped-call]  # Numba's
+
+
+_pointer_to: Any = intrinsic(_pointer)
+
+
+@compiled()
+def array_at(address: int, shape: Any, witness: Any) -> Any:
+    """The array at an address, of the type of the witness."""
+    return numba.carray(_pointer_to(address, witness), shape)  # type: ignore[attr-defined]  # is there
+
+
+@compiled()
+def int64_array(address: int, shape: Any) -> Any:
+    """The array of int64 at an address."""
+    return array_at(address, shape, np.int64(0))
 
 
 def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:

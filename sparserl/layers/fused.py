@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, tables
+from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, program, tables
+from sparserl.kernels.deferred import Array, computed
 from sparserl.layers.watched import is_watched, watched
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -57,10 +58,11 @@ class FusedLayers:
         self._networks: Networks | None = None
         self._key: list[Any] = []
         self._shaped: tuple[Any, list[bool], list[torch.Tensor | None]] = (None, [], [])
+        self._seen: tuple[int | None, list[torch.Tensor | None], Networks] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # What is prepared holds addresses, which mean nothing in a copy.
-        return {**vars(self), "_networks": None, "_key": [], "_shaped": (None, [], [])}
+        return {**vars(self), "_networks": None, "_key": [], "_shaped": (None, [], []), "_seen": None}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_in) to (networks, B, n_out), recorded by autograd.
@@ -79,14 +81,23 @@ class FusedLayers:
         y: torch.Tensor = _Node.apply(x, self, *parameters)  # type: ignore[no-untyped-call]
         return y
 
-    def evaluate(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, n_in) to (networks, B, n_out), with no way back whatever requires a gradient."""
-        return self._evaluated(self._parameters(), x)
+    def evaluate(self, inputs: Sequence[Array]) -> Array:
+        """(B, width) parts of the input to (networks, B, n_out), with no way back whatever requires a gradient."""
+        _, networks = self._now()
+        return active_backend().forward(networks, inputs, keep=False)[0]
 
-    def run(self, x: torch.Tensor) -> FusedPass:
-        """(B, n_in) to a pass that autograd does not record: it has a way back of its own, with less overhead."""
-        parameters = self._parameters()
-        return FusedPass(self, parameters, self._prepared(parameters), x)
+    def run(self, inputs: Sequence[Array]) -> FusedPass:
+        """(B, width) parts to a pass that autograd does not record; it has a way back of its own."""
+        parameters, networks = self._now()
+        return FusedPass(self, parameters, networks, inputs)
+
+    def _now(self) -> tuple[list[torch.Tensor | None], Networks]:
+        """Parameters and networks as they are; not looked at again while only steps wait."""
+        stretch = program.stretch()
+        if stretch is None or self._seen is None or self._seen[0] != stretch or tables.CHECKED:
+            parameters = self._parameters()
+            self._seen = stretch, parameters, self._prepared(parameters)
+        return self._seen[1:]
 
     def shaped(self, gradients: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor | None]:
         """Gradients in the shape of their parameters, None where not needed; the same objects for the same memory."""
@@ -95,7 +106,8 @@ class FusedLayers:
         return self._shaped[2]
 
     def _evaluated(self, parameters: list[torch.Tensor | None], x: torch.Tensor) -> torch.Tensor:
-        return active_backend().forward(self._prepared(parameters), x, keep=False)[0]
+        y = active_backend().forward(self._prepared(parameters), [x], keep=False)[0]
+        return torch.from_numpy(computed(y))
 
     def _parameters(self) -> list[torch.Tensor | None]:
         found: list[torch.Tensor | None] = []
@@ -140,52 +152,54 @@ class FusedPass:
     """
 
     def __init__(
-        self, fused: FusedLayers, parameters: Sequence[torch.Tensor | None], networks: Networks, x: torch.Tensor
+        self, fused: FusedLayers, parameters: Sequence[torch.Tensor | None], networks: Networks, inputs: Sequence[Array]
     ):
         self._fused, self._parameters, self._networks = fused, parameters, networks
         self._backend = active_backend()
-        self.y, self._saved = self._backend.forward(networks, x, keep=True)
+        self.y, self._saved = self._backend.forward(networks, inputs, keep=True)
 
     def capturing(self) -> list[int]:
         """Places of the layers that keep what they see in a pass that trains them."""
         layers = enumerate(self._fused.layers)
         return [place for place, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
 
-    def pull_back(self, dy: torch.Tensor) -> None:
+    def pull_back(self, dy: Array) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
 
         What was there is replaced, and its memory used again.
         """
         needs = [parameter is not None and parameter.requires_grad for parameter in self._parameters]
-        _, gradients = self.gradients(dy, False, needs, self.capturing(), reuse=True)
+        _, gradients = self.gradients(dy, None, needs, self.capturing(), reuse=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
                 parameter.grad = gradient  # type: ignore[union-attr]
 
-    def pull_back_to_input(self, dy: torch.Tensor) -> torch.Tensor:
-        """(B, n_in) gradient of the input, given that of the output; parameters keep their `grad`.
+    def pull_back_to_input(self, dy: Array, width: int = 0) -> Array:
+        """(B, width) gradient of the last `width` features of the input, 0: of all; parameters keep their `grad`.
 
         No layer captures it: a pass that trains nothing says nothing of the weights.
         """
-        dx, _ = self.gradients(dy, True, [False] * len(self._parameters), [])
+        dx, _ = self.gradients(dy, width, [False] * len(self._parameters), [])
         assert dx is not None
         return dx
 
     def gradients(
-        self, dy: torch.Tensor, inputs: bool, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False
-    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor | None]]:
-        """Gradient of the input if wanted, and of each parameter that is needed; `reuse` as in `Wanted`.
+        self, dy: Array, width: int | None, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False
+    ) -> tuple[Array | None, Sequence[torch.Tensor | None]]:
+        """Gradient of the input, and of each parameter that is needed; `reuse` as in `Wanted`.
 
-        Layers at the places `captured` keep what they saw.
+        `width` is as in `pull_back_to_input`, None if no gradient of the input is wanted. Layers at the places
+        `captured` keep what they saw.
         """
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
         used = [place // 2 % depth for place, need in enumerate(needs) if need] + [place % depth for place in captured]
-        if not inputs and not used:
+        if width is None and not used:
             return None, [None] * len(needs)
         wanted = Wanted(
-            inputs=inputs,
+            inputs=width is not None,
+            last=width or 0,
             parameters=any(needs),
-            lowest=0 if inputs else min(used),
+            lowest=min(used) if width is None else 0,
             samples=tuple(divmod(place, depth) for place in captured),
             reuse=reuse,
         )
@@ -215,9 +229,10 @@ def as_parameters(
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layers: FusedLayers, *parameters: torch.Tensor | None) -> torch.Tensor:
-        ctx.taken = layers.run(x)
+        with program.at_once():
+            ctx.taken = layers.run([x])
         ctx.save_for_backward(*parameters)
-        y: torch.Tensor = ctx.taken.y
+        y = torch.from_numpy(ctx.taken.y)
         del ctx.taken.y  # it will refer to its node, which refers to the pass: a cycle would outlive the graph
         return y
 
@@ -229,8 +244,9 @@ class _Node(torch.autograd.Function):
         parameters = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
         needs_x, _, *needs = ctx.needs_input_grad
         captured = [place for place in ctx.taken.capturing() if _trained(parameters[2 * place])]
-        dx, by_parameter = ctx.taken.gradients(gradients[0], needs_x, needs, captured)
-        return (dx, None, *by_parameter)
+        with program.at_once():
+            dx, by_parameter = ctx.taken.gradients(gradients[0], 0 if needs_x else None, needs, captured)
+        return (None if dx is None else torch.from_numpy(dx), None, *by_parameter)
 
 
 def _trained(parameter: torch.Tensor) -> bool:

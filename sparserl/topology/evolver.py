@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sparserl.errors import TopologyError, unknown_name
+from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
 from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange, absent
@@ -219,6 +220,7 @@ class TopologyEvolver:
         """
         if self.rule is None or not self._is_due(group):
             return []
+        run_waiting()
         before = len(self.events)
         over = self.rule.is_over(self.update)
         if not over and self._gathers(group):
@@ -325,6 +327,7 @@ class TopologyEvolver:
         return self.apply(layer, change, "shrink" if rule.shrink_at_end else "prune", np.empty(0, np.float32))
 
     def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
+        run_waiting()
         view = self.layers[layer].view()
         if rule is not None and rule.needs_explored:
             view = replace(view, explored=self._explored[layer])
@@ -341,6 +344,7 @@ class TopologyEvolver:
             kind: What to call it in the event.
             grown_values: Weights of grown connections.
         """
+        run_waiting()
         layer = self.layers[name]
         layer.capture, layer.captured = False, []
         layer.apply_change(change, grown_values)

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from sparserl.errors import TopologyError, unknown_name
-from sparserl.kernels import tables
-from sparserl.kernels.updates import average, average_and_trim
+from sparserl.kernels import program, tables
+from sparserl.kernels.program import Step, make_step
+from sparserl.kernels.updates import average_and_trim_step, average_step
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
 
@@ -112,6 +113,8 @@ class UnionTrimTarget(TargetLayer):
         return self._paired
 
 
+PARALLEL_FROM = 1 << 14
+"""Weights below which one thread is enough."""
 TARGET: dict[str, type[TargetLayer]] = {"shared": SharedTarget, "union_trim": UnionTrimTarget}
 
 
@@ -176,27 +179,44 @@ class _Averaging:
         self._pairs = [*dense, *((layer.online.values, layer.target.values) for layer in layers)]
         self._tensors = [tensor for pair in self._pairs for tensor in pair]
         self._key: list[object] = []
+        self._kept: list[Pairing | None] = []
         self._tables: _Tables = {}
+        self._numbers = np.zeros(1)
+        self._steps: list[Step] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # Tables hold addresses of the original's tensors.
-        return {**vars(self), "_key": [], "_tables": {}}
+        return {**vars(self), "_key": [], "_tables": {}, "_steps": []}
 
     def run(self, tau: float) -> None:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
         pairings = [layer.pairing() for layer in self._layers]
         # Whatever was replaced since the last time changes one of them.
-        key: list[object] = [*tables.places(self._tensors), *map(_dtype, self._tensors), *map(id, pairings)]
+        key: list[object] = [torch.get_num_threads(), *tables.places(self._tensors), *map(_dtype, self._tensors)]
+        key += map(id, pairings)
         if key != self._key:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one
-            self._tables = self._described(pairings)
+            self._tables, self._numbers = self._described(pairings), np.array([tau])
+            self._steps = self._steps_of()
         if tables.CHECKED:
             kept, now = self._tables.values(), self._described(pairings).values()
             tables.check("target averaging", [*chain.from_iterable(kept)], [*chain.from_iterable(now)])
-        for dtype, (plain, trimmed) in self._tables.items():
-            numbers = np.array([tau, 1.0 - tau], dtype)
-            average(plain, numbers)
-            average_and_trim(trimmed, numbers)
+        if self._numbers[0] != tau:
+            program.run_waiting()
+            self._numbers[0] = tau
+        for step in self._steps:
+            program.add(step)
+
+    def _steps_of(self) -> list[Step]:
+        steps = []
+        for dtype, tables_of in self._tables.items():
+            for function, table in zip((average_step, average_and_trim_step), tables_of, strict=True):
+                if len(table):
+                    arguments = [table.ctypes.data, len(table), self._numbers.ctypes.data]
+                    threads = torch.get_num_threads() if table[:, 0].sum() >= PARALLEL_FROM else 1
+                    kept = table, self._numbers, [tensor.data for tensor in self._tensors], self._kept
+                    steps.append(make_step(function, arguments, dtype, kept, threads))
+        return steps
 
     def _described(self, pairings: list[Pairing | None]) -> _Tables:
         """Rows for `average` and `average_and_trim`, by element type."""

@@ -127,7 +127,7 @@ def test_the_gradient_is_projected_by_the_formula(algo: type[Any], topology: Any
     assert all((memory == row).all(axis=1).any() for batch in drawn for row in batch)
     assert all((batch[:, 0] == 0).all() for batch in drawn)
     assert not np.array_equal(drawn[0], drawn[1])
-    assert all(batch.discounts == agent.gamma for batch in batches)
+    assert all(batch.discounts == np.float32(agent.gamma) for batch in batches)
 
 
 def test_all_tasks_are_drawn_from() -> None:

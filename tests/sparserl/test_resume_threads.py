@@ -15,7 +15,7 @@ import gymnasium as gym
 import pytest
 import torch
 from support.envs import FunctionEnv
-from support.networks import whole, whole_networks
+from support.networks import backward, forward, whole, whole_networks
 from support.runs import FAST, same_run, train
 from support.tasks import blobs
 from support.trees import assert_equal_trees
@@ -27,7 +27,7 @@ from sparserl.continual.runner import run_sequence
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
-from sparserl.kernels import Networks, Wanted, cpu
+from sparserl.kernels import Networks, Wanted, cpu, program
 from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]
@@ -40,13 +40,13 @@ pytestmark = pytest.mark.usefixtures("thread_counts")
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of workers of each call of a kernel."""
     found: list[int] = []
-    launch = cpu.launch
+    run = program._run
 
-    def spy(workers: int, *rest: Any) -> None:
-        found.append(workers)
-        launch(workers, *rest)
+    def spy(rows: list[int], shares: int, zero: object) -> None:
+        found.append(shares)
+        run(rows, shares, zero)
 
-    monkeypatch.setattr(cpu, "launch", spy)
+    monkeypatch.setattr(program, "_run", spy)
     return found
 
 
@@ -63,9 +63,9 @@ def test_a_pass_depends_on_no_earlier_connections(
     x, dy = whole(128, 11, among=(-1, 1), dtype=torch.float32), torch.rand(2, 128, 3)
     results = []
     for networks in (before, Networks(after.networks, before), Networks(after.networks)):
-        y, saved = cpu.forward(networks, x, keep=True)
-        gradients = cpu.backward(networks, saved, dy, Wanted(reuse=True))
-        results.append([y, cpu.forward(networks, x, keep=False)[0], *(gradients.parameters or ())])
+        y, saved = forward(cpu, networks, x, keep=True)
+        gradients = backward(cpu, networks, saved, dy, Wanted(reuse=True))
+        results.append([y, forward(cpu, networks, x, keep=False)[0], *(gradients.parameters or ())])
     assert_equal_trees(results[1], results[2])
     assert workers == ([1] * 3 + [2] * 6 if densities[0] < densities[1] else [2] * 3 + [1] * 6)
 

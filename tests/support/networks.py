@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 
-from sparserl.kernels import CsrIndex, Linear, Networks
+from sparserl.kernels import Backend, CsrIndex, Gradients, Linear, Networks, Wanted
+
+
+def forward(kernels: Backend, networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
+    """As the backend, with an input in one part and an output of torch."""
+    y, saved = kernels.forward(networks, [x], keep=keep)
+    return torch.from_numpy(y), saved
+
+
+def backward(kernels: Backend, networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+    """As the backend, with a gradient of torch."""
+    gradients = kernels.backward(networks, saved, dy, wanted)
+    return replace(gradients, x=None if gradients.x is None else torch.from_numpy(gradients.x))
 
 
 def of_mask(mask: np.ndarray) -> CsrIndex:

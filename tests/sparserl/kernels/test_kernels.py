@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracle.network_twins import TwinResult, twin_of
-from support.networks import MASKS, of_mask, whole, whole_networks
+from support.networks import MASKS, backward, forward, of_mask, whole, whole_networks
 
 from sparserl.errors import KernelUnavailable
 from sparserl.kernels import (
@@ -68,8 +68,8 @@ def test_one_layer_equals_the_dense_products(backend: str, name: str, with_bias:
     for batch in BATCHES:
         x, dy = drawn(batch, n_in), drawn(1, batch, n_out)
         before = [None if tensor is None else tensor.clone() for tensor in (values, bias, x, dy)]
-        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
-        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted())
+        y, saved = forward(BACKENDS[backend], networks, x, keep=True)
+        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted())
         x64, dy64 = x.double().numpy(), dy[0].double().numpy()
         assert gradients.x is not None
         assert gradients.parameters is not None
@@ -79,7 +79,7 @@ def test_one_layer_equals_the_dense_products(backend: str, name: str, with_bias:
         np.testing.assert_allclose(gradients.x.numpy(), dy64 @ weight, **close)
         np.testing.assert_allclose(d_values.numpy(), (dy64.T @ x64)[mask], **close)
         np.testing.assert_allclose(d_bias.numpy(), dy64.sum(axis=0) if with_bias else np.zeros(0), **close)
-        alone = BACKENDS[backend].forward(networks, x, keep=False)[0]
+        alone = forward(BACKENDS[backend], networks, x, keep=False)[0]
         np.testing.assert_allclose(alone.numpy(), (x64 @ weight.T + shift)[None], **close)
         assert batch == 1 or torch.equal(y, alone)
         for now, then in zip((values, bias, x, dy), before, strict=True):
@@ -100,10 +100,10 @@ def test_networks_equal_the_dense_twin(backend: str, widths: tuple[int, ...], co
     for batch in (0, 1, 5, 16, 17, 33, 49, 100):
         x, dy = passes(networks, batch)
         twin = twin_of(networks, x, dy)
-        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
-        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(samples=tuple(places)))
+        y, saved = forward(BACKENDS[backend], networks, x, keep=True)
+        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(samples=tuple(places)))
         assert torch.equal(y, twin.y)
-        assert torch.equal(BACKENDS[backend].forward(networks, x, keep=False)[0], twin.y)
+        assert torch.equal(forward(BACKENDS[backend], networks, x, keep=False)[0], twin.y)
         assert_equal(gradients, twin)
         assert [(sample.network, sample.layer) for sample in gradients.samples] == places
         for sample in gradients.samples:
@@ -133,8 +133,8 @@ def test_what_is_wanted_is_returned(
     samples = tuple((network, layer) for network, layer in samples if layer >= lowest)
     x, dy = passes(networks, 37)
     twin = twin_of(networks, x, dy)
-    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
-    gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(inputs, parameters, lowest, samples))
+    _, saved = forward(BACKENDS[backend], networks, x, keep=True)
+    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(inputs, parameters, lowest, samples))
     assert (gradients.x is not None, gradients.parameters is not None) == (inputs, parameters)
     if gradients.x is not None:
         assert torch.equal(gradients.x, twin.x)
@@ -152,18 +152,18 @@ def test_what_one_pass_prepared_is_enough_for_no_other(backend: str) -> None:
     networks = whole_networks((6, 35, 18, 20, 3), 2, torch.float64)
     x, dy = passes(networks, 37)
     twin = twin_of(networks, x, dy)
-    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    _, saved = forward(BACKENDS[backend], networks, x, keep=True)
     for lowest in (3, 1, 2, 0):
-        gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(inputs=False, lowest=lowest))
+        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(inputs=False, lowest=lowest))
         for place, (ours, theirs) in enumerate(zip(gradients.parameters or (), twin.parameters, strict=True)):
             assert place // 2 % 4 < lowest or torch.equal(ours, theirs)
-    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
 
 
 def _pass(networks: Networks, backend: str, batch: int, keep: bool, backwards: int = 0) -> object:
     x, dy = passes(networks, batch, seed=7)
-    y, saved = BACKENDS[backend].forward(networks, x, keep=keep)
-    gradients = [BACKENDS[backend].backward(networks, saved, dy, Wanted()) for _ in range(backwards)]
+    y, saved = forward(BACKENDS[backend], networks, x, keep=keep)
+    gradients = [backward(BACKENDS[backend], networks, saved, dy, Wanted()) for _ in range(backwards)]
     return y, saved, gradients
 
 
@@ -187,11 +187,11 @@ def test_what_a_pass_saved_and_returned_stays_valid(backend: str, between: str) 
     x, dy = passes(networks, 37)
     twin, changed_dy = twin_of(networks, x, dy), dy.flip(1)
     changed_twin, kernels, samples = twin_of(networks, x, changed_dy), BACKENDS[backend], ((0, 1),)
-    y, saved = kernels.forward(networks, x.clone(), keep=True)
+    y, saved = forward(kernels, networks, x.clone(), keep=True)
     others = [BETWEEN[between](networks, backend)]
-    first = kernels.backward(networks, saved, dy, Wanted(samples=samples))
+    first = backward(kernels, networks, saved, dy, Wanted(samples=samples))
     others.append(BETWEEN[between](networks, backend))
-    changed = kernels.backward(networks, saved, changed_dy, Wanted(samples=samples))
+    changed = backward(kernels, networks, saved, changed_dy, Wanted(samples=samples))
     saved = None  # from here on others may take its memory
     others.append(BETWEEN[between](networks, backend))
     assert torch.equal(y, twin.y)
@@ -206,9 +206,9 @@ def test_the_input_may_be_overwritten_before_the_way_back(backend: str) -> None:
     networks = whole_networks((6, 35, 3), 2, torch.float64)
     x, dy = passes(networks, 37)
     twin = twin_of(networks, x, dy)
-    _, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    _, saved = forward(BACKENDS[backend], networks, x, keep=True)
     x.zero_()
-    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
 
 
 @each_backend
@@ -217,10 +217,10 @@ def test_values_are_read_when_they_are_needed(backend: str) -> None:
     networks = whole_networks((6, 35, 3), 2, torch.float64)
     x, dy = passes(networks, 37)
     for _ in range(2):
-        y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+        y, saved = forward(BACKENDS[backend], networks, x, keep=True)
         twin = twin_of(networks, x, dy)
         assert torch.equal(y, twin.y)
-        assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+        assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
         for layers in networks.networks:
             for layer in layers:
                 layer.values.mul_(-2.0)
@@ -232,13 +232,13 @@ def test_tensors_of_any_layout_are_taken(backend: str) -> None:
     networks = whole_networks((6, 35, 3), 2, torch.float64)
     x, dy = passes(networks, 37)
     twin = twin_of(networks, x, dy)
-    y, saved = BACKENDS[backend].forward(networks, x.t().contiguous().t().requires_grad_(), keep=True)
+    y, saved = forward(BACKENDS[backend], networks, x.t().contiguous().t().requires_grad_(), keep=True)
     assert torch.equal(y, twin.y)
     assert not y.requires_grad
     strided = dy.permute(2, 0, 1).contiguous().permute(1, 2, 0)
-    assert_equal(BACKENDS[backend].backward(networks, saved, strided, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, strided, Wanted()), twin)
     ones = torch.ones(1, 1, 1, dtype=torch.float64).expand_as(dy)
-    assert_equal(BACKENDS[backend].backward(networks, saved, ones, Wanted()), twin_of(networks, x, ones))
+    assert_equal(backward(BACKENDS[backend], networks, saved, ones, Wanted()), twin_of(networks, x, ones))
 
 
 @each_backend
@@ -246,21 +246,21 @@ def test_a_layer_may_be_used_twice(backend: str) -> None:
     (layer,) = whole_networks((8, 8), 1, torch.float64).networks[0]
     networks = Networks([[layer, layer, layer]])
     x, dy = passes(networks, 37)
-    y, saved = BACKENDS[backend].forward(networks, x, keep=True)
+    y, saved = forward(BACKENDS[backend], networks, x, keep=True)
     twin = twin_of(networks, x, dy)
     assert torch.equal(y, twin.y)
-    assert_equal(BACKENDS[backend].backward(networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
 
 
 @each_backend
 def test_gradients_take_the_memory_of_those_before_only_where_both_say_so(backend: str) -> None:
     networks, kernels = whole_networks((6, 35, 3), 2, torch.float64), BACKENDS[backend]
     x, dy = passes(networks, 37)
-    _, saved = kernels.forward(networks, x, keep=True)
-    kept = kernels.backward(networks, saved, dy, Wanted())
+    _, saved = forward(kernels, networks, x, keep=True)
+    kept = backward(kernels, networks, saved, dy, Wanted())
     for scale in (2, 3):
-        gradients = kernels.backward(networks, saved, scale * dy, Wanted(reuse=True))
-        other = kernels.backward(networks, saved, -dy, Wanted())
+        gradients = backward(kernels, networks, saved, scale * dy, Wanted(reuse=True))
+        other = backward(kernels, networks, saved, -dy, Wanted())
         assert_equal(gradients, twin_of(networks, x, scale * dy))
         assert_equal(other, twin_of(networks, x, -dy))
     assert_equal(kept, twin_of(networks, x, dy))
@@ -286,17 +286,17 @@ def test_networks_that_replace_others_compute_on_their_own(backend: str) -> None
     widths, kernels = (6, 35, 3), BACKENDS[backend]
     before = whole_networks(widths, 2, torch.float64)
     x, dy = passes(before, 37)
-    _, early = kernels.forward(before, x, keep=True)
+    _, early = forward(kernels, before, x, keep=True)
     for density in (0.2, 0.9):
         after = Networks(whole_networks(widths, 2, torch.float64, density=density).networks, before)
         _pass(before, backend, 37, keep=True, backwards=1)
-        y, saved = kernels.forward(after, x, keep=True)
-        _, late = kernels.forward(before, -x, keep=True)
+        y, saved = forward(kernels, after, x, keep=True)
+        _, late = forward(kernels, before, -x, keep=True)
         assert torch.equal(y, twin_of(after, x, dy).y)
-        assert torch.equal(kernels.forward(after, x, keep=False)[0], y)
-        assert_equal(kernels.backward(after, saved, dy, Wanted()), twin_of(after, x, dy))
-        assert_equal(kernels.backward(before, late, dy, Wanted()), twin_of(before, -x, dy))
-        assert_equal(kernels.backward(before, early, dy, Wanted()), twin_of(before, x, dy))
+        assert torch.equal(forward(kernels, after, x, keep=False)[0], y)
+        assert_equal(backward(kernels, after, saved, dy, Wanted()), twin_of(after, x, dy))
+        assert_equal(backward(kernels, before, late, dy, Wanted()), twin_of(before, -x, dy))
+        assert_equal(backward(kernels, before, early, dy, Wanted()), twin_of(before, x, dy))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.networks import of_mask, random_mask
+from support.networks import backward, forward, of_mask, random_mask
 
 from sparserl.kernels import BACKENDS, Linear, Networks, Wanted
 
@@ -82,7 +82,7 @@ def test_describes_what_fits() -> None:
 )
 def test_input_that_does_not_fit_is_refused(backend: str, x: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BACKENDS[backend].forward(Networks([layers()]), x, keep=False)
+        forward(BACKENDS[backend], Networks([layers()]), x, keep=False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -93,6 +93,6 @@ def test_input_that_does_not_fit_is_refused(backend: str, x: torch.Tensor, messa
 )
 def test_gradient_that_does_not_fit_is_refused(backend: str, dy: torch.Tensor) -> None:
     networks = Networks([layers()])
-    _, saved = BACKENDS[backend].forward(networks, torch.ones(7, 4), keep=True)
+    _, saved = forward(BACKENDS[backend], networks, torch.ones(7, 4), keep=True)
     with pytest.raises(ValueError, match="gradient"):
-        BACKENDS[backend].backward(networks, saved, dy, Wanted())
+        backward(BACKENDS[backend], networks, saved, dy, Wanted())

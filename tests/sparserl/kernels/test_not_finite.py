@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from oracle.network_twins import by_connection, twin_of
-from support.networks import whole, whole_networks
+from support.networks import backward, forward, whole, whole_networks
 
 from sparserl.kernels import BACKENDS, Networks, Wanted
 
@@ -46,12 +46,12 @@ def test_what_is_not_finite_goes_where_torch_sends_it(backend: str, place: str, 
     PLACES[place](networks, x, dy).fill_(value)
     twin = twin_of(networks, x, dy, by_connection)
     places = tuple(twin.samples)
-    y, saved = BACKENDS[backend].forward(networks, x, keep=True)
-    gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted(samples=places))
+    y, saved = forward(BACKENDS[backend], networks, x, keep=True)
+    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(samples=places))
     assert gradients.x is not None
     assert gradients.parameters is not None
     assert_same(y, twin.y)
-    assert_same(BACKENDS[backend].forward(networks, x, keep=False)[0], twin.y)
+    assert_same(forward(BACKENDS[backend], networks, x, keep=False)[0], twin.y)
     assert_same(gradients.x, twin.x)
     for ours, theirs in zip(gradients.parameters, twin.parameters, strict=True):
         assert_same(ours, theirs)
@@ -67,8 +67,8 @@ def test_other_samples_and_networks_stay_finite(backend: str, value: float) -> N
     x, dy = positive(100, 5), positive(2, 100, 3)
     x[40, 1] = value
     networks.networks[1][2].bias[0] = value  # type: ignore[index]  # there is one
-    y, saved = BACKENDS[backend].forward(networks, x, keep=True)
-    gradients = BACKENDS[backend].backward(networks, saved, dy, Wanted())
+    y, saved = forward(BACKENDS[backend], networks, x, keep=True)
+    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted())
     assert gradients.x is not None
     others = torch.arange(100) != 40
     assert not y[0, 40].isfinite().all()
@@ -84,15 +84,15 @@ def test_memory_that_held_nan_leaves_no_trace(batch: int, keep: bool) -> None:
     networks, fresh = (whole_networks((5, 9, 7, 3), 2, torch.float32) for _ in range(2))
     kernels, x, dy = BACKENDS["cpu"], positive(batch, 5), positive(2, batch, 3)
     for _ in range(2):
-        _, saved = kernels.forward(networks, torch.full_like(x, NAN), keep=keep)
+        _, saved = forward(kernels, networks, torch.full_like(x, NAN), keep=keep)
         if keep:
-            kernels.backward(networks, saved, torch.full_like(dy, NAN), Wanted())
+            backward(kernels, networks, saved, torch.full_like(dy, NAN), Wanted())
     saved = None
-    y, saved = kernels.forward(networks, x, keep=True)
-    gradients = kernels.backward(networks, saved, dy, Wanted())
-    y_fresh, saved_fresh = kernels.forward(fresh, x, keep=True)
-    expected = kernels.backward(fresh, saved_fresh, dy, Wanted())
-    assert torch.equal(kernels.forward(networks, x, keep=False)[0], y_fresh)
+    y, saved = forward(kernels, networks, x, keep=True)
+    gradients = backward(kernels, networks, saved, dy, Wanted())
+    y_fresh, saved_fresh = forward(kernels, fresh, x, keep=True)
+    expected = backward(kernels, fresh, saved_fresh, dy, Wanted())
+    assert torch.equal(forward(kernels, networks, x, keep=False)[0], y_fresh)
     assert torch.equal(y, y_fresh)
     assert torch.equal(gradients.x, expected.x)  # type: ignore[arg-type]  # both are wanted
     for ours, theirs in zip(gradients.parameters or (), expected.parameters or (), strict=True):

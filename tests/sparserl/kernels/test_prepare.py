@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.networks import backward, forward
 
-from sparserl.kernels import cpu, prepare
+from sparserl.kernels import compiled, cpu, prepare, program
+from sparserl.optim import FusedAdam
 
 
 @pytest.mark.parametrize(("misses", "messages"), [({}, 0), ({("a signature",): 1}, 1)])
@@ -23,13 +25,20 @@ def test_says_so_only_if_nothing_was_stored(
 
 def test_nothing_is_left_to_compile_for_a_network_on_one_thread() -> None:
     prepare(print)
-    kernels = (cpu.forward_serial, cpu.forward_one, cpu.backward_serial, cpu.adam, cpu.average)
-    before = [len(kernel.signatures) for kernel in kernels]
+    kernels, before = (program._run_alone, cpu.forward_one), len(program_functions())
+    signatures = [len(kernel.signatures) for kernel in kernels]
     layer = torch.nn.Linear(3, 2)
     networks = cpu.Networks(
         [[cpu.Linear(cpu.CsrIndex.full(2, 3), layer.weight.detach().flatten(), layer.bias.detach())]]
     )
-    cpu.forward(networks, torch.ones(1, 3), keep=False)
-    y, saved = cpu.forward(networks, torch.ones(40, 3), keep=True)
-    cpu.backward(networks, saved, y, cpu.Wanted())
-    assert [len(kernel.signatures) for kernel in kernels] == before
+    forward(cpu, networks, torch.ones(1, 3), keep=False)
+    y, saved = forward(cpu, networks, torch.ones(40, 3), keep=True)
+    backward(cpu, networks, saved, y, cpu.Wanted())
+    FusedAdam([torch.nn.Parameter(torch.ones(3))]).step()
+    assert len(program_functions()) == before
+    assert [len(kernel.signatures) for kernel in kernels] == signatures
+
+
+def program_functions() -> list[object]:
+    """Steps that are compiled."""
+    return compiled._CALLBACKS

@@ -1,0 +1,228 @@
+"""What stands between the passes of an actor-critic update, as steps: targets, losses and their derivatives.
+
+Arguments are as `Formula` gives them: a number, then matrices of which the last ones are results. Sums are formed in
+double precision. Derivatives are written by hand; the tests compare them with those of autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sparserl.kernels.compiled import compiled
+from sparserl.kernels.deferred import Shape, formula
+from sparserl.kernels.vector import array_at, read_int64
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""Bounds of the log standard deviation of a policy; as in Stable-Baselines3."""
+EPSILON = 1e-6
+"""Keeps the logarithm finite where an action touches its bound; as in Stable-Baselines3."""
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def _like_first(shape: Shape, *others: Shape) -> list[Shape]:
+    del others
+    return [shape]
+
+
+@compiled()
+def _matrix(arguments: int, place: int, zero: Any) -> Any:
+    """Input or result number `place`."""
+    rows, columns = read_int64(arguments, 3 * place + 2), read_int64(arguments, 3 * place + 3)
+    return array_at(read_int64(arguments, 3 * place + 1), (rows, columns), zero)
+
+
+@compiled()
+def _number(arguments: int) -> float:
+    return float(array_at(read_int64(arguments, 0), (1,), 0.0)[0])
+
+
+@compiled()
+def _clip(x: float, low: float, high: float) -> float:
+    """What is not a number passes."""
+    return low if x < low else high if x > high else x
+
+
+@compiled()
+def _tanh(x: float) -> float:
+    """In a fraction of the time of the library's, and as exact once it is rounded to float32."""
+    if abs(x) < 1e-3:
+        return x - x * x * x / 3
+    if abs(x) > 20:  # as close to the limit as floats come
+        return math.copysign(1.0, x)
+    grown = math.exp(2 * x)
+    return (grown - 1) / (grown + 1)
+
+
+@formula(_like_first)
+def tanh(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of (rows, n): (rows, n)."""
+    x, y = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    for row in range(share, x.shape[0], shares):
+        for column in range(x.shape[1]):
+            y[row, column] = _tanh(x[row, column])
+
+
+@formula(_like_first)
+def through_tanh(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of the derivative (rows, n) by the results of `tanh` and these results: that by its input."""
+    by_y, y, by_x = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    for row in range(share, y.shape[0], shares):
+        for column in range(y.shape[1]):
+            by_x[row, column] = by_y[row, column] * (type(zero)(1) - y[row, column] * y[row, column])
+
+
+@formula(_like_first)
+def smoothed(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of actions (B, A) and noise (B, A): actions (B, A) in [-1, 1] (Fujimoto et al. 2018, equation 14)."""
+    actions, noise, found = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    for row in range(share, actions.shape[0], shares):
+        for column in range(actions.shape[1]):
+            found[row, column] = _clip(actions[row, column] + noise[row, column], -1.0, 1.0)
+
+
+@compiled()
+def _lowest(q_values: Any, sample: int) -> int:
+    """The critic of the lowest value; one that is not a number, if there is one, as in torch."""
+    critic = 0
+    for other in range(1, q_values.shape[0]):
+        q = q_values[other, sample]
+        if q < q_values[critic, sample] or np.isnan(q):
+            critic = other
+    return critic
+
+
+@formula(_like_first)
+def td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of rewards (B, 1), dones (B, 1), discounts (B, 1) or (1, 1), next values (critics, B, 1): (B, 1).
+
+    Clipped double Q-learning (Fujimoto et al. 2018, equation 10).
+    """
+    rewards, dones, discounts = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    q_values, targets = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero)
+    for row in range(share, rewards.shape[0], shares):
+        following = q_values[_lowest(q_values, row), row]
+        discount = discounts[min(row, discounts.shape[0] - 1), 0]
+        targets[row, 0] = rewards[row, 0] + (type(zero)(1) - dones[row, 0]) * discount * following
+
+
+@formula(_like_first)
+def soft_td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """As `td_targets`, with log-probabilities (B, 1) after the next values; the number is the temperature.
+
+    With an entropy bonus (Haarnoja et al. 2018b, equation 3).
+    """
+    rewards, dones, discounts = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    q_values, log_prob, targets = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero), _matrix(arguments, 5, zero)
+    temperature = type(zero)(_number(arguments))
+    for row in range(share, rewards.shape[0], shares):
+        following = q_values[_lowest(q_values, row), row] - temperature * log_prob[row, 0]
+        discount = discounts[min(row, discounts.shape[0] - 1), 0]
+        targets[row, 0] = rewards[row, 0] + (type(zero)(1) - dones[row, 0]) * discount * following
+
+
+@formula(lambda q_values, targets: [(1,), q_values])
+def squared_errors(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (critics, B, 1) and targets (B, 1): loss (1,), derivative by the values; the number is a scale.
+
+    Mean squared error of each critic times the scale, summed over critics.
+    """
+    q_values, targets = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    loss, by_q_values = _matrix(arguments, 2, zero), _matrix(arguments, 3, zero)
+    if share > 0:
+        return
+    scale, total = _number(arguments), 0.0
+    factor = type(zero)(2 * scale / q_values.shape[1])
+    for critic in range(q_values.shape[0]):
+        for row in range(q_values.shape[1]):
+            error = q_values[critic, row] - targets[row, 0]
+            total += error * error
+            by_q_values[critic, row] = error * factor
+    loss[0, 0] = scale * total / q_values.shape[1]
+
+
+@formula(lambda q_values: [(1,), q_values])
+def negative_mean(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (1, B, 1): loss (1,), derivative by the values. Deterministic policy gradient (Silver et al. 2014)."""
+    q_values, loss, by_q_values = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    if share > 0:
+        return
+    total = 0.0
+    for row in range(q_values.shape[1]):
+        total += q_values[0, row]
+        by_q_values[0, row] = type(zero)(-1) / type(zero)(q_values.shape[1])
+    loss[0, 0] = -total / q_values.shape[1]
+
+
+@formula(lambda parameters, noise: [noise, (noise[0], 1)])
+def squashed_gaussian(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of parameters (B, 2 A), means and log standard deviations, and noise (B, A): actions (B, A), log-probability.
+
+    Independent Gaussians behind a tanh (Haarnoja et al. 2018a, appendix C).
+    """
+    parameters, noise = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    actions, log_prob = _matrix(arguments, 2, zero), _matrix(arguments, 3, zero)
+    width, real = noise.shape[1], type(zero)
+    for row in range(share, noise.shape[0], shares):
+        density = 0.0
+        for column in range(width):
+            log_std = real(_clip(parameters[row, width + column], LOG_STD_MIN, LOG_STD_MAX))
+            drawn = noise[row, column]
+            action = real(_tanh(parameters[row, column] + real(math.exp(log_std)) * drawn))
+            actions[row, column] = action
+            slope = real(1) - action * action
+            density += -0.5 * drawn * drawn - log_std - _LOG_SQRT_2PI - math.log(slope + real(EPSILON))
+        log_prob[row, 0] = density
+
+
+@formula(_like_first)
+def through_squashed_gaussian(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Derivative (B, 2 A) by the parameters of `squashed_gaussian`, the noise held fixed.
+
+    Of the parameters, the noise, the actions, the derivatives by actions (B, A) and by log-probability (B, 1).
+    """
+    parameters, noise, actions = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    by_actions, by_log_prob = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero)
+    by_parameters = _matrix(arguments, 5, zero)
+    width, real = noise.shape[1], type(zero)
+    for row in range(share, noise.shape[0], shares):
+        weight = by_log_prob[row, 0]
+        for column in range(width):
+            action, raw = actions[row, column], parameters[row, width + column]
+            log_std = real(_clip(raw, LOG_STD_MIN, LOG_STD_MAX))
+            slope = real(1) - action * action
+            # d log_prob / d action = 2 action / (1 - action^2 + epsilon), from the squashing alone: the Gaussian's own
+            # density is that of the fixed noise, and depends on the standard deviation only.
+            toward_action = by_actions[row, column] + weight * (real(2) * action / (slope + real(EPSILON)))
+            toward_mean = toward_action * slope
+            by_parameters[row, column] = toward_mean
+            clipped = log_std != raw
+            spread = real(math.exp(log_std)) * noise[row, column]
+            by_parameters[row, width + column] = 0 if clipped else toward_mean * spread - weight
+
+
+@formula(lambda q_values, log_prob: [(1,), q_values, log_prob])
+def soft_policy_loss(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (critics, B, 1) and log-probabilities (B, 1): loss (1,), derivatives by both.
+
+    The number is the temperature (Haarnoja et al. 2018b, equation 7).
+    """
+    q_values, log_prob = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    loss, by_q_values, by_log_prob = (
+        _matrix(arguments, 2, zero),
+        _matrix(arguments, 3, zero),
+        _matrix(arguments, 4, zero),
+    )
+    if share > 0:
+        return
+    count, temperature, total = log_prob.shape[0], type(zero)(_number(arguments)), 0.0
+    part = type(zero)(1) / type(zero)(count)
+    by_q_values[:] = 0
+    for row in range(count):
+        critic = _lowest(q_values, row)
+        by_q_values[critic, row] = -part
+        by_log_prob[row, 0] = part * temperature
+        total += temperature * log_prob[row, 0] - q_values[critic, row]
+    loss[0, 0] = total / count

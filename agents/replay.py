@@ -169,7 +169,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
             self.noise_orders[self.pos] = len(self.noise_places) - 1
         if self.full:  # the oldest row is overwritten
             self.forgotten = max(0, self.forgotten - 1)
-        super().add(obs, next_obs, action, reward, done, infos)
+        add_transition(self, obs, next_obs, action, reward, done, infos)
         if self._generator is not None and ended:
             self._note_order()
 
@@ -309,6 +309,29 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
     def __getstate__(self) -> dict[str, Any]:
         # The source of noise is part of an environment; a copy of that would no longer change with the real one.
         return {**self.__dict__, "_noise": None}
+
+
+def add_transition(
+    buffer: ReplayBuffer,
+    obs: np.ndarray,
+    next_obs: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    done: np.ndarray,
+    infos: list[dict[str, Any]],
+) -> None:
+    """As `ReplayBuffer.add`, which copies every array twice."""
+    if buffer.optimize_memory_usage or isinstance(buffer.observation_space, spaces.Discrete):
+        ReplayBuffer.add(buffer, obs, next_obs, action, reward, done, infos)
+        return
+    row = buffer.pos
+    buffer.observations[row], buffer.next_observations[row] = obs, next_obs
+    buffer.actions[row] = action.reshape(buffer.n_envs, buffer.action_dim)
+    buffer.rewards[row], buffer.dones[row] = reward, done
+    if buffer.handle_timeout_termination:
+        buffer.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in infos]
+    buffer.pos = (row + 1) % buffer.buffer_size
+    buffer.full |= buffer.pos == 0
 
 
 def check_n_steps(n_steps: int, delay: int) -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import get_parameters_by_name
 
 from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.batch import Batch, FloatArray, sample, transitions_at
+from sparserl.agents.collection import CollectionMixin
 from sparserl.agents.network_pass import network_pass
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.saved_topology import SavedTopologyMixin
@@ -55,7 +56,7 @@ def _is_ours(method: Any) -> bool:
     return str(getattr(method, "__module__", "")).startswith("sparserl.agents.")
 
 
-class SparseTopologyMixin(SavedTopologyMixin):
+class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
     """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
 
     The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the

@@ -87,8 +87,10 @@ class SparsePolicyMixin(BasePolicy):
 
     def set_training_mode(self, mode: bool) -> None:
         """As in Stable-Baselines3, without walking through modules to which the mode makes no difference."""
-        if self.actor.ensembles and self.critic.ensembles:
-            for module in (self, self.actor, self.critic):
+        # `Module.__getattr__` takes ten times as long, and this is called at each env step and update.
+        actor, critic = self._modules["actor"], self._modules["critic"]
+        if actor.ensembles and critic.ensembles:  # type: ignore[union-attr]  # they are there
+            for module in (self, actor, critic):
                 vars(module)["training"] = mode  # `Module.__setattr__` first looks for a parameter of that name
         else:
             super().set_training_mode(mode)
@@ -101,13 +103,13 @@ class SparsePolicyMixin(BasePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in Stable-Baselines3; an array of vectors goes to the kernels without a detour through tensors."""
-        space, actions = self.observation_space, self.action_space
-        plain = self.actor.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
+        space, actions, actor = self.observation_space, self.action_space, self.actor
+        plain = actor.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
         if not plain or observation.ndim > 2 or not isinstance(actions, spaces.Box):  # type: ignore[union-attr]
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
         rows = np.asarray(observation, np.float32).reshape(-1, observation.shape[-1])  # type: ignore[union-attr]
-        scaled = self.actor.act(rows, deterministic).reshape(-1, *actions.shape)
+        scaled = actor.act(rows, deterministic).reshape(-1, *actions.shape)
         taken = self.unscale_action(scaled)
         return (taken if observation.ndim == 2 else taken.squeeze(axis=0)), state  # type: ignore[union-attr]
 

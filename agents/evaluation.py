@@ -10,8 +10,8 @@ import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sparserl.agents.collection import LeanVecEnv
 from sparserl.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
 
 
@@ -54,7 +54,7 @@ class Evaluator:
     def __init__(
         self, make_env: Callable[[], gym.Env[Any, Any]], episodes: int, seed: int, max_steps: int | None = None
     ):
-        self._envs = DummyVecEnv([lambda: Monitor(with_bound(make_env(), max_steps)) for _ in range(episodes)])
+        self._envs = LeanVecEnv([lambda: Monitor(with_bound(make_env(), max_steps)) for _ in range(episodes)])
         self.episodes, self.seed = episodes, seed
         self.should_stop: ShouldStop = never
 

@@ -26,9 +26,9 @@ def check_transition(step: int, rollout: Mapping[str, Any]) -> None:
         rollout: Locals of Stable-Baselines3's `collect_rollouts`.
     """
     for name, what in _OF_A_STEP.items():
-        if not np.isfinite(rollout[name]).all():
+        if not _are_finite(rollout[name]):
             raise _of(what, rollout[name], step, {one: rollout[one] for one in _OF_A_STEP})
-    if np.any(rollout["dones"]):  # the observation at which an episode ended is stored, too
+    if np.count_nonzero(rollout["dones"]):  # the observation at which an episode ended is stored, too
         for info in rollout["infos"]:
             last = info.get("terminal_observation")
             if last is not None and not np.isfinite(last).all():
@@ -37,8 +37,13 @@ def check_transition(step: int, rollout: Mapping[str, Any]) -> None:
 
 def check_observation(step: int, observation: Any) -> None:
     """Raises NotFiniteError if what the agent is about to see is not finite."""
-    if not np.isfinite(observation).all():
+    if not _are_finite(observation):
         raise _of("observation", observation, step, {"new_obs": observation})
+
+
+def _are_finite(values: Any) -> bool:
+    finite = np.isfinite(values)
+    return bool(np.count_nonzero(finite) == finite.size)  # of a few numbers, `all` takes twice as long
 
 
 def check_losses(step: int, logged: Mapping[str, float]) -> None:

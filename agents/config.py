@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.ds_sac import DSSAC
@@ -20,7 +20,17 @@ from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
-from sparserl.ranges import Count, CountOrZero, NotNegative, Number, Positive, PositiveShare, Repeats, check_ranges
+from sparserl.ranges import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Number,
+    Positive,
+    PositiveShare,
+    Range,
+    Repeats,
+    check_ranges,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,10 @@ class OffPolicyConfig:
     """Transitions that the replay buffer holds."""
     learning_starts: CountOrZero = 25_000
     """Env steps with random actions before the first gradient update."""
+    train_freq: Repeats = 1
+    """Env steps, in each environment, between two rounds of gradient updates."""
+    gradient_steps: Annotated[int, Range("[-1, 1e6]")] = 1
+    """Gradient updates of a round; -1 for as many as transitions came since the last one."""
     gamma: PositiveShare = 0.99
     """Discount."""
     tau: PositiveShare = 0.005
@@ -67,6 +81,8 @@ class OffPolicyConfig:
         check_ranges(self, "agent.", hyphens=False)
         if not self.net_arch:
             raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+        if self.gradient_steps == 0:
+            raise ConfigError("agent.gradient_steps must be at least 1, or -1 for one update per transition, got 0")
         check_n_steps(self.n_steps, self.n_steps_delay)
         of_capacity = ("forget_interval_steps", "forget_threshold", "forget_minimum")
         self._check_has_effect(of_capacity, self.dynamic_capacity, "agent.dynamic_capacity")
@@ -113,7 +129,8 @@ class OffPolicyConfig:
             action_shape: Of the environment's actions.
         """
         del action_shape
-        own = ("learning_rate", "batch_size", "buffer_size", "learning_starts", "gamma", "tau")
+        of_updates = ("learning_starts", "train_freq", "gradient_steps")
+        own = ("learning_rate", "batch_size", "buffer_size", "gamma", "tau", *of_updates)
         return {name: getattr(self, name) for name in own} | {
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
@@ -232,7 +249,7 @@ def _refuse_topology(algo: str, twin: str, topology: TopologyConfig) -> None:
 
 
 def _memory(
-    config: OffPolicyConfig, topology: TopologyConfig | None, env: gym.Env[Any, Any], transitions: int
+    config: OffPolicyConfig, topology: TopologyConfig | None, env: GymEnv, transitions: int
 ) -> dict[str, float]:
     """Bytes that an agent takes with so many transitions, estimated; by what takes them and the option for it."""
     n_obs, n_action = (float(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
@@ -259,7 +276,7 @@ def make_agent(
     algo: str,
     config: OffPolicyConfig,
     topology: TopologyConfig,
-    env: gym.Env[Any, Any],
+    env: GymEnv,
     *,
     seed: int,
     device: str = "cpu",
@@ -273,7 +290,7 @@ def make_agent(
         algo: Name in `AGENTS`.
         config: Its hyper-parameters.
         topology: Of its networks; must be the `dense` method for a dense agent.
-        env: The environment that it trains on.
+        env: The environment that it trains on, or a `VecEnv` of several.
         seed: Root seed.
         device: `"cpu"`.
         buffer_size: Replaces `config.buffer_size`, for an agent that only acts.

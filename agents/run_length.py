@@ -27,6 +27,22 @@ def updates_of_steps(
     return (rollouts - before) * updates_per_rollout
 
 
+def rollout_size(train_freq: int, gradient_steps: int, n_envs: int = 1) -> tuple[int, int]:
+    """Env steps of a rollout, of all environments together, and gradient updates after it.
+
+    Args:
+        train_freq: Env steps of a rollout in each environment, >= 1.
+        gradient_steps: Updates after it; a negative number is one for each env step.
+        n_envs: Environments.
+
+    Example:
+        >>> rollout_size(2, -1, n_envs=3), rollout_size(2, 4, n_envs=3)
+        ((6, 6), (6, 4))
+    """
+    steps = train_freq * n_envs
+    return steps, steps if gradient_steps < 0 else gradient_steps
+
+
 def updates_of_learn(agent: OffPolicyAlgorithm, total_timesteps: int, reset_num_timesteps: bool = True) -> int | None:
     """Gradient updates that `agent.learn` would make; None where the number of episodes decides that.
 
@@ -39,6 +55,5 @@ def updates_of_learn(agent: OffPolicyAlgorithm, total_timesteps: int, reset_num_
     end, waits = start + total_timesteps, agent.learning_starts
     if frequency.unit == TrainFrequencyUnit.EPISODE:
         return updates_of_steps(start, end, waits) if agent.gradient_steps < 0 else None
-    steps = frequency.frequency * agent.n_envs
-    updates = steps if agent.gradient_steps < 0 else agent.gradient_steps
+    steps, updates = rollout_size(frequency.frequency, agent.gradient_steps, agent.n_envs)
     return updates_of_steps(start, end, waits, steps_per_rollout=steps, updates_per_rollout=updates)

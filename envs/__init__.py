@@ -9,7 +9,7 @@ from sparserl.envs.feature_histograms import FeatureHistograms, collect_histogra
 from sparserl.envs.layers import feature_origins, noise_source, relevant_features
 from sparserl.envs.make import list_env_ids, make_env
 from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
-from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics
+from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics, share_statistics
 from sparserl.envs.sequence_env import SequenceEnv
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.task_id import AppendTaskId
@@ -53,6 +53,7 @@ __all__ = [
     "observation_statistics",
     "relevant_features",
     "restore_state",
+    "share_statistics",
     "wrap",
     "wrapper_state",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,15 @@ def observation_statistics(env: gym.Env[Any, Any]) -> ObservationStatistics | No
     """The present statistics of the outermost normalisation of an environment; None if there is none."""
     found = (layer.statistics for layer in layers(env) if isinstance(layer, NormalizeObservations))
     return next(found, None)
+
+
+def share_statistics(envs: Sequence[gym.Env[Any, Any]]) -> None:
+    """Lets environments of the same wrappers normalise by the statistics of the first, which observations of all enter.
+
+    Args:
+        envs: At least one.
+    """
+    leading, *others = ([one for one in layers(env) if isinstance(one, NormalizeObservations)] for env in envs)
+    for own in others:
+        for leader, layer in zip(leading, own, strict=True):
+            layer.obs_rms = leader.obs_rms

@@ -79,6 +79,10 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("--topology.update-interval", "40", "--wrappers.normalize-observations", "running"),
     ),
     "td3": ("train", "--algo", "td3", *AGENT),
+    "several envs": (
+        *("train", "--algo", "ds_td3", *AGENT, *PRUNED, "--n-envs", "2", "--agent.train-freq", "2"),
+        *("--agent.gradient-steps", "-1", "--wrappers.normalize-observations", "running"),
+    ),
     "spacenet": ("continual", "--method", "spacenet", *DIGITS),
     "packnet": ("continual", "--method", "packnet", "--scenario", "task", *DIGITS),
     "replay": ("continual", "--method", "replay", *DIGITS),

@@ -29,7 +29,7 @@ from sparserl.cli.recorded_run import (
     trackers,
 )
 from sparserl.cli.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
-from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence
+from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence, written_config
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
@@ -96,7 +96,6 @@ def _learn(
     state: dict[str, Any] | None,
 ) -> int:
     torch.set_num_threads(config.threads)
-    in_folder = rl_continual_config(folder).plain()
     env: Any = learner.agent.env.envs[0]  # a DummyVecEnv
     tasks: SequenceEnv = env.unwrapped
     evaluator = TaskEvaluator(
@@ -115,8 +114,8 @@ def _learn(
             evaluator,
             AgentCheckpoints(learner.agent, folder),
             Intervals(config.eval.every_steps, config.log_every_steps, config.checkpoint_every_steps),
-            identity=in_folder,
-            env_state=lambda: env_state(env),
+            identity=written_config(folder),
+            env_state=lambda: env_state([env]),
             show_progress=show_progress,
             process=ProcessCost(energy=config.energy),
             camera=camera(
@@ -130,12 +129,12 @@ def _learn(
         if state is not None:
             with restoring():
                 recorder.restore(state)
-                restore_env(learner.agent, env, state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
+                restore_env(learner.agent, [env], state["env"], lambda: tasks.enter(learner.task, learner.task_steps))
             tidy(folder, state)
         recorder.trackers = trackers(
             config,
             folder,
-            run_config=in_folder,
+            run_config=rl_continual_config(folder).plain(),
             job_type="continual_rl",
             resumed_at=None if state is None else state["global_step"],
         )

@@ -130,6 +130,11 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         for option, is_on in changing.items():
             if is_on:
                 raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
+        for name in ("train_freq", "gradient_steps"):
+            given = getattr(self.agent, name)
+            if given != 1:
+                option = f"--agent.{name.replace('_', '-')} {given}"
+                raise ConfigError(f"{option} is for `sparserl train`: tasks take one update per env step, leave it 1")
         if self.topology.recycle_interval is not None:
             raise ConfigError(
                 "--topology.recycle-interval is for `sparserl train`: neurons serve earlier tasks as well"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sparserl import config as yaml_config
 from sparserl.cli.continual_config import ContinualConfig
@@ -40,6 +40,11 @@ def run_config(folder: RunFolder) -> TrainConfig:
     if is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
     return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml"))
+
+
+def written_config(folder: RunFolder) -> dict[str, Any]:
+    """What tells a run from others: its config as it was written, without the options that there have been since."""
+    return yaml_config.load_yaml(folder.path / "config.yaml")
 
 
 def located_config(config: C, folder: RunFolder) -> C:

@@ -32,7 +32,7 @@ from sparserl.cli.recorded_run import (
     tidy,
     trackers,
 )
-from sparserl.cli.run_config import located_config, run_config
+from sparserl.cli.run_config import located_config, run_config, written_config
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.cli.train_config import TrainCommand, TrainConfig, parse_train
 from sparserl.envs import (
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         print(yaml_config.dump(config), end="")
         return 0
     torch.set_num_threads(config.threads)
-    agent = config.make_agent(config.make_env())
+    agent = config.make_agent(config.make_envs())
     wrappers, files = stored(config.wrappers)
     folder = RunFolder.create(
         command.run_dir or free_folder(config),
@@ -95,7 +95,7 @@ def _resume(command: TrainCommand) -> int:
     name_modules([config.env], folder.path)
     with resumed(folder, command.from_step) as state:
         torch.set_num_threads(config.threads)
-        agent = config.make_agent(config.make_env())
+        agent = config.make_agent(config.make_envs())
         print(f"resuming {folder.path} at step {state['global_step']}")
         return _train(agent, config, folder, show_progress=command.progress, state=state)
 
@@ -108,9 +108,9 @@ def _train(
     show_progress: bool,
     state: dict[str, Any] | None,
 ) -> int:
-    in_folder = yaml_config.plain(run_config(folder))
     assert agent.env is not None
-    env: gym.Env[Any, Any] = agent.env.envs[0]  # type: ignore[attr-defined]  # a DummyVecEnv
+    envs: Sequence[gym.Env[Any, Any]] = agent.env.envs  # type: ignore[attr-defined]  # a DummyVecEnv
+    env = envs[0]  # whose wrappers evaluation follows
     evaluator = Evaluator(
         lambda: config.make_env(follow=env),
         config.eval.episodes,
@@ -131,9 +131,9 @@ def _train(
                 checkpoint=config.checkpoint_every_steps,
                 snapshot=max(1, config.total_steps // config.topology_snapshots),
             ),
-            identity=in_folder,
-            total_steps=config.total_steps,
-            env_state=lambda: env_state(env),
+            identity=written_config(folder),
+            total_steps=config.last_step,
+            env_state=lambda: env_state(envs),
             wrapper_state=lambda: wrapper_state(env),
             relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
             show_progress=show_progress,
@@ -151,12 +151,12 @@ def _train(
         if state is not None:
             with restoring():
                 recorder.restore(state)
-                restore_env(agent, env, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
+                restore_env(agent, envs, state["env"], lambda: load_wrapper_state(env, state["wrappers"]))
             tidy(folder, state)
         recorder.trackers = trackers(
             config,
             folder,
-            run_config=in_folder,
+            run_config=yaml_config.plain(run_config(folder)),
             job_type="train",
             resumed_at=None if state is None else state["global_step"],
         )

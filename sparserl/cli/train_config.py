@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
-from sparserl.agents.run_length import updates_of_steps
+from sparserl.agents.run_length import rollout_size, updates_of_steps
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.config_layers import beneath_flags, over
 from sparserl.cli.input_files import beside
 from sparserl.cli.presets import load_preset, presets
 from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
-from sparserl.envs import WrapperConfig, make_env, wrap
+from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
-from sparserl.ranges import Count, Repeats, check_ranges
+from sparserl.ranges import Count, Range, Repeats, check_ranges
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,11 @@ class TrainConfig(RecordedConfig):
     env: str = "HalfCheetah-v5"
     """Gymnasium id; see `sparserl list envs`."""
     total_steps: Count = 1_000_000
-    """Env steps of the run."""
+    """Env steps of the run, those of all its environments together; it ends with the first round of
+    n_envs x agent.train_freq steps that reaches them."""
+    n_envs: Annotated[int, Range("[1, 100]")] = 1
+    """Environments that the agent learns in, stepped one after the other in this process. Evaluations have their own.
+    Every count of env steps but agent.train_freq is of all of them together."""
     agent: OffPolicyConfig = field(default_factory=TD3Config)
     """Hyper-parameters of the agent; which there are depends on the algorithm."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
@@ -78,8 +86,29 @@ class TrainConfig(RecordedConfig):
         super().__post_init__()
         if self.agent.replay == "redraw_noise" and self.wrappers.noise_fraction == 0.0:
             raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
+        if self.n_envs > 1:
+            self._check_several_envs()
         if self.device != "cpu":
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
+
+    def _check_several_envs(self) -> None:
+        """Raises ConfigError for options that work with one environment alone, or not with so many."""
+        agent, of_one = self.agent, "is for one environment"
+        held = agent.buffer_size // self.n_envs * self.n_envs
+        rules = {
+            f"--agent.replay redraw_noise {of_one}": agent.replay == "redraw_noise",
+            f"--wrappers.permute-every-steps {of_one}, as others would change their order at other times": (
+                self.wrappers.permute_every_steps is not None
+            ),
+            f"--agent.buffer-size {agent.buffer_size} holds no transition of each environment": held == 0,
+            f"--agent.forget-minimum {agent.forget_minimum} must be below the {held} transitions that a buffer of "
+            f"--agent.buffer-size {agent.buffer_size} holds of them": (
+                agent.dynamic_capacity and 0 < held <= agent.forget_minimum
+            ),
+        }
+        for problem, is_there in rules.items():
+            if is_there:
+                raise ConfigError(f"{problem}, got --n-envs {self.n_envs}")
 
     @property
     def name(self) -> str:
@@ -93,15 +122,35 @@ class TrainConfig(RecordedConfig):
         return "__".join([*parts, *self.wrappers.labels])
 
     @property
+    def _rollout(self) -> tuple[int, int]:
+        """Env steps of a rollout and gradient updates after it."""
+        return rollout_size(self.agent.train_freq, self.agent.gradient_steps, self.n_envs)
+
+    @property
+    def last_step(self) -> int:
+        """Env step with which the run ends."""
+        steps, _ = self._rollout
+        return -(-self.total_steps // steps) * steps
+
+    @property
     def total_updates(self) -> int:
-        """Gradient updates of the run: one an env step once learning has started."""
-        return updates_of_steps(0, self.total_steps, self.agent.learning_starts)
+        """Gradient updates of the run."""
+        steps, updates = self._rollout
+        return updates_of_steps(
+            0, self.total_steps, self.agent.learning_starts, steps_per_rollout=steps, updates_per_rollout=updates
+        )
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
         return wrap(make_env(self.env, render_mode=render_mode), self.wrappers, self.seed, follow=follow)
 
-    def make_agent(self, env: gym.Env[Any, Any], buffer_size: int | None = None) -> OffPolicyAlgorithm:
+    def make_envs(self) -> DummyVecEnv:
+        """The environments that the agent of this run learns in, with running statistics in common."""
+        envs = [self.make_env() for _ in range(self.n_envs)]
+        share_statistics(envs)
+        return DummyVecEnv([partial(Monitor, env) for env in envs])
+
+    def make_agent(self, env: GymEnv, buffer_size: int | None = None) -> OffPolicyAlgorithm:
         """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
         topology = self.topology.for_run(self.total_updates)
         agent = make_agent(
@@ -182,9 +231,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
     refuse_untracked(arguments, command.run)
     run = replace(command.run, wrappers=command.run.wrappers.absolute())
     command = replace(command, run=run)
-    if run.agent.learning_starts >= run.total_steps:
+    if run.total_updates == 0:
         raise ConfigError(
-            f"the run ends at step {run.total_steps}, before learning starts at {run.agent.learning_starts}; "
+            f"the run ends at step {run.last_step}, before learning starts at {run.agent.learning_starts}; "
             "lower --agent.learning-starts or raise --total-steps"
         )
     return command, preset

@@ -79,6 +79,7 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
         )
     if not alone:
         return batches
+    updates: dict[str, Value] = {"agent.train_freq": 3, "agent.gradient_steps": -1}
     steps = {"agent.n_steps": 3, "agent.n_steps_delay": 5}
     forget = {
         "agent.dynamic_capacity": True,
@@ -88,6 +89,16 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
     }
     return [
         *batches,
+        Batch(
+            kind,
+            "rounds of updates",
+            updates,
+            {},
+            {
+                "agent.train_freq": lambda built: built.agent.train_freq.frequency,
+                "agent.gradient_steps": of_agent("gradient_steps"),
+            },
+        ),
         Batch(
             kind,
             "steps",
@@ -256,6 +267,7 @@ def train_batches(algo: str) -> list[Batch]:
     batches = [
         Batch(algo, "run", {**RUN, **every}, {}, {"seed": of_agent("seed"), "env": lambda built: built.env.spec.id}),
         Batch(algo, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
+        Batch(algo, "environments", {"n_envs": 3}, {}, {"n_envs": of_agent("n_envs")}),
         *agent_batches(algo, algo.removeprefix("ds_"), alone=True),
         *wrapper_batches(algo, "running"),
         Batch(

@@ -60,7 +60,7 @@ class BuiltAgent:
 
     @cached_property
     def agent(self) -> Any:
-        return self.config.make_agent(self.env)
+        return self.config.make_agent(self.config.make_envs())
 
     def wrapper(self, name: str) -> Any:
         return next(one for one in layers(self.env) if type(one) is WRAPPERS[name].wrapper)

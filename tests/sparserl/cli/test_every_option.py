@@ -164,6 +164,22 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "noise std": ("ds_td3", {"wrappers.noise_std": 2.0}, "needs wrappers.noise-fraction"),
     "order": ("ds_td3", {"wrappers.permute_every_steps": 9}, "needs wrappers.permute"),
+    "noise of several": (
+        "sac",
+        {"agent.replay": "redraw_noise", "wrappers.noise_fraction": 0.5, "n_envs": 3},
+        "redraw_noise is for one environment, got --n-envs 3",
+    ),
+    "orders of several": (
+        "td3",
+        {"wrappers.permute": True, "wrappers.permute_every_steps": 9, "n_envs": 2},
+        "--wrappers.permute-every-steps is for one environment",
+    ),
+    "buffer of several": ("ds_sac", {"agent.buffer_size": 4, "n_envs": 5}, "--agent.buffer-size 4 holds no transition"),
+    "minimum of several": (
+        "ds_td3",
+        {"agent.dynamic_capacity": True, "agent.forget_minimum": 99, "n_envs": 3},
+        "--agent.forget-minimum 99 must be below the 99 transitions",
+    ),
     "statistics": ("ds_td3", {"wrappers.normalization": "FOLDER/statistics.json"}, "needs wrappers.normalize-observ"),
     "untracked films": ("ds_td3", {"wandb.video_every_steps": 5}, "--wandb.video-every-steps is for runs that are tra"),
     "films": ("classifier", {"track": True, "wandb.video_every_steps": 5}, "there is nothing to film here"),
@@ -192,6 +208,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
             "steps": {"agent.n_steps": 3},
             "capacity": {"agent.dynamic_capacity": True, "agent.forget_minimum": 5},
             "noise": {"agent.replay": "redraw_noise"},
+            "rollouts": {"agent.train_freq": 2},
+            "updates": {"agent.gradient_steps": -1},
             "running": {"wrappers.normalize_observations": "running"},
             "order": {"wrappers.permute": True, "wrappers.permute_every_steps": 9},
         }.items()

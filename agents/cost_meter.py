@@ -44,8 +44,7 @@ class CostMeter:
     """Counts FLOPs as updates happen, at the sizes that the networks have then.
 
     Args:
-        agent: Of an algorithm in `UPDATE_FLOPS` or a subclass; call `advance` after each of its updates, or less often
-            when nothing evolves.
+        agent: Of an algorithm in `UPDATE_FLOPS` or a subclass.
     """
 
     def __init__(self, agent: OffPolicyAlgorithm):
@@ -56,6 +55,8 @@ class CostMeter:
         self.flops_train_short = 0.0
         self._counted_updates = agent._n_updates
         self._measure()
+        if self.evolver is not None:
+            self.evolver.before_event = self._before_event
 
     @property
     def evolver(self) -> TopologyEvolver | None:
@@ -76,10 +77,18 @@ class CostMeter:
         agent = self.agent
         self._short_rate = cost.flops_short(agent.actor, agent.critic.q_networks, agent.batch_size, self._policy_delay)
         self._rate = self._update_flops(agent, self.evolver is None)
+        self._is_outdated = False
+
+    def _before_event(self) -> None:
+        """Adds the updates that ended at the sizes that are about to change."""
+        self.advance()
+        self._is_outdated = True
 
     def advance(self) -> None:
-        """Adds the updates since the last call; call `remeasure` after topology events."""
+        """Adds the updates since the last call, each at the sizes it had; call `remeasure` after topology events."""
         before, now = self._counted_updates, self.agent._n_updates
+        if self._is_outdated and now > before:
+            self._measure()
         delay = self._policy_delay
         self.flops_train += (now - before) * self._rate.critic + (now // delay - before // delay) * self._rate.policy
         self.flops_train_short += (now - before) * self._short_rate

@@ -119,6 +119,7 @@ class TopologyEvolver:
         grown_total: Connections grown so far, by layer.
         dropped_total: Connections dropped so far, by layer.
         initial: Positions at the start of the run, by layer.
+        before_event: Called whenever the clock is about to change layers of a group, if not None.
 
     Raises:
         TopologyError: If two layers share a name, `new_value` is unknown, or a goal is of no layer or does not fit its
@@ -150,6 +151,7 @@ class TopologyEvolver:
             if not 1 <= goal <= size:
                 raise TopologyError(f"the goal of layer {name!r} must be in [1, {size}], got {goal}")
         self.update = 0
+        self.before_event: Callable[[], None] | None = None
         self.events: list[TopologyEvent] = []
         self.grown_total = dict.fromkeys(names, 0)
         self.dropped_total = dict.fromkeys(names, 0)
@@ -226,6 +228,8 @@ class TopologyEvolver:
         if not over and self._gathers(group):
             return []
         self._batches[group] = 0
+        if self.before_event is not None:
+            self.before_event()
         for name, layer in self.groups[group].items():
             if not layer.values.requires_grad:
                 pass  # frozen: it stays as it is

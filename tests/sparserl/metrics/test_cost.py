@@ -202,12 +202,37 @@ def test_the_short_rule_counts_each_update_at_the_size_it_had() -> None:
         return cost.flops_short(agent.actor, list(agent.critic.q_networks), 4, 2)
 
     before = rate()
-    agent.learn(17)  # 7 updates: a rewiring after the second, and one that only drops after the seventh
+    agent.learn(17)  # 7 updates: the critics rewire after the second and only drop after the seventh
     meter.advance()
     assert agent.evolver.events[-1].kind == "shrink"  # type: ignore[attr-defined]  # a DSTD3
     meter.remeasure([])
-    after = rate()
-    agent.learn(3, reset_num_timesteps=False)
+    between = rate()
+    agent.learn(3, reset_num_timesteps=False)  # the actor, which steps at every second update, drops after the eighth
     meter.advance()
-    assert after < before
-    assert meter.flops_train_short == pytest.approx(7 * before + 3 * after)
+    assert rate() < between < before
+    assert meter.flops_train_short == pytest.approx(7 * before + between + 2 * rate())
+
+
+def test_updates_in_rounds_count_like_updates_one_by_one() -> None:
+    topology = TopologyConfig(method="gmp", density=0.2, update_interval=2)
+    flops, short, sizes = [], [], []
+    for steps in (1, 10):  # 40 updates in rounds of one and of ten, with several prunings in a round
+        config = TD3Config(
+            net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100, train_freq=steps, gradient_steps=-1
+        )
+        agent: Any = make_agent("ds_td3", config, topology, FunctionEnv(), seed=0)
+        meter = CostMeter(agent)
+        before = cost.params_nonzero(meter.trained)
+        agent.bind_run_length(50)
+        for _ in range(50 // steps):
+            agent.learn(steps, reset_num_timesteps=False)
+            meter.advance()
+            meter.remeasure([])
+        assert agent._n_updates == 40
+        flops.append(meter.flops_train)
+        short.append(meter.flops_train_short)
+        sizes.append((before, cost.params_nonzero(meter.trained)))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][0] > sizes[0][1]
+    assert flops[0] == flops[1]
+    assert short[0] == pytest.approx(short[1])

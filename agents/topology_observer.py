@@ -73,12 +73,13 @@ class TopologyObserver:
         if size == 0 or not self._agent.actor.ensembles:  # they read something made of observations
             return {}
         seed = self._agent.policy_kwargs.get("topology_seed", 0)
-        draws = stream(seed, "dormant", str(self._agent._n_updates)).integers(size, size=SAMPLES)
+        count = size * buffer.n_envs
+        draws = stream(seed, "dormant", str(self._agent._n_updates)).integers(count, size=SAMPLES)
         # Before the oldest row lie those that a buffer of dynamic capacity has forgotten.
         oldest = getattr(buffer, "forgotten", 0) + (buffer.pos if buffer.full else 0)
-        rows = (oldest + draws) % buffer.buffer_size
+        rows, columns = (oldest + draws // buffer.n_envs) % buffer.buffer_size, draws % buffer.n_envs
         observations, actions = (
-            torch.from_numpy(array[rows, 0]).float().reshape(SAMPLES, -1)
+            torch.from_numpy(array[rows, columns]).float().reshape(SAMPLES, -1)
             for array in (buffer.observations, buffer.actions)
         )
         inputs = {"actor": observations, "critic": torch.cat([observations, actions], dim=1)}

@@ -53,9 +53,10 @@ class MultiHeadMLP(nn.Module):
         output_activation: str = "identity",
         start_dense: bool = False,
         initial_value: str = "dense_fan_in",
+        pairs: int = 1,
     ) -> MultiHeadMLP:
         """A network with random topologies; arguments as in `SparseMLP.random`, the same for each task's head."""
-        drawn = {"seed": seed, "start_dense": start_dense, "initial_value": initial_value}
+        drawn = {"seed": seed, "start_dense": start_dense, "initial_value": initial_value, "pairs": pairs}
         trunk = SparseMLP.random(sizes[:-1], densities[:-1], name=f"{name}.trunk", **drawn)  # type: ignore[arg-type]
         heads = [
             SparseMLP.random(sizes[-2:], densities[-1:], name=f"{name}.heads.{task}", **drawn)  # type: ignore[arg-type]

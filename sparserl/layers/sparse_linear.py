@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,7 +222,7 @@ class SparseLinear(nn.Module):
         if not (fits and in_range and row_ptr[0] == 0 and (row_ptr.diff() >= 0).all()):
             raise TopologyError(f"the stored topology of {name!r} does not fit {self.n_out} x {self.n_in}")
         outputs = np.repeat(np.arange(self.n_out), row_ptr.diff().cpu().numpy())
-        topology = SparseTopology(self.n_out, self.n_in, outputs * self.n_in + inputs)
+        topology = replace(self.connections, flat=outputs * self.n_in + inputs)
         topology.check_valid()
         # The parameter stays the same object, also where torch would put another in its place (`assign=True`).
         values = values.detach()

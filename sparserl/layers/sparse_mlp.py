@@ -13,6 +13,7 @@ from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
+from sparserl.topology.pairs import check_divides
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.values import initial_values
 
@@ -65,6 +66,7 @@ class SparseMLP(nn.ModuleList):
         output_activation: str = "identity",
         start_dense: bool = False,
         initial_value: str = "dense_fan_in",
+        pairs: int = 1,
     ) -> SparseMLP:
         """A network with random topologies of exact size; a layer of density 1 is an ordinary `nn.Linear`.
 
@@ -79,9 +81,10 @@ class SparseMLP(nn.ModuleList):
             start_dense: Whether sparse layers begin with all connections; `densities` are then those of `goals`.
             initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`; other weights of sparse layers than torch's
                 come from streams of `seed`, and torch's generator goes on as if there were none.
+            pairs: Consecutive outputs of a sparse layer that share their inputs: 1, 2 or 4.
 
         Raises:
-            TopologyError: If `initial_value` is unknown.
+            TopologyError: If `initial_value` is unknown, or the outputs of a sparse layer do not come in such groups.
         """
         goals = {}
         layers: list[nn.Module] = []
@@ -89,11 +92,12 @@ class SparseMLP(nn.ModuleList):
             if density == 1.0:
                 layers.append(nn.Linear(n_in, n_out))
                 continue
+            check_divides(pairs, f"{name}.{position}", n_out)
             rng = stream(seed, "initial_topology", f"{name}.{position}")
-            nnz = exact_nnz((n_out, n_in), density)
+            nnz = exact_nnz((n_out, n_in), density, pairs)
             if start_dense:
                 goals[str(position)], nnz = nnz, n_out * n_in
-            layer = SparseLinear(random_topology(n_out, n_in, nnz, rng))
+            layer = SparseLinear(random_topology(n_out, n_in, nnz, rng, pairs))
             values = initial_values(initial_value, layer.topology, stream(seed, "initial_value", f"{name}.{position}"))
             if values is not None:
                 layer.values.data = torch.from_numpy(values).to(layer.values.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -255,7 +256,8 @@ Score = Callable[[Positions, Positions], FloatArray]
 def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
     """The largest |dense weight gradient| among free positions, summed over all samples before it is judged.
 
-    Samples of several batches thus rank by their mean gradient. Time O(n_in n_out B), memory O(block + count).
+    Samples of several batches thus rank by their mean gradient; the neurons of one output add their magnitudes up. Time
+    O(n_in n_out B), memory O(block + count).
 
     Source:
         Evci et al. 2020 (RigL), grow criterion; several batches as in Lasby et al. 2024 (SRigL), code.
@@ -270,7 +272,11 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
 
     def score(outputs: Positions, inputs: Positions) -> FloatArray:
         del inputs
-        gradient: FloatArray = np.abs(np.asarray(sum(dy[outputs] @ x.T for x, dy in samples)))
+        of_neurons = (
+            np.abs(np.asarray(sum(dy[outputs * view.neurons + place] @ x.T for x, dy in samples)))
+            for place in range(view.neurons)
+        )
+        gradient: FloatArray = reduce(np.add, of_neurons)
         if np.isnan(gradient).any():
             raise NotFiniteScoreError("the weight gradient holds NaN, so no connection can be chosen by it")
         return gradient

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from sparserl.errors import TopologyError
+from sparserl.topology.pairs import nearest_multiple
 
 Shape = tuple[int, int]
 """(n_out, n_in) of a layer."""
@@ -21,15 +22,17 @@ def check_density(density: float) -> float:
     return density
 
 
-def exact_nnz(shape: Shape, density: float) -> int:
+def exact_nnz(shape: Shape, density: float, pairs: int = 1) -> int:
     """Number of connections of a layer at `density`: `N - floor((1 - density) N)`, at least 1.
+
+    Where `pairs` outputs share their inputs, the nearest multiple of it, at least one; of two the larger.
 
     Source:
         Mask counting of RigL's and jaxpruner's code. The product is rounded at 1e-9 first, so that a
         density that is exact on paper is exact here (0.9 of 10 drops one connection, not none).
     """
     size = shape[0] * shape[1]
-    return max(1, size - math.floor(round((1.0 - density) * size, 9)))
+    return nearest_multiple(max(1, size - math.floor(round((1.0 - density) * size, 9))), pairs)
 
 
 def uniform(shapes: Sequence[Shape], density: float) -> list[float]:

@@ -15,6 +15,7 @@ import torch
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
+from sparserl.topology.pairs import groups_in
 from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange, absent
 from sparserl.topology.values import NEW_VALUE
@@ -150,6 +151,7 @@ class TopologyEvolver:
             size = self.layers[name].topology.size
             if not 1 <= goal <= size:
                 raise TopologyError(f"the goal of layer {name!r} must be in [1, {size}], got {goal}")
+            groups_in(goal, self.layers[name].topology.pairs, f"the goal of layer {name!r}")
         self.update = 0
         self.before_event: Callable[[], None] | None = None
         self.events: list[TopologyEvent] = []

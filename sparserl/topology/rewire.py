@@ -6,7 +6,7 @@ Refuses to know who owns the data: the evolver applies what is planned here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
+from sparserl.topology.pairs import folded, groups_in, unfold_positions, unfolded
 from sparserl.topology.structure import (
     FloatArray,
     LayerView,
@@ -27,13 +28,22 @@ from sparserl.topology.structure import (
 T = TypeVar("T", bound=np.generic)
 
 
-def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator) -> SparseTopology:
+def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
     """A topology of exactly `nnz` connections, uniform over all such; O(nnz log nnz).
 
+    Args:
+        n_out: Outputs, a multiple of `pairs`.
+        n_in: Inputs.
+        nnz: Connections, a multiple of `pairs`.
+        rng: Draws them.
+        pairs: Consecutive outputs that share their inputs.
+
     Raises:
-        TopologyError: If `nnz` is more than the dense layer has.
+        TopologyError: If `nnz` is more than the dense layer has, or no multiple of `pairs`.
     """
-    return SparseTopology(n_out, n_in, free_positions(n_out * n_in, np.empty(0, np.int64), nnz, rng))
+    groups = groups_in(nnz, pairs, "the number of connections")
+    flat = free_positions(groups_in(n_out, pairs, "the number of outputs") * n_in, np.empty(0, np.int64), groups, rng)
+    return SparseTopology(n_out, n_in, unfold_positions(flat, n_in, pairs), pairs)
 
 
 def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyChange:
@@ -68,7 +78,7 @@ def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyC
     flat = np.insert(kept_flat, before, grown)
     if np.any(np.diff(flat) <= 0):
         raise TopologyError("a grown connection is already present")
-    return TopologyChange(old, SparseTopology(old.n_out, old.n_in, flat), np.insert(kept, before, -1))
+    return TopologyChange(old, replace(old, flat=flat), np.insert(kept, before, -1))
 
 
 def difference(old: SparseTopology, new: SparseTopology) -> TopologyChange:
@@ -250,6 +260,8 @@ def plan_rewire(
     stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
     refused if too few other positions are free.
 
+    Where outputs share their inputs, all this holds for groups of connections.
+
     Args:
         rule: Drop, grow and fraction.
         view: The layer as it is.
@@ -257,15 +269,22 @@ def plan_rewire(
         rng: The layer's own stream.
         goal: Connections at the end of the density schedule; None if the layer keeps its number.
     """
-    excess = min(rule.excess(view.topology, update, goal), view.droppable.size)
-    dropped = DROP[rule.drop].choose(view, rule.fraction(update), excess)
+    old, view = view.topology, folded(view)
+    dropped, excess = _dropped(rule, view, update, goal)
     kept = np.delete(view.topology.flat, dropped)
     grown = GROW[rule.grow].choose(view, kept, dropped.size - excess, rng)
     if rule.keep_regrown:
         back = np.intersect1d(view.topology.flat[dropped], grown, assume_unique=True)
         dropped = dropped[~np.isin(view.topology.flat[dropped], back)]
         grown = np.setdiff1d(grown, back, assume_unique=True)
-    return exchange(view.topology, dropped, grown)
+    return unfolded(exchange(view.topology, dropped, grown), old)
+
+
+def _dropped(rule: RewireRule, view: LayerView, update: int, goal: int | None) -> tuple[Slots, int]:
+    """Slots of a folded layer that an event drops, and how many of them for good."""
+    excess = rule.excess(view.topology, update, None if goal is None else goal // view.neurons)
+    excess = min(excess, view.droppable.size)
+    return DROP[rule.drop].choose(view, rule.fraction(update), excess), excess
 
 
 def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:
@@ -273,17 +292,18 @@ def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> To
 
     Args:
         view: The layer as it is.
-        count: New connections, >= 0.
+        count: New connections, >= 0; a multiple of the outputs that share their inputs.
         rng: The layer's own stream.
 
     Raises:
-        TopologyError: If fewer positions are free.
+        TopologyError: If fewer positions are free, or the count is no such multiple.
 
     Source:
         Sokar et al. 2021 (SpaceNet), allocation of a new task.
     """
-    grown = random_free(view, view.topology.flat, count, rng)
-    return exchange(view.topology, np.empty(0, np.int64), grown)
+    old, view = view.topology, folded(view)
+    grown = random_free(view, view.topology.flat, groups_in(count, view.neurons, "the number of new connections"), rng)
+    return unfolded(exchange(view.topology, np.empty(0, np.int64), grown), old)
 
 
 def plan_shrink(rule: RewireRule, view: LayerView, update: int, goal: int | None = None) -> TopologyChange:
@@ -292,6 +312,6 @@ def plan_shrink(rule: RewireRule, view: LayerView, update: int, goal: int | None
     Source:
         DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
     """
-    excess = min(rule.excess(view.topology, update, goal), view.droppable.size)
-    dropped = DROP[rule.drop].choose(view, rule.fraction(update), excess)
-    return exchange(view.topology, dropped, np.empty(0, np.int64))
+    old, view = view.topology, folded(view)
+    dropped, _ = _dropped(rule, view, update, goal)
+    return unfolded(exchange(view.topology, dropped, np.empty(0, np.int64)), old)

@@ -42,11 +42,13 @@ class SparseTopology:
         n_in: Number of input neurons, likewise.
         flat: (nnz,) int64, strictly increasing positions `out * n_in + in`. The index into it is the
             connection's slot.
+        pairs: Consecutive outputs that have the same inputs, a divisor of `n_out`; 1 if each has its own.
     """
 
     n_out: int
     n_in: int
     flat: Positions
+    pairs: int = 1
 
     @property
     def nnz(self) -> int:
@@ -74,7 +76,7 @@ class SparseTopology:
         return self.flat % self.n_in
 
     def check_valid(self) -> None:
-        """Raises TopologyError unless positions are int64, sorted, unique and in range, and sizes too."""
+        """Raises TopologyError unless positions are int64, sorted, unique and in range, and sizes and pairs hold."""
         if self.n_out < 1 or self.n_in < 1:
             raise TopologyError(f"a layer needs at least one neuron a side, got {self.n_out} x {self.n_in}")
         if max(self.n_out, self.n_in) > LARGEST or self.nnz >= LARGEST:
@@ -88,6 +90,16 @@ class SparseTopology:
             raise TopologyError(f"a position lies outside a layer of {self.n_out} x {self.n_in}")
         if np.any(np.diff(self.flat) <= 0):
             raise TopologyError("positions must be strictly increasing")
+        if self.pairs != 1 and not self._shares_inputs():
+            raise TopologyError(f"outputs in groups of {self.pairs} must have the same inputs, and these have not")
+
+    def _shares_inputs(self) -> bool:
+        if self.pairs < 1 or self.n_out % self.pairs or self.nnz % self.pairs:
+            return False
+        place = self.outputs % self.pairs
+        of_first = self.flat - place * self.n_in
+        first = self.flat[place == 0]
+        return all(np.array_equal(of_first[place == other], first) for other in range(1, self.pairs))
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,8 @@ class LayerView:
         importance: As a learner measured it; None where nobody did.
         explored: Sorted positions that have ever been connected, the present ones included; None unless the grow rule
             needs them.
+        neurons: How many each output of `topology` stands for; output gradients in `samples` are of all of them,
+            (n_out * neurons, B).
     """
 
     topology: SparseTopology
@@ -178,6 +192,7 @@ class LayerView:
     constraint: Constraint | None = None
     importance: Importance | None = None
     explored: Positions | None = None
+    neurons: int = 1
 
     @property
     def droppable(self) -> Slots:

@@ -21,6 +21,7 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels import program, tables
 from sparserl.kernels.program import Step, make_step
 from sparserl.kernels.updates import average_and_trim_step, average_step
+from sparserl.topology.pairs import whole_groups
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
 
@@ -86,7 +87,7 @@ class UnionTrimTarget(TargetLayer):
     A dropped connection fades in the target; a new one counts there once `tau |w|` exceeds the smallest weight that
     stays. Between events the target lists the whole union, and a connection that is trimmed holds exactly 0: that
     costs as many slots more as an event drops, and saves rebuilding an index at every update. The next event removes
-    connections that are trimmed and not online.
+    connections that are trimmed and not online; where outputs share their inputs, those of a whole group.
 
     Source:
         Sokar et al. 2022 (DS-TD3), "maintain sparsity", as in its code; ANF's code has the same rule.
@@ -101,7 +102,7 @@ class UnionTrimTarget(TargetLayer):
         del change, grown_values
         online, target = self.online.topology, self.target.topology
         trimmed = self.target.values.detach().numpy() == 0
-        dropped = np.flatnonzero(trimmed & absent(target.flat, online.flat))
+        dropped = np.flatnonzero(whole_groups(target, trimmed & absent(target.flat, online.flat)))
         missing = online.flat[absent(online.flat, target.flat)]
         self.target.apply_change(exchange(target, dropped, missing), 0.0)
 

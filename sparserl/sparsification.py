@@ -21,6 +21,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.density import erk, exact_nnz, per_layer
+from sparserl.topology.pairs import check_divides, check_pairs
 from sparserl.topology.presets import METHODS, window
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
@@ -35,6 +36,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     seed: int = 0,
     total_updates: int | None = None,
+    pairs: int = 1,
     **rule_overrides: Any,
 ) -> SparseTraining:
     """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
@@ -61,6 +63,9 @@ def sparsify(
         seed: Root seed of initial topology and growth.
         total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not
             needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
+        pairs: Neurons that share their inputs, each with weights of its own: 2 or 4 consecutive outputs of a layer, or
+            1: each neuron has its own inputs. Drop and grow act on a group, by the sum of its scores, and the number of
+            connections of a layer is the nearest multiple.
         **rule_overrides: Fields of `sparserl.topology.rewire.RewireRule`, e.g. `update_interval=200`.
 
     Returns:
@@ -69,9 +74,10 @@ def sparsify(
     Raises:
         ConfigError: If a name or key is unknown, the method depends on the length of the run and that is not given, the
             model is itself an `nn.Linear` or has none to make sparse.
-        TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, a weight
-            is shared with another module or not in the optimizer, a layer has hooks, or the optimizer is not
-            elementwise (Muon, LBFGS, Shampoo) or keeps state that is not per connection.
+        TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, `pairs`
+            is none of these or does not divide the outputs of a layer that takes part, a weight is shared with another
+            module or not in the optimizer, a layer has hooks, or the optimizer is not elementwise (Muon, LBFGS,
+            Shampoo) or keeps state that is not per connection.
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -95,6 +101,7 @@ def sparsify(
     if method not in METHODS:
         raise ConfigError(unknown_name("topology method", method, METHODS))
     chosen = METHODS[method]
+    check_pairs(pairs)
     rule = _rule(method, total_updates, rule_overrides)
     names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, method)
     linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
@@ -111,11 +118,12 @@ def sparsify(
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
         n_out, n_in = linear.out_features, linear.in_features
+        check_divides(pairs, repr(name), n_out)
         rng = stream(seed, "initial_topology", name)
-        nnz = exact_nnz((n_out, n_in), own_density)
+        nnz = exact_nnz((n_out, n_in), own_density, pairs)
         if rule is not None and rule.starts_dense:
             goals[name], nnz = nnz, n_out * n_in
-        topology = random_topology(n_out, n_in, nnz, rng)
+        topology = random_topology(n_out, n_in, nnz, rng, pairs)
         swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
     # Nothing has changed so far, and nothing below is refused.
     layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}

@@ -98,6 +98,18 @@ def test_number_of_connections_is_the_budget() -> None:
     assert [layer.nnz for layer in layers.values()] == [1000, 100]
 
 
+def test_neurons_that_share_inputs_keep_the_weights_they_have() -> None:
+    dense, model = perceptron(), perceptron()
+    sparsify(model, torch.optim.Adam(model.parameters()), density=[0.1, 0.3], pairs=4)
+    assert [model[0].nnz, model[2].nnz] == [48, 480]
+    for place in (0, 2):
+        weight, mask = dense_weight(model[place])
+        rows = mask.reshape(10, 4, -1)
+        assert torch.equal(rows, rows[:, :1].expand_as(rows))
+        assert torch.equal(weight, dense[place].weight * mask)
+    assert isinstance(model[4], nn.Linear)  # 3 neurons, and dense
+
+
 def test_draws_depend_on_the_seed_alone_and_leave_torch_alone() -> None:
     topologies = []
     for seed in (0, 0, 1):
@@ -230,7 +242,12 @@ def test_growth_by_gradient_needs_a_backward_pass() -> None:
 
 @pytest.mark.parametrize(
     ("method", "more"),
-    [("set", {}), ("rigl", {}), ("ds_td3", {}), ("rigl", {"gradient_batches": 3}), ("gmp", {}), ("granet", {})],
+    [
+        *((method, {}) for method in ("set", "rigl", "ds_td3", "gmp", "granet")),
+        ("rigl", {"gradient_batches": 3}),
+        ("ds_td3", {"pairs": 2}),
+        ("set", {"pairs": 4}),
+    ],
 )
 @pytest.mark.parametrize("stop", [7, 10])  # in the middle, and just before an event
 def test_resumed_run_equals_the_uninterrupted_one(method: str, more: dict[str, int], stop: int) -> None:
@@ -421,6 +438,9 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (TwoHeads, {"exclude": ["bodi.first"]}, ConfigError, "'bodi.first'; did you mean 'body.first'"),
         (perceptron, {"exclude": ["1"]}, ConfigError, "unknown layer to exclude '1'; valid: 0, 2, 4"),
         (perceptron, {"exclude": ["0", "2", "4"]}, ConfigError, "leaves no nn.Linear"),
+        (perceptron, {"pairs": 3}, TopologyError, "pairs must be 1, 2 or 4, got 3; the closest is 2"),
+        (perceptron, {"pairs": 2, "exclude": "0", "density": [0.2, 0.2], "method": "gmp", "total_updates": 9},
+         TopologyError, "layer '4' of width 3 .* use pairs 1"),
         (perceptron, {"density": 0.0}, TopologyError, r"density must be in \(0, 1\], got 0.0"),
         (perceptron, {"density": 1.5}, TopologyError, r"density must be in \(0, 1\], got 1.5"),
         (perceptron, {"density": float("nan")}, TopologyError, r"density must be in \(0, 1\], got nan"),

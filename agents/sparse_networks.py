@@ -51,6 +51,7 @@ def network(
 
     Raises:
         ConfigError: If the activation is neither ReLU nor Tanh.
+        TopologyError: If the outputs of a sparse layer do not come in groups of `topology.pairs`.
     """
     if activation_fn not in ACTIVATION_NAMES:
         known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
@@ -61,6 +62,7 @@ def network(
     options: dict[str, Any] = {
         "start_dense": topology.start_dense,
         "initial_value": topology.part("initial_value"),
+        "pairs": topology.pairs,
         "seed": seed,
         "name": name,
         "activation": ACTIVATION_NAMES[activation_fn],

@@ -15,6 +15,7 @@ from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape
 from sparserl.topology.evolver import MOMENTS
+from sparserl.topology.pairs import check_pairs
 from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET
@@ -102,6 +103,10 @@ class TopologyConfig:
     """Weight of a grown connection."""
     moments: Literal["zero", "mean"] | None = None
     """Optimizer moments of a grown connection."""
+    pairs: Count = 1
+    """Neurons that share their inputs, each with weights of its own: 2 or 4 consecutive outputs of a sparse layer; 1:
+    each neuron has its own inputs. Drop and grow act on a group, by the sum of its scores, and the number of
+    connections of a layer is the nearest multiple."""
     target: Literal["shared", "union_trim"] | None = None
     """How target networks follow the topology."""
     recycle_interval: Count | None = None
@@ -123,6 +128,8 @@ class TopologyConfig:
                 raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
         self._check_densities()
         self._check_numbers()
+        if check_pairs(self.pairs, "topology.pairs") > 1 and self.base.dense:
+            raise ConfigError(f"the topology method {self.method!r} is dense and takes no pairs, got {self.pairs}")
         self._rule(WIDEST)
 
     def _check_densities(self) -> None:
@@ -180,6 +187,13 @@ class TopologyConfig:
         """A field of this config or, where that is None, of the method."""
         own = getattr(self, name)
         return getattr(self.base, name) if own is None else own
+
+    def labels(self, algo: str) -> list[str]:
+        """What is special about it for the agent `algo`, as parts of the name of a run."""
+        labels = [] if self.method == algo else [self.method]
+        if isinstance(self.density, float):
+            labels.append(f"d{self.density:g}")
+        return labels if self.pairs == 1 else [*labels, f"pairs{self.pairs}"]
 
     @property
     def open_ends(self) -> tuple[str, ...]:

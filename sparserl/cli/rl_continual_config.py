@@ -156,12 +156,8 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     @property
     def name(self) -> str:
         """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
-        parts = [self.sequence_name, self.algo, self.method]
-        if self.topology.method != self.algo:
-            parts.append(self.topology.method)
-        if isinstance(self.topology.density, float):
-            parts.append(f"d{self.topology.density:g}")
-        return "__".join([*parts, *self.wrappers.labels])
+        labels = [*self.topology.labels(self.algo), *self.wrappers.labels]
+        return "__".join([self.sequence_name, self.algo, self.method, *labels])
 
     @property
     def title(self) -> str:

@@ -113,13 +113,8 @@ class TrainConfig(RecordedConfig):
     @property
     def name(self) -> str:
         """Run name without the seed: env, algorithm, and what is special about topology and wrappers."""
-        parts = [self.env, self.algo]
-        if AGENTS[self.algo].sparse:
-            if self.topology.method != self.algo:
-                parts.append(self.topology.method)
-            if isinstance(self.topology.density, float):
-                parts.append(f"d{self.topology.density:g}")
-        return "__".join([*parts, *self.wrappers.labels])
+        of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
+        return "__".join([self.env, self.algo, *of_topology, *self.wrappers.labels])
 
     @property
     def _rollout(self) -> tuple[int, int]:

@@ -57,6 +57,32 @@ def test_an_unknown_key_gives_the_closest(key: str, closest: str) -> None:
         TopologyConfig.coerce({key: 1})
 
 
+# --- neurons that share inputs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (3, "topology.pairs must be 1, 2 or 4, got 3; the closest is 2"),
+        (8, "topology.pairs must be 1, 2 or 4, got 8; the closest is 4"),
+        (0, "topology.pairs must be at least 1, got 0"),
+    ],
+)
+def test_only_some_numbers_of_neurons_may_share_inputs(pairs: int, message: str) -> None:
+    with pytest.raises(SparserlError, match=message):
+        TopologyConfig(pairs=pairs)
+
+
+def test_dense_layers_share_all_inputs_anyway() -> None:
+    with pytest.raises(ConfigError, match="the topology method 'dense' is dense and takes no pairs, got 2"):
+        TopologyConfig(method="dense", pairs=2)
+
+
+def test_the_name_of_a_run_says_what_is_special_about_its_topology() -> None:
+    assert TopologyConfig().labels("ds_td3") == []
+    assert TopologyConfig(method="rigl", density=0.1, pairs=2).labels("ds_td3") == ["rigl", "d0.1", "pairs2"]
+
+
 # --- parts ------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recycled neurons": {"method": "set", "recycle_interval": 10, "recycle_threshold": 0.5},
     "recycled dense neurons": {"method": "dense", "recycle_interval": 10, "recycle_threshold": 0.5},
     "mixed densities": {"method": "set", "actor_density": 0.2, "critic_density": 0.6},
+    "shared inputs": {"method": "ds_td3", "pairs": 2},
+    "shared inputs, growth by gradient": {"method": "granet", "pairs": 4, "output_layer": "dense"},
     "sparse initial values": {"method": "static", "initial_value": "sparse_fan_in"},
 }
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS}, **VARIANTS}

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "growth by gradient": ("ds_td3", {"method": "rigl"}, {}),
     "gathered batches": ("ds_sac", {"method": "rigl", "gradient_batches": 4}, {}),
     "pruning": ("ds_td3", {"method": "gmp", "first_update": 10}, {}),
+    "shared inputs": ("ds_td3", {"method": "ds_td3", "pairs": 2}, {}),
     "recycled neurons": ("ds_td3", {"method": "set", "recycle_interval": 9, "recycle_threshold": 0.5}, {}),
     "returns of several steps": ("ds_sac", {"method": "ds_sac"}, {"n_steps": 3, "n_steps_delay": 10}),
     "dense TD3": ("td3", {"method": "dense"}, {}),

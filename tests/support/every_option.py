@@ -210,6 +210,7 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
                 ),
             },
         ),
+        alone("pairs", 2, lambda built: min(one.topology.pairs for one in built.agent.evolver.layers.values())),
         alone("recycle_threshold", 0.375, lambda built: built.agent.topology.recycle_threshold),
     ]
 

@@ -108,12 +108,20 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("method", ["ds_td3", "gmp"])
-def test_a_run_goes_on_after_its_topology_has_come_to_rest(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "last_update", "more"),
+    [
+        ("ds_td3", 25, ()),
+        ("gmp", 25, ()),
+        ("ds_td3", 70, ("--topology.pairs", "2")),
+        ("granet", 70, ("--topology.pairs", "4", "--topology.output-layer", "dense")),
+    ],
+)
+def test_a_run_goes_on_before_and_after_its_topology_has_come_to_rest(
+    method: str, last_update: int, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = (*FAST, "--topology.method", method, "--topology.density", "0.3", "--topology.update-interval", "5")
-    flags = (*flags, "--topology.first-update", "5", "--topology.last-update", "25", "--eval.episodes", "1")
+    flags = (*FAST, "--topology.method", method, "--topology.density", "0.3", "--topology.update-interval", "5", *more)
+    flags = (*flags, "--topology.first-update", "5", "--topology.last-update", str(last_update), "--eval.episodes", "1")
     with monkeypatch.context() as patch:
         _die_in(FunctionEnv, "step", 100 + 17 * 2, before=True)(patch)
         with pytest.raises(Killed):

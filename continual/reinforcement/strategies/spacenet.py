@@ -79,7 +79,8 @@ class SpaceNet(RLStrategy):
         """Takes the networks off the topology clock and all connections away.
 
         Raises:
-            ConfigError: If a layer is dense, some task would find no room for its connections, or critics start anew.
+            ConfigError: If a layer is dense or its neurons share inputs, some task would find no room for its
+                connections, or critics start anew.
         """
         super().attach(learner)
         if self.options.critics and learner.border.critic == "reset":
@@ -100,6 +101,11 @@ class SpaceNet(RLStrategy):
                 raise ConfigError(
                     f"spacenet shares connections out and layer {name} is dense: "
                     "lower spacenet.capacity and spacenet.input-capacity"
+                )
+            if layer.topology.pairs > 1:
+                raise ConfigError(
+                    f"spacenet gives neurons to tasks one by one, and those of layer {name} share their inputs: use "
+                    f"--topology.pairs 1, not {layer.topology.pairs}"
                 )
         sparse = [layer for layer in layers.values() if isinstance(layer, SparseLinear)]
         connections, hidden = [layer.nnz for layer in sparse], [layer.n_out for layer in sparse]

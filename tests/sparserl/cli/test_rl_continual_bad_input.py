@@ -55,6 +55,7 @@ CASES = {
         "mas.critics pulls critics back to what they were: use --border.critic kept",
     ),
     "recycling": ((*CHEETAH, "--topology.recycle-interval", "100"), "neurons serve earlier tasks as well"),
+    "pairs": ((*CHEETAH, "--topology.pairs", "2"), "neurons to tasks one by one, and those of layer actor.pi.trunk.0"),
     "rewired heads": (
         (*CHEETAH, "--method", "finetune", "--topology.method", "rigl", "--topology.density", "0.02"),
         "use --topology.output-layer dense",

@@ -21,17 +21,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.bench.masked_dense import hold_masks
+from sparserl.bench.options import SUMMARIES
 from sparserl.extras import how_to_install
 
-SUMMARIES = {
-    "ds_td3": "ours, at each density",
-    "ds_sac": "ours, at each density; its ratios are to sac",
-    "td3": "Stable-Baselines3's TD3, the baseline of all other ratios",
-    "td3_fused": "the same with torch's fused Adam, which ours uses",
-    "sac": "Stable-Baselines3's SAC",
-    "masked": "td3_fused with masks that imitate sparsity",
-    "sbx_td3": "SBX's TD3, compiled by JAX",
-}
 BASELINE = "td3"
 RUN_STEPS = 1_000_000
 """Env steps of the run that is timed a part of, as long as in the papers: its topology changes all the while."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,7 +16,11 @@ REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
 
 
 def update_figure(record: Record) -> Figure:
-    """Speed-up over dense TD3 against density: of gradient updates, or of env steps where only those were timed."""
+    """Speed-up over dense TD3 against density: of gradient updates, or of env steps where only those were timed.
+
+    Crosses are where sparse and dense take as long.
+    """
+    quick = f" (quick: {record['rounds']} rounds)" if record.get("quick") else ""
     configurations = record["configurations"]
     figure, panels = _panels(len(configurations))
     for axis, configuration in zip(panels, configurations, strict=True):
@@ -42,7 +46,9 @@ def update_figure(record: Record) -> Figure:
             axis.plot(densities, ideal, color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
         _logarithmic(axis, densities)
-        axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}", fontsize="medium")
+        of_ours = [row for row in configuration.get("crossovers", ()) if row["contender"] == "ds_td3"]
+        _mark_crossovers(axis, of_ours, dict.fromkeys(("ds_td3",), COLOURS[0]), "contender")
+        axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}{quick}", fontsize="medium")
         axis.set_xlabel("density")
         axis.set_ylabel(f"{'update' if what == 'update' else 'env step'}: times faster than dense TD3")
     _legend(figure, panels)
@@ -50,7 +56,7 @@ def update_figure(record: Record) -> Figure:
 
 
 def kernel_figure(record: Record) -> Figure:
-    """Speed-up over the best dense product against density, by product."""
+    """Speed-up over the best dense product against density, by product. Crosses are where both take as long."""
     configurations = record["configurations"]
     figure, panels = _panels(len(configurations))
     for axis, configuration in zip(panels, configurations, strict=True):
@@ -66,6 +72,8 @@ def kernel_figure(record: Record) -> Figure:
         axis.plot(densities, [1 / d for d in densities], color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
         _logarithmic(axis, densities)
+        products = dict.fromkeys(row["product"] for row in rows)
+        _mark_crossovers(axis, configuration["crossovers"], dict(zip(products, COLOURS, strict=False)), "product")
         axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}", fontsize="medium")
         axis.set_xlabel("density")
         axis.set_ylabel("times faster than the best dense product")
@@ -119,6 +127,15 @@ def _curve(
     paint = COLOURS[colour]
     axis.plot(x, [s["median"] for s in spreads], color=paint, linestyle=style, marker="o", markersize=4, label=label)
     axis.fill_between(x, [s["q25"] for s in spreads], [s["q75"] for s in spreads], color=paint, alpha=0.15, linewidth=0)
+
+
+def _mark_crossovers(axis: Axes, crossovers: Sequence[Record], colours: Mapping[str, str], of: str) -> None:
+    """A cross on the line of equal times, with its density, for each that lies among the measured ones."""
+    for row in crossovers:
+        if row["crossover"] is not None:
+            at, colour = (row["crossover"], 1.0), colours[row[of]]
+            axis.plot(*at, color=colour, marker="X", markersize=8, linestyle="none")
+            axis.annotate(row["text"], at, (3, 6), textcoords="offset points", fontsize="small", color=colour)
 
 
 def _logarithmic(axis: Axes, densities: Sequence[float]) -> None:

@@ -5,21 +5,18 @@ Decides what the best dense product is: the faster of two layouts, each writing 
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
-from sparserl.bench.options import Options, Record
+from sparserl.bench.crossover import crossover
+from sparserl.bench.options import KernelOptions, Record
 from sparserl.bench.threads import limit_threads
 from sparserl.bench.tiled_layer import TiledLayer
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.layers import SparseLinear
-from sparserl.ranges import Count, PositiveShare, Seconds
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.rewire import random_topology
@@ -30,27 +27,6 @@ LAYER = "all three"
 LAYOUTS = ("batch-major", "feature-major")
 Key = tuple[str, float | str, int]
 """(product, density or dense layout, threads)."""
-
-
-@dataclass(frozen=True)
-class KernelOptions(Options):
-    """Time the products of a square sparse layer against the best dense product of the same shape, in float32.
-
-    FLOPs are 2 a connection (dense: a weight) and sample; the crossover is the density at which both take as long.
-    """
-
-    batches: tuple[Count, ...] = (100, 256)
-    """Samples."""
-    widths: tuple[Count, ...] = (256, 1024)
-    """Inputs, and as many outputs."""
-    densities: tuple[PositiveShare, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-    """Densities of the layer."""
-    chunk_s: Seconds = 0.02
-    """Seconds of one measurement; at least one product."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_given("batches", "widths", "densities")
 
 
 def measure_kernels(options: KernelOptions) -> Record:
@@ -158,30 +134,3 @@ def _numbers(timing: Timing, flops: int) -> Record:
     microseconds = {**spread(per_round), "per_round": per_round}
     effort = {"in_a_chunk": timing.units, "warm_up_s": timing.warm_up_s}
     return {"microseconds": microseconds, "gflop_s": spread([flops / us / 1e3 for us in per_round]), **effort}
-
-
-def crossover(densities: Sequence[float], speed_ups: Sequence[float]) -> Record:
-    """The lowest density at which sparse is no faster than dense, interpolated on logarithmic axes.
-
-    Args:
-        densities: Measured densities.
-        speed_ups: Dense time over sparse time at each.
-
-    Returns:
-        `crossover`, a density, None where it lies outside of those measured, and `text`, which then says on which side.
-
-    Example:
-        >>> crossover([0.01, 0.1, 1.0], [20.0, 2.0, 0.5])["text"]
-        '0.316'
-        >>> crossover([0.1, 0.2], [20.0, 8.0])
-        {'crossover': None, 'text': 'above 0.2'}
-    """
-    points = sorted(zip(densities, speed_ups, strict=True))
-    if points[0][1] <= 1.0:
-        return {"crossover": None, "text": f"below {points[0][0]:g}"}
-    for (low, faster), (high, slower) in itertools.pairwise(points):
-        if slower <= 1.0:
-            share = math.log(faster) / (math.log(faster) - math.log(slower))
-            density = low * (high / low) ** share
-            return {"crossover": density, "text": f"{density:.3g}"}
-    return {"crossover": None, "text": f"above {points[-1][0]:g}"}

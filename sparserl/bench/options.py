@@ -1,20 +1,49 @@
-"""Options that every benchmark has."""
+"""What can be asked of each benchmark. Read before anything that takes seconds to import is imported.
+
+So `sparserl bench` refuses what is wrong, and says what it measures, at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.ranges import Repeats, Seed, Workers, check_ranges
+from sparserl.plots import FORMATS
+from sparserl.ranges import Count, PositiveShare, Repeats, Seconds, Seed, Workers, check_ranges
 from sparserl.written_files import check_writable
 
 Record = dict[str, Any]
 """What a benchmark found: numbers, texts, lists and dicts, ready for JSON."""
+SUMMARIES = {
+    "ds_td3": "ours, at each density",
+    "ds_sac": "ours, at each density; its ratios are to sac",
+    "td3": "Stable-Baselines3's TD3, the baseline of all other ratios",
+    "td3_fused": "the same with torch's fused Adam, which ours uses",
+    "sac": "Stable-Baselines3's SAC",
+    "masked": "td3_fused with masks that imitate sparsity",
+    "sbx_td3": "SBX's TD3, compiled by JAX",
+}
+"""Contenders of `bench update`."""
+WHAT = ("update", "steps", "act", "event")
+QUICK: dict[str, Any] = {
+    "quick": True,
+    "threads": (1,),
+    "rounds": 5,
+    "batches": (256,),
+    "widths": (256,),
+    "densities": (0.5, 0.1, 0.05),
+    "only": ("ds_td3",),
+    "what": ("update",),
+}
+"""`bench update --quick`: an answer within half a minute."""
+STATUS = Path("/proc/self/status")
+CONNECTIONS_A_NEURON = 10
+HIDDEN_LAYERS = 6
+"""Of `bench scale`: two of actor and of each of two critics."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +54,6 @@ class Options:
         ConfigError: If a number is out of range, or what is to be written cannot be: before anything is measured.
     """
 
-    threads: tuple[Workers, ...] = field(default_factory=lambda: tuple(range(1, min(2, len(available_cpus())) + 1)))
-    """Numbers of CPU threads."""
-    rounds: Repeats = 10
-    """Measurements of each contender; medians and quartiles are over them."""
-    seed: Seed = 0
-    """Root seed."""
     json: Path | None = None
     """File for everything that was measured."""
     plot: Path | None = None
@@ -40,17 +63,169 @@ class Options:
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
-        self.check_given("threads")
-        for threads in self.threads:
-            check_threads(threads)
         for path in (self.json, self.plot):
             check_writable(path)
-        endings = Figure().canvas.get_supported_filetypes()
-        if self.plot is not None and self.plot.suffix.removeprefix(".") not in endings:
+        if self.plot is not None and self.plot.suffix.lower() not in FORMATS:
+            endings = [ending.removeprefix(".") for ending in FORMATS]
             raise ConfigError(unknown_name("kind of picture", self.plot.suffix.removeprefix("."), endings))
+
+    @property
+    def most_threads(self) -> int:
+        """The largest number of threads that is used."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """What is measured, in a line."""
+        raise NotImplementedError
 
     def check_given(self, *names: str) -> None:
         """Raises ConfigError if a field that holds numbers has none."""
         for name in names:
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs a number")
+
+    def check_names(self, kind: str, given: Sequence[str], valid: Sequence[str]) -> None:
+        """Raises ConfigError if there is no name, or one that is not valid."""
+        if not given:
+            raise ConfigError(f"name at least one {kind}, of {', '.join(valid)}")
+        for name in given:
+            if name not in valid:
+                raise ConfigError(unknown_name(kind, name, valid))
+
+
+@dataclass(frozen=True)
+class TimedOptions(Options):
+    """Options of the benchmarks that take turns in one process."""
+
+    threads: tuple[Workers, ...] = field(default_factory=lambda: tuple(range(1, min(2, len(available_cpus())) + 1)))
+    """Numbers of CPU threads."""
+    rounds: Repeats = 10
+    """Measurements of each contender; medians and quartiles are over them."""
+    seed: Seed = 0
+    """Root seed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_given("threads")
+        for threads in self.threads:
+            check_threads(threads)
+
+    @property
+    def most_threads(self) -> int:
+        """As `Options`."""
+        return max(self.threads)
+
+
+@dataclass(frozen=True)
+class UpdateOptions(TimedOptions):
+    """Time gradient updates and env steps: ours against dense TD3 and SAC, masks, and SBX where it is installed.
+
+    Contenders and numbers of threads take turns in one process; every ratio is between neighbours in time. SBX keeps
+    all its threads on the CPUs that are left to it, so with fewer threads than CPUs it is somewhat slower than in a
+    process that was started on these CPUs.
+    """
+
+    quick: bool = False
+    """A first answer within half a minute: updates of ds_td3 and td3, 2 x 256, batch 256, one thread, 5 rounds. Options
+    that are given as well hold."""
+    env: str = "HalfCheetah-v5"
+    """Gymnasium id."""
+    batches: tuple[Count, ...] = (100, 256)
+    """Transitions per gradient update."""
+    widths: tuple[Count, ...] = (256, 1024)
+    """Neurons of each of the two hidden layers."""
+    densities: tuple[PositiveShare, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
+    """Densities of our agent."""
+    only: tuple[str, ...] = tuple(SUMMARIES)
+    """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
+    masked, sbx_td3."""
+    what: tuple[str, ...] = WHAT
+    """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
+    observation), event (topology events of ours)."""
+    chunk_s: Seconds = 0.15
+    """Seconds of one measurement; at least one call."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_given("batches", "widths", "densities")
+        self.check_names("contender", self.only, tuple(SUMMARIES))
+        self.check_names("measurement", self.what, WHAT)
+        if self.plot is not None and not {"update", "steps"} & set(self.what):
+            raise ConfigError("--plot draws update or steps, and --what names neither")
+
+    @property
+    def title(self) -> str:
+        """As `Options`."""
+        agents = f"{_listed(dict.fromkeys((*self.only, 'td3')))} on {self.env}"
+        sizes = f"two hidden layers of {_listed(self.widths)}, batch {_listed(self.batches)}"
+        quick = "quick: " if self.quick else ""
+        effort = f"{_listed(self.threads)} thread(s), {quick}{self.rounds} rounds"
+        return f"{_listed(self.what)} of {agents}, densities {_listed(self.densities)}, {sizes}, {effort}"
+
+
+@dataclass(frozen=True)
+class KernelOptions(TimedOptions):
+    """Time the products of a square sparse layer against the best dense product of the same shape, in float32.
+
+    FLOPs are 2 a connection (dense: a weight) and sample; the crossover is the density at which both take as long.
+    """
+
+    batches: tuple[Count, ...] = (100, 256)
+    """Samples."""
+    widths: tuple[Count, ...] = (256, 1024)
+    """Inputs, and as many outputs."""
+    densities: tuple[PositiveShare, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    """Densities of the layer."""
+    chunk_s: Seconds = 0.02
+    """Seconds of one measurement; at least one product."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_given("batches", "widths", "densities")
+
+    @property
+    def title(self) -> str:
+        """As `Options`."""
+        sizes = f"layers of width {_listed(self.widths)}, batch {_listed(self.batches)}"
+        effort = f"{_listed(self.threads)} thread(s), {self.rounds} rounds"
+        return f"three products of {sizes}, densities {_listed(self.densities)}, {effort}"
+
+
+@dataclass(frozen=True)
+class ScaleOptions(TimedOptions):
+    """Time and peak memory of a gradient update against the number of connections, 10 a hidden neuron.
+
+    Networks have 17 observations and 6 actions, as HalfCheetah-v5; nothing is simulated.
+    """
+
+    nnz: tuple[Count, ...] = (100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
+    """Connections of actor and critics together."""
+    batch: Count = 100
+    """Transitions per gradient update."""
+    rounds: Repeats = 5
+    """Pairs of windows of 4 updates, one with a topology event and one without."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 10 * HIDDEN_LAYERS * CONNECTIONS_A_NEURON
+        if not self.nnz or min(self.nnz) < least:
+            raise ConfigError(f"--nnz needs numbers of at least {least}, got {list(self.nnz)}")
+        if not STATUS.exists():
+            raise ConfigError(f"bench scale reads memory from {STATUS}, which this platform does not have")
+
+    @property
+    def title(self) -> str:
+        """As `Options`."""
+        sizes = _listed(f"{nnz:,}" for nnz in self.nnz)
+        return f"updates of {sizes} connections, batch {self.batch}, {_listed(self.threads)} thread(s)"
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Values as they are said in a line.
+
+    Example:
+        >>> _listed((0.5, 0.1))
+        '0.5, 0.1'
+    """
+    return ", ".join(map(str, values))

@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -24,39 +22,11 @@ from tqdm import tqdm
 
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay
 from sparserl.bench.event import SCHEDULE, WINDOW, time_events
-from sparserl.bench.options import Options, Record
-from sparserl.errors import ConfigError
+from sparserl.bench.options import CONNECTIONS_A_NEURON, HIDDEN_LAYERS, STATUS, Record, ScaleOptions
 from sparserl.metrics.cost import layer_costs
-from sparserl.ranges import Count, Repeats
 
-CONNECTIONS_A_NEURON = 10
-HIDDEN_LAYERS = 6
 N_OBS, N_ACTION = 17, 6
 """As HalfCheetah-v5 has."""
-STATUS = Path("/proc/self/status")
-
-
-@dataclass(frozen=True)
-class ScaleOptions(Options):
-    """Time and peak memory of a gradient update against the number of connections, 10 a hidden neuron.
-
-    Networks have 17 observations and 6 actions, as HalfCheetah-v5; nothing is simulated.
-    """
-
-    nnz: tuple[Count, ...] = (100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
-    """Connections of actor and critics together."""
-    batch: Count = 100
-    """Transitions per gradient update."""
-    rounds: Repeats = 5
-    """Pairs of windows of 4 updates, one with a topology event and one without."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        least = 10 * HIDDEN_LAYERS * CONNECTIONS_A_NEURON
-        if not self.nnz or min(self.nnz) < least:
-            raise ConfigError(f"--nnz needs numbers of at least {least}, got {list(self.nnz)}")
-        if not STATUS.exists():
-            raise ConfigError(f"bench scale reads memory from {STATUS}, which this platform does not have")
 
 
 class NoDynamics(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):

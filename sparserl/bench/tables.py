@@ -9,11 +9,12 @@ from sparserl.bench.options import Record
 
 
 def update_tables(record: Record) -> list[Table]:
-    """One table a configuration, with actions and topology events beneath."""
+    """One table a configuration, with actions and topology events beneath; then one of all crossovers."""
     tables = []
+    quick = f" (quick: {record['rounds']} rounds)" if record.get("quick") else ""
     for configuration in record["configurations"]:
         rows = configuration["rows"]
-        title = f"batch {configuration['batch']}, width {configuration['width']}"
+        title = f"batch {configuration['batch']}, width {configuration['width']}{quick}"
         has = {what: what in rows[0] for what in ("update", "steps")}
         columns = ["contender", "density", "threads"]
         columns += ["ms/update", "x dense", "scaling"] if has["update"] else []
@@ -33,7 +34,7 @@ def update_tables(record: Record) -> list[Table]:
             tables.append(_actions(f"{title}: predict, one observation", rows))
         if configuration.get("events"):
             tables.append(_events(f"{title}: topology events, one in 1,000 updates", configuration["events"]))
-    return tables
+    return [*tables, *_crossovers(record, "contender")]
 
 
 def _actions(title: str, rows: list[Record]) -> Table:
@@ -61,10 +62,6 @@ def _events(title: str, events: list[Record]) -> Table:
 def kernel_tables(record: Record) -> list[Table]:
     """One table a configuration and product, and one of all crossovers."""
     tables = []
-    crossovers = _table(
-        "where sparse and dense take as long",
-        ["batch", "width", "product", "threads", "density"],
-    )
     for configuration in record["configurations"]:
         place = f"batch {configuration['batch']}, width {configuration['width']}"
         for product in dict.fromkeys(row["product"] for row in configuration["rows"]):
@@ -78,10 +75,17 @@ def kernel_tables(record: Record) -> list[Table]:
                     cells += [f"{row['flop_rate_over_dense']['median']:.2f}", _times(row["speed_up"])]
                 table.add_row(*cells)
             tables.append(table)
-        for row in configuration["crossovers"]:
+    return [*tables, *_crossovers(record, "product")]
+
+
+def _crossovers(record: Record, of: str) -> list[Table]:
+    """A table of the densities at which sparse and dense take as long, by the key `of`; none if there are none."""
+    table = _table("where sparse and dense take as long", ["batch", "width", of, "threads", "density"])
+    for configuration in record["configurations"]:
+        for row in configuration.get("crossovers", ()):
             size = [str(configuration["batch"]), str(configuration["width"])]
-            crossovers.add_row(*size, row["product"], str(row["threads"]), row["text"])
-    return [*tables, crossovers]
+            table.add_row(*size, row[of], str(row["threads"]), row["text"])
+    return [table] if table.rows else []
 
 
 def scale_tables(record: Record) -> list[Table]:

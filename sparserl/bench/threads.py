@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 
-import torch
-
 from sparserl.errors import ConfigError
 
 CAN_BIND = hasattr(os, "sched_setaffinity")
@@ -38,6 +36,8 @@ def limit_threads(threads: int, *, bind: bool = False) -> Iterator[None]:
     Raises:
         ConfigError: If there are fewer CPUs.
     """
+    import torch  # here: options, which ask for CPUs, are read before anything heavy is imported
+
     check_threads(threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -58,6 +58,7 @@ def measure(
     chunk_s: float,
     title: str = "",
     progress: bool = False,
+    after_round: Callable[[Mapping[K, Timing]], object] | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[K, Timing]:
     """Times contenders in turns. Every round has a chunk of each, and starts one further on than the last.
@@ -68,6 +69,7 @@ def measure(
         chunk_s: Seconds that a chunk should last; one repetition where that takes longer.
         title: What the progress bar says.
         progress: Draw the bar, where there is a terminal.
+        after_round: Told after each round what was measured up to there.
         clock: Seconds.
     """
     names = list(contenders)
@@ -86,10 +88,13 @@ def measure(
                     elapsed = _time(contender, repetitions, clock)
                 seconds[name].append(elapsed / (repetitions * contender.units))
                 bar.update()
-    return {
-        name: Timing(warm_up_s, repetitions * contenders[name].units, tuple(seconds[name]))
-        for name, (repetitions, warm_up_s) in warm.items()
-    }
+            timings = {
+                name: Timing(warm_up_s, repetitions * contenders[name].units, tuple(seconds[name]))
+                for name, (repetitions, warm_up_s) in warm.items()
+            }
+            if after_round is not None:
+                after_round(timings)
+    return timings
 
 
 def _warm_up(contender: Contender, chunk_s: float, clock: Clock) -> tuple[int, float]:

@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from tqdm import tqdm
 
-from sparserl.bench.contenders import BASELINE, SUMMARIES, Entry, entries, give_replay, make, random_replay
+from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, make, random_replay
+from sparserl.bench.crossover import crossover
 from sparserl.bench.event import SCHEDULE, time_events
-from sparserl.bench.options import Options, Record
+from sparserl.bench.options import Record, UpdateOptions
 from sparserl.bench.threads import CAN_BIND, limit_threads
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.envs import make_env
-from sparserl.errors import ConfigError, unknown_name
-from sparserl.ranges import Count, PositiveShare, Seconds
+from sparserl.kernels import prepare
 
 STEPS_A_CALL = 2
 """Env steps in a repetition: one period of the delayed policy update."""
 EVENT_METHODS = ("set", "ds_td3")
-WHAT = ("update", "steps", "act", "event")
 UNITS: dict[str, tuple[str, Callable[[float], float]]] = {
     "update": ("ms an update", lambda seconds: 1e3 * seconds),
     "steps": ("env steps a second", lambda seconds: 1 / seconds),
     "act": ("us an action", lambda seconds: 1e6 * seconds),
 }
-
-
-@dataclass(frozen=True)
-class UpdateOptions(Options):
-    """Time gradient updates and env steps: ours against dense TD3 and SAC, masks, and SBX where it is installed.
-
-    Contenders and numbers of threads take turns in one process; every ratio is between neighbours in time. SBX keeps
-    all its threads on the CPUs that are left to it, so with fewer threads than CPUs it is somewhat slower than in a
-    process that was started on these CPUs.
-    """
-
-    env: str = "HalfCheetah-v5"
-    """Gymnasium id."""
-    batches: tuple[Count, ...] = (100, 256)
-    """Transitions per gradient update."""
-    widths: tuple[Count, ...] = (256, 1024)
-    """Neurons of each of the two hidden layers."""
-    densities: tuple[PositiveShare, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
-    """Densities of our agent."""
-    only: tuple[str, ...] = tuple(SUMMARIES)
-    """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
-    masked, sbx_td3."""
-    what: tuple[str, ...] = WHAT
-    """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
-    observation), event (topology events of ours)."""
-    chunk_s: Seconds = 0.15
-    """Seconds of one measurement; at least one call."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_given("batches", "widths", "densities")
-        for kind, given, valid in (("contender", self.only, SUMMARIES), ("measurement", self.what, WHAT)):
-            if not given:
-                raise ConfigError(f"name at least one {kind}, of {', '.join(valid)}")
-            for name in given:
-                if name not in valid:
-                    raise ConfigError(unknown_name(kind, name, valid))
-        if self.plot is not None and not {"update", "steps"} & set(self.what):
-            raise ConfigError("--plot draws update or steps, and --what names neither")
 
 
 def measure_update(options: UpdateOptions) -> Record:
@@ -79,13 +40,26 @@ def measure_update(options: UpdateOptions) -> Record:
     compared, notes = entries(options.only, options.densities)
     if not CAN_BIND and any(entry.is_jax for entry in compared):
         notes.append("sbx_td3: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
+    if options.quick:
+        notes.append(f"quick: {options.rounds} rounds; without --quick the grid is larger, and there are more rounds")
     for note in notes:
-        print(note)
+        print(note, flush=True)
+    start = time.perf_counter()
+    prepare(lambda message: print(message, flush=True))
+    compile_s = time.perf_counter() - start
     configurations = [
         configuration for width in options.widths for configuration in _of_width(width, compared, replay, options)
     ]
     installed = {found.name: found.version for found in metadata.distributions() if found.name in ("sbx-rl", "jax")}
-    return {"notes": notes, "installed": installed, "baseline": BASELINE, "configurations": configurations}
+    return {
+        "notes": notes,
+        "quick": options.quick,
+        "rounds": options.rounds,
+        "compile_s": compile_s,
+        "installed": installed,
+        "baseline": BASELINE,
+        "configurations": configurations,
+    }
 
 
 def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, options: UpdateOptions) -> list[Record]:
@@ -100,6 +74,7 @@ def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, optio
             if what in options.what:
                 _measure(what, agents, batch, width, options, rows)
         configuration: Record = {"width": width, "batch": batch, "rows": list(rows.values())}
+        configuration["crossovers"] = _crossovers(configuration["rows"]) if "update" in options.what else []
         if "event" in options.what and "ds_td3" in options.only:
             configuration["events"] = _events(batch, width, options, replay)
         configurations.append(configuration)
@@ -108,6 +83,19 @@ def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, optio
 
 def _row(entry: Entry, threads: int) -> Record:
     return {"contender": entry.name, "density": entry.density, "threads": threads}
+
+
+def _crossovers(rows: Sequence[Record]) -> list[Record]:
+    """At which density updates of ours take as long as those of their dense baseline, by agent and threads."""
+    found = []
+    for name in OURS:
+        for threads in dict.fromkeys(row["threads"] for row in rows):
+            ours = [row for row in rows if (row["contender"], row["threads"]) == (name, threads)]
+            if ours:
+                medians = [row["update"]["speed_up"]["median"] for row in ours]
+                at = {"contender": name, "baseline": Entry(name, 1.0).baseline.name, "threads": threads}
+                found.append({**at, **crossover([row["density"] for row in ours], medians)})
+    return found
 
 
 def _measure(
@@ -133,6 +121,7 @@ def _measure(
         chunk_s=options.chunk_s,
         title=f"width {width}, batch {batch}, {what}",
         progress=options.progress,
+        after_round=partial(_say_round, options.rounds) if options.quick else None,
     )
     fewest = min(options.threads)
     for (entry, threads), timing in timings.items():
@@ -141,6 +130,17 @@ def _measure(
             "speed_up": spread(speed_up(timing, timings[entry.baseline, threads])),
             "speed_up_by_threads": spread(speed_up(timing, timings[entry, fewest])),
         }
+
+
+def _say_round(rounds: int, timings: Mapping[tuple[Entry, int], Timing]) -> None:
+    """A line for each round of a quick benchmark: the ratios of this one."""
+    number = max(len(timing.seconds) for timing in timings.values())
+    ratios = []
+    for (entry, threads), timing in timings.items():
+        if entry != entry.baseline:
+            ratio = speed_up(timing, timings[entry.baseline, threads])[-1]
+            ratios.append(f"{ratio:.2f} ({entry.name} {entry.density:g})")
+    tqdm.write(f"round {number} of {rounds}, times faster than dense: {', '.join(ratios)}")
 
 
 def _work(what: str, entry: Entry, agent: OffPolicyAlgorithm, batch: int) -> Callable[[int], None]:

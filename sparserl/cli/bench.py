@@ -13,18 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.bench.figures import kernel_figure, scale_figure, update_figure
-from sparserl.bench.kernels import KernelOptions, measure_kernels
-from sparserl.bench.options import Options, Record
-from sparserl.bench.scale import ScaleOptions, measure_scale
+from sparserl.bench.options import QUICK, KernelOptions, Options, Record, ScaleOptions, UpdateOptions
 from sparserl.bench.tables import kernel_tables, scale_tables, update_tables
 from sparserl.bench.threads import available_cpus
-from sparserl.bench.update import UpdateOptions, measure_update
 from sparserl.cli.arguments import parse
+from sparserl.cli.loading import load
 from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.json_text import json_text
 from sparserl.plots import write_figure
-from sparserl.records import versions
 from sparserl.written_files import write_text
 
 
@@ -34,7 +31,7 @@ class Benchmark:
 
     Attributes:
         options: Its schema.
-        measure: From options to what was found.
+        measure: From options to what was found; what it needs is imported when it is called.
         tables: What is printed of that.
         figure: What is drawn of it.
         summary: One line for `sparserl bench --help`.
@@ -47,19 +44,32 @@ class Benchmark:
     summary: str
 
 
+def _in_module(name: str, function: str) -> Callable[[Any], Record]:
+    """A function of a module that takes seconds to import."""
+    return lambda options: getattr(load(name), function)(options)
+
+
 BENCHMARKS = {
     "update": Benchmark(
         UpdateOptions,
-        measure_update,
+        _in_module("sparserl.bench.update", "measure_update"),
         update_tables,
         update_figure,
         "gradient updates and env steps, against dense TD3, SAC, masks and SBX",
     ),
     "kernels": Benchmark(
-        KernelOptions, measure_kernels, kernel_tables, kernel_figure, "products of a layer, against the best dense"
+        KernelOptions,
+        _in_module("sparserl.bench.kernels", "measure_kernels"),
+        kernel_tables,
+        kernel_figure,
+        "products of a layer, against the best dense",
     ),
     "scale": Benchmark(
-        ScaleOptions, measure_scale, scale_tables, scale_figure, "an update, up to a million hidden neurons"
+        ScaleOptions,
+        _in_module("sparserl.bench.scale", "measure_scale"),
+        scale_tables,
+        scale_figure,
+        "an update, up to a million hidden neurons",
     ),
 }
 
@@ -79,19 +89,22 @@ def run(arguments: Sequence[str]) -> int:
     if name not in BENCHMARKS:
         raise ConfigError(unknown_name("benchmark", name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
-    options = parse(benchmark.options, rest, command=f"bench {name}")
-    load = os.getloadavg()[0]
+    options = _options(benchmark.options, rest, f"bench {name}")
+    busy = os.getloadavg()[0]
+    print(f"measuring {options.title}", flush=True)
     found = benchmark.measure(options)
     for table in benchmark.tables(found):
         Console().print(table)
     if options.json is not None:
+        from sparserl.records import versions  # here, because it imports torch
+
         record = {
             "benchmark": name,
             "command": shlex.join(["sparserl", "bench", *arguments]),
             "options": plain(options),
-            "versions": versions(max(options.threads)),
+            "versions": versions(options.most_threads),
             "cpus_available": len(available_cpus()),
-            "load_average_before": load,
+            "load_average_before": busy,
             **found,
         }
         write_text(options.json, json_text(record, indent=1) + "\n")
@@ -100,3 +113,11 @@ def run(arguments: Sequence[str]) -> int:
         write_figure(benchmark.figure(found), options.plot)
         print(f"wrote {options.plot}")
     return 0
+
+
+def _options(schema: type[Options], arguments: Sequence[str], command: str) -> Options:
+    """What is asked for; beneath `--quick` lies another grid than without."""
+    options = parse(schema, arguments, command=command)
+    if isinstance(options, UpdateOptions) and options.quick:
+        return parse(UpdateOptions, arguments, command=command, default=UpdateOptions(**QUICK))
+    return options

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sparserl.cli.signals import INTERRUPTED, interrupting, leaving_at_once
+from sparserl.cli.loading import load
+from sparserl.cli.signals import INTERRUPTED, interrupting
 from sparserl.errors import ConfigError, SparserlError, one_line, shown, unknown_name
 
 UNREAD = 141
 """Exit status if a pipe is closed, as of other programs; 128 and SIGPIPE."""
-GL = "MUJOCO_GL"
-"""Environment variable that says what MuJoCo renders with."""
 TRACEBACK = "SPARSERL_TRACEBACK"
 """Environment variable that shows where an unexpected error came from."""
 
@@ -95,22 +93,8 @@ def _run(words: Sequence[str]) -> int:
     for word in rest:
         if not word.isascii() and "\\udc" in ascii(word):  # bytes of no text, as Python passes them on
             raise ConfigError(f"{shown(word)} is not text in UTF-8")
-    with leaving_at_once(), _saying_what_of_mujoco_is_missing():
-        module = importlib.import_module(COMMANDS[name][0])
-    status: int = module.run(rest)
+    status: int = load(COMMANDS[name][0]).run(rest)
     return status
-
-
-@contextlib.contextmanager
-def _saying_what_of_mujoco_is_missing() -> Iterator[None]:
-    """MuJoCo loads what MUJOCO_GL names as soon as it is imported, and fails in many ways where that is not there."""
-    try:
-        yield
-    except Exception as error:
-        names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-        if GL in os.environ and any(name.partition(".")[0] == "mujoco" for name in names):
-            raise ConfigError(f"MuJoCo cannot render with {GL}={os.environ[GL]} here ({error}); unset it") from error
-        raise
 
 
 def _say(line: str, status: int) -> int:

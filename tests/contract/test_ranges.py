@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparserl.bench.kernels import KernelOptions
-from sparserl.bench.scale import ScaleOptions
-from sparserl.bench.update import UpdateOptions
+from sparserl.bench.options import KernelOptions, ScaleOptions, UpdateOptions
 from sparserl.cli.arguments import parse
 from sparserl.cli.main import COMMANDS
 from sparserl.config import build

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -15,8 +17,10 @@ import pytest
 from support.envs import FunctionEnv
 
 from sparserl.bench import scale
-from sparserl.bench.contenders import NO_SBX, SUMMARIES, Entry, give_replay, make, random_replay
-from sparserl.bench.scale import NoDynamics, ScaleOptions, measure_scale, replay_bytes
+from sparserl.bench.contenders import NO_SBX, Entry, give_replay, make, random_replay
+from sparserl.bench.crossover import crossover
+from sparserl.bench.options import SUMMARIES, ScaleOptions, UpdateOptions
+from sparserl.bench.scale import NoDynamics, measure_scale, replay_bytes
 from sparserl.bench.timing import Timing
 from sparserl.bench.update import _numbers, _work
 from sparserl.cli import main
@@ -72,10 +76,17 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sparse["steps"]["speed_up"]["median"] == pytest.approx(sum(own / base for base, own in rates) / 2)
     assert [(row["method"], row["density"]) for row in configuration["events"]] == [("set", 0.5), ("ds_td3", 0.5)]
     assert all({"event_ms", "update_ms", "share"} <= set(row) for row in configuration["events"])
+    assert (found["quick"], found["rounds"]) == (False, 2)
+    for row, (name, baseline_name) in zip(
+        configuration["crossovers"], (("ds_td3", "td3"), ("ds_sac", "sac")), strict=True
+    ):
+        medians = [rows[name, density]["update"]["speed_up"]["median"] for density in (1.0, 0.5)]
+        at = {"contender": name, "baseline": baseline_name, "threads": 1}
+        assert row == {**at, **crossover([1.0, 0.5], medians)}
     printed = capsys.readouterr().out
     assert found["notes"] == [NO_SBX]
     assert NO_SBX in printed.splitlines()
-    for word in (*SUMMARIES.keys() - {"sbx_td3"}, "topology events", "steps/s"):
+    for word in (*SUMMARIES.keys() - {"sbx_td3"}, "topology events", "steps/s", "take as long"):
         assert word in printed
 
 
@@ -89,7 +100,64 @@ def test_only_what_was_asked_for_and_the_baseline(tmp_path: Path) -> None:
     assert [row["contender"] for row in configuration["rows"]] == ["td3", "masked"]
     assert all("steps" in row and "update" not in row for row in configuration["rows"])
     assert "events" not in configuration
+    assert configuration["crossovers"] == [], "of updates, which were not asked for"
     assert found["notes"] == [], "sbx was not asked for"
+
+
+def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The small grid, except what is given as well; a line a round, and a mark wherever its numbers stand."""
+    small = "--env Pendulum-v1 --widths 16 --batches 8 --chunk-s 0.001 --densities 0.5"
+    found = bench("update", f"--quick --rounds 2 {small}", tmp_path)
+    (configuration,) = found["configurations"]
+    assert (configuration["width"], configuration["batch"]) == (16, 8)
+    assert [(row["contender"], row["threads"]) for row in configuration["rows"]] == [("ds_td3", 1), ("td3", 1)]
+    assert all("update" in row and "steps" not in row for row in configuration["rows"])
+    assert (found["quick"], found["rounds"]) == (True, 2)
+    (note,) = found["notes"]
+    assert note.startswith("quick: 2 rounds")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("measuring update of ds_td3, td3 on Pendulum-v1")
+    assert "quick: 2 rounds" in printed[0]
+    assert note in printed
+    rounds = [line for line in printed if line.startswith("round ")]
+    speed_up = configuration["rows"][0]["update"]["speed_up"]
+    ratios = [float(line.split("dense: ")[1].split()[0]) for line in rounds]
+    assert [line.split(",")[0] for line in rounds] == ["round 1 of 2", "round 2 of 2"]
+    assert sum(ratios) / 2 == pytest.approx(speed_up["median"], abs=0.01), "the ratio of each round"
+    assert any("batch 8, width 16 (quick: 2 rounds)" in line for line in printed)
+
+
+def test_quick_is_a_smaller_grid_and_what_is_given_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[UpdateOptions] = []
+
+    def measure(options: UpdateOptions) -> dict[str, Any]:
+        asked.append(options)
+        return {"configurations": []}
+
+    monkeypatch.setitem(BENCHMARKS, "update", replace(BENCHMARKS["update"], measure=measure))
+    for words in ("--quick", "--quick --widths 64 128 --threads 1", "--widths 64", "--quick --no-quick"):
+        assert main(["bench", "update", *words.split()]) == 0
+    quick, wide, whole, neither = asked
+    assert (quick.widths, quick.batches, quick.densities) == ((256,), (256,), (0.5, 0.1, 0.05))
+    assert (quick.only, quick.what, quick.threads) == (("ds_td3",), ("update",), (1,))
+    assert quick.rounds < UpdateOptions().rounds
+    assert wide == replace(quick, widths=(64, 128))
+    assert whole == UpdateOptions(widths=(64,))
+    assert neither == UpdateOptions()
+
+
+@pytest.mark.parametrize("kind", ["update --quick", "kernels", "scale"])
+def test_what_is_measured_is_said_before_anything_heavy_is_imported(kind: str, tmp_path: Path) -> None:
+    words = ["bench", *kind.split(), "--plot", str(tmp_path / "found.png")]
+    script = f"""
+import sys
+from sparserl.cli import bench, main
+bench.load = lambda name: sys.exit(repr(sorted({{"torch", "stable_baselines3", "numba"}} & sys.modules.keys())))
+main({words!r})
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert found.stdout.startswith("measuring ")
+    assert found.stderr.strip() == "[]"
 
 
 def test_env_steps_go_on_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +282,9 @@ WRONG = {
     "update --plot nowhere/found.png": ("nowhere/found.png", "no folder nowhere"),
     "update --json .": ("cannot write .", "folder"),
     "update --plot found.pgn": ("unknown kind of picture 'pgn'", "'png'"),
+    "update --plot found.jpg": ("unknown kind of picture 'jpg'", "'png'"),
+    "update --quick --plot found.pgn": ("unknown kind of picture 'pgn'", "'png'"),
+    "update --quick --widths 0": ("--widths must be at least 1, got (0,)",),
     "kernels --densities 0": ("--densities must be in (0, 1], got (0.0,)",),
     "kernels --densities": ("--densities needs",),
     "kernels --batches": ("--batches",),
@@ -238,7 +309,12 @@ def test_wrong_input_is_one_line(
 
 
 def test_an_unknown_env_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    refusal = refused(capsys, "update", "--env", "HalfCheeta-v5")
+    assert main(["bench", "update", "--env", "HalfCheeta-v5"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    assert printed.out.startswith("measuring "), "environments are not known before much is imported"
+    refusal = printed.err
+    assert refusal.count("\n") == 1
     assert "'HalfCheeta-v5'" in refusal
     assert "'HalfCheetah-v5'" in refusal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparserl.bench.kernels import crossover
+from sparserl.bench.crossover import crossover
 from sparserl.bench.scale import slope, width_and_density
 from sparserl.topology.density import erk, exact_nnz
 

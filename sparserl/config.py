@@ -9,6 +9,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,8 @@ from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.text_files import read_yaml
 
 C = TypeVar("C")
+PRESETS = Path(str(resources.files("sparserl") / "configs"))
+"""Folder of the files that come with the suite."""
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import copy
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import gymnasium as gym
@@ -30,7 +31,6 @@ RUN_STEPS = 1_000_000
 OURS: dict[str, type[DSTD3 | DSSAC]] = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 MASKED_DENSITY = 0.1
 """Of the masked contender; a masked network costs the same at every density."""
-NO_SBX = f"sbx_td3: sbx is not installed, skipped; {how_to_install('bench')}"
 TRANSITIONS = 5_000
 
 
@@ -54,7 +54,7 @@ class Entry:
     @property
     def is_jax(self) -> bool:
         """Whether it runs in JAX and not in torch."""
-        return self.name == "sbx_td3"
+        return self.name.startswith("sbx_")
 
     @property
     def updates_a_call(self) -> int:
@@ -65,6 +65,21 @@ class Entry:
         return 10 if self.is_jax else 2
 
 
+def is_missing(name: str) -> bool:
+    """Whether a contender needs a library that is not installed."""
+    return name.startswith("sbx_") and importlib.util.find_spec("sbx") is None
+
+
+def said_missing(name: str) -> str:
+    """The line for it."""
+    return f"{name}: sbx is not installed, skipped; {how_to_install('bench')}"
+
+
+def installed() -> dict[str, str]:
+    """Versions of what only some contenders need."""
+    return {found.name: found.version for found in metadata.distributions() if found.name in ("sbx-rl", "jax")}
+
+
 def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entry], list[str]]:
     """The contenders that can run here, and a line for each that cannot; baselines are always among them."""
     found, missing = [], []
@@ -72,8 +87,8 @@ def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entr
     for name in SUMMARIES:
         if name not in wanted:
             continue
-        if name == "sbx_td3" and importlib.util.find_spec("sbx") is None:
-            missing.append(NO_SBX)
+        if is_missing(name):
+            missing.append(said_missing(name))
         elif name in OURS:
             found += [Entry(name, density) for density in densities]
         else:

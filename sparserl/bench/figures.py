@@ -7,11 +7,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from sparserl.bench.options import Record
-from sparserl.plots import COLOURS
+from sparserl.plots import COLOURS, looks
 
 THREAD_STYLES = ("-", "--", "-.", ":")
+DENSITIES_OF = ("ds_td3", "ds_sac")
+"""Contenders that have a density."""
 REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
 
 
@@ -109,6 +112,35 @@ def scale_figure(record: Record) -> Figure:
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     return figure
+
+
+def return_figure(record: Record) -> Figure:
+    """Mean of three consecutive evaluations against seconds of training; a line is a run."""
+    figure, (axis,) = _panels(1)
+    runs = record["runs"]
+    labels = {id(run): " ".join(_contender(run)) for run in runs}
+    styles = looks(labels.values())
+    for position, run in enumerate(runs):
+        label = labels[id(run)]
+        known = [one for one in run["evaluations"] if one["mean_of_three"] is not None]
+        x, y = [one["seconds"] for one in known], [one["mean_of_three"] for one in known]
+        is_first = position == [labels[id(other)] for other in runs].index(label)
+        axis.plot(x, y, **styles[label].of_line(len(x)), linewidth=1.2, label=label if is_first else "_")
+    for goal in dict.fromkeys(row["return"] for row in record["summary"]):
+        axis.axhline(goal, color="black", linestyle=":", linewidth=1)
+    axis.set_xscale("log", subs=[])
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel("seconds of training, without evaluations")
+    axis.set_ylabel("return, mean of three evaluations")
+    axis.grid(alpha=0.3)
+    _legend(figure, [axis])
+    return figure
+
+
+def _contender(run: Record) -> tuple[str, ...]:
+    """Its name, and its density if it has one of its own."""
+    return (run["contender"], f"{run['density']:g}") if run["contender"] in DENSITIES_OF else (run["contender"],)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

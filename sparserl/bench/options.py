@@ -6,15 +6,26 @@ So `sparserl bench` refuses what is wrong, and says what it measures, at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.plots import FORMATS
-from sparserl.ranges import Count, PositiveShare, Repeats, Seconds, Seed, Workers, check_ranges
-from sparserl.written_files import check_writable
+from sparserl.ranges import (
+    Count,
+    CountOrZero,
+    Number,
+    Positive,
+    PositiveShare,
+    Repeats,
+    Seconds,
+    Seed,
+    Workers,
+    check_ranges,
+)
+from sparserl.written_files import check_folder, check_writable
 
 Record = dict[str, Any]
 """What a benchmark found: numbers, texts, lists and dicts, ready for JSON."""
@@ -28,6 +39,17 @@ SUMMARIES = {
     "sbx_td3": "SBX's TD3, compiled by JAX",
 }
 """Contenders of `bench update`."""
+RETURN_SUMMARIES = {
+    "td3": "Stable-Baselines3's TD3",
+    "sac": "Stable-Baselines3's SAC",
+    "sbx_td3": "SBX's TD3, compiled by JAX",
+    "sbx_crossq": "SBX's CrossQ, likewise",
+    "ds_td3": "ours, at each density",
+    "ds_sac": "ours, at each density",
+}
+"""Contenders of `bench return`."""
+EVALUATIONS = 3
+"""Consecutive evaluations whose mean passes a return, or not."""
 WHAT = ("update", "steps", "act", "event")
 QUICK: dict[str, Any] = {
     "quick": True,
@@ -161,7 +183,7 @@ class UpdateOptions(TimedOptions):
         sizes = f"two hidden layers of {_listed(self.widths)}, batch {_listed(self.batches)}"
         quick = "quick: " if self.quick else ""
         effort = f"{_listed(self.threads)} thread(s), {quick}{self.rounds} rounds"
-        return f"{_listed(self.what)} of {agents}, densities {_listed(self.densities)}, {sizes}, {effort}"
+        return f"{_listed(self.what)} of {agents}, densities {_listed(self.densities)} of ours, {sizes}, {effort}"
 
 
 @dataclass(frozen=True)
@@ -219,6 +241,82 @@ class ScaleOptions(TimedOptions):
         """As `Options`."""
         sizes = _listed(f"{nnz:,}" for nnz in self.nnz)
         return f"updates of {sizes} connections, batch {self.batch}, {_listed(self.threads)} thread(s)"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What all runs of a folder of `bench return` have in common."""
+
+    env: str = "HalfCheetah-v5"
+    """Gymnasium id."""
+    threads: Workers = field(default_factory=lambda: min(2, len(available_cpus())))
+    """CPU threads of each run."""
+    returns: tuple[Number, ...] = (3000.0, 5000.0, 7000.0)
+    """Returns to pass by the mean of three consecutive evaluations; a run ends when it has passed the highest."""
+    limit_s: Positive = 7200.0
+    """Seconds of training after which a run ends that has not passed all of them."""
+    max_steps: Count = 1_000_000
+    """Env steps after which it ends; schedules of the topology are those of a run of that length."""
+    eval_every: Count = 5_000
+    """Env steps between evaluations."""
+    episodes: Repeats = 3
+    """Episodes of an evaluation: the same ones each time, without exploration, on environments of their own."""
+    learning_starts: CountOrZero | None = None
+    """Env steps with random actions before the first update of every contender; None: those of its own settings."""
+
+
+@dataclass(frozen=True)
+class ReturnOptions(RunSettings, Options):
+    """Time until the mean of three consecutive evaluations passes a return, for each contender; one process a run.
+
+    Seconds are those of training: importing, compiling and evaluating is apart. Each finished run is a file in the
+    folder, so that the same command goes on where it was stopped; a run that was stopped halfway begins anew.
+    """
+
+    folder: Path = Path("runs/bench-return")
+    """Folder of the finished runs, made if it is not there."""
+    only: tuple[str, ...] = tuple(RETURN_SUMMARIES)
+    """Contenders, of td3, sac, sbx_td3, sbx_crossq, ds_td3, ds_sac."""
+    densities: tuple[PositiveShare, ...] = (0.5, 0.1, 0.05)
+    """Densities of ours."""
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    """A run of each contender for each of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_given("returns", "densities", "seeds")
+        self.check_names("contender", self.only, tuple(RETURN_SUMMARIES))
+        check_threads(self.threads)
+        for name in ("returns", "densities", "seeds"):
+            values = getattr(self, name)
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ConfigError(f"--{name} has {twice:g} twice")
+        object.__setattr__(self, "returns", tuple(sorted(self.returns)))
+        if EVALUATIONS * self.eval_every > self.max_steps:
+            raise ConfigError(
+                f"--max-steps {self.max_steps} leaves no time for {EVALUATIONS} evaluations, one every --eval-every "
+                f"{self.eval_every}"
+            )
+        check_folder(self.folder)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What its runs have in common."""
+        return RunSettings(**{one.name: getattr(self, one.name) for one in fields(RunSettings)})
+
+    @property
+    def most_threads(self) -> int:
+        """As `Options`."""
+        return self.threads
+
+    @property
+    def title(self) -> str:
+        """As `Options`."""
+        goals = _listed(f"{goal:g}" for goal in self.returns)
+        agents = f"{_listed(dict.fromkeys(self.only))}, densities {_listed(self.densities)} of ours"
+        effort = f"{self.threads} thread(s), seeds {_listed(self.seeds)}"
+        return f"seconds to a return of {goals} on {self.env}: {agents}, {effort}, at most {self.limit_s:g} s a run"
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -105,6 +105,32 @@ def scale_tables(record: Record) -> list[Table]:
     return [table]
 
 
+def return_tables(record: Record) -> list[Table]:
+    """One table a return: median over runs, and in brackets the smallest and the largest."""
+    tables = []
+    for goal in dict.fromkeys(row["return"] for row in record["summary"]):
+        columns = ["contender", "density", "runs", "seconds", "CPU seconds", "1,000 steps", "best of others"]
+        table = _table(f"until the mean of three evaluations passes {goal:g}", columns)
+        for row in (row for row in record["summary"] if row["return"] == goal):
+            cells = [row["contender"], f"{row['density']:g}", f"{row['reached']}/{row['runs']}"]
+            cells += [_extent(row["seconds"]), _extent(row["cpu_seconds"]), _extent(row["step"], unit=1000)]
+            others = ["none" if best is None else f"{best:.0f}" for best in row["best_of_others"]]
+            table.add_row(*cells, ", ".join(others))
+        tables.append(table)
+    return tables
+
+
+def _extent(numbers: Record, unit: float = 1) -> str:
+    """Median, smallest and largest, or what they all are; marked where they are only known to be larger."""
+    said = {
+        name: f"{'>' if name in numbers['above'] else ''}{_digits(numbers[name] / unit)}"
+        for name in ("median", "min", "max")
+    }
+    if len(set(said.values())) == 1:
+        return said["median"]
+    return f"{said['median']} [{said['min']}, {said['max']}]"
+
+
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for position, column in enumerate(columns):

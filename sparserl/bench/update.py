@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import metadata
 
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
-from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, make, random_replay
+from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, installed, make, random_replay
 from sparserl.bench.crossover import crossover
 from sparserl.bench.event import SCHEDULE, time_events
 from sparserl.bench.options import Record, UpdateOptions
@@ -50,13 +49,12 @@ def measure_update(options: UpdateOptions) -> Record:
     configurations = [
         configuration for width in options.widths for configuration in _of_width(width, compared, replay, options)
     ]
-    installed = {found.name: found.version for found in metadata.distributions() if found.name in ("sbx-rl", "jax")}
     return {
         "notes": notes,
         "quick": options.quick,
         "rounds": options.rounds,
         "compile_s": compile_s,
-        "installed": installed,
+        "installed": installed(),
         "baseline": BASELINE,
         "configurations": configurations,
     }

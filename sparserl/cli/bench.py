@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.bench.figures import kernel_figure, scale_figure, update_figure
-from sparserl.bench.options import QUICK, KernelOptions, Options, Record, ScaleOptions, UpdateOptions
-from sparserl.bench.tables import kernel_tables, scale_tables, update_tables
+from sparserl.bench.figures import kernel_figure, return_figure, scale_figure, update_figure
+from sparserl.bench.options import QUICK, KernelOptions, Options, Record, ReturnOptions, ScaleOptions, UpdateOptions
+from sparserl.bench.tables import kernel_tables, return_tables, scale_tables, update_tables
 from sparserl.bench.threads import available_cpus
 from sparserl.cli.arguments import parse
 from sparserl.cli.loading import load
@@ -31,7 +31,8 @@ class Benchmark:
 
     Attributes:
         options: Its schema.
-        measure: From options to what was found; what it needs is imported when it is called.
+        measure: From options to what was found, with `failed` if something failed; what it needs is imported when it is
+            called.
         tables: What is printed of that.
         figure: What is drawn of it.
         summary: One line for `sparserl bench --help`.
@@ -70,6 +71,13 @@ BENCHMARKS = {
         scale_tables,
         scale_figure,
         "an update, up to a million hidden neurons",
+    ),
+    "return": Benchmark(
+        ReturnOptions,
+        _in_module("sparserl.bench.returns", "measure_return"),
+        return_tables,
+        return_figure,
+        "seconds of training until a return is passed, against TD3, SAC and CrossQ",
     ),
 }
 
@@ -112,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.plot is not None:
         write_figure(benchmark.figure(found), options.plot)
         print(f"wrote {options.plot}")
-    return 0
+    return 1 if found.get("failed") else 0
 
 
 def _options(schema: type[Options], arguments: Sequence[str], command: str) -> Options:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,21 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.errors import ConfigError, unknown_name
 
-_CONFIGS = Path(str(resources.files("sparserl") / "configs"))
-
 
 def presets() -> dict[str, Path]:
     """Of `sparserl train`: name -> file, e.g. `ds_td3/HalfCheetah-v5`."""
-    found = sorted(path for path in _CONFIGS.glob("*/*.yaml") if path.parent.name in AGENTS)
+    found = sorted(path for path in yaml_config.PRESETS.glob("*/*.yaml") if path.parent.name in AGENTS)
     return {f"{path.parent.name}/{path.stem}": path for path in found}
 
 
 def continual_presets() -> dict[str, Path]:
     """Of `sparserl continual`: name -> file, e.g. `split_mnist_spacenet`."""
-    return {path.stem: path for path in sorted(_CONFIGS.glob("continual/*.yaml"))}
+    return {path.stem: path for path in sorted(yaml_config.PRESETS.glob("continual/*.yaml"))}
 
 
 def rl_continual_presets() -> dict[str, Path]:
     """Of `sparserl continual` on environments: name -> file, e.g. `cw10`."""
-    return {path.stem: path for path in sorted(_CONFIGS.glob("continual_rl/*.yaml"))}
+    return {path.stem: path for path in sorted(yaml_config.PRESETS.glob("continual_rl/*.yaml"))}
 
 
 def load_preset(name: str, known: Mapping[str, Path]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparserl.bench.options import KernelOptions, ScaleOptions, UpdateOptions
+from sparserl.bench.options import KernelOptions, ReturnOptions, ScaleOptions, UpdateOptions
 from sparserl.cli.arguments import parse
 from sparserl.cli.main import COMMANDS
 from sparserl.config import build
@@ -27,7 +27,8 @@ MORE = ("sparserl.agents.config", "sparserl.cli.rl_continual_config")
 
 def schemas() -> list[type[Any]]:
     """Every dataclass that commands fill, by itself or within another."""
-    found: dict[type[Any], None] = {RLSequence: None, UpdateOptions: None, KernelOptions: None, ScaleOptions: None}
+    of_bench = (UpdateOptions, KernelOptions, ScaleOptions, ReturnOptions)
+    found: dict[type[Any], None] = dict.fromkeys((RLSequence, *of_bench))
     for name in [module for module, _ in COMMANDS.values()] + list(MORE):
         for one in vars(importlib.import_module(name)).values():
             if isinstance(one, type) and dataclasses.is_dataclass(one) and one.__name__.endswith(("Command", "Config")):

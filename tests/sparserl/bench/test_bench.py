@@ -17,7 +17,7 @@ import pytest
 from support.envs import FunctionEnv
 
 from sparserl.bench import scale
-from sparserl.bench.contenders import NO_SBX, Entry, give_replay, make, random_replay
+from sparserl.bench.contenders import Entry, give_replay, make, random_replay, said_missing
 from sparserl.bench.crossover import crossover
 from sparserl.bench.options import SUMMARIES, ScaleOptions, UpdateOptions
 from sparserl.bench.scale import NoDynamics, measure_scale, replay_bytes
@@ -26,6 +26,7 @@ from sparserl.bench.update import _numbers, _work
 from sparserl.cli import main
 from sparserl.cli.bench import BENCHMARKS
 
+NO_SBX = said_missing("sbx_td3")
 SPREAD = {"median", "q25", "q75"}
 
 
@@ -146,7 +147,7 @@ def test_quick_is_a_smaller_grid_and_what_is_given_holds(monkeypatch: pytest.Mon
     assert neither == UpdateOptions()
 
 
-@pytest.mark.parametrize("kind", ["update --quick", "kernels", "scale"])
+@pytest.mark.parametrize("kind", ["update --quick", "kernels", "scale", "return"])
 def test_what_is_measured_is_said_before_anything_heavy_is_imported(kind: str, tmp_path: Path) -> None:
     words = ["bench", *kind.split(), "--plot", str(tmp_path / "found.png")]
     script = f"""
@@ -290,6 +291,19 @@ WRONG = {
     "kernels --batches": ("--batches",),
     "kernels --rounds 1.5": ("--rounds", "1.5"),
     "scale --nnz 599": ("--nnz", "600", "599"),
+    "return --returns 3000 5000 3000": ("--returns has 3000 twice",),
+    "return --returns nan": ("--returns", "nan"),
+    "return --returns": ("--returns needs a number",),
+    "return --seeds 0 0": ("--seeds has 0 twice",),
+    "return --densities 0.1 0.1": ("--densities has 0.1 twice",),
+    "return --densities 1.5": ("--densities must be in (0, 1], got (1.5,)",),
+    "return --only crossq": ("unknown contender 'crossq'", "'sbx_crossq'"),
+    "return --threads 99": ("--threads", "99", "CPUs"),
+    "return --limit-s 0": ("--limit-s must be positive, got 0",),
+    "return --max-steps 9000": ("--max-steps 9000", "3 evaluations", "--eval-every 5000"),
+    "return --episodes 0": ("--episodes", "0"),
+    "return --folder pyproject.toml/x": ("cannot create pyproject.toml/x",),
+    "return --rounds 3": ("'--rounds'",),
     "scale --batch 0": ("--batch must be at least 1, got 0",),
 }
 
@@ -298,6 +312,7 @@ WRONG = {
 def test_wrong_input_is_one_line(
     words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir(tmp_path)
     for name, benchmark in BENCHMARKS.items():  # what is not refused fails at once instead of measuring for minutes
         monkeypatch.setitem(BENCHMARKS, name, replace(benchmark, measure=lambda options: 1 / 0))
@@ -305,7 +320,7 @@ def test_wrong_input_is_one_line(
     assert "Error parsing U" not in refusal
     for part in WRONG[words]:
         assert part in refusal
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
 
 
 def test_an_unknown_env_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,7 +348,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_help_names_every_kind(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert all(kind in printed for kind in ("update", "kernels", "scale"))
+    assert all(kind in printed for kind in ("update", "kernels", "scale", "return"))
 
 
 def test_help_of_a_kind_explains_its_options(capsys: pytest.CaptureFixture[str]) -> None:

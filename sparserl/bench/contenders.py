@@ -41,10 +41,19 @@ class Entry:
     Attributes:
         name: Key of `SUMMARIES`.
         density: Of its hidden layers.
+        pairs: Neurons of ours that share their inputs.
     """
 
     name: str
     density: float
+    pairs: int = 1
+
+    @property
+    def label(self) -> str:
+        """Which it is, in words: ours with its density, and pairs where it has any."""
+        if self.name not in OURS:
+            return self.name
+        return f"{self.name} {self.density}" + (f", pairs {self.pairs}" if self.pairs > 1 else "")
 
     @property
     def baseline(self) -> Entry:
@@ -80,7 +89,14 @@ def installed() -> dict[str, str]:
     return {found.name: found.version for found in metadata.distributions() if found.name in ("sbx-rl", "jax")}
 
 
-def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entry], list[str]]:
+def ours(name: str, densities: Sequence[float], pairs: Sequence[int]) -> list[Entry]:
+    """One of ours at each density with each number of neurons that share inputs; those of a dense one are all alike."""
+    return [Entry(name, density, group) for density in densities for group in (pairs if density < 1.0 else (1,))]
+
+
+def entries(
+    names: Sequence[str], densities: Sequence[float], pairs: Sequence[int] = (1,)
+) -> tuple[list[Entry], list[str]]:
     """The contenders that can run here, and a line for each that cannot; baselines are always among them."""
     found, missing = [], []
     wanted = {*names, BASELINE, *(Entry(name, 1.0).baseline.name for name in names)}
@@ -90,7 +106,7 @@ def entries(names: Sequence[str], densities: Sequence[float]) -> tuple[list[Entr
         if is_missing(name):
             missing.append(said_missing(name))
         elif name in OURS:
-            found += [Entry(name, density) for density in densities]
+            found += ours(name, densities, pairs)
         else:
             found.append(Entry(name, MASKED_DENSITY if name == "masked" else 1.0))
     return found, missing
@@ -122,12 +138,13 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
     noise = NormalActionNoise(np.zeros(n_action), np.full(n_action, 0.1))
     agent: OffPolicyAlgorithm
     if entry.name in OURS:
-        method = {"method": "dense"} if entry.density == 1.0 else {"method": entry.name, "density": entry.density}
+        sparse = {"method": entry.name, "density": entry.density, "pairs": entry.pairs}
+        method = {"method": "dense"} if entry.density == 1.0 else sparse
         if entry.name == "ds_td3":
             common["action_noise"] = noise
-        ours = OURS[entry.name](**common, topology={**method, **topology})
-        ours.bind_run_length(RUN_STEPS)
-        agent = ours
+        learner = OURS[entry.name](**common, topology={**method, **topology})
+        learner.bind_run_length(RUN_STEPS)
+        agent = learner
     elif entry.name == "sac":
         agent = SAC(**common)
     elif entry.is_jax:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +12,8 @@ from sparserl.bench.options import Record
 from sparserl.plots import COLOURS, looks
 
 THREAD_STYLES = ("-", "--", "-.", ":")
+PAIR_MARKERS = {1: "o", 2: "s", 4: "^"}
+"""By the number of neurons that share their inputs."""
 DENSITIES_OF = ("ds_td3", "ds_sac")
 """Contenders that have a density."""
 REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
@@ -32,10 +33,11 @@ def update_figure(record: Record) -> Figure:
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         ours = [row for row in rows if row["contender"] == "ds_td3"]
         for number, style in zip(threads, THREAD_STYLES, strict=False):
-            chosen = sorted((row for row in ours if row["threads"] == number), key=lambda row: float(row["density"]))
-            if chosen:
-                label = f"ds_td3, {_threads(number)}"
-                _curve(axis, [r["density"] for r in chosen], [r[what]["speed_up"] for r in chosen], 0, style, label)
+            own = [row for row in ours if row["threads"] == number]
+            for pairs in _pairs_of(own):
+                of_pairs = [row for row in own if _pairs(row) == pairs or row["density"] == 1.0]
+                points = [(row["density"], row[what]["speed_up"]) for row in of_pairs]
+                _curve(axis, points, 0, style, f"ds_td3, {_threads(number)}", pairs)
             for row in rows:
                 if row["threads"] == number and row["contender"] in REFERENCES:
                     colour = COLOURS[1 + REFERENCES.index(row["contender"])]
@@ -67,10 +69,10 @@ def kernel_figure(record: Record) -> Figure:
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         for position, product in enumerate(dict.fromkeys(row["product"] for row in rows)):
             for number, style in zip(threads, THREAD_STYLES, strict=False):
-                chosen = [row for row in rows if row["product"] == product and row["threads"] == number]
-                chosen.sort(key=lambda row: float(row["density"]))
-                label = f"{product}, {_threads(number)}"
-                _curve(axis, [r["density"] for r in chosen], [r["speed_up"] for r in chosen], position, style, label)
+                own = [row for row in rows if row["product"] == product and row["threads"] == number]
+                for pairs in _pairs_of(own):
+                    points = [(row["density"], row["speed_up"]) for row in own if _pairs(row) == pairs]
+                    _curve(axis, points, position, style, f"{product}, {_threads(number)}", pairs)
         densities = sorted({row["density"] for row in rows})
         axis.plot(densities, [1 / d for d in densities], color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
@@ -95,7 +97,9 @@ def scale_figure(record: Record) -> Figure:
         slope = next((f", slope {s['slope']:.2f}" for s in record["slopes"] if s["threads"] == number), "")
         for colour, what in enumerate(("update", "event")):
             label = f"{what}, {_threads(number)}{slope if what == 'update' else ''}"
-            _curve(left, nnz, [timing[f"{what}_ms"] for timing in timings], colour, style, label)
+            _curve(
+                left, list(zip(nnz, (timing[f"{what}_ms"] for timing in timings), strict=True)), colour, style, label
+            )
     if rows:
         peak = [row["bytes_peak_without_replay"] / 1e6 for row in rows]
         before = [row["bytes_before"] / 1e6 for row in rows]
@@ -118,14 +122,12 @@ def return_figure(record: Record) -> Figure:
     """Mean of three consecutive evaluations against seconds of training; a line is a run."""
     figure, (axis,) = _panels(1)
     runs = record["runs"]
-    labels = {id(run): " ".join(_contender(run)) for run in runs}
-    styles = looks(labels.values())
-    for position, run in enumerate(runs):
-        label = labels[id(run)]
-        known = [one for one in run["evaluations"] if one["mean_of_three"] is not None]
-        x, y = [one["seconds"] for one in known], [one["mean_of_three"] for one in known]
-        is_first = position == [labels[id(other)] for other in runs].index(label)
-        axis.plot(x, y, **styles[label].of_line(len(x)), linewidth=1.2, label=label if is_first else "_")
+    styles = looks(map(_contender, runs))
+    for label, look in styles.items():
+        for number, run in enumerate(run for run in runs if _contender(run) == label):
+            known = [one for one in run["evaluations"] if one["mean_of_three"] is not None]
+            x, y = [one["seconds"] for one in known], [one["mean_of_three"] for one in known]
+            axis.plot(x, y, **look.of_line(len(x)), linewidth=1.2, label=f"_{label}" if number else label)
     for goal in dict.fromkeys(row["return"] for row in record["summary"]):
         axis.axhline(goal, color="black", linestyle=":", linewidth=1)
     axis.set_xscale("log", subs=[])
@@ -138,9 +140,11 @@ def return_figure(record: Record) -> Figure:
     return figure
 
 
-def _contender(run: Record) -> tuple[str, ...]:
-    """Its name, and its density if it has one of its own."""
-    return (run["contender"], f"{run['density']:g}") if run["contender"] in DENSITIES_OF else (run["contender"],)
+def _contender(run: Record) -> str:
+    """Its name, and how sparse it is if that is a choice."""
+    if run["contender"] not in DENSITIES_OF:
+        return str(run["contender"])
+    return f"{run['contender']} {run['density']:g}" + (f", pairs {_pairs(run)}" if _pairs(run) > 1 else "")
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -154,11 +158,25 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _curve(
-    axis: Axes, x: Sequence[float], spreads: Sequence[dict[str, Any]], colour: int, style: str, label: str
+    axis: Axes, points: Sequence[tuple[float, Record]], colour: int, style: str, label: str, pairs: int = 1
 ) -> None:
-    paint = COLOURS[colour]
-    axis.plot(x, [s["median"] for s in spreads], color=paint, linestyle=style, marker="o", markersize=4, label=label)
+    """Medians and quartiles at some x."""
+    x, spreads = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+    paint, name = COLOURS[colour], label + (f", pairs {pairs}" if pairs > 1 else "")
+    marker = PAIR_MARKERS[pairs]
+    axis.plot(x, [s["median"] for s in spreads], color=paint, linestyle=style, marker=marker, markersize=4, label=name)
     axis.fill_between(x, [s["q25"] for s in spreads], [s["q75"] for s in spreads], color=paint, alpha=0.15, linewidth=0)
+
+
+def _pairs(row: Record) -> int:
+    """Neurons that share their inputs; records from before that was an option do not say it."""
+    return int(row.get("pairs", 1))
+
+
+def _pairs_of(rows: Sequence[Record]) -> list[int]:
+    """The numbers that there are, in order; a dense layer has none of its own if others are there."""
+    sparse = {_pairs(row) for row in rows if row["density"] < 1.0}
+    return sorted(sparse or {_pairs(row) for row in rows})
 
 
 def _mark_crossovers(axis: Axes, crossovers: Sequence[Record], colours: Mapping[str, str], of: str) -> None:

@@ -25,8 +25,10 @@ Products = dict[str, Callable[[], object]]
 PRODUCTS = ("forward", "input gradient", "value gradient")
 LAYER = "all three"
 LAYOUTS = ("batch-major", "feature-major")
-Key = tuple[str, float | str, int]
-"""(product, density or dense layout, threads)."""
+Layer = tuple[float, int]
+"""(density, neurons that share their inputs)."""
+Key = tuple[str, Layer | str, int]
+"""(product, sparse layer or dense layout, threads)."""
 
 
 def measure_kernels(options: KernelOptions) -> Record:
@@ -49,7 +51,7 @@ def sparse_products(layer: SparseLinear, batch: int) -> Products:
     }
 
 
-def dense_products(width: int, batch: int) -> dict[float | str, Products]:
+def dense_products(width: int, batch: int) -> dict[Layer | str, Products]:
     """The same of a dense layer, by layout; nothing is allocated in a call."""
     weight, bias, out = torch.randn(width, width), torch.randn(width), torch.empty(width, width)
     x, dy, y = (torch.randn(batch, width) for _ in range(3))
@@ -69,11 +71,16 @@ def dense_products(width: int, batch: int) -> dict[float | str, Products]:
 
 
 def _configuration(width: int, batch: int, options: KernelOptions) -> Record:
-    nnz = {density: exact_nnz((width, width), density) for density in options.densities}
+    nnz = {
+        (density, pairs): exact_nnz((width, width), density, pairs)
+        for pairs in options.pairs
+        for density in options.densities
+    }
     rng = stream(options.seed, "bench_kernels")
-    layers = {d: SparseLinear(random_topology(width, width, nnz[d], rng), dtype=torch.float32) for d in nnz}
+    topologies = {which: random_topology(width, width, count, rng, which[1]) for which, count in nnz.items()}
     products = dense_products(width, batch)
-    products |= {density: sparse_products(layer, batch) for density, layer in layers.items()}
+    for which, topology in topologies.items():
+        products[which] = sparse_products(SparseLinear(topology, dtype=torch.float32), batch)
     contenders = {
         (product, which, threads): Contender(
             partial(_repeat, products[which][product]), setting=partial(limit_threads, threads)
@@ -93,21 +100,24 @@ def _configuration(width: int, batch: int, options: KernelOptions) -> Record:
     rows, crossovers = [], []
     for product in (*PRODUCTS, LAYER):
         for threads in options.threads:
-            sparse = {d: _timing(timings, product, [d], threads) for d in options.densities}
+            sparse = {which: _timing(timings, product, [which], threads) for which in nnz}
             dense = _timing(timings, product, LAYOUTS, threads)
             passes = len(PRODUCTS) if product == LAYER else 1
             at = {"product": product, "threads": threads}
-            rows.append({**at, "density": None, **_numbers(dense, 2 * passes * width * width * batch)})
-            for density, timing in sparse.items():
+            rows.append({**at, "density": None, "pairs": 1, **_numbers(dense, 2 * passes * width * width * batch)})
+            for (density, pairs), timing in sparse.items():
+                count = nnz[density, pairs]
                 ratio = spread(speed_up(timing, dense))
-                flop_rates = {name: value * nnz[density] / width**2 for name, value in ratio.items()}
-                numbers = _numbers(timing, 2 * passes * nnz[density] * batch)
+                flop_rates = {name: value * count / width**2 for name, value in ratio.items()}
+                numbers = _numbers(timing, 2 * passes * count * batch)
                 rows.append(
-                    {**at, "density": density, "nnz": nnz[density], **numbers}
+                    {**at, "density": density, "pairs": pairs, "nnz": count, **numbers}
                     | {"speed_up": ratio, "flop_rate_over_dense": flop_rates}
                 )
-            medians = [spread(speed_up(timing, dense))["median"] for timing in sparse.values()]
-            crossovers.append({**at, **crossover(list(sparse), medians)})
+            for group in options.pairs:
+                own = [(density, timing) for (density, pairs), timing in sparse.items() if pairs == group]
+                medians = [spread(speed_up(timing, dense))["median"] for _, timing in own]
+                crossovers.append({**at, "pairs": group, **crossover([density for density, _ in own], medians)})
     return {"width": width, "batch": batch, "rows": rows, "crossovers": crossovers}
 
 
@@ -116,7 +126,7 @@ def _repeat(product: Callable[[], object], n: int) -> None:
         product()
 
 
-def _timing(timings: Mapping[Key, Timing], product: str, among: Sequence[float | str], threads: int) -> Timing:
+def _timing(timings: Mapping[Key, Timing], product: str, among: Sequence[Layer | str], threads: int) -> Timing:
     """Of one product, or of the sum of all; the fastest by median of `among` for each of them."""
     parts = [
         min((timings[part, which, threads] for which in among), key=lambda timing: float(np.median(timing.seconds)))

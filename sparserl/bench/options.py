@@ -25,6 +25,7 @@ from sparserl.ranges import (
     Workers,
     check_ranges,
 )
+from sparserl.topology.pairs import check_pairs, nearest_multiple
 from sparserl.written_files import check_folder, check_writable
 
 Record = dict[str, Any]
@@ -107,6 +108,16 @@ class Options:
             if not getattr(self, name):
                 raise ConfigError(f"--{name} needs a number")
 
+    def check_pairs(self, pairs: Sequence[int], widths: Sequence[int]) -> None:
+        """Raises an error in one line if neurons cannot share their inputs in such groups."""
+        self.check_given("pairs")
+        for number in pairs:
+            check_pairs(number, "--pairs")
+            for width in widths:
+                if width % number:
+                    closest = nearest_multiple(width, number)
+                    raise ConfigError(f"--widths {width} has no groups of --pairs {number}; the closest is {closest}")
+
     def check_names(self, kind: str, given: Sequence[str], valid: Sequence[str]) -> None:
         """Raises ConfigError if there is no name, or one that is not valid."""
         if not given:
@@ -159,6 +170,8 @@ class UpdateOptions(TimedOptions):
     """Neurons of each of the two hidden layers."""
     densities: tuple[PositiveShare, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01)
     """Densities of our agent."""
+    pairs: tuple[Count, ...] = (1,)
+    """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
     only: tuple[str, ...] = tuple(SUMMARIES)
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
     masked, sbx_td3."""
@@ -173,6 +186,7 @@ class UpdateOptions(TimedOptions):
         self.check_given("batches", "widths", "densities")
         self.check_names("contender", self.only, tuple(SUMMARIES))
         self.check_names("measurement", self.what, WHAT)
+        self.check_pairs(self.pairs, self.widths)
         if self.plot is not None and not {"update", "steps"} & set(self.what):
             raise ConfigError("--plot draws update or steps, and --what names neither")
 
@@ -199,12 +213,15 @@ class KernelOptions(TimedOptions):
     """Inputs, and as many outputs."""
     densities: tuple[PositiveShare, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
     """Densities of the layer."""
+    pairs: tuple[Count, ...] = (1,)
+    """Numbers of neurons that share their inputs, of 1, 2, 4: each at each density."""
     chunk_s: Seconds = 0.02
     """Seconds of one measurement; at least one product."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_given("batches", "widths", "densities")
+        self.check_pairs(self.pairs, self.widths)
 
     @property
     def title(self) -> str:
@@ -279,6 +296,8 @@ class ReturnOptions(RunSettings, Options):
     """Contenders, of td3, sac, sbx_td3, sbx_crossq, ds_td3, ds_sac."""
     densities: tuple[PositiveShare, ...] = (0.5, 0.1, 0.05)
     """Densities of ours."""
+    pairs: tuple[Count, ...] = (1,)
+    """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """A run of each contender for each of them."""
 
@@ -287,7 +306,8 @@ class ReturnOptions(RunSettings, Options):
         self.check_given("returns", "densities", "seeds")
         self.check_names("contender", self.only, tuple(RETURN_SUMMARIES))
         check_threads(self.threads)
-        for name in ("returns", "densities", "seeds"):
+        self.check_pairs(self.pairs, ())
+        for name in ("returns", "densities", "pairs", "seeds"):
             values = getattr(self, name)
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:

@@ -16,7 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import config as yaml_config
 from sparserl.agents.config import agent_spec, make_agent
 from sparserl.agents.topology_config import TopologyConfig
-from sparserl.bench.contenders import OURS
+from sparserl.bench.contenders import OURS, Entry
 from sparserl.bench.options import Record, RunSettings
 
 VARIANTS = {"sac": "modern", "ds_sac": "modern"}
@@ -53,13 +53,12 @@ def preset_of(algo: str, env: str) -> str:
 
 
 def make_learner(
-    contender: str, density: float, env: gym.Env[Any, Any], seed: int, settings: RunSettings
+    entry: Entry, env: gym.Env[Any, Any], seed: int, settings: RunSettings
 ) -> tuple[OffPolicyAlgorithm, Record]:
     """An agent that has not learned yet, and what it was built with.
 
     Args:
-        contender: Key of `RETURN_SUMMARIES`.
-        density: Of the hidden layers of ours; 1 for the dense ones.
+        entry: Which; its name is a key of `RETURN_SUMMARIES`.
         env: What it steps; its own.
         seed: Root seed.
         settings: Of all runs.
@@ -68,19 +67,19 @@ def make_learner(
     if settings.learning_starts is not None:
         given["learning_starts"] = settings.learning_starts
     topology = TopologyConfig(method="dense")
-    if contender == "sbx_crossq":
+    if entry.name == "sbx_crossq":
         from sbx import CrossQ
 
         source = "defaults of SBX"
         agent: OffPolicyAlgorithm = CrossQ("MlpPolicy", env, seed=seed, **given)
     else:
-        algo = "td3" if contender == "sbx_td3" else contender
+        algo = "td3" if entry.name == "sbx_td3" else entry.name
         preset = preset_of(algo, settings.env)
         data = yaml_config.load_yaml(yaml_config.PRESETS / f"{preset}.yaml")
         spec = agent_spec(algo)
         config = yaml_config.build(spec.config, {**data["agent"], **given}, "agent.")
         source = f"preset {preset}"
-        if contender == "sbx_td3":
+        if entry.name == "sbx_td3":
             from sbx import TD3
 
             assert env.action_space.shape is not None
@@ -89,13 +88,14 @@ def make_learner(
             source += ", without its weight decay"
             agent = TD3("MlpPolicy", env, seed=seed, **arguments)
         else:
-            if contender in OURS and density < 1.0:
+            if entry.name in OURS and entry.density < 1.0:
                 of_preset = {key: value for key, value in data["topology"].items() if key != "epsilon"}
-                topology = yaml_config.build(TopologyConfig, {**of_preset, "density": density}, "topology.")
+                own = {"density": entry.density, "pairs": entry.pairs}
+                topology = yaml_config.build(TopologyConfig, {**of_preset, **own}, "topology.")
             agent = make_agent(algo, config, topology, env, seed=seed, total_steps=settings.max_steps)
     agent.set_logger(Logger(folder=None, output_formats=[]))
     said = {"source": source, **_parameters(agent)}
-    if contender in OURS:
+    if entry.name in OURS:
         said["topology"] = yaml_config.plain(topology)
     return agent, said
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sparserl import config as yaml_config
 from sparserl.agents.evaluation import Evaluator
-from sparserl.bench.contenders import OURS, installed
+from sparserl.bench.contenders import OURS, Entry, installed
 from sparserl.bench.options import EVALUATIONS, Record, RunSettings
 from sparserl.bench.return_agents import make_learner
 from sparserl.bench.threads import limit_threads
@@ -41,27 +41,30 @@ class Run:
     """A run of the benchmark.
 
     Attributes:
-        contender: Key of `RETURN_SUMMARIES`.
-        density: Of the hidden layers of ours; 1 for the dense ones.
+        entry: The contender: its name is a key of `RETURN_SUMMARIES`.
         seed: Root seed.
         settings: Of all runs.
     """
 
-    contender: str
-    density: float
+    entry: Entry
     seed: int
     settings: RunSettings
 
     @property
-    def label(self) -> str:
-        """Which contender, in words."""
-        return f"{self.contender} {self.density:g}" if self.contender in OURS else self.contender
+    def who(self) -> Record:
+        """What tells its record from others of the same settings."""
+        entry = self.entry
+        return {"contender": entry.name, "density": entry.density, "pairs": entry.pairs, "seed": self.seed}
+
+    @property
+    def title(self) -> str:
+        """Which it is, in words."""
+        return f"{self.entry.label}, seed {self.seed}"
 
     @property
     def file_name(self) -> str:
         """Of its record."""
-        density = f"-d{self.density}" if self.contender in OURS else ""
-        return f"{self.contender}{density}-s{self.seed}.json"
+        return f"{self.entry.label.replace(', pairs ', '-p').replace(' ', '-d')}-s{self.seed}.json"
 
 
 @dataclass(frozen=True)
@@ -267,21 +270,19 @@ def learn(
     """Trains and evaluates a contender in this process; the record of it."""
     settings = run.settings
     load = os.getloadavg()[0]
-    with limit_threads(settings.threads, bind=run.contender.startswith("sbx_")):
+    with limit_threads(settings.threads, bind=run.entry.is_jax):
         start = now()
-        if run.contender in OURS:
+        if run.entry.name in OURS:
             prepare(say)
         prepared = now()
-        agent, parameters = make_learner(run.contender, run.density, make_env(settings.env), run.seed, settings)
+        agent, parameters = make_learner(run.entry, make_env(settings.env), run.seed, settings)
         evaluator = Evaluator(lambda: make_env(settings.env), settings.episodes, seed=run.seed + EVALUATION_SEED_OFFSET)
         watch = Stopwatch(settings, lambda model: evaluator(model).returns, say, goes_on=goes_on)
         building_s = (now() - prepared).wall
         agent.learn(settings.max_steps, callback=watch, log_interval=None)  # type: ignore[arg-type]  # SB3 takes None at run time
         evaluator.close()
     return {
-        "contender": run.contender,
-        "density": run.density,
-        "seed": run.seed,
+        **run.who,
         "settings": yaml_config.plain(settings),
         "hyper_parameters": parameters,
         **watch.record(),
@@ -297,11 +298,10 @@ def main(words: Sequence[str]) -> int:
     """Runs a task; its record is written when it has come to its end."""
     task = yaml_config.build(Task, json.loads(words[0]))
     importing_s = time.time() - task.started_at
-    label = f"{task.run.label}, seed {task.run.seed}:"
 
     def say(line: str) -> None:
         if task.say:
-            print(label, line, flush=True)
+            print(f"{task.run.title}: {line}", flush=True)
 
     found = learn(task.run, say, lambda: os.getppid() == task.parent)
     if found["ended"] == "abandoned":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.bench.contenders import OURS, is_missing, said_missing
+from sparserl.bench.contenders import OURS, Entry, is_missing, ours, said_missing
 from sparserl.bench.options import RETURN_SUMMARIES, Record, ReturnOptions
 from sparserl.bench.return_run import Run, Task
 from sparserl.bench.threads import CAN_BIND
@@ -50,7 +50,7 @@ def measure_return(options: ReturnOptions) -> Record:
         records = {run: finished(options.folder, run) for run in runs}
         failed = []
         for number, run in enumerate(runs, start=1):
-            title = f"run {number} of {len(runs)}, {run.label}, seed {run.seed}"
+            title = f"run {number} of {len(runs)}, {run.title}"
             if records[run] is not None:
                 print(f"{title}: is in {options.folder}", flush=True)
                 continue
@@ -63,7 +63,7 @@ def measure_return(options: ReturnOptions) -> Record:
                     f"interrupted; {done} of {len(runs)} runs are in {options.folder}, and the same command goes on"
                 ) from None
             if failure:
-                failed.append(f"{run.label}, seed {run.seed}: {failure}")
+                failed.append(f"{run.title}: {failure}")
                 print(f"{failed[-1]}; no numbers", flush=True)
                 continue
             record = records[run] = finished(options.folder, run)
@@ -86,9 +86,10 @@ def runs_of(options: ReturnOptions) -> tuple[list[Run], list[str]]:
         raise ConfigError(notes[0])
     if not CAN_BIND and any(name.startswith("sbx_") for name in there):
         notes.append("sbx: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
-    settings = options.settings
-    contenders = [(name, d) for name in there for d in (options.densities if name in OURS else (1.0,))]
-    return [Run(name, density, seed, settings) for seed in options.seeds for name, density in contenders], notes
+    found: list[Entry] = []
+    for name in there:
+        found += ours(name, options.densities, options.pairs) if name in OURS else [Entry(name, 1.0)]
+    return [Run(entry, seed, options.settings) for seed in options.seeds for entry in found], notes
 
 
 def finished(folder: Path, run: Run) -> Record | None:
@@ -101,8 +102,7 @@ def finished(folder: Path, run: Run) -> Record | None:
     if not path.exists():
         return None
     record = read_json(path)
-    who = ("contender", "density", "seed")
-    if not isinstance(record, dict) or any(record.get(name) != getattr(run, name) for name in who):
+    if not isinstance(record, dict) or {name: record.get(name) for name in run.who} != run.who:
         raise ConfigError(f"{path} is no record of this run; remove it, or choose another --folder")
     wanted, own = json.loads(json_text(plain(run.settings))), record.get("settings")
     for name, value in wanted.items():
@@ -167,13 +167,14 @@ def summary(records: Sequence[Record], returns: Sequence[float]) -> list[Record]
     A run that did not get there counts as later than all that did, at no less than what it took in all.
     """
     rows = []
-    for name, density in dict.fromkeys((record["contender"], record["density"]) for record in records):
-        own = [record for record in records if (record["contender"], record["density"]) == (name, density)]
+    for who in dict.fromkeys((record["contender"], record["density"], record["pairs"]) for record in records):
+        own = [record for record in records if (record["contender"], record["density"], record["pairs"]) == who]
         for position, goal in enumerate(returns):
             reached = [record["reached"][position] for record in own]
             missed = [record for record, at in zip(own, reached, strict=True) if at["step"] is None]
-            row: Record = {"contender": name, "density": density, "return": goal, "runs": len(own)}
-            row |= {"reached": len(own) - len(missed), "best_of_others": [one["best_mean_of_three"] for one in missed]}
+            row: Record = {**dict(zip(("contender", "density", "pairs"), who, strict=True)), "return": goal}
+            row |= {"runs": len(own), "reached": len(own) - len(missed)}
+            row["best_of_others"] = [one["best_mean_of_three"] for one in missed]
             for what in SPENT:
                 late = [record[AT_THE_END[what]] for record in missed]
                 row[what] = extent([at[what] for at in reached if at[what] is not None], late)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 
@@ -16,13 +18,14 @@ def update_tables(record: Record) -> list[Table]:
         rows = configuration["rows"]
         title = f"batch {configuration['batch']}, width {configuration['width']}{quick}"
         has = {what: what in rows[0] for what in ("update", "steps")}
-        columns = ["contender", "density", "threads"]
+        with_pairs = _with_pairs(rows)
+        columns = ["contender", *_sparse_columns(with_pairs), "threads"]
         columns += ["ms/update", "x dense", "scaling"] if has["update"] else []
         columns += ["steps/s", "x dense"] if has["steps"] else []
         if any(has.values()):
             table = _table(title, columns)
             for row in rows:
-                cells = [row["contender"], f"{row['density']:g}", str(row["threads"])]
+                cells = [row["contender"], *_sparse_cells(row, with_pairs), str(row["threads"])]
                 if has["update"]:
                     cells += [_spread(row["update"]), _times(row["update"]["speed_up"])]
                     cells += [_times(row["update"]["speed_up_by_threads"])]
@@ -38,25 +41,36 @@ def update_tables(record: Record) -> list[Table]:
 
 
 def _actions(title: str, rows: list[Record]) -> Table:
-    table = _table(title, ["contender", "density", "threads", "us/action", "x dense"])
+    with_pairs = _with_pairs(rows)
+    table = _table(title, ["contender", *_sparse_columns(with_pairs), "threads", "us/action", "x dense"])
     for row in rows:
-        cells = [row["contender"], f"{row['density']:g}", str(row["threads"])]
+        cells = [row["contender"], *_sparse_cells(row, with_pairs), str(row["threads"])]
         table.add_row(*cells, _spread(row["act"]), _times(row["act"]["speed_up"]))
     return table
 
 
 def _events(title: str, events: list[Record]) -> Table:
-    table = _table(title, ["method", "density", "threads", "ms/event", "ms/update", "share"])
+    with_pairs = _with_pairs(events)
+    table = _table(title, ["method", *_sparse_columns(with_pairs), "threads", "ms/event", "ms/update", "share"])
     for row in events:
-        table.add_row(
-            row["method"],
-            f"{row['density']:g}",
-            str(row["threads"]),
-            _spread(row["event_ms"]),
-            _spread(row["update_ms"]),
-            f"{row['share']:.2%}",
-        )
+        cells = [row["method"], *_sparse_cells(row, with_pairs), str(row["threads"])]
+        table.add_row(*cells, _spread(row["event_ms"]), _spread(row["update_ms"]), f"{row['share']:.2%}")
     return table
+
+
+def _with_pairs(rows: Sequence[Record]) -> bool:
+    """Whether neurons share their inputs in any row."""
+    return any(row.get("pairs", 1) > 1 for row in rows)
+
+
+def _sparse_columns(with_pairs: bool) -> list[str]:
+    return ["density", "pairs"] if with_pairs else ["density"]
+
+
+def _sparse_cells(row: Record, with_pairs: bool) -> list[str]:
+    """How sparse something is; `pairs` only in a table in which it differs."""
+    density = "dense" if row["density"] is None else f"{row['density']:g}"
+    return [density, str(row.get("pairs", 1))] if with_pairs else [density]
 
 
 def kernel_tables(record: Record) -> list[Table]:
@@ -65,11 +79,11 @@ def kernel_tables(record: Record) -> list[Table]:
     for configuration in record["configurations"]:
         place = f"batch {configuration['batch']}, width {configuration['width']}"
         for product in dict.fromkeys(row["product"] for row in configuration["rows"]):
-            columns = ["threads", "density", "microseconds", "GFLOP/s", "of dense", "x dense"]
+            with_pairs = _with_pairs(configuration["rows"])
+            columns = ["threads", *_sparse_columns(with_pairs), "microseconds", "GFLOP/s", "of dense", "x dense"]
             table = _table(f"{place}: {product}", columns)
             for row in (row for row in configuration["rows"] if row["product"] == product):
-                cells = [str(row["threads"])]
-                cells += ["dense" if row["density"] is None else f"{row['density']:g}", _spread(row["microseconds"])]
+                cells = [str(row["threads"]), *_sparse_cells(row, with_pairs), _spread(row["microseconds"])]
                 cells += [f"{row['gflop_s']['median']:.1f}"]
                 if row["density"] is not None:
                     cells += [f"{row['flop_rate_over_dense']['median']:.2f}", _times(row["speed_up"])]
@@ -80,12 +94,13 @@ def kernel_tables(record: Record) -> list[Table]:
 
 def _crossovers(record: Record, of: str) -> list[Table]:
     """A table of the densities at which sparse and dense take as long, by the key `of`; none if there are none."""
-    table = _table("where sparse and dense take as long", ["batch", "width", of, "threads", "density"])
-    for configuration in record["configurations"]:
-        for row in configuration.get("crossovers", ()):
-            size = [str(configuration["batch"]), str(configuration["width"])]
-            table.add_row(*size, row[of], str(row["threads"]), row["text"])
-    return [table] if table.rows else []
+    found = [(at, row) for at in record["configurations"] for row in at.get("crossovers", ())]
+    pairs = ["pairs"] if _with_pairs([row for _, row in found]) else []
+    table = _table("where sparse and dense take as long", ["batch", "width", of, *pairs, "threads", "density"])
+    for at, row in found:
+        cells = [str(at["batch"]), str(at["width"]), row[of]]
+        table.add_row(*cells, *(str(row[name]) for name in (*pairs, "threads")), row["text"])
+    return [table] if found else []
 
 
 def scale_tables(record: Record) -> list[Table]:
@@ -109,10 +124,12 @@ def return_tables(record: Record) -> list[Table]:
     """One table a return: median over runs, and in brackets the smallest and the largest."""
     tables = []
     for goal in dict.fromkeys(row["return"] for row in record["summary"]):
-        columns = ["contender", "density", "runs", "seconds", "CPU seconds", "1,000 steps", "best of others"]
+        with_pairs = _with_pairs(record["summary"])
+        columns = ["contender", *_sparse_columns(with_pairs), "runs"]
+        columns += ["seconds", "CPU seconds", "1,000 steps", "best of others"]
         table = _table(f"until the mean of three evaluations passes {goal:g}", columns)
         for row in (row for row in record["summary"] if row["return"] == goal):
-            cells = [row["contender"], f"{row['density']:g}", f"{row['reached']}/{row['runs']}"]
+            cells = [row["contender"], *_sparse_cells(row, with_pairs), f"{row['reached']}/{row['runs']}"]
             cells += [_extent(row["seconds"]), _extent(row["cpu_seconds"]), _extent(row["step"], unit=1000)]
             others = ["none" if best is None else f"{best:.0f}" for best in row["best_of_others"]]
             table.add_row(*cells, ", ".join(others))

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
-from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, installed, make, random_replay
+from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, installed, make, ours, random_replay
 from sparserl.bench.crossover import crossover
 from sparserl.bench.event import SCHEDULE, time_events
 from sparserl.bench.options import Record, UpdateOptions
@@ -36,7 +36,7 @@ def measure_update(options: UpdateOptions) -> Record:
         ConfigError: If the env is unknown or not for continuous control.
     """
     replay = random_replay(make_env(options.env), options.seed)
-    compared, notes = entries(options.only, options.densities)
+    compared, notes = entries(options.only, options.densities, options.pairs)
     if not CAN_BIND and any(entry.is_jax for entry in compared):
         notes.append("sbx_td3: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
     if options.quick:
@@ -80,19 +80,20 @@ def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, optio
 
 
 def _row(entry: Entry, threads: int) -> Record:
-    return {"contender": entry.name, "density": entry.density, "threads": threads}
+    return {"contender": entry.name, "density": entry.density, "pairs": entry.pairs, "threads": threads}
 
 
 def _crossovers(rows: Sequence[Record]) -> list[Record]:
-    """At which density updates of ours take as long as those of their dense baseline, by agent and threads."""
+    """At which density updates of ours take as long as those of their dense baseline, by agent, pairs and threads."""
     found = []
-    for name in OURS:
-        for threads in dict.fromkeys(row["threads"] for row in rows):
-            ours = [row for row in rows if (row["contender"], row["threads"]) == (name, threads)]
-            if ours:
-                medians = [row["update"]["speed_up"]["median"] for row in ours]
-                at = {"contender": name, "baseline": Entry(name, 1.0).baseline.name, "threads": threads}
-                found.append({**at, **crossover([row["density"] for row in ours], medians)})
+    of_ours = [row for row in rows if row["contender"] in OURS]
+    sparse = [row for row in of_ours if row["density"] < 1.0] or of_ours  # dense ones belong to each number of pairs
+    for name, pairs, threads in dict.fromkeys((row["contender"], row["pairs"], row["threads"]) for row in sparse):
+        own = [row for row in of_ours if (row["contender"], row["threads"]) == (name, threads)]
+        own = [row for row in own if row["pairs"] == pairs or row["density"] == 1.0]
+        medians = [row["update"]["speed_up"]["median"] for row in own]
+        at = {"contender": name, "baseline": Entry(name, 1.0).baseline.name, "pairs": pairs, "threads": threads}
+        found.append({**at, **crossover([row["density"] for row in own], medians)})
     return found
 
 
@@ -137,7 +138,7 @@ def _say_round(rounds: int, timings: Mapping[tuple[Entry, int], Timing]) -> None
     for (entry, threads), timing in timings.items():
         if entry != entry.baseline:
             ratio = speed_up(timing, timings[entry.baseline, threads])[-1]
-            ratios.append(f"{ratio:.2f} ({entry.name} {entry.density:g})")
+            ratios.append(f"{ratio:.2f} ({entry.label})")
     tqdm.write(f"round {number} of {rounds}, times faster than dense: {', '.join(ratios)}")
 
 
@@ -169,13 +170,12 @@ def _numbers(what: str, timing: Timing) -> Record:
 def _events(batch: int, width: int, options: UpdateOptions, replay: ReplayBuffer) -> list[Record]:
     rows = []
     rounds = max(1, options.rounds // 2)  # each has two windows, and an event takes long
+    sparse = [entry for entry in ours("ds_td3", options.densities, options.pairs) if entry.density < 1.0]
     for method in EVENT_METHODS:
-        for density in options.densities:
-            if density == 1.0:
-                continue
-            entry = Entry("ds_td3", density)
+        for entry in sparse:
             agent = make(entry, make_env(options.env), width, options.seed, method=method, **SCHEDULE)
             give_replay(agent, replay)
+            at = {"method": method, "density": entry.density, "pairs": entry.pairs}
             for threads, timing in time_events(agent, batch, options.threads, rounds).items():
-                rows.append({"method": method, "density": density, "threads": threads, **timing.summary()})
+                rows.append({**at, "threads": threads, **timing.summary()})
     return rows

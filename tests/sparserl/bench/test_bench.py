@@ -82,7 +82,7 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         configuration["crossovers"], (("ds_td3", "td3"), ("ds_sac", "sac")), strict=True
     ):
         medians = [rows[name, density]["update"]["speed_up"]["median"] for density in (1.0, 0.5)]
-        at = {"contender": name, "baseline": baseline_name, "threads": 1}
+        at = {"contender": name, "baseline": baseline_name, "pairs": 1, "threads": 1}
         assert row == {**at, **crossover([1.0, 0.5], medians)}
     printed = capsys.readouterr().out
     assert found["notes"] == [NO_SBX]
@@ -126,6 +126,29 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(",")[0] for line in rounds] == ["round 1 of 2", "round 2 of 2"]
     assert sum(ratios) / 2 == pytest.approx(speed_up["median"], abs=0.01), "the ratio of each round"
     assert any("batch 8, width 16 (quick: 2 rounds)" in line for line in printed)
+
+
+@pytest.mark.usefixtures("no_sbx")
+def test_updates_of_neurons_that_share_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--env Pendulum-v1 --widths 16 --batches 8 --threads 1 --densities 1 0.5 --pairs 1 4 --only ds_td3"
+    found = bench("update", f"{options} --what update event --rounds 1 --chunk-s 0.001", tmp_path)
+    (configuration,) = found["configurations"]
+    rows = [(row["contender"], row["density"], row["pairs"]) for row in configuration["rows"]]
+    assert rows == [("ds_td3", 1.0, 1), ("ds_td3", 0.5, 1), ("ds_td3", 0.5, 4), ("td3", 1.0, 1)]
+    assert [(row["method"], row["pairs"]) for row in configuration["events"]] == [
+        (method, pairs) for method in ("set", "ds_td3") for pairs in (1, 4)
+    ]
+    dense, *sparse = (row["update"]["speed_up"]["median"] for row in configuration["rows"][:3])
+    for row, own, pairs in zip(configuration["crossovers"], sparse, (1, 4), strict=True):
+        at = {"contender": "ds_td3", "baseline": "td3", "pairs": pairs, "threads": 1}
+        assert row == {**at, **crossover([1.0, 0.5], [dense, own])}, "dense networks belong to both"
+    assert capsys.readouterr().out.count(" pairs ") >= 3, "a column of each table"
+
+
+def test_an_agent_gets_the_pairs_of_its_entry() -> None:
+    agent = make(Entry("ds_td3", 0.5, 2), FunctionEnv(), 8, 0)
+    layers = [layer for layer in agent.actor.modules() if hasattr(layer, "topology")]  # type: ignore[attr-defined]
+    assert [layer.topology.pairs for layer in layers] == [2, 2]
 
 
 def test_quick_is_a_smaller_grid_and_what_is_given_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +232,21 @@ def test_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "value gradient" in capsys.readouterr().out
 
 
+def test_kernels_of_neurons_that_share_inputs(tmp_path: Path) -> None:
+    options = "--widths 16 --batches 8 --threads 1 --densities 0.1 0.5 --pairs 1 2 --rounds 1 --chunk-s 0.0001"
+    (configuration,) = bench("kernels", options, tmp_path)["configurations"]
+    rows = [row for row in configuration["rows"] if row["product"] == "forward"]
+    kinds = [(None, 1), (0.1, 1), (0.5, 1), (0.1, 2), (0.5, 2)]
+    assert [(row["density"], row["pairs"]) for row in rows] == kinds
+    assert [row["nnz"] for row in rows[1:]] == [26, 128, 26, 128], "of 25.6 connections, and the nearest even number"
+    crossovers = [row for row in configuration["crossovers"] if row["product"] == "forward"]
+    assert [row["pairs"] for row in crossovers] == [1, 2]
+    for row in crossovers:
+        own = [one for one in rows[1:] if one["pairs"] == row["pairs"]]
+        wanted = crossover([one["density"] for one in own], [one["speed_up"]["median"] for one in own])
+        assert {name: row[name] for name in wanted} == wanted
+
+
 def test_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = bench("scale", "--nnz 6000 --batch 8 --threads 1 --rounds 1", tmp_path)
     (row,) = found["rows"]
@@ -286,6 +324,11 @@ WRONG = {
     "update --plot found.jpg": ("unknown kind of picture 'jpg'", "'png'"),
     "update --quick --plot found.pgn": ("unknown kind of picture 'pgn'", "'png'"),
     "update --quick --widths 0": ("--widths must be at least 1, got (0,)",),
+    "update --pairs 3": ("--pairs must be 1, 2 or 4, got 3; the closest is 2",),
+    "update --pairs": ("--pairs needs a number",),
+    "update --pairs 2 4 --widths 64 250": ("--widths 250 has no groups of --pairs 4; the closest is 252",),
+    "kernels --pairs 0": ("--pairs must be at least 1, got (0,)",),
+    "kernels --pairs 2 --widths 15": ("--widths 15", "the closest is 16"),
     "kernels --densities 0": ("--densities must be in (0, 1], got (0.0,)",),
     "kernels --densities": ("--densities needs",),
     "kernels --batches": ("--batches",),
@@ -297,6 +340,8 @@ WRONG = {
     "return --seeds 0 0": ("--seeds has 0 twice",),
     "return --densities 0.1 0.1": ("--densities has 0.1 twice",),
     "return --densities 1.5": ("--densities must be in (0, 1], got (1.5,)",),
+    "return --pairs 3": ("--pairs must be 1, 2 or 4, got 3; the closest is 2",),
+    "return --pairs 2 2": ("--pairs has 2 twice",),
     "return --only crossq": ("unknown contender 'crossq'", "'sbx_crossq'"),
     "return --threads 99": ("--threads", "99", "CPUs"),
     "return --limit-s 0": ("--limit-s must be positive, got 0",),

@@ -15,7 +15,7 @@ import torch
 
 from sparserl.agents.evaluation import Evaluator
 from sparserl.bench import return_run, returns
-from sparserl.bench.contenders import said_missing
+from sparserl.bench.contenders import Entry, said_missing
 from sparserl.bench.options import ReturnOptions, RunSettings
 from sparserl.bench.return_agents import make_learner, preset_of
 from sparserl.bench.return_run import WARM_UP, Run, Spent, Stopwatch, Task, compiling, learn, passed
@@ -127,7 +127,7 @@ def test_a_run_ends_at_its_limit_of_training_seconds() -> None:
 
 
 def test_a_run_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
-    run = Run("td3", 1.0, 0, SETTINGS)
+    run = Run(Entry("td3", 1.0), 0, SETTINGS)
     task = Task(run, tmp_path / "run.json", parent=os.getppid() + 1, started_at=time.time(), say=False)
     assert return_run.main([json_text(plain(task))]) == 1
     assert not task.path.exists()
@@ -141,11 +141,11 @@ def test_the_extent_of_numbers_of_which_some_are_only_bounds() -> None:
     assert extent([10.0], [20.0]) == {"median": 15.0, "min": 10.0, "max": 20.0, "above": ["median", "max"]}
 
 
-def of_seed(seed: int, seconds: float | None, best: float = 4000.0) -> dict[str, Any]:
+def of_seed(seed: int, seconds: float | None, best: float = 4000.0, pairs: int = 1) -> dict[str, Any]:
     at = {"step": None if seconds is None else 50_000, "seconds": seconds}
     reached = [{"return": 3000.0, **at, "cpu_seconds": None if seconds is None else 2 * seconds}]
     whole = {"steps": 90_000, "seconds": 600.0, "cpu_seconds": 1200.0, "best_mean_of_three": best}
-    return {"contender": "ds_td3", "density": 0.1, "seed": seed, "reached": reached, **whole}
+    return {"contender": "ds_td3", "density": 0.1, "pairs": pairs, "seed": seed, "reached": reached, **whole}
 
 
 def test_who_did_not_get_there_is_not_dropped() -> None:
@@ -166,6 +166,10 @@ def test_who_did_not_get_there_is_not_dropped() -> None:
         ["50 [50, >90]"],
         ["2345"],
     ]
+    rows = summary([*records, of_seed(0, 50.0, pairs=2)], [3000.0])
+    assert [(row["pairs"], row["runs"]) for row in rows] == [(1, 3), (2, 1)]
+    (table,) = return_tables({"summary": rows})
+    assert list(table.columns[2].cells) == ["1", "2"]
     assert outcome(records[1]) == "3000 not in 600 s and 90,000 steps (best mean of three 2345)"
     assert outcome(records[0]).startswith("3000 after 100 s")
 
@@ -192,7 +196,7 @@ def test_an_evaluation_changes_nothing_that_is_learned(contender: str, density: 
     def weights(eval_every: int) -> dict[str, torch.Tensor]:
         settings = replace(SETTINGS, eval_every=eval_every, max_steps=45)
         env = make_env(settings.env)
-        agent, _ = make_learner(contender, density, env, 3, settings)
+        agent, _ = make_learner(Entry(contender, density), env, 3, settings)
         evaluator = Evaluator(lambda: make_env(settings.env), 2, seed=5)
         watch = Stopwatch(settings, lambda model: evaluator(model).returns)
         agent.learn(45, callback=watch)
@@ -206,14 +210,17 @@ def test_an_evaluation_changes_nothing_that_is_learned(contender: str, density: 
 
 
 def test_a_record_says_what_an_agent_was_built_with() -> None:
-    agent, said = make_learner("ds_td3", 0.3, make_env("Pendulum-v1"), 0, replace(SETTINGS, learning_starts=None))
+    agent, said = make_learner(
+        Entry("ds_td3", 0.3, 2), make_env("Pendulum-v1"), 0, replace(SETTINGS, learning_starts=None)
+    )
     assert (said["source"], said["batch_size"], said["learning_starts"]) == ("preset ds_td3/default", 100, 25_000)
     assert said["policy"] == {"net_arch": [256, 256], "optimizer_kwargs": {"weight_decay": 2e-4}}
     assert "sigma=[0.1]" in said["action_noise"]
     assert said["topology"]["density"] == agent.topology.density == 0.3  # type: ignore[attr-defined]
-    agent, said = make_learner("ds_td3", 1.0, make_env("Pendulum-v1"), 0, SETTINGS)
+    assert said["topology"]["pairs"] == agent.topology.pairs == 2  # type: ignore[attr-defined]
+    agent, said = make_learner(Entry("ds_td3", 1.0), make_env("Pendulum-v1"), 0, SETTINGS)
     assert (said["topology"]["method"], said["learning_starts"]) == ("dense", 20)
-    _, said = make_learner("sac", 1.0, make_env("Pendulum-v1"), 0, SETTINGS)
+    _, said = make_learner(Entry("sac", 1.0), make_env("Pendulum-v1"), 0, SETTINGS)
     assert (said["source"], said["ent_coef"], said["action_noise"]) == ("preset sac/modern", "auto", None)
     assert "topology" not in said
 
@@ -308,7 +315,7 @@ def test_ctrl_c_says_how_it_goes_on(
 
 @pytest.mark.slow
 def test_a_run_has_a_process_of_its_own(tmp_path: Path) -> None:
-    run = Run("td3", 1.0, 0, SETTINGS)
+    run = Run(Entry("td3", 1.0), 0, SETTINGS)
     assert train(run, tmp_path, say=False) == ""
     record = finished(tmp_path, run)
     assert record is not None
@@ -321,10 +328,10 @@ def test_a_run_has_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"contender": "td3", "density": 1.0, "seed": 7}', '{"contender": "td3"']
+    "text", ["", "[]", "{}", '{"contender": "td3", "density": 1.0, "pairs": 1, "seed": 7}', '{"contender": "td3"']
 )
 def test_a_file_that_is_no_record_of_the_run_is_refused(text: str, tmp_path: Path) -> None:
-    run = Run("td3", 1.0, 0, SETTINGS)
+    run = Run(Entry("td3", 1.0), 0, SETTINGS)
     (tmp_path / run.file_name).write_text(text)
     with pytest.raises(ConfigError, match=r"td3-s0\.json"):
         finished(tmp_path, run)
@@ -336,8 +343,11 @@ def test_without_sbx_the_others_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert notes == [said_missing("sbx_td3"), said_missing("sbx_crossq")]
     assert "pip install" in notes[1]
     labels = ["td3", "sac", "ds_td3 0.5", "ds_td3 0.1", "ds_td3 0.05", "ds_sac 0.5", "ds_sac 0.1", "ds_sac 0.05"]
-    assert [(run.seed, run.label) for run in runs] == [(seed, label) for seed in (4, 2) for label in labels]
+    assert [(run.seed, run.entry.label) for run in runs] == [(seed, label) for seed in (4, 2) for label in labels]
     assert len({run.file_name for run in runs}) == len(runs)
+    paired, _ = runs_of(ReturnOptions(only=("ds_td3",), densities=(1.0, 0.1), pairs=(1, 4), seeds=(0,)))
+    assert [run.title for run in paired] == ["ds_td3 1.0, seed 0", "ds_td3 0.1, seed 0", "ds_td3 0.1, pairs 4, seed 0"]
+    assert [run.file_name for run in paired] == ["ds_td3-d1.0-s0.json", "ds_td3-d0.1-s0.json", "ds_td3-d0.1-p4-s0.json"]
     with pytest.raises(ConfigError, match="sbx_crossq: sbx is not installed"):
         runs_of(ReturnOptions(only=("sbx_crossq",)))
 
@@ -345,7 +355,7 @@ def test_without_sbx_the_others_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_returns_are_sorted_and_tasks_survive_json(tmp_path: Path) -> None:
     options = ReturnOptions(returns=(7000.0, 3000.0), folder=tmp_path)
     assert options.returns == (3000.0, 7000.0)
-    task = Task(Run("ds_sac", 0.05, 3, options.settings), tmp_path / "x.json", 1, 2.0, True)
+    task = Task(Run(Entry("ds_sac", 0.05, 2), 3, options.settings), tmp_path / "x.json", 1, 2.0, True)
     assert build(Task, json.loads(json_text(plain(task)))) == task
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -51,8 +51,7 @@ def update_figure(record: Record) -> Figure:
             axis.plot(densities, ideal, color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
         _logarithmic(axis, densities)
-        of_ours = [row for row in configuration.get("crossovers", ()) if row["contender"] == "ds_td3"]
-        _mark_crossovers(axis, of_ours, dict.fromkeys(("ds_td3",), COLOURS[0]), "contender")
+        _mark_crossovers(axis, [r for r in configuration.get("crossovers", ()) if r["contender"] == "ds_td3"], 0)
         axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}{quick}", fontsize="medium")
         axis.set_xlabel("density")
         axis.set_ylabel(f"{'update' if what == 'update' else 'env step'}: times faster than dense TD3")
@@ -61,7 +60,7 @@ def update_figure(record: Record) -> Figure:
 
 
 def kernel_figure(record: Record) -> Figure:
-    """Speed-up over the best dense product against density, by product. Crosses are where both take as long."""
+    """Speed-up over the best dense product against density, by product. Crosses are where the layer takes as long."""
     configurations = record["configurations"]
     figure, panels = _panels(len(configurations))
     for axis, configuration in zip(panels, configurations, strict=True):
@@ -77,8 +76,9 @@ def kernel_figure(record: Record) -> Figure:
         axis.plot(densities, [1 / d for d in densities], color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
         _logarithmic(axis, densities)
-        products = dict.fromkeys(row["product"] for row in rows)
-        _mark_crossovers(axis, configuration["crossovers"], dict(zip(products, COLOURS, strict=False)), "product")
+        products = list(dict.fromkeys(row["product"] for row in rows))
+        of_layer = [row for row in configuration["crossovers"] if row["product"] == products[-1]]
+        _mark_crossovers(axis, of_layer, len(products) - 1)
         axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}", fontsize="medium")
         axis.set_xlabel("density")
         axis.set_ylabel("times faster than the best dense product")
@@ -179,13 +179,15 @@ def _pairs_of(rows: Sequence[Record]) -> list[int]:
     return sorted(sparse or {_pairs(row) for row in rows})
 
 
-def _mark_crossovers(axis: Axes, crossovers: Sequence[Record], colours: Mapping[str, str], of: str) -> None:
-    """A cross on the line of equal times, with its density, for each that lies among the measured ones."""
-    for row in crossovers:
-        if row["crossover"] is not None:
-            at, colour = (row["crossover"], 1.0), colours[row[of]]
-            axis.plot(*at, color=colour, marker="X", markersize=8, linestyle="none")
-            axis.annotate(row["text"], at, (3, 6), textcoords="offset points", fontsize="small", color=colour)
+def _mark_crossovers(axis: Axes, crossovers: Sequence[Record], colour: int) -> None:
+    """A cross on the line of equal times, with its density beneath, for each that lies among the measured ones."""
+    found = [row for row in crossovers if row["crossover"] is not None]
+    for line, row in enumerate(found):
+        at, paint = (row["crossover"], 1.0), COLOURS[colour]
+        pairs = f", pairs {_pairs(row)}" if _pairs(row) > 1 else ""
+        said, beneath = f"{row['text']} ({_threads(row['threads'])}{pairs})", (-6, -12 - 10 * line)
+        axis.plot(*at, color=paint, marker="X", markersize=7, linestyle="none")
+        axis.annotate(said, at, beneath, textcoords="offset points", ha="right", fontsize="small", color=paint)
 
 
 def _logarithmic(axis: Axes, densities: Sequence[float]) -> None:

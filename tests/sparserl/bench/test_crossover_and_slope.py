@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparserl.bench.crossover import crossover
+from sparserl.bench.figures import update_figure
 from sparserl.bench.scale import slope, width_and_density
 from sparserl.topology.density import erk, exact_nnz
 
@@ -48,3 +49,20 @@ def test_width_and_density_give_that_many_connections_ten_a_neuron(nnz: int) -> 
         shapes = [(width, n_in), (width, width)]
         total += sum(exact_nnz(s, d) for s, d in zip(shapes, erk(shapes, density), strict=True)) + n_out * width
     assert abs(total - nnz) <= 9, "one a layer, and one a network, from rounding up"
+
+
+def test_the_crossover_is_drawn_where_it_is() -> None:
+    speed_ups = [4.0, 0.25]
+    rows = [
+        {"contender": "ds_td3", "density": density, "pairs": 1, "threads": 1}
+        | {"update": {"speed_up": {"median": value, "q25": value, "q75": value}}}
+        for density, value in zip([0.1, 0.4], speed_ups, strict=True)
+    ]
+    at = {"contender": "ds_td3", "pairs": 1, "threads": 1}
+    of_sac = {**at, "contender": "ds_sac", "crossover": 0.3, "text": "0.3"}
+    crossovers = [{**at, **crossover([0.1, 0.4], speed_ups)}, of_sac, {**at, "crossover": None, "text": "above 1"}]
+    configuration = {"width": 16, "batch": 8, "rows": rows, "crossovers": crossovers}
+    (axis,) = update_figure({"configurations": [configuration]}).axes
+    crosses = [line for line in axis.lines if line.get_marker() == "X"]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in crosses] == [(pytest.approx(0.2), 1.0)]
+    assert [text.get_text() for text in axis.texts] == ["0.2 (1 thread)"]

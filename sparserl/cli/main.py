@@ -28,7 +28,7 @@ COMMANDS = {
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "report": ("sparserl.cli.report", "compare runs with intervals over seeds: return, continual metrics, cost"),
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),
-    "bench": ("sparserl.cli.bench", "time updates, kernels and scale, sparse beside dense"),
+    "bench": ("sparserl.cli.bench", "time updates, kernels, scale and returns, sparse beside dense"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }
 """Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""

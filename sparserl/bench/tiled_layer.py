@@ -11,7 +11,10 @@ import torch
 
 from sparserl.kernels import Linear, Networks
 from sparserl.kernels.cpu import plan_of, tiles_of
+from sparserl.kernels.emitter import LANES
 from sparserl.kernels.tiles import (
+    BACKWARD,
+    FORWARD,
     N_IN,
     N_OUT,
     add_up,
@@ -21,7 +24,6 @@ from sparserl.kernels.tiles import (
     tile_parameter_gradients,
     tile_product,
 )
-from sparserl.kernels.vector import LANES
 from sparserl.layers import SparseLinear
 
 
@@ -43,7 +45,7 @@ class TiledLayer:
         self._nowhere = np.zeros(torch.get_num_threads(), np.int64)
 
     def forward(self) -> torch.Tensor:
-        """`W x + b`, all tiles."""
+        """`W x + b`, all tiles; weights are put in the order of blocks first, where the layer has any."""
         self._run(_forward, self._x, self._y, self._nowhere)
         return self._y
 
@@ -80,8 +82,13 @@ def _forward_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, l
 
 
 @numba.njit(nogil=True)
+def _order_forward_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, *_: Any) -> None:
+    order_share(worker, workers, table, 0, FORWARD, limits[0])
+
+
+@numba.njit(nogil=True)
 def _order_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, *_: Any) -> None:
-    order_share(worker, workers, table, 0, limits[0])
+    order_share(worker, workers, table, 0, BACKWARD, limits[0])
 
 
 @numba.njit(nogil=True)
@@ -134,6 +141,6 @@ def _in_turn(*shares: Any) -> tuple[Any, Any]:
     return serial, parallel
 
 
-_forward = _in_turn(_forward_share)
+_forward = _in_turn(_order_forward_share, _forward_share)
 _input_gradient = _in_turn(_order_share, _input_gradient_share)
 _value_gradient = _in_turn(_value_gradient_share, _total_share)

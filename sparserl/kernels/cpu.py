@@ -15,22 +15,37 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import program, tables
+from sparserl.kernels.choice import BLOCK_ROWS, tile_vectors
 from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, take
+from sparserl.kernels.emitter import LANES
 from sparserl.kernels.index import CsrIndex, transpose
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
-from sparserl.kernels.program import make_step
+from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
+from sparserl.kernels.program import Step, make_step
 from sparserl.kernels.tiles import (
+    BACKWARD,
     BIAS,
+    BLOCKS,
     COL,
+    COLUMNS,
+    COUNTS,
     D_BIAS,
     D_VALUES,
     FIELDS,
+    FORWARD,
     IN_ORDER,
     N_IN,
     N_OUT,
+    ORDERED,
+    PANELS,
     ROW_PTR,
     SAMPLE,
+    SLOT,
+    T_BLOCKS,
     T_COL,
+    T_COLUMNS,
+    T_COUNTS,
+    T_PANELS,
     T_ROW_PTR,
     T_SLOT,
     VALUES,
@@ -41,12 +56,9 @@ from sparserl.kernels.tiles import (
     total_step,
 )
 from sparserl.kernels.updates import STEPS
-from sparserl.kernels.vector import LANES
 
 PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking threads costs more than it gains."""
-WIDE = 512
-"""Neurons beyond which a tile of 48 samples no longer fits the caches nearest to a core, and 32 are taken."""
 
 KEPT_FRAMES = 8
 """Kinds of passes (batch size, threads, whether kept) whose memory is kept for the next one."""
@@ -168,7 +180,7 @@ class _Sums:
 def tiles_of(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
     """(tiles, 2) first sample and width in vectors of each tile; `shares` tiles or more where that is possible."""
     vectors = -(-batch // LANES)
-    count = min(vectors, max(shares, -(-vectors // (2 if widest > WIDE else 3))))
+    count = min(vectors, max(shares, -(-vectors // tile_vectors(widest))))
     ends = vectors * np.arange(1, count + 1) // max(count, 1)
     widths = np.diff(ends, prepend=0)
     return np.stack([(ends - widths) * LANES, widths], axis=1)
@@ -199,6 +211,8 @@ class Plan:
         ]
         for _, layer in self._layers:
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
+        in_blocks = [layer.index.nnz for _, layer in self._layers if layer.index.blocks is not None]
+        self._ordered = torch.empty(sum(in_blocks), dtype=networks.dtype)
         self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
         self._describe(self.table)
         self._in_order: torch.Tensor | None = None
@@ -209,13 +223,18 @@ class Plan:
 
     def _describe(self, table: npt.NDArray[np.int64]) -> None:
         """Fills in what every pass needs."""
-        starts = np.cumsum([0, *self.gradient_sizes])
+        starts, ordered = np.cumsum([0, *self.gradient_sizes]), self._ordered.data_ptr()
         for place, (position, layer) in enumerate(self._layers):
             row = table[position]
             row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
             row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
             row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
+            blocks = layer.index.blocks
+            if blocks is not None:
+                row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _places(blocks)
+                row[SLOT], row[ORDERED] = blocks.slot.ctypes.data, ordered
+                ordered += layer.index.nnz * self.size
 
     def _describe_transposed(self, table: npt.NDArray[np.int64], lowest: int, below: int) -> None:
         """Fills in what describes the transposed matrices of the layers from `lowest` on and below `below`."""
@@ -229,6 +248,10 @@ class Plan:
                 row = table[network, position]
                 row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
                 row[T_SLOT] = slots.ctypes.data
+                blocks = layer.index.transposed_blocks
+                if blocks is not None:
+                    row[[T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS]] = _places(blocks)
+                    row[T_SLOT] = blocks.slot.ctypes.data
 
     def transpose_from(self, lowest: int) -> None:
         """Describes the transposed matrices of the layers from `lowest` on; their values are put in order by a pass."""
@@ -261,9 +284,14 @@ class Plan:
         return self._sums
 
     @property
+    def has_blocks(self) -> bool:
+        """Whether any layer's weights are read in another order than they are stored in."""
+        return self._ordered.numel() > 0
+
+    @property
     def kept(self) -> tuple[object, ...]:
         """Whatever the addresses in the table are of."""
-        return self.table, self.limits, self._layers, self._in_order
+        return self.table, self.limits, self._layers, self._in_order, self._ordered
 
     def take(self, batch: int, keep: bool) -> Lease:
         """Memory for a pass, to be used until the returned object is gone."""
@@ -273,6 +301,11 @@ class Plan:
         if len(self._free) > KEPT_FRAMES:
             del self._free[next(iter(self._free))]
         return Lease(take(free) or _Frame(self, batch, threads, keep), free)
+
+
+def _places(blocks: PatternIndex) -> list[int]:
+    """Sizes and addresses of what kernels read of blocks."""
+    return [blocks.blocks, blocks.panels, blocks.counts.ctypes.data, blocks.columns.ctypes.data]
 
 
 def plan_of(networks: Networks) -> Plan:
@@ -298,7 +331,7 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
         plan.passes.keep(found, inputs, keep)
     if tables.CHECKED:
         plan.check(found.frame)
-    program.add(found.step)
+    program.add(*found.steps)
     return found.outputs, found if keep else None
 
 
@@ -313,7 +346,7 @@ class _Pass:
     Attributes:
         frame: Its memory, given back when the pass is gone.
         outputs: (networks, B, n_out).
-        step: What computes them.
+        steps: What computes them.
         ways_back: Backward passes for gradients that wait.
     """
 
@@ -324,7 +357,11 @@ class _Pass:
         sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
         kept = plan.kept, self.frame.arrays, sources, [getattr(part, "memory", part) for part in inputs], out
-        self.step = make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers)
+        self.steps: list[Step] = []
+        if plan.has_blocks:
+            order = [*arguments, 0, *[0] * 6, FORWARD]
+            self.steps.append(make_step(order_step, order, plan.limits.dtype, kept, self.frame.workers))
+        self.steps.append(make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers))
         self.outputs: Array = out if program.stretch() is None else Deferred(out)
         self.ways_back = Memo()
 
@@ -395,7 +432,7 @@ class _Backward:
         common = frame.arguments(plan)
         common[0] = table.ctypes.data
         arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data, 0 if sums is None else sums.count]
-        arguments += [address_of(dy), dx.ctypes.data if width else 0, width]
+        arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD]
         kept = plan.kept, frame.arrays, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
@@ -424,6 +461,8 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     _ = index.transposed
     if transpose.stats.cache_misses:
         say("compiling the kernels for this CPU, once: 10 to 20 s")
+    pattern_index(index.row_ptr, index.col, 1, BLOCK_ROWS, 1)
+    shared_columns(index.row_ptr, index.col, BLOCK_ROWS)
     one = torch.ones(1, dtype=dtype)
     networks = Networks([[Linear(index, one, one)]])
     for batch in (1, 2):

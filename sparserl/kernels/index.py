@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
+from sparserl.kernels import choice
 from sparserl.kernels.compiled import compiled
+from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,30 @@ class CsrIndex:
         row_ptr, col, slot = transpose(self.row_ptr, self.col, self.n_cols)
         return CsrIndex(self.n_cols, self.n_rows, row_ptr, col), slot
 
+    @cached_property
+    def blocks(self) -> PatternIndex | None:
+        """The connections as the pattern kernel takes them; None where the row kernel is faster."""
+        rows = choice.BLOCK_ROWS
+        shared = partial(shared_columns, self.row_ptr, self.col, rows)
+        if not choice.takes_blocks(self.n_rows, self.n_cols, self.nnz, shared):
+            return None
+        panel = choice.block_panel(self.n_cols, self.nnz / (self.n_rows * self.n_cols))
+        return pattern_index(self.row_ptr, self.col, self.n_cols, rows, panel)
+
+    @cached_property
+    def transposed_blocks(self) -> PatternIndex | None:
+        """`blocks` of the transposed matrix, with slots of this index."""
+        transposed, slot = self.transposed
+        blocks = CsrIndex(transposed.n_rows, transposed.n_cols, transposed.row_ptr, transposed.col).blocks
+        return None if blocks is None else replace(blocks, slot=slot[blocks.slot])
+
     def derived_bytes(self) -> int:
         """Memory of what has been derived from row pointers and columns so far."""
-        if "transposed" not in vars(self):
-            return 0
-        index, slot = self.transposed
-        return index.row_ptr.nbytes + index.col.nbytes + slot.nbytes
+        derived = [vars(self).get(name) for name in ("blocks", "transposed_blocks")]
+        if "transposed" in vars(self):
+            index, slot = self.transposed
+            derived += [index.row_ptr, index.col, slot]
+        return sum(array.nbytes for array in derived if array is not None)
 
 
 def _check_fits(n_rows: int, n_cols: int, nnz: int) -> None:

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from sparserl.kernels.choice import BLOCK_ROWS
 from sparserl.kernels.compiled import compiled
+from sparserl.kernels.emitter import LANES
+from sparserl.kernels.patterns import block_tile, groups_of
 from sparserl.kernels.program import step_function
 from sparserl.kernels.vector import (
-    LANES,
-    gradient_tile,
     int64_array,
     read_int64,
     read_real,
     read_uint32,
+    row_gradient,
     row_tile,
     row_total,
     write_real,
@@ -33,7 +37,16 @@ N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_V
 `IN_ORDER` holds the values in the order of the transposed index, `SAMPLE` gets the output's gradient. `D_VALUES` and
 `D_BIAS` are places in a thread's array of gradients, counted in floats.
 """
-FIELDS = 13
+BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS = range(13, 23)
+"""For products that go by blocks of rows (see `PatternIndex`; 0 blocks: by row), and those of the transposed matrix.
+
+`ORDERED` holds the values in the order of the blocks; `IN_ORDER` and `T_SLOT` have that of the transposed blocks then.
+"""
+FIELDS = 23
+
+FORWARD, BACKWARD = 0, 1
+"""Which products' order of values `order_share` makes."""
+GROUPS = len(groups_of(BLOCK_ROWS))
 
 (
     TABLE,
@@ -51,29 +64,30 @@ FIELDS = 13
     SOURCES,
     N_SOURCES,
     OUTPUT,
-    ORDERED,
+    ORDER_FROM,
     LOWEST,
     SUMS,
     COUNT,
     D_OUTPUT,
     D_INPUT,
     D_WIDTH,
-) = range(22)
+    WAY,
+) = range(23)
 """Arguments of the steps of a pass: sizes and addresses.
 
 `TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
 depth) address of what each layer reads, `SCRATCH` (shares, 2) addresses of a tile of the widest level, `LAST` (shares,)
 addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type, `SIZE` bytes of an element, `BATCH`
 samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
-(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDERED` the first
+(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the first
 layer whose weights are needed in transposed order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
 addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
-(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0.
+(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`.
 """
-PASS = 22
+PASS = 23
 
 _row, _gated_row = row_tile(gated=False), row_tile(gated=True)
-_sixteen, _eight, _four, _one = map(gradient_tile, (16, 8, 4, 1))
+_block, _gated_block = block_tile(BLOCK_ROWS, gated=False), block_tile(BLOCK_ROWS, gated=True)
 
 
 @compiled()
@@ -81,8 +95,23 @@ def tile_product(vectors: int, layer: Any, x: int, out: int, threshold: Any, zer
     """One tile of `W x + b`, no entry below `threshold`; `x` and `out` are addresses."""
     values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
     bias = zero
-    stop = read_int64(row_ptr, 0)
-    for row in range(layer[N_OUT]):
+    blocks, panels, counts, columns, ordered = (
+        layer[BLOCKS],
+        layer[PANELS],
+        layer[COUNTS],
+        layer[COLUMNS],
+        layer[ORDERED],
+    )
+    for panel in range(panels):
+        is_first, is_last = np.int64(panel == 0), np.int64(panel == panels - 1)
+        for block in range(blocks):
+            row = block * BLOCK_ROWS
+            biased = biases + row * size if biases != 0 else 0
+            at = out + row * vectors * LANES * size
+            columns, ordered = _block(vectors, counts, columns, ordered, is_first, is_last, biased, x, at, threshold)
+            counts += GROUPS * 4
+    stop = read_int64(row_ptr, blocks * BLOCK_ROWS)
+    for row in range(blocks * BLOCK_ROWS, layer[N_OUT]):
         start, stop = stop, read_int64(row_ptr, row + 1)
         if biases != 0:
             bias = read_real(biases, row, zero)
@@ -95,8 +124,24 @@ def tile_input_gradient(
 ) -> None:
     """One tile of `W^T dy`, 0 where the gate does not exceed `threshold`."""
     values, col, row_ptr = layer[IN_ORDER], layer[T_COL], layer[T_ROW_PTR]
-    stop = read_int64(row_ptr, 0)
-    for row in range(layer[N_IN]):
+    blocks, panels, counts, columns, ordered = (
+        layer[T_BLOCKS],
+        layer[T_PANELS],
+        layer[T_COUNTS],
+        layer[T_COLUMNS],
+        values,
+    )
+    for panel in range(panels):
+        is_first, is_last = np.int64(panel == 0), np.int64(panel == panels - 1)
+        for block in range(blocks):
+            at = block * BLOCK_ROWS * vectors * LANES * size
+            columns, ordered = _gated_block(
+                vectors, counts, columns, ordered, is_first, is_last, 0, dy, out + at, threshold, gates + at
+            )
+            counts += GROUPS * 4
+    # Rows that fill no block have the slots that they have without blocks.
+    stop = read_int64(row_ptr, blocks * BLOCK_ROWS)
+    for row in range(blocks * BLOCK_ROWS, layer[N_IN]):
         start, stop = stop, read_int64(row_ptr, row + 1)
         at = row * vectors * LANES * size
         _gated_row(vectors, values, col, start, stop, zero, dy, out + at, threshold, gates + at)
@@ -107,22 +152,11 @@ def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradient
     """Adds what one tile contributes to the gradients by values and biases."""
     col, row_ptr = layer[COL], layer[ROW_PTR]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
-    slot = read_int64(row_ptr, 0)
+    stop = read_int64(row_ptr, 0)
     for row in range(layer[N_OUT]):
-        stop = read_int64(row_ptr, row + 1)
+        start, stop = stop, read_int64(row_ptr, row + 1)
         from_row = dy + row * vectors * LANES * size
-        while slot + 16 <= stop:
-            _sixteen(vectors, col, slot, x, from_row, out, zero)
-            slot += 16
-        if slot + 8 <= stop:
-            _eight(vectors, col, slot, x, from_row, out, zero)
-            slot += 8
-        if slot + 4 <= stop:
-            _four(vectors, col, slot, x, from_row, out, zero)
-            slot += 4
-        while slot < stop:
-            _one(vectors, col, slot, x, from_row, out, zero)
-            slot += 1
+        row_gradient(vectors, col, start, stop, x, from_row, out, zero)
         if layer[BIAS] != 0:
             write_real(biases, row, read_real(biases, row, zero) + row_total(vectors, from_row, zero), zero)
 
@@ -303,25 +337,33 @@ def forward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
 
 @step_function()
 def order_step(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """Copies the values of each layer from `ORDERED` on into the order of its transposed index."""
+    """Copies the values of each layer from `ORDER_FROM` on into the order of its transposed index."""
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
-    order_share(share, shares, table, call[ORDERED], zero)
+    order_share(share, shares, table, call[ORDER_FROM], call[WAY], zero)
 
 
 @compiled()
-def order_share(share: int, shares: int, table: Any, lowest: int, zero: Any) -> None:
-    """Copies a share of the values of each layer from `lowest` on into the order of its transposed index."""
+def order_share(worker: int, workers: int, table: Any, lowest: int, way: int, zero: Any) -> None:
+    """Copies a thread's share of the values of each layer into the order in which a product reads them.
+
+    Args:
+        worker: Thread, of so many `workers`.
+        workers: Threads.
+        table: (networks, layers, FIELDS).
+        lowest: First layer to copy.
+        way: `FORWARD` (layers that go by row need no copy), or `BACKWARD` for the input gradient.
+        zero: Of the element type.
+    """
     for network in range(table.shape[0]):
-        for layer in range(lowest, table.shape[1]):
-            values, slots, in_order = (
-                table[network, layer, VALUES],
-                table[network, layer, T_SLOT],
-                table[network, layer, IN_ORDER],
-            )
-            count = read_int64(table[network, layer, T_ROW_PTR], table[network, layer, N_IN])
-            for entry in range(count * share // shares, count * (share + 1) // shares):
-                write_real(in_order, entry, read_real(values, read_uint32(slots, entry), zero), zero)
+        for position in range(lowest, table.shape[1]):
+            layer = table[network, position]
+            slots, ordered = (layer[SLOT], layer[ORDERED]) if way == FORWARD else (layer[T_SLOT], layer[IN_ORDER])
+            if slots == 0:
+                continue
+            values, count = layer[VALUES], read_int64(layer[ROW_PTR], layer[N_OUT])
+            for entry in range(count * worker // workers, count * (worker + 1) // workers):
+                write_real(ordered, entry, read_real(values, read_uint32(slots, entry), zero), zero)
 
 
 @step_function()

@@ -1,0 +1,69 @@
+"""Which kernel a layer takes, and how wide a tile is: rules from measurements, all of them here.
+
+They depend on the CPU, on a layer's sizes and on its connections, never on a clock: a run that is resumed takes the
+same kernels, and so the same order of sums, as one that was not interrupted. Figures are shares of the dense product's
+FLOP rate: measured with registers of 256 bits (Zen 3, 32 KB of first-level cache), read from a prototype with those of
+512 bits (Zen 4 class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import llvmlite.binding as llvm
+
+REGISTER_BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
+"""Of the vector registers that kernels are made for; narrower ones are LLVM's matter."""
+BLOCK_ROWS = 4 if REGISTER_BYTES == 64 else 2
+"""Rows that a pattern kernel computes together: as many as leave their sums in registers.
+
+With 16 registers of 256 bits, 4 rows of one vector reach .54 at density .1, .67 at .3 and 1.0 at 1, 2 rows of two
+vectors .61, .70 and .95. With 32 of 512 bits, 4 rows fit with the widest tile: .75-.84 at .1 to .2, 1.5 at .5.
+"""
+TILE_VECTORS = 3 if REGISTER_BYTES == 64 else 2
+"""Vectors that a tile has at most. A tile of 256 neurons and 2 vectors just fits 32 KB."""
+WIDE = 512
+"""Neurons beyond which the widest tile no longer fits the caches nearest to a core, and one of 2 vectors is taken."""
+
+
+def tile_vectors(widest: int) -> int:
+    """Vectors that a tile has at most in networks whose widest level has `widest` neurons."""
+    return min(TILE_VECTORS, 2) if widest > WIDE else TILE_VECTORS
+
+
+FEWEST = 8
+"""Connections a row below which starting a loop for each pattern costs more than it gains."""
+
+
+def takes_blocks(n_rows: int, n_cols: int, nnz: int, shared: Callable[[], float]) -> bool:
+    """Whether a product goes by blocks of rows, or row by row.
+
+    Up to `WIDE` columns blocks win from density .05 on (row by row .41, blocks .49; at .1 as good; at .2 .60 and .68;
+    at .5 .63 and .78; at 1 .63 and 1.0), beyond only from .15 on (1,024 columns: .35 and .35 at .05, .43 and .50 at .2,
+    .38 and .70 at .5). With registers of 512 bits it is the same: three products at .05 are 10.9 and 11.9 times as fast
+    as dense with 256 columns, 11.5 and 10.7 times with 1,024. Rows that share their columns win at any density.
+
+    Args:
+        n_rows: Rows of the matrix (for the input gradient, of the transposed one).
+        n_cols: Columns.
+        nnz: Connections.
+        shared: Tells the share of the connections in columns that all rows of their block use; asked only where it
+            decides.
+    """
+    if n_rows < BLOCK_ROWS or nnz < FEWEST * n_rows:
+        return False
+    return nnz >= (0.15 if n_cols > WIDE else 0.04) * n_rows * n_cols or shared() >= 0.5
+
+
+def block_panel(n_cols: int, density: float) -> int:
+    """Columns that blocks take at a time, so that what they read of a tile stays in the nearest cache.
+
+    Sums go through memory between panels. With 256 columns, panels of 128 reach .72 instead of .70 at density .3, .78
+    instead of .75 at .5; with 1,024, panels of 256 reach .48 instead of .42 at .2, .70 instead of .53 at .5. With
+    registers of 512 bits there was no gain with 256 columns, and 192 was best with 1,024.
+    """
+    if REGISTER_BYTES == 64:
+        return 192 if n_cols > WIDE and density >= 0.15 else n_cols
+    if n_cols > WIDE:
+        return 256 if density >= 0.15 else n_cols
+    return 128 if density >= 0.3 else n_cols

@@ -20,15 +20,22 @@ BLOCK_ROWS = 4 if REGISTER_BYTES == 64 else 2
 With 16 registers of 256 bits, 4 rows of one vector reach .54 at density .1, .67 at .3 and 1.0 at 1, 2 rows of two
 vectors .61, .70 and .95. With 32 of 512 bits, 4 rows fit with the widest tile: .75-.84 at .1 to .2, 1.5 at .5.
 """
-TILE_VECTORS = 3 if REGISTER_BYTES == 64 else 2
-"""Vectors that a tile has at most. A tile of 256 neurons and 2 vectors just fits 32 KB."""
+TILE_VECTORS = 3
+"""Vectors that a tile has at most.
+
+In whole updates, 3 take 0.8 of the time of 2 with registers of 256 bits, at density .05 to .5 and 256 or 1,024 neurons,
+though the tile no longer fits the nearest cache: a connection's place and weight are read once for more samples.
+"""
 WIDE = 512
-"""Neurons beyond which the widest tile no longer fits the caches nearest to a core, and one of 2 vectors is taken."""
+"""Columns beyond which rows are long, and what they read of a tile leaves the caches nearest to a core."""
 
 
 def tile_vectors(widest: int) -> int:
-    """Vectors that a tile has at most in networks whose widest level has `widest` neurons."""
-    return min(TILE_VECTORS, 2) if widest > WIDE else TILE_VECTORS
+    """Vectors that a tile has at most in networks whose widest level has `widest` neurons.
+
+    Two beyond `WIDE` neurons with registers of 512 bits, where that was measured.
+    """
+    return 2 if widest > WIDE and REGISTER_BYTES == 64 else TILE_VECTORS
 
 
 FEWEST = 8

@@ -79,8 +79,8 @@ GROUPS = len(groups_of(BLOCK_ROWS))
 depth) address of what each layer reads, `SCRATCH` (shares, 2) addresses of a tile of the widest level, `LAST` (shares,)
 addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type, `SIZE` bytes of an element, `BATCH`
 samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
-(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the first
-layer whose weights are needed in transposed order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
+(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
+first layer whose weights are needed in another order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
 addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
 (networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`.
 """

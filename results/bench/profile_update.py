@@ -1,6 +1,7 @@
 """Where the time of a gradient update goes: `python results/bench/profile_update.py [density] [batch] [width]`.
 
-Times calls in place while the agent trains, which costs about 2 us a call; a part that contains others is marked.
+Steps of compiled code are timed one by one while the agent trains, which costs about 5 us each and keeps them from
+running in one call; the update itself is timed without that. What is left of it is Python around the one call.
 """
 
 from __future__ import annotations
@@ -8,28 +9,27 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from typing import Any
 
 import gymnasium as gym
 import torch
 
-from sparserl.agents import DSTD3, sparse_off_policy
-from sparserl.kernels import cpu
+from sparserl.agents import DSTD3
+from sparserl.kernels import formulas, program, tiles, updates
+from sparserl.kernels.deferred import Formula
+from sparserl.kernels.program import StepFunction
 
 UPDATES = 1000
 
 
-def watch(owner: Any, name: str, label: str, spent: dict[str, list[float]]) -> None:
-    """Replaces an attribute by one that notes how long each call takes."""
-    inner = getattr(owner, name)
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        result = inner(*args, **kwargs)
-        spent[label].append(time.perf_counter() - start)
-        return result
-
-    setattr(owner, name, timed)
+def step_names() -> dict[int, str]:
+    """What a step is called, by the address of its code."""
+    found = {}
+    for module in (tiles, updates, formulas):
+        for name, value in vars(module).items():
+            function = value.function if isinstance(value, Formula) else value
+            if isinstance(function, StepFunction):
+                found |= dict.fromkeys(function.addresses.values(), name.removesuffix("_step"))
+    return found
 
 
 def main(density: float = 0.1, batch: int = 256, width: int = 256) -> None:
@@ -44,27 +44,24 @@ def main(density: float = 0.1, batch: int = 256, width: int = 256) -> None:
         seed=0,
     )
     agent.learn(1100)
-    spent: dict[str, list[float]] = defaultdict(list)
-    watch(cpu, "forward_serial", "products, forward (kernel)", spent)
-    watch(cpu, "backward_serial", "products, backward (kernel)", spent)
-    watch(sparse_off_policy, "sample", "replay sample", spent)
-    watch(agent, "_critic_loss", "critic loss and its derivative", spent)
-    watch(agent, "_targets", "= TD targets: noise, target networks", spent)
-    watch(agent.actor.optimizer, "step", "Adam, actor", spent)
-    watch(agent.critic.optimizer, "step", "Adam, critics", spent)
-    watch(agent, "_sync_targets", "target averaging and trimming", spent)
-    watch(agent, "_update_actor", "= actor update", spent)
-    watch(agent, "_update_critics", "= critic update", spent)
     agent.train(50, batch)
-    spent.clear()
-    start = time.perf_counter()
+    start = time.thread_time()
     agent.train(UPDATES, batch)
-    total = (time.perf_counter() - start) / UPDATES
-    parts = {label: sum(times) / UPDATES for label, times in spent.items()}
-    parts["everything else (Python around the kernels)"] = total - sum(
-        seconds for label, seconds in parts.items() if not label.startswith("=")
-    )
-    print(f"density {density}, batch {batch}, 2 x {width}, 1 thread: {1e6 * total:.0f} us an update")
+    total = (time.thread_time() - start) / UPDATES
+    spent: dict[str, float] = defaultdict(float)
+    names, run = step_names(), program._run
+
+    def timed(rows: list[int], shares: int, zero: object) -> None:
+        for place in range(0, len(rows), 3):
+            start = time.thread_time()
+            run(rows[place : place + 3], shares, zero)
+            spent[names[rows[place]]] += time.thread_time() - start
+
+    program._run = timed
+    agent.train(UPDATES, batch)
+    parts = {name: seconds / UPDATES for name, seconds in spent.items()}
+    parts["everything else (Python around the call)"] = total - sum(parts.values())
+    print(f"density {density}, batch {batch}, 2 x {width}, 1 thread: {1e6 * total:.0f} us an update (thread CPU time)")
     for label, seconds in sorted(parts.items(), key=lambda part: -part[1]):
         print(f"{1e6 * seconds:8.0f} us {seconds / total:6.1%}  {label}")
 

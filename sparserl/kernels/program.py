@@ -45,14 +45,14 @@ class StepFunction:
 
     def __init__(self, function: Callable[[int, int, int, Any], None], **options: Any):
         self._function, self._options = function, options
-        self._addresses: dict[np.dtype[Any], int] = {}
+        self.addresses: dict[np.dtype[Any], int] = {}
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Of the machine code, which the first call compiles or loads."""
-        found = self._addresses.get(dtype)
+        found = self.addresses.get(dtype)
         if found is None:
             signature: Any = types.void(types.int64, types.int64, types.int64, _REAL[dtype])
-            found = self._addresses[dtype] = compiled_callback(self._function, signature, **self._options)
+            found = self.addresses[dtype] = compiled_callback(self._function, signature, **self._options)
         return found
 
 

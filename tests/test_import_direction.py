@@ -20,6 +20,7 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
+PASSES = frozenset({"kernels.positions"})  # over lists of numbers, for what knows no tensors
 CORE = frozenset(
     {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
     | {
@@ -58,10 +59,11 @@ RULES = {
     "seeding": Rule(own=BASE, others=NUMPY),
     "schedules": Rule(own=BASE, others=NUMPY),
     # every module of topology except evolver, target and the package's __init__
-    "topology.pure": Rule(own=BASE, others=NUMPY),
+    "topology.pure": Rule(own=BASE | PASSES, others=NUMPY),
     # the torch tier
-    "topology": Rule(own=BASE | TOPOLOGY | {"kernels"}, others=TORCH),
-    "kernels": Rule(own=frozenset({"errors"}), others=TORCH | {"numba", "llvmlite"}),
+    "topology": Rule(own=BASE | TOPOLOGY | {"kernels"} | PASSES, others=TORCH),
+    "kernels.positions": Rule(own=frozenset({"kernels"}), others=NUMPY),
+    "kernels": Rule(own=frozenset({"errors"}) | PASSES, others=TORCH | {"numba", "llvmlite"}),
     "optim": Rule(own=frozenset({"errors", "kernels"}), others=TORCH),
     "layers": Rule(own=BELOW_CORE, others=TORCH),
     # the rest of the core
@@ -91,6 +93,8 @@ def unit_of(module: str) -> str:
         return parts[0]
     if parts[1] == "topology" and module not in TORCH_PART_OF_TOPOLOGY:
         return "topology.pure"
+    if ".".join(parts[1:]) in PASSES:
+        return "kernels.positions"
     return parts[1]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparserl.kernels import program, tables
+from sparserl.kernels import positions, program, tables
 from sparserl.kernels.choice import BLOCK_ROWS, tile_vectors
 from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, take
 from sparserl.kernels.emitter import LANES
@@ -470,3 +470,4 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), Wanted())
     for function in (*STEPS, total_step):
         function.address(one.numpy().dtype)
+    positions.prepare()

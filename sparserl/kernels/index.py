@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,14 @@ class CsrIndex:
 
     @classmethod
     def full(cls, n_rows: int, n_cols: int) -> CsrIndex:
-        """The index of a dense layer."""
-        _check_fits(n_rows, n_cols, n_rows * n_cols)
-        row_ptr = np.arange(n_rows + 1, dtype=np.int64) * n_cols
-        return cls(n_rows, n_cols, row_ptr, np.tile(np.arange(n_cols, dtype=np.uint32), n_rows))
+        """The index of a dense layer; the same object for all layers of that shape, while one of them lives."""
+        index = _full.get((n_rows, n_cols))
+        if index is None:
+            _check_fits(n_rows, n_cols, n_rows * n_cols)
+            row_ptr = np.arange(n_rows + 1, dtype=np.int64) * n_cols
+            index = cls(n_rows, n_cols, row_ptr, np.tile(np.arange(n_cols, dtype=np.uint32), n_rows))
+            _full[n_rows, n_cols] = index
+        return index
 
     @property
     def nnz(self) -> int:
@@ -85,6 +90,9 @@ class CsrIndex:
             index, slot = self.transposed
             derived += [index.row_ptr, index.col, slot]
         return sum(array.nbytes for array in derived if array is not None)
+
+
+_full: WeakValueDictionary[tuple[int, int], CsrIndex] = WeakValueDictionary()
 
 
 def _check_fits(n_rows: int, n_cols: int, nnz: int) -> None:

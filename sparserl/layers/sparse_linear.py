@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +53,7 @@ class SparseLinear(nn.Module):
     row_ptr: torch.Tensor
     col: torch.Tensor
     connections: SparseTopology
+    _index: CsrIndex | None
 
     def __init__(self, topology: SparseTopology, bias: bool = True, dtype: torch.dtype | None = None):
         super().__init__()
@@ -94,14 +94,17 @@ class SparseLinear(nn.Module):
         self._relatives.add(self)
 
     def _adopt(self, topology: SparseTopology) -> None:
-        row_ptr = np.searchsorted(topology.flat, np.arange(self.n_out + 1, dtype=np.int64) * self.n_in)
-        self._hold_index(row_ptr, topology.inputs.astype(np.int32))
-        self.connections = topology
+        self._hold_index(*topology.rows)
+        vars(self)["connections"] = topology
 
     def _hold_index(self, row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.int32]) -> None:
         # The arrays own the memory, not the tensors: torch moves that of tensors when it sends them to other processes.
-        self.row_ptr, self.col = torch.from_numpy(row_ptr), torch.from_numpy(col)
-        self._index: CsrIndex | None = CsrIndex(self.n_out, self.n_in, row_ptr, col.view(np.uint32))
+        # Past the setter of a module, which takes longer than all this.
+        vars(self).update(
+            row_ptr=torch.from_numpy(row_ptr),
+            col=torch.from_numpy(col),
+            _index=CsrIndex(self.n_out, self.n_in, row_ptr, col.view(np.uint32)),
+        )
 
     @property
     def index(self) -> CsrIndex:
@@ -130,7 +133,7 @@ class SparseLinear(nn.Module):
 
     def index_bytes(self) -> int:
         """Memory of the indices, and of what has been derived from them so far."""
-        size = self.row_ptr.nbytes + self.col.nbytes + self.connections.flat.nbytes
+        size = self.row_ptr.nbytes + self.col.nbytes
         return size + (0 if self._index is None else self._index.derived_bytes())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -158,7 +161,7 @@ class SparseLinear(nn.Module):
             raise TopologyError("the change was planned on another topology")
         self._replace_values(torch.from_numpy(remap(self.values.detach().numpy(), change, grown_values)))
         self._adopt(change.new)
-        self.trained = True
+        vars(self)["trained"] = True
         self._relatives.add(self)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> SparseLinear:
@@ -222,7 +225,7 @@ class SparseLinear(nn.Module):
         if not (fits and in_range and row_ptr[0] == 0 and (row_ptr.diff() >= 0).all()):
             raise TopologyError(f"the stored topology of {name!r} does not fit {self.n_out} x {self.n_in}")
         outputs = np.repeat(np.arange(self.n_out), row_ptr.diff().cpu().numpy())
-        topology = replace(self.connections, flat=outputs * self.n_in + inputs)
+        topology = self.connections.with_positions(outputs * self.n_in + inputs)
         topology.check_valid()
         # The parameter stays the same object, also where torch would put another in its place (`assign=True`).
         values = values.detach()

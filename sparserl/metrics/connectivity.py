@@ -54,8 +54,7 @@ def fan_in(topology: SparseTopology) -> Positions:
         >>> fan_in(SparseTopology(n_out=3, n_in=2, flat=np.array([0, 1, 4]))).tolist()
         [2, 0, 1]
     """
-    rows = np.arange(topology.n_out + 1) * topology.n_in
-    return np.diff(np.searchsorted(topology.flat, rows))
+    return np.diff(topology.rows[0])
 
 
 def fan_out(topology: SparseTopology) -> Positions:
@@ -65,7 +64,7 @@ def fan_out(topology: SparseTopology) -> Positions:
         >>> fan_out(SparseTopology(n_out=3, n_in=2, flat=np.array([0, 1, 4]))).tolist()
         [2, 1]
     """
-    return np.bincount(topology.inputs, minlength=topology.n_in)
+    return np.bincount(topology.rows[1], minlength=topology.n_in)
 
 
 def dead_neurons(topology: SparseTopology, reader: SparseTopology | None = None) -> int:
@@ -297,7 +296,7 @@ def _compared(
 ) -> dict[str, float]:
     """What is said of a layer beside its own connections; what nobody knows is left out."""
     topology = evolver.layers[name].topology
-    said = {"initial_overlap": overlap(topology, evolver.initial[name])}
+    said = {"initial_overlap": evolver.initial_overlap(name)}
     if name in relevant:
         said |= degree_by_relevance(topology, relevant[name])
     if name in dormant:

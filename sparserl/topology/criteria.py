@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
+from sparserl.kernels.positions import at_free_ranks, first_distinct
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
 NOTHING: Positions = np.empty(0, np.int64)
@@ -51,7 +52,13 @@ def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -
     count = excess + int(fraction * (droppable.size - excess))
     if count == 0:
         return NOTHING
-    return np.sort(droppable[np.argsort(score[droppable], kind="stable")[:count]])
+    score = score[droppable]
+    highest = np.sort(score)[count - 1]  # a sort of values alone is vectorised, unlike one of places
+    below, equal = score < highest, score == highest
+    if np.isnan(highest):  # they come last
+        below, equal = ~np.isnan(score), np.isnan(score)
+    equal[np.flatnonzero(equal)[count - np.count_nonzero(below) :]] = False
+    return droppable[below | equal]
 
 
 def weight_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots:
@@ -82,8 +89,10 @@ def signed_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots
     Source:
         Mocanu et al. 2018 (SET), index rule of the original code; Sokar et al. 2022 (DS-TD3) code.
     """
-    surplus = _lowest(np.abs(view.values), view.droppable, 0.0, excess)
-    droppable = np.setdiff1d(view.droppable, surplus, assume_unique=True)
+    surplus, droppable = NOTHING, view.droppable
+    if excess:
+        surplus = _lowest(np.abs(view.values), droppable, 0.0, excess)
+        droppable = droppable[absent(droppable, surplus)]
     values = view.values[droppable]
     n = values.size
     if n == 0 or fraction <= 0.0:
@@ -94,7 +103,8 @@ def signed_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots
     past_last = n - int(np.argmin(magnitude[::-1]))
     low = ordered[int((1.0 - fraction) * first)]
     high = ordered[int(min(n - 1, past_last + fraction * (n - past_last)))]
-    return np.union1d(surplus, droppable[(values >= low) & (values <= high)])
+    found = droppable[(values >= low) & (values <= high)]
+    return np.union1d(surplus, found) if excess else found
 
 
 def measured(view: LayerView) -> Importance:
@@ -152,19 +162,14 @@ def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.N
     drawn = np.empty(0, np.int64)
     while drawn.size < count:
         more = rng.integers(0, bound, size=count - drawn.size + count // 8 + 8)
-        drawn = np.concatenate([drawn, more])
         # The first `count` different draws in order of drawing are a uniform set.
-        first = np.unique(drawn, return_index=True)[1]
-        drawn = drawn[np.sort(first)]
+        drawn = first_distinct(np.concatenate([drawn, more]))
     return np.sort(drawn[:count])
 
 
 def free_positions(size: int, occupied: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """`count` different positions of [0, size) outside `occupied`, uniform, sorted; O((nnz + count) log)."""
-    rank = distinct_integers(size - occupied.size, count, rng)
-    # The i-th occupied position has occupied[i] - i free ones below it.
-    free_below = occupied - np.arange(occupied.size)
-    return rank + np.searchsorted(free_below, rank, side="right")
+    """`count` different positions of [0, size) outside `occupied`, uniform, sorted; O(nnz + count log count)."""
+    return at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import torch
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
+from sparserl.topology.history import History
 from sparserl.topology.pairs import groups_in
 from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
-from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange, absent
+from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE
 
 
@@ -31,11 +32,16 @@ class Follower(Protocol):
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
 
 
-MOMENTS: dict[str, Callable[[np.ndarray], float]] = {
-    "zero": lambda survivors: 0.0,
-    "mean": lambda survivors: float(survivors.mean()) if survivors.size else 0.0,
+def _mean_of_survivors(state: np.ndarray, change: TopologyChange) -> float:
+    survivors = state[change.source[change.source >= 0]]
+    return float(survivors.mean()) if survivors.size else 0.0
+
+
+MOMENTS: dict[str, Callable[[np.ndarray, TopologyChange], float]] = {
+    "zero": lambda state, change: 0.0,
+    "mean": _mean_of_survivors,
 }
-"""Survivors' optimizer state -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
+"""(old nnz,) optimizer state, change -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,7 @@ class OptimizerMoments:
             if state.shape != (change.old.nnz,):
                 raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
             old = state.numpy()
-            survivors = old[change.source[change.source >= 0]]
-            new = remap(old, change, MOMENTS[self.moments](survivors))
+            new = remap(old, change, MOMENTS[self.moments](old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 
@@ -119,7 +124,6 @@ class TopologyEvolver:
         events: What has happened and nobody has taken yet, the initial topologies first.
         grown_total: Connections grown so far, by layer.
         dropped_total: Connections dropped so far, by layer.
-        initial: Positions at the start of the run, by layer.
         before_event: Called whenever the clock is about to change layers of a group, if not None.
 
     Raises:
@@ -164,8 +168,7 @@ class TopologyEvolver:
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
         self._batches = dict.fromkeys(groups, 0)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
-        self.initial: dict[str, Positions] = {name: layer.topology.flat for name, layer in self.layers.items()}
-        self._explored = dict(self.initial)
+        self._history = {name: History.beginning(layer.topology) for name, layer in self.layers.items()}
         for name in names:
             self._report(name, "initial", 0, 0)
 
@@ -190,7 +193,19 @@ class TopologyEvolver:
         Source:
             `R_s` of Liu et al. 2021 (in-time over-parameterisation).
         """
-        return self._explored[layer].size / self.layers[layer].topology.size
+        return self._history[layer].n_explored / self.layers[layer].topology.size
+
+    @property
+    def initial(self) -> dict[str, Positions]:
+        """Positions at the start of the run, by layer."""
+        return {name: history.first for name, history in self._history.items()}
+
+    def initial_overlap(self, layer: str) -> float:
+        """Share of a layer's initial connections that exist, in [0, 1]; 1 where there were none.
+
+        A connection that was dropped and has grown again counts.
+        """
+        return self._history[layer].overlap(self.layers[layer].topology)
 
     def replace_rule(self, rule: RewireRule) -> None:
         """Goes on by another rule; groups that are off the clock stay off.
@@ -253,7 +268,7 @@ class TopologyEvolver:
             layer: Full name.
         """
         topology = self.layers[layer].topology
-        self._explored[layer] = np.union1d(self._explored[layer], topology.flat)
+        self._history[layer] = self._history[layer].moved_to(topology)
         group = next(name for name, layers in self.groups.items() if layer in layers)
         if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
             self._due[group] = self.update
@@ -336,7 +351,7 @@ class TopologyEvolver:
         run_waiting()
         view = self.layers[layer].view()
         if rule is not None and rule.needs_explored:
-            view = replace(view, explored=self._explored[layer])
+            view = replace(view, explored=self._history[layer].explored)
         return self._amendments[layer](view) if layer in self._amendments else view
 
     def apply(
@@ -353,19 +368,19 @@ class TopologyEvolver:
         run_waiting()
         layer = self.layers[name]
         layer.capture, layer.captured = False, []
+        positions = change.old.flat, change.new.flat  # all that follows asks for them: formed once while they are held
         layer.apply_change(change, grown_values)
         for follower in self._followers[name]:
             follower(change, grown_values)
-        before, grown = self._explored[name], change.new.flat[change.source < 0]
-        first = grown[absent(grown, before)]
-        self._explored[name] = np.insert(before, np.searchsorted(before, first), first)
+        self._history[name] = self._history[name].moved_to(change.new)
+        del positions
         return self._report(name, kind, change.grown, change.dropped)
 
     def _report(self, name: str, kind: str, grown: int, dropped: int) -> TopologyEvent:
         self.grown_total[name] += grown
         self.dropped_total[name] += dropped
         topology = self.layers[name].topology
-        explored = int(self._explored[name].size)
+        explored = self._history[name].n_explored
         event = TopologyEvent(self.update, name, kind, topology.nnz, topology.size, grown, dropped, explored)
         self.events.append(event)
         return event
@@ -379,8 +394,8 @@ class TopologyEvolver:
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
-            "initial": {name: torch.from_numpy(flat.copy()) for name, flat in self.initial.items()},
-            "explored": {name: torch.from_numpy(flat.copy()) for name, flat in self._explored.items()},
+            "initial": {name: torch.from_numpy(flat) for name, flat in self.initial.items()},
+            "explored": {name: torch.from_numpy(history.explored) for name, history in self._history.items()},
             "gathered": {name: [list(sample) for sample in samples] for name, samples in self._gathered.items()},
         }
 
@@ -395,7 +410,7 @@ class TopologyEvolver:
             TopologyError: If the state belongs to other layers or groups.
         """
         del strict
-        if set(state["explored"]) != set(self._explored) or set(state["due"]) != set(self._due):
+        if set(state["explored"]) != set(self._history) or set(state["due"]) != set(self._due):
             raise TopologyError("the stored topology clock belongs to a network with other layers")
         self.update = state["update"]
         self._due = dict(state["due"])
@@ -404,7 +419,10 @@ class TopologyEvolver:
         self.dropped_total = dict(state["dropped_total"])
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
-        self.initial = {name: flat.numpy() for name, flat in state["initial"].items()}
-        self._explored = {name: flat.numpy() for name, flat in state["explored"].items()}
+        # The layers may not have been loaded yet.
+        self._history = {
+            name: History.told(layer.topology, state["initial"][name].numpy(), state["explored"][name].numpy())
+            for name, layer in self.layers.items()
+        }
         self._gathered = {name: [(x, dy) for x, dy in samples] for name, samples in state["gathered"].items()}
         self.events = []

@@ -10,8 +10,6 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from sparserl.errors import TopologyError
@@ -121,7 +119,7 @@ def unfolded(change: TopologyChange, old: SparseTopology) -> TopologyChange:
     slots = member_slots(change.new.flat, old.n_in, old.pairs)
     of_old = member_slots(change.old.flat, old.n_in, old.pairs)
     of_groups = np.pad(of_old, ((0, 0), (0, 1)), constant_values=-1)[:, change.source]  # the last where it is -1
-    new = replace(old, flat=_placed(slots, _positions(change.new.flat, old.n_in, old.pairs)))
+    new = old.with_positions(_placed(slots, _positions(change.new.flat, old.n_in, old.pairs)))
     return TopologyChange(old, new, _placed(slots, of_groups))
 
 

@@ -6,12 +6,13 @@ Refuses to know who owns the data: the evolver applies what is planned here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from sparserl.errors import TopologyError, unknown_name
+from sparserl.kernels.positions import exchanged, slots_among
 from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
 from sparserl.topology.pairs import folded, groups_in, unfold_positions, unfolded
@@ -49,7 +50,7 @@ def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, p
 def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyChange:
     """Replaces some connections of a layer by others and says where each slot came from.
 
-    Pure: `old` is not modified. Cost O(nnz + k log nnz); memory O(nnz), never O(n_out * n_in).
+    Pure: `old` is not modified. Cost and memory O(nnz + m), never O(n_out * n_in).
 
     Args:
         old: Topology with `nnz` connections.
@@ -72,25 +73,23 @@ def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyC
         >>> change.source.tolist()
         [-1, 0, 2, 3]
     """
-    kept = np.delete(np.arange(old.nnz), dropped)
-    kept_flat = old.flat[kept]
-    before = np.searchsorted(kept_flat, grown)
-    flat = np.insert(kept_flat, before, grown)
-    if np.any(np.diff(flat) <= 0):
+    kept = np.ones(old.nnz, bool)
+    kept[dropped] = False
+    flat, source, valid = exchanged(old.flat, kept, grown)
+    if not valid:
         raise TopologyError("a grown connection is already present")
-    return TopologyChange(old, replace(old, flat=flat), np.insert(kept, before, -1))
+    return TopologyChange(old, old.with_positions(flat), source)
 
 
 def difference(old: SparseTopology, new: SparseTopology) -> TopologyChange:
-    """The change that leads from one topology of a layer to another; O(n log n) in their connections.
+    """The change that leads from one topology of a layer to another; O(n) in their connections.
 
     Example:
         >>> old = SparseTopology(n_out=2, n_in=4, flat=np.array([1, 3, 5]))
         >>> difference(old, SparseTopology(n_out=2, n_in=4, flat=np.array([0, 3, 5, 6]))).source.tolist()
         [-1, 1, 2, -1]
     """
-    source = np.searchsorted(old.flat, new.flat)
-    return TopologyChange(old, new, np.where(absent(new.flat, old.flat), -1, source))
+    return TopologyChange(old, new, slots_among(new.flat, old.flat))
 
 
 def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | FloatArray = 0.0) -> np.ndarray:
@@ -110,11 +109,11 @@ def remap(per_connection: np.ndarray, change: TopologyChange, fill: float | Floa
     if per_connection.shape != (change.old.nnz,):
         raise TopologyError(f"{change.old.nnz} connections need as many values, got {per_connection.shape}")
     moved = (
-        per_connection.take(change.source, mode="wrap")
+        per_connection.take(change.source, mode="clip")
         if per_connection.size
         else np.empty(change.source.size, per_connection.dtype)
     )
-    moved[change.source < 0] = fill
+    moved[change.grown_slots] = fill
     return moved
 
 
@@ -271,12 +270,11 @@ def plan_rewire(
     """
     old, view = view.topology, folded(view)
     dropped, excess = _dropped(rule, view, update, goal)
-    kept = np.delete(view.topology.flat, dropped)
-    grown = GROW[rule.grow].choose(view, kept, dropped.size - excess, rng)
+    flat = view.topology.flat
+    grown = GROW[rule.grow].choose(view, np.delete(flat, dropped), dropped.size - excess, rng)
     if rule.keep_regrown:
-        back = np.intersect1d(view.topology.flat[dropped], grown, assume_unique=True)
-        dropped = dropped[~np.isin(view.topology.flat[dropped], back)]
-        grown = np.setdiff1d(grown, back, assume_unique=True)
+        gone = flat[dropped]
+        dropped, grown = dropped[absent(gone, grown)], grown[absent(grown, gone)]
     return unfolded(exchange(view.topology, dropped, grown), old)
 
 

@@ -5,55 +5,106 @@ Decides what a valid topology is. Refuses to know about weights, layers, optimiz
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import TopologyError
+from sparserl.kernels.positions import positions_of, rows_of, slots_among
 
 Positions = npt.NDArray[np.int64]
 """`out * n_in + in` of each connection."""
 Slots = npt.NDArray[np.int64]
 """Places in a layer's array of values."""
+RowPointers = npt.NDArray[np.int64]
+Columns = npt.NDArray[np.int32]
 LARGEST = 2**31
 """Neurons a side of a layer at most, and one more than its connections: layers keep them as 32-bit numbers."""
 FloatArray = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
 
+def _none() -> None:
+    return None
+
+
 def absent(positions: Positions, among: Positions) -> Flags:
-    """(k,) which of `positions` are not in `among`, sorted; O(k log n)."""
-    if among.size == 0:
-        return np.ones(positions.size, bool)
-    nearest: Positions = among[np.minimum(np.searchsorted(among, positions), among.size - 1)]
-    return np.not_equal(nearest, positions)
+    """(k,) which of `positions` are not in `among`, both sorted and unique; O(k + n)."""
+    return np.less(slots_among(positions, among), 0)
 
 
-@dataclass(frozen=True)
 class SparseTopology:
-    """The connections of one layer.
+    """The connections of one layer; a value that never changes.
 
     A connection exists because its position is listed, never because its value is non-zero.
 
-    Attributes:
+    Args:
         n_out: Number of output neurons, from 1 to `LARGEST`.
         n_in: Number of input neurons, likewise.
         flat: (nnz,) int64, strictly increasing positions `out * n_in + in`. The index into it is the
             connection's slot.
         pairs: Consecutive outputs that have the same inputs, a divisor of `n_out`; 1 if each has its own.
+
+    Attributes:
+        n_out: As given.
+        n_in: As given.
+        pairs: As given.
     """
 
-    n_out: int
-    n_in: int
-    flat: Positions
-    pairs: int = 1
+    def __init__(self, n_out: int, n_in: int, flat: Positions, pairs: int = 1):
+        self.n_out, self.n_in, self.pairs = n_out, n_in, pairs
+        self._held: Positions | tuple[RowPointers, Columns] = flat
+        self._formed: Callable[[], Positions | None] = _none
+
+    def __reduce__(self) -> tuple[type[SparseTopology], tuple[int, int, Positions, int]]:
+        return SparseTopology, (self.n_out, self.n_in, self.flat, self.pairs)
+
+    def __repr__(self) -> str:
+        return f"SparseTopology(n_out={self.n_out}, n_in={self.n_in}, flat={self.flat!r}, pairs={self.pairs})"
+
+    def with_positions(self, flat: Positions) -> SparseTopology:
+        """A topology of the same neurons with other connections."""
+        return SparseTopology(self.n_out, self.n_in, flat, self.pairs)
+
+    @property
+    def flat(self) -> Positions:
+        """(nnz,) int64 positions; once rows and columns have been asked for, formed anew unless somebody has them."""
+        held = self._held
+        if not isinstance(held, tuple):
+            return held
+        flat = self._formed()
+        if flat is None:
+            flat = positions_of(*held, self.n_in)
+            self._formed = ref(flat)
+        return flat
+
+    @property
+    def rows(self) -> tuple[RowPointers, Columns]:
+        """(n_out + 1,) int64 first slot of each output, and (nnz,) int32 input of each slot.
+
+        From now on they are what is kept: a third of the memory that both would take.
+
+        Raises:
+            TopologyError: If positions are not strictly increasing or one lies outside the layer.
+        """
+        held = self._held
+        if not isinstance(held, tuple):
+            held = rows_of(held, self.n_out, self.n_in)
+            if held[0].size == 0:
+                self.check_valid()
+            self._held, self._formed = held, ref(self._held)
+        return held
 
     @property
     def nnz(self) -> int:
         """Number of connections."""
-        return int(self.flat.size)
+        held = self._held
+        return int(held[1].size if isinstance(held, tuple) else held.size)
 
     @property
     def size(self) -> int:
@@ -68,12 +119,14 @@ class SparseTopology:
     @property
     def outputs(self) -> Positions:
         """(nnz,) output neuron of each slot."""
-        return self.flat // self.n_in
+        held = self._held
+        return np.repeat(np.arange(self.n_out), np.diff(held[0])) if isinstance(held, tuple) else held // self.n_in
 
     @property
     def inputs(self) -> Positions:
         """(nnz,) input neuron of each slot."""
-        return self.flat % self.n_in
+        held = self._held
+        return held[1].astype(np.int64) if isinstance(held, tuple) else held % self.n_in
 
     def check_valid(self) -> None:
         """Raises TopologyError unless positions are int64, sorted, unique and in range, and sizes and pairs hold."""
@@ -84,11 +137,12 @@ class SparseTopology:
                 f"a layer has at most {LARGEST} neurons a side and {LARGEST - 1} connections, "
                 f"got {self.n_out} x {self.n_in} with {self.nnz}"
             )
-        if self.flat.dtype != np.int64 or self.flat.ndim != 1:
-            raise TopologyError(f"positions must be a 1-D int64 array, got {self.flat.ndim}-D {self.flat.dtype}")
-        if self.nnz and (self.flat[0] < 0 or self.flat[-1] >= self.size):
+        flat = self.flat
+        if flat.dtype != np.int64 or flat.ndim != 1:
+            raise TopologyError(f"positions must be a 1-D int64 array, got {flat.ndim}-D {flat.dtype}")
+        if self.nnz and (flat[0] < 0 or flat[-1] >= self.size):
             raise TopologyError(f"a position lies outside a layer of {self.n_out} x {self.n_in}")
-        if np.any(np.diff(self.flat) <= 0):
+        if np.any(np.diff(flat) <= 0):
             raise TopologyError("positions must be strictly increasing")
         if self.pairs != 1 and not self._shares_inputs():
             raise TopologyError(f"outputs in groups of {self.pairs} must have the same inputs, and these have not")
@@ -97,8 +151,9 @@ class SparseTopology:
         if self.pairs < 1 or self.n_out % self.pairs or self.nnz % self.pairs:
             return False
         place = self.outputs % self.pairs
-        of_first = self.flat - place * self.n_in
-        first = self.flat[place == 0]
+        flat = self.flat
+        of_first = flat - place * self.n_in
+        first = flat[place == 0]
         return all(np.array_equal(of_first[place == other], first) for other in range(1, self.pairs))
 
 
@@ -116,10 +171,15 @@ class TopologyChange:
     new: SparseTopology
     source: Slots
 
+    @cached_property
+    def grown_slots(self) -> Slots:
+        """(grown,) new slots of connections that are new, sorted."""
+        return np.flatnonzero(self.source < 0)
+
     @property
     def grown(self) -> int:
         """Number of connections that are new."""
-        return int(np.count_nonzero(self.source < 0))
+        return self.grown_slots.size
 
     @property
     def dropped(self) -> int:

@@ -19,10 +19,10 @@ from torch import nn
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels import program, tables
+from sparserl.kernels.positions import united
 from sparserl.kernels.program import Step, make_step
 from sparserl.kernels.updates import average_and_trim_step, average_step
 from sparserl.topology.pairs import whole_groups
-from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
 
 
@@ -100,11 +100,10 @@ class UnionTrimTarget(TargetLayer):
     def follow(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """Lists the union anew: online's connections, and those of the target's that are not trimmed away."""
         del change, grown_values
-        online, target = self.online.topology, self.target.topology
-        trimmed = self.target.values.detach().numpy() == 0
-        dropped = np.flatnonzero(whole_groups(target, trimmed & absent(target.flat, online.flat)))
-        missing = online.flat[absent(online.flat, target.flat)]
-        self.target.apply_change(exchange(target, dropped, missing), 0.0)
+        target = self.target.topology
+        trimmed = whole_groups(target, self.target.values.detach().numpy() == 0)
+        flat, source = united(target.flat, trimmed, self.online.topology.flat)
+        self.target.apply_change(TopologyChange(target, target.with_positions(flat), source), 0.0)
 
     def pairing(self) -> Pairing:
         """The slots that only the target has."""

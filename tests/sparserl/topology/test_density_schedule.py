@@ -285,7 +285,7 @@ def test_memory_follows_the_density() -> None:
         assert moments["exp_avg"].numel() == moments["exp_avg_sq"].numel() == layer.values.numel() == layer.nnz
         sizes.append((layer.nnz, layer.index_bytes()))
     assert [nnz for nnz, _ in sizes] == [4096, 870, 409, 409]  # 3687 times .875 have gone
-    assert sizes[0][1] > 4 * sizes[1][1] > 4 * sizes[2][1]
+    assert sizes[0][1] > 3 * sizes[1][1] > 3 * sizes[2][1]  # row pointers stay
 
 
 @pytest.mark.parametrize("stop", [1, 6, 9, 13, 20])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from weakref import ref
+
 import numpy as np
 import pytest
 
@@ -32,6 +36,45 @@ def test_positions_beyond_32_bits_keep_their_coordinates() -> None:
     layer.check_valid()
     assert layer.outputs.tolist() == [0, 2**31 - 1]
     assert layer.inputs.tolist() == [0, 2**20 - 1]
+
+
+@pytest.mark.parametrize("flat", [[], [0], [7], [0, 7], [1, 3, 4, 7], list(range(8))])
+def test_positions_are_not_kept_beside_rows(flat: list[int]) -> None:
+    layer = topology(2, 4, flat)
+    before = layer.flat
+    assert layer.flat is before
+    row_ptr, col = layer.rows
+    assert layer.rows[0] is row_ptr
+    assert layer.rows[1] is col
+    assert layer.flat is before  # as long as somebody has them
+    gone = ref(before)
+    del before
+    assert gone() is None
+    assert layer.flat.tolist() == flat
+    assert (layer.nnz, layer.outputs.tolist(), layer.inputs.tolist()) == (
+        len(flat),
+        [position // 4 for position in flat],
+        [position % 4 for position in flat],
+    )
+    layer.check_valid()
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert (copied.n_out, copied.n_in, copied.flat.tolist()) == (2, 4, flat)
+    assert repr(flat) in repr(layer)
+
+
+def test_outputs_that_share_inputs_stay_such() -> None:
+    layer = SparseTopology(4, 3, np.array([1, 4, 6, 8, 9, 11]), pairs=2)
+    for same in (layer.with_positions(np.array([0, 3])), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert (same.n_out, same.n_in, same.pairs) == (4, 3, 2)
+        _ = same.rows
+        same.check_valid()
+    assert "pairs=2" in repr(layer)
+
+
+@pytest.mark.parametrize("flat", [[-1, 2], [2, 8], [2, 2], [3, 2]])
+def test_what_is_not_valid_has_no_rows(flat: list[int]) -> None:
+    with pytest.raises(TopologyError, match=r"outside|strictly increasing"):
+        _ = topology(2, 4, flat).rows
 
 
 @pytest.mark.parametrize("flat", [[], [0], [7], [0, 7], list(range(8))])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -39,6 +40,8 @@ Loss = tuple[Number, FloatArray]
 """Value of a loss, and its derivative."""
 UPDATE = ("_update", "_targets", "_update_critics", "_form_critic_gradients", "_form_actor_gradients", "_step")
 """Methods that an update is made of; where all are ours, their steps wait for each other and run in one call."""
+WAITS_TO = 1 << 18
+"""Trained weights and biases up to which steps wait: beyond, calls cost little, and passes lend each other memory."""
 
 
 class AroundStep(Protocol):
@@ -235,7 +238,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
                 batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
                 found = self._update(batch)
             for name, value in found.items():
-                logged.setdefault(name, []).append(float(value))
+                logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
                 self._recycle(self.recycler, batch)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -244,7 +247,9 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
 
     def _waits(self) -> bool:
         """Whether steps of an update may wait for each other: whoever overrides a method expects numbers."""
-        return all(map(_is_ours, (getattr(self, name) for name in UPDATE)))
+        groups = chain.from_iterable(optimizer.param_groups for optimizer in self._optimizers())
+        weights = sum(values.numel() for group in groups for values in group["params"])
+        return weights <= WAITS_TO and all(map(_is_ours, (getattr(self, name) for name in UPDATE)))
 
     def _loss(self, name: str, *given: Any) -> Any:
         """Calls the method of a loss; one of a subclass gets NumPy arrays."""

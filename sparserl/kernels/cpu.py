@@ -19,6 +19,7 @@ from sparserl.kernels.choice import BLOCK_ROWS, tile_vectors
 from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, take
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.index import CsrIndex, transpose
+from sparserl.kernels.memory import Memory
 from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
 from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
 from sparserl.kernels.program import Step, make_step
@@ -80,7 +81,8 @@ class _Frame:
         tiles: (tiles, 2) first sample and width in vectors of each tile.
         workers: Threads that share the tiles.
         padded: Columns of all tiles together.
-        memory: Of the kept levels, all tiles one after the other; of two tiles of the widest level for each worker.
+        kept: Of each network, if kept, its levels with all tiles one after the other.
+        tape: Of two tiles of the widest level for each worker.
         levels: (networks, layers) addresses of what each layer reads, if kept; else (workers, layers).
         scratch: (workers, 2) addresses of the tiles.
         last: (workers,) addresses for the output.
@@ -92,14 +94,17 @@ class _Frame:
         self.workers = max(1, min(threads, plan.count * len(self.tiles)))
         self.batch, self.threads, self.keep = batch, threads, keep
         self.padded = int(self.tiles[:, 1].sum()) * LANES
-        kept = plan.kept_neurons * self.padded if keep else 0
         tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
-        self.memory = _aligned(kept + 2 * self.workers * tile, plan.limits.dtype)
+        # Networks apart: each then fits where one of another ensemble was.
+        networks = plan.count if keep else 0
+        self.kept = [Memory(plan.kept_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
+        self.tape = Memory(2 * self.workers * tile, plan.limits.dtype)
         self.nowhere = np.zeros(self.workers, np.int64)
-        start = self.memory.ctypes.data
-        self.scratch = start + (kept + np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
+        start = self.tape.array.ctypes.data
+        self.scratch = start + (np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
         if keep:
-            self.levels = start + plan.kept_before * (self.padded * plan.size)
+            starts = np.array([memory.array.ctypes.data for memory in self.kept])
+            self.levels = starts[:, None] + plan.kept_before * (self.padded * plan.size)
             self.last = self.scratch[:, 0].copy()
         else:
             self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
@@ -125,18 +130,26 @@ class _Frame:
     @property
     def arrays(self) -> tuple[object, ...]:
         """Whatever its addresses are of."""
-        return self.memory, self.tiles, self.levels, self.scratch, self.last, self.nowhere
+        return self.tape, self.kept, self.tiles, self.levels, self.scratch, self.last, self.nowhere
 
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
-        start = self.memory.ctypes.data
-        return [self.memory.size, self.tiles, self.scratch - start, self.levels - start, self.last - start]
+        arrays = [memory.array for memory in [self.tape, *self.kept]]
+        start, *starts = (array.ctypes.data for array in arrays)
+        levels = self.levels - (np.array(starts)[:, None] if self.keep else start)
+        return [*(array.size for array in arrays), self.tiles, self.scratch - start, levels, self.last - start]
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
         """(neurons, B) what a layer read."""
-        start = int(plan.kept_before[network, layer]) * self.padded
+        start = int(plan.kept_before[layer]) * self.padded
         neurons = plan.widths[layer]
-        return self.from_tiles(torch.from_numpy(self.memory[start : start + neurons * self.padded]), neurons)
+        kept = self.kept[network].array
+        return self.from_tiles(torch.from_numpy(kept[start : start + neurons * self.padded]), neurons)
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether some of its memory is to be used by others between passes."""
+        return any(memory.is_lent for memory in [self.tape, *self.kept])
 
     def from_tiles(self, level: torch.Tensor, neurons: int) -> torch.Tensor:
         """(neurons, B) of a level that holds all tiles one after the other."""
@@ -144,15 +157,6 @@ class _Frame:
         tiles = zip(torch.split(level, sizes), self.tiles[:, 1], strict=True)
         columns = [tile.view(neurons, -1) for tile, _ in tiles]
         return torch.cat([level.new_empty(neurons, 0), *columns], dim=1)[:, : self.batch]
-
-
-def _aligned(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Memory that begins with a cache line; NumPy's, which asks for huge pages where it is large."""
-    line = 64
-    size = count * np.dtype(dtype).itemsize
-    memory = np.empty(size + line, np.uint8)
-    start = -memory.ctypes.data % line
-    return memory[start : start + size].view(dtype)
 
 
 class _Sums:
@@ -201,8 +205,7 @@ class Plan:
         self.widest = max(networks.widths)
         self.limits = torch.tensor([0.0, -torch.inf, torch.nan], dtype=networks.dtype).numpy()
         before = np.cumsum([0, *networks.widths[:-1]])
-        self.kept_neurons = self.count * int(before[-1])
-        self.kept_before = np.arange(self.count)[:, None] * before[-1] + before[:-1]
+        self.kept_neurons, self.kept_before = int(before[-1]), before[:-1]
         self.gradient_sizes: list[int] = []
         self._layers = [
             ((network, position), layer)
@@ -300,7 +303,8 @@ class Plan:
         free = self._free.setdefault((batch, threads, keep), [])
         if len(self._free) > KEPT_FRAMES:
             del self._free[next(iter(self._free))]
-        return Lease(take(free) or _Frame(self, batch, threads, keep), free)
+        frame = take(free) or _Frame(self, batch, threads, keep)
+        return Lease(frame, [] if frame.is_lent else free)  # what is lent goes back with the last that refers to it
 
 
 def _places(blocks: PatternIndex) -> list[int]:
@@ -328,7 +332,8 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
         if len(inputs[0]) == 1 and not keep:
             return _forward_one(plan, inputs), None
         found = _Pass(plan, [_contiguous(part) for part in inputs], keep)
-        plan.passes.keep(found, inputs, keep)
+        if not found.frame.is_lent:
+            plan.passes.keep(found, inputs, keep)
     if tables.CHECKED:
         plan.check(found.frame)
     program.add(*found.steps)

@@ -21,9 +21,10 @@ from stable_baselines3.td3.policies import TD3Policy
 from support.envs import FunctionEnv, SpacesOnly
 from support.trees import assert_equal_trees
 
-from sparserl.agents import DSTD3, TopologyConfig
+from sparserl.agents import DSTD3, TopologyConfig, sparse_off_policy
 from sparserl.agents.network_pass import differentiated
 from sparserl.errors import ConfigError, KernelUnavailable
+from sparserl.kernels.program import stretch
 from sparserl.layers import SparseLinear
 
 SOURCE = Path(__file__).resolve().parents[2] / "agents" / "ds_td3.py"
@@ -323,3 +324,26 @@ def test_a_loss_may_be_written_in_torch() -> None:
     agents = [make(agent=kind).learn(60) for kind in (DSTD3, Written)]  # the seed of one holds until the next is made
     for ours, theirs in zip(*(agent.critic.parameters() for agent in agents), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_updates_of_wide_networks_run_at_once_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[bool] = []
+
+    def seen(agent: DSTD3, batch: Any) -> Any:
+        waited.append(stretch() is not None)
+        return update(agent, batch)
+
+    update = DSTD3._update
+    seen.__module__ = update.__module__
+    monkeypatch.setattr(DSTD3, "_update", seen)
+    found = []
+    agent = make()
+    count = sum(values.numel() for name in ("actor", "critic") for values in getattr(agent, name).parameters())
+    for limit in (count, count - 1):
+        monkeypatch.setattr(sparse_off_policy, "WAITS_TO", limit)
+        waited.clear()
+        agent = make(topology={"update_interval": 3})
+        agent.learn(70)
+        assert set(waited) == {limit == count}
+        found.append(weights(agent))
+    assert_equal_trees(*found)

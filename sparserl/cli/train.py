@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -46,7 +47,6 @@ from sparserl.envs import (
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.metrics.process_cost import ProcessCost
-from sparserl.plots import Run, plot_runs
 from sparserl.records import RunFolder
 from sparserl.run_lock import only_writer
 
@@ -181,11 +181,17 @@ def _train(
         if statistics is not None:
             statistics.save(folder.path / NORMALIZATION)
         recorder.save_final_policy()
-        folder.finish(result, lambda out: plot_runs([Run(folder.path, config.name)], out))
+        folder.finish(result, lambda out: _draw(folder, config.name, out))
         recorder.checkpoints.forget_replay()
         _print_result(result, folder)
         hand_over(recorder, config, result)
     return 0
+
+
+def _draw(folder: RunFolder, label: str, out: Path) -> None:
+    from sparserl.plots import Run, plot_runs  # matplotlib takes a while to load, and no step waits for it
+
+    plot_runs([Run(folder.path, label)], out)
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:

@@ -49,7 +49,8 @@ def exchanged(flat: Any, kept: Any, grown: Any) -> Any:
     for entry in range(flat.size):
         count += kept[entry]
     new, source = np.empty(count, np.int64), np.empty(count, np.int64)
-    place, following, last, valid = 0, 0, np.int64(-1), True
+    place, following, valid = 0, 0, True
+    last: Any = np.int64(-1)
     next_grown = grown[0] if grown.size else _PAST
     for entry in range(flat.size):
         if not kept[entry]:

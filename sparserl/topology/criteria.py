@@ -58,7 +58,8 @@ def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -
     if np.isnan(highest):  # they come last
         below, equal = ~np.isnan(score), np.isnan(score)
     equal[np.flatnonzero(equal)[count - np.count_nonzero(below) :]] = False
-    return droppable[below | equal]
+    lowest: Slots = droppable[below | equal]
+    return lowest
 
 
 def weight_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots:
@@ -169,7 +170,8 @@ def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.N
 
 def free_positions(size: int, occupied: Positions, count: int, rng: np.random.Generator) -> Positions:
     """`count` different positions of [0, size) outside `occupied`, uniform, sorted; O(nnz + count log count)."""
-    return at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
+    found: Positions = at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
+    return found
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,10 @@ class History:
         """After the layer has got the connections `topology`, which count as explored."""
         if topology is self.topology:
             return self
-        parts = present_and_gone(self.topology.flat, self.was_first, self.gone, self.gone_first, topology.flat)
-        return History(topology, *parts, self.n_first)
+        was_first, gone, gone_first = present_and_gone(
+            self.topology.flat, self.was_first, self.gone, self.gone_first, topology.flat
+        )
+        return History(topology, was_first, gone, gone_first, self.n_first)
 
     @property
     def n_explored(self) -> int:

@@ -35,7 +35,8 @@ def _none() -> None:
 
 def absent(positions: Positions, among: Positions) -> Flags:
     """(k,) which of `positions` are not in `among`, both sorted and unique; O(k + n)."""
-    return np.less(slots_among(positions, among), 0)
+    found: Flags = slots_among(positions, among) < 0
+    return found
 
 
 class SparseTopology:
@@ -93,12 +94,13 @@ class SparseTopology:
             TopologyError: If positions are not strictly increasing or one lies outside the layer.
         """
         held = self._held
-        if not isinstance(held, tuple):
-            held = rows_of(held, self.n_out, self.n_in)
-            if held[0].size == 0:
-                self.check_valid()
-            self._held, self._formed = held, ref(self._held)
-        return held
+        if isinstance(held, tuple):
+            return held
+        rows: tuple[RowPointers, Columns] = rows_of(held, self.n_out, self.n_in)
+        if rows[0].size == 0:
+            self.check_valid()
+        self._held, self._formed = rows, ref(held)
+        return rows
 
     @property
     def nnz(self) -> int:

@@ -34,3 +34,9 @@ def test_the_command_line_answers_without_torch() -> None:
     program = "import sys; from sparserl.cli import main; main(['--version']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [sparserl.__version__, "False"]
+
+
+def test_no_step_waits_for_what_draws() -> None:
+    program = "import sys, sparserl.cli.train; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -63,7 +63,7 @@ MOMENTS = {
     "after a row was written": _die_in(CsvLog, "write", 8, before=False),
     "when all is learned": _die_in(RunFolder, "finish", 1, before=True),
     "before the result": _die_in(records, "write_atomically", 1, before=True),
-    "before the picture": _die_in(train_command, "plot_runs", 1, before=True),
+    "before the picture": _die_in(train_command, "_draw", 1, before=True),
     "before the picture gets its name": _die_in(Path, "replace", 2, before=True),
     "before the run is done": _die_in(Path, "replace", 2, before=False),
 }

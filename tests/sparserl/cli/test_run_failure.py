@@ -30,7 +30,7 @@ def interrupted(*args: object, **options: object) -> None:
 
 
 @pytest.mark.usefixtures("tiny_env")
-@pytest.mark.parametrize("what", ["sparserl.cli.train.plot_runs", "sparserl.records.RunFolder.finish"])
+@pytest.mark.parametrize("what", ["sparserl.cli.train._draw", "sparserl.records.RunFolder.finish"])
 def test_a_run_that_cannot_write_its_result_says_how_to_go_on(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,5 +77,5 @@ class History:
 
     def overlap(self, topology: SparseTopology) -> float:
         """Share of the first connections that `topology` has, in [0, 1]; 1 where there were none."""
-        flags = self.moved_to(topology).was_first
-        return np.count_nonzero(flags) / self.n_first if self.n_first else 1.0
+        present = int(np.count_nonzero(self.moved_to(topology).was_first))
+        return present / self.n_first if self.n_first else 1.0

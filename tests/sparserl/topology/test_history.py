@@ -28,6 +28,7 @@ def test_a_history_worked_by_hand() -> None:
     assert second.explored.tolist() == [0, 1, 3, 5, 7, 8]
     assert second.overlap(second.topology) == 0.5
     assert second.overlap(layer(0, 1, 3, 7)) == 0.75
+    assert type(second.overlap(second.topology)) is float
     third = second.moved_to(layer(0, 2, 5, 8))  # two of the first grow again
     assert (third.n_explored, third.overlap(third.topology)) == (7, 0.5)
     assert third.explored.tolist() == [0, 1, 2, 3, 5, 7, 8]

@@ -27,7 +27,7 @@ from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.formulas import squared_errors
-from sparserl.kernels.program import deferred, run_waiting
+from sparserl.kernels.program import at_once, deferred, run_waiting
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.optim import FusedAdam
@@ -313,14 +313,14 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         """One optimizer step of a group, then its topology event if one is due."""
         optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
         if self.around_step is not None:
-            run_waiting()
-            self.around_step.before_step(group)
+            with at_once():
+                self.around_step.before_step(group)
         if not isinstance(optimizer, FusedAdam):  # which waits as other steps do
             run_waiting()
         optimizer.step()
         if self.around_step is not None:
-            run_waiting()
-            self.around_step.after_step(group)
+            with at_once():
+                self.around_step.after_step(group)
         if self.evolver.end_update(group):
             for key, value in topology_metrics(self.evolver).items():
                 self.logger.record(key, value)

@@ -197,16 +197,17 @@ def test_a_batch_is_larger_and_of_all_tasks(monkeypatch: pytest.MonkeyPatch) -> 
     drawn, sample = [], agent_module.sample
 
     def sampled(*args: Any) -> Any:
-        drawn.append(sample(*args))
-        return drawn[-1]
+        batch = sample(*args)
+        drawn.append(np.array(batch.observations))  # a copy: the next update takes the same memory
+        return batch
 
     monkeypatch.setattr(agent_module, "sample", sampled)
     for _ in tasks_of(learner):
         pass
     assert learner.agent.batch_size == 2 * BATCH
-    assert {batch.observations.shape[0] for batch in drawn} == {2 * BATCH}
+    assert {observations.shape[0] for observations in drawn} == {2 * BATCH}
     assert len(drawn) == 10 + 20 + 20  # with a buffer that is kept, updates go on
-    last = np.concatenate([batch.observations[:, 0] for batch in drawn[-10:]])
+    last = np.concatenate([observations[:, 0] for observations in drawn[-10:]])
     assert (np.bincount(last.astype(int)) > 0.2 * len(last)).all()
     assert learner.agent.replay_buffer.size() == 60
     assert learner.strategy.memory() == {}

@@ -145,7 +145,8 @@ class AGEM(RLStrategy):
 
 
 def _arrays(batch: Any) -> dict[str, np.ndarray]:
-    return {name: value for name, value in vars(batch).items() if isinstance(value, np.ndarray)}
+    """By name, those with a row for each transition; the discount is one for all."""
+    return {name: array for name, array in vars(batch).items() if name != "discounts"}
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -178,11 +178,11 @@ def through_autograd(layer: SparseLinear, update: int) -> None:
 
 
 def through_a_pass(layer: SparseLinear, update: int) -> None:
-    FusedLayers([[layer]]).run(batch(update + 50)).pull_back_to_input(torch.full((1, 9, 6), 100.0 * update))
+    FusedLayers([[layer]]).run([batch(update + 50)]).pull_back_to_input(torch.full((1, 9, 6), 100.0 * update))
 
 
 def trained(layer: SparseLinear, update: int) -> None:
-    FusedLayers([[layer]]).run(batch(update + 50)).pull_back(torch.full((1, 9, 6), 100.0 * update))
+    FusedLayers([[layer]]).run([batch(update + 50)]).pull_back(torch.full((1, 9, 6), 100.0 * update))
 
 
 def test_passes_that_only_want_the_gradient_of_the_input_do_not_count() -> None:

@@ -1,0 +1,135 @@
+"""An update is one call of compiled code, and gives what the same steps give one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.trees import assert_equal_trees
+
+from sparserl.agents import DSSAC, DSTD3
+from sparserl.kernels import cpu, program
+from sparserl.optim import FusedAdam
+
+AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}
+UPDATES = 30
+
+
+class SquareLoss:
+    """A loss of a user, written in NumPy."""
+
+    seen: list[type]
+
+    def _critic_loss(self, q_values: Any, targets: Any) -> Any:
+        self.seen = [type(q_values), type(targets)]
+        errors = q_values - targets
+        return (errors**2).mean(axis=1).sum(), errors * np.float32(2 / len(targets))
+
+
+def make(kind: str, *more: type, **topology: Any) -> Any:
+    own = type("Own", (*more, AGENTS[kind]), {})
+    method = {"method": kind, "density": 0.4, "first_update": 5, "last_update": 25, "update_interval": 10}
+    return own(
+        "MlpPolicy",
+        "Pendulum-v1",
+        topology=method | topology,
+        policy_kwargs={"net_arch": [24, 24]},
+        learning_starts=40,
+        batch_size=20,
+        seed=0,
+    )
+
+
+def learned(agent: Any) -> dict[str, Any]:
+    """Learns; returns all that it has learned, with the moments of its optimizers."""
+    agent.learn(40 + UPDATES, log_interval=None)
+    moments = {name: getattr(agent, name).optimizer.state_dict()["state"] for name in agent.trained}
+    return {"policy": dict(agent.policy.state_dict()), "moments": moments, "events": len(agent.evolver.events)}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each call of compiled code, its number of steps."""
+    found: list[int] = []
+    run = program._run
+
+    def spy(rows: list[int], shares: int, zero: object) -> None:
+        found.append(len(rows) // 3)
+        run(rows, shares, zero)
+
+    monkeypatch.setattr(program, "_run", spy)
+    return found
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("method", ["own", "rigl"])
+def test_waiting_changes_no_bit(kind: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = {} if method == "own" else {"method": method}
+    waiting = learned(make(kind, **topology))
+    assert waiting["events"] > 8
+    own = make(kind, **topology)
+    monkeypatch.setattr(own, "_waits", lambda: False)
+    assert_equal_trees(learned(own), waiting)
+
+
+@pytest.mark.usefixtures("thread_counts")
+@pytest.mark.parametrize("kind", AGENTS)
+def test_threads_change_no_bit_between_runs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    torch.set_num_threads(2)
+    assert_equal_trees(learned(make(kind)), learned(make(kind)))
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_an_update_without_an_event_is_one_call(kind: str, calls: list[int]) -> None:
+    agent = make(kind, first_update=20)
+    agent.learn(44, log_interval=None)
+    calls.clear()
+    agent.train(2, 20)
+    assert len(calls) == 2  # one for each update
+    assert min(calls) > 8
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_a_loss_of_a_subclass_gets_arrays_and_runs_in_between(kind: str, calls: list[int]) -> None:
+    agent = make(kind, SquareLoss, first_update=20)
+    agent.learn(44, log_interval=None)
+    calls.clear()
+    agent.train(1, 20)
+    assert agent.seen == [np.ndarray, np.ndarray]
+    assert len(calls) == 2
+    if kind == "ds_td3":  # the same loss, in another order of sums
+        ours, theirs = learned(make(kind))["policy"], learned(make(kind, SquareLoss))["policy"]
+        for name, tensor in ours.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_method_in_the_place_of_ours_finds_all_computed(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make("ds_td3")
+    agent.learn(44, log_interval=None)
+    before = agent.critic.q_networks[0][1].values.detach().clone()
+    step = agent._step
+
+    def changed_in_between(group: str) -> None:
+        step(group)
+        changed.append(not torch.equal(agent.critic.q_networks[0][1].values, before))
+
+    changed: list[bool] = []
+    monkeypatch.setattr(agent, "_step", changed_in_between)
+    agent.train(1, 20)
+    assert changed[0]
+
+
+def test_another_optimizer_finds_gradients_computed() -> None:
+    agent = make("ds_td3")
+    for name in agent.trained:
+        network = getattr(agent, name)
+        assert isinstance(network.optimizer, FusedAdam)
+        network.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    before = agent.critic.q_networks[0][1].bias.detach().clone()
+    agent.learn(44, log_interval=None)
+    after = agent.critic.q_networks[0][1].bias
+    assert torch.isfinite(after).all()
+    assert not torch.equal(after, before)

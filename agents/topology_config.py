@@ -15,7 +15,7 @@ from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape
 from sparserl.topology.evolver import MOMENTS
-from sparserl.topology.pairs import check_pairs
+from sparserl.topology.group_sizes import check_pairs
 from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET

@@ -21,7 +21,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.density import erk, exact_nnz, per_layer
-from sparserl.topology.pairs import check_divides, check_pairs
+from sparserl.topology.group_sizes import check_divides, check_pairs
 from sparserl.topology.presets import METHODS, window
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology

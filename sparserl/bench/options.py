@@ -25,7 +25,7 @@ from sparserl.ranges import (
     Workers,
     check_ranges,
 )
-from sparserl.topology.pairs import check_pairs, nearest_multiple
+from sparserl.topology.group_sizes import check_pairs, nearest_multiple
 from sparserl.written_files import check_folder, check_writable
 
 Record = dict[str, Any]

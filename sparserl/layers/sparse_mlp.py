@@ -13,7 +13,7 @@ from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
-from sparserl.topology.pairs import check_divides
+from sparserl.topology.group_sizes import check_divides
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.values import initial_values
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from sparserl.errors import TopologyError
-from sparserl.topology.pairs import nearest_multiple
+from sparserl.topology.group_sizes import nearest_multiple
 
 Shape = tuple[int, int]
 """(n_out, n_in) of a layer."""

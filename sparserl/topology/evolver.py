@@ -15,8 +15,8 @@ import torch
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
+from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.history import History
-from sparserl.topology.pairs import groups_in
 from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink, remap
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE

@@ -15,7 +15,8 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.positions import exchanged, slots_among
 from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
-from sparserl.topology.pairs import folded, groups_in, unfold_positions, unfolded
+from sparserl.topology.group_sizes import groups_in
+from sparserl.topology.pairs import folded, unfold_positions, unfolded
 from sparserl.topology.structure import (
     FloatArray,
     LayerView,

@@ -326,14 +326,15 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
     Uses as many threads as `torch.get_num_threads()` says.
     """
     plan = plan_of(networks)
-    found: _Pass | None = plan.passes.find(inputs, keep)
+    kind = keep, torch.get_num_threads()
+    found: _Pass | None = plan.passes.find(inputs, kind)
     if found is None:
         networks.check_inputs(inputs)
         if len(inputs[0]) == 1 and not keep:
             return _forward_one(plan, inputs), None
         found = _Pass(plan, [_contiguous(part) for part in inputs], keep)
         if not found.frame.is_lent:
-            plan.passes.keep(found, inputs, keep)
+            plan.passes.keep(found, inputs, kind)
     if tables.CHECKED:
         plan.check(found.frame)
     program.add(*found.steps)

@@ -82,6 +82,26 @@ def test_threads_change_no_bit_between_runs(kind: str, monkeypatch: pytest.Monke
     assert_equal_trees(learned(make(kind)), learned(make(kind)))
 
 
+@pytest.mark.usefixtures("thread_counts")
+def test_a_number_of_threads_holds_from_the_next_update_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    shares: list[int] = []
+    run = program._run
+
+    def spy(rows: list[int], most: int, zero: object) -> None:
+        shares.append(most)
+        run(rows, most, zero)
+
+    agent = make("ds_td3", first_update=20)
+    agent.learn(44, log_interval=None)
+    monkeypatch.setattr(program, "_run", spy)
+    for threads in (1, 2, 1):
+        torch.set_num_threads(threads)
+        shares.clear()
+        agent.train(1, 20)
+        assert set(shares) == {threads}
+
+
 @pytest.mark.parametrize("kind", AGENTS)
 def test_an_update_without_an_event_is_one_call(kind: str, calls: list[int]) -> None:
     agent = make(kind, first_update=20)

@@ -99,7 +99,7 @@ def test_a_number_of_threads_holds_from_the_next_update_on(monkeypatch: pytest.M
         torch.set_num_threads(threads)
         shares.clear()
         agent.train(1, 20)
-        assert set(shares) == {threads}
+        assert max(shares) == threads
 
 
 @pytest.mark.parametrize("kind", AGENTS)

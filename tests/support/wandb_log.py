@@ -55,10 +55,20 @@ def offline_runs(folder: Path) -> list[Path]:
     found = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_ctime_ns)
     deadline = time.monotonic() + 60
     for path in found:
-        while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+        while not _has_ended(path):
             assert time.monotonic() < deadline, f"{path} has no end"
             time.sleep(0.05)
     return found
+
+
+def _has_ended(path: Path) -> bool:
+    """Whether the record that ends a run is there; one that is half written cannot be read yet."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return any(record.WhichOneof("record_type") == "exit" for record in records(path))
+    except DecodeError:
+        return False
 
 
 def history(path: Path) -> list[dict[str, Any]]:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.calls import Call, watch_calls
 from support.trees import assert_equal_trees
 
+from sparserl import optim
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.kernels import cpu, program
+from sparserl.kernels import cpu
 from sparserl.optim import FusedAdam
 
 AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}
@@ -50,17 +52,10 @@ def learned(agent: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of each call of compiled code, its number of steps."""
-    found: list[int] = []
-    run = program._run
-
-    def spy(rows: list[int], shares: int, zero: object) -> None:
-        found.append(len(rows) // 3)
-        run(rows, shares, zero)
-
-    monkeypatch.setattr(program, "_run", spy)
-    return found
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    # A hook for all optimizers, as `sparsify` registers one, has the steps before it computed.
+    monkeypatch.setattr(optim, "_hooks_of_all", {})
+    return watch_calls(monkeypatch)
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -83,37 +78,29 @@ def test_threads_change_no_bit_between_runs(kind: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("thread_counts")
-def test_a_number_of_threads_holds_from_the_next_update_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_threads_holds_from_the_next_update_on(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
-    shares: list[int] = []
-    run = program._run
-
-    def spy(rows: list[int], most: int, zero: object) -> None:
-        shares.append(most)
-        run(rows, most, zero)
-
     agent = make("ds_td3", first_update=20)
     agent.learn(44, log_interval=None)
-    monkeypatch.setattr(program, "_run", spy)
     for threads in (1, 2, 1):
         torch.set_num_threads(threads)
-        shares.clear()
+        calls.clear()
         agent.train(1, 20)
-        assert max(shares) == threads
+        assert max(call.shares for call in calls) == threads
 
 
 @pytest.mark.parametrize("kind", AGENTS)
-def test_an_update_without_an_event_is_one_call(kind: str, calls: list[int]) -> None:
+def test_an_update_without_an_event_is_one_call(kind: str, calls: list[Call]) -> None:
     agent = make(kind, first_update=20)
     agent.learn(44, log_interval=None)
     calls.clear()
     agent.train(2, 20)
     assert len(calls) == 2  # one for each update
-    assert min(calls) > 8
+    assert min(call.steps for call in calls) > 8
 
 
 @pytest.mark.parametrize("kind", AGENTS)
-def test_a_loss_of_a_subclass_gets_arrays_and_runs_in_between(kind: str, calls: list[int]) -> None:
+def test_a_loss_of_a_subclass_gets_arrays_and_runs_in_between(kind: str, calls: list[Call]) -> None:
     agent = make(kind, SquareLoss, first_update=20)
     agent.learn(44, log_interval=None)
     calls.clear()
@@ -126,7 +113,7 @@ def test_a_loss_of_a_subclass_gets_arrays_and_runs_in_between(kind: str, calls: 
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_method_in_the_place_of_ours_finds_all_computed(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_in_the_place_of_ours_finds_all_computed(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make("ds_td3")
     agent.learn(44, log_interval=None)
     before = agent.critic.q_networks[0][1].values.detach().clone()

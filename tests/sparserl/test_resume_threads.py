@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+from support.calls import Call, watch_calls
 from support.envs import FunctionEnv
 from support.networks import backward, forward, whole, whole_networks
 from support.runs import FAST, same_run, train
@@ -27,7 +28,7 @@ from sparserl.continual.runner import run_sequence
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
-from sparserl.kernels import Networks, Wanted, cpu, program
+from sparserl.kernels import Networks, Wanted, cpu
 from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]
@@ -37,22 +38,13 @@ pytestmark = pytest.mark.usefixtures("thread_counts")
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of workers of each call of a kernel."""
-    found: list[int] = []
-    run = program._run
-
-    def spy(rows: list[int], shares: int, zero: object) -> None:
-        found.append(shares)
-        run(rows, shares, zero)
-
-    monkeypatch.setattr(program, "_run", spy)
-    return found
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    return watch_calls(monkeypatch)
 
 
 @pytest.mark.parametrize("densities", [(0.2, 0.9), (0.9, 0.2)], ids=["growing", "shrinking"])
 def test_a_pass_depends_on_no_earlier_connections(
-    densities: tuple[float, float], workers: list[int], monkeypatch: pytest.MonkeyPatch
+    densities: tuple[float, float], calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after = (whole_networks((11, 37, 18, 3), 2, torch.float32, density=density) for density in densities)
     for networks in (before, after):
@@ -67,12 +59,12 @@ def test_a_pass_depends_on_no_earlier_connections(
         gradients = backward(cpu, networks, saved, dy, Wanted(reuse=True))
         results.append([y, forward(cpu, networks, x, keep=False)[0], *(gradients.parameters or ())])
     assert_equal_trees(results[1], results[2])
-    assert workers == ([1] * 3 + [2] * 6 if densities[0] < densities[1] else [2] * 3 + [1] * 6)
+    assert [call.shares for call in calls] == ([1] * 3 + [2] * 6 if densities[0] < densities[1] else [2] * 3 + [1] * 6)
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("stop", [3, 15])
-def test_a_model_that_is_pruned(threads: int, stop: int, workers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_pruned(threads: int, stop: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 1000 * 64)
     torch.set_num_threads(threads)
     x = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
@@ -99,7 +91,9 @@ def test_a_model_that_is_pruned(threads: int, stop: int, workers: list[int], mon
     learn(uninterrupted, stop)
     stored = copy.deepcopy([part.state_dict() for part in uninterrupted])
     learn(uninterrupted, 28 - stop)
-    of_the_middle_layer = [workers[4 * update + 1] for update in range(28)]  # after the first, before the ways back
+    of_the_middle_layer = [
+        calls[4 * update + 1].shares for update in range(28)
+    ]  # after the first, before the ways back
     assert (of_the_middle_layer[0], of_the_middle_layer[-1]) == (threads, 1)
     resumed = start()
     for part, state in zip(resumed, stored, strict=True):
@@ -110,7 +104,7 @@ def test_a_model_that_is_pruned(threads: int, stop: int, workers: list[int], mon
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_a_classifier_that_grows(
-    threads: int, workers: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    threads: int, calls: list[Call], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SpaceNet: every task brings connections of its own."""
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 100 * 40)
@@ -129,7 +123,7 @@ def test_a_classifier_that_grows(
         if place % 4 == 0:
             folders.append(tmp_path / str(place))
             checkpoint.save(folders[-1], uninterrupted.state_dict())
-    assert set(workers) == {1, threads}
+    assert {call.shares for call in calls} == {1, threads}
     for folder in folders:
         resumed = start()
         resumed.load_state_dict(checkpoint.load(folder))
@@ -149,13 +143,13 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("tiny_env")
-def test_an_agent_that_is_pruned(tmp_path: Path, workers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_is_pruned(tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     """On one thread: `test_resume.py`."""
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 300 * 144)  # the critics cross it before the checkpoint
     flags = (*FAST, "--algo", "ds_td3", "--threads", "2", "--agent.batch-size", "144")  # three tiles
     flags += ("--topology.method", "gmp", "--topology.density", "0.1", "--topology.update-interval", "5")
     assert train(tmp_path / "whole", *flags) == 0
-    assert set(workers) == {1, 2}
+    assert {call.shares for call in calls} == {1, 2}
     with monkeypatch.context() as patch:
         step, calls = FunctionEnv.step, [0]
 

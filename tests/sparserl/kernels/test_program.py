@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
+from support.calls import Call, watch_calls
 
 from sparserl.kernels import program
 from sparserl.kernels.program import Step, add, at_once, deferred, make_step, run_waiting, step_function, stretch
@@ -33,17 +34,8 @@ def step(function: program.StepFunction, *arrays: np.ndarray, shares: int = 1) -
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of each call of compiled code, the number of steps."""
-    found: list[int] = []
-    run = program._run
-
-    def spy(rows: list[int], shares: int, zero: object) -> None:
-        found.append(len(rows) // 3)
-        run(rows, shares, zero)
-
-    monkeypatch.setattr(program, "_run", spy)
-    return found
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    return watch_calls(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -54,7 +46,7 @@ def test_a_step_runs_at_once_where_nothing_is_deferred(dtype: type) -> None:
     assert stretch() is None
 
 
-def test_steps_wait_and_run_in_one_call(runs: list[int]) -> None:
+def test_steps_wait_and_run_in_one_call(calls: list[Call]) -> None:
     numbers = np.zeros(SIZE)
     with deferred():
         for _ in range(3):
@@ -69,10 +61,10 @@ def test_steps_wait_and_run_in_one_call(runs: list[int]) -> None:
             add(step(plus_one, numbers))
         assert (numbers == 3).all()
     assert (numbers == 5).all()
-    assert runs == [3, 2]
+    assert [call.steps for call in calls] == [3, 2]
 
 
-def test_at_once_runs_what_waits_first(runs: list[int]) -> None:
+def test_at_once_runs_what_waits_first(calls: list[Call]) -> None:
     numbers, other = np.arange(SIZE, dtype=float), np.zeros(SIZE)
     with deferred():
         add(step(plus_one, numbers))
@@ -82,7 +74,7 @@ def test_at_once_runs_what_waits_first(runs: list[int]) -> None:
         add(step(plus_one, other))
         assert other[0] == 2 * SIZE
     assert other[0] == 2 * SIZE + 1
-    assert runs == [1, 1, 1]
+    assert [call.steps for call in calls] == [1, 1, 1]
 
 
 def test_what_waits_is_dropped_with_an_exception() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.calls import Call, watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
 from sparserl.kernels import Gradients, Networks, Wanted, cpu, program
@@ -16,17 +17,12 @@ pytestmark = pytest.mark.usefixtures("thread_counts")
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Of each call of compiled code, in how many shares it can be done at the same time."""
-    found: list[int] = []
-    run = program._run
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    return watch_calls(monkeypatch)
 
-    def spy(rows: list[int], shares: int, zero: object) -> None:
-        found.append(shares)
-        run(rows, shares, zero)
 
-    monkeypatch.setattr(program, "_run", spy)
-    return found
+def shares_of(calls: list[Call]) -> list[int]:
+    return [call.shares for call in calls]
 
 
 def random_pass(networks: Networks, batch: int) -> tuple[torch.Tensor, torch.Tensor, Gradients]:
@@ -59,17 +55,17 @@ def test_threads_equal_one_thread(
     workers: int,
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
-    launched: list[int],
+    launched: list[Call],
 ) -> None:
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
     torch.set_num_threads(1)
     y, y_alone, one = random_pass(networks_of(count, dtype), batch)
-    assert launched == [1, 1, 1]
+    assert shares_of(launched) == [1, 1, 1]
     launched.clear()
     torch.set_num_threads(threads)
     y_threads, y_alone_threads, several = random_pass(networks_of(count, dtype), batch)
     again = random_pass(networks_of(count, dtype), batch)[2]
-    assert launched == 6 * [workers]
+    assert shares_of(launched) == 6 * [workers]
     # What belongs to one sample does not depend on its neighbours. Sums over samples do, by rounding, but not on time.
     assert torch.equal(y, y_threads)
     assert torch.equal(y_alone, y_alone_threads)
@@ -86,23 +82,23 @@ def test_threads_equal_one_thread(
 
 @pytest.mark.parametrize(("threads", "batch", "shares"), [(1, 64, 1), (2, 16, 1), (2, 63, 1), (2, 64, 2)])
 def test_threads_are_woken_for_large_products_that_can_be_shared(
-    threads: int, batch: int, shares: int, monkeypatch: pytest.MonkeyPatch, launched: list[int]
+    threads: int, batch: int, shares: int, monkeypatch: pytest.MonkeyPatch, launched: list[Call]
 ) -> None:
     networks = networks_of(1)
     monkeypatch.setattr(cpu, "PARALLEL_FROM", networks.nnz * 64)
     torch.set_num_threads(threads)
     random_pass(networks, batch)
-    assert launched == [shares] * 3
+    assert shares_of(launched) == [shares] * 3
 
 
-def test_small_products_wake_no_threads(launched: list[int]) -> None:
+def test_small_products_wake_no_threads(launched: list[Call]) -> None:
     torch.set_num_threads(2)
     random_pass(networks_of(2), 256)
-    assert set(launched) == {1}
+    assert set(shares_of(launched)) == {1}
 
 
 def test_the_way_back_takes_as_many_threads_as_the_way_there(
-    monkeypatch: pytest.MonkeyPatch, launched: list[int]
+    monkeypatch: pytest.MonkeyPatch, launched: list[Call]
 ) -> None:
     """Memory is laid out for them."""
     monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
@@ -114,7 +110,7 @@ def test_the_way_back_takes_as_many_threads_as_the_way_there(
         _, saved = forward(cpu, networks, x, keep=True)
         torch.set_num_threads(back)
         results.append(backward(cpu, networks, saved, dy, Wanted()))
-    assert launched == [2, 2, 1, 1, 2, 2]
+    assert shares_of(launched) == [2, 2, 1, 1, 2, 2]
     for gradients in results:
         for ours, theirs in zip(gradients.parameters or (), results[0].parameters or (), strict=True):
             torch.testing.assert_close(ours, theirs)

@@ -38,8 +38,17 @@ Number = Any
 """A float, or an array of one number."""
 Loss = tuple[Number, FloatArray]
 """Value of a loss, and its derivative."""
-UPDATE = ("_update", "_targets", "_update_critics", "_form_critic_gradients", "_form_actor_gradients", "_step")
-"""Methods that an update is made of; where all are ours, their steps wait for each other and run in one call."""
+UPDATE = (
+    "_update",
+    "_targets",
+    "_update_critics",
+    "_form_critic_gradients",
+    "_form_actor_gradients",
+    "_step",
+    "_sync_targets",
+    "_update_temperature",
+)
+"""Methods that an update is made of; where all that an agent has are ours, their steps wait and run in one call."""
 WAITS_TO = 1 << 18
 """Trained weights and biases up to which steps wait: beyond, calls cost little, and passes lend each other memory."""
 
@@ -231,10 +240,11 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         logged: dict[str, list[float]] = {}
+        waits = self._waits()
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            with deferred() if self._waits() else nullcontext():
+            with deferred() if waits else nullcontext():
                 batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
                 found = self._update(batch)
             for name, value in found.items():
@@ -249,7 +259,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         """Whether steps of an update may wait for each other: whoever overrides a method expects numbers."""
         groups = chain.from_iterable(optimizer.param_groups for optimizer in self._optimizers())
         weights = sum(values.numel() for group in groups for values in group["params"])
-        return weights <= WAITS_TO and all(map(_is_ours, (getattr(self, name) for name in UPDATE)))
+        return weights <= WAITS_TO and all(_is_ours(getattr(self, name)) for name in UPDATE if hasattr(self, name))
 
     def _loss(self, name: str, *given: Any) -> Any:
         """Calls the method of a loss; one of a subclass gets NumPy arrays."""

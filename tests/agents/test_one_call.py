@@ -113,18 +113,19 @@ def test_a_loss_of_a_subclass_gets_arrays_and_runs_in_between(kind: str, calls: 
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_method_in_the_place_of_ours_finds_all_computed(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make("ds_td3")
-    agent.learn(44, log_interval=None)
+@pytest.mark.parametrize("name", ["_step", "_sync_targets"])
+def test_a_method_in_the_place_of_ours_finds_all_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make("ds_td3", first_update=20)
+    agent.learn(45, log_interval=None)
     before = agent.critic.q_networks[0][1].values.detach().clone()
-    step = agent._step
+    method = getattr(agent, name)
 
-    def changed_in_between(group: str) -> None:
-        step(group)
+    def looked_at_in_between(*given: Any) -> None:
+        method(*given)
         changed.append(not torch.equal(agent.critic.q_networks[0][1].values, before))
 
     changed: list[bool] = []
-    monkeypatch.setattr(agent, "_step", changed_in_between)
+    monkeypatch.setattr(agent, name, looked_at_in_between)
     agent.train(1, 20)
     assert changed[0]
 

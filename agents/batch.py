@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sparserl.agents.replay import AdaptiveReplayBuffer
-from sparserl.kernels.deferred import Deferred, computed, take
+from sparserl.kernels.deferred import Deferred, computed, once_a_stretch
 from sparserl.kernels.program import add, make_step, stretch
 from sparserl.kernels.updates import gather_step
 
@@ -103,13 +103,10 @@ def _gathered(
 ) -> Any:
     """Arrays of a `Batch`, from places in the first two dimensions of what is stored."""
     free = _free.setdefault(buffer, {}).setdefault(len(rows), [])
-    found: _Gather | None = None if stretch() is None else take(free)
-    if found is None or not found.reads(buffer):
-        found = _Gather(buffer, len(rows))
+    free[:] = [(used, made) for used, made in free if made.reads(buffer)]
+    found = once_a_stretch(free, lambda: _Gather(buffer, len(rows)))
     found.rows[:], found.columns[:], found.discounts[:] = rows, columns, gamma
     add(found.step)
-    if stretch() is not None:
-        free.append((stretch(), found))
     return found.arrays
 
 

@@ -16,7 +16,7 @@ import torch
 
 from sparserl.kernels import positions, program, tables
 from sparserl.kernels.choice import BLOCK_ROWS, tile_vectors
-from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, take
+from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, contiguous, take
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.index import CsrIndex, transpose
 from sparserl.kernels.memory import Memory
@@ -332,7 +332,7 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
         networks.check_inputs(inputs)
         if len(inputs[0]) == 1 and not keep:
             return _forward_one(plan, inputs), None
-        found = _Pass(plan, [_contiguous(part) for part in inputs], keep)
+        found = _Pass(plan, [contiguous(part) for part in inputs], keep)
         if not found.frame.is_lent:
             plan.passes.keep(found, inputs, kind)
     if tables.CHECKED:
@@ -377,17 +377,10 @@ def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
     program.run_waiting()
     taken = plan.take(1, False)
     y = np.empty((plan.count, 1, plan.widths[-1]), plan.limits.dtype)
-    parts = [_contiguous(part) for part in inputs]
+    parts = [contiguous(part) for part in inputs]
     row = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     forward_one(plan.table, taken.item.scratch[0], row[0], y[:, 0], plan.limits)
     return y
-
-
-def _contiguous(given: Array) -> Any:
-    """As an array with rows one after the other."""
-    if isinstance(given, Deferred):
-        return given
-    return np.ascontiguousarray(given.detach().numpy() if isinstance(given, torch.Tensor) else given)
 
 
 def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
@@ -398,7 +391,7 @@ def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gr
     if found is None:
         networks.check_gradient(dy, saved.frame.batch)
         plan.transpose_from(0 if wanted.inputs else wanted.lowest + 1)
-        found = _Backward(plan, saved.frame, _contiguous(dy), wanted)
+        found = _Backward(plan, saved.frame, contiguous(dy), wanted)
         if not wanted.samples and (wanted.reuse or not wanted.parameters):
             saved.ways_back.keep(found, [dy], wanted)
     if tables.CHECKED:

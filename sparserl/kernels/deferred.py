@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from sparserl.kernels import program
 from sparserl.kernels.program import Step, StepFunction, make_step
 
+T = TypeVar("T")
 Array = Any
 """`np.ndarray`, `torch.Tensor` on the CPU or `Deferred`: contiguous, of floats."""
 
@@ -81,11 +82,16 @@ def computed(array: Any) -> Any:
     return array.computed() if isinstance(array, Deferred) else array
 
 
-def address_of(array: Array) -> int:
-    """Address of the first number; the array must be kept as long as it is used."""
+def contiguous(array: Array) -> Array:
+    """The same as an array of NumPy with rows one after the other; one that waits as it is."""
     if isinstance(array, Deferred):
-        return array.address
-    return int(array.data_ptr() if isinstance(array, torch.Tensor) else array.ctypes.data)
+        return array
+    return np.ascontiguousarray(array.detach().numpy() if isinstance(array, torch.Tensor) else array)
+
+
+def address_of(array: Array) -> int:
+    """Address of the first number of a `contiguous` array, which must be kept as long as it is used."""
+    return int(array.address if isinstance(array, Deferred) else array.ctypes.data)
 
 
 class Lease:
@@ -113,6 +119,21 @@ def take(free: list[tuple[int | None, Any]]) -> Any:
             del free[place]
             return item
     return None
+
+
+def once_a_stretch(free: list[tuple[int | None, T]], make: Callable[[], T]) -> T:
+    """Something that only this stretch of steps uses: one of an earlier stretch, or made anew.
+
+    Args:
+        free: What was made before; made things are put there, where steps wait.
+        make: Makes one more.
+    """
+    now = program.stretch()
+    if now is None:
+        return make()
+    found: T = take(free) or make()
+    free.append((now, found))
+    return found
 
 
 class Memo:
@@ -176,7 +197,7 @@ class Formula:
         found: _Bound | None = self._memo.find(inputs)
         if found is None:
             shapes = self._shapes(*(array.shape for array in inputs))
-            found = _Bound(self.function, [_contiguous(array) for array in inputs], shapes)
+            found = _Bound(self.function, [contiguous(array) for array in inputs], shapes)
             self._memo.keep(found, inputs)
         found.number[0] = number
         program.add(found.step)
@@ -208,10 +229,6 @@ class _Bound:
         self.step: Step = make_step(function, block, dtype, (self.number, results, memories))
         given = results if program.stretch() is None else list(map(Deferred, results))
         self.results: Any = given[0] if len(given) == 1 else tuple(given)
-
-
-def _contiguous(array: Array) -> Array:
-    return array if isinstance(array, Deferred) else np.ascontiguousarray(array)
 
 
 def _folded(shape: Shape) -> tuple[int, int]:

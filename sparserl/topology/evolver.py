@@ -239,7 +239,6 @@ class TopologyEvolver:
         """
         if self.rule is None or not self._is_due(group):
             return []
-        run_waiting()
         before = len(self.events)
         over = self.rule.is_over(self.update)
         if not over and self._gathers(group):

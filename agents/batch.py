@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.kernels.deferred import Deferred, computed, once_a_stretch
 from sparserl.kernels.program import add, make_step, stretch
+from sparserl.kernels.recording import each_time, relies_on
 from sparserl.kernels.updates import gather_step
 
 FloatArray = npt.NDArray[np.float32]
@@ -54,16 +56,15 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
         gamma: Discount of one step.
     """
     if env is None and _is_readable(buffer):
-        adaptive = buffer if isinstance(buffer, AdaptiveReplayBuffer) else None
-        # As BaseBuffer.sample and ReplayBuffer._get_samples draw them.
-        rows = np.random.randint(0, buffer.size(), size=size) if adaptive is None else adaptive.draw_rows(size)
-        # A draw among one changes no generator.
-        columns = 0 if buffer.n_envs == 1 else np.random.randint(0, high=buffer.n_envs, size=(size,))
-        arrays = _gathered(buffer, rows, columns, gamma)
-        if adaptive is not None and adaptive.redraws:
-            arrays = [computed(array) for array in arrays]
-            adaptive.redraw_noise(rows, torch.from_numpy(arrays[0]), torch.from_numpy(arrays[2]))
-        return Batch(*arrays)
+        gather = _gather(buffer, size)
+        relies_on((buffer, "gather"), lambda: gather.reads(buffer) and _is_readable(buffer))
+        each_time(partial(gather.draw, buffer, gamma))
+        add(gather.step)
+        if isinstance(buffer, AdaptiveReplayBuffer) and buffer.redraws:
+            arrays = [computed(array) for array in gather.arrays]
+            buffer.redraw_noise(gather.rows, torch.from_numpy(arrays[0]), torch.from_numpy(arrays[2]))
+            return Batch(*arrays)
+        return Batch(*gather.arrays)
     drawn = buffer.sample(size, env=env)
     observations, actions, next_observations, dones, rewards = map(_arrays, drawn[:5])
     discounts = _constant(gamma) if drawn.discounts is None else drawn.discounts.numpy()
@@ -98,20 +99,22 @@ _STORED = ("observations", "actions", "next_observations", "dones", "timeouts", 
 _free: WeakKeyDictionary[ReplayBuffer, dict[int, list[tuple[int | None, Any]]]] = WeakKeyDictionary()
 
 
-def _gathered(
-    buffer: ReplayBuffer, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | int, gamma: float
-) -> Any:
-    """Arrays of a `Batch`, from places in the first two dimensions of what is stored."""
-    free = _free.setdefault(buffer, {}).setdefault(len(rows), [])
+def _gather(buffer: ReplayBuffer, count: int) -> _Gather:
+    """One that is not in use."""
+    free = _free.setdefault(buffer, {}).setdefault(count, [])
     free[:] = [(used, made) for used, made in free if made.reads(buffer)]
-    found = once_a_stretch(free, lambda: _Gather(buffer, len(rows)))
-    found.rows[:], found.columns[:], found.discounts[:] = rows, columns, gamma
-    add(found.step)
-    return found.arrays
+    found: _Gather = once_a_stretch(free, lambda: _Gather(buffer, count))
+    return found
 
 
 class _Gather:
-    """A step that copies transitions out of a buffer, and the arrays that it fills."""
+    """A step that copies transitions out of a buffer, and the arrays that it fills.
+
+    Attributes:
+        rows: (B,) places in the first dimension of what is stored.
+        columns: (B,) in the second.
+        arrays: Of a `Batch`.
+    """
 
     def __init__(self, buffer: ReplayBuffer, count: int):
         self.stored = [getattr(buffer, name) for name in _STORED]
@@ -125,6 +128,17 @@ class _Gather:
         self.step = make_step(gather_step, [*sizes, *addresses], np.dtype(np.float32), arrays)
         given = [*results, self.discounts]
         self.arrays: list[Any] = given if stretch() is None else list(map(Deferred, given))
+
+    def draw(self, buffer: ReplayBuffer, gamma: float) -> None:
+        """Draws places, as `BaseBuffer.sample` and `ReplayBuffer._get_samples` do."""
+        size = len(self.rows)
+        if isinstance(buffer, AdaptiveReplayBuffer):
+            self.rows[:] = buffer.draw_rows(size)
+        else:
+            self.rows[:] = np.random.randint(0, buffer.size(), size=size)
+        if buffer.n_envs > 1:  # a draw among one changes no generator
+            self.columns[:] = np.random.randint(0, high=buffer.n_envs, size=(size,))
+        self.discounts[:] = gamma
 
     def reads(self, buffer: ReplayBuffer) -> bool:
         """Whether the buffer still has the arrays that the step reads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from sparserl.agents.network_pass import evaluate, network_pass
 from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
 from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
-from sparserl.kernels.deferred import computed
+from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
 
 
@@ -62,11 +63,11 @@ class DSSAC(SparseTopologyMixin, SAC):
     critic_loss_scale = 0.5
 
     def _update(self, batch: Batch) -> dict[str, Number]:
-        policy, temperature = action_pass(self.actor, batch.observations), self._temperature
+        policy, temperature = action_pass(self.actor, batch.observations), self._temperature()
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch, temperature))}
         losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
         self._step("actor")
-        if self._n_updates % self.target_update_interval == 0:
+        if self._is_turn(self.target_update_interval):
             self._sync_targets(self.tau)
         # Last, because nothing of this update waits for it: all of it goes by the temperature before.
         return {**self._update_temperature(policy.log_prob), **losses}
@@ -74,17 +75,20 @@ class DSSAC(SparseTopologyMixin, SAC):
     def form_gradients(self, group: str, batch: Batch) -> None:
         """As `SparseTopologyMixin`."""
         if group == "critic":
-            self._form_critic_gradients(batch, self._targets(batch, self._temperature))
+            self._form_critic_gradients(batch, self._targets(batch, self._temperature()))
         else:
-            self._form_actor_gradients(batch, action_pass(self.actor, batch.observations), self._temperature)
+            self._form_actor_gradients(batch, action_pass(self.actor, batch.observations), self._temperature())
 
-    @property
-    def _temperature(self) -> np.float32:
-        if self.log_ent_coef is None:
-            return np.float32(self.ent_coef_tensor)
-        return np.float32(self.log_ent_coef.detach().exp().item())
+    def _temperature(self) -> FloatArray:
+        """(1,) weight of the entropy, as it is now."""
+        found: FloatArray = filled((1,), self._write_temperature)
+        return found
 
-    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: np.float32) -> Number:
+    def _write_temperature(self, memory: FloatArray) -> None:
+        learned = self.log_ent_coef
+        memory[0] = self.ent_coef_tensor.item() if learned is None else learned.detach().exp().item()
+
+    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: FloatArray) -> Number:
         critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
         loss, by_q_values, by_log_prob = self._loss("_actor_loss", critics.outputs, policy.log_prob, temperature)
         policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
@@ -94,43 +98,48 @@ class DSSAC(SparseTopologyMixin, SAC):
         own = super()._optimizers()
         return own if self.ent_coef_optimizer is None else [*own, self.ent_coef_optimizer]
 
-    def _targets(self, batch: Batch, temperature: np.float32) -> FloatArray:
+    def _targets(self, batch: Batch, temperature: FloatArray) -> FloatArray:
         """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""
         next_actions, next_log_prob = sample_actions(self.actor, batch.next_observations)
         next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)
         given = batch.rewards, batch.dones, batch.discounts, next_q_values, next_log_prob
-        targets: FloatArray = soft_td_targets(*given, number=float(temperature))
+        targets: FloatArray = soft_td_targets(*given, temperature)
         return targets
 
     def _actor_loss(
-        self, q_values: FloatArray, log_prob: FloatArray, temperature: np.float32
+        self, q_values: FloatArray, log_prob: FloatArray, temperature: FloatArray
     ) -> tuple[Number, FloatArray, FloatArray]:
         """To actions of higher value, the lowest of the critics', and higher entropy (Haarnoja et al. 2018b, eq. 7).
 
         Args:
             q_values: (critics, B, 1) of the actions.
             log_prob: (B, 1) of the actions.
-            temperature: Weight of the entropy.
+            temperature: (1,) weight of the entropy.
 
         Returns:
             Value, derivative by `q_values`, derivative by `log_prob`.
         """
-        loss: tuple[Number, FloatArray, FloatArray] = soft_policy_loss(q_values, log_prob, number=float(temperature))
+        loss: tuple[Number, FloatArray, FloatArray] = soft_policy_loss(q_values, log_prob, temperature)
         return loss
 
-    def _update_temperature(self, log_prob: FloatArray) -> dict[str, float]:
+    def _update_temperature(self, log_prob: FloatArray) -> dict[str, Number]:
         """One step of the temperature, if it is learned (Haarnoja et al. 2018b, equation 18).
 
         Returns:
             `ent_coef`, before the step, and `ent_coef_loss`.
         """
-        temperature = float(self._temperature)
-        if self.ent_coef_optimizer is None or self.log_ent_coef is None:
-            return {"ent_coef": temperature}
+        before = {"ent_coef": self._temperature()}
+        if self.ent_coef_optimizer is None:
+            return before
+        return {**before, "ent_coef_loss": filled((1,), partial(self._step_temperature, log_prob))}
+
+    def _step_temperature(self, log_prob: FloatArray, loss: FloatArray) -> None:
+        """Writes the loss into `loss`."""
+        assert self.ent_coef_optimizer is not None
+        assert self.log_ent_coef is not None
         surplus = torch.from_numpy(computed(log_prob) + np.float32(self.target_entropy))
-        loss = -(self.log_ent_coef.detach() * surplus).mean()
+        loss[0] = -(self.log_ent_coef.detach() * surplus).mean()
         # What autograd makes of it, in its order of operations and in a fifth of the time.
         share = np.float32(-1) / np.float32(len(surplus))
         self.log_ent_coef.grad = (surplus * float(share)).sum(dim=0)
         self.ent_coef_optimizer.step()
-        return {"ent_coef": temperature, "ent_coef_loss": loss.item()}

@@ -68,7 +68,7 @@ class DSTD3(SparseTopologyMixin, TD3):
 
     def _update(self, batch: Batch) -> dict[str, Number]:
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
-        if self._n_updates % self.policy_delay == 0:
+        if self._is_turn(self.policy_delay):
             losses["actor_loss"] = self._form_actor_gradients(batch)
             self._step("actor")
             self._sync_targets(self.tau)

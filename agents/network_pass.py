@@ -21,6 +21,7 @@ from sparserl.agents.task_heads import HeadEnsembles
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.formulas import tanh, through_tanh
 from sparserl.kernels.program import run_waiting
+from sparserl.kernels.recording import not_again, relies_on_items
 from sparserl.layers import SparseEnsemble
 
 
@@ -48,6 +49,7 @@ def network_pass(network: nn.Module, method: str, observations: Observations, *m
     """
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
+        not_again()
         run_waiting()
         return AutogradPass(network, method, *map(computed, inputs))
     if isinstance(ensemble, HeadEnsembles):
@@ -98,7 +100,11 @@ def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | 
     ensembles: dict[str, SparseEnsemble | HeadEnsembles] = vars(network).get("ensembles", {})
     ensemble = ensembles.get(method)
     one = ensemble.by_task[0] if isinstance(ensemble, HeadEnsembles) else ensemble
-    return None if one is None or one.joined is None else ensemble
+    joined = None if one is None else one.joined
+    if joined is not None:
+        relies_on_items(vars(network), ["ensembles"])
+        relies_on_items(ensembles, [method])
+    return None if joined is None else ensemble
 
 
 def _evaluated(ensemble: SparseEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from sparserl.kernels.deferred import Deferred, once_a_stretch
-from sparserl.kernels.program import stretch
-
-
-class _Free(threading.local):
-    """Memory by shape; each thread's steps wait for themselves."""
-
-    def __init__(self) -> None:
-        self.by_shape: dict[tuple[int, ...], list[tuple[int | None, Any]]] = {}
-
-
-_free = _Free()
+from sparserl.kernels.deferred import filled
 
 
 def normal(shape: tuple[int, ...], std: float = 1.0, limit: float | None = None) -> Any:
@@ -29,14 +19,10 @@ def normal(shape: tuple[int, ...], std: float = 1.0, limit: float | None = None)
         std: Standard deviation.
         limit: Numbers beyond +-limit are put there; None leaves them.
     """
-    drawn, array = once_a_stretch(_free.by_shape.setdefault(shape, []), lambda: _made(shape))
-    drawn.normal_(0, std)
-    if limit is not None:
-        drawn.clamp_(-limit, limit)
-    return array
 
+    def draw(memory: npt.NDArray[np.float32]) -> None:
+        drawn = torch.from_numpy(memory).normal_(0, std)
+        if limit is not None:
+            drawn.clamp_(-limit, limit)
 
-def _made(shape: tuple[int, ...]) -> tuple[torch.Tensor, Any]:
-    """Memory to draw into, and the array that it is."""
-    drawn = torch.empty(shape)
-    return drawn, drawn.numpy() if stretch() is None else Deferred(drawn.numpy())
+    return filled(shape, draw)

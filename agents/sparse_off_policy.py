@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Protocol
 
@@ -28,6 +28,7 @@ from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.formulas import squared_errors
 from sparserl.kernels.program import at_once, deferred, run_waiting
+from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_items
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.optim import FusedAdam
@@ -61,6 +62,24 @@ class AroundStep(Protocol):
 
     def after_step(self, group: str) -> None:
         """After the step, before a topology event."""
+
+
+COUNTERS = frozenset(
+    {
+        "num_timesteps",
+        "_n_updates",
+        "_episode_num",
+        "_current_progress_remaining",
+        "_last_obs",
+        "_last_original_obs",
+        "_last_episode_starts",
+        "_num_timesteps_at_start",
+        "_total_timesteps",
+        "start_time",
+        "run_updates",
+    }
+)
+"""Attributes of an agent that no update depends on, but for turns (`_is_turn`)."""
 
 
 def _is_ours(method: Any) -> bool:
@@ -149,6 +168,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
             goals={layer: count for name in self.trained for layer, count in goals(getattr(self, name), name).items()},
         )
         self.recycler = self._make_recycler()
+        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated()
         for group, layers in groups.items():
             for name, layer in layers.items():
                 follower = OptimizerMoments(getattr(self, group).optimizer, layer.values, self.topology.part("moments"))
@@ -244,9 +264,13 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            with deferred() if waits else nullcontext():
-                batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
-                found = self._update(batch)
+            if not waits:
+                batch, found = self._sample_and_update(batch_size)
+            elif any(map(self.evolver.is_due, self.trained)):
+                self._repeated.forget()
+                batch, found = self._deferred_update(batch_size)
+            else:
+                batch, found = self._repeated(partial(self._deferred_update, batch_size), self._settings(batch_size))
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
@@ -254,6 +278,25 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in logged.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _sample_and_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
+        assert self.replay_buffer is not None
+        batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
+        return batch, self._update(batch)
+
+    def _deferred_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
+        with deferred():
+            return self._sample_and_update(batch_size)
+
+    def _settings(self, batch_size: int) -> list[object]:
+        """Whatever an update depends on and may be set from outside."""
+        return [batch_size, self.critic_loss_scale, *(own for name, own in vars(self).items() if name not in COUNTERS)]
+
+    def _is_turn(self, period: int) -> bool:
+        """Whether this update is one of every `period`-th; all that `_update` may ask of the count of updates."""
+        is_turn = self._n_updates % period == 0
+        only_if(lambda: (self._n_updates % period == 0) == is_turn)
+        return is_turn
 
     def _waits(self) -> bool:
         """Whether steps of an update may wait for each other: whoever overrides a method expects numbers."""
@@ -321,11 +364,14 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""
-        optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
+        network = getattr(self, group)
+        optimizer: torch.optim.Optimizer = network.optimizer
+        relies_on_items(vars(network), ["optimizer"])
         if self.around_step is not None:
             with at_once():
                 self.around_step.before_step(group)
         if not isinstance(optimizer, FusedAdam):  # which waits as other steps do
+            not_again()
             run_waiting()
         optimizer.step()
         if self.around_step is not None:
@@ -336,13 +382,15 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
                 self.logger.record(key, value)
 
     def _sync_targets(self, tau: float) -> None:
+        relies_on_items(self.target_networks, self.target_networks)
         for name, target in self.target_networks.items():
             target.sync(tau)
             for online, copy in self._running_statistics[name]:
+                not_again()
                 copy.copy_(online)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "target_networks", "_running_statistics", "around_step"]
+        return [*super()._excluded_save_params(), "target_networks", "_running_statistics", "around_step", "_repeated"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, tensors = super()._get_torch_save_params()

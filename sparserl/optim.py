@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from functools import partial
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,14 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks as _hooks_of_all
 
 from sparserl.kernels import program, tables
 from sparserl.kernels.program import Step, make_step
+from sparserl.kernels.recording import (
+    each_time,
+    not_again,
+    relies_on,
+    relies_on_gradients,
+    relies_on_items,
+    relies_on_tensors,
+)
 from sparserl.kernels.updates import adam_step, tick_step
 
 PARALLEL_FROM = 1 << 14
@@ -39,7 +48,7 @@ class _Batch:
     numbers: np.ndarray
     steps: Sequence[Step]
     parameters: Sequence[torch.Tensor]
-    given: tuple[float, ...] = ()
+    given: tuple[float, ...]
 
 
 class FusedAdam(torch.optim.Adam):
@@ -56,11 +65,13 @@ class FusedAdam(torch.optim.Adam):
         """One step, as `torch.optim.Adam.step`; waits with others inside `sparserl.kernels.program.deferred`."""
         batches = None if closure is not None or not self._is_plain() else self._described()
         if batches is not None and _hooks_of_all:
+            not_again()
             program.run_waiting()
             for hook in list(_hooks_of_all.values()):
                 hook(self, (), {})
             batches = self._described()  # a hook may have replaced tensors
         if batches is None:
+            not_again()
             program.run_waiting()
             self._separate_clocks()
             return _torch_step(self, closure)
@@ -68,18 +79,45 @@ class FusedAdam(torch.optim.Adam):
             tables.check(
                 "Adam", [batch.table for batch in batches], [self._table(batch.parameters) for batch in batches]
             )
+        self._say_what_holds()
         for batch in batches:
-            group = self.param_groups[batch.group]
-            numbers = (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
-            if numbers != batch.given:
-                program.run_waiting()
-                batch.given = numbers
-                batch.numbers[:] = numbers
+            each_time(partial(self._read_numbers, batch))
             program.add(*batch.steps)
         return None
 
     # torch wraps every step in a profiler record unless this says that it has: more time than the step itself takes.
     step.hooked = True  # type: ignore[attr-defined]
+
+    def _say_what_holds(self) -> None:
+        """Tells a recording what a step relies on."""
+        threads, states = torch.get_num_threads(), list(self.state.values())
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+
+        def is_same_step() -> bool:
+            same = torch.get_num_threads() == threads and len(self.state) == len(states)
+            same &= sum(len(group["params"]) for group in self.param_groups) == len(parameters)
+            return same and not _hooks_of_all and self._is_plain() and all(map(is_, self.state.values(), states))
+
+        relies_on(self, is_same_step)
+        relies_on_items(vars(self), ["state", "param_groups"])
+        relies_on_gradients(parameters)
+        relies_on_tensors(parameters)
+        relies_on_tensors(parameter.grad for parameter in parameters if parameter.grad is not None)
+        for state in states:
+            relies_on_items(state, state)
+            relies_on_tensors(state.values())
+
+    def _read_numbers(self, batch: _Batch) -> None:
+        """Learning rate and the like, which a schedule may have changed."""
+        numbers = self._given(batch.group)
+        if numbers != batch.given:
+            program.run_waiting()
+            batch.given = numbers
+            batch.numbers[:] = numbers
+
+    def _given(self, place: int) -> tuple[float, ...]:
+        group = self.param_groups[place]
+        return (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's."""
@@ -102,6 +140,7 @@ class FusedAdam(torch.optim.Adam):
     def _described(self) -> list[_Batch] | None:
         """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
         if self._places() != self._key:
+            not_again()  # the next step waits with others, and is worth recording
             program.run_waiting()  # clocks are read
             self._batches = self._describe()
             self._key = self._places()
@@ -141,13 +180,14 @@ class FusedAdam(torch.optim.Adam):
         return batches
 
     def _batch(self, group: int, parameters: Sequence[torch.Tensor], clock: torch.Tensor) -> _Batch:
-        table, numbers = self._table(parameters), np.empty(5)
+        table, given = self._table(parameters), self._given(group)
+        numbers = np.array(given)
         arguments = [table.ctypes.data, len(table), numbers.ctypes.data, clock.data_ptr()]
         kept = table, numbers, clock, [self._arrays_of(parameter) for parameter in parameters]
         dtype = torch.empty(0, dtype=parameters[0].dtype).numpy().dtype
         threads = torch.get_num_threads() if table[:, 0].sum() >= PARALLEL_FROM else 1
         steps = [make_step(adam_step, arguments, dtype, kept, threads), make_step(tick_step, arguments, dtype, kept)]
-        return _Batch(group, table, numbers, steps, parameters)
+        return _Batch(group, table, numbers, steps, parameters, given)
 
     def _table(self, parameters: Sequence[torch.Tensor]) -> np.ndarray:
         """Rows for `adam`."""

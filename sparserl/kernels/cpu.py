@@ -127,11 +127,6 @@ class _Frame:
             int(self.keep),
         ]
 
-    @property
-    def arrays(self) -> tuple[object, ...]:
-        """Whatever its addresses are of."""
-        return self.tape, self.kept, self.tiles, self.levels, self.scratch, self.last, self.nowhere
-
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
         arrays = [memory.array for memory in [self.tape, *self.kept]]
@@ -350,19 +345,20 @@ class _Pass:
         keep: Whether a backward pass follows.
 
     Attributes:
-        frame: Its memory, given back when the pass is gone.
+        taken: Its memory, given back when the pass and all steps on it are gone.
+        frame: The same.
         outputs: (networks, B, n_out).
         steps: What computes them.
         ways_back: Backward passes for gradients that wait.
     """
 
     def __init__(self, plan: Plan, inputs: Sequence[Array], keep: bool):
-        self._taken = plan.take(len(inputs[0]), keep)
-        self.frame: _Frame = self._taken.item
+        self.taken = plan.take(len(inputs[0]), keep)
+        self.frame: _Frame = self.taken.item
         out = np.empty((plan.count, self.frame.batch, plan.widths[-1]), plan.limits.dtype)
         sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
-        kept = plan.kept, self.frame.arrays, sources, [getattr(part, "memory", part) for part in inputs], out
+        kept = plan.kept, self.taken, sources, [getattr(part, "memory", part) for part in inputs], out
         self.steps: list[Step] = []
         if plan.has_blocks:
             order = [*arguments, 0, *[0] * 6, FORWARD]
@@ -391,7 +387,7 @@ def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gr
     if found is None:
         networks.check_gradient(dy, saved.frame.batch)
         plan.transpose_from(0 if wanted.inputs else wanted.lowest + 1)
-        found = _Backward(plan, saved.frame, contiguous(dy), wanted)
+        found = _Backward(plan, saved.taken, contiguous(dy), wanted)
         if not wanted.samples and (wanted.reuse or not wanted.parameters):
             saved.ways_back.keep(found, [dy], wanted)
     if tables.CHECKED:
@@ -411,7 +407,8 @@ class _Backward:
         totals: Places for the gradients of parameters, or None.
     """
 
-    def __init__(self, plan: Plan, frame: _Frame, dy: Array, wanted: Wanted):
+    def __init__(self, plan: Plan, taken: Lease, dy: Array, wanted: Wanted):
+        frame: _Frame = taken.item
         self._frame, self._wanted = frame, wanted
         sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
         self.totals = None if sums is None else sums.totals
@@ -432,7 +429,7 @@ class _Backward:
         common[0] = table.ctypes.data
         arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data, 0 if sums is None else sums.count]
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD]
-        kept = plan.kept, frame.arrays, table, sums, getattr(dy, "memory", dy), dx, self._tapes
+        kept = plan.kept, taken, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
         if frame.workers > 1 or (width and plan.count > 1):

@@ -7,7 +7,9 @@ knows nothing of steps sees numbers, never memory that is not filled yet.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from sparserl.kernels import program
+from sparserl.kernels import program, recording
 from sparserl.kernels.program import Step, StepFunction, make_step
 
 T = TypeVar("T")
@@ -41,6 +43,7 @@ class Deferred(NDArrayOperatorsMixin):
 
     def computed(self) -> npt.NDArray[Any]:
         """A copy of the numbers; runs what waits."""
+        recording.not_again()
         program.run_waiting()
         return self.memory.copy()
 
@@ -136,6 +139,28 @@ def once_a_stretch(free: list[tuple[int | None, T]], make: Callable[[], T]) -> T
     return found
 
 
+class _Free(threading.local):
+    """Arrays by shape; each thread's steps wait for themselves."""
+
+    def __init__(self) -> None:
+        self.by_shape: dict[tuple[int, ...], list[tuple[int | None, Deferred]]] = {}
+
+
+_free = _Free()
+
+
+def filled(shape: tuple[int, ...], fill: Callable[[npt.NDArray[np.float32]], object]) -> Array:
+    """An array of float32 that Python fills, each time that an update is repeated (`sparserl.kernels.recording`).
+
+    Args:
+        shape: Of the array.
+        fill: Writes the numbers into memory that it is given.
+    """
+    array = once_a_stretch(_free.by_shape.setdefault(shape, []), lambda: Deferred(np.empty(shape, np.float32)))
+    recording.each_time(partial(fill, array.memory))
+    return array.memory if program.stretch() is None else array
+
+
 class Memo:
     """What was made for arrays that wait, to be used once in each stretch of steps.
 
@@ -160,6 +185,7 @@ class Memo:
         """Keeps something for the next stretches, if all arrays are such that come again."""
         now = program.stretch()
         if now is None or not all(isinstance(array, Deferred) for array in inputs):
+            recording.not_again()
             return
         key = (*map(id, inputs), more)
         if key not in self._entries:
@@ -199,7 +225,7 @@ class Formula:
             shapes = self._shapes(*(array.shape for array in inputs))
             found = _Bound(self.function, [contiguous(array) for array in inputs], shapes)
             self._memo.keep(found, inputs)
-        found.number[0] = number
+        recording.each_time(partial(found.number.__setitem__, 0, number))
         program.add(found.step)
         return found.results
 

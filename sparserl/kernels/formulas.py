@@ -110,13 +110,13 @@ def td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
 
 @formula(_like_first)
 def soft_td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """As `td_targets`, with log-probabilities (B, 1) after the next values; the number is the temperature.
+    """As `td_targets`, with log-probabilities (B, 1) after the next values, then the temperature (1,).
 
     With an entropy bonus (Haarnoja et al. 2018b, equation 3).
     """
     rewards, dones, discounts = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
-    q_values, log_prob, targets = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero), _matrix(arguments, 5, zero)
-    temperature = type(zero)(_number(arguments))
+    q_values, log_prob, targets = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero), _matrix(arguments, 6, zero)
+    temperature = _matrix(arguments, 5, zero)[0, 0]
     for row in range(share, rewards.shape[0], shares):
         following = q_values[_lowest(q_values, row), row] - temperature * log_prob[row, 0]
         discount = discounts[min(row, discounts.shape[0] - 1), 0]
@@ -203,21 +203,22 @@ def through_squashed_gaussian(share: int, shares: int, arguments: int, zero: Any
             by_parameters[row, width + column] = 0 if clipped else toward_mean * spread - weight
 
 
-@formula(lambda q_values, log_prob: [(1,), q_values, log_prob])
+@formula(lambda q_values, log_prob, temperature: [(1,), q_values, log_prob])
 def soft_policy_loss(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """Of values (critics, B, 1) and log-probabilities (B, 1): loss (1,), derivatives by both.
+    """Of values (critics, B, 1), log-probabilities (B, 1), temperature (1,): loss (1,), derivatives by the first two.
 
-    The number is the temperature (Haarnoja et al. 2018b, equation 7).
+    Source:
+        Haarnoja et al. 2018b, equation 7.
     """
     q_values, log_prob = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
     loss, by_q_values, by_log_prob = (
-        _matrix(arguments, 2, zero),
         _matrix(arguments, 3, zero),
         _matrix(arguments, 4, zero),
+        _matrix(arguments, 5, zero),
     )
     if share > 0:
         return
-    count, temperature, total = log_prob.shape[0], type(zero)(_number(arguments)), 0.0
+    count, temperature, total = log_prob.shape[0], _matrix(arguments, 2, zero)[0, 0], 0.0
     part = type(zero)(1) / type(zero)(count)
     by_q_values[:] = 0
     for row in range(count):

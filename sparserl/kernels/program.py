@@ -24,6 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sparserl.kernels.compiled import compiled, compiled_callback
+from sparserl.kernels.recording import add_act, is_acting, not_again
 from sparserl.kernels.vector import read_int64
 
 _I64 = ir.IntType(64)
@@ -122,6 +123,7 @@ def deferred() -> Iterator[None]:
 @contextmanager
 def at_once() -> Iterator[None]:
     """Inside, steps run when they are added, after all that waited."""
+    not_again()
     run_waiting()
     before, _waiting.rows = _waiting.rows, None
     try:
@@ -133,8 +135,11 @@ def at_once() -> Iterator[None]:
 def add(*steps: Step) -> None:
     """Runs steps of one element type, at once or later."""
     rows = _waiting.rows
+    if rows is not None and is_acting():  # which will do it again itself
+        run_waiting()
+        rows = None
     if rows is None:
-        _run([word for step in steps for word in step.row], max(step.row[2] for step in steps), steps[0].zero)
+        Call([word for step in steps for word in step.row], steps)()
         return
     if _waiting.kept and _waiting.kept[0].zero is not steps[0].zero:
         run_waiting()
@@ -153,7 +158,9 @@ def run_waiting() -> None:
     _waiting.stretch += 1
     if rows:
         _waiting.rows, _waiting.kept = [], []
-        _run(rows, max(rows[2::3]), kept[0].zero)
+        call = Call(rows, kept)
+        call()
+        add_act(call)
 
 
 def stretch() -> int | None:
@@ -161,16 +168,34 @@ def stretch() -> int | None:
     return None if _waiting.rows is None else _waiting.stretch
 
 
-def _run(rows: list[int], shares: int, zero: Any) -> None:
-    table = array("q", rows)
-    place, count = table.buffer_info()
-    if shares == 1:
-        _run_alone(count // 3, place, zero)
-    else:
-        threads = min(shares, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set at run time
-        numba.set_num_threads(threads)
-        counters = array("q", [0] * (2 * _APART // 8))
-        _run_together(threads, count // 3, place, counters.buffer_info()[0], zero)
+class Call:
+    """Waiting steps that run in one call, as often as it is called.
+
+    Args:
+        rows: Of all steps, one after the other.
+        steps: At least one, of one element type.
+
+    Attributes:
+        steps: How many.
+        shares: Of the step that has the most.
+    """
+
+    __slots__ = ("_kept", "_table", "_zero", "shares", "steps")
+
+    def __init__(self, rows: list[int], steps: Sequence[Step]):
+        self._table, self._kept, self._zero = array("q", rows), steps, steps[0].zero
+        self.steps, self.shares = len(rows) // 3, max(rows[2::3])
+
+    def __call__(self) -> None:
+        """Runs them."""
+        place = self._table.buffer_info()[0]
+        if self.shares == 1:
+            _run_alone(self.steps, place, self._zero)
+        else:
+            threads = min(self.shares, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set at run time
+            numba.set_num_threads(threads)
+            counters = array("q", [0] * (2 * _APART // 8))
+            _run_together(threads, self.steps, place, counters.buffer_info()[0], self._zero)
 
 
 def _call_code(typing_context: Any, function: Any, share: Any, shares: Any, arguments: Any, zero: Any) -> Any:

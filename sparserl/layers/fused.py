@@ -14,6 +14,7 @@ from torch import nn
 
 from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, program, tables
 from sparserl.kernels.deferred import Array, computed
+from sparserl.kernels.recording import not_again, relies_on_gradients, relies_on_items, relies_on_tensors
 from sparserl.layers.watched import is_watched, watched
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -96,7 +97,12 @@ class FusedLayers:
         stretch = program.stretch()
         if stretch is None or self._seen is None or self._seen[0] != stretch or tables.CHECKED:
             parameters = self._parameters()
-            self._seen = stretch, parameters, self._prepared(parameters)
+            networks = self._prepared(parameters)
+            self._seen = stretch, parameters, networks
+            relies_on_tensors(networks.tensors())
+            for layer in self.layers:
+                relies_on_items(layer._parameters, layer._parameters)  # type: ignore[union-attr]  # as below
+                relies_on_items(vars(layer), {"connections", "capture"} & vars(layer).keys())
         return self._seen[1:]
 
     def shaped(self, gradients: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor | None]:
@@ -173,6 +179,7 @@ class FusedPass:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
                 parameter.grad = gradient  # type: ignore[union-attr]
+        relies_on_gradients(parameter for parameter in self._parameters if parameter is not None)
 
     def pull_back_to_input(self, dy: Array, width: int = 0) -> Array:
         """(B, width) gradient of the last `width` features of the input, 0: of all; parameters keep their `grad`.
@@ -204,6 +211,8 @@ class FusedPass:
             reuse=reuse,
         )
         result = self._backend.backward(self._networks, self._saved, dy, wanted)
+        if captured:
+            not_again()
         for place, sample in zip(captured, result.samples, strict=True):
             layers[place].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:

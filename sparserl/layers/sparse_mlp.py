@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparserl.kernels import program
+from sparserl.kernels.recording import relies_on
 from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
@@ -46,11 +47,15 @@ class SparseMLP(nn.ModuleList):
         self.goals: dict[str, int] = {}
         self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, str]]] = ([], [])
 
+    def is_unchanged(self) -> bool:
+        """Whether it has the layers that `parts` found."""
+        return list(self._modules.values()) == self._cut[0]
+
     @property
     def parts(self) -> list[tuple[FusedLayers | nn.Linear, str]]:
         """What runs in one call, each with the activation after it."""
-        layers = list(self._modules.values())
-        if layers != self._cut[0]:  # a layer was replaced
+        if not self.is_unchanged():  # a layer was replaced
+            layers = list(self._modules.values())
             self._cut = layers, _parts(layers, self.activations)
         return self._cut[1]
 
@@ -147,6 +152,8 @@ class SparseEnsemble:
             alone = all(len(own) == 1 and isinstance(own[0][0], FusedLayers) for own in parts)
             alone &= len({network.activations[-1] for network in self.networks}) == 1
             self._cut = parts, FusedLayers([list(network) for network in self.networks]) if alone else None  # type: ignore[arg-type]
+        for network in self.networks:
+            relies_on(network, network.is_unchanged)
         return self._cut[1]
 
 

@@ -227,7 +227,7 @@ class TopologyEvolver:
         if self.rule is None or not self.rule.needs_gradient:
             return
         for group, layers in self.groups.items():
-            armed = self._is_due(group) and not self.rule.is_over(update)
+            armed = self.is_due(group) and not self.rule.is_over(update)
             for name, layer in layers.items():
                 layer.capture, layer.captured = armed, [*self._gathered[name]]
 
@@ -237,7 +237,7 @@ class TopologyEvolver:
         Returns:
             The events, also appended to `events`; empty between events.
         """
-        if self.rule is None or not self._is_due(group):
+        if self.rule is None or not self.is_due(group):
             return []
         before = len(self.events)
         over = self.rule.is_over(self.update)
@@ -272,7 +272,8 @@ class TopologyEvolver:
         if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
             self._due[group] = self.update
 
-    def _is_due(self, group: str) -> bool:
+    def is_due(self, group: str) -> bool:
+        """Whether a step of the group at this update has something to follow it."""
         due = self._due[group]
         return due is not None and self.update >= due
 

@@ -252,7 +252,7 @@ def test_gradients_are_formed_as_in_an_update(group: str) -> None:
     if group == "critic":  # an update draws the policy's actions first, then the targets
         torch.manual_seed(1)
         agent.around_step = Around()
-        agent._update_critics(batch, agent._targets(batch, agent._temperature))
+        agent._update_critics(batch, agent._targets(batch, agent._temperature()))
         assert_equal_trees(alone, formed["critic"])
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.calls import Call, watch_calls
+from support.calls import watch_calls
 from support.trees import assert_equal_trees
 
 from sparserl import optim
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.kernels import cpu
+from sparserl.kernels.program import Call
 from sparserl.optim import FusedAdam
 
 AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}

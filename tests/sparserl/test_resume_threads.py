@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
-from support.calls import Call, watch_calls
+from support.calls import watch_calls
 from support.envs import FunctionEnv
 from support.networks import backward, forward, whole, whole_networks
 from support.runs import FAST, same_run, train
@@ -29,6 +29,7 @@ from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.kernels import Networks, Wanted, cpu
+from sparserl.kernels.program import Call
 from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]

@@ -31,7 +31,7 @@ def test_targets_by_hand() -> None:
     discounts = F32([[0.5], [1], [0.1]])
     np.testing.assert_allclose(formulas.td_targets(rewards, dones, discounts, q_values), [[3.5], [2], [6]])
     log_prob = F32([[1], [9], [-10]])
-    soft = formulas.soft_td_targets(rewards, dones, F32([[0.5]]), q_values, log_prob, number=0.5)
+    soft = formulas.soft_td_targets(rewards, dones, F32([[0.5]]), q_values, log_prob, F32([0.5]))
     assert soft.tolist() == [[3.25], [2], [20.5]]
 
 
@@ -60,7 +60,7 @@ def test_the_deterministic_policy_loss_as_in_torch() -> None:
 
 def test_the_soft_policy_loss_as_in_torch() -> None:
     q_values, log_prob = drawn(3, 9, 1), drawn(9, 1, seed=1)
-    loss, by_q_values, by_log_prob = formulas.soft_policy_loss(q_values, log_prob, number=0.3)
+    loss, by_q_values, by_log_prob = formulas.soft_policy_loss(q_values, log_prob, F32([0.3]))
     q, log = (torch.from_numpy(array).requires_grad_() for array in (q_values, log_prob))
     expected = (0.3 * log - q.min(dim=0).values).mean()
     expected.backward()
@@ -75,7 +75,7 @@ def test_a_value_that_is_no_number_is_the_lowest(critic: int) -> None:
     q_values[critic] = np.nan
     one, none = F32([[1]]), F32([[0]])
     assert np.isnan(formulas.td_targets(one, none, one, q_values)).all()
-    assert np.isnan(formulas.soft_policy_loss(q_values, one, number=1.0)[0]).all()
+    assert np.isnan(formulas.soft_policy_loss(q_values, one, F32([1.0]))[0]).all()
 
 
 def test_a_log_standard_deviation_beyond_its_bounds_has_no_derivative() -> None:

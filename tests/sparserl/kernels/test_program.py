@@ -5,10 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from support.calls import Call, watch_calls
+from support.calls import watch_calls
 
 from sparserl.kernels import program
-from sparserl.kernels.program import Step, add, at_once, deferred, make_step, run_waiting, step_function, stretch
+from sparserl.kernels.program import Call, Step, add, at_once, deferred, make_step, run_waiting, step_function, stretch
 from sparserl.kernels.vector import read_int64, read_real, write_real
 
 SIZE = 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.calls import Call, watch_calls
+from support.calls import watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
 from sparserl.kernels import Gradients, Networks, Wanted, cpu, program
+from sparserl.kernels.program import Call
 
 WIDTHS = (11, 37, 18, 3)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

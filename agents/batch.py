@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.kernels.deferred import Deferred, computed, once_a_stretch
 from sparserl.kernels.program import add, make_step, stretch
-from sparserl.kernels.recording import each_time, relies_on
+from sparserl.kernels.recording import each_time, relies_on_items
 from sparserl.kernels.updates import gather_step
 
 FloatArray = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
     """
     if env is None and _is_readable(buffer):
         gather = _gather(buffer, size)
-        relies_on((buffer, "gather"), lambda: gather.reads(buffer) and _is_readable(buffer))
+        relies_on_items(vars(buffer), vars(buffer).keys() - _CHANGING)
         each_time(partial(gather.draw, buffer, gamma))
         add(gather.step)
         if isinstance(buffer, AdaptiveReplayBuffer) and buffer.redraws:
@@ -95,6 +95,7 @@ def _constant(number: float) -> FloatArray:
     return np.full((1, 1), number, np.float32)
 
 
+_CHANGING = {"pos", "full"}
 _STORED = ("observations", "actions", "next_observations", "dones", "timeouts", "rewards")
 _free: WeakKeyDictionary[ReplayBuffer, dict[int, list[tuple[int | None, Any]]]] = WeakKeyDictionary()
 

@@ -168,7 +168,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
             goals={layer: count for name in self.trained for layer, count in goals(getattr(self, name), name).items()},
         )
         self.recycler = self._make_recycler()
-        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated()
+        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated(besides=COUNTERS)
         for group, layers in groups.items():
             for name, layer in layers.items():
                 follower = OptimizerMoments(getattr(self, group).optimizer, layer.values, self.topology.part("moments"))
@@ -270,7 +270,8 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
                 self._repeated.forget()
                 batch, found = self._deferred_update(batch_size)
             else:
-                batch, found = self._repeated(partial(self._deferred_update, batch_size), self._settings(batch_size))
+                update = partial(self._deferred_update, batch_size)
+                batch, found = self._repeated(update, vars(self), batch_size, self.critic_loss_scale)
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
@@ -287,10 +288,6 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
     def _deferred_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
         with deferred():
             return self._sample_and_update(batch_size)
-
-    def _settings(self, batch_size: int) -> list[object]:
-        """Whatever an update depends on and may be set from outside."""
-        return [batch_size, self.critic_loss_scale, *(own for name, own in vars(self).items() if name not in COUNTERS)]
 
     def _is_turn(self, period: int) -> bool:
         """Whether this update is one of every `period`-th; all that `_update` may ask of the count of updates."""

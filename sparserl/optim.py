@@ -90,16 +90,21 @@ class FusedAdam(torch.optim.Adam):
 
     def _say_what_holds(self) -> None:
         """Tells a recording what a step relies on."""
-        threads, states = torch.get_num_threads(), list(self.state.values())
+        threads, states, groups = torch.get_num_threads(), list(self.state.values()), len(self.param_groups)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
 
-        def is_same_step() -> bool:
-            same = torch.get_num_threads() == threads and len(self.state) == len(states)
-            same &= sum(len(group["params"]) for group in self.param_groups) == len(parameters)
-            return same and not _hooks_of_all and self._is_plain() and all(map(is_, self.state.values(), states))
+        def has_same_state() -> bool:
+            same = len(self.state) == len(states) and len(self.param_groups) == groups
+            return same and all(map(is_, self.state.values(), states))
 
-        relies_on(self, is_same_step)
+        relies_on("threads", lambda: torch.get_num_threads() == threads)
+        relies_on("hooks", lambda: not _hooks_of_all)
+        relies_on((self, "hooks"), lambda: not (self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks))
+        relies_on((self, "state"), has_same_state)
         relies_on_items(vars(self), ["state", "param_groups"])
+        for group in self.param_groups:
+            relies_on((self, id(group)), partial(_has, group, len(group["params"])))
+            relies_on_items(group, VARIANTS)
         relies_on_gradients(parameters)
         relies_on_tensors(parameters)
         relies_on_tensors(parameter.grad for parameter in parameters if parameter.grad is not None)
@@ -206,6 +211,11 @@ class FusedAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
+
+
+def _has(group: dict[str, Any], count: int) -> bool:
+    """Whether a group still has so many parameters, and a learning rate that is a number."""
+    return len(group["params"]) == count and isinstance(group["lr"], float | int)
 
 
 _gradient, _dtype, _variants = attrgetter("grad"), attrgetter("dtype"), itemgetter(*VARIANTS)

@@ -9,7 +9,7 @@ Whoever looks at a number makes the recording one that cannot be repeated, since
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import attrgetter, getitem, is_
 from typing import Any, Generic, TypeVar
@@ -39,6 +39,7 @@ class Recording:
     def seal(self) -> None:
         """Takes note of how everything is that it relies on."""
         self._tensors, self._trained = list(self.tensors.values()), list(self.trained.values())
+        self._conditions = list(self.conditions.values())
         self._mappings, self._keys = [own for own, _ in self.items.values()], [key for _, key in self.items.values()]
         # Steps keep the memory of tensors, so nothing else comes to lie at the same address.
         self._places = tables.places(self._tensors)
@@ -61,7 +62,7 @@ class Recording:
             all(map(is_, objects, self._objects))
             and tables.places(self._tensors) == self._places
             and list(map(_requires_grad, self._trained)) == self._needs
-            and all(condition() for condition in self.conditions.values())
+            and all(condition() for condition in self._conditions)
         )
 
     def repeat(self) -> None:
@@ -168,27 +169,40 @@ def not_again() -> None:
 
 
 class Repeated(Generic[T]):
-    """Something that is done over and over, with recordings of how; a copy of it has none."""
+    """Something that is done over and over, with recordings of how; a copy of it has none.
 
-    def __init__(self) -> None:
-        self._settings: Sequence[object] = ()
+    Args:
+        besides: Attributes of whoever does it that it does not depend on, but for what `only_if` is told of.
+    """
+
+    def __init__(self, besides: frozenset[str] = frozenset()):
+        self._besides = besides
+        self._names: frozenset[str] = frozenset()
+        self._read: list[str] = []
+        self._settings: list[object] = []
         self._recordings: list[tuple[Recording, T]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # They do what they do to the original.
-        return {"_settings": (), "_recordings": []}
+        return {**vars(self), "_settings": [], "_recordings": []}
 
     def forget(self) -> None:
         """Drops all recordings, and the memory that they hold."""
         self._recordings.clear()
 
-    def __call__(self, do: Callable[[], T], settings: Sequence[object]) -> T:
+    def __call__(self, do: Callable[[], T], attributes: Mapping[str, object], *more: object) -> T:
         """Does something, by a recording if there is one that fits.
 
         Args:
             do: What; its result must be such that a repetition fills it anew.
-            settings: Objects that it depends on; recordings were made with the very same ones.
+            attributes: Of whoever does it; recordings were made with the very same objects.
+            more: Further such objects.
         """
+        if attributes.keys() != self._names:
+            self._names = frozenset(attributes)
+            self._read = sorted(self._names - self._besides)
+            self._recordings.clear()
+        settings = [*map(attributes.__getitem__, self._read), *more]
         if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)):
             self._recordings.clear()
             self._settings = settings

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels import program, tables
 from sparserl.kernels.positions import united
 from sparserl.kernels.program import Step, make_step
-from sparserl.kernels.recording import each_time, relies_on, relies_on_tensors
+from sparserl.kernels.recording import each_time, relies_on, relies_on_items, relies_on_tensors
 from sparserl.kernels.updates import average_and_trim_step, average_step
 from sparserl.topology.pairs import whole_groups
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
@@ -191,7 +191,7 @@ class _Averaging:
 
     def run(self, tau: float) -> None:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
-        pairings = self._pairings()
+        pairings = [layer.pairing() for layer in self._layers]
         # Whatever was replaced since the last time changes one of them.
         key: list[object] = [torch.get_num_threads(), *tables.places(self._tensors), *map(_dtype, self._tensors)]
         key += map(id, pairings)
@@ -203,14 +203,14 @@ class _Averaging:
             kept, now = self._tables.values(), self._described(pairings).values()
             tables.check("target averaging", [*chain.from_iterable(kept)], [*chain.from_iterable(now)])
         threads = torch.get_num_threads()
+        relies_on("threads", lambda: torch.get_num_threads() == threads)
         relies_on_tensors(self._tensors)
-        relies_on(self, lambda: all(map(is_, self._pairings(), pairings)) and torch.get_num_threads() == threads)
+        for layer in self._layers:  # pairings follow from these
+            relies_on_items(vars(layer.online), ["connections"])
+            relies_on_items(vars(layer.target), ["connections"])
         each_time(lambda: self._give(tau))
         for step in self._steps:
             program.add(step)
-
-    def _pairings(self) -> list[Pairing | None]:
-        return [layer.pairing() for layer in self._layers]
 
     def _give(self, tau: float) -> None:
         if self._numbers[0] != tau:

@@ -99,6 +99,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "another optimizer": lambda agent: setattr(
         agent.actor, "optimizer", torch.optim.SGD(agent.actor.parameters(), lr=1e-2)
     ),
+    "more to train": lambda agent: agent.critic.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]}),
     "a hook": lambda agent: agent.critic.optimizer.register_step_post_hook(
         lambda optimizer, *given: [group["params"][0].data.mul_(0.9) for group in optimizer.param_groups]
     ),

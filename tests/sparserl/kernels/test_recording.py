@@ -27,13 +27,13 @@ class Work:
     """
 
     def __init__(self, more: Callable[[Array], object] = lambda given: None):
-        self.repeated: Repeated[Array] = Repeated()
+        self.repeated: Repeated[Array] = Repeated(besides=frozenset({"drawn", "in_python"}))
         self.drawn = iter(range(1, 100))
         self.in_python = 0
         self.more = more
 
     def __call__(self, *settings: object) -> Any:
-        return self.repeated(self.do, settings)
+        return self.repeated(self.do, vars(self), *settings)
 
     def do(self) -> Array:
         self.in_python += 1
@@ -177,6 +177,20 @@ def test_settings_are_the_very_same_objects() -> None:
     for settings in ([one], [one], [same], [same], [same, 1], []):
         work(*settings)
     assert work.in_python == 4
+
+
+def test_so_are_attributes_but_for_some() -> None:
+    work: Any = Work()
+    for number in (1000, 1000, 2000, 2000):
+        work.drawn = iter([1])
+        work.number = number
+        work()
+    assert work.in_python == 2
+    del work.number
+    work.other = 2000
+    work.drawn = iter([1])
+    work()
+    assert work.in_python == 3
 
 
 def test_a_failure_leaves_no_recording_and_no_act() -> None:

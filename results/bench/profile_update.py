@@ -14,9 +14,9 @@ import gymnasium as gym
 import torch
 
 from sparserl.agents import DSTD3
-from sparserl.kernels import formulas, program, tiles, updates
+from sparserl.kernels import formulas, tiles, updates
 from sparserl.kernels.deferred import Formula
-from sparserl.kernels.program import StepFunction
+from sparserl.kernels.program import Call, StepFunction
 
 UPDATES = 1000
 
@@ -49,15 +49,16 @@ def main(density: float = 0.1, batch: int = 256, width: int = 256) -> None:
     agent.train(UPDATES, batch)
     total = (time.thread_time() - start) / UPDATES
     spent: dict[str, float] = defaultdict(float)
-    names, run = step_names(), program._run
+    names, run = step_names(), Call.__call__
 
-    def timed(rows: list[int], shares: int, zero: object) -> None:
-        for place in range(0, len(rows), 3):
+    def timed(call: Call) -> None:
+        for step in call.steps:
+            alone = Call(list(step.row), [step])
             start = time.thread_time()
-            run(rows[place : place + 3], shares, zero)
-            spent[names[rows[place]]] += time.thread_time() - start
+            run(alone)
+            spent[names[step.row[0]]] += time.thread_time() - start
 
-    program._run = timed
+    Call.__call__ = timed
     agent.train(UPDATES, batch)
     parts = {name: seconds / UPDATES for name, seconds in spent.items()}
     parts["everything else (Python around the call)"] = total - sum(parts.values())

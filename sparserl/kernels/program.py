@@ -176,26 +176,26 @@ class Call:
         steps: At least one, of one element type.
 
     Attributes:
-        steps: How many.
-        shares: Of the step that has the most.
+        steps: The steps.
+        shares: Of the one that has the most.
     """
 
-    __slots__ = ("_kept", "_table", "_zero", "shares", "steps")
+    __slots__ = ("_table", "_zero", "shares", "steps")
 
     def __init__(self, rows: list[int], steps: Sequence[Step]):
-        self._table, self._kept, self._zero = array("q", rows), steps, steps[0].zero
-        self.steps, self.shares = len(rows) // 3, max(rows[2::3])
+        self._table, self._zero = array("q", rows), steps[0].zero
+        self.steps, self.shares = steps, max(rows[2::3])
 
     def __call__(self) -> None:
         """Runs them."""
         place = self._table.buffer_info()[0]
         if self.shares == 1:
-            _run_alone(self.steps, place, self._zero)
+            _run_alone(len(self.steps), place, self._zero)
         else:
             threads = min(self.shares, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set at run time
             numba.set_num_threads(threads)
             counters = array("q", [0] * (2 * _APART // 8))
-            _run_together(threads, self.steps, place, counters.buffer_info()[0], self._zero)
+            _run_together(threads, len(self.steps), place, counters.buffer_info()[0], self._zero)
 
 
 def _call_code(typing_context: Any, function: Any, share: Any, shares: Any, arguments: Any, zero: Any) -> Any:

@@ -97,7 +97,7 @@ def test_an_update_without_an_event_is_one_call(kind: str, calls: list[Call]) ->
     calls.clear()
     agent.train(2, 20)
     assert len(calls) == 2  # one for each update
-    assert min(call.steps for call in calls) > 8
+    assert min(len(call.steps) for call in calls) > 8
 
 
 @pytest.mark.parametrize("kind", AGENTS)

@@ -254,23 +254,19 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Runs gradient updates; called by `learn`."""
-        assert self.replay_buffer is not None
         if self._n_updates == 0:  # what the first update could do with, the later ones can
             self._check_run_length("is not known before `learn`: call `bind_run_length`")
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         logged: dict[str, list[float]] = {}
-        waits = self._waits()
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            if not waits:
-                batch, found = self._sample_and_update(batch_size)
-            elif any(map(self.evolver.is_due, self.trained)):
+            if any(map(self.evolver.is_due, self.trained)):
                 self._repeated.forget()
-                batch, found = self._deferred_update(batch_size)
+                batch, found = self._sample_and_update(batch_size)
             else:
-                update = partial(self._deferred_update, batch_size)
+                update = partial(self._sample_and_update, batch_size)
                 batch, found = self._repeated(update, vars(self), batch_size, self.critic_loss_scale)
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
@@ -282,12 +278,9 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
 
     def _sample_and_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
         assert self.replay_buffer is not None
-        batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
-        return batch, self._update(batch)
-
-    def _deferred_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
-        with deferred():
-            return self._sample_and_update(batch_size)
+        with deferred() if self._waits() else at_once():
+            batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
+            return batch, self._update(batch)
 
     def _is_turn(self, period: int) -> bool:
         """Whether this update is one of every `period`-th; all that `_update` may ask of the count of updates."""

@@ -30,9 +30,9 @@ def tile_vectors(widest: int) -> int:
     """Vectors that a tile has at most in networks whose widest level has `widest` neurons.
 
     Two from `WIDE` neurons on. With 1,024 neurons and registers of 256 bits, forward, parameters' and input gradients
-    of two layers take .79, .86 and .82 of the time that they take with three at density .1, .87, .96 and .94 at .5; with
-    512 neurons .87, .94 and .86 at .1, the same at .5. With 256 neurons three are as fast, and whole updates, which
-    read and write narrow levels too, faster.
+    of two layers take .79, .86 and .82 of the time that they take with three at density .1, .87, .96 and .94 at .5;
+    with 512 neurons .87, .94 and .86 at .1, the same at .5. With 256 neurons three are as fast, and faster in whole
+    updates, which read and write narrow levels too.
     """
     return 2 if widest >= WIDE else TILE_VECTORS
 

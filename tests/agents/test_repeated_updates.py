@@ -142,8 +142,8 @@ def test_a_change_has_the_effect_that_it_has_without_recordings(kind: str, chang
 def test_learning_repeats_updates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make(kind)
     asked = []
-    update = agent._deferred_update
-    monkeypatch.setattr(agent, "_deferred_update", lambda size: asked.append(agent._n_updates) or update(size))
+    update = agent._sample_and_update
+    monkeypatch.setattr(agent, "_sample_and_update", lambda size: asked.append(agent._n_updates) or update(size))
     agent.learn(40, reset_num_timesteps=False, log_interval=None)
     # An event at every ninth update (a delayed actor's is one later), and what is different after it.
     assert len(asked) < 30

@@ -343,6 +343,7 @@ def test_real_runs_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     base = {
         **SMALL["base"],
         **{"log_every_steps": 100, "checkpoint_every_steps": 100, "eval": {"every_steps": 300, "episodes": 1}},
+        "agent": {"learning_starts": 100, "net_arch": [32, 32], "batch_size": 16, "buffer_size": 400},
     }
     path = sweep_file(tmp_path, base=base, grid={}, seeds=2)
     words = ["sweep", str(path), "--workers", "2", "--out", str(tmp_path / "runs")]

@@ -3,6 +3,7 @@
 Tables of addresses are compared with their arrays before each call of a kernel, here and in processes that tests start.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -31,3 +32,9 @@ def thread_counts() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, or at the end one worker has them all while the other one has nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and collected tests stay to the end: without this each `gc.collect` of a test visits them all."""
+    gc.collect()
+    gc.freeze()

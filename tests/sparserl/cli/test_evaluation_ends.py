@@ -26,7 +26,7 @@ SHORT = ("--agent.learning-starts", "5", "--total-steps", "10", "--eval.every-st
 
 
 @pytest.fixture(autouse=True)
-def envs(tiny_env: None) -> Iterator[None]:
+def envs(tiny_env: None, undrawn: None) -> Iterator[None]:
     """Registers environments whose episodes never end by themselves, too."""
     gym.register("Endless-v0", entry_point=lambda: FunctionEnv(horizon=NEVER))
     gym.register("Limited-v0", entry_point=lambda: FunctionEnv(horizon=NEVER), max_episode_steps=60)

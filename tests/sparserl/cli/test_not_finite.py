@@ -72,6 +72,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     ("algo", "what"),
     [(algo, what) for algo in ALGOS for what in (SPOILT if algo == "ds_td3" else ["reward"])],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_what_an_environment_gives_stops_the_run_before_it_is_learned(
     algo: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +197,7 @@ SHORT = (
 )
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("algo", ["ds_sac", "ds_td3"])
 def test_a_sequence_of_environments_stops_too(algo: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     run, file = tmp_path / "run", tmp_path / "tiny.yaml"

@@ -25,7 +25,7 @@ from sparserl.cli import main
 from sparserl.cli import train as train_command
 from sparserl.records import CsvLog, RunFolder
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 
 class Killed(BaseException):

@@ -189,6 +189,7 @@ def test_connections_are_counted_by_owner(finished: dict[str, Path]) -> None:
     assert shared == {"shared"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_repeats_and_its_config_repeats_it(finished: dict[str, Path], tmp_path: Path) -> None:
     again = tmp_path / "again"
     run = finished["spacenet"]
@@ -196,6 +197,7 @@ def test_it_repeats_and_its_config_repeats_it(finished: dict[str, Path], tmp_pat
     same_run(run, again)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_seed_is_another_run(finished: dict[str, Path], sequence: Path, tmp_path: Path) -> None:
     assert learn(tmp_path / "other", sequence, "finetune", "--seed", "1") == 0
     assert logs(tmp_path / "other")["eval"] != logs(finished["finetune"])["eval"]
@@ -204,6 +206,7 @@ def test_another_seed_is_another_run(finished: dict[str, Path], sequence: Path, 
 # Going on.
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", RL_STRATEGIES)
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     method: str, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +218,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     same_run(finished[method], run)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("at", [1, 29, 33, 39, 45])
 def test_so_does_one_that_was_stopped_anywhere(
     at: int, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +242,7 @@ def test_so_does_one_that_was_stopped_anywhere(
     same_run(finished["packnet"], run)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_environment_without_a_state_goes_on_in_the_right_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from sparserl.progress import RunProgress
 from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
 from sparserl.run_lock import LOCK, LockedError, only_writer
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 
 @pytest.fixture(scope="module")

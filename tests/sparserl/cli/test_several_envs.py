@@ -18,7 +18,7 @@ from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.cli.train_config import TrainConfig, parse_train
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 ROUNDS = ("--n-envs", "3", "--agent.train-freq", "2", "--agent.gradient-steps", "-1")
 """Six env steps, then six updates."""

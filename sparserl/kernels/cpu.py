@@ -177,9 +177,10 @@ class _Sums:
 
 @lru_cache(maxsize=256)
 def tiles_of(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
-    """(tiles, 2) first sample and width in vectors of each tile; `shares` tiles or more where that is possible."""
+    """(tiles, 2) first sample and width in vectors of each tile; as many for each of `shares`, if there are enough."""
     vectors = -(-batch // LANES)
-    count = min(vectors, max(shares, -(-vectors // tile_vectors(widest))))
+    fewest = max(1, -(-vectors // tile_vectors(widest)))
+    count = min(vectors, -(-fewest // shares) * shares)
     ends = vectors * np.arange(1, count + 1) // max(count, 1)
     widths = np.diff(ends, prepend=0)
     return np.stack([(ends - widths) * LANES, widths], axis=1)

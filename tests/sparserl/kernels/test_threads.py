@@ -8,6 +8,8 @@ from support.calls import watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
 from sparserl.kernels import Gradients, Networks, Wanted, cpu, program
+from sparserl.kernels.choice import tile_vectors
+from sparserl.kernels.emitter import LANES
 from sparserl.kernels.program import Call
 
 WIDTHS = (11, 37, 18, 3)
@@ -124,3 +126,14 @@ def test_threads_need_one_machine_code_for_each_type(monkeypatch: pytest.MonkeyP
     for dtype in DTYPES.values():
         random_pass(networks_of(2, dtype), 37)
     assert len(program._run_together.signatures) == len(DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("batch", "shares", "tiles"), [(100, 1, 3), (100, 2, 4), (256, 2, 6), (256, 4, 8), (10, 2, 1), (0, 2, 0)]
+)
+def test_a_network_alone_has_as_many_tiles_for_each_thread(batch: int, shares: int, tiles: int) -> None:
+    found = cpu.tiles_of(batch, 256, shares)
+    assert len(found) == tiles
+    assert found[:, 1].sum() == -(-batch // LANES)
+    assert found[:, 0].tolist() == (LANES * (found[:, 1].cumsum() - found[:, 1])).tolist()
+    assert found[:, 1].max(initial=0) <= tile_vectors(256)

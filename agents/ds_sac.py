@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiIn
 from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
 from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
+from sparserl.optim import FusedAdam
 
 
 class DSSAC(SparseTopologyMixin, SAC):
@@ -61,6 +62,12 @@ class DSSAC(SparseTopologyMixin, SAC):
     trained = ("actor", "critic")
     targets_of = ("critic",)
     critic_loss_scale = 0.5
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.ent_coef_optimizer is not None and isinstance(self.actor.optimizer, FusedAdam):
+            # The same steps in a fifth of the time; with dense policies every bit is Stable-Baselines3's.
+            self.ent_coef_optimizer = FusedAdam([cast(torch.Tensor, self.log_ent_coef)], lr=self.lr_schedule(1))
 
     def _update(self, batch: Batch) -> dict[str, Number]:
         policy, temperature = action_pass(self.actor, batch.observations), self._temperature()
@@ -141,5 +148,9 @@ class DSSAC(SparseTopologyMixin, SAC):
         loss[0] = -(self.log_ent_coef.detach() * surplus).mean()
         # What autograd makes of it, in its order of operations and in a fifth of the time.
         share = np.float32(-1) / np.float32(len(surplus))
-        self.log_ent_coef.grad = (surplus * float(share)).sum(dim=0)
+        gradient = (surplus * float(share)).sum(dim=0)
+        if self.log_ent_coef.grad is None:
+            self.log_ent_coef.grad = gradient
+        else:
+            self.log_ent_coef.grad.copy_(gradient)
         self.ent_coef_optimizer.step()

@@ -123,6 +123,11 @@ def add_act(act: Callable[[], object]) -> None:
         _present.recording.acts.append(act)
 
 
+def _listening() -> Recording | None:
+    """The recording, unless what is being done will be done each time whatever it relies on."""
+    return None if _present.is_acting else _present.recording
+
+
 def relies_on(what: Hashable, condition: Condition) -> None:
     """Says what must hold for a repetition; once it does not, the recording is of no more use.
 
@@ -130,26 +135,30 @@ def relies_on(what: Hashable, condition: Condition) -> None:
         what: Names the condition: it is kept once.
         condition: Without effects.
     """
-    if _present.recording is not None:
-        _present.recording.conditions.setdefault(what, condition)
+    recording = _listening()
+    if recording is not None:
+        recording.conditions.setdefault(what, condition)
 
 
 def relies_on_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Says that tensors must have the memory that they have."""
-    if _present.recording is not None:
-        _present.recording.tensors.update((id(tensor), tensor) for tensor in tensors)
+    recording = _listening()
+    if recording is not None:
+        recording.tensors.update((id(tensor), tensor) for tensor in tensors)
 
 
 def relies_on_gradients(parameters: Iterable[torch.Tensor]) -> None:
     """Says that parameters must have the gradients that they will have, and require them or not as now."""
-    if _present.recording is not None:
-        _present.recording.trained.update((id(parameter), parameter) for parameter in parameters)
+    recording = _listening()
+    if recording is not None:
+        recording.trained.update((id(parameter), parameter) for parameter in parameters)
 
 
 def relies_on_items(mapping: Mapping[Any, Any], keys: Iterable[Hashable]) -> None:
     """Says that a mapping must have the very objects under some keys that it will have at the end."""
-    if _present.recording is not None:
-        _present.recording.items.update(((id(mapping), key), (mapping, key)) for key in keys)
+    recording = _listening()
+    if recording is not None:
+        recording.items.update(((id(mapping), key), (mapping, key)) for key in keys)
 
 
 def only_if(condition: Condition) -> None:
@@ -158,14 +167,16 @@ def only_if(condition: Condition) -> None:
     Args:
         condition: Without effects, true now; may be true again later when it is not.
     """
-    if _present.recording is not None:
-        _present.recording.turns.append(condition)
+    recording = _listening()
+    if recording is not None:
+        recording.turns.append(condition)
 
 
 def not_again() -> None:
     """Says that what is being done cannot be repeated: it depends on numbers, or does more than was recorded."""
-    if _present.recording is not None and not _present.is_acting:
-        _present.recording.is_repeatable = False
+    recording = _listening()
+    if recording is not None:
+        recording.is_repeatable = False
 
 
 class Repeated(Generic[T]):

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.kernels.deferred import Deferred, computed, once_a_stretch
 from sparserl.kernels.program import add, make_step, stretch
-from sparserl.kernels.recording import each_time, relies_on_items
+from sparserl.kernels.recording import each_time, not_again, relies_on_items
 from sparserl.kernels.updates import gather_step
 
 FloatArray = npt.NDArray[np.float32]
@@ -65,6 +65,7 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
             buffer.redraw_noise(gather.rows, torch.from_numpy(arrays[0]), torch.from_numpy(arrays[2]))
             return Batch(*arrays)
         return Batch(*gather.arrays)
+    not_again()
     drawn = buffer.sample(size, env=env)
     observations, actions, next_observations, dones, rewards = map(_arrays, drawn[:5])
     discounts = _constant(gamma) if drawn.discounts is None else drawn.discounts.numpy()
@@ -96,6 +97,7 @@ def _constant(number: float) -> FloatArray:
 
 
 _CHANGING = {"pos", "full"}
+"""Attributes of a buffer that no step depends on."""
 _STORED = ("observations", "actions", "next_observations", "dones", "timeouts", "rewards")
 _free: WeakKeyDictionary[ReplayBuffer, dict[int, list[tuple[int | None, Any]]]] = WeakKeyDictionary()
 

@@ -21,7 +21,7 @@ from sparserl.agents.task_heads import HeadEnsembles
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.formulas import tanh, through_tanh
 from sparserl.kernels.program import run_waiting
-from sparserl.kernels.recording import not_again, relies_on_items
+from sparserl.kernels.recording import relies_on_items
 from sparserl.layers import SparseEnsemble
 
 
@@ -49,7 +49,6 @@ def network_pass(network: nn.Module, method: str, observations: Observations, *m
     """
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
-        not_again()
         run_waiting()
         return AutogradPass(network, method, *map(computed, inputs))
     if isinstance(ensemble, HeadEnsembles):

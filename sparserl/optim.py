@@ -16,6 +16,7 @@ from sparserl.kernels import program, tables
 from sparserl.kernels.program import Step, make_step
 from sparserl.kernels.recording import (
     each_time,
+    is_recorded,
     not_again,
     relies_on,
     relies_on_gradients,
@@ -79,7 +80,8 @@ class FusedAdam(torch.optim.Adam):
             tables.check(
                 "Adam", [batch.table for batch in batches], [self._table(batch.parameters) for batch in batches]
             )
-        self._say_what_holds()
+        if is_recorded():
+            self._say_what_holds()
         for batch in batches:
             each_time(partial(self._read_numbers, batch))
             program.add(*batch.steps)
@@ -90,21 +92,16 @@ class FusedAdam(torch.optim.Adam):
 
     def _say_what_holds(self) -> None:
         """Tells a recording what a step relies on."""
-        threads, states, groups = torch.get_num_threads(), list(self.state.values()), len(self.param_groups)
+        states = list(self.state.values())
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
 
-        def has_same_state() -> bool:
-            same = len(self.state) == len(states) and len(self.param_groups) == groups
+        def is_same_step() -> bool:
+            same = len(self.state) == len(states) and not _hooks_of_all and self._is_plain()
+            same &= sum(len(group["params"]) for group in self.param_groups) == len(parameters)
             return same and all(map(is_, self.state.values(), states))
 
-        relies_on("threads", lambda: torch.get_num_threads() == threads)
-        relies_on("hooks", lambda: not _hooks_of_all)
-        relies_on((self, "hooks"), lambda: not (self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks))
-        relies_on((self, "state"), has_same_state)
+        relies_on(self, is_same_step)
         relies_on_items(vars(self), ["state", "param_groups"])
-        for group in self.param_groups:
-            relies_on((self, id(group)), partial(_has, group, len(group["params"])))
-            relies_on_items(group, VARIANTS)
         relies_on_gradients(parameters)
         relies_on_tensors(parameters)
         relies_on_tensors(parameter.grad for parameter in parameters if parameter.grad is not None)
@@ -211,11 +208,6 @@ class FusedAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
-
-
-def _has(group: dict[str, Any], count: int) -> bool:
-    """Whether a group still has so many parameters, and a learning rate that is a number."""
-    return len(group["params"]) == count and isinstance(group["lr"], float | int)
 
 
 _gradient, _dtype, _variants = attrgetter("grad"), attrgetter("dtype"), itemgetter(*VARIANTS)

@@ -39,8 +39,8 @@ class Recording:
     def seal(self) -> None:
         """Takes note of how everything is that it relies on."""
         self._tensors, self._trained = list(self.tensors.values()), list(self.trained.values())
-        self._conditions = list(self.conditions.values())
         self._mappings, self._keys = [own for own, _ in self.items.values()], [key for _, key in self.items.values()]
+        self._threads = torch.get_num_threads()
         # Steps keep the memory of tensors, so nothing else comes to lie at the same address.
         self._places = tables.places(self._tensors)
         self._objects, self._needs = self._present_objects(), list(map(_requires_grad, self._trained))
@@ -59,10 +59,11 @@ class Recording:
         except KeyError:
             return False
         return (
-            all(map(is_, objects, self._objects))
+            torch.get_num_threads() == self._threads
+            and all(map(is_, objects, self._objects))
             and tables.places(self._tensors) == self._places
             and list(map(_requires_grad, self._trained)) == self._needs
-            and all(condition() for condition in self._conditions)
+            and all(condition() for condition in self.conditions.values())
         )
 
     def repeat(self) -> None:
@@ -126,6 +127,11 @@ def add_act(act: Callable[[], object]) -> None:
 def _listening() -> Recording | None:
     """The recording, unless what is being done will be done each time whatever it relies on."""
     return None if _present.is_acting else _present.recording
+
+
+def is_recorded() -> bool:
+    """Whether anybody notes what is relied on; asked where saying it takes time."""
+    return _listening() is not None
 
 
 def relies_on(what: Hashable, condition: Condition) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, program, tables
 from sparserl.kernels.deferred import Array, computed
-from sparserl.kernels.recording import not_again, relies_on_gradients, relies_on_items, relies_on_tensors
+from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
 from sparserl.layers.watched import is_watched, watched
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -99,10 +99,11 @@ class FusedLayers:
             parameters = self._parameters()
             networks = self._prepared(parameters)
             self._seen = stretch, parameters, networks
-            relies_on_tensors(networks.tensors())
-            for layer in self.layers:
-                relies_on_items(layer._parameters, layer._parameters)  # type: ignore[union-attr]  # as below
-                relies_on_items(vars(layer), {"connections", "capture"} & vars(layer).keys())
+            if is_recorded():
+                relies_on_tensors(networks.tensors())
+                for layer in self.layers:
+                    relies_on_items(layer._parameters, layer._parameters)  # type: ignore[union-attr]  # as below
+                    relies_on_items(vars(layer), {"connections", "capture"} & vars(layer).keys())
         return self._seen[1:]
 
     def shaped(self, gradients: Sequence[torch.Tensor], needs: Sequence[bool]) -> list[torch.Tensor | None]:

@@ -21,7 +21,7 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels import program, tables
 from sparserl.kernels.positions import united
 from sparserl.kernels.program import Step, make_step
-from sparserl.kernels.recording import each_time, relies_on, relies_on_items, relies_on_tensors
+from sparserl.kernels.recording import each_time, relies_on_items, relies_on_tensors
 from sparserl.kernels.updates import average_and_trim_step, average_step
 from sparserl.topology.pairs import whole_groups
 from sparserl.topology.structure import EvolvingLayer, FloatArray, Slots, SparseTopology, TopologyChange, absent
@@ -202,8 +202,6 @@ class _Averaging:
         if tables.CHECKED:
             kept, now = self._tables.values(), self._described(pairings).values()
             tables.check("target averaging", [*chain.from_iterable(kept)], [*chain.from_iterable(now)])
-        threads = torch.get_num_threads()
-        relies_on("threads", lambda: torch.get_num_threads() == threads)
         relies_on_tensors(self._tensors)
         for layer in self._layers:  # pairings follow from these
             relies_on_items(vars(layer.online), ["connections"])

@@ -100,7 +100,7 @@ class FusedLayers:
             networks = self._prepared(parameters)
             self._seen = stretch, parameters, networks
             if is_recorded():
-                relies_on_tensors(networks.tensors())
+                relies_on_tensors(parameter for parameter in parameters if parameter is not None)
                 for layer in self.layers:
                     relies_on_items(layer._parameters, layer._parameters)  # type: ignore[union-attr]  # as below
                     relies_on_items(vars(layer), {"connections", "capture"} & vars(layer).keys())

@@ -17,14 +17,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.errors import CheckpointError, SparserlError
-from sparserl.finite import check_tensors
 from sparserl.optim import check_slots, state_from_tree, state_tree
+from sparserl.recording.finite import check_tensors
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
 
 
 def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
-    """A tree that `sparserl.checkpoint` writes; take it between a gradient update and the next env step."""
+    """A tree that `sparserl.recording.checkpoint` writes; take it between a gradient update and the next env step."""
     modules = {}
     module_names, tensor_names = agent._get_torch_save_params()
     for name in module_names:

@@ -8,12 +8,18 @@ from typing import Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl import checkpoint
 from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.errors import CheckpointError
-from sparserl.records import CHECKPOINTS_KEPT, RunFolder, full_checkpoints, remove_stale_checkpoints, step_name
-from sparserl.state_structure import ANYTHING, Each, Named, check_structure
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import (
+    CHECKPOINTS_KEPT,
+    RunFolder,
+    full_checkpoints,
+    remove_stale_checkpoints,
+    step_name,
+)
+from sparserl.recording.state_structure import ANYTHING, Each, Named, check_structure
 
 
 class AgentCheckpoints:

@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from sparserl.agents.collection import LeanVecEnv
-from sparserl.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
+from sparserl.recording.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Evaluation:
     Attributes:
         returns: Undiscounted.
         lengths: In env steps.
-        cut_off: Whether the episode was stopped before its end, see `sparserl.episodes`.
+        cut_off: Whether the episode was stopped before its end, see `sparserl.recording.episodes`.
     """
 
     returns: list[float]
@@ -45,7 +45,7 @@ class Evaluator:
         make_env: Makes one environment.
         episodes: Episodes per evaluation, one in each of as many environments, so that the policy acts on batches.
         seed: Env i is reset with `seed + i`.
-        max_steps: Env steps after which an episode is cut off; None as in `sparserl.episodes.longest_episode`.
+        max_steps: Env steps after which an episode is cut off; None as in `longest_episode`.
 
     Attributes:
         should_stop: Asked after each step; where it says so the evaluation is left by EvaluationAbandoned.

@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sparserl import checkpoint
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.errors import CheckpointError
+from sparserl.recording import checkpoint
 
 ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 

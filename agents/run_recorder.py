@@ -20,24 +20,24 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
 
-from sparserl import checkpoint
 from sparserl.agents.agent_state import check_networks
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.topology_observer import TopologyObserver
-from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
-from sparserl.finite import check_losses, check_observation, check_transition
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.progress import RunProgress
-from sparserl.records import BEST, FINAL, RunFolder, check_is_of_run, step_name
-from sparserl.state_structure import ANYTHING, Each, Named
+from sparserl.recording import checkpoint
+from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.finite import check_losses, check_observation, check_transition
+from sparserl.recording.progress import RunProgress
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, check_is_of_run, step_name
+from sparserl.recording.state_structure import ANYTHING, Each, Named
+from sparserl.recording.trackers import Tracker
+from sparserl.recording.video import Camera
 from sparserl.topology.structure import Flags
-from sparserl.tracking import Tracker
-from sparserl.video import Camera
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length", "cut_off")
 PROGRESS_COLUMNS = (

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from sparserl import checkpoint
 from sparserl.continual.protocol import Samples, TaskSequence
 from sparserl.continual.runner import SequenceStarted, TaskEnded
 from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.supervised import Step, SupervisedLearner
 from sparserl.errors import CheckpointError, NotFiniteError
-from sparserl.finite import check_losses, check_tensors
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
-from sparserl.state_structure import ANYTHING, Each, check_structure
+from sparserl.recording import checkpoint
+from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
+from sparserl.recording.state_structure import ANYTHING, Each, check_structure
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")

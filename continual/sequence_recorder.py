@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from sparserl.continual.runner import Learner, SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
-from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.progress import RunProgress
-from sparserl.records import RunFolder, full_checkpoints
-from sparserl.state_structure import Each
+from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.progress import RunProgress
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder, full_checkpoints
+from sparserl.recording.state_structure import Each
+from sparserl.recording.trackers import Tracker
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.tracking import Tracker
 
 L = TypeVar("L", bound=Learner[Any])
 """The learner."""

@@ -253,7 +253,7 @@ class SupervisedLearner:
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on, as a tree that `sparserl.checkpoint` writes."""
+        """All that the rest of the run depends on, as a tree that `sparserl.recording.checkpoint` writes."""
         return {
             "position": [self.task, self.epoch, self.batch, self.steps, self._begun],
             "network": dict(self.network.state_dict()),

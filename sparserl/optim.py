@@ -216,7 +216,7 @@ _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
 
 
 def state_tree(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The `state_dict` of an optimizer with string keys throughout, as `sparserl.checkpoint` needs."""
+    """The `state_dict` of an optimizer with string keys throughout, as `sparserl.recording.checkpoint` needs."""
     return {**state, "state": {str(parameter): slots for parameter, slots in state["state"].items()}}
 
 

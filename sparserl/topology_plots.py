@@ -37,7 +37,7 @@ from sparserl.plots import (
     write_figure,
     writing,
 )
-from sparserl.records import by_step, step_in
+from sparserl.recording.run_folder import by_step, step_in
 from sparserl.topology.structure import Positions, SparseTopology
 
 ABSENT, INITIAL, GROWN = 0, 1, 2

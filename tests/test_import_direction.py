@@ -21,22 +21,9 @@ SHORT_NAMES = ("agents", "configs", "continual", "envs")
 BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 PASSES = frozenset({"kernels.positions"})  # over lists of numbers, for what knows no tensors
-CORE = frozenset(
-    {"checkpoint", "config", "configs", "dashboard", "export", "json_text", "metrics", "plots", "records"}
-    | {
-        "progress",
-        "run_lock",
-        "seed_groups",
-        "text_files",
-        "machine_memory",
-        "extras",
-        "written_files",
-        "ranges",
-        "topology_plots",
-    }
-    | {"averaging", "episodes", "finite", "sparse_training", "sparsification"}
-    | {"state_structure", "tracking", "video", "wandb_environment", "whole_checkpoints"}
-)
+FILES = frozenset({"extras", "json_text", "machine_memory", "ranges", "text_files", "written_files"})
+CORE = FILES | {"averaging", "config", "configs", "export", "metrics", "plots", "recording", "seed_groups"}
+CORE |= {"sparse_training", "sparsification", "topology_plots"}
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
 UP_TO_CORE = BELOW_CORE | CORE
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from sparserl.continual.reinforcement.learner import Policy
-from sparserl.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
+from sparserl.recording.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
 from sparserl.seeding import stream
 
 COLUMNS = ("task", "stochastic", "episode", "return", "length", "success", "success_last", "cut_off")
@@ -29,7 +29,7 @@ class Episode:
         length: Steps.
         success: Whether success was signalled at any step; None where the environment signals none.
         success_last: Whether it was at the last step.
-        cut_off: Whether it was stopped before its end, see `sparserl.episodes`.
+        cut_off: Whether it was stopped before its end, see `sparserl.recording.episodes`.
     """
 
     task: int
@@ -65,7 +65,7 @@ class TaskEvaluator:
         stochastic: Episodes per task in which actions are drawn.
         deterministic: Episodes per task with the policy's mode.
         seed: Root seed of resets and random actions.
-        max_steps: Env steps after which an episode is cut off; None as in `sparserl.episodes.longest_episode`.
+        max_steps: Env steps after which an episode is cut off; None as in `longest_episode`.
 
     Attributes:
         should_stop: Asked after each step; where it says so an evaluation is left by EvaluationAbandoned.

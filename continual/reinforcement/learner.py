@@ -21,7 +21,7 @@ from sparserl.continual.reinforcement.borders import BorderConfig, cross_border
 from sparserl.continual.reinforcement.networks import task_networks
 from sparserl.continual.reinforcement.strategy import RLStrategy
 from sparserl.errors import ConfigError
-from sparserl.finite import check_transition
+from sparserl.recording.finite import check_transition
 from sparserl.seeding import stream
 
 Policy = Callable[[np.ndarray, bool], np.ndarray]

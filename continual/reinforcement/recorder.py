@@ -21,16 +21,16 @@ from sparserl.continual.reinforcement.learner import Progress, RLLearner
 from sparserl.continual.runner import SequenceStarted, TaskEnded
 from sparserl.continual.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.continual.strategy import LayerUse
-from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import NotFiniteError
-from sparserl.finite import check_losses, check_tensors
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder, check_is_of_run
-from sparserl.state_structure import ANYTHING, Each, Named
+from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder, check_is_of_run
+from sparserl.recording.state_structure import ANYTHING, Each, Named
+from sparserl.recording.video import Camera
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.video import Camera
 
 EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
 PROGRESS_COLUMNS = (

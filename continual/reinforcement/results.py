@@ -21,7 +21,7 @@ from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, performance_curves, scores, summary
 from sparserl.plots import read_columns, read_rows
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 from sparserl.seed_groups import seed_groups
 from sparserl.seeding import stream
 from sparserl.topology.presets import METHODS

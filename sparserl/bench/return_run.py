@@ -27,7 +27,7 @@ from sparserl.bench.threads import limit_threads
 from sparserl.envs import make_env
 from sparserl.json_text import json_text
 from sparserl.kernels import prepare
-from sparserl.records import versions
+from sparserl.recording.run_folder import versions
 from sparserl.written_files import write_text
 
 EVALUATION_SEED_OFFSET = 1_000_000

@@ -20,7 +20,7 @@ from sparserl.config import plain
 from sparserl.envs import make_env
 from sparserl.errors import ConfigError, one_line
 from sparserl.json_text import json_text
-from sparserl.run_lock import only_writer
+from sparserl.recording.run_lock import only_writer
 from sparserl.text_files import read_json
 
 SPENT = ("seconds", "cpu_seconds", "step")

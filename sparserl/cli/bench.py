@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     for table in benchmark.tables(found):
         Console().print(table)
     if options.json is not None:
-        from sparserl.records import versions  # here, because it imports torch
+        from sparserl.recording.run_folder import versions  # here, because it imports torch
 
         record = {
             "benchmark": name,

@@ -43,9 +43,9 @@ from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.metrics.cost import params_dense
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder
-from sparserl.run_lock import only_writer
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_lock import only_writer
 
 DATA_DIR = "data_dir.txt"
 """File of a run folder that says where its data was; beside the config, because it does not define the run."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparserl import wandb_environment
 from sparserl.cli.arguments import parse
-from sparserl.dashboard import SECTIONS, model_json, save, workspace
+from sparserl.recording import wandb_environment
+from sparserl.recording.wandb_workspace import SECTIONS, model_json, save, workspace
 from sparserl.written_files import check_writable, write_text
 
 

@@ -21,8 +21,8 @@ import yaml
 
 from sparserl.cli.sweep_file import Job
 from sparserl.errors import one_line
-from sparserl.records import RunFolder, full_checkpoints
-from sparserl.run_lock import LockedError, only_writer
+from sparserl.recording.run_folder import RunFolder, full_checkpoints
+from sparserl.recording.run_lock import LockedError, only_writer
 
 COMMAND = (sys.executable, "-P", "-m", "sparserl")
 """What starts a run; the sub-command and its options follow."""
@@ -118,8 +118,8 @@ class JobProcess:
 def alone(path: Path) -> Iterator[BinaryIO]:
     """While no other process of this machine starts or trains a run as one of a sweep; gives the file that is locked.
 
-    The run's own lock (`sparserl.run_lock`) is taken by what trains it, so that it holds by hand as well; this one
-    spans the time between two of them, in which the folder is looked at and a new one made.
+    The run's own lock (`sparserl.recording.run_lock`) is taken by what trains it, so that it holds by hand as well; this
+    one spans the time between two of them, in which the folder is looked at and a new one made.
 
     Args:
         path: Folder of the run.

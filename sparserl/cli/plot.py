@@ -19,7 +19,7 @@ from sparserl.continual.plots import plot_sequence_run, plot_sequence_runs
 from sparserl.continual.reinforcement.plots import plot_rl_run, plot_rl_runs
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.plots import FORMATS, Run, check_ending, plot_runs, read_columns
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
 from sparserl.seed_groups import seed_groups, settings
 from sparserl.topology_plots import animate_connectivity, plot_connectivity, plot_topology

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 
-from sparserl import checkpoint, wandb_environment
 from sparserl.cli.run_failure import how_to_resume, run_failed
 from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError, NotFiniteError, SparserlError, one_line
 from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
-from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
-from sparserl.run_lock import only_writer
-from sparserl.tracking import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
-from sparserl.video import Camera
-from sparserl.whole_checkpoints import cut_logs, set_aside, whole_state, whole_steps
+from sparserl.recording import checkpoint, wandb_environment
+from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_in, step_name
+from sparserl.recording.run_lock import only_writer
+from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
+from sparserl.recording.video import Camera
+from sparserl.recording.whole_checkpoints import cut_logs, set_aside, whole_state, whole_steps
 
 
 @dataclass(frozen=True)

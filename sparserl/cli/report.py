@@ -21,7 +21,7 @@ from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
 from sparserl.ranges import Count, check_ranges
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document

@@ -38,9 +38,9 @@ from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecor
 from sparserl.envs import SequenceEnv, check_spaces
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder
-from sparserl.run_lock import only_writer
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_lock import only_writer
 
 
 def run(arguments: Sequence[str]) -> int:

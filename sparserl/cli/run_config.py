@@ -13,7 +13,7 @@ from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continu
 from sparserl.cli.train_config import TrainConfig, build_train_config
 from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 
 C = TypeVar("C", TrainConfig, RLContinualConfig)
 

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Iterator
 
 from sparserl.errors import LONGEST_MESSAGE, RunFailed, SparserlError, one_line
-from sparserl.records import RunFolder, full_checkpoints
-from sparserl.tracking import JobType
+from sparserl.recording.run_folder import RunFolder, full_checkpoints
+from sparserl.recording.trackers import JobType
 
 TRACEBACK_FILE = "error.txt"
 """In the folder of a run that failed: the traceback of its last failure."""

@@ -20,7 +20,7 @@ from sparserl.cli.continual_config import parse_continual
 from sparserl.cli.rl_continual_config import parse_rl_continual
 from sparserl.cli.train_config import parse_train
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
-from sparserl.wandb_environment import without_environment
+from sparserl.recording.wandb_environment import without_environment
 
 ID_DIGITS = 10
 MOST_RUNS = 10_000

@@ -46,9 +46,9 @@ from sparserl.envs import (
 )
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
-from sparserl.metrics.process_cost import ProcessCost
-from sparserl.records import RunFolder
-from sparserl.run_lock import only_writer
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_lock import only_writer
 
 EVAL_SEED_OFFSET = 100
 """Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""

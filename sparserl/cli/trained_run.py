@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import gymnasium as gym
 
-from sparserl import __version__, checkpoint
+from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
@@ -30,8 +30,9 @@ from sparserl.continual.reinforcement.learner import Policy
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.export import ExportedPolicy
-from sparserl.records import BEST, FINAL, RunFolder, full_checkpoints, step_in
-from sparserl.whole_checkpoints import check_step, whole_steps
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, full_checkpoints, step_in
+from sparserl.recording.whole_checkpoints import check_step, whole_steps
 
 C = TypeVar("C", bound=TrainConfig | RLContinualConfig)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sparserl.errors import ConfigError, SparserlError, one_line, shown
 from sparserl.plots import read_columns
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 from sparserl.report.document import RunLine
 
 T = TypeVar("T")

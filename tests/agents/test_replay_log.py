@@ -10,11 +10,11 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
-from sparserl import checkpoint
 from sparserl.agents.batch import sample
 from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity
 from sparserl.agents.replay_log import ARRAYS, ReplayLog
 from sparserl.errors import CheckpointError
+from sparserl.recording import checkpoint
 
 OBS, ACTION = spaces.Box(-9, 9, (3,), np.float64), spaces.Box(-1, 1, (2,), np.float32)
 

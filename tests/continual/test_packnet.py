@@ -15,7 +15,6 @@ from support.tasks import N_FEATURES, blobs
 from support.trees import assert_equal_trees
 from torch import nn
 
-from sparserl import checkpoint
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.runner import TaskEnded, run_sequence
 from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
@@ -24,6 +23,7 @@ from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
 from sparserl.continual.weight_owners import FREE
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.recording import checkpoint
 from tests.oracle.masked_dense import dense_weight
 
 N_TASKS, EPOCHS, RETRAIN, BATCHES = 4, 2, 2, 2

@@ -15,7 +15,6 @@ from support.runs import OF_THE_MACHINE
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.continual.protocol import Scenario, TaskSequence
 from sparserl.continual.recorder import (
     LOGS,
@@ -28,8 +27,9 @@ from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.errors import CheckpointError
-from sparserl.records import CsvLog, RunFolder, full_checkpoints
-from sparserl.whole_checkpoints import cut_logs
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import CsvLog, RunFolder, full_checkpoints
+from sparserl.recording.whole_checkpoints import cut_logs
 
 OPTIONS = MethodOptions(
     packnet=PackNetOptions(retrain_epochs=2),

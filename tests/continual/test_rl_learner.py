@@ -29,7 +29,6 @@ from support.rl_learners import (
 )
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.agent_state import generator_state
 from sparserl.agents.topology_config import TopologyConfig
@@ -38,6 +37,7 @@ from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.envs import SequenceEnv
 from sparserl.errors import ConfigError
+from sparserl.recording import checkpoint
 
 STEPS = 16
 NOISE = {"action_noise": NormalActionNoise(np.zeros(2), np.full(2, 0.1))}

@@ -8,10 +8,10 @@ import pytest
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
+from sparserl.recording import checkpoint
 
 Event = SequenceStarted | Step | TaskEnded
 EPOCHS, BATCHES = 2, 3

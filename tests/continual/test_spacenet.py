@@ -23,7 +23,6 @@ from support.tasks import N_FEATURES, blobs
 from support.trees import assert_equal_trees, differences
 from torch.nn import functional
 
-from sparserl import checkpoint
 from sparserl.continual.protocol import Batch, Scenario
 from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
@@ -32,6 +31,7 @@ from sparserl.continual.sub_networks import FREE
 from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.recording import checkpoint
 from tests.oracle.dense_topology import importance_growth, magnitude_drop, mask_of, matrix_of
 
 N_TASKS, EPOCHS, BATCHES = 3, 3, 3

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from support.trees import assert_equal_trees
 from torch import nn
 
-from sparserl import checkpoint
 from sparserl.continual.frozen import FrozenEntries
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.sub_networks import FREE, SubNetworks, check_capacity
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.optim import state_from_tree, state_tree
+from sparserl.recording import checkpoint
 from sparserl.seeding import stream
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology

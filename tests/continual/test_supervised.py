@@ -17,7 +17,6 @@ from support.trees import assert_equal_trees, differences
 from torch import nn
 from torch.nn import functional
 
-from sparserl import checkpoint
 from sparserl.continual import supervised
 from sparserl.continual.protocol import Batch, Scenario, TaskSequence
 from sparserl.continual.runner import run_sequence
@@ -27,6 +26,7 @@ from sparserl.continual.strategy import Strategy
 from sparserl.continual.supervised import OPTIMIZERS, LearnerConfig, Step, SupervisedLearner
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.recording import checkpoint
 from sparserl.seeding import stream
 
 CONFIG = LearnerConfig(hidden=(7,), epochs=2, batch_size=16, learning_rate=0.05)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from sparserl import checkpoint
 from sparserl.continual.frozen import FrozenEntries
 from sparserl.continual.linear_layers import Layer, weights_of
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.weight_owners import FREE, WeightOwners
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.recording import checkpoint
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
 

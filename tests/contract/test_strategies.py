@@ -13,7 +13,6 @@ import torch
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
@@ -22,6 +21,7 @@ from sparserl.continual.strategies.replay import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
 from sparserl.errors import ConfigError
+from sparserl.recording import checkpoint
 
 Event = SequenceStarted | Step | TaskEnded
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)

@@ -12,7 +12,7 @@ import pytest
 from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint, config
+from sparserl import config
 from sparserl.envs import (
     WRAPPERS,
     FeatureHistograms,
@@ -29,6 +29,7 @@ from sparserl.envs.noise_features import AppendNoiseFeatures
 from sparserl.envs.normalized_observations import NormalizeObservations
 from sparserl.envs.permuted_features import PermuteFeatures
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.recording import checkpoint
 
 ALL = WrapperConfig(
     noise_fraction=0.5,

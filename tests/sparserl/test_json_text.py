@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparserl import checkpoint
 from sparserl.json_text import json_text
+from sparserl.recording import checkpoint
 
 SOURCES = Path(__file__).resolve().parents[2] / "sparserl"
 # Files that make JSON for another end than a file of ours, or refuse what is not finite.
 BY_THEMSELVES = {
     "sparserl/json_text.py": "it is the place",
     "sparserl/envs/array_file.py": "arrays of finite numbers alone: anything else is refused",
-    "sparserl/run_lock.py": "whoever holds a run, in place",
+    "sparserl/recording/run_lock.py": "whoever holds a run, in place",
     "sparserl/cli/sweep_file.py": "the id of a run is a hash of it",
     "sparserl/cli/tune_study.py": "keys of Optuna's journal",
     "sparserl/continual/reinforcement/results.py": "a key to compare tasks by",

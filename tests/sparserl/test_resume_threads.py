@@ -22,7 +22,6 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 from torch import nn
 
-from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.continual.runner import run_sequence
 from sparserl.continual.strategies import MethodOptions, make_strategy
@@ -30,6 +29,7 @@ from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.kernels import Networks, Wanted, cpu
 from sparserl.kernels.program import Call
+from sparserl.recording import checkpoint
 from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]

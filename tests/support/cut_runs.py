@@ -10,7 +10,7 @@ import yaml
 from support.runs import FAST, REWIRE, TINY
 
 from sparserl.cli import main
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 
 CLASSIFIER = (
     *("continual", "--tasks", "2", "--learner.epochs", "1", "--learner.batch-size", "64", "--no-progress"),

@@ -14,8 +14,8 @@ from typing import Any
 
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.cli import main
+from sparserl.recording import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--agent.net-arch", "12", "12", "--agent.batch-size", "16", "--agent.buffer-size", "5000", "--no-progress")

@@ -16,7 +16,6 @@ from support.runs import OF_THE_MACHINE, fingerprint, rows
 from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.cli.continual_config import continual_preset_for, parse_continual
 from sparserl.cli.presets import continual_presets, presets
@@ -26,7 +25,8 @@ from sparserl.continual.sequences import SEQUENCES
 from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.errors import ConfigError
-from sparserl.records import full_checkpoints
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import full_checkpoints
 
 SHORT = ("--learner.epochs", "2", "--learner.batch-size", "64", "--checkpoint-every-steps", "8", "--no-progress")
 """Five tasks of 10 gradient steps on the embedded digits."""

@@ -16,10 +16,10 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, rows, same_run, train
 
-from sparserl import episodes
-from sparserl.checkpoint import load
 from sparserl.cli import main
-from sparserl.episodes import CutOff, has_time_limit, longest_episode
+from sparserl.recording import episodes
+from sparserl.recording.checkpoint import load
+from sparserl.recording.episodes import CutOff, has_time_limit, longest_episode
 
 NEVER = 10**9
 SHORT = ("--agent.learning-starts", "5", "--total-steps", "10", "--eval.every-steps", "10", "--eval.episodes", "2")

@@ -15,11 +15,11 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import ALGOS, FAST, REWIRE, rows, same_run, train
 
-from sparserl import checkpoint
 from sparserl.agents import DSTD3
 from sparserl.agents.config import AGENTS
 from sparserl.cli import main
 from sparserl.continual.supervised import SupervisedLearner
+from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 

@@ -19,11 +19,12 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, rows, same_run, start, train
 
-from sparserl import checkpoint, records
 from sparserl.agents.replay_log import ReplayLog
 from sparserl.cli import main
 from sparserl.cli import train as train_command
-from sparserl.records import CsvLog, RunFolder
+from sparserl.recording import checkpoint
+from sparserl.recording import run_folder as records
+from sparserl.recording.run_folder import CsvLog, RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 

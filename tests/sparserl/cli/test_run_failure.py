@@ -13,7 +13,7 @@ from support.runs import FAST, train
 
 from sparserl.cli import main
 from sparserl.cli.run_failure import TRACEBACK_FILE
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 
 TINY_TD3 = (*FAST, "--algo", "td3", "--total-steps", "60", "--eval.every-steps", "60")
 
@@ -30,7 +30,7 @@ def interrupted(*args: object, **options: object) -> None:
 
 
 @pytest.mark.usefixtures("tiny_env")
-@pytest.mark.parametrize("what", ["sparserl.cli.train._draw", "sparserl.records.RunFolder.finish"])
+@pytest.mark.parametrize("what", ["sparserl.cli.train._draw", "sparserl.recording.run_folder.RunFolder.finish"])
 def test_a_run_that_cannot_write_its_result_says_how_to_go_on(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +89,7 @@ def test_ctrl_c_before_learning_leaves_no_folder(
 def test_ctrl_c_while_the_result_is_written_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sparserl.records.RunFolder.finish", interrupted)
+    monkeypatch.setattr("sparserl.recording.run_folder.RunFolder.finish", interrupted)
     assert train(tmp_path / "run", *TINY_TD3) == 130
     how = f"continue with: sparserl train --resume {tmp_path / 'run'}"
     assert capsys.readouterr().err == f"sparserl: stopped at once; {how}\n"

@@ -15,13 +15,13 @@ from support.envs import FunctionEnv
 from support.runs import fingerprint, last_state, logs
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.cli.job_process import JobProcess, TakenError
 from sparserl.cli.sweep_file import Job
-from sparserl.progress import RunProgress
-from sparserl.records import RunFolder, full_checkpoints, step_in, step_name
-from sparserl.run_lock import LOCK, LockedError, only_writer
+from sparserl.recording import checkpoint
+from sparserl.recording.progress import RunProgress
+from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_in, step_name
+from sparserl.recording.run_lock import LOCK, LockedError, only_writer
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 

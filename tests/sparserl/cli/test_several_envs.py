@@ -14,9 +14,9 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, rows, same_run, train
 
-from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.cli.train_config import TrainConfig, parse_train
+from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
@@ -96,7 +96,7 @@ def test_a_run_killed_when_all_is_learned_ends_like_one_that_was_not(
     flags = (*SMALL, *ALGOS["ds_td3"], "--checkpoint-every-steps", "132")
     assert train(tmp_path / "whole", *flags) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("sparserl.records.RunFolder.finish", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr("sparserl.recording.run_folder.RunFolder.finish", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             train(tmp_path / "run", *flags)
     assert (tmp_path / "run" / "checkpoints" / "step-000000132").is_dir()  # beyond the 130 that were asked for

@@ -27,7 +27,7 @@ from sparserl.cli.job_process import TakenError, alone
 from sparserl.cli.sweep_file import load_jobs
 from sparserl.cli.sweep_pool import JobState, states_of
 from sparserl.errors import SparserlError
-from sparserl.records import RunFolder, full_checkpoints, step_name
+from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_name
 
 ray = pytest.importorskip("ray")
 from ray.exceptions import NodeDiedError, RayTaskError  # noqa: E402

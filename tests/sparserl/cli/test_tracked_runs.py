@@ -20,9 +20,9 @@ from support.trees import assert_equal_trees
 from support.wandb_server import KEY, only_this_account, wandb_server
 
 from sparserl.cli import main
-from sparserl.metrics import process_cost
-from sparserl.records import RunFolder
-from sparserl.tracking import WandbTracker
+from sparserl.recording import resources as process_cost
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.trackers import WandbTracker
 
 RUN = (*FAST, *REWIRE, "--env", "Filmed-v0")
 OFFLINE = ("--track", "--wandb.mode", "offline")

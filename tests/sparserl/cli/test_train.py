@@ -10,9 +10,9 @@ import pytest
 from support.runs import FAST, REWIRE, rows, same_run, train
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.cli import main
 from sparserl.metrics import cost
+from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 

@@ -18,8 +18,8 @@ from sparserl.cli import main
 from sparserl.cli.trained_run import open_trained
 from sparserl.envs import FeatureHistograms, ObservationStatistics
 from sparserl.envs.array_file import write_arrays
-from sparserl.records import RunFolder
-from sparserl.video import play
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.video import play
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 

@@ -8,7 +8,7 @@ import pytest
 from support.train_runs import write_train_run
 
 from sparserl.errors import ConfigError
-from sparserl.records import RunFolder
+from sparserl.recording.run_folder import RunFolder
 from sparserl.report.folders import find_runs, is_finished, read_result, run_line
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from sparserl import checkpoint
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.layers.fused import FusedLayers
+from sparserl.recording import checkpoint
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology

@@ -14,7 +14,7 @@ from support.wandb_server import KEY, only_this_account, wandb_server
 from sparserl.cli.arguments import parse
 from sparserl.config import build
 from sparserl.errors import ConfigError
-from sparserl.tracking import OBJECTIVE, JobType, Logged, TensorBoardTracker, WandbConfig, WandbTracker
+from sparserl.recording.trackers import OBJECTIVE, JobType, Logged, TensorBoardTracker, WandbConfig, WandbTracker
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparserl import __version__, checkpoint
+from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.json_text import json_text
+from sparserl.recording import checkpoint
 
 DISTRIBUTIONS = (
     "torch",

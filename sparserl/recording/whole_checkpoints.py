@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparserl import checkpoint
 from sparserl.errors import CheckpointError
-from sparserl.records import FINAL, RunFolder, by_step, check_logs, full_checkpoints, step_in
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import FINAL, RunFolder, by_step, check_logs, full_checkpoints, step_in
 
 SET_ASIDE = "set_aside"
 """In a run that went back: a numbered folder for each time, with what was newer."""

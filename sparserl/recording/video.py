@@ -16,10 +16,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sparserl.episodes import ShouldStop, leave_if, longest_episode, never
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
-from sparserl.records import step_name
+from sparserl.recording.episodes import ShouldStop, leave_if, longest_episode, never
+from sparserl.recording.run_folder import step_name
 
 Act = Callable[[Any], Any]
 """Observation -> action."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sparserl.errors import ConfigError
-from sparserl.metrics.process_cost import ProcessCost
+from sparserl.recording.resources import ProcessCost
 
 
 def test_cpu_time_is_that_of_work_not_of_waiting() -> None:

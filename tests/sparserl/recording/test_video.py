@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from support.filmed import FilmedEnv
 
-from sparserl.episodes import EvaluationAbandoned
 from sparserl.errors import ConfigError
-from sparserl.video import Camera, film, play
+from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.video import Camera, film, play
 
 STILL = np.zeros(2, np.float32)
 

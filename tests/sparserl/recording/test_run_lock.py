@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from sparserl import run_lock
 from sparserl.errors import ConfigError
-from sparserl.run_lock import LOCK, Holder, LockedError, only_writer
+from sparserl.recording import run_lock
+from sparserl.recording.run_lock import LOCK, Holder, LockedError, only_writer
 
 HOLDER = """
 import sys
 from pathlib import Path
-from sparserl.run_lock import only_writer
+from sparserl.recording.run_lock import only_writer
 {before}
 with only_writer(Path(sys.argv[1])):
     {inside}
@@ -159,7 +159,7 @@ def test_where_the_file_system_has_no_locks_the_touches_decide(
         raise OSError(run_lock.errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(run_lock.fcntl, "flock", without)
-    first = holder(tmp_path, before="import sparserl.run_lock as lock; lock.BEAT_S = 0.001")
+    first = holder(tmp_path, before="import sparserl.recording.run_lock as lock; lock.BEAT_S = 0.001")
     with pytest.raises(LockedError, match=f"process {first.pid} on "), only_writer(tmp_path):
         pass
     end(first)

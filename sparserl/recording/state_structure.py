@@ -42,7 +42,7 @@ def check_structure(found: Any, expected: Any, where: str = "the checkpoint") ->
     a float may be found as an integer, and a number as None: a clock that has run out, a draw that is not kept.
 
     Args:
-        found: From `sparserl.checkpoint.load`.
+        found: From `sparserl.recording.checkpoint.load`.
         expected: The same part of a run that was just made.
         where: Where in the state this is, for messages.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparserl.errors import CheckpointError
-from sparserl.state_structure import ANYTHING, Each, Named, check_structure
+from sparserl.recording.state_structure import ANYTHING, Each, Named, check_structure
 
 MATRIX, LIST = torch.zeros(2, 3), torch.zeros(4)
 

@@ -18,7 +18,7 @@ from support.filmed import FilmedEnv
 from support.wandb_server import KEY, only_this_account, wandb_server
 
 from sparserl.cli import main
-from sparserl.dashboard import SECTIONS, model_json, workspace
+from sparserl.recording.wandb_workspace import SECTIONS, model_json, workspace
 
 NAMES = ["headline", "sparsity", "continual", "cost", "optimisation", "video"]
 TRACKED = ("--track", "--wandb.mode", "offline", "--no-progress", "--energy")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sparserl.progress import RunProgress
+from sparserl.recording.progress import RunProgress
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 import torch
 from support.trees import assert_equal_trees
 
-from sparserl import checkpoint
 from sparserl.errors import CheckpointError
+from sparserl.recording import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,7 +214,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "call", ["safetensors.torch.save_file", "json.dumps", "sparserl.checkpoint.flush", "pathlib.Path.rename"]
+    "call", ["safetensors.torch.save_file", "json.dumps", "sparserl.recording.checkpoint.flush", "pathlib.Path.rename"]
 )
 def test_a_crash_before_the_rename_leaves_no_checkpoint(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -255,7 +255,7 @@ def test_remove_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("file", ["sparserl/checkpoint.py", "agents/agent_state.py", "agents/replay_log.py"])
+@pytest.mark.parametrize("file", ["sparserl/recording/checkpoint.py", "agents/agent_state.py", "agents/replay_log.py"])
 def test_nothing_is_unpickled(file: str) -> None:
     forbidden = {
         "pickle",

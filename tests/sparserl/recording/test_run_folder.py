@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from support.runs import rows
 
-from sparserl import __version__, records
+from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.records import (
+from sparserl.recording import run_folder as records
+from sparserl.recording.run_folder import (
     CsvLog,
     RunFolder,
     check_is_of_run,

@@ -14,13 +14,13 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from sparserl import wandb_environment
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, check_ranges
-from sparserl.records import write_atomically
-from sparserl.wandb_environment import unless_set
+from sparserl.recording import wandb_environment
+from sparserl.recording.run_folder import write_atomically
+from sparserl.recording.wandb_environment import unless_set
 
 V = TypeVar("V")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
-from sparserl.tracking import wandb_defaults, wandb_reason
+from sparserl.recording.trackers import wandb_defaults, wandb_reason
 
 MAX_RUNS = 100
 """Runs that a panel draws; ten unless it is told."""

@@ -1,0 +1,1 @@
+"""What a run writes: its folder, checkpoints, curves, pictures, and what it says to dashboards."""

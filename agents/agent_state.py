@@ -17,7 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.errors import CheckpointError, SparserlError
-from sparserl.optim import check_slots, state_from_tree, state_tree
+from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.recording.finite import check_tensors
 
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")

@@ -17,7 +17,7 @@ from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiIn
 from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
 from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
-from sparserl.optim import FusedAdam
+from sparserl.layers.fused_adam import FusedAdam
 
 
 class DSSAC(SparseTopologyMixin, SAC):

@@ -29,9 +29,9 @@ from sparserl.kernels.deferred import computed
 from sparserl.kernels.formulas import squared_errors
 from sparserl.kernels.program import at_once, deferred, run_waiting
 from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_items
+from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
-from sparserl.optim import FusedAdam
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.target import TargetNetwork
 

@@ -25,7 +25,7 @@ from sparserl.agents.task_heads import TaskHeads
 from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
-from sparserl.optim import FusedAdam
+from sparserl.layers.fused_adam import FusedAdam
 
 SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
 """What Stable-Baselines3 tells a SAC actor about state-dependent exploration."""

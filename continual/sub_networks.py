@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from sparserl.continual.frozen import FrozenEntries
-from sparserl.continual.linear_layers import biases_of, connections_of
 from sparserl.continual.strategy import LayerUse
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
+from sparserl.layers.linear import biases_of, connections_of
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import exchange, remap

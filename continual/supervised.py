@@ -21,7 +21,7 @@ from sparserl.continual.protocol import Batch, TaskSequence
 from sparserl.continual.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
-from sparserl.optim import FusedAdam, check_slots, state_from_tree, state_tree
+from sparserl.layers.fused_adam import FusedAdam, check_slots, state_from_tree, state_tree
 from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 

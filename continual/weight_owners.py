@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from sparserl.continual.frozen import FrozenEntries
-from sparserl.continual.linear_layers import Layer, biases_of, connections_of, shape_of, weights_of
 from sparserl.continual.strategy import LayerUse
 from sparserl.layers import SparseLinear
+from sparserl.layers.linear import Layer, biases_of, connections_of, shape_of, weights_of
 
 FREE = -1
 """Owner of a weight that no task has kept yet."""

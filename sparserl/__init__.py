@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparserl.averaging import average
     from sparserl.layers import SparseLinear, SparseMLP
+    from sparserl.layers.averaging import average
     from sparserl.layers.convert import dense_copy
-    from sparserl.sparsification import sparsify
+    from sparserl.layers.sparsify import sparsify
 
 __version__ = "0.1.0"
 
@@ -22,9 +22,9 @@ __all__ = ["SparseLinear", "SparseMLP", "__version__", "average", "dense_copy", 
 _MODULES = {
     "SparseLinear": "sparserl.layers",
     "SparseMLP": "sparserl.layers",
-    "average": "sparserl.averaging",
+    "average": "sparserl.layers.averaging",
     "dense_copy": "sparserl.layers.convert",
-    "sparsify": "sparserl.sparsification",
+    "sparsify": "sparserl.layers.sparsify",
 }
 """Public name -> where it is defined. No module of the package may have one of these names: it would take its place."""
 

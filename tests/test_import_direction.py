@@ -22,9 +22,9 @@ BASE = frozenset({"errors", "seeding", "schedules"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 PASSES = frozenset({"kernels.positions"})  # over lists of numbers, for what knows no tensors
 FILES = frozenset({"extras", "json_text", "machine_memory", "ranges", "text_files", "written_files"})
-CORE = FILES | {"averaging", "config", "configs", "export", "metrics", "plots", "recording", "seed_groups"}
-CORE |= {"sparse_training", "sparsification", "topology_plots"}
-BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers", "optim"}
+CORE = FILES | {"config", "configs", "export", "metrics", "plots", "recording", "seed_groups"}
+CORE |= {"topology_plots"}
+BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers"}
 UP_TO_CORE = BELOW_CORE | CORE
 
 
@@ -51,7 +51,6 @@ RULES = {
     "topology": Rule(own=BASE | TOPOLOGY | {"kernels"} | PASSES, others=TORCH),
     "kernels.positions": Rule(own=frozenset({"kernels"}), others=NUMPY),
     "kernels": Rule(own=frozenset({"errors"}) | PASSES, others=TORCH | {"numba", "llvmlite"}),
-    "optim": Rule(own=frozenset({"errors", "kernels"}), others=TORCH),
     "layers": Rule(own=BELOW_CORE, others=TORCH),
     # the rest of the core
     **{unit: Rule(own=UP_TO_CORE) for unit in CORE},
@@ -193,7 +192,6 @@ MODULES = frozenset(
         "sparserl.envs",
         "sparserl.errors",
         "sparserl.kernels.cpu",
-        "sparserl.optim",
         "sparserl.layers.sparse_linear",
         "sparserl.metrics.cost",
         "sparserl.report.document",
@@ -219,7 +217,6 @@ MODULES = frozenset(
         ("sparserl.topology.rewire", "from .. import layers"),
         ("sparserl.topology.evolver", "from sparserl.layers.sparse_linear import SparseLinear"),
         ("sparserl.topology.criteria", "from sparserl.kernels import cpu"),
-        ("sparserl.optim", "from sparserl.layers.sparse_linear import SparseLinear"),
         ("sparserl.kernels.cpu", "from sparserl.topology.structure import SparseTopology"),
         ("sparserl.kernels.cpu", "import stable_baselines3"),
         ("sparserl.layers.sparse_linear", "from sparserl.metrics import cost"),

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from sparserl.continual.linear_layers import Layer, shape_of, weights_of
 from sparserl.continual.strategy import LayerUse
 from sparserl.layers import MultiHeadMLP, SparseMLP
+from sparserl.layers.linear import Layer, shape_of, weights_of
 
 
 class TaskNetwork:

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparserl.continual.linear_layers import biases_of, shape_of, weights_of
 from sparserl.continual.strategy import LayerUse, Strategy
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.continual.weight_owners import WeightOwners
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.linear import biases_of, shape_of, weights_of
 from sparserl.ranges import RepeatsOrZero, check_ranges
 from sparserl.topology.density import exact_nnz
 

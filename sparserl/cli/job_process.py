@@ -118,8 +118,8 @@ class JobProcess:
 def alone(path: Path) -> Iterator[BinaryIO]:
     """While no other process of this machine starts or trains a run as one of a sweep; gives the file that is locked.
 
-    The run's own lock (`sparserl.recording.run_lock`) is taken by what trains it, so that it holds by hand as well; this
-    one spans the time between two of them, in which the folder is looked at and a new one made.
+    The run's own lock (`sparserl.recording.run_lock`) is taken by what trains it, so that it holds by hand as well;
+    this one spans the time between two of them, in which the folder is looked at and a new one made.
 
     Args:
         path: Folder of the run.

@@ -10,11 +10,11 @@ import torch
 from support.calls import watch_calls
 from support.trees import assert_equal_trees
 
-from sparserl import optim
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.kernels import cpu
 from sparserl.kernels.program import Call
-from sparserl.optim import FusedAdam
+from sparserl.layers import fused_adam as optim
+from sparserl.layers.fused_adam import FusedAdam
 
 AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 UPDATES = 30

@@ -12,8 +12,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from support.trees import assert_equal_trees
 from torch import nn
 
-from sparserl import optim
 from sparserl.agents import DSSAC, DSTD3
+from sparserl.layers import fused_adam as optim
 
 AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}
 BATCH = 20

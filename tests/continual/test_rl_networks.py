@@ -8,8 +8,8 @@ import pytest
 from support.rl_learners import DENSE, N_OBS, REWIRING, make_learner
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.continual.linear_layers import shape_of, weights_of
 from sparserl.continual.strategy import LayerUse
+from sparserl.layers.linear import shape_of, weights_of
 
 INPUTS = {"actor": N_OBS, "critic": N_OBS + 2}
 

@@ -12,13 +12,13 @@ from support.rl_learners import DENSE, OPTIONS, REWIRING, answers, learn_tasks, 
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.continual.linear_layers import weights_of
 from sparserl.continual.reinforcement.learner import Progress, RLLearner
 from sparserl.continual.reinforcement.strategies.packnet import PackNetOptions
 from sparserl.continual.runner import TaskEnded, run_sequence
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.weight_owners import FREE
 from sparserl.errors import ConfigError
+from sparserl.layers.linear import weights_of
 
 RETRAIN = 5
 

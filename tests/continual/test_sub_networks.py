@@ -26,7 +26,7 @@ from sparserl.continual.strategy import LayerUse
 from sparserl.continual.sub_networks import FREE, SubNetworks, check_capacity
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.optim import state_from_tree, state_tree
+from sparserl.layers.fused_adam import state_from_tree, state_tree
 from sparserl.recording import checkpoint
 from sparserl.seeding import stream
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver

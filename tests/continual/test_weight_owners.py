@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from sparserl.continual.frozen import FrozenEntries
-from sparserl.continual.linear_layers import Layer, weights_of
 from sparserl.continual.strategy import LayerUse
 from sparserl.continual.weight_owners import FREE, WeightOwners
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.linear import Layer, weights_of
 from sparserl.recording import checkpoint
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology

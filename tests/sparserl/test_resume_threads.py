@@ -29,8 +29,8 @@ from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
 from sparserl.kernels import Networks, Wanted, cpu
 from sparserl.kernels.program import Call
+from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.recording import checkpoint
-from sparserl.sparsification import SparseTraining, sparsify
 
 THREADS = [1, 2]
 

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparserl.continual.linear_layers import weights_of
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.networks import TaskNetwork
 from sparserl.continual.reinforcement.strategy import RLStrategy
@@ -26,6 +25,7 @@ from sparserl.continual.strategy import LayerUse
 from sparserl.continual.weight_owners import WeightOwners
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
+from sparserl.layers.linear import weights_of
 from sparserl.ranges import CountOrZero, check_ranges
 
 

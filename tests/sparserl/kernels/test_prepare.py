@@ -9,7 +9,7 @@ import torch
 from support.networks import backward, forward
 
 from sparserl.kernels import compiled, cpu, prepare, program
-from sparserl.optim import FusedAdam
+from sparserl.layers.fused_adam import FusedAdam
 
 
 @pytest.mark.parametrize(("misses", "messages"), [({}, 0), ({("a signature",): 1}, 1)])

@@ -19,7 +19,7 @@ from sparserl.kernels.cpu import plan_of
 from sparserl.kernels.tiles import D_BIAS
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused import FusedLayers
-from sparserl.optim import FusedAdam
+from sparserl.layers.fused_adam import FusedAdam
 from sparserl.topology.evolver import OptimizerMoments
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology

@@ -14,8 +14,8 @@ from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.recycle import Linear, Recycler, recycle
-from sparserl.optim import FusedAdam
 from sparserl.seeding import stream
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology

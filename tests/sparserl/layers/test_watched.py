@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 import sparserl
 from sparserl.errors import KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.seeding import stream
-from sparserl.sparsification import SparseTraining, sparsify
 from sparserl.topology.rewire import random_topology
 
 Parts = tuple[nn.Module, torch.optim.Optimizer, SparseTraining]

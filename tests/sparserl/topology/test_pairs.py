@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from sparserl.averaging import average
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.averaging import average
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.evolver import TopologyEvolver

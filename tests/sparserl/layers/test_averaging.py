@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import sparserl
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers.convert import to_dense
-from sparserl.sparse_training import SparseTraining
+from sparserl.layers.sparse_training import SparseTraining
 
 DECAY = 0.9
 X = torch.randn(32, 12, generator=torch.Generator().manual_seed(1))

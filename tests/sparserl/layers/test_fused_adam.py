@@ -10,7 +10,7 @@ import torch
 
 from sparserl.kernels import program
 from sparserl.kernels.program import Step
-from sparserl.optim import FusedAdam
+from sparserl.layers.fused_adam import FusedAdam
 
 SHAPES = [(7, 5), (5,), (1003,), (1,), (0,)]
 

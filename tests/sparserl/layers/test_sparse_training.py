@@ -14,9 +14,9 @@ from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.optim import FusedAdam
-from sparserl.sparse_training import SparseTraining
-from sparserl.sparsification import sparsify
+from sparserl.layers.fused_adam import FusedAdam
+from sparserl.layers.sparse_training import SparseTraining
+from sparserl.layers.sparsify import sparsify
 
 Trio = tuple[nn.Sequential, torch.optim.Optimizer, SparseTraining]
 X = torch.randn(32, 12, generator=torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from torch import nn
 
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.sparsification import SparseTraining, sparsify
+from sparserl.layers.sparsify import SparseTraining, sparsify
 from tests.oracle.masked_dense import dense_weight
 
 

@@ -18,8 +18,8 @@ from sparserl.errors import ConfigError, KernelUnavailable, TopologyError, unkno
 from sparserl.kernels import require_cpu
 from sparserl.layers.convert import from_dense
 from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.seeding import stream
-from sparserl.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.density import erk, exact_nnz, per_layer
 from sparserl.topology.group_sizes import check_divides, check_pairs
 from sparserl.topology.presets import METHODS, window

@@ -2,6 +2,6 @@
 
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
-from sparserl.agents.topology_config import TopologyConfig
+from sparserl.topology.config import TopologyConfig
 
 __all__ = ["DSSAC", "DSTD3", "TopologyConfig"]

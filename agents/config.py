@@ -17,7 +17,6 @@ from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.replay import DynamicCapacity, check_n_steps, replay_options
 from sparserl.agents.sac import SAC
 from sparserl.agents.task_heads import TaskHeads
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.ranges import (
@@ -31,6 +30,7 @@ from sparserl.ranges import (
     Repeats,
     check_ranges,
 )
+from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)

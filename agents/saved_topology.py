@@ -9,8 +9,8 @@ from typing import Any
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.topology.config import TopologyConfig
 
 Given = TopologyConfig | Mapping[str, Any]
 OPEN_ENDS = ("first_update", "last_update")

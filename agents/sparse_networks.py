@@ -17,9 +17,9 @@ from sparserl.agents.batch import FloatArray, Observations
 from sparserl.agents.network_pass import evaluate
 from sparserl.agents.squashed_gaussian import SquashedGaussian
 from sparserl.agents.task_heads import HeadEnsembles, TaskHeads
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
+from sparserl.topology.config import TopologyConfig
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 

@@ -22,7 +22,6 @@ from sparserl.agents.network_pass import network_pass
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.saved_topology import SavedTopologyMixin
 from sparserl.agents.sparse_policies import goals, sparse_layers
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed
@@ -32,6 +31,7 @@ from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_i
 from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.target import TargetNetwork
 

@@ -22,10 +22,10 @@ from torch import nn
 
 from sparserl.agents.sparse_networks import SparseActor, SparseCritic, SparseSACActor, SparseTD3Actor
 from sparserl.agents.task_heads import TaskHeads
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
+from sparserl.topology.config import TopologyConfig
 
 SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
 """What Stable-Baselines3 tells a SAC actor about state-dependent exploration."""

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # well, and gives a second copy of every class.
 SHORT_NAMES = ("agents", "configs", "continual", "envs")
 
-BASE = frozenset({"errors", "seeding", "schedules"})
+BASE = frozenset({"errors", "seeding"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 PASSES = frozenset({"kernels.positions"})  # over lists of numbers, for what knows no tensors
 FILES = frozenset({"extras", "json_text", "machine_memory", "ranges", "text_files", "written_files"})
@@ -41,14 +41,12 @@ NUMPY = frozenset({"numpy"})
 TORCH = frozenset({"numpy", "torch"})
 
 RULES = {
-    # errors, seeding, schedules
     "errors": Rule(others=NUMPY),
     "seeding": Rule(own=BASE, others=NUMPY),
-    "schedules": Rule(own=BASE, others=NUMPY),
-    # every module of topology except evolver, target and the package's __init__
+    # every module of topology except config, evolver, target and the package's __init__
     "topology.pure": Rule(own=BASE | PASSES, others=NUMPY),
     # the torch tier
-    "topology": Rule(own=BASE | TOPOLOGY | {"kernels"} | PASSES, others=TORCH),
+    "topology": Rule(own=BASE | TOPOLOGY | {"kernels", "ranges"} | PASSES, others=TORCH),
     "kernels.positions": Rule(own=frozenset({"kernels"}), others=NUMPY),
     "kernels": Rule(own=frozenset({"errors"}) | PASSES, others=TORCH | {"numba", "llvmlite"}),
     "layers": Rule(own=BELOW_CORE, others=TORCH),
@@ -69,7 +67,12 @@ RULES = {
     "__main__": Rule(own=frozenset({"cli"}), others=frozenset()),
 }
 
-TORCH_PART_OF_TOPOLOGY = ("sparserl.topology", "sparserl.topology.evolver", "sparserl.topology.target")
+TORCH_PART_OF_TOPOLOGY = (
+    "sparserl.topology",
+    "sparserl.topology.config",
+    "sparserl.topology.evolver",
+    "sparserl.topology.target",
+)
 
 
 def unit_of(module: str) -> str:
@@ -208,7 +211,7 @@ MODULES = frozenset(
     ("module", "line"),
     [
         ("sparserl.errors", "from sparserl.seeding import stream"),
-        ("sparserl.schedules", "import torch"),
+        ("sparserl.topology.schedules", "import torch"),
         ("sparserl.topology.rewire", "import torch"),
         ("sparserl.topology.rewire", "from torch import nn"),
         ("sparserl.topology.rewire", "from sparserl.topology.evolver import TopologyEvolver"),
@@ -263,7 +266,7 @@ def test_refuses(module: str, line: str) -> None:
         ("sparserl.config", "import yaml\nfrom sparserl import __version__\nfrom sparserl import errors"),
         ("sparserl.envs", "import gymnasium as gym\nfrom sparserl.seeding import stream"),
         ("sparserl.agents.ds_td3", "import torch\nfrom stable_baselines3 import TD3"),
-        ("sparserl.agents.ds_td3", "from sparserl.agents.topology_config import TopologyConfig"),
+        ("sparserl.agents.ds_td3", "from sparserl.topology.config import TopologyConfig"),
         ("sparserl.bench.update", "from sparserl.agents import DSTD3\nfrom sparserl.envs import make_env\nimport sbx"),
         ("sparserl.cli.main", "from sparserl import agents, bench, envs\nimport sparserl.continual"),
         ("sparserl.__main__", "import sys\nfrom sparserl.cli import main"),

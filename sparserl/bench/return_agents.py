@@ -15,9 +15,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import agent_spec, make_agent
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.bench.contenders import OURS, Entry
 from sparserl.bench.options import Record, RunSettings
+from sparserl.topology.config import TopologyConfig
 
 VARIANTS = {"sac": "modern", "ds_sac": "modern"}
 """Of the presets of an algorithm, the one that is taken where it is not the usual one."""

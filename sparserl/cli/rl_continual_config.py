@@ -14,7 +14,6 @@ from stable_baselines3.common.logger import Logger
 from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
 from sparserl.agents.task_heads import TaskHeads
-from sparserl.agents.topology_config import NETWORKS, TopologyConfig
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.config_layers import beneath_flags, over
 from sparserl.cli.continual_config import refuse_options_of_others
@@ -37,6 +36,7 @@ from sparserl.envs import (
 )
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
+from sparserl.topology.config import NETWORKS, TopologyConfig
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""

@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.run_length import rollout_size, updates_of_steps
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.config_layers import beneath_flags, over
 from sparserl.cli.input_files import beside
@@ -28,6 +27,7 @@ from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_o
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.ranges import Count, Range, Repeats, check_ranges
+from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.positions import exchanged, slots_among
-from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import folded, unfold_positions, unfolded
+from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import (
     FloatArray,
     LayerView,
@@ -126,15 +126,15 @@ class RewireRule:
         drop: Name in `DROP`.
         grow: Name in `GROW`.
         drop_fraction: Share of a layer's live connections that is dropped at an event, in [0, 1).
-        decay: Name in `sparserl.schedules.DECAY`; multiplies `drop_fraction`.
+        decay: Name in `sparserl.topology.schedules.DECAY`; multiplies `drop_fraction`.
         update_interval: Gradient updates between events, >= 1.
         first_update: Gradient update (counted from 1) after which the first event falls, >= 1.
         last_update: No rewiring after this gradient update; None for no end.
         shrink_at_end: Whether the first event after `last_update` drops once more without growing.
         keep_regrown: Whether a connection that is dropped and grown again in one event keeps its weight and moments
             (as in RigL, where "new" means absent before the event) or starts anew.
-        density_schedule: Name in `sparserl.schedules.DENSITY`; how the number of connections falls from dense to a
-            layer's goal. The schedule reaches its end at the last event that is due by `last_update`; a group that does
+        density_schedule: Name in `schedules.DENSITY`; how the number of connections falls from dense to a layer's goal.
+            The schedule reaches its end at the last event that is due by `last_update`; a group that does
             not step in time for that one is brought to its goal by an event that only drops, at its next step.
         gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, >= 1. The first
             is the one at which the event is due, and the event follows the last; beyond `last_update` there is none.

@@ -14,9 +14,9 @@ from support.trees import assert_equal_trees, differences
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_agent, restore_generators
 from sparserl.agents.config import TD3Config, make_agent
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint
+from sparserl.topology.config import TopologyConfig
 
 
 def make(method: str = "ds_td3", seed: int = 0, **changes: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 
 from sparserl.agents.network_pass import AutogradPass, FusedNetworkPass, evaluate, network_pass
 from sparserl.agents.sparse_policies import SparseTD3Policy
-from sparserl.agents.topology_config import TopologyConfig
+from sparserl.topology.config import TopologyConfig
 
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1, 1, (5,), np.float64), gym.spaces.Box(-1, 1, (3,), np.float32)
 CASES = {

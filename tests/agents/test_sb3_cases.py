@@ -38,8 +38,8 @@ from sparserl.agents.config import AGENTS, make_agent
 from sparserl.agents.exported import exported_policy
 from sparserl.agents.forget_stale import ForgetStale
 from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import CheckpointError, ConfigError, SparserlError
+from sparserl.topology.config import TopologyConfig
 
 SPARSE = {"method": "set", "density": 0.5, "update_interval": 5}
 DENSE: dict[Any, Any] = {DSTD3: TD3, DSSAC: SAC}

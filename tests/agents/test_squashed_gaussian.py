@@ -14,7 +14,7 @@ from torch import nn
 
 from sparserl.agents.sparse_policies import SparseSACPolicy
 from sparserl.agents.squashed_gaussian import SquashedGaussian, action_pass, sample_actions
-from sparserl.agents.topology_config import TopologyConfig
+from sparserl.topology.config import TopologyConfig
 
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1, 1, (5,), np.float64), gym.spaces.Box(-1, 1, (3,), np.float32)
 

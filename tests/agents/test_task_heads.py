@@ -12,9 +12,9 @@ import torch
 from sparserl.agents.network_pass import AutogradPass, TasksPass, evaluate, network_pass
 from sparserl.agents.sparse_policies import SparseSACPolicy, SparseTD3Policy, goals
 from sparserl.agents.task_heads import TaskHeads
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear
+from sparserl.topology.config import TopologyConfig
 
 FEATURES, TASKS = 5, 3
 OBSERVATIONS = gym.spaces.Box(-1, 1, (FEATURES + TASKS,), np.float64)

@@ -15,9 +15,9 @@ from support.trees import assert_equal_trees
 from sparserl.agents.agent_state import agent_state, generator_state
 from sparserl.agents.config import AGENTS, make_agent
 from sparserl.agents.forget_stale import ForgetStale
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.agents.topology_observer import TopologyObserver
 from sparserl.layers.activity import dormant_fraction
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import Flags
 
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}

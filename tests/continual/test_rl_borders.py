@@ -14,9 +14,9 @@ from torch import nn
 
 from sparserl.agents import DSTD3
 from sparserl.agents.agent_state import agent_state
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.continual.reinforcement.borders import AT_A_BORDER, BorderConfig, cross_border, redraw
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.topology.config import TopologyConfig
 
 EVERYTHING_STAYS = {"buffer": "kept", "optimizer": "kept", "critic": "kept", "temperature": "kept"}
 

@@ -31,13 +31,13 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.agent_state import generator_state
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.continual.reinforcement.learner import Progress, RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.envs import SequenceEnv
 from sparserl.errors import ConfigError
 from sparserl.recording import checkpoint
+from sparserl.topology.config import TopologyConfig
 
 STEPS = 16
 NOISE = {"action_noise": NormalActionNoise(np.zeros(2), np.full(2, 0.1))}

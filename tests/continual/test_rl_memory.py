@@ -13,10 +13,10 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents import sparse_off_policy as agent_module
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies.memory import AGEM, AGEMOptions, ReplayOptions
 from sparserl.errors import ConfigError
+from sparserl.topology.config import TopologyConfig
 
 COLUMNS = ("observations", "actions", "next_observations", "dones", "rewards")
 

@@ -16,8 +16,8 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.config import AGENTS, OffPolicyConfig, SACConfig, TD3Config, make_agent
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.presets import METHODS
 
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}

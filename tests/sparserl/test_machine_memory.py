@@ -9,10 +9,10 @@ from support.envs import FunctionEnv
 
 from sparserl import machine_memory
 from sparserl.agents.config import TD3Config, _memory, make_agent
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.machine_memory import check_fits, memory_bytes
+from sparserl.topology.config import TopologyConfig
 
 
 def test_the_machine_has_what_its_container_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

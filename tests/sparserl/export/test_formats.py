@@ -20,10 +20,10 @@ from torch import nn
 
 from sparserl.agents.config import AGENTS
 from sparserl.agents.exported import exported_policy
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, PolicyLayer, c_header, onnx_graph, save_tensors
 from sparserl.layers import SparseLinear
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import SparseTopology
 
 ACTIONS = gym.spaces.Box(np.float32([-1.0, -0.4, 0.0]), np.float32([1.0, 0.4, 3.0]))

@@ -14,9 +14,9 @@ from torch import nn
 from sparserl.agents import DSTD3
 from sparserl.agents.config import SACConfig, TD3Config, make_agent
 from sparserl.agents.cost_meter import CostMeter
-from sparserl.agents.topology_config import TopologyConfig
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import SparseTopology
 
 

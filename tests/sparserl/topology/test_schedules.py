@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from sparserl.schedules import DECAY, DENSITY, constant, cosine, cubic, unpruned
+from sparserl.topology.schedules import DECAY, DENSITY, constant, cosine, cubic, unpruned
 
 
 @pytest.mark.parametrize("update", [0, 1, 2, 10**9])

@@ -7,8 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from sparserl.agents.topology_config import PARTS, TopologyConfig
 from sparserl.errors import ConfigError, SparserlError
+from sparserl.topology.config import PARTS, TopologyConfig
 from sparserl.topology.density import Shape
 from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
-from sparserl.schedules import DECAY, DENSITY
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape
@@ -18,6 +17,7 @@ from sparserl.topology.evolver import MOMENTS
 from sparserl.topology.group_sizes import check_pairs
 from sparserl.topology.presets import METHODS, Method, window
 from sparserl.topology.rewire import RewireRule
+from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.target import TARGET
 from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE
 

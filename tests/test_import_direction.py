@@ -22,8 +22,7 @@ BASE = frozenset({"errors", "seeding"})
 TOPOLOGY = frozenset({"topology", "topology.pure"})
 PASSES = frozenset({"kernels.positions"})  # over lists of numbers, for what knows no tensors
 FILES = frozenset({"extras", "json_text", "machine_memory", "ranges", "text_files", "written_files"})
-CORE = FILES | {"config", "configs", "export", "metrics", "plots", "recording", "seed_groups"}
-CORE |= {"topology_plots"}
+CORE = FILES | {"config", "configs", "export", "metrics", "recording"}
 BELOW_CORE = BASE | TOPOLOGY | {"kernels", "layers"}
 UP_TO_CORE = BELOW_CORE | CORE
 
@@ -58,12 +57,14 @@ RULES = {
     "envs": Rule(own=UP_TO_CORE, not_others=frozenset({"stable_baselines3"})),
     "agents": Rule(own=UP_TO_CORE),
     "continual": Rule(own=UP_TO_CORE),
+    # what draws what they did
+    "plots": Rule(own=UP_TO_CORE),
     # what compares them
-    "bench": Rule(own=UP_TO_CORE | {"agents", "envs"}),
+    "bench": Rule(own=UP_TO_CORE | {"agents", "envs", "plots"}),
     # what says what they reached
-    "report": Rule(own=UP_TO_CORE | {"continual"}),
+    "report": Rule(own=UP_TO_CORE | {"plots"}),
     # the composition root
-    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "report"}),
+    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "plots", "report"}),
     "__main__": Rule(own=frozenset({"cli"}), others=frozenset()),
 }
 

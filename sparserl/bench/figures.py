@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from sparserl.bench.options import Record
-from sparserl.plots import COLOURS, looks
+from sparserl.plots.curves import COLOURS, looks
 
 THREAD_STYLES = ("-", "--", "-.", ":")
 PAIR_MARKERS = {1: "o", 2: "s", 4: "^"}

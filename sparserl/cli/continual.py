@@ -31,7 +31,6 @@ from sparserl.cli.rl_continual_config import is_of_environments
 from sparserl.cli.run_config import continual_config, is_of_agents
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.datasets import default_data_dir
-from sparserl.continual.plots import plot_sequence_run
 from sparserl.continual.protocol import TaskSequence
 from sparserl.continual.recorder import SequenceRecorder
 from sparserl.continual.sequences import SEQUENCES, build_sequence
@@ -43,6 +42,7 @@ from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.metrics.cost import params_dense
+from sparserl.plots.matrix import plot_sequence_run
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_lock import only_writer

@@ -15,7 +15,6 @@ from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
 from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, run_config
 from sparserl.cli.train_config import TrainConfig
-from sparserl.continual.reinforcement.results import read_run, sections
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.json_text import json_text
 from sparserl.metrics import statistics
@@ -27,6 +26,7 @@ from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line
 from sparserl.report.reinforcement import rl_record, rl_sections
+from sparserl.report.runs import read_run, sections
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 from sparserl.report.text import print_document
 from sparserl.report.topology import topology_sections

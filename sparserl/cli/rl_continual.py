@@ -33,11 +33,11 @@ from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_confi
 from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.reinforcement.evaluation import TaskEvaluator
 from sparserl.continual.reinforcement.learner import RLLearner
-from sparserl.continual.reinforcement.plots import plot_rl_run
 from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
 from sparserl.envs import SequenceEnv, check_spaces
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.plots.sequences import plot_rl_run
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_lock import only_writer

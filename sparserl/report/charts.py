@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sparserl.plots import FORMATS, STYLE, Look, add_legend
+from sparserl.plots.curves import FORMATS, STYLE, Look, add_legend
 from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
 
 WIDTH, HEIGHT = 5.0, 2.9

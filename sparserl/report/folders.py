@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparserl.errors import ConfigError, SparserlError, one_line, shown
-from sparserl.plots import read_columns
+from sparserl.plots.curves import read_columns
 from sparserl.recording.run_folder import RunFolder
 from sparserl.report.document import RunLine
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from sparserl.plots import looks
+from sparserl.plots.curves import looks
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Document, RunLine, Section
 from sparserl.written_files import write_text

@@ -10,9 +10,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sparserl.continual.reinforcement import results
-from sparserl.continual.reinforcement.results import NORMALISED, POLICIES, RunGroup
 from sparserl.metrics.continual_rl import METRICS, RLSummary
+from sparserl.report import runs as results
 from sparserl.report.cells import (
     Record,
     counted,
@@ -26,6 +25,7 @@ from sparserl.report.cells import (
 from sparserl.report.document import Chart, Interval, IntervalChart, Section, Table
 from sparserl.report.folders import read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
+from sparserl.report.runs import NORMALISED, POLICIES, RunGroup
 
 OF_RATES = {
     "performance": "performance",

@@ -25,7 +25,7 @@ from sparserl.report.cells import (
 )
 from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Section, Table
 from sparserl.report.folders import check_numbers, read_result
-from sparserl.seed_groups import seed_groups
+from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
 
 COLUMNS = {

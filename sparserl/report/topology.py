@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.plots import read_columns
+from sparserl.plots.curves import read_columns
+from sparserl.plots.topology import layer_columns
 from sparserl.report.document import Chart, Line, LineChart, Section
 from sparserl.report.trained import Comparison, Group, TrainedRun
-from sparserl.topology_plots import layer_columns
 
 COLUMNS = {"density": "density", "explored_fraction": "explored fraction"}
 """Column of `topology.csv`, and of `progress.csv` with `topology/` before it -> what it is called."""

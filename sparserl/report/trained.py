@@ -18,10 +18,10 @@ from gymnasium.envs.registration import parse_env_id
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
-from sparserl.plots import evaluation_curve
+from sparserl.plots.curves import evaluation_curve
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
-from sparserl.seed_groups import seed_groups, settings
+from sparserl.report.seed_groups import seed_groups, settings
 
 RESULTS = (*("density", "params_nonzero", "flops_train", "wall_s", "cpu_s", "memory_peak_bytes", "energy_kwh"),)
 """Keys of `result.json` that a report shows; a run may lack them."""

@@ -21,7 +21,7 @@ BY_THEMSELVES = {
     "sparserl/recording/run_lock.py": "whoever holds a run, in place",
     "sparserl/cli/sweep_file.py": "the id of a run is a hash of it",
     "sparserl/cli/tune_study.py": "keys of Optuna's journal",
-    "sparserl/continual/reinforcement/results.py": "a key to compare tasks by",
+    "sparserl/sparserl/report/runs.py": "a key to compare tasks by",
 }
 
 

@@ -15,6 +15,7 @@ from support.runs import rows
 
 from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.plots.topology import snapshot_files, snapshot_step
 from sparserl.recording import run_folder as records
 from sparserl.recording.run_folder import (
     CsvLog,
@@ -27,7 +28,6 @@ from sparserl.recording.run_folder import (
     versions,
     write_atomically,
 )
-from sparserl.topology_plots import snapshot_files, snapshot_step
 
 
 def create(path: Path) -> RunFolder:

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparserl.plots import COLOURS, MARKERS, looks
+from sparserl.plots.curves import COLOURS, MARKERS, looks
 from sparserl.report import charts
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Point, ScatterChart

@@ -14,11 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sparserl import topology_plots
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
-from sparserl.topology.structure import SparseTopology
-from sparserl.topology_plots import (
+from sparserl.plots.curves import topology as topology_plots
+from sparserl.plots.topology import (
     ABSENT,
     GROWN,
     INITIAL,
@@ -29,6 +28,7 @@ from sparserl.topology_plots import (
     plot_topology,
     snapshot_files,
 )
+from sparserl.topology.structure import SparseTopology
 
 OLD_COLUMNS = TOPOLOGY_COLUMNS[:12]
 """Those of runs before fan-in and what follows it were recorded."""

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from sparserl.errors import ConfigError
-from sparserl.plots import (
+from sparserl.plots.curves import (
     STYLE,
     WIDTH,
     Curve,

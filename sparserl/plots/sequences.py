@@ -19,10 +19,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from sparserl import config
-from sparserl.continual.plots import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
 from sparserl.errors import ConfigError
 from sparserl.metrics.continual_rl import performance_curves
-from sparserl.plots import (
+from sparserl.plots.curves import (
     STYLE,
     FloatArray,
     Run,
@@ -33,6 +32,7 @@ from sparserl.plots import (
     read_rows,
     write_figure,
 )
+from sparserl.plots.matrix import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
 
 OWN_COLOUR = "#E4E4E4"
 CONNECTION_COLUMNS = 3

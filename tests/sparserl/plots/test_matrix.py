@@ -9,10 +9,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparserl.continual import plots
-from sparserl.continual.plots import accuracy_curve, accuracy_matrix, plot_sequence_run, plot_sequence_runs
 from sparserl.errors import ConfigError
-from sparserl.plots import COLOURS, Run
+from sparserl.plots.curves import COLOURS, Run
+from sparserl.plots.curves import matrix as plots
+from sparserl.plots.matrix import accuracy_curve, accuracy_matrix, plot_sequence_run, plot_sequence_runs
 
 EVAL = "global_step,after_task,task,accuracy,samples\n"
 CONNECTIONS = "after_task,layer,owner,connections,frozen,free,size,neurons,reserved\n"

@@ -11,10 +11,10 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparserl.continual.reinforcement import plots
-from sparserl.continual.reinforcement.plots import evaluations, plot_rl_run, plot_rl_runs
 from sparserl.errors import ConfigError
-from sparserl.plots import Run
+from sparserl.plots.curves import Run
+from sparserl.plots.curves import sequences as plots
+from sparserl.plots.sequences import evaluations, plot_rl_run, plot_rl_runs
 
 EVAL = "global_step,training_task,task,stochastic,episode,return,length,success,success_last\n"
 CONNECTIONS = "after_task,layer,owner,connections,frozen,free,size,neurons,reserved\n"

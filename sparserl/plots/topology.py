@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from sparserl.errors import CheckpointError, ConfigError, unknown_name
 from sparserl.metrics.connectivity import chains, effective_connections, fan_in, fan_out, overlap
-from sparserl.plots import (
+from sparserl.plots.curves import (
     COLOURS,
     STYLE,
     Curve,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparserl.errors import ConfigError
-from sparserl.seed_groups import BOOKKEEPING, seed_groups, settings
+from sparserl.report.seed_groups import BOOKKEEPING, seed_groups, settings
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from support.rl_runs import HIGH, LOW, write_rl_run
 
-from sparserl.continual.reinforcement.results import RLRun, difference, read_run, sections
 from sparserl.errors import ConfigError
+from sparserl.report.runs import RLRun, difference, read_run, sections
 
 FINETUNE = [[0, 0], [70, 0], [150, 0], [50, 50], [10, 80]]
 SCRATCH = [[0, 0], [50, 0], [150, 0], [0, 50], [0, 100]]

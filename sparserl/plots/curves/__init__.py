@@ -1,0 +1,1 @@
+"""Pictures of runs: learning curves, topologies, accuracies of task sequences."""

@@ -31,12 +31,13 @@ from support.cut_runs import KINDS, Killed, cut_off  # noqa: E402
 from support.envs import FunctionEnv  # noqa: E402
 
 from sparserl import config as yaml_config  # noqa: E402
-from sparserl.cli import continual, recorded_run, rl_continual, train  # noqa: E402
-from sparserl.cli.continual_config import ContinualCommand  # noqa: E402
-from sparserl.cli.rl_continual_config import RLContinualCommand  # noqa: E402
-from sparserl.cli.train_config import TrainCommand  # noqa: E402
-from sparserl.cli.trained_run import open_trained  # noqa: E402
+from sparserl.cli import continual, rl_continual, train  # noqa: E402
 from sparserl.errors import RunFailed, SparserlError  # noqa: E402
+from sparserl.experiment import recorded_run  # noqa: E402
+from sparserl.experiment.continual_config import ContinualCommand  # noqa: E402
+from sparserl.experiment.rl_continual_config import RLContinualCommand  # noqa: E402
+from sparserl.experiment.train_config import TrainCommand  # noqa: E402
+from sparserl.experiment.trained_run import open_trained  # noqa: E402
 from sparserl.recording import checkpoint  # noqa: E402
 from sparserl.recording.run_folder import RunFolder, full_checkpoints  # noqa: E402
 

@@ -18,7 +18,6 @@ import sparserl
 from sparserl.agents.run_recorder import PROGRESS_COLUMNS
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.bench import BENCHMARKS
-from sparserl.cli.continual_config import ContinualCommand
 from sparserl.cli.dashboard import DashboardCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
@@ -26,17 +25,18 @@ from sparserl.cli.export import ExportCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
-from sparserl.cli.presets import presets
 from sparserl.cli.report import ReportCommand
-from sparserl.cli.rl_continual_config import is_of_environments, parse_rl_continual
 from sparserl.cli.sweep import SweepCommand
-from sparserl.cli.train_config import TrainCommand
 from sparserl.cli.tune import TuneCommand
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.reinforcement import recorder as rl_recorder
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.continual.strategies import STRATEGIES
+from sparserl.experiment.continual_config import ContinualCommand
+from sparserl.experiment.presets import presets
+from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual
+from sparserl.experiment.train_config import TrainCommand
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.presets import METHODS
@@ -111,7 +111,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
         def close(self, summary: dict[str, object]) -> None: ...
 
-    monkeypatch.setattr("sparserl.cli.recorded_run.TensorBoardTracker", Listener)
+    monkeypatch.setattr("sparserl.experiment.recorded_run.TensorBoardTracker", Listener)
     return keys
 
 

@@ -62,9 +62,14 @@ RULES = {
     # what compares them
     "bench": Rule(own=UP_TO_CORE | {"agents", "envs", "plots"}),
     # what says what they reached
-    "report": Rule(own=UP_TO_CORE | {"plots"}),
+    "report": Rule(own=UP_TO_CORE | {"continual", "plots"}),
+    # runs of them
+    "experiment": Rule(own=UP_TO_CORE | {"envs", "agents", "continual", "plots", "cli"}),
+    "sweep": Rule(own=UP_TO_CORE | {"envs", "agents", "continual", "plots", "experiment", "cli"}),
     # the composition root
-    "cli": Rule(own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "plots", "report"}),
+    "cli": Rule(
+        own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "plots", "report", "experiment", "sweep"}
+    ),
     "__main__": Rule(own=frozenset({"cli"}), others=frozenset()),
 }
 

@@ -16,20 +16,6 @@ from rich.table import Table
 from sparserl import config as yaml_config
 from sparserl.cli import rl_continual
 from sparserl.cli.arguments import given_value
-from sparserl.cli.continual_config import ContinualCommand, ContinualConfig, parse_continual
-from sparserl.cli.presets import continual_presets, rl_continual_presets
-from sparserl.cli.recorded_run import (
-    free_folder,
-    hand_over,
-    learn_or_say_how_to_resume,
-    restoring,
-    resumed,
-    tidy,
-    trackers,
-)
-from sparserl.cli.rl_continual_config import is_of_environments
-from sparserl.cli.run_config import continual_config, is_of_agents
-from sparserl.cli.run_failure import finishing, getting_ready
 from sparserl.continual.datasets import default_data_dir
 from sparserl.continual.protocol import TaskSequence
 from sparserl.continual.recorder import SequenceRecorder
@@ -38,6 +24,20 @@ from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.envs import RL_SEQUENCES
 from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.experiment.continual_config import ContinualCommand, ContinualConfig, parse_continual
+from sparserl.experiment.presets import continual_presets, rl_continual_presets
+from sparserl.experiment.recorded_run import (
+    free_folder,
+    hand_over,
+    learn_or_say_how_to_resume,
+    restoring,
+    resumed,
+    tidy,
+    trackers,
+)
+from sparserl.experiment.rl_continual_config import is_of_environments
+from sparserl.experiment.run_config import continual_config, is_of_agents
+from sparserl.experiment.run_failure import finishing, getting_ready
 from sparserl.kernels import prepare
 from sparserl.layers import SparseLinear
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import WhichCheckpoint, parse
-from sparserl.cli.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator, warning_of
+from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 

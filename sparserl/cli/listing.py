@@ -45,7 +45,7 @@ def _methods() -> Entries:
 
 
 def _presets() -> Entries:
-    from sparserl.cli.presets import continual_presets, presets, rl_continual_presets
+    from sparserl.experiment.presets import continual_presets, presets, rl_continual_presets
 
     return {
         "sparserl train --preset": dict.fromkeys(presets(), ""),

@@ -7,8 +7,8 @@ import os
 import traceback
 from types import ModuleType
 
-from sparserl.cli.signals import leaving_at_once
 from sparserl.errors import ConfigError
+from sparserl.experiment.signals import leaving_at_once
 
 GL = "MUJOCO_GL"
 """Environment variable that says what MuJoCo renders with."""

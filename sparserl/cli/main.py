@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Sequence
 
 from sparserl.cli.loading import load
-from sparserl.cli.signals import INTERRUPTED, interrupting
 from sparserl.errors import ConfigError, SparserlError, one_line, shown, unknown_name
+from sparserl.experiment.signals import INTERRUPTED, interrupting
 
 UNREAD = 141
 """Exit status if a pipe is closed, as of other programs; 128 and SIGPIPE."""

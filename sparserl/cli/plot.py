@@ -14,8 +14,8 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
-from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
 from sparserl.plots.curves import FORMATS, Run, check_ending, plot_runs, read_columns
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs

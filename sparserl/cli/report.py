@@ -13,9 +13,9 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
-from sparserl.cli.run_config import continual_config, is_continual, is_of_agents, run_config
-from sparserl.cli.train_config import TrainConfig
 from sparserl.errors import ConfigError, SparserlError
+from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, run_config
+from sparserl.experiment.train_config import TrainConfig
 from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES

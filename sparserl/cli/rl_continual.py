@@ -15,10 +15,14 @@ from rich.table import Table
 
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
-from sparserl.cli.env_state import env_state, restore_env
-from sparserl.cli.input_files import stored
-from sparserl.cli.named_modules import name_modules, run_of
-from sparserl.cli.recorded_run import (
+from sparserl.continual.reinforcement.evaluation import TaskEvaluator
+from sparserl.continual.reinforcement.learner import RLLearner
+from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
+from sparserl.envs import SequenceEnv, check_spaces
+from sparserl.experiment.env_state import env_state, restore_env
+from sparserl.experiment.input_files import stored
+from sparserl.experiment.named_modules import name_modules, run_of
+from sparserl.experiment.recorded_run import (
     camera,
     free_folder,
     hand_over,
@@ -28,13 +32,9 @@ from sparserl.cli.recorded_run import (
     tidy,
     trackers,
 )
-from sparserl.cli.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
-from sparserl.cli.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence, written_config
-from sparserl.cli.run_failure import finishing, getting_ready
-from sparserl.continual.reinforcement.evaluation import TaskEvaluator
-from sparserl.continual.reinforcement.learner import RLLearner
-from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
-from sparserl.envs import SequenceEnv, check_spaces
+from sparserl.experiment.rl_continual_config import RLContinualCommand, RLContinualConfig, parse_rl_continual
+from sparserl.experiment.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence, written_config
+from sparserl.experiment.run_failure import finishing, getting_ready
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.plots.sequences import plot_rl_run

@@ -17,12 +17,12 @@ from rich.live import Live
 from rich.table import Table
 
 from sparserl.cli.arguments import parse
-from sparserl.cli.sweep_file import load_jobs
-from sparserl.cli.sweep_pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
-from sparserl.cli.sweep_slurm import array_script
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.ranges import Workers, check_ranges
+from sparserl.sweep.file import load_jobs
+from sparserl.sweep.pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
+from sparserl.sweep.slurm import array_script
 from sparserl.written_files import check_folder, check_writable
 
 
@@ -110,7 +110,7 @@ def _ray(command: SweepCommand) -> Backend:
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(f"ray is not installed; {how_to_install('ray')} brings it")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from sparserl.cli.sweep_ray import run_on_ray
+    from sparserl.sweep.ray import run_on_ray
 
     return partial(run_on_ray, address=command.address, shared_files=command.shared_files, workers=command.workers)
 

@@ -20,10 +20,18 @@ from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.forget_stale import ForgetStale
 from sparserl.agents.replay import AdaptiveReplayBuffer
 from sparserl.agents.run_recorder import Intervals, RunRecorder
-from sparserl.cli.env_state import env_state, restore_env
-from sparserl.cli.input_files import stored
-from sparserl.cli.named_modules import name_modules, run_of
-from sparserl.cli.recorded_run import (
+from sparserl.envs import (
+    feature_origins,
+    load_wrapper_state,
+    noise_source,
+    observation_statistics,
+    relevant_features,
+    wrapper_state,
+)
+from sparserl.experiment.env_state import env_state, restore_env
+from sparserl.experiment.input_files import stored
+from sparserl.experiment.named_modules import name_modules, run_of
+from sparserl.experiment.recorded_run import (
     camera,
     free_folder,
     hand_over,
@@ -33,17 +41,9 @@ from sparserl.cli.recorded_run import (
     tidy,
     trackers,
 )
-from sparserl.cli.run_config import located_config, run_config, written_config
-from sparserl.cli.run_failure import finishing, getting_ready
-from sparserl.cli.train_config import TrainCommand, TrainConfig, parse_train
-from sparserl.envs import (
-    feature_origins,
-    load_wrapper_state,
-    noise_source,
-    observation_statistics,
-    relevant_features,
-    wrapper_state,
-)
+from sparserl.experiment.run_config import located_config, run_config, written_config
+from sparserl.experiment.run_failure import finishing, getting_ready
+from sparserl.experiment.train_config import TrainCommand, TrainConfig, parse_train
 from sparserl.kernels import prepare
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.recording.resources import ProcessCost

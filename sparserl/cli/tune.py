@@ -21,16 +21,16 @@ from rich.live import Live
 from rich.table import Table
 
 from sparserl.cli.arguments import parse
-from sparserl.cli.job_process import JobProcess, TakenError
-from sparserl.cli.sweep_pool import POLL_S, SHOWN_AT_ONCE, JobState, noted_signals, states_of
-from sparserl.cli.tune_file import TuneFile, load_tune_file
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 from sparserl.extras import how_to_install
 from sparserl.ranges import Repeats, Seed, Workers, check_ranges
+from sparserl.sweep.pool import POLL_S, SHOWN_AT_ONCE, JobState, noted_signals, states_of
+from sparserl.sweep.process import JobProcess, TakenError
+from sparserl.sweep.tune_file import TuneFile, load_tune_file
 from sparserl.written_files import check_folder
 
 if TYPE_CHECKING:  # Optuna is an extra
-    from sparserl.cli.tune_study import Study, Trial
+    from sparserl.sweep.tune_study import Study, Trial
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(TuneCommand, arguments, command="tune")
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError(f"optuna is not installed; {how_to_install('tune')} brings it")
-    from sparserl.cli.tune_study import open_study
+    from sparserl.sweep.tune_study import open_study
 
     file = load_tune_file(command.file)
     out = command.out or Path("runs") / command.file.stem

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from sparserl.cli.continual import is_of_environments_line
-from sparserl.cli.continual_config import parse_continual
-from sparserl.cli.rl_continual_config import parse_rl_continual
-from sparserl.cli.sweep_file import load_jobs
-from sparserl.cli.train_config import parse_train
-from sparserl.cli.tune_file import load_tune_file
 from sparserl.continual.idx import read_idx
 from sparserl.envs import load_rl_sequence
 from sparserl.envs.feature_histograms import FeatureHistograms
 from sparserl.envs.normalized_observations import ObservationStatistics
 from sparserl.errors import LONGEST_MESSAGE, SparserlError
+from sparserl.experiment.continual_config import parse_continual
+from sparserl.experiment.rl_continual_config import parse_rl_continual
+from sparserl.experiment.train_config import parse_train
+from sparserl.sweep.file import load_jobs
+from sparserl.sweep.tune_file import load_tune_file
 
 HANGS_AFTER_S = 120
 """For all cases of a kind: a watchdog that ends the process, no measurement."""

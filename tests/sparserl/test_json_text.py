@@ -19,8 +19,8 @@ BY_THEMSELVES = {
     "sparserl/json_text.py": "it is the place",
     "sparserl/envs/array_file.py": "arrays of finite numbers alone: anything else is refused",
     "sparserl/recording/run_lock.py": "whoever holds a run, in place",
-    "sparserl/cli/sweep_file.py": "the id of a run is a hash of it",
-    "sparserl/cli/tune_study.py": "keys of Optuna's journal",
+    "sparserl/sweep/file.py": "the id of a run is a hash of it",
+    "sparserl/sweep/tune_study.py": "keys of Optuna's journal",
     "sparserl/sparserl/report/runs.py": "a key to compare tasks by",
 }
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparserl.cli.continual_config import ContinualConfig, parse_continual
-from sparserl.cli.rl_continual_config import RLContinualConfig, parse_rl_continual
-from sparserl.cli.train_config import TrainConfig, parse_train
 from sparserl.continual.sequences import build_sequence
 from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised import SupervisedLearner
@@ -21,6 +18,9 @@ from sparserl.envs.feature_histograms import FeatureHistograms
 from sparserl.envs.layers import layers
 from sparserl.envs.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
+from sparserl.experiment.continual_config import ContinualConfig, parse_continual
+from sparserl.experiment.rl_continual_config import RLContinualConfig, parse_rl_continual
+from sparserl.experiment.train_config import TrainConfig, parse_train
 
 Value = Any
 Probe = Callable[[Any], Any]

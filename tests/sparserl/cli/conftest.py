@@ -11,7 +11,9 @@ from support import stand_in as stand_in_program
 from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, train
 
-from sparserl.cli import job_process, sweep_pool, tune
+from sparserl.cli import tune
+from sparserl.sweep import pool as sweep_pool
+from sparserl.sweep import process as job_process
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
-from sparserl.cli.continual_config import continual_preset_for, parse_continual
-from sparserl.cli.presets import continual_presets, presets
 from sparserl.continual.protocol import TaskSequence
 from sparserl.continual.recorder import LOGS
 from sparserl.continual.sequences import SEQUENCES
 from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised import SupervisedLearner
 from sparserl.errors import ConfigError
+from sparserl.experiment.continual_config import continual_preset_for, parse_continual
+from sparserl.experiment.presets import continual_presets, presets
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import full_checkpoints
 
@@ -109,7 +109,7 @@ def test_a_method_without_a_preset_takes_that_of_its_options_or_of_the_sequence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = ("s_spacenet", "s", "s_ewc_task", "s_ewc")
-    monkeypatch.setattr("sparserl.cli.continual_config.continual_presets", lambda: dict.fromkeys(known))
+    monkeypatch.setattr("sparserl.experiment.continual_config.continual_presets", lambda: dict.fromkeys(known))
     expected = {
         ("static_sparse", "class"): "s_spacenet",
         ("naive", "class"): "s",

@@ -15,11 +15,11 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, in_folder, write_files
 
 from sparserl import config as yaml_config
-from sparserl.cli.continual_config import ContinualCommand
-from sparserl.cli.recorded_run import RunOptions
-from sparserl.cli.rl_continual_config import RLContinualCommand
-from sparserl.cli.train_config import TrainCommand
 from sparserl.errors import SparserlError
+from sparserl.experiment.continual_config import ContinualCommand
+from sparserl.experiment.recorded_run import RunOptions
+from sparserl.experiment.rl_continual_config import RLContinualCommand
+from sparserl.experiment.train_config import TrainCommand
 
 NOT_SET = {
     "device": "cpu is the only one",

@@ -19,11 +19,11 @@ from support.envs import FunctionEnv
 from support.runs import fingerprint, logs, rows, same_run
 
 from sparserl.cli import main
-from sparserl.cli.presets import rl_continual_presets
-from sparserl.cli.rl_continual_config import parse_rl_continual
 from sparserl.continual.reinforcement.recorder import LOGS
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
 from sparserl.envs import RL_SEQUENCES
+from sparserl.experiment.presets import rl_continual_presets
+from sparserl.experiment.rl_continual_config import parse_rl_continual
 
 STEPS = 45
 TASKS = {

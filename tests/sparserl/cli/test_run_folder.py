@@ -16,12 +16,12 @@ from support.runs import fingerprint, last_state, logs
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
-from sparserl.cli.job_process import JobProcess, TakenError
-from sparserl.cli.sweep_file import Job
 from sparserl.recording import checkpoint
 from sparserl.recording.progress import RunProgress
 from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_in, step_name
 from sparserl.recording.run_lock import LOCK, LockedError, only_writer
+from sparserl.sweep.file import Job
+from sparserl.sweep.process import JobProcess, TakenError
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 

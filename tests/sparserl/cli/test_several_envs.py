@@ -15,7 +15,7 @@ from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, rows, same_run, train
 
 from sparserl.cli import main
-from sparserl.cli.train_config import TrainConfig, parse_train
+from sparserl.experiment.train_config import TrainConfig, parse_train
 from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")

@@ -19,11 +19,13 @@ import yaml
 from support.runs import same_run
 from support.stand_in import calls, give_order
 
-from sparserl.cli import job_process, main, sweep_slurm
-from sparserl.cli.job_process import JobProcess, TakenError
-from sparserl.cli.sweep_file import load_jobs
-from sparserl.cli.sweep_pool import run_locally, states_of
+from sparserl.cli import main
 from sparserl.errors import ConfigError
+from sparserl.sweep import process as job_process
+from sparserl.sweep import slurm as sweep_slurm
+from sparserl.sweep.file import load_jobs
+from sparserl.sweep.pool import run_locally, states_of
+from sparserl.sweep.process import JobProcess, TakenError
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "sweeps" / "example.yaml"
 SMALL: dict[str, Any] = {
@@ -212,8 +214,8 @@ def test_a_run_may_end_with_whoever_started_it(stand_in: Path, tmp_path: Path) -
     file = sweep_file(tmp_path)
     program = f"""
 import sys, pathlib
-from sparserl.cli import job_process
-from sparserl.cli.sweep_file import load_jobs
+from sparserl.sweep import process as job_process
+from sparserl.sweep.file import load_jobs
 job_process.COMMAND = {job_process.COMMAND!r}
 for job, ends in zip(load_jobs(pathlib.Path({str(file)!r})), (True, False)):
     process = job_process.JobProcess.start(job, pathlib.Path({str(stand_in)!r}) / job.folder, ends_with_caller=ends)

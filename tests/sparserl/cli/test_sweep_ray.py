@@ -22,18 +22,19 @@ from support import stand_in
 from support.runs import ROOT, fingerprint, same_run
 
 from sparserl import __version__
-from sparserl.cli import job_process, main
-from sparserl.cli.job_process import TakenError, alone
-from sparserl.cli.sweep_file import load_jobs
-from sparserl.cli.sweep_pool import JobState, states_of
+from sparserl.cli import main
 from sparserl.errors import SparserlError
 from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_name
+from sparserl.sweep import process as job_process
+from sparserl.sweep.file import load_jobs
+from sparserl.sweep.pool import JobState, states_of
+from sparserl.sweep.process import TakenError, alone
 
 ray = pytest.importorskip("ray")
 from ray.exceptions import NodeDiedError, RayTaskError  # noqa: E402
 
-from sparserl.cli import sweep_ray  # noqa: E402  (it needs ray)
-from sparserl.cli.sweep_ray import Order, Outcome  # noqa: E402
+from sparserl.sweep import ray as sweep_ray  # noqa: E402  (it needs ray)
+from sparserl.sweep.ray import Order, Outcome  # noqa: E402
 
 PATIENCE_S = 120
 SWEEP: dict[str, Any] = {

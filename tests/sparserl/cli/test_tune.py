@@ -18,10 +18,10 @@ from support.runs import ROOT, start
 from support.stand_in import calls, give_order
 
 from sparserl.cli import main
-from sparserl.cli.job_process import JobProcess
-from sparserl.cli.tune_file import Range, TuneFile, load_tune_file
-from sparserl.cli.tune_study import JOURNAL, LOCKS, Trial, open_study
 from sparserl.errors import ConfigError
+from sparserl.sweep.process import JobProcess
+from sparserl.sweep.tune_file import Range, TuneFile, load_tune_file
+from sparserl.sweep.tune_study import JOURNAL, LOCKS, Trial, open_study
 
 EXAMPLE = ROOT / "configs" / "tune" / "example.yaml"
 SMALL: dict[str, Any] = {

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparserl.cli.job_process import COMMAND
-from sparserl.cli.sweep_file import Job
+from sparserl.sweep.file import Job
+from sparserl.sweep.process import COMMAND
 
 TEMPLATE = """\
 #!/bin/bash

@@ -19,10 +19,10 @@ from typing import BinaryIO
 
 import yaml
 
-from sparserl.cli.sweep_file import Job
 from sparserl.errors import one_line
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.recording.run_lock import LockedError, only_writer
+from sparserl.sweep.file import Job
 
 COMMAND = (sys.executable, "-P", "-m", "sparserl")
 """What starts a run; the sub-command and its options follow."""

@@ -20,9 +20,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from sparserl.cli.tune_file import Range, TuneFile, Values
 from sparserl.errors import ConfigError
 from sparserl.seeding import stream
+from sparserl.sweep.tune_file import Range, TuneFile, Values
 
 JOURNAL, LOCKS = "study.journal", "study.locks"
 """Files of a search beside its runs."""

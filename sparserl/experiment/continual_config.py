@@ -13,13 +13,13 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.presets import continual_presets, load_preset
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.continual.protocol import Scenario
 from sparserl.continual.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.strategies import STRATEGIES, MethodOptions
 from sparserl.continual.supervised import WITH_MOMENTUM, LearnerConfig
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.experiment.presets import continual_presets, load_preset
+from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.ranges import Count
 
 GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))

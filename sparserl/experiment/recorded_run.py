@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 
-from sparserl.cli.run_failure import how_to_resume, run_failed
-from sparserl.cli.signals import handled
 from sparserl.errors import CheckpointError, ConfigError, NotFiniteError, SparserlError, one_line
+from sparserl.experiment.run_failure import how_to_resume, run_failed
+from sparserl.experiment.signals import handled
 from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
 from sparserl.recording import checkpoint, wandb_environment
 from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_in, step_name

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sparserl import config as yaml_config
-from sparserl.cli.continual_config import ContinualConfig
-from sparserl.cli.input_files import located
-from sparserl.cli.named_modules import name_modules
-from sparserl.cli.rl_continual_config import RLContinualConfig, build_rl_continual_config
-from sparserl.cli.train_config import TrainConfig, build_train_config
 from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
+from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.input_files import located
+from sparserl.experiment.named_modules import name_modules
+from sparserl.experiment.rl_continual_config import RLContinualConfig, build_rl_continual_config
+from sparserl.experiment.train_config import TrainConfig, build_train_config
 from sparserl.recording.run_folder import RunFolder
 
 C = TypeVar("C", TrainConfig, RLContinualConfig)

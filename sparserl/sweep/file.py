@@ -16,10 +16,10 @@ import yaml
 
 from sparserl import config as yaml_config
 from sparserl.cli.continual import is_of_environments_line
-from sparserl.cli.continual_config import parse_continual
-from sparserl.cli.rl_continual_config import parse_rl_continual
-from sparserl.cli.train_config import parse_train
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
+from sparserl.experiment.continual_config import parse_continual
+from sparserl.experiment.rl_continual_config import parse_rl_continual
+from sparserl.experiment.train_config import parse_train
 from sparserl.recording.wandb_environment import without_environment
 
 ID_DIGITS = 10

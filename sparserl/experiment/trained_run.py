@@ -14,10 +14,13 @@ from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.exported import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
-from sparserl.cli.named_modules import name_modules
-from sparserl.cli.recorded_run import restoring
-from sparserl.cli.rl_continual_config import RLContinualConfig
-from sparserl.cli.run_config import (
+from sparserl.continual.reinforcement.learner import Policy
+from sparserl.envs import load_wrapper_state
+from sparserl.errors import CheckpointError, ConfigError
+from sparserl.experiment.named_modules import name_modules
+from sparserl.experiment.recorded_run import restoring
+from sparserl.experiment.rl_continual_config import RLContinualConfig
+from sparserl.experiment.run_config import (
     is_continual,
     is_of_agents,
     located_config,
@@ -25,10 +28,7 @@ from sparserl.cli.run_config import (
     run_config,
     run_sequence,
 )
-from sparserl.cli.train_config import TrainConfig
-from sparserl.continual.reinforcement.learner import Policy
-from sparserl.envs import load_wrapper_state
-from sparserl.errors import CheckpointError, ConfigError
+from sparserl.experiment.train_config import TrainConfig
 from sparserl.export import ExportedPolicy
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import BEST, FINAL, RunFolder, full_checkpoints, step_in

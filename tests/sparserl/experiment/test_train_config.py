@@ -11,9 +11,9 @@ from support.envs import FunctionEnv
 
 from sparserl.agents.config import AGENTS, SACConfig, TD3Config, make_agent
 from sparserl.cli import main
-from sparserl.cli.presets import presets
-from sparserl.cli.train_config import parse_train, preset_for
 from sparserl.errors import ConfigError
+from sparserl.experiment.presets import presets
+from sparserl.experiment.train_config import parse_train, preset_for
 from sparserl.metrics.cost import layer_costs
 
 pytestmark = pytest.mark.usefixtures("tiny_env")

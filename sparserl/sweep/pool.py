@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from sparserl.cli.job_process import JobProcess, TakenError, log_of
-from sparserl.cli.signals import handled
-from sparserl.cli.sweep_file import Job
+from sparserl.experiment.signals import handled
+from sparserl.sweep.file import Job
+from sparserl.sweep.process import JobProcess, TakenError, log_of
 
 Status = Literal["waiting", "running", "done", "failed"]
 POLL_S = 0.2

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sparserl.cli import job_lease
-from sparserl.cli.job_lease import Lease
-from sparserl.cli.job_process import TakenError
+from sparserl.sweep import lease as job_lease
+from sparserl.sweep.lease import Lease
+from sparserl.sweep.process import TakenError
 
 
 @pytest.fixture(autouse=True)

@@ -29,11 +29,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sparserl import __version__
-from sparserl.cli.job_lease import BEAT_S, Lease
-from sparserl.cli.job_process import JobProcess, TakenError, alone, log_of, not_written
-from sparserl.cli.sweep_file import Job
-from sparserl.cli.sweep_pool import POLL_S, JobState, noted_signals, step_of
 from sparserl.errors import ConfigError, SparserlError
+from sparserl.sweep.file import Job
+from sparserl.sweep.lease import BEAT_S, Lease
+from sparserl.sweep.pool import POLL_S, JobState, noted_signals, step_of
+from sparserl.sweep.process import JobProcess, TakenError, alone, log_of, not_written
 
 MAX_RETRIES = 3
 """Nodes that a run may lose and still be tried again."""

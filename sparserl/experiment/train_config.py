@@ -20,12 +20,12 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
 from sparserl.agents.run_length import rollout_size, updates_of_steps
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.config_layers import beneath_flags, over
-from sparserl.cli.input_files import beside
-from sparserl.cli.presets import load_preset, presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
+from sparserl.experiment.config_layers import beneath_flags, over
+from sparserl.experiment.input_files import beside
+from sparserl.experiment.presets import load_preset, presets
+from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.ranges import Count, Range, Repeats, check_ranges
 from sparserl.topology.config import TopologyConfig
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from sparserl.cli.job_process import TakenError
+from sparserl.sweep.process import TakenError
 
 BEAT_S = 0.5
 """Time between beats of an owner."""

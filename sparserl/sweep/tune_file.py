@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sparserl.cli.sweep_file import Base, Job, check_number_of_runs
 from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.sweep.file import Base, Job, check_number_of_runs
 
 RANGE_KEYS = ("low", "high", "log")
 Direction = Literal["maximize", "minimize"]

@@ -15,11 +15,6 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
 from sparserl.agents.task_heads import TaskHeads
 from sparserl.cli.arguments import given_value, parse
-from sparserl.cli.config_layers import beneath_flags, over
-from sparserl.cli.continual_config import refuse_options_of_others
-from sparserl.cli.input_files import beside
-from sparserl.cli.presets import load_preset, rl_continual_presets
-from sparserl.cli.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
@@ -35,6 +30,11 @@ from sparserl.envs import (
     make_task_env,
 )
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.experiment.config_layers import beneath_flags, over
+from sparserl.experiment.continual_config import refuse_options_of_others
+from sparserl.experiment.input_files import beside
+from sparserl.experiment.presets import load_preset, rl_continual_presets
+from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.topology.config import NETWORKS, TopologyConfig
 

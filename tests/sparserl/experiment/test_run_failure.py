@@ -12,7 +12,7 @@ import pytest
 from support.runs import FAST, train
 
 from sparserl.cli import main
-from sparserl.cli.run_failure import TRACEBACK_FILE
+from sparserl.experiment.run_failure import TRACEBACK_FILE
 from sparserl.recording.run_folder import RunFolder
 
 TINY_TD3 = (*FAST, "--algo", "td3", "--total-steps", "60", "--eval.every-steps", "60")

@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.agent_state import agent_state, restore_agent
-from sparserl.agents.replay_log import ReplayLog
+from sparserl.agents.replay.log import ReplayLog
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import (

@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sparserl.agents.replay import AdaptiveReplayBuffer, add_transition
+from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, add_transition
 
 _UNCHANGEABLE = frozenset({bool, int, float, str, type(None), np.bool_, np.int64, np.float32, np.float64})
 """Types of the values of an info of which no copy is needed."""

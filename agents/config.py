@@ -14,9 +14,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
-from sparserl.agents.replay import DynamicCapacity, check_n_steps, replay_options
+from sparserl.agents.networks.heads import TaskHeads
+from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay_options
 from sparserl.agents.sac import SAC
-from sparserl.agents.task_heads import TaskHeads
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.ranges import (

@@ -10,11 +10,11 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.batch import Batch, FloatArray
-from sparserl.agents.network_pass import evaluate, network_pass
+from sparserl.agents.networks.policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
+from sparserl.agents.networks.squashed_gaussian import ActionPass, action_pass, sample_actions
+from sparserl.agents.networks.traced_forward import evaluate, network_pass
+from sparserl.agents.replay.batch import Batch, FloatArray
 from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
-from sparserl.agents.sparse_policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
-from sparserl.agents.squashed_gaussian import ActionPass, action_pass, sample_actions
 from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
 from sparserl.layers.fused_adam import FusedAdam

@@ -7,11 +7,11 @@ from typing import ClassVar
 from stable_baselines3 import TD3
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.batch import Batch, FloatArray
-from sparserl.agents.network_pass import evaluate, network_pass
-from sparserl.agents.normal import normal
+from sparserl.agents.networks.normal import normal
+from sparserl.agents.networks.policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
+from sparserl.agents.networks.traced_forward import evaluate, network_pass
+from sparserl.agents.replay.batch import Batch, FloatArray
 from sparserl.agents.sparse_off_policy import Loss, Number, SparseTopologyMixin
-from sparserl.agents.sparse_policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
 from sparserl.kernels.formulas import negative_mean, smoothed, td_targets
 
 
@@ -48,7 +48,7 @@ class DSTD3(SparseTopologyMixin, TD3):
           steps) are in `configs/ds_td3/`.
 
     To change a loss, override `_critic_loss` or `_actor_loss`, which return a value and its derivative by the Q values;
-    `sparserl.agents.network_pass.differentiated` takes one written in torch.
+    `sparserl.agents.networks.traced_forward.differentiated` takes one written in torch.
 
     Example:
         >>> from sparserl.agents import DSTD3

@@ -24,7 +24,7 @@ from sparserl.agents.agent_state import check_networks
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.topology_observer import TopologyObserver
+from sparserl.agents.observer import TopologyObserver
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero

@@ -16,12 +16,12 @@ import torch
 from stable_baselines3.common.utils import get_parameters_by_name
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.collection import CollectionMixin
-from sparserl.agents.network_pass import network_pass
+from sparserl.agents.networks.policies import goals, sparse_layers
+from sparserl.agents.networks.traced_forward import network_pass
+from sparserl.agents.replay.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.saved_topology import SavedTopologyMixin
-from sparserl.agents.sparse_policies import goals, sparse_layers
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed

@@ -5,15 +5,11 @@ Also which of them make a sequence of tasks. Knows Gymnasium and MuJoCo; knows n
 
 from __future__ import annotations
 
-from sparserl.envs.feature_histograms import FeatureHistograms, collect_histograms
-from sparserl.envs.layers import feature_origins, noise_source, relevant_features
 from sparserl.envs.make import list_env_ids, make_env
-from sparserl.envs.modified_dynamics import Modification, PartFactors, modify
-from sparserl.envs.normalized_observations import ObservationStatistics, observation_statistics, share_statistics
-from sparserl.envs.sequence_env import SequenceEnv
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
-from sparserl.envs.task_id import AppendTaskId
-from sparserl.envs.task_sequences import (
+from sparserl.envs.tasks.modified_dynamics import Modification, PartFactors, modify
+from sparserl.envs.tasks.sequence_env import SequenceEnv
+from sparserl.envs.tasks.sequences import (
     RL_SEQUENCES,
     RLSequence,
     TaskSpec,
@@ -22,6 +18,14 @@ from sparserl.envs.task_sequences import (
     load_rl_sequence,
     make_task_env,
 )
+from sparserl.envs.wrapper_stack import feature_origins, noise_source, relevant_features
+from sparserl.envs.wrappers.feature_histograms import FeatureHistograms, collect_histograms
+from sparserl.envs.wrappers.normalized_observations import (
+    ObservationStatistics,
+    observation_statistics,
+    share_statistics,
+)
+from sparserl.envs.wrappers.task_id import AppendTaskId
 from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, load_wrapper_state, wrap, wrapper_state
 
 __all__ = [

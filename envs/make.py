@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from sparserl.envs import meta_world
+from sparserl.envs.tasks import meta_world
 from sparserl.errors import ConfigError, unknown_name
 
 _EXTRAS: dict[str, Callable[[], None]] = {meta_world.NAMESPACE: meta_world.register_tasks}

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 
-from sparserl.envs.layers import layers
+from sparserl.envs.wrapper_stack import layers
 from sparserl.errors import CheckpointError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -37,10 +37,10 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.transform_action.ClipAction": (),
     "gymnasium.wrappers.transform_action.RescaleAction": (),
-    "sparserl.envs.defects.BreakSensors": (),
-    "sparserl.envs.defects.DisableActuators": (),
-    "sparserl.envs.inverted_actions.InvertActions": (),
-    "sparserl.envs.task_id.AppendTaskId": (),
+    "sparserl.envs.wrappers.defects.BreakSensors": (),
+    "sparserl.envs.wrappers.defects.DisableActuators": (),
+    "sparserl.envs.wrappers.inverted_actions.InvertActions": (),
+    "sparserl.envs.wrappers.task_id.AppendTaskId": (),
     "stable_baselines3.common.monitor.Monitor": (
         "rewards",
         "needs_reset",

@@ -12,14 +12,14 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 
-from sparserl.envs.feature_histograms import FeatureHistograms
-from sparserl.envs.inverted_actions import InvertActions
-from sparserl.envs.layers import layers
-from sparserl.envs.noise_features import AppendNoiseFeatures
-from sparserl.envs.normalized_observations import NormalizeObservations, ObservationStatistics
-from sparserl.envs.permuted_features import PermuteFeatures
-from sparserl.envs.sensor_dropout import SensorDropout
 from sparserl.envs.simulation_state import HasState
+from sparserl.envs.wrapper_stack import layers
+from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
+from sparserl.envs.wrappers.inverted_actions import InvertActions
+from sparserl.envs.wrappers.noise_features import AppendNoiseFeatures
+from sparserl.envs.wrappers.normalized_observations import NormalizeObservations, ObservationStatistics
+from sparserl.envs.wrappers.permuted_features import PermuteFeatures
+from sparserl.envs.wrappers.sensor_dropout import SensorDropout
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.ranges import Count, Positive, Share, ShareBelowOne, check_ranges
 

@@ -17,8 +17,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.forget_stale import ForgetStale
-from sparserl.agents.replay import AdaptiveReplayBuffer
+from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
+from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
 from sparserl.envs import (
     feature_origins,

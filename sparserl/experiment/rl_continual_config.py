@@ -13,7 +13,7 @@ from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
-from sparserl.agents.task_heads import TaskHeads
+from sparserl.agents.networks.heads import TaskHeads
 from sparserl.cli.arguments import given_value, parse
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.learner import RLLearner

@@ -12,7 +12,7 @@ import gymnasium as gym
 
 from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
-from sparserl.agents.exported import exported_policy
+from sparserl.agents.export_policy import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.continual.reinforcement.learner import Policy
 from sparserl.envs import load_wrapper_state

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.collection import LeanVecEnv
-from sparserl.agents.replay import replay_options
+from sparserl.agents.replay.buffer import replay_options
 from tests.support.envs import FunctionEnv
 
 LOCALS = (
@@ -189,7 +189,7 @@ def learned(case: Case, monkeypatch: pytest.MonkeyPatch, *, theirs: bool) -> dic
         body["_wrap_env"] = staticmethod(OffPolicyAlgorithm._wrap_env)
     with monkeypatch.context() as patch:
         if theirs:
-            patch.setattr("sparserl.agents.replay.add_transition", ReplayBuffer.add)
+            patch.setattr("sparserl.agents.replay.buffer.add_transition", ReplayBuffer.add)
         kind = type("Agent", (case.kind,), body)
         agent: Any = kind(
             case.policy,

@@ -18,8 +18,8 @@ from support.trees import assert_equal_trees
 
 import sparserl.agents.sac
 from sparserl.agents import DSSAC
-from sparserl.agents import batch as agents_batch
-from sparserl.agents.network_pass import differentiated
+from sparserl.agents.networks.traced_forward import differentiated
+from sparserl.agents.replay.buffer import batch as agents_batch
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.metrics.cost import params_dense, params_nonzero
 

@@ -22,7 +22,7 @@ from support.envs import FunctionEnv, SpacesOnly
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSTD3, TopologyConfig, sparse_off_policy
-from sparserl.agents.network_pass import differentiated
+from sparserl.agents.networks.traced_forward import differentiated
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.kernels.program import stretch
 from sparserl.layers import SparseLinear

@@ -35,9 +35,9 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.config import AGENTS, make_agent
-from sparserl.agents.exported import exported_policy
-from sparserl.agents.forget_stale import ForgetStale
-from sparserl.agents.replay import AdaptiveReplayBuffer, DynamicCapacity
+from sparserl.agents.export_policy import exported_policy
+from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
+from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.errors import CheckpointError, ConfigError, SparserlError
 from sparserl.topology.config import TopologyConfig
 

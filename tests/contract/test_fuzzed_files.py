@@ -18,8 +18,8 @@ import pytest
 from sparserl.cli.continual import is_of_environments_line
 from sparserl.continual.idx import read_idx
 from sparserl.envs import load_rl_sequence
-from sparserl.envs.feature_histograms import FeatureHistograms
-from sparserl.envs.normalized_observations import ObservationStatistics
+from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
+from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.errors import LONGEST_MESSAGE, SparserlError
 from sparserl.experiment.continual_config import parse_continual
 from sparserl.experiment.rl_continual_config import parse_rl_continual

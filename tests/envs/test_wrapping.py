@@ -24,10 +24,10 @@ from sparserl.envs import (
     wrap,
     wrapper_state,
 )
-from sparserl.envs.layers import layers
-from sparserl.envs.noise_features import AppendNoiseFeatures
-from sparserl.envs.normalized_observations import NormalizeObservations
-from sparserl.envs.permuted_features import PermuteFeatures
+from sparserl.envs.wrapper_stack import layers
+from sparserl.envs.wrappers.noise_features import AppendNoiseFeatures
+from sparserl.envs.wrappers.normalized_observations import NormalizeObservations
+from sparserl.envs.wrappers.permuted_features import PermuteFeatures
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.recording import checkpoint
 

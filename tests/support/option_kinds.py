@@ -14,9 +14,9 @@ import torch
 from sparserl.continual.sequences import build_sequence
 from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised import SupervisedLearner
-from sparserl.envs.feature_histograms import FeatureHistograms
-from sparserl.envs.layers import layers
-from sparserl.envs.normalized_observations import ObservationStatistics
+from sparserl.envs.wrapper_stack import layers
+from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
+from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
 from sparserl.experiment.continual_config import ContinualConfig, parse_continual
 from sparserl.experiment.rl_continual_config import RLContinualConfig, parse_rl_continual

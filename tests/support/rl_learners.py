@@ -15,7 +15,7 @@ from support.envs import Array, FunctionEnv
 
 from sparserl.agents import DSSAC
 from sparserl.agents.agent_state import agent_state, restore_agent
-from sparserl.agents.task_heads import TaskHeads
+from sparserl.agents.networks.heads import TaskHeads
 from sparserl.continual.reinforcement.borders import BorderConfig
 from sparserl.continual.reinforcement.learner import RLLearner
 from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
@@ -25,8 +25,8 @@ from sparserl.continual.reinforcement.strategies.regularization import EWCOption
 from sparserl.continual.reinforcement.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.runner import TaskEnded, run_sequence
 from sparserl.envs import AppendTaskId, RLSequence, SequenceEnv, capture_state, restore_state
-from sparserl.envs.modified_dynamics import Modification
-from sparserl.envs.task_sequences import TaskSpec
+from sparserl.envs.tasks.modified_dynamics import Modification
+from sparserl.envs.tasks.sequences import TaskSpec
 from sparserl.topology.config import TopologyConfig
 
 N_OBS, N_ACTION, LEARNING_STARTS, BATCH = 3, 2, 10, 8

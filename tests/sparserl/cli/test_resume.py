@@ -19,7 +19,7 @@ import yaml
 from support.envs import FunctionEnv
 from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, rows, same_run, start, train
 
-from sparserl.agents.replay_log import ReplayLog
+from sparserl.agents.replay.log import ReplayLog
 from sparserl.cli import main
 from sparserl.cli import train as train_command
 from sparserl.recording import checkpoint

@@ -10,7 +10,7 @@ import yaml
 
 from sparserl.cli import main
 from sparserl.envs import make
-from sparserl.envs.meta_world import register_tasks
+from sparserl.envs.tasks.meta_world import register_tasks
 
 CHEETAH = ("--sequence", "halfcheetah_forgetting")
 CASES = {

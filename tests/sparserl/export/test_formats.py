@@ -19,7 +19,7 @@ from support.envs import SpacesOnly
 from torch import nn
 
 from sparserl.agents.config import AGENTS
-from sparserl.agents.exported import exported_policy
+from sparserl.agents.export_policy import exported_policy
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, PolicyLayer, c_header, onnx_graph, save_tensors
 from sparserl.layers import SparseLinear

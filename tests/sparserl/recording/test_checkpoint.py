@@ -255,7 +255,7 @@ def test_remove_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("file", ["sparserl/recording/checkpoint.py", "agents/agent_state.py", "agents/replay_log.py"])
+@pytest.mark.parametrize("file", ["sparserl/recording/checkpoint.py", "agents/agent_state.py", "agents/replay/log.py"])
 def test_nothing_is_unpickled(file: str) -> None:
     forbidden = {
         "pickle",

@@ -1,0 +1,294 @@
+"""Actor and critic networks of Stable-Baselines3's shape on truly sparse layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sparserl.agents.networks.heads import HeadEnsembles, TaskHeads
+from sparserl.agents.networks.squashed_gaussian import SquashedGaussian
+from sparserl.agents.networks.traced_forward import evaluate
+from sparserl.agents.replay.batch import FloatArray, Observations
+from sparserl.errors import ConfigError
+from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
+from sparserl.topology.config import TopologyConfig
+
+ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+
+
+def network(
+    n_in: int,
+    net_arch: list[int],
+    n_out: int,
+    *,
+    name: str,
+    topology: TopologyConfig,
+    seed: int,
+    activation_fn: type[nn.Module],
+    output_activation: str = "identity",
+    heads: TaskHeads | None = None,
+) -> SparseMLP | MultiHeadMLP:
+    """An MLP with the densities that `topology` gives its layers.
+
+    Args:
+        n_in: Inputs; with heads the features of an observation, its task id included.
+        net_arch: Hidden widths.
+        n_out: Outputs.
+        name: Full name; what stands before the first dot says whether it is the `actor` or a `critic`.
+        topology: Of the agent.
+        seed: Root seed of the initial topology.
+        activation_fn: Hidden activation.
+        output_activation: Name of the last one.
+        heads: For an output layer for each task.
+
+    Raises:
+        ConfigError: If the activation is neither ReLU nor Tanh.
+        TopologyError: If the outputs of a sparse layer do not come in groups of `topology.pairs`.
+    """
+    if activation_fn not in ACTIVATION_NAMES:
+        known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
+        raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
+    sizes = [n_in if heads is None else heads.features(n_in), *net_arch, n_out]
+    shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+    topology = topology.of(name.partition(".")[0])
+    options: dict[str, Any] = {
+        "start_dense": topology.start_dense,
+        "initial_value": topology.part("initial_value"),
+        "pairs": topology.pairs,
+        "seed": seed,
+        "name": name,
+        "activation": ACTIVATION_NAMES[activation_fn],
+        "output_activation": output_activation,
+    }
+    if heads is None:
+        return SparseMLP.random(sizes, topology.densities(shapes), **options)
+    return MultiHeadMLP.random(sizes, topology.densities(shapes), heads.n_tasks, **options)
+
+
+class SparseActor(BasePolicy):
+    """A network from observations to what actions are made of; `SparseTD3Actor` and `SparseSACActor` say what.
+
+    Args:
+        observation_space: Box.
+        action_space: Box with finite bounds.
+        net_arch: Hidden widths.
+        features_extractor: Flattens observations.
+        features_dim: Number of features it gives.
+        activation_fn: Hidden activation, `nn.ReLU` or `nn.Tanh`.
+        normalize_images: As in Stable-Baselines3.
+        topology: Densities of the layers.
+        topology_seed: Root seed of the initial topology.
+        heads: For an output layer for each task; observations then end with a task id.
+    """
+
+    network_name: ClassVar[str]
+    """Attribute that holds the network."""
+    method: ClassVar[str]
+    """Method that gives the network's output."""
+    outputs_per_action: ClassVar[int]
+    output_activation: ClassVar[str]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        *,
+        topology: TopologyConfig,
+        topology_seed: int,
+        heads: TaskHeads | None = None,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+            squash_output=True,
+        )
+        self.heads = heads
+        own = network(
+            features_dim,
+            net_arch,
+            self.outputs_per_action * get_action_dim(action_space),
+            name=f"actor.{self.network_name}",
+            topology=topology,
+            seed=topology_seed,
+            activation_fn=activation_fn,
+            output_activation=self.output_activation,
+            heads=heads,
+        )
+        self.add_module(self.network_name, own)
+        self.ensembles = _ensembles(self, heads, {self.method: [own]})
+
+    @property
+    def network(self) -> SparseMLP | MultiHeadMLP:
+        """From features to what actions are made of."""
+        own: SparseMLP | MultiHeadMLP = getattr(self, self.network_name)
+        return own
+
+    def outputs(self, obs: PyTorchObs) -> torch.Tensor:
+        """(B, obs) to the (B, outputs) that actions are made of."""
+        features = self.extract_features(obs, self.features_extractor)
+        y: torch.Tensor = self.network(*([features] if self.heads is None else self.heads.split(features)))
+        return y
+
+    def act(self, observations: Observations, deterministic: bool) -> FloatArray:
+        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+        return self.actions_of(evaluate(self, self.method, observations)[0], deterministic)
+
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """(B, outputs) of the network to (B, action) in [-1, 1]."""
+        raise NotImplementedError
+
+
+class SparseTD3Actor(SparseActor):
+    """Deterministic policy `tanh(mu(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`."""
+
+    network_name, method, outputs_per_action, output_activation = "mu", "forward", 1, "tanh"
+    mu: SparseMLP | MultiHeadMLP
+
+    def forward(self, obs: PyTorchObs) -> torch.Tensor:
+        """(B, obs) to (B, action) in [-1, 1]."""
+        return self.outputs(obs)
+
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """They are the actions."""
+        del deterministic
+        return outputs
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        actions: torch.Tensor = self(observation)
+        return actions
+
+
+class SparseSACActor(SparseActor):
+    """Gaussian policy squashed by tanh; the sparse twin of Stable-Baselines3's SAC `Actor`.
+
+    One network gives mean and log standard deviation of each action, as if its two output layers were one.
+    """
+
+    network_name, method, outputs_per_action, output_activation = "pi", "distribution", 2, "identity"
+    pi: SparseMLP | MultiHeadMLP
+
+    def distribution(self, obs: PyTorchObs) -> torch.Tensor:
+        """(B, obs) to (B, 2 action): means, then unclipped log standard deviations."""
+        return self.outputs(obs)
+
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
+        """From means and log standard deviations: the mode, or a draw from torch's global generator."""
+        gaussian = SquashedGaussian(outputs)
+        return gaussian.mode() if deterministic else gaussian.sample()[0]
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        """(B, obs) to (B, action) in [-1, 1]; recorded by no autograd."""
+        return torch.from_numpy(self.actions_of(self.distribution(obs).detach().numpy(), deterministic))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        actions: torch.Tensor = self(observation, deterministic)
+        return actions
+
+
+class SparseCritic(BaseModel):
+    """`n_critics` action values `mlp(obs, action)`; the sparse twin of Stable-Baselines3's `ContinuousCritic`.
+
+    Each critic has a topology of its own. Arguments as in `SparseActor` and `ContinuousCritic`.
+
+    Raises:
+        ConfigError: If there would be no critic.
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        share_features_extractor: bool = False,
+        *,
+        topology: TopologyConfig,
+        topology_seed: int,
+        heads: TaskHeads | None = None,
+    ):
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        self.heads = heads
+        action_dim = get_action_dim(action_space)
+        if n_critics < 1:
+            raise ConfigError(f"n_critics must be at least 1, got {n_critics}")
+        self.share_features_extractor = share_features_extractor
+        self.q_networks: list[SparseMLP | MultiHeadMLP] = []
+        for critic in range(n_critics):
+            q_network = network(
+                features_dim + action_dim,
+                net_arch,
+                1,
+                name=f"critic.qf{critic}",
+                topology=topology,
+                seed=topology_seed,
+                activation_fn=activation_fn,
+                heads=heads,
+            )
+            self.add_module(f"qf{critic}", q_network)
+            self.q_networks.append(q_network)
+        self._all = None if heads else SparseEnsemble(self.q_networks)  # type: ignore[arg-type]  # no heads, no MultiHeadMLP
+        self.ensembles = _ensembles(self, heads, {"forward": self.q_networks, "q1_forward": self.q_networks[:1]})
+
+    def _inputs(self, obs: PyTorchObs, actions: torch.Tensor) -> list[torch.Tensor]:
+        # A shared extractor learns from the actor's loss alone, as in Stable-Baselines3.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.share_features_extractor):
+            features = self.extract_features(obs, self.features_extractor)
+        split = [features] if self.heads is None else self.heads.split(features)
+        return [torch.cat([split[0], actions], dim=1), *split[1:]]
+
+    def forward(self, obs: PyTorchObs, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, obs), (B, action) to a (B, 1) value of each critic."""
+        inputs = self._inputs(obs, actions)
+        if self._all is not None:
+            return tuple(self._all(*inputs))
+        return tuple(q_network(*inputs) for q_network in self.q_networks)
+
+    def q1_forward(self, obs: PyTorchObs, actions: torch.Tensor) -> torch.Tensor:
+        """(B, obs), (B, action) to the (B, 1) value of the first critic."""
+        value: torch.Tensor = self.q_networks[0](*self._inputs(obs, actions))
+        return value
+
+
+def _ensembles(
+    network: BaseModel, heads: TaskHeads | None, methods: Mapping[str, Sequence[SparseMLP | MultiHeadMLP]]
+) -> dict[str, SparseEnsemble | HeadEnsembles]:
+    """The networks behind each method, if they read observations as they are."""
+    space = network.observation_space
+    if type(network.features_extractor) is not FlattenExtractor or not isinstance(space, spaces.Box):
+        return {}
+    if len(space.shape) != 1 or space.dtype.kind != "f":
+        return {}
+    if heads is None:
+        return {method: SparseEnsemble(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above
+    return {method: _by_task(heads, networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # have heads
+
+
+def _by_task(heads: TaskHeads, networks: Sequence[MultiHeadMLP]) -> HeadEnsembles:
+    by_task = [SparseEnsemble([own.by_task[task] for own in networks]) for task in range(heads.n_tasks)]
+    return HeadEnsembles(heads, by_task, [parameter for own in networks for parameter in own.parameters()])

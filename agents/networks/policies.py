@@ -1,0 +1,186 @@
+"""Policies of Stable-Baselines3's shape whose actor and critics are truly sparse."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    get_actor_critic_arch,
+)
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sparserl.agents.networks.heads import TaskHeads
+from sparserl.agents.networks.networks import SparseActor, SparseCritic, SparseSACActor, SparseTD3Actor
+from sparserl.errors import ConfigError, TopologyError
+from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
+from sparserl.layers.fused_adam import FusedAdam
+from sparserl.topology.config import TopologyConfig
+
+SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
+"""What Stable-Baselines3 tells a SAC actor about state-dependent exploration."""
+
+
+class SparsePolicyMixin(BasePolicy):
+    """What the sparse policies share; mixed into a policy class of Stable-Baselines3, which builds actor and critics.
+
+    Args:
+        topology: Densities of the layers; `TopologyConfig()` if None.
+        topology_seed: Root seed of the initial topologies.
+        heads: For networks with an output layer for each task; observations then end with a task id.
+        args: As in Stable-Baselines3.
+        kwargs: As in Stable-Baselines3. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
+
+    Raises:
+        TopologyError: If neither actor nor critics have a layer that the topology can make sparse.
+    """
+
+    takes_topology = True
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    actor_class: ClassVar[type[SparseActor]]
+    actor: Any
+    critic: Any
+    actor_kwargs: dict[str, Any]
+    critic_kwargs: dict[str, Any]
+
+    def __init__(
+        self,
+        *args: Any,
+        topology: TopologyConfig | None = None,
+        topology_seed: int = 0,
+        heads: TaskHeads | None = None,
+        **kwargs: Any,
+    ):
+        # Set before the base class runs, because it builds the networks.
+        self.topology = topology or TopologyConfig()
+        self.topology_seed = topology_seed
+        self.heads = heads
+        if kwargs.get("net_arch") is None:
+            kwargs["net_arch"] = [256, 256]
+        if not self.topology.reaches(get_actor_critic_arch(kwargs["net_arch"])):
+            raise TopologyError(
+                f"a linear policy has output layers alone, which topology method {self.topology.method!r} keeps dense: "
+                "give topology.output_layer 'sparse', or topology.method 'dense'"
+            )
+        kwargs.setdefault("features_extractor_class", self.extractor_class)
+        if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
+            kwargs["optimizer_class"] = FusedAdam
+        super().__init__(*args, **kwargs)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target, if it has one."""
+        return self.actor_class(**self._sparse(self.actor_kwargs, features_extractor))
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
+        return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
+
+    def set_training_mode(self, mode: bool) -> None:
+        """As in Stable-Baselines3, without walking through modules to which the mode makes no difference."""
+        # `Module.__getattr__` takes ten times as long, and this is called at each env step and update.
+        actor, critic = self._modules["actor"], self._modules["critic"]
+        if actor.ensembles and critic.ensembles:  # type: ignore[union-attr]  # they are there
+            for module in (self, actor, critic):
+                vars(module)["training"] = mode  # `Module.__setattr__` first looks for a parameter of that name
+        else:
+            super().set_training_mode(mode)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in Stable-Baselines3; an array of vectors goes to the kernels without a detour through tensors."""
+        space, actions, actor = self.observation_space, self.action_space, self.actor
+        plain = actor.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
+        if not plain or observation.ndim > 2 or not isinstance(actions, spaces.Box):  # type: ignore[union-attr]
+            return super().predict(observation, state, episode_start, deterministic)
+        self.set_training_mode(False)
+        rows = np.asarray(observation, np.float32).reshape(-1, observation.shape[-1])  # type: ignore[union-attr]
+        scaled = actor.act(rows, deterministic).reshape(-1, *actions.shape)
+        taken = self.unscale_action(scaled)
+        return (taken if observation.ndim == 2 else taken.squeeze(axis=0)), state  # type: ignore[union-attr]
+
+    @property
+    def _own_arguments(self) -> dict[str, Any]:
+        return {"topology": self.topology, "topology_seed": self.topology_seed, "heads": self.heads}
+
+    def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
+        return {**self._update_features_extractor(kwargs, features_extractor), **self._own_arguments}
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._own_arguments}
+
+
+class SparseTD3Policy(SparsePolicyMixin, TD3Policy):
+    """Stable-Baselines3's `TD3Policy` with `SparseTD3Actor` and `SparseCritic`; `"MlpPolicy"` of `DSTD3`."""
+
+    actor_class = SparseTD3Actor
+
+
+class SparseTD3CnnPolicy(SparseTD3Policy):
+    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSTD3`."""
+
+    extractor_class = NatureCNN
+
+
+class SparseTD3MultiInputPolicy(SparseTD3Policy):
+    """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSTD3`."""
+
+    extractor_class = CombinedExtractor
+
+
+class SparseSACPolicy(SparsePolicyMixin, SACPolicy):
+    """Stable-Baselines3's `SACPolicy` with `SparseSACActor` and `SparseCritic`; `"MlpPolicy"` of `DSSAC`.
+
+    Raises:
+        ConfigError: If state-dependent exploration is asked for.
+    """
+
+    actor_class = SparseSACActor
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        of_exploration = {name: self.actor_kwargs.pop(name) for name in SDE_KEYWORDS}
+        if of_exploration["use_sde"]:
+            raise ConfigError("sparse policies know no state-dependent exploration (use_sde)")
+        super()._build(lr_schedule)
+        self.actor_kwargs |= of_exploration  # the base class reads them when it saves
+
+
+class SparseSACCnnPolicy(SparseSACPolicy):
+    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSSAC`."""
+
+    extractor_class = NatureCNN
+
+
+class SparseSACMultiInputPolicy(SparseSACPolicy):
+    """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSSAC`."""
+
+    extractor_class = CombinedExtractor
+
+
+def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:
+    """Sparse layers of a network by full name, e.g. `critic.qf0.1`."""
+    return {f"{prefix}.{name}": layer for name, layer in module.named_modules() if isinstance(layer, SparseLinear)}
+
+
+def goals(module: nn.Module, prefix: str) -> dict[str, int]:
+    """Connections that layers are to have at the end of a density schedule, by full name."""
+    return {
+        f"{prefix}.{name}.{layer}": count
+        for name, mlp in module.named_modules()
+        if isinstance(mlp, SparseMLP | MultiHeadMLP)
+        for layer, count in mlp.goals.items()
+    }

@@ -1,0 +1,247 @@
+"""One pass through a network, and its way back: what the losses of an agent stand between.
+
+Losses are arithmetic on arrays that gives a value and its derivative by the network's output: on a batch of a few
+hundred numbers, recording them for autograd takes longer than the sparse networks themselves. Sparse networks go
+forward and back as steps of compiled code, which wait for each other inside `sparserl.kernels.program.deferred`; others
+through autograd, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparserl.agents.networks.heads import HeadEnsembles
+from sparserl.agents.replay.batch import FloatArray, Observations
+from sparserl.agents.replay.buffer import IntArray
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.formulas import tanh, through_tanh
+from sparserl.kernels.program import run_waiting
+from sparserl.kernels.recording import relies_on_items
+from sparserl.layers import SparseEnsemble
+
+
+class NetworkPass(Protocol):
+    """A pass through a network."""
+
+    outputs: FloatArray
+    """(networks, B, n_out) what it gives."""
+
+    def pull_back(self, gradient: FloatArray) -> None:
+        """Sets `grad` of the network's parameters, given the derivative by `outputs`; what was there is replaced."""
+
+    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+        """(B, width) derivative by the last input; the parameters' `grad` stays as it is."""
+
+
+def network_pass(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> NetworkPass:
+    """Evaluates a method of an actor or critic.
+
+    Args:
+        network: Of Stable-Baselines3's shape.
+        method: `"forward"` or `"q1_forward"`.
+        observations: As `Batch` has them.
+        more: (B, width) actions, if it takes them.
+    """
+    ensemble, inputs = _fused(network, method), (observations, *more)
+    if ensemble is None:
+        run_waiting()
+        return AutogradPass(network, method, *map(computed, inputs))
+    if isinstance(ensemble, HeadEnsembles):
+        run_waiting()
+        return TasksPass(ensemble, *map(computed, inputs))
+    return FusedNetworkPass(ensemble, *inputs)  # type: ignore[arg-type]  # as above
+
+
+def evaluate(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> FloatArray:
+    """(networks, B, n_out) outputs of a method of an actor or critic, with no way back; arguments as `network_pass`."""
+    ensemble, inputs = _fused(network, method), (observations, *more)
+    if ensemble is None:
+        run_waiting()
+        with torch.no_grad():
+            return _arrays(getattr(network, method)(*map(as_tensors, map(computed, inputs))))
+    if isinstance(ensemble, HeadEnsembles):
+        run_waiting()
+        parts = ensemble.parts([computed(given) for given in inputs])
+        return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], own))) for task, rows, own in parts])
+    return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
+
+
+def as_tensors(given: Observations) -> Any:
+    """The same as tensors, on the same memory."""
+    return (
+        {key: torch.from_numpy(part) for key, part in given.items()}
+        if isinstance(given, dict)
+        else torch.from_numpy(given)
+    )
+
+
+def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatArray) -> tuple[float, FloatArray]:
+    """Value of a loss written in torch and its derivative by `outputs`, for when that is not worth writing down.
+
+    Example:
+        >>> differentiated(lambda q: q.square().sum(), np.float32([1.0, -2.0]))
+        (5.0, array([ 2., -4.], dtype=float32))
+    """
+    leaf = torch.from_numpy(np.asarray(outputs)).requires_grad_()
+    value = loss(leaf)
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    assert leaf.grad is not None
+    return value.item(), leaf.grad.numpy()
+
+
+def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | None:
+    """The networks behind a method, if they run in one call (for each task)."""
+    ensembles: dict[str, SparseEnsemble | HeadEnsembles] = vars(network).get("ensembles", {})
+    ensemble = ensembles.get(method)
+    one = ensemble.by_task[0] if isinstance(ensemble, HeadEnsembles) else ensemble
+    joined = None if one is None else one.joined
+    if joined is not None:
+        relies_on_items(vars(network), ["ensembles"])
+        relies_on_items(ensembles, [method])
+    return None if joined is None else ensemble
+
+
+def _evaluated(ensemble: SparseEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:
+    assert ensemble.joined is not None
+    return _activated(ensemble, ensemble.joined.evaluate(inputs))
+
+
+def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
+    """Puts (networks, rows, width) parts together, each at its rows of the batch."""
+    if len(parts) == 1:
+        return parts[0][1]
+    (networks, _, width), count = parts[0][1].shape, sum(rows.size for rows, _ in parts)
+    whole = np.empty((networks, count, width), np.float32)
+    for rows, part in parts:
+        whole[:, rows] = part
+    return whole
+
+
+def _activated(ensemble: SparseEnsemble, y: FloatArray) -> FloatArray:
+    if ensemble.output_activation != "tanh":
+        return y
+    activated: FloatArray = tanh(y)
+    return activated
+
+
+def _arrays(given: Any) -> FloatArray:
+    tensors = (given,) if torch.is_tensor(given) else given
+    return np.stack([tensor.detach().numpy() for tensor in tensors])
+
+
+class FusedNetworkPass:
+    """A pass through sparse networks in one kernel call.
+
+    Args:
+        ensemble: The networks, joined.
+        inputs: (B, width) arrays that together are the networks' input.
+
+    Attributes:
+        outputs: As in `NetworkPass`.
+    """
+
+    def __init__(self, ensemble: SparseEnsemble, *inputs: FloatArray):
+        assert ensemble.joined is not None
+        self._ensemble, self._last = ensemble, inputs[-1].shape[1]
+        self._pass = ensemble.joined.run(inputs)
+        self.outputs = _activated(ensemble, self._pass.y)
+
+    def pull_back(self, gradient: FloatArray) -> None:
+        """As `NetworkPass`."""
+        self._pass.pull_back(self._before_activation(gradient))
+
+    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+        """As `NetworkPass`."""
+        by_input: FloatArray = self._pass.pull_back_to_input(self._before_activation(gradient), self._last)
+        return by_input
+
+    def _before_activation(self, gradient: FloatArray) -> FloatArray:
+        if self._ensemble.output_activation != "tanh":
+            return gradient
+        before: FloatArray = through_tanh(gradient, self.outputs)
+        return before
+
+
+class TasksPass:
+    """A pass through sparse networks with a head for each task: one kernel call for each task in the batch.
+
+    Args:
+        ensembles: The networks.
+        inputs: (B, width) arrays: observations that end with a task id, then what else is read.
+
+    Attributes:
+        outputs: As in `NetworkPass`.
+    """
+
+    def __init__(self, ensembles: HeadEnsembles, *inputs: FloatArray):
+        self._parameters = ensembles.parameters
+        self._parts = [
+            (rows, FusedNetworkPass(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
+        ]
+        self.outputs = _in_rows([(rows, computed(part.outputs)) for rows, part in self._parts])
+
+    def pull_back(self, gradient: FloatArray) -> None:
+        """As `NetworkPass`; heads of tasks that are not in the batch have no `grad`."""
+        gradient = computed(gradient)
+        for parameter in self._parameters:
+            parameter.grad = None
+        if len(self._parts) == 1:
+            self._parts[0][1].pull_back(gradient)
+            return
+        for rows, part in self._parts:
+            before = [(parameter, parameter.grad) for parameter in self._parameters]
+            part.pull_back(np.ascontiguousarray(gradient[:, rows]))
+            run_waiting()
+            for parameter, earlier in before:
+                if earlier is not None and parameter.grad is not earlier:
+                    assert parameter.grad is not None
+                    parameter.grad += earlier
+
+    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+        """As `NetworkPass`."""
+        gradient = computed(gradient)
+        parts = [
+            (rows, computed(part.pull_back_to_input(np.ascontiguousarray(gradient[:, rows]))))
+            for rows, part in self._parts
+        ]
+        whole: FloatArray = _in_rows([(rows, part[None]) for rows, part in parts])[0]
+        return whole
+
+
+class AutogradPass:
+    """A pass through any module.
+
+    Args:
+        module: The module.
+        method: Of it, which gives one tensor or several.
+        inputs: Its arguments.
+
+    Attributes:
+        outputs: As in `NetworkPass`.
+    """
+
+    def __init__(self, module: nn.Module, method: str, *inputs: Observations):
+        self._module = module
+        tensors = [as_tensors(given) for given in inputs]
+        self._last = tensors[-1]
+        if torch.is_tensor(self._last):
+            self._last.requires_grad_()
+        given: Any = getattr(module, method)(*tensors)
+        self._given = (given,) if torch.is_tensor(given) else tuple(given)
+        self.outputs = _arrays(self._given)
+
+    def pull_back(self, gradient: FloatArray) -> None:
+        """As `NetworkPass`."""
+        self._module.zero_grad()
+        torch.autograd.backward(self._given, tuple(torch.from_numpy(np.asarray(gradient))))
+
+    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+        """As `NetworkPass`."""
+        (toward,) = torch.autograd.grad(self._given, self._last, tuple(torch.from_numpy(np.asarray(gradient))))
+        by_input: FloatArray = toward.numpy()
+        return by_input

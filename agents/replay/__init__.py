@@ -1,0 +1,1 @@
+"""Replay: the buffer, what of it a checkpoint needs, and batches."""

@@ -1,0 +1,1 @@
+"""Sequences of tasks on environments, and where their tasks come from."""

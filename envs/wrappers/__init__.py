@@ -1,0 +1,1 @@
+"""Wrappers: what makes an environment harder, noisier or broken."""

@@ -1,0 +1,134 @@
+"""What an observer tells of an agent's topology, and that watching changes nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from support.envs import FunctionEnv
+from support.trees import assert_equal_trees
+
+from sparserl.agents.agent_state import agent_state, generator_state
+from sparserl.agents.config import AGENTS, make_agent
+from sparserl.agents.observer import TopologyObserver
+from sparserl.agents.replay.forget_stale import ForgetStale
+from sparserl.layers.activity import dormant_fraction
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.structure import Flags
+
+SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
+
+
+def make(algo: str = "ds_sac", options: dict[str, Any] = SIZES, **topology: Any) -> Any:
+    config = TopologyConfig(**{"method": "set", "density": 0.4, "update_interval": 10, **topology})
+    return make_agent(algo, AGENTS[algo].config(**options), config, FunctionEnv(), seed=0)
+
+
+def half_relevant() -> Flags:
+    return np.array([True, False, False])
+
+
+def test_before_the_first_transition_nobody_is_dormant_or_awake() -> None:
+    observer = TopologyObserver(make(), half_relevant)
+    rows = observer.rows(observer.take_events())
+    assert {row["kind"] for row in rows} == {"initial"}
+    assert all("dormant" not in row for row in rows)
+    assert {row["layer"] for row in rows if "degree_relevant" in row} == {"actor.pi.0", "critic.qf0.0", "critic.qf1.0"}
+    assert observer.take_events() == []
+
+
+def test_dormant_neurons_are_counted_on_transitions_of_the_buffer() -> None:
+    agent = make(recycle_threshold=0.6)
+    agent.learn(50)
+    agent.replay_buffer.observations[:] = agent.replay_buffer.observations[3]  # all draws are alike
+    agent.replay_buffer.actions[:] = agent.replay_buffer.actions[3]
+    observation, action = (
+        torch.from_numpy(array[3]).float() for array in (agent.replay_buffer.observations, agent.replay_buffer.actions)
+    )
+    found = TopologyObserver(agent).metrics()
+    expected = {}
+    for name, mlp, x in (
+        ("actor.pi", agent.actor.pi, observation),
+        ("critic.qf0", agent.critic.qf0, torch.cat([observation, action], dim=1)),
+        ("critic.qf1", agent.critic.qf1, torch.cat([observation, action], dim=1)),
+    ):
+        for level, fraction in enumerate(dormant_fraction(mlp, x, 0.6)):
+            if f"{name}.{level}" in agent.evolver.layers:
+                expected[f"topology/{name}.{level}/dormant"] = fraction
+    assert {name: value for name, value in found.items() if name.endswith("/dormant")} == expected
+    assert max(expected.values()) > 0.0
+    assert len(expected) == 6
+
+
+def test_watching_draws_from_no_generator_and_changes_nothing() -> None:
+    agent = make(recycle_interval=15)
+    agent.learn(60)
+    state, generators = copy.deepcopy(agent_state(agent)), copy.deepcopy(generator_state())
+    observer = TopologyObserver(agent, half_relevant)
+    first, second = observer.metrics(), observer.metrics()
+    assert first == second
+    assert_equal_trees(generators, generator_state())
+    assert_equal_trees(state, agent_state(agent))
+
+
+class Watch(BaseCallback):
+    """Looks wherever a recorder may: between a gradient update and the next env step."""
+
+    def _on_training_start(self) -> None:
+        self.observer, self.rows = TopologyObserver(self.model, half_relevant), []
+
+    def _on_rollout_start(self) -> None:
+        self.observer.metrics()
+        self.rows += self.observer.rows(self.observer.take_events())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_a_watched_agent_learns_what_an_unwatched_one_does() -> None:
+    # Growth by gradient over three batches is the case in which layers note what passes through them between updates.
+    learned, watch = [], Watch()
+    for callback in (None, watch):
+        agent = make(method="rigl", gradient_batches=3, update_interval=7, recycle_interval=15)
+        agent.learn(70, callback=callback)
+        learned.append({name: agent_state(agent)[name] for name in ("modules", "tensors", "generators")})
+    assert_equal_trees(*learned)
+    assert len([row for row in watch.rows if row["kind"] == "rewire" and "dormant" in row]) > 6
+
+
+@pytest.mark.parametrize("buffer_size", [500, 64])
+def test_forgotten_transitions_say_nothing(buffer_size: int) -> None:
+    forget = {"dynamic_capacity": True, "forget_interval_steps": 20, "forget_threshold": 0.0, "forget_minimum": 30}
+    agent = make("ds_td3", {**SIZES, **forget, "buffer_size": buffer_size})
+    agent.learn(100, callback=ForgetStale())  # the last step forgets
+    buffer = agent.replay_buffer
+    assert buffer.forgotten > 0
+    assert buffer.full == (buffer_size == 64)
+    known = TopologyObserver(agent).metrics()
+    newest = (buffer.pos - 1 - np.arange(buffer.size())) % buffer.buffer_size
+    others = np.setdiff1d(np.arange(buffer.buffer_size), newest)
+    for array in (buffer.observations, buffer.actions):
+        array[others] = np.nan  # whoever looked at one would fail
+    assert TopologyObserver(agent).metrics() == known
+
+
+def test_recycled_neurons_are_among_the_metrics() -> None:
+    agent = make(recycle_interval=10, recycle_threshold=0.5)
+    agent.learn(60)
+    found = TopologyObserver(agent).metrics()
+    assert {name: count for name, count in found.items() if name.endswith("/recycled_total")} == {
+        f"topology/{name}/recycled_total": count for name, count in agent.recycler.recycled_total.items()
+    }
+    assert sum(agent.recycler.recycled_total.values()) > 0
+
+
+def test_a_dense_agent_has_no_topology() -> None:
+    config = AGENTS["sac"].config(**SIZES)
+    agent = make_agent("sac", config, TopologyConfig(method="dense"), FunctionEnv(), seed=0)
+    observer = TopologyObserver(agent)
+    assert observer.take_events() == []
+    assert observer.metrics() == {}

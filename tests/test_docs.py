@@ -28,11 +28,11 @@ from sparserl.cli.plot import PlotCommand
 from sparserl.cli.report import ReportCommand
 from sparserl.cli.sweep import SweepCommand
 from sparserl.cli.tune import TuneCommand
-from sparserl.continual.recorder import LOGS
-from sparserl.continual.reinforcement import recorder as rl_recorder
-from sparserl.continual.reinforcement.borders import BorderConfig
-from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
-from sparserl.continual.strategies import STRATEGIES
+from sparserl.continual.rl import recorder as rl_recorder
+from sparserl.continual.rl.borders import BorderConfig
+from sparserl.continual.rl.strategies import RL_STRATEGIES
+from sparserl.continual.supervised.recorder import LOGS
+from sparserl.continual.supervised.strategies import STRATEGIES
 from sparserl.experiment.continual_config import ContinualCommand
 from sparserl.experiment.presets import presets
 from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual

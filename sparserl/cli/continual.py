@@ -16,12 +16,12 @@ from rich.table import Table
 from sparserl import config as yaml_config
 from sparserl.cli import rl_continual
 from sparserl.cli.arguments import given_value
-from sparserl.continual.datasets import default_data_dir
-from sparserl.continual.protocol import TaskSequence
-from sparserl.continual.recorder import SequenceRecorder
-from sparserl.continual.sequences import SEQUENCES, build_sequence
-from sparserl.continual.strategies import STRATEGIES, make_strategy
-from sparserl.continual.supervised import SupervisedLearner
+from sparserl.continual.supervised.data import default_data_dir
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.recorder import SequenceRecorder
+from sparserl.continual.supervised.sequences import SEQUENCES, build_sequence
+from sparserl.continual.supervised.strategies import STRATEGIES, make_strategy
+from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.envs import RL_SEQUENCES
 from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.experiment.continual_config import ContinualCommand, ContinualConfig, parse_continual

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import WhichCheckpoint, parse
-from sparserl.continual.reinforcement.evaluation import Episode, TaskEvaluator, warning_of
+from sparserl.continual.rl.evaluation import Episode, TaskEvaluator, warning_of
 from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges

@@ -23,7 +23,7 @@ def _envs() -> Entries:
 
 
 def _sequences() -> Entries:
-    from sparserl.continual.sequences import SEQUENCES
+    from sparserl.continual.supervised.sequences import SEQUENCES
     from sparserl.envs import RL_SEQUENCES
 
     return {
@@ -33,8 +33,8 @@ def _sequences() -> Entries:
 
 
 def _methods() -> Entries:
-    from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
-    from sparserl.continual.strategies import STRATEGIES
+    from sparserl.continual.rl.strategies import RL_STRATEGIES
+    from sparserl.continual.supervised.strategies import STRATEGIES
     from sparserl.topology.presets import METHODS
 
     return {

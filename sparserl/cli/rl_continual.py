@@ -15,9 +15,9 @@ from rich.table import Table
 
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
-from sparserl.continual.reinforcement.evaluation import TaskEvaluator
-from sparserl.continual.reinforcement.learner import RLLearner
-from sparserl.continual.reinforcement.recorder import Intervals, RLSequenceRecorder
+from sparserl.continual.rl.evaluation import TaskEvaluator
+from sparserl.continual.rl.learner import RLLearner
+from sparserl.continual.rl.recorder import Intervals, RLSequenceRecorder
 from sparserl.envs import SequenceEnv, check_spaces
 from sparserl.experiment.env_state import env_state, restore_env
 from sparserl.experiment.input_files import stored

@@ -13,10 +13,10 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
-from sparserl.continual.protocol import Scenario
-from sparserl.continual.sequences import SEQUENCES, ClassOrder
-from sparserl.continual.strategies import STRATEGIES, MethodOptions
-from sparserl.continual.supervised import WITH_MOMENTUM, LearnerConfig
+from sparserl.continual.supervised.learner import WITH_MOMENTUM, LearnerConfig
+from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
+from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions
+from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked

@@ -15,10 +15,10 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.cli.arguments import given_value, parse
-from sparserl.continual.reinforcement.borders import BorderConfig
-from sparserl.continual.reinforcement.learner import RLLearner
-from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
-from sparserl.continual.reinforcement.strategy import RLStrategy
+from sparserl.continual.rl.borders import BorderConfig
+from sparserl.continual.rl.learner import RLLearner
+from sparserl.continual.rl.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
+from sparserl.continual.rl.strategy import RLStrategy
 from sparserl.envs import (
     RL_SEQUENCES,
     RLSequence,

@@ -14,7 +14,7 @@ from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.export_policy import exported_policy
 from sparserl.cli.arguments import WhichCheckpoint
-from sparserl.continual.reinforcement.learner import Policy
+from sparserl.continual.rl.learner import Policy
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.experiment.named_modules import name_modules

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.continual.recorder import REPORTED
+from sparserl.continual.supervised.recorder import REPORTED
 from sparserl.errors import ConfigError
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES, Floats

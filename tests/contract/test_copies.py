@@ -16,9 +16,9 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.config import AGENTS, make_agent
-from sparserl.continual.strategies import MethodOptions, make_strategy
-from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.strategies import MethodOptions, make_strategy
+from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
 from sparserl.topology.config import TopologyConfig
 
 COPIES: dict[str, Callable[[Any], Any]] = {

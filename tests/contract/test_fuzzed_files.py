@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sparserl.cli.continual import is_of_environments_line
-from sparserl.continual.idx import read_idx
+from sparserl.continual.supervised.idx import read_idx
 from sparserl.envs import load_rl_sequence
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
@@ -234,7 +234,7 @@ def test_there_are_enough_cases() -> None:
 
 
 def test_a_packed_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparserl.continual.idx.MOST_BYTES", 10_000)
+    monkeypatch.setattr("sparserl.continual.supervised.idx.MOST_BYTES", 10_000)
     (tmp_path / "bomb").write_bytes(gzip.compress(bytes(10_001)))
     assert "is too large: unpacked" in outcome(lambda path: read_idx(path, 3), tmp_path / "bomb", "bomb")
 

@@ -13,13 +13,19 @@ import torch
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
-from sparserl.continual.protocol import Scenario
-from sparserl.continual.runner import SequenceStarted, TaskEnded, run_sequence
-from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
-from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
-from sparserl.continual.strategies.replay import AGEMOptions, ReplayOptions
-from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions, make_strategy
+from sparserl.continual.supervised.strategies.penalty import (
+    EWCOptions,
+    L2Options,
+    MASOptions,
+    OnlineEWCOptions,
+    SIOptions,
+)
+from sparserl.continual.supervised.strategies.replay import AGEMOptions, ReplayOptions
+from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.recording import checkpoint
 

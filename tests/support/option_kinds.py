@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparserl.continual.sequences import build_sequence
-from sparserl.continual.strategies import make_strategy
-from sparserl.continual.supervised import SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.sequences import build_sequence
+from sparserl.continual.supervised.strategies import make_strategy
 from sparserl.envs.wrapper_stack import layers
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics

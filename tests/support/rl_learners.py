@@ -16,14 +16,14 @@ from support.envs import Array, FunctionEnv
 from sparserl.agents import DSSAC
 from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.networks.heads import TaskHeads
-from sparserl.continual.reinforcement.borders import BorderConfig
-from sparserl.continual.reinforcement.learner import RLLearner
-from sparserl.continual.reinforcement.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
-from sparserl.continual.reinforcement.strategies.memory import AGEMOptions, ReplayOptions
-from sparserl.continual.reinforcement.strategies.packnet import PackNetOptions
-from sparserl.continual.reinforcement.strategies.regularization import EWCOptions, L2Options, MASOptions
-from sparserl.continual.reinforcement.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.runner import TaskEnded, run_sequence
+from sparserl.continual.rl.borders import BorderConfig
+from sparserl.continual.rl.learner import RLLearner
+from sparserl.continual.rl.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
+from sparserl.continual.rl.strategies.memory import AGEMOptions, ReplayOptions
+from sparserl.continual.rl.strategies.packnet import PackNetOptions
+from sparserl.continual.rl.strategies.regularization import EWCOptions, L2Options, MASOptions
+from sparserl.continual.rl.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 from sparserl.envs import AppendTaskId, RLSequence, SequenceEnv, capture_state, restore_state
 from sparserl.envs.tasks.modified_dynamics import Modification
 from sparserl.envs.tasks.sequences import TaskSpec

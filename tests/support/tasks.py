@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparserl.continual.protocol import Samples, Scenario, Task, TaskSequence
+from sparserl.continual.supervised.tasks import Samples, Scenario, Task, TaskSequence
 
 PER_TASK = 2
 N_FEATURES = 8

@@ -17,11 +17,11 @@ from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
-from sparserl.continual.protocol import TaskSequence
-from sparserl.continual.recorder import LOGS
-from sparserl.continual.sequences import SEQUENCES
-from sparserl.continual.strategies import STRATEGIES, make_strategy
-from sparserl.continual.supervised import SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.recorder import LOGS
+from sparserl.continual.supervised.sequences import SEQUENCES
+from sparserl.continual.supervised.strategies import STRATEGIES, make_strategy
+from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import continual_preset_for, parse_continual
 from sparserl.experiment.presets import continual_presets, presets

@@ -8,7 +8,7 @@ import pytest
 from support.idx_files import write_mnist
 
 from sparserl.cli import main
-from sparserl.continual.supervised import SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 
 
 @pytest.fixture(autouse=True)

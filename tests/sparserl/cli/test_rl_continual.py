@@ -19,8 +19,8 @@ from support.envs import FunctionEnv
 from support.runs import fingerprint, logs, rows, same_run
 
 from sparserl.cli import main
-from sparserl.continual.reinforcement.recorder import LOGS
-from sparserl.continual.reinforcement.strategies import RL_STRATEGIES
+from sparserl.continual.rl.recorder import LOGS
+from sparserl.continual.rl.strategies import RL_STRATEGIES
 from sparserl.envs import RL_SEQUENCES
 from sparserl.experiment.presets import rl_continual_presets
 from sparserl.experiment.rl_continual_config import parse_rl_continual

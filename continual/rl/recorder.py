@@ -1,0 +1,372 @@
+"""Records the training of an agent on a sequence of tasks: evaluation, connections, checkpoints, result.
+
+It draws from none of the agent's generators, so a recorded run learns exactly as an unrecorded one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.utils import safe_mean
+
+from sparserl.continual.rl import evaluation
+from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
+from sparserl.continual.rl.learner import Progress, RLLearner
+from sparserl.continual.supervised.recorder import reported
+from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
+from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
+from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.errors import NotFiniteError
+from sparserl.metrics.continual import summary
+from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
+from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder, check_is_of_run
+from sparserl.recording.state_structure import ANYTHING, Each, Named
+from sparserl.recording.video import Camera
+from sparserl.topology.evolver import TopologyEvolver
+
+EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
+PROGRESS_COLUMNS = (
+    "global_step",
+    "train/task",
+    "train/n_updates",
+    "train/actor_loss",
+    "train/critic_loss",
+    "train/ent_coef",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "cl/return_own",
+    "cl/return_seen",
+    "cl/success_seen",
+    "cl/connections",
+    "cl/free_connections",
+    "cost/params_nonzero",
+    "cost/cpu_s",
+    "cost/memory_peak_bytes",
+    "time/sps",
+    "time/elapsed_s",
+)
+LOGS = {
+    "eval": EVAL_COLUMNS,
+    "random": EVAL_COLUMNS,
+    "progress": PROGRESS_COLUMNS,
+    **OF_EVERY_SEQUENCE,
+}
+"""CSV logs of a run and their columns."""
+BEFORE = -1
+"""`training_task` of a network that has learned nothing."""
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints of the agent go."""
+
+    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
+        """Writes one of this moment, with more beside the agent."""
+
+    def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
+        """Writes this moment where no run goes on from, to be looked at."""
+
+    def check(self, state: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        """Refuses one that is not built as it would be here, with more beside the agent."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the agent and its buffer where one was taken."""
+
+    def forget_replay(self) -> None:
+        """Deletes the replay buffer on disk."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When the recorder acts, in env steps; it acts at borders as well."""
+
+    evaluate: int
+    log: int
+    checkpoint: int
+
+
+class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
+    """Records one run of an agent on a sequence into its folder.
+
+    Args:
+        learner: The learner, before `learn`.
+        folder: Its run folder.
+        evaluator: Evaluates policies on tasks.
+        checkpoints: Of the agent.
+        intervals: When to act.
+        identity: As in `BaseSequenceRecorder`.
+        env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
+        show_progress: As in `BaseSequenceRecorder`.
+        process: As in `BaseSequenceRecorder`.
+        camera: Films the task that is learned; None films nothing.
+
+    Attributes:
+        baseline: (T,) mean return on each task before anything is learned.
+        returns: (T, T) so far, mean return of stochastic episodes on each task after each task.
+        successes: Likewise, share of them with success at any step; NaN where the environment signals none.
+    """
+
+    columns = LOGS
+
+    def __init__(
+        self,
+        learner: RLLearner,
+        folder: RunFolder,
+        evaluator: TaskEvaluator,
+        checkpoints: Checkpoints,
+        intervals: Intervals,
+        *,
+        identity: Any,
+        env_state: Callable[[], Any],
+        show_progress: bool,
+        process: ProcessCost | None = None,
+        camera: Camera | None = None,
+    ):
+        super().__init__(
+            learner,
+            folder,
+            identity=identity,
+            total_steps=learner.total_steps,
+            show_progress=show_progress,
+            process=process,
+        )
+        self.evaluator, self.checkpoints = evaluator, checkpoints
+        self.intervals, self.env_state, self.camera = intervals, env_state, camera
+        evaluator.should_stop = self._should_stop
+        if camera is not None:
+            camera.should_stop = self._should_stop
+        self.baseline: list[float] = []
+        self.returns: list[list[float]] = []
+        self.successes: list[list[float]] = []
+        self._seen: dict[str, float] = {}
+
+    def _should_stop(self) -> bool:
+        return self.stop_requested
+
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """That of the agent."""
+        own: TopologyEvolver = self.learner.agent.evolver
+        return own
+
+    # What happens at an event.
+
+    def _check_losses(self, event: SequenceStarted | Progress | TaskEnded) -> None:
+        del event
+        check_losses(self.learner.steps, self.learner.agent.logger.name_to_value)
+
+    def _check_networks(self) -> None:
+        weights = self.learner.agent.policy.state_dict()
+        check_tensors(self.learner.steps, {f"weight policy.{name}": weight for name, weight in weights.items()})
+
+    def _on_start(self) -> None:
+        by_chance = [self.evaluator.random(task) for task in range(len(self.learner.sequence))]
+        self.baseline = [_mean(own, "returned") for own in self._evaluate(BEFORE)]
+        for episodes in by_chance:
+            self._write("random", BEFORE, episodes)
+
+    def _on_step(self, progress: Progress) -> None:
+        step = self.learner.steps
+        if progress.consolidating:
+            self._show(task=progress.task, doing="consolidating")
+            return
+        self.progress.show(step)
+        ends_task = self.learner.task_steps == self.learner.sequence[progress.task].steps
+        if step % self.intervals.log == 0 or ends_task:
+            self._log_progress(progress.task)
+
+    def _after_step(self) -> None:
+        step, task = self.learner.steps, self.learner.task
+        if self.learner.task_steps == self.learner.sequence[task].steps:
+            return  # the end of the task evaluates and saves
+        if step % self.intervals.evaluate == 0:
+            self._evaluate(task)
+        if step % self.intervals.checkpoint == 0:
+            self.save_checkpoint()
+
+    def _on_task_end(self, task: int) -> None:
+        episodes = self._evaluate(task)
+        self.returns.append([_mean(own, "returned") for own in episodes])
+        self.successes.append([_mean(own, "success") for own in episodes])
+        by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
+        uses = [use for own in by_network for use in own]
+        self._log_connections(task, uses)
+        self.params_nonzero_per_task.append(params_nonzero(self._trained))
+        self._log({"train/task": task, "cl/connections": _used(uses), "cl/free_connections": _free(uses)})
+        self.save_checkpoint()
+
+    @property
+    def _trained(self) -> list[Any]:
+        return [self.learner.agent.actor, self.learner.agent.critic]
+
+    def _evaluate(self, training_task: int) -> list[list[Episode]]:
+        """Evaluates all tasks, without a trace in the agent's generators."""
+        self._check_networks()  # before anything is made of them
+        episodes = []
+        for task in range(len(self.learner.sequence)):
+            # The same draws each time, so that a policy that has not changed has the same returns.
+            with self.learner.drawing("evaluation", task):
+                episodes.append(self.evaluator(self.learner.policy(task), task))
+        for own in episodes:  # when all are there: an evaluation may be abandoned
+            self._write("eval", training_task, own)
+            self.progress.say_once(evaluation.warning_of(own))
+        seen = range(max(1, training_task + 1))
+        returns = [_mean(own, "returned") for own in episodes]
+        successes = [_mean(own, "success") for own in episodes]
+        self._seen = {
+            "cl/return_own": returns[max(0, training_task)],
+            "cl/return_seen": float(np.mean([returns[task] for task in seen])),
+            "cl/success_seen": float(np.mean([successes[task] for task in seen])),
+        }
+        names = {"return": returns, "success": successes}
+        by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
+        self._log({"train/task": training_task, **self._seen, **by_task})
+        if self.camera is not None and self.camera.is_due(self.learner.steps):
+            self._film(self.camera, max(0, training_task))
+        return episodes
+
+    def _film(self, camera: Camera, task: int) -> None:
+        act = self.learner.policy(task)
+        with suppress(EvaluationAbandoned), self.learner.drawing("video", task):  # then without this film
+            path = camera(lambda observation: act(observation[None], True)[0], self.learner.steps, task)
+            for tracker in self.trackers:
+                tracker.log_video(self.learner.steps, "eval/video", path)
+
+    def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
+        when = {"global_step": self.learner.steps, "training_task": training_task}
+        self.logs[log].write([{**when, **episode.row()} for episode in episodes])
+
+    def _log_progress(self, task: int) -> None:
+        agent = self.learner.agent
+        metrics: dict[str, float] = {"train/task": task}
+        if agent.ep_info_buffer:
+            metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
+            metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
+        values = agent.logger.name_to_value
+        metrics |= {key: float(values[key]) for key in PROGRESS_COLUMNS if key in values}
+        metrics["cost/params_nonzero"] = params_nonzero(self._trained)
+        metrics |= self._timing()
+        self._log(metrics)
+        self._show(task=task, doing=f"{metrics['time/sps']:.0f} steps/s")
+
+    def _show(self, *, task: int, doing: str) -> None:
+        shown = {"task": f"{task + 1}/{len(self.learner.sequence)}", "now": doing}
+        if "cl/return_own" in self._seen:
+            shown["return"] = f"{self._seen['cl/return_own']:.0f}"
+        self.progress.show(self.learner.steps, shown)
+
+    # Checkpoints.
+
+    def save_checkpoint(self) -> None:
+        """Writes all that the rest of the run depends on."""
+        self._check_networks()
+        logger = self.learner.agent.logger.name_to_value
+        recorder = {
+            "baseline": self.baseline,
+            "returns": self.returns,
+            "successes": self.successes,
+            "seen": self._seen,
+            "logged_values": {key: float(logger[key]) for key in PROGRESS_COLUMNS if key in logger},
+            **self._state(),
+        }
+        self.checkpoints.save(
+            {
+                "run": self.identity,
+                "learner": self.learner.state_dict(),
+                "env": self.env_state(),
+                "recorder": recorder,
+            },
+            emptied_at=self.learner.emptied_at,
+        )
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """As `BaseSequenceRecorder`."""
+        more = {"what": str(error), "seen": error.seen, "learner": self.learner.state_dict(), "env": self.env_state()}
+        self.checkpoints.save_aside(self.folder.not_finite, more)
+        return self.folder.not_finite
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the agent, the learner and this recorder where a checkpoint was taken; the env is the caller's.
+
+        Raises:
+            CheckpointError: If it belongs to another run, or a file that it names is missing or was edited.
+        """
+        check_is_of_run(state, self.identity)
+        grows = {"baseline": Each(0.0), "returns": Each(Each(0.0)), "successes": Each(Each(0.0)), "seen": Named(0.0)}
+        position = self.learner.state_dict()["position"]
+        self.checkpoints.check(
+            state,
+            {
+                "run": ANYTHING,
+                "env": ANYTHING,
+                "learner": {"position": position, "frozen": ANYTHING, "strategy": ANYTHING},
+                "recorder": {**self._expected(), **grows, "logged_values": Named(0.0)},
+            },
+        )
+        recorder = state["recorder"]
+        self.checkpoints.restore(state)
+        self.learner.load_state_dict(state["learner"])
+        self.baseline = list(recorder["baseline"])
+        self.returns = [list(row) for row in recorder["returns"]]
+        self.successes = [list(row) for row in recorder["successes"]]
+        self._seen = dict(recorder["seen"])
+        for key, value in recorder["logged_values"].items():
+            self.learner.agent.logger.record(key, value)
+        self._restore(recorder)
+
+    # Result.
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
+        learner, agent = self.learner, self.learner.agent
+        uses = [use for network in learner.networks for use in learner.strategy.uses(learner, network)]
+        buffer = agent.replay_buffer
+        arrays = (buffer.observations, buffer.next_observations, buffer.actions, buffer.rewards, buffer.dones)
+        kept = learner.border.buffer == "kept"
+        return {
+            "tasks": len(learner.sequence),
+            "task_names": [task.name for task in learner.sequence],
+            "returns": self.returns,
+            "successes": None if np.isnan(self.successes).any() else self.successes,
+            "baseline": self.baseline,
+            **reported(summary(self.returns, baseline=self.baseline)),
+            "params_nonzero_per_task": self.params_nonzero_per_task,
+            "params_nonzero": params_nonzero(self._trained),
+            "params_dense": params_dense(self._trained),
+            "connections": _used(uses),
+            "connections_frozen": sum(use.frozen for use in uses),
+            "connections_free": _free(uses),
+            "connections_dense": sum(use.size for use in uses),
+            "bytes_parameters": bytes_parameters(self._trained),
+            "bytes_optimizer": bytes_optimizer([agent.actor.optimizer, agent.critic.optimizer]),
+            "bytes_indices": bytes_indices(self._trained),
+            "memory": {
+                **learner.strategy.memory(),
+                **({"replay_buffer": sum(array.nbytes for array in arrays)} if kept else {}),
+            },
+            "steps": learner.steps,
+            "wall_s": self.progress.elapsed_s,
+            **self.process.summary(),
+            "steps_per_second": learner.steps / self.progress.elapsed_s,
+        }
+
+
+def _mean(episodes: Sequence[Episode], what: str) -> float:
+    """Over stochastic episodes; NaN where an environment does not say."""
+    values = [getattr(episode, what) for episode in episodes if episode.stochastic]
+    return float("nan") if None in values or not values else float(np.mean(values))
+
+
+def _used(uses: Sequence[LayerUse]) -> int:
+    return sum(use.used for use in uses)
+
+
+def _free(uses: Sequence[LayerUse]) -> int:
+    return sum(use.free for use in uses)

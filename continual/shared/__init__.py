@@ -1,0 +1,1 @@
+"""What methods against forgetting share; knows layers and the evolver, no learner."""

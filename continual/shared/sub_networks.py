@@ -1,0 +1,396 @@
+"""Sparse sub-networks of tasks in layers that they share, between neurons that no earlier task has reserved (SpaceNet).
+
+Decides who owns which connection, which neurons are open, and how important connections and neurons are. What is
+dropped and grown is decided in `sparserl.topology`. Refuses to know when connections move, and how a task is trained.
+
+Source:
+    Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.errors import CheckpointError, ConfigError
+from sparserl.layers import SparseLinear
+from sparserl.layers.linear import biases_of, connections_of
+from sparserl.seeding import stream
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.rewire import exchange, remap
+from sparserl.topology.structure import (
+    Constraint,
+    Flags,
+    FloatArray,
+    Importance,
+    LayerView,
+    TopologyChange,
+)
+
+FREE = -1
+"""Task that has reserved a neuron, or owns a connection or a bias, where none does."""
+
+NeuronImportance = Literal["cumulative", "final"]
+
+
+def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, int], taken: int) -> ConfigError:
+    """That a task has no room for its connections in a layer, with the numbers.
+
+    Args:
+        task: Needs them.
+        n_tasks: All tasks.
+        layer: What to call the layer.
+        wanted: Connections of the task.
+        sides: Neurons that are open to it: those that feed the layer, and its outputs.
+        taken: Connections of earlier tasks between them.
+    """
+    return ConfigError(
+        f"task {task + 1} of {n_tasks} needs {wanted} connections in layer {layer}, where {sides[0]} x {sides[1]} "
+        f"free neurons have room for {sides[0] * sides[1]}, {taken} of it taken by earlier tasks: use more hidden "
+        "neurons, or lower spacenet.reserved or spacenet.connections (for agents spacenet.capacity and "
+        "spacenet.input-capacity)"
+    )
+
+
+def check_capacity(
+    n_tasks: int,
+    n_in: int,
+    hidden: Sequence[int],
+    reserved: Sequence[int],
+    connections: Sequence[int],
+    *,
+    outputs: Sequence[int] = (),
+    archived: bool = False,
+    name: str = "",
+) -> None:
+    """Raises ConfigError, with the numbers, unless every task has room, wherever earlier ones put their connections.
+
+    Args:
+        n_tasks: Tasks that share the layers.
+        n_in: Inputs of the first layer.
+        hidden: Neurons of each hidden layer.
+        reserved: Those of each that a task closes to later ones.
+        connections: Of a task in each layer.
+        outputs: Output neurons of each task, if an output layer follows the hidden ones.
+        archived: Whether connections of earlier tasks in that output layer are away.
+        name: Of the network, where there are several.
+    """
+    for task in range(n_tasks):
+        free = [max(0, neurons - task * closed) for neurons, closed in zip(hidden, reserved, strict=True)]
+        sides = [n_in, *free, *outputs[task : task + 1]]
+        for place, wanted in enumerate(connections):
+            earlier = 0 if archived and place == len(hidden) else task * wanted
+            if sides[place] * sides[place + 1] - earlier < wanted:
+                layer = f"{name}.{place}" if name else str(place)
+                raise no_room(task, n_tasks, layer, wanted, (sides[place], sides[place + 1]), earlier)
+
+
+def release(evolver: TopologyEvolver, name: str, kind: str = "release") -> None:
+    """Takes all connections away from a layer; `kind` is what the event is called."""
+    topology = evolver.layers[name].topology
+    evolver.apply(name, exchange(topology, np.arange(topology.nnz), np.empty(0, np.int64)), kind)
+
+
+@dataclass
+class _Connections:
+    """What is known of the connections of one layer beyond their weights.
+
+    Attributes:
+        owner: (nnz,) int16 task of each connection.
+        importance: (nnz,) gathered over the steps of the present task.
+        before: (nnz,) weights before the step that is being taken.
+    """
+
+    owner: np.ndarray
+    importance: FloatArray
+    before: FloatArray
+
+    @classmethod
+    def unowned(cls, count: int) -> _Connections:
+        """So many, of nobody."""
+        return cls(np.full(count, FREE, np.int16), np.zeros(count, np.float32), np.zeros(count, np.float32))
+
+
+class SubNetworks:
+    """Who owns what in some layers of a network, one after the other; the evolver moves their connections.
+
+    Around a task: `begin_task`, around every step `before_step` and `after_step`, at its end `reserve`. Call `freeze`
+    after `begin_task` and after every topology event.
+
+    Args:
+        evolver: Holds the layers, and perhaps others. Its views of them are amended and its events followed here; the
+            optimizer's state follows by somebody else.
+        names: Full names of the layers in it, from the input on: one for each hidden layer, and perhaps an output
+            layer. What feeds the first is open to every task.
+        selected: Neurons of each hidden layer that a task may use, drawn among the free ones; more where its
+            connections have no room.
+        reserved: Neurons of each hidden layer that are closed to later tasks after a task: the most important ones.
+        n_tasks: Tasks that will be learned.
+        seed: Root seed of what is drawn.
+        network: Name of the network, if several draw from one seed.
+        neuron_importance: Importance of a neuron: the sum of its connections' importances as it is (`final`), or that
+            sum added up over all steps (`cumulative`, as released; early steps count often).
+        outputs: Gives the (n_out,) open outputs of an output layer, by task; None if there is none.
+        owns_biases: Whether the bias of a hidden neuron belongs to the first task that has a connection there, and is 0
+            as long as none has; what a task computes then never changes afterwards. Otherwise all tasks share the
+            biases of neurons that are not reserved.
+
+    Attributes:
+        layers: Of these names.
+        task: That is being learned.
+        reserved_by: Of each hidden layer, (n,) the task that has reserved each neuron or `FREE`.
+        selected: Of each hidden layer, (n,) whether the present task may use the neuron.
+        bias_owner: Of each hidden layer, (n,) int16 the task that each bias belongs to or `FREE`; empty unless
+            `owns_biases`.
+    """
+
+    def __init__(
+        self,
+        evolver: TopologyEvolver,
+        names: Sequence[str],
+        *,
+        selected: Sequence[int],
+        reserved: Sequence[int],
+        n_tasks: int,
+        seed: int,
+        network: str = "",
+        neuron_importance: NeuronImportance = "cumulative",
+        outputs: Callable[[int], Flags] | None = None,
+        owns_biases: bool = False,
+    ):
+        self.evolver, self.names, self.n_tasks = evolver, list(names), n_tasks
+        self.layers: list[SparseLinear] = [evolver.layers[name] for name in names]  # type: ignore[misc]
+        self._select_count, self._reserve_count = tuple(selected), tuple(reserved)
+        self._cumulates, self._outputs = neuron_importance == "cumulative", outputs
+        self._draws = functools.partial(stream, seed, *([network] if network else []), "select")
+        hidden = [layer.n_out for layer in self.layers[: len(selected)]]
+        self._known = [_Connections.unowned(layer.nnz) for layer in self.layers]
+        # Of the neurons that feed each layer, and of the last hidden ones.
+        self._cumulative = [np.zeros(count) for count in (self.layers[0].n_in, *hidden)]
+        self.reserved_by = [np.full(count, FREE) for count in hidden]
+        self.selected = [np.zeros(count, bool) for count in hidden]
+        self.bias_owner = [np.full(count, FREE, np.int16) for count in hidden] if owns_biases else []
+        self.task = 0
+        for place, name in enumerate(self.names):
+            evolver.amend(name, functools.partial(self._amend, place))
+            evolver.follow(name, functools.partial(self._follow, place))
+
+    # Around a task.
+
+    def release(self) -> None:
+        """Takes away what layers come with, before the first task: their connections, and biases if tasks own them."""
+        for name in self.names:
+            release(self.evolver, name)
+        for layer, owner in zip(self.layers, self.bias_owner, strict=False):
+            biases_of(layer).data[torch.from_numpy(owner == FREE)] = 0.0
+
+    def begin_task(self, task: int, connections: Sequence[int], initial_value: str) -> None:
+        """Chooses neurons and allocates connections between them.
+
+        Args:
+            task: Begins; tasks begin in order.
+            connections: Of the task in each layer.
+            initial_value: Name in `sparserl.topology.values.NEW_VALUE`, weight of these connections.
+
+        Raises:
+            ConfigError: If the neurons that are left have no room for them.
+        """
+        self.task = task
+        self._select(connections)
+        for known in self._known:
+            known.importance[:] = 0.0
+        for sums in self._cumulative:
+            sums[:] = 0.0
+        for name, count in zip(self.names, connections, strict=True):
+            self.evolver.allocate(name, count, new_value=initial_value)
+
+    def before_step(self) -> None:
+        """Remembers the weights, to see how far they move."""
+        for layer, known in zip(self.layers, self._known, strict=True):
+            known.before = layer.values.detach().numpy().copy()
+
+    def after_step(self) -> None:
+        """Adds |step| times |gradient| to each connection's importance (section 3.2 of the paper)."""
+        for layer, known in zip(self.layers, self._known, strict=True):
+            assert layer.values.grad is not None
+            moved = np.abs(layer.values.detach().numpy() - known.before)
+            known.importance += moved * np.abs(layer.values.grad.numpy())
+        if self._cumulates:
+            for place, sums in enumerate(self._cumulative):
+                sums += self._summed(place)
+
+    def reserve(self) -> None:
+        """Reserves the most important free neurons of each hidden layer; after the last task nobody needs them."""
+        if self.task == self.n_tasks - 1:
+            return
+        for place, (reserved_by, count) in enumerate(zip(self.reserved_by, self._reserve_count, strict=True)):
+            free = np.flatnonzero(reserved_by == FREE)
+            worth = self._neurons(place + 1)[free]
+            reserved_by[free[np.argsort(-worth, kind="stable")[:count]]] = self.task
+
+    def freeze(self, frozen: FrozenEntries) -> None:
+        """Holds, as connections are now, all that the present task must not move."""
+        for place, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
+            frozen.freeze(layer.values, torch.from_numpy(np.flatnonzero(known.owner < self.task)))
+            frozen.freeze(biases_of(layer), torch.from_numpy(np.flatnonzero(self._closed_biases(place))))
+
+    # What it leaves behind.
+
+    def views(self, task: int) -> list[SparseLinear]:
+        """The layers as `task` left them: its connections and those of the tasks before it, with copies of all values.
+
+        Biases that belong to later tasks or to nobody are 0; if tasks do not own them, biases are as they are now.
+        """
+        found = []
+        for place, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
+            biases = biases_of(layer).detach().clone()
+            if place < len(self.bias_owner):
+                biases[torch.from_numpy(~_is_known(self.bias_owner[place], task))] = 0.0
+            found.append(connections_of(layer, _is_known(known.owner, task), nn.Parameter(biases)))
+        return found
+
+    def uses(self, n_tasks: int) -> list[LayerUse]:
+        """Connections of the first `n_tasks` tasks, and neurons that are reserved."""
+        found = []
+        for place, (name, layer, known) in enumerate(zip(self.names, self.layers, self._known, strict=True)):
+            owned = np.bincount(known.owner[known.owner != FREE], minlength=n_tasks)[:n_tasks]
+            reserved = np.count_nonzero(self.reserved_by[place] != FREE) if self._is_hidden(place) else 0
+            size = layer.n_out * layer.n_in
+            found.append(LayerUse(name, tuple(owned.tolist()), int(owned.sum()), size, layer.n_out, int(reserved)))
+        return found
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the owners of connections and biases."""
+        return {"owners": sum(owner.nbytes for owner in [*(known.owner for known in self._known), *self.bias_owner])}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Owners, importances and reservations; the evolver's state is its own."""
+        state = {
+            "task": self.task,
+            "owner": [known.owner for known in self._known],
+            "importance": [known.importance for known in self._known],
+            "cumulative": self._cumulative,
+            "reserved_by": self.reserved_by,
+            "selected": self.selected,
+        }
+        return {**state, "bias_owner": self.bias_owner} if self.bias_owner else state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken; the layers' own state is loaded before."""
+        self.task = state["task"]
+        for known, owner, importance in zip(self._known, state["owner"], state["importance"], strict=True):
+            known.owner, known.importance = np.asarray(owner), np.asarray(importance).copy()
+        self._cumulative, self.reserved_by, self.selected, self.bias_owner = (
+            [np.asarray(one).copy() for one in state.get(name, [])]
+            for name in ("cumulative", "reserved_by", "selected", "bias_owner")
+        )
+
+    def check_fits(self) -> None:
+        """Raises CheckpointError unless each connection of the layers has an owner and an importance."""
+        for layer, known in zip(self.layers, self._known, strict=True):
+            if not known.owner.shape == known.importance.shape == (layer.nnz,):
+                raise CheckpointError("the checkpoint's owners of connections are not one for each")
+
+    # Inside.
+
+    def _select(self, connections: Sequence[int]) -> None:
+        """Draws the neurons that the task may use, and more while some layer has no room for its connections."""
+        spare = []
+        for place, (reserved_by, count) in enumerate(zip(self.reserved_by, self._select_count, strict=True)):
+            free = np.flatnonzero(reserved_by == FREE)
+            rng = self._draws(str(self.task), str(place))
+            chosen = rng.choice(free, min(count, free.size), replace=False)
+            self.selected[place] = np.isin(np.arange(reserved_by.size), chosen)
+            spare.append(list(rng.permutation(np.setdiff1d(free, chosen))))
+        while (full := self._full_layer(connections)) is not None:
+            # Of the hidden layers at its two ends, the one with more neurons left.
+            ends = [place for place in (full - 1, full) if 0 <= place < len(spare)]
+            place = max(ends, key=lambda end: len(spare[end]))
+            if not spare[place]:
+                raise no_room(self.task, self.n_tasks, self.names[full], connections[full], *self._room(full))
+            self.selected[place][spare[place].pop()] = True
+
+    def _full_layer(self, connections: Sequence[int]) -> int | None:
+        """A layer whose open neurons have too few free positions for the task's connections."""
+        for place, wanted in enumerate(connections):
+            (sources, outputs), taken = self._room(place)
+            if sources * outputs - taken < wanted:
+                return place
+        return None
+
+    def _room(self, place: int) -> tuple[tuple[int, int], int]:
+        """Open neurons on both sides of a layer, and connections between them."""
+        constraint, topology = self._constraint(place), self.layers[place].topology
+        taken = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
+        return (int(constraint.open_in.sum()), int(constraint.open_out.sum())), int(taken)
+
+    def _amend(self, place: int, view: LayerView) -> LayerView:
+        """What the present task may touch of a layer, and how important its parts are."""
+        outputs = self._neurons(place + 1) if self._is_hidden(place) else np.zeros(view.topology.n_out)
+        importance = Importance(self._known[place].importance, outputs, self._neurons(place))
+        return dataclasses.replace(view, constraint=self._constraint(place), importance=importance)
+
+    def _constraint(self, place: int) -> Constraint:
+        return Constraint(
+            frozen=self._known[place].owner < self.task,
+            open_out=self.selected[place] if self._is_hidden(place) else self._open_outputs(),
+            open_in=self.selected[place - 1] if place else np.ones(self.layers[0].n_in, bool),
+        )
+
+    def _is_hidden(self, place: int) -> bool:
+        """Whether the outputs of layer `place` are hidden neurons."""
+        return place < len(self.reserved_by)
+
+    def _open_outputs(self) -> Flags:
+        assert self._outputs is not None
+        return self._outputs(self.task)
+
+    def _closed_biases(self, place: int) -> Flags:
+        """(n_out,) biases of a layer that the present task must not move."""
+        if not self._is_hidden(place):
+            return ~self._open_outputs()
+        closed: Flags = self.bias_owner[place] != self.task if self.bias_owner else self.reserved_by[place] != FREE
+        return closed
+
+    def _neurons(self, place: int) -> FloatArray:
+        """Importance of the neurons that feed layer `place`; 0 for reserved ones, which get no connections."""
+        return self._cumulative[place] if self._cumulates else self._summed(place)
+
+    def _summed(self, place: int) -> FloatArray:
+        """Summed importance of the connections of the neurons that feed layer `place`: outgoing ones of input neurons,
+        incoming ones of the others."""
+        layer = self.layers[max(0, place - 1)]
+        topology = layer.topology
+        neurons, count = (topology.outputs, layer.n_out) if place else (topology.inputs, layer.n_in)
+        weights = self._known[max(0, place - 1)].importance.astype(np.float64)
+        return np.asarray(np.bincount(neurons, weights=weights, minlength=count), np.float64)
+
+    def _follow(self, place: int, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        del grown_values
+        known = self._known[place]
+        known.owner = remap(known.owner, change, self.task)
+        known.importance = remap(known.importance, change)
+        self._claim_biases(place, change)
+
+    def _claim_biases(self, place: int, change: TopologyChange) -> None:
+        """Gives the task the biases at both ends of its new connections that nobody owns."""
+        grown, n_in = change.new.flat[change.source < 0], change.new.n_in
+        for hidden, neurons in ((place - 1, grown % n_in), (place, grown // n_in)):
+            if 0 <= hidden < len(self.bias_owner):
+                owner = self.bias_owner[hidden]
+                owner[neurons[owner[neurons] == FREE]] = self.task
+
+
+def _is_known(owner: np.ndarray, task: int) -> Flags:
+    """What belongs to a task or to one before it."""
+    known: Flags = (owner != FREE) & (owner <= task)
+    return known

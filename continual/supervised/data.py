@@ -1,0 +1,207 @@
+"""The labelled data that task sequences are made of.
+
+Decides where data is looked for, what is right data, and how it is standardised. Refuses to know tasks and scenarios,
+and downloads nothing that was not asked for.
+
+Source:
+    LeCun et al. 1998 (MNIST); Xiao et al. 2017 (Fashion-MNIST); Alpaydin and Kaynak 1998 (digits).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparserl.continual.supervised.download import fetch
+from sparserl.continual.supervised.idx import read_idx
+from sparserl.errors import ConfigError, unknown_name
+
+SIDE = 28
+"""Width and height of a picture of MNIST and Fashion-MNIST."""
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled samples, as stored.
+
+    Attributes:
+        features: (N, F) uint8.
+        labels: (N,) int64 class ids.
+    """
+
+    features: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory; a learner sees `(features * scale - mean) / std`.
+
+    Attributes:
+        name: Name in `DATASETS`.
+        n_classes: Class ids are 0..n_classes-1.
+        train: Training samples.
+        test: Held-out samples.
+        mean: Mean of the scaled training features.
+        std: Standard deviation of the scaled training features.
+        scale: Brings stored features to [0, 1].
+    """
+
+    name: str
+    n_classes: int
+    train: Part
+    test: Part
+    mean: float
+    std: float
+    scale: float
+
+
+Read = Callable[[Path, int, bool], tuple[Part, Part]]
+"""(folder of the data set, number of classes, download) -> training and test samples."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known of a data set without reading it; the attributes are those of `Dataset`.
+
+    Attributes:
+        n_features: Features of a sample.
+        read: Reads it.
+    """
+
+    n_classes: int
+    n_features: int
+    mean: float
+    std: float
+    scale: float
+    read: Read
+
+
+def load(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
+    """Reads a data set.
+
+    Args:
+        name: Name in `DATASETS`.
+        data_dir: Folder that holds a folder for each data set; None for `default_data_dir()`.
+        download: Fetches missing files first.
+
+    Raises:
+        ConfigError: If the name is unknown, or a file is missing, wrong, or cannot be downloaded.
+    """
+    if name not in DATASETS:
+        raise ConfigError(unknown_name("data set", name, DATASETS))
+    spec = DATASETS[name]
+    folder = (default_data_dir() if data_dir is None else data_dir) / name
+    train, test = spec.read(folder, spec.n_classes, download)
+    return Dataset(name, spec.n_classes, train, test, spec.mean, spec.std, spec.scale)
+
+
+def default_data_dir() -> Path:
+    """`$SPARSERL_DATA`, else `sparserl` in the user's cache (`$XDG_CACHE_HOME`, else `~/.cache`)."""
+    if given := os.environ.get("SPARSERL_DATA"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparserl"
+
+
+def bundled_digits(folder: Path, n_classes: int, download: bool) -> tuple[Part, Part]:
+    """The 1,797 digits of 8 x 8 pixels that scikit-learn brings along; nothing is looked for in `folder`.
+
+    Every fifth sample of a class is for testing: 355 in all. The split depends on no seed.
+    """
+    from sklearn.datasets import load_digits  # takes a second, and only this data set needs it
+
+    pixels, labels = load_digits(return_X_y=True)
+    held_out = np.zeros(labels.size, bool)
+    for digit in range(n_classes):
+        held_out[np.flatnonzero(labels == digit)[4::5]] = True
+    features, labels = pixels.astype(np.uint8), labels.astype(np.int64)
+    return Part(features[~held_out], labels[~held_out]), Part(features[held_out], labels[held_out])
+
+
+def idx_files(address: str, md5: tuple[str, str, str, str]) -> Read:
+    """A reader of the four files `IDX_FILES`, unpacked or with `.gz`, in the folder of the data set.
+
+    Args:
+        address: Where they can be had, packed; ends with a slash.
+        md5: Checksums of the packed files.
+    """
+
+    def read(folder: Path, n_classes: int, download: bool) -> tuple[Part, Part]:
+        train_images, train_labels, test_images, test_labels = (
+            _located(folder, name, address, checksum, download) for name, checksum in zip(IDX_FILES, md5, strict=True)
+        )
+        return _pictures(train_images, train_labels, n_classes), _pictures(test_images, test_labels, n_classes)
+
+    return read
+
+
+def _located(folder: Path, name: str, address: str, md5: str, download: bool) -> Path:
+    packed = folder / f"{name}.gz"
+    for path in (folder / name, packed):
+        if path.exists():
+            return path
+    if not download:
+        raise ConfigError(f"no {packed.name} in {folder}: put it there, packed or not, or let --download fetch it")
+    fetch(f"{address}{packed.name}", packed, md5)
+    return packed
+
+
+def _pictures(images_path: Path, labels_path: Path, n_classes: int) -> Part:
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    if images.shape[1:] != (SIDE, SIDE):
+        height, width = images.shape[1:]
+        raise ConfigError(f"{images_path} has pictures of {height} x {width} pixels instead of {SIDE} x {SIDE}")
+    if len(images) != len(labels):
+        raise ConfigError(f"{images_path} has {len(images)} pictures, but {labels_path} has {len(labels)} labels")
+    if (outside := labels[labels >= n_classes]).size:
+        raise ConfigError(f"{labels_path} has the label {outside[0]}, outside 0..{n_classes - 1}")
+    return Part(images.reshape(len(images), SIDE * SIDE), labels.astype(np.int64))
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    # Mean and standard deviation of the training part, as for the others.
+    "digits": DatasetSpec(10, 64, mean=0.3051, std=0.3762, scale=1 / 16, read=bundled_digits),
+    "mnist": DatasetSpec(
+        10,
+        SIDE * SIDE,
+        mean=0.1307,
+        std=0.3081,
+        scale=1 / 255,
+        read=idx_files(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            (
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+                "9fb629c4189551a2d022fa330f9573f3",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ),
+        ),
+    ),
+    "fashion_mnist": DatasetSpec(
+        10,
+        SIDE * SIDE,
+        mean=0.2860,
+        std=0.3530,
+        scale=1 / 255,
+        read=idx_files(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            (
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,282 @@
+"""A classifier that learns one task after another, a gradient step at a time.
+
+Decides how a task is trained and how the position in it is kept, so that a run can stop after any step. What fights
+forgetting is a `Strategy`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.supervised.strategy import Strategy
+from sparserl.continual.supervised.tasks import Batch, TaskSequence
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseMLP
+from sparserl.layers.fused_adam import FusedAdam, check_slots, state_from_tree, state_tree
+from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
+from sparserl.seeding import stream
+
+SAMPLES_AT_A_TIME = 2000
+"""Batch of evaluation."""
+WITH_MOMENTUM = ("sgd", "rmsprop")
+"""Optimizers that read `learner.momentum`."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The network of a continual learner and how it is trained on a task.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    hidden: tuple[Count, ...] = (400, 400)
+    """Neurons of each hidden layer."""
+    density: PositiveShare = 1.0
+    """Share of connections that exist in the hidden layers, random and fixed; SpaceNet counts connections instead."""
+    optimizer: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
+    """Optimizer."""
+    learning_rate: Positive = 1e-3
+    """Its learning rate."""
+    momentum: ShareBelowOne = 0.0
+    """Momentum of sgd and rmsprop."""
+    weight_decay: NotNegative = 0.0
+    """L2 weight decay."""
+    reset_optimizer: bool = True
+    """Whether each task starts with a new optimizer."""
+    unseen_outputs: Literal["open", "closed"] = "open"
+    """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
+    epochs: Repeats = 4
+    """Passes through the samples of a task."""
+    batch_size: Count = 128
+    """Samples a gradient step."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "learner.")
+        if not self.hidden:
+            raise ConfigError(f"learner.hidden needs at least one layer of at least one neuron, got {self.hidden}")
+        if self.momentum > 0.0 and self.optimizer not in WITH_MOMENTUM:
+            raise ConfigError(
+                f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
+            )
+
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, own: torch.optim.SGD(
+        parameters, own.learning_rate, momentum=own.momentum, weight_decay=own.weight_decay
+    ),
+    "adam": lambda parameters, own: FusedAdam(parameters, own.learning_rate, weight_decay=own.weight_decay),
+    "rmsprop": lambda parameters, own: torch.optim.RMSprop(
+        parameters, own.learning_rate, momentum=own.momentum, weight_decay=own.weight_decay
+    ),
+    "adagrad": lambda parameters, own: torch.optim.Adagrad(
+        parameters, own.learning_rate, weight_decay=own.weight_decay
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One gradient step.
+
+    Attributes:
+        task: Task that was trained.
+        epoch: Epoch in it, from 0.
+        epochs: Epochs of the task.
+        batch: Batch in the epoch, from 0.
+        batches: Batches of the epoch.
+        loss: What was differentiated, before the step: the cross-entropy, for most methods.
+    """
+
+    task: int
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+
+
+class SupervisedLearner:
+    """A multilayer perceptron that is trained on a sequence of tasks.
+
+    Args:
+        sequence: The tasks.
+        strategy: The continual method.
+        config: Network and training.
+        seed: Root seed of weights and batches.
+
+    Attributes:
+        network: What is trained.
+        optimizer: Of the present task.
+        frozen: Entries of its parameters that no step moves.
+        task: Task that is being, or will next be, learned.
+        epoch: Epoch in it that the next step belongs to.
+        batch: Batch of that epoch that the next step takes.
+        steps: Gradient steps so far.
+
+    Raises:
+        ConfigError: If the strategy cannot learn this sequence with this network.
+    """
+
+    def __init__(self, sequence: TaskSequence, strategy: Strategy, config: LearnerConfig, *, seed: int):
+        strategy.check(config)
+        self.sequence, self.strategy, self.config, self.seed = sequence, strategy, config, seed
+        self.network = self.new_network()
+        self.frozen = FrozenEntries()
+        self.optimizer = self.new_optimizer()
+        self.task = self.epoch = self.batch = self.steps = 0
+        self._begun = False
+        self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+
+    def new_network(self) -> SparseMLP:
+        """The network as it is before the first task."""
+        sizes = [self.sequence.n_features, *self.config.hidden, self.sequence.n_outputs]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
+            return self.strategy.make_network(sizes, self.config)
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """An optimizer of the network's parameters without any history."""
+        return OPTIMIZERS[self.config.optimizer](self.network.parameters(), self.config)
+
+    # Training.
+
+    def train(self) -> Iterator[Step]:
+        """Trains the present task from where it stands to the end of its last epoch, a gradient step at a time.
+
+        The learner is whole whenever this yields: its `state_dict` continues exactly there.
+        """
+        if not self._begun:
+            self.strategy.begin_task(self)
+            if self.config.reset_optimizer or self.task == 0:
+                self.optimizer = self.new_optimizer()
+            self._begun = True
+        epochs = self.strategy.epochs(self.task, self.config.epochs)
+        while self.epoch < epochs:
+            order = self._order()
+            batches = math.ceil(order.size / self.config.batch_size)
+            while True:
+                epoch, batch = self.epoch, self.batch
+                loss = self._step(
+                    self._batch(order[batch * self.config.batch_size : (batch + 1) * self.config.batch_size])
+                )
+                self.steps += 1
+                self.batch += 1
+                if self.batch == batches:
+                    self.strategy.end_epoch(self)
+                    self.epoch, self.batch = epoch + 1, 0
+                yield Step(self.task, epoch, epochs, batch, batches, loss)
+                if self.batch == 0:
+                    break
+
+    def finish_task(self) -> None:
+        """Ends the present task, after `train`; the next one becomes present."""
+        self.strategy.end_task(self)
+        self.task, self.epoch, self.batch, self._begun = self.task + 1, 0, 0, False
+
+    def _order(self) -> np.ndarray:
+        """Order of the samples of the present epoch, all tasks that are trained one after the other."""
+        count = sum(len(self.sequence.tasks[task].train) for task in self.strategy.trained_tasks(self.task))
+        return stream(self.seed, "batches", str(self.task), str(self.epoch)).permutation(count)
+
+    def _batch(self, places: np.ndarray) -> Batch:
+        parts, first = [], 0
+        for task in self.strategy.trained_tasks(self.task):
+            samples = self.sequence.tasks[task].train
+            inside = places[(places >= first) & (places < first + len(samples))] - first
+            if inside.size:
+                parts.append(Batch.of(task, samples, inside))
+            first += len(samples)
+        return Batch.joined(parts)
+
+    def _step(self, batch: Batch) -> float:
+        self.optimizer.zero_grad(set_to_none=False)
+        loss = self.strategy.loss(self, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.strategy.before_step(self)
+        self.frozen.before_step()
+        self.optimizer.step()
+        self.frozen.after_step(self.optimizer)
+        self.strategy.after_step(self)
+        return loss.item()
+
+    def cross_entropy(self, batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of a batch, over the outputs that compete in training."""
+        return functional.cross_entropy(self.logits(self.network, batch), batch.y)
+
+    def logits(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """(B, n_outputs) logits, -inf where an output does not compete for the sample's task."""
+        logits: torch.Tensor = network(batch.x) + self.closed(batch)
+        return logits
+
+    def closed(self, batch: Batch) -> torch.Tensor:
+        """(B, n_outputs) 0, or -inf where an output does not compete for the sample's task."""
+        seen = self.task if self.config.unseen_outputs == "closed" else len(self.sequence)
+        if self._closed_at[0] != seen:
+            competing = [self.sequence.competing(task, seen) for task in range(len(self.sequence))]
+            self._closed_at = seen, _closed(competing, self.sequence)
+        return self._closed_at[1][batch.task]
+
+    # Evaluation.
+
+    @torch.no_grad()
+    def accuracy(self, task: int) -> float:
+        """Share of the task's test samples that are classified correctly; NaN if none of its outputs was trained.
+
+        In the class-incremental scenario all classes of the tasks learned so far compete.
+        """
+        competing = self.sequence.competing(task, self.task - 1)
+        if not set(self.sequence.tasks[task].outputs) <= set(competing):
+            return math.nan
+        closed = _closed([competing], self.sequence)
+        samples = self.sequence.tasks[task].test
+        network = self.strategy.answering(self, task)
+        correct = 0
+        for start in range(0, len(samples), SAMPLES_AT_A_TIME):
+            x, y = samples.take(slice(start, start + SAMPLES_AT_A_TIME))
+            correct += int(((network(x) + closed).argmax(dim=1) == y).sum())
+        return correct / len(samples)
+
+    def accuracies(self) -> list[float]:
+        """`accuracy` of every task of the sequence."""
+        return [self.accuracy(task) for task in range(len(self.sequence))]
+
+    # State.
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, as a tree that `sparserl.recording.checkpoint` writes."""
+        return {
+            "position": [self.task, self.epoch, self.batch, self.steps, self._begun],
+            "network": dict(self.network.state_dict()),
+            "optimizer": state_tree(self.optimizer.state_dict()),
+            "frozen": self.frozen.state_dict(self.network),
+            "strategy": self.strategy.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where `state_dict` was taken, in a learner built with the same arguments."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer = self.new_optimizer()
+        self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
+        check_slots(self.optimizer)
+        self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
+        self.frozen.load_state_dict(self.network, state["frozen"])
+        self.strategy.load_state_dict(state["strategy"])
+
+
+def _closed(competing: Iterable[Iterable[int]], sequence: TaskSequence) -> torch.Tensor:
+    """(rows, n_outputs) 0 for outputs that compete, -inf for the others."""
+    rows = [list(units) for units in competing]
+    closed = torch.full((len(rows), sequence.n_outputs), -math.inf)
+    for row, units in enumerate(rows):
+        closed[row, units] = 0.0
+    return closed

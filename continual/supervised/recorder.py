@@ -1,0 +1,300 @@
+"""Records the training of a classifier on a sequence of tasks: accuracies, connections, checkpoints, result.
+
+It draws nothing at random, so a recorded run learns exactly as an unrecorded one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
+from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
+from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.continual.supervised.tasks import Samples, TaskSequence
+from sparserl.errors import CheckpointError, NotFiniteError
+from sparserl.metrics.continual import ContinualSummary, summary
+from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
+from sparserl.recording import checkpoint
+from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
+from sparserl.recording.state_structure import ANYTHING, Each, check_structure
+from sparserl.topology.evolver import TopologyEvolver
+
+EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
+PROGRESS_COLUMNS = (
+    "global_step",
+    "train/task",
+    "train/epoch",
+    "train/loss",
+    "cl/accuracy_seen",
+    "cl/bwt",
+    "cl/forgetting_final",
+    "cl/connections",
+    "cl/free_connections",
+    "cost/cpu_s",
+    "cost/memory_peak_bytes",
+    "time/sps",
+    "time/elapsed_s",
+)
+LOGS = {
+    "eval": EVAL_COLUMNS,
+    "progress": PROGRESS_COLUMNS,
+    **OF_EVERY_SEQUENCE,
+}
+"""CSV logs of a run and their columns."""
+BEFORE = -1
+"""`after_task` of the network that has learned nothing."""
+REPORTED = (
+    *("acc", "acc_weighted", "bwt", "fwt", "forgetting_final", "forgetting_max", "learning_accuracy"),
+    "average_incremental_accuracy",
+)
+"""Metrics of `result.json`, by their name in `sparserl.metrics.continual`."""
+
+
+class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
+    """Records one run of a continual learner into its folder; it draws nothing at random.
+
+    Args:
+        learner: The learner, before `learn`.
+        folder: Its run folder.
+        identity: As in `BaseSequenceRecorder`.
+        log_every_steps: Gradient steps between rows of progress.csv.
+        checkpoint_every_steps: Gradient steps between checkpoints; there is one after each task as well.
+        show_progress: As in `BaseSequenceRecorder`.
+        process: As in `BaseSequenceRecorder`.
+    """
+
+    columns = LOGS
+
+    def __init__(
+        self,
+        learner: SupervisedLearner,
+        folder: RunFolder,
+        *,
+        identity: Any,
+        log_every_steps: int,
+        checkpoint_every_steps: int,
+        show_progress: bool,
+        process: ProcessCost | None = None,
+    ):
+        super().__init__(
+            learner,
+            folder,
+            identity=identity,
+            total_steps=total_steps(learner),
+            show_progress=show_progress,
+            process=process,
+        )
+        self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
+        self.baseline: list[float] = []
+        self.matrix: list[list[float]] = []
+        self._data = checksum(learner.sequence)
+
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """That of the strategy, if it has one."""
+        return self.learner.strategy.evolver
+
+    def _step_of(self, event: Mapping[str, Any]) -> int:
+        return int(event["update"])  # gradient steps are the x axis here
+
+    # What happens at an event.
+
+    def _check_losses(self, event: SequenceStarted | Step | TaskEnded) -> None:
+        if isinstance(event, Step):
+            check_losses(self.learner.steps, {"train/loss": event.loss})
+
+    def _check_network(self) -> None:
+        weights = {f"weight {name}": weight for name, weight in self.learner.network.state_dict().items()}
+        check_tensors(self.learner.steps, weights)
+
+    def _on_start(self) -> None:
+        self.baseline = self.learner.accuracies()
+        self._log_accuracies(BEFORE, self.baseline)
+
+    def _on_step(self, step: Step) -> None:
+        steps = self.learner.steps
+        ends_task = (step.epoch + 1, step.batch + 1) == (step.epochs, step.batches)
+        if steps % self.log_every_steps == 0 or ends_task:
+            of_step = {"train/task": step.task, "train/epoch": step.epoch, "train/loss": step.loss}
+            self._log({**of_step, **self._timing()})
+        if steps % self.checkpoint_every_steps == 0:
+            self.save_checkpoint()
+        shown = {
+            "task": f"{step.task + 1}/{len(self.learner.sequence)}",
+            "epoch": f"{step.epoch + 1}/{step.epochs}",
+            "loss": f"{step.loss:.3f}",
+        }
+        if self.matrix:
+            shown["acc"] = f"{_seen(self.matrix):.1%}"
+        self.progress.show(steps, shown)
+
+    def _on_task_end(self, task: int) -> None:
+        self._check_network()  # before anything is made of it
+        accuracies = self.learner.accuracies()
+        self.matrix.append(accuracies)
+        self._log_accuracies(task, accuracies)
+        layers = self.learner.strategy.uses(self.learner)
+        self._log_connections(task, layers)
+        used = sum(one.used for one in layers)
+        self.params_nonzero_per_task.append(used + sum(cost.biases for cost in layer_costs(self.learner.network)))
+        learned = len(self.matrix)
+        so_far = summary(np.array(self.matrix)[:, :learned])
+        metrics = {
+            "train/task": task,
+            "cl/accuracy_seen": so_far.acc,
+            "cl/bwt": so_far.bwt,
+            "cl/forgetting_final": so_far.forgetting_final,
+            "cl/connections": used,
+            "cl/free_connections": sum(one.free for one in layers),
+            "time/elapsed_s": self.progress.elapsed_s,
+            **{f"cl/accuracy/task{task}": accuracy for task, accuracy in enumerate(accuracies)},
+        }
+        self._log(metrics)
+        self.save_checkpoint()
+
+    def _log_accuracies(self, after_task: int, accuracies: Sequence[float]) -> None:
+        self.logs["eval"].write(
+            [
+                {
+                    "global_step": self.learner.steps,
+                    "after_task": after_task,
+                    "task": task.index,
+                    "accuracy": "" if math.isnan(accuracy) else accuracy,
+                    "samples": len(task.test),
+                }
+                for task, accuracy in zip(self.learner.sequence.tasks, accuracies, strict=True)
+            ]
+        )
+
+    # Checkpoints.
+
+    def save_checkpoint(self) -> None:
+        """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
+        self._check_network()
+        state = {
+            "global_step": self.learner.steps,
+            "run": self.identity,
+            "data": self._data,
+            "learner": self.learner.state_dict(),
+            "recorder": {"baseline": self.baseline, "matrix": self.matrix, **self._state()},
+        }
+        checkpoint.save(self.folder.checkpoints / step_name(self.learner.steps), state)
+        remove_stale_checkpoints(self.folder)
+
+    def save_not_finite(self, error: NotFiniteError) -> Path:
+        """As `BaseSequenceRecorder`."""
+        state = {"global_step": self.learner.steps, "what": str(error), "seen": error.seen}
+        checkpoint.save(self.folder.not_finite, {**state, "learner": self.learner.state_dict()})
+        return self.folder.not_finite
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts the learner and this recorder where a checkpoint was taken.
+
+        Args:
+            state: The checkpoint.
+
+        Raises:
+            CheckpointError: If it belongs to another run, or the data has changed since.
+        """
+        check_is_of_run(state, self.identity)
+        learner = {**self.learner.state_dict(), "frozen": ANYTHING, "strategy": ANYTHING}
+        recorder = {**self._expected(), "baseline": Each(0.0), "matrix": Each(Each(0.0))}
+        expected = {"global_step": 0, "run": ANYTHING, "data": "", "learner": learner, "recorder": recorder}
+        check_structure(state, expected)
+        if state["data"] != self._data:
+            name = self.learner.sequence.name
+            raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")
+        self.learner.load_state_dict(state["learner"])
+        recorder = state["recorder"]
+        self.baseline, self.matrix = list(recorder["baseline"]), [list(row) for row in recorder["matrix"]]
+        self._restore(recorder)
+
+    # Result.
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
+        learner, sequence = self.learner, self.learner.sequence
+        found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
+        layers = learner.strategy.uses(learner)
+        # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
+        answering = learner.strategy.answering(learner, len(sequence) - 1)
+        network = max((learner.network, answering), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
+        return {
+            "tasks": len(sequence),
+            "matrix": [[_or_none(value) for value in row] for row in self.matrix],
+            "baseline": [_or_none(value) for value in self.baseline],
+            **reported(found),
+            "params_nonzero_per_task": self.params_nonzero_per_task,
+            "params_dense": params_dense([learner.network]),
+            "connections": sum(one.used for one in layers),
+            "connections_dense": sum(one.size for one in layers),
+            "layers": {one.layer: _without_name(one) for one in layers},
+            "bytes_parameters": bytes_parameters([network]),
+            "bytes_indices": bytes_indices([network]),
+            "bytes_optimizer": bytes_optimizer([learner.optimizer]),
+            "memory": learner.strategy.memory(),
+            "steps": learner.steps,
+            "wall_s": self.progress.elapsed_s,
+            **self.process.summary(),
+            "steps_per_second": learner.steps / self.progress.elapsed_s,
+            "sequence_record": sequence.record,
+        }
+
+
+def total_steps(learner: SupervisedLearner) -> int:
+    """Gradient steps of the whole sequence."""
+    total = 0
+    for task in range(len(learner.sequence)):
+        samples = sum(len(learner.sequence.tasks[one].train) for one in learner.strategy.trained_tasks(task))
+        batches = math.ceil(samples / learner.config.batch_size)
+        total += batches * learner.strategy.epochs(task, learner.config.epochs)
+    return total
+
+
+def checksum(sequence: TaskSequence) -> str:
+    """SHA-256 of everything that can be learned from a sequence: its samples, as tasks present them."""
+    digest = hashlib.sha256(repr((sequence.name, sequence.scenario, len(sequence))).encode())
+    hashed: set[int] = set()  # tasks share arrays
+    for task in sequence.tasks:
+        digest.update(repr((task.classes, task.outputs)).encode())
+        for samples in (task.train, task.test):
+            digest.update(repr((samples.mean, samples.std, samples.scale, samples.features.shape)).encode())
+            for array in _arrays(samples):
+                if id(array) not in hashed:
+                    hashed.add(id(array))
+                    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _arrays(samples: Samples) -> list[np.ndarray]:
+    return [samples.features, samples.rows, samples.labels, *([] if samples.order is None else [samples.order])]
+
+
+def _seen(matrix: Sequence[Sequence[float]]) -> float:
+    """Mean accuracy on the tasks learned so far."""
+    return float(np.mean(matrix[-1][: len(matrix)]))
+
+
+def reported(found: ContinualSummary) -> dict[str, Any]:
+    """The metrics of `result.json`, None where there is none, and under `undefined` why."""
+    values = {name: _or_none(getattr(found, name)) for name in REPORTED}
+    return {**values, "undefined": {name: why for name, why in found.undefined.items() if name in REPORTED}}
+
+
+def _without_name(layer: LayerUse) -> dict[str, Any]:
+    kept = {name: getattr(layer, name) for name in ("free", "frozen", "size", "neurons", "reserved")}
+    return {"connections_per_task": layer.owners, **kept}
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value

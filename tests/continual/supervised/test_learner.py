@@ -1,0 +1,608 @@
+"""The learner: order of batches and of the seams of a method, which outputs compete, and going on after any step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.tasks import N_FEATURES, blobs
+from support.trees import assert_equal_trees, differences
+from torch import nn
+from torch.nn import functional
+
+from sparserl.continual.supervised.learner import OPTIMIZERS, LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import learner as supervised
+from sparserl.continual.supervised.runner import run_sequence
+from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions, make_strategy
+from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised.strategy import Strategy
+from sparserl.continual.supervised.tasks import Batch, Scenario, TaskSequence
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.recording import checkpoint
+from sparserl.seeding import stream
+
+CONFIG = LearnerConfig(hidden=(7,), epochs=2, batch_size=16, learning_rate=0.05)
+COUNTS = (40, 30, 35)
+"""Training samples of the three tasks: batches of 16, 16 and 8; 16 and 14; 16, 16 and 3."""
+
+
+def tasks(scenario: Scenario = "class") -> TaskSequence:
+    """Three tasks of two classes with unlike numbers of samples."""
+    sequence = blobs(scenario, n_tasks=3, n_train=40, n_test=30)
+
+    def shortened(index: int, count: int) -> Any:
+        train = sequence.tasks[index].train
+        return dataclasses.replace(
+            sequence.tasks[index],
+            train=dataclasses.replace(train, rows=train.rows[:count], labels=train.labels[:count]),
+        )
+
+    made: TaskSequence = dataclasses.replace(sequence, tasks=tuple(shortened(*pair) for pair in enumerate(COUNTS)))
+    return made
+
+
+class Tape(Strategy):
+    """Fine-tuning that writes down when it is called, and keeps the batches."""
+
+    def __init__(self, sequence: TaskSequence, options: Any = None, *, seed: int = 0, joint: bool = False):
+        super().__init__(sequence, options, seed=seed)
+        self.joint = joint
+        self.tape: list[str] = []
+        self.batches: list[Batch] = []
+
+    def trained_tasks(self, task: int) -> Sequence[int]:
+        return range(task + 1) if self.joint else [task]
+
+    def check(self, config: LearnerConfig) -> None:
+        self.tape.append("check")
+
+    def make_network(self, sizes: Sequence[int], config: LearnerConfig) -> SparseMLP:
+        self.tape.append(f"network {'-'.join(map(str, sizes))}")
+        return super().make_network(sizes, config)
+
+    def begin_task(self, learner: SupervisedLearner) -> None:
+        self.tape.append(f"begin {learner.task}")
+
+    def end_epoch(self, learner: SupervisedLearner) -> None:
+        self.tape.append(f"epoch {learner.epoch}")
+
+    def end_task(self, learner: SupervisedLearner) -> None:
+        self.tape.append(f"end {learner.task}")
+
+    def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+        self.tape.append("loss")
+        self.batches.append(batch)
+        return super().loss(learner, batch)
+
+    def before_step(self, learner: SupervisedLearner) -> None:
+        self.tape.append("before")
+
+    def after_step(self, learner: SupervisedLearner) -> None:
+        self.tape.append("after")
+
+
+def learner_of(
+    strategy: Callable[..., Strategy] = Strategy, scenario: Scenario = "class", seed: int = 0, **changes: Any
+) -> SupervisedLearner:
+    sequence = tasks(scenario)
+    return SupervisedLearner(sequence, strategy(sequence, seed=seed), dataclasses.replace(CONFIG, **changes), seed=seed)
+
+
+def tape_of(learner: SupervisedLearner) -> Tape:
+    assert isinstance(learner.strategy, Tape)
+    return learner.strategy
+
+
+def learn(learner: SupervisedLearner, n_tasks: int) -> list[Step]:
+    steps = []
+    for _ in range(n_tasks):
+        steps += list(learner.train())
+        learner.finish_task()
+    return steps
+
+
+# --- order of calls -----------------------------------------------------------------------------------
+
+STEP = ["loss", "before", "after"]
+TASK_OF_TWO_BATCHES = [
+    *STEP,
+    "yield 0.0",
+    *STEP,
+    "epoch 0",
+    "yield 0.1",
+    *STEP,
+    "yield 1.0",
+    *STEP,
+    "epoch 1",
+    "yield 1.1",
+]
+
+
+def test_the_seams_of_a_method_are_called_in_order() -> None:
+    learner = learner_of(Tape, batch_size=20)
+    tape = tape_of(learner).tape
+    assert tape == ["check", f"network {N_FEATURES}-7-6"]
+    tape.clear()
+    for _ in range(2):
+        for step in learner.train():
+            tape.append(f"yield {step.epoch}.{step.batch}")
+        learner.finish_task()
+    assert tape == ["begin 0", *TASK_OF_TWO_BATCHES, "end 0", "begin 1", *TASK_OF_TWO_BATCHES, "end 1"]
+
+
+def test_a_step_is_told_and_the_next_one_is_where_the_learner_stands() -> None:
+    learner = learner_of()
+    expected = [(0, epoch, batch, 3) for epoch in range(2) for batch in range(3)]
+    expected += [(1, epoch, batch, 2) for epoch in range(2) for batch in range(2)]
+    following = [(task, epoch, batch) for task, epoch, batch, _ in expected]
+    following[following.index((1, 0, 0))] = (0, 2, 0)  # the task is not finished yet
+    following.append((1, 2, 0))
+    told = []
+    for task in range(2):
+        for step in learner.train():
+            told.append((step.task, step.epoch, step.batch, step.batches))
+            assert step.epochs == 2
+            assert learner.steps == len(told)
+            assert (learner.task, learner.epoch, learner.batch) == following[len(told)]
+        learner.finish_task()
+        assert (learner.task, learner.epoch, learner.batch) == (task + 1, 0, 0)
+    assert told == expected
+
+
+def test_a_task_goes_on_where_it_was_left_and_begins_once() -> None:
+    learner = learner_of(Tape)
+    for _ in range(4):
+        next(learner.train())
+    assert tape_of(learner).tape.count("begin 0") == 1
+    assert (learner.epoch, learner.batch, learner.steps) == (1, 1, 4)
+    assert len(list(learner.train())) == 2
+    assert list(learner.train()) == []
+
+
+def test_a_method_decides_how_many_epochs_a_task_takes() -> None:
+    class Longer(Strategy):
+        def epochs(self, task: int, epochs: int) -> int:
+            return epochs + 3 - task
+
+    steps = learn(learner_of(Longer), 2)
+    assert [(task, len({step.epoch for step in steps if step.task == task})) for task in range(2)] == [(0, 5), (1, 4)]
+    assert {step.epochs for step in steps if step.task == 0} == {5}
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_task_starts_with_a_new_optimizer_or_with_the_old_one(reset: bool) -> None:
+    seen: list[torch.optim.Optimizer] = []
+
+    class Watch(Strategy):
+        def begin_task(self, learner: SupervisedLearner) -> None:
+            seen.append(learner.optimizer)  # the old one: what has moved its weights needs it
+
+        def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+            if learner.epoch == learner.batch == 0:
+                seen.append(learner.optimizer)
+                assert learner.task == 0 or bool(learner.optimizer.state) is not reset
+            return super().loss(learner, batch)
+
+    learn(learner_of(Watch, reset_optimizer=reset), 2)
+    at_first, in_first, before_second, in_second = seen
+    assert at_first is not in_first  # its weights may have changed their number since it was made
+    assert before_second is in_first
+    assert (in_second is in_first) is not reset
+
+
+def test_a_bad_fit_is_refused_before_there_is_a_network() -> None:
+    class Refusing(Tape):
+        def check(self, config: LearnerConfig) -> None:
+            raise ConfigError(f"not with {config.hidden}")
+
+    sequence = tasks()
+    strategy = Refusing(sequence)
+    with pytest.raises(ConfigError, match=r"^not with \(7,\)$"):
+        SupervisedLearner(sequence, strategy, CONFIG, seed=0)
+    assert strategy.tape == []
+
+
+# --- batches ------------------------------------------------------------------------------------------
+
+
+def contents(batches: Sequence[Batch]) -> list[tuple[list[float], int, int]]:
+    """Each sample of some batches: its features, label and task."""
+    return [
+        (x, y, task)
+        for batch in batches
+        for x, y, task in zip(batch.x.tolist(), batch.y.tolist(), batch.task.tolist(), strict=True)
+    ]
+
+
+def all_of(sequence: TaskSequence, *trained: int) -> list[tuple[list[float], int, int]]:
+    return contents([Batch.of(task, sequence.tasks[task].train, slice(None)) for task in trained])
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_every_sample_is_trained_once_an_epoch(joint: bool) -> None:
+    learner = learner_of(lambda sequence, seed: Tape(sequence, seed=seed, joint=joint))
+    batches = tape_of(learner).batches
+    for task in range(3):
+        steps = list(learner.train())
+        trained = list(range(task + 1)) if joint else [task]
+        for epoch in range(2):
+            own = [batch for batch, step in zip(batches, steps, strict=True) if step.epoch == epoch]
+            assert sorted(contents(own)) == sorted(all_of(learner.sequence, *trained))
+            count = sum(COUNTS[one] for one in trained)
+            sizes = [16] * (count // 16) + [count % 16]
+            assert [len(batch) for batch in own] == sizes
+        assert contents(batches[: len(own)]) != contents(own)  # another epoch, another order
+        learner.finish_task()
+        batches.clear()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_order_of_samples_is_a_permutation_from_the_seed_the_task_and_the_epoch(joint: bool) -> None:
+    learner = learner_of(lambda sequence, seed: Tape(sequence, seed=seed, joint=joint), seed=3)
+    steps = learn(learner, 2)
+    for batch, step in zip(tape_of(learner).batches, steps, strict=True):
+        samples = all_of(learner.sequence, *(range(step.task + 1) if joint else [step.task]))
+        order = stream(3, "batches", str(step.task), str(step.epoch)).permutation(len(samples))
+        chosen = order[step.batch * 16 : (step.batch + 1) * 16]
+        assert sorted(contents([batch])) == sorted(samples[k] for k in chosen)
+
+
+def test_batches_depend_on_nothing_else() -> None:
+    learners = [
+        learner_of(Tape),
+        learner_of(Tape, hidden=(3, 3), density=0.5, optimizer="sgd", learning_rate=0.5),
+        learner_of(Tape, scenario="task", reset_optimizer=False),
+        learner_of(Tape, seed=1),
+    ]
+    for learner in learners:
+        learn(learner, 2)
+    first, other_network, other_scenario, other_seed = (contents(tape_of(learner).batches) for learner in learners)
+    assert first == other_network == other_scenario
+    assert first != other_seed
+
+
+# --- which outputs compete ----------------------------------------------------------------------------
+
+OWN = {"class": [0, 1, 2, 3, 4, 5], "task": [2, 3], "domain": [0, 1]}
+"""Outputs that compete while the second task is trained. In the class scenario it is all, also future ones."""
+
+
+@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
+def test_outputs_that_do_not_compete_have_no_chance_and_no_gradient(scenario: Scenario) -> None:
+    learner = learner_of(scenario=scenario)
+    learn(learner, 1)
+    batch = Batch.of(1, learner.sequence.tasks[1].train, slice(0, 16))
+    logits = learner.logits(learner.network, batch)
+    n_outputs = learner.sequence.n_outputs
+    others = [unit for unit in range(n_outputs) if unit not in OWN[scenario]]
+    raw = learner.network(batch.x)
+    assert torch.equal(logits[:, OWN[scenario]], raw[:, OWN[scenario]])
+    assert (logits[:, others] == -math.inf).all()
+    learner.network.zero_grad()
+    learner.cross_entropy(batch).backward()  # type: ignore[no-untyped-call]
+    head = learner.network[-1]
+    assert isinstance(head, nn.Linear)
+    assert head.weight.grad is not None
+    assert head.bias.grad is not None
+    for gradient in (head.weight.grad.abs().sum(dim=1), head.bias.grad.abs()):
+        assert (gradient[others] == 0).all()
+        assert (gradient[OWN[scenario]] > 0).all()
+
+
+def test_each_sample_competes_within_its_own_task() -> None:
+    learner = learner_of(scenario="task")
+    batch = Batch.joined([Batch.of(task, learner.sequence.tasks[task].train, slice(0, 1)) for task in (2, 0, 1)])
+    assert [torch.nonzero(row == 0).view(-1).tolist() for row in learner.closed(batch)] == [[4, 5], [0, 1], [2, 3]]
+
+
+def test_outputs_of_unseen_classes_compete_only_if_asked() -> None:
+    sequence = tasks("class")
+    batch = Batch.of(0, sequence.tasks[0].train, slice(0, 3))
+    made = {
+        unseen: SupervisedLearner(
+            sequence, Strategy(sequence, seed=0), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0
+        )
+        for unseen in ("open", "closed")
+    }
+    for task in range(len(sequence)):
+        for learner in made.values():
+            learner.task = task
+        assert (made["open"].closed(batch) == 0.0).all()
+        competing = torch.isfinite(made["closed"].closed(batch)).all(dim=0).nonzero().flatten()
+        assert tuple(competing.tolist()) == sequence.competing(0, task)
+
+
+def test_the_loss_of_a_step_is_that_before_it() -> None:
+    learner, twin = learner_of(Tape, "task"), learner_of(Tape, "task")
+    step = next(learner.train())
+    (batch,) = tape_of(learner).batches
+    logits = twin.network(batch.x)[:, :2]  # outputs of the first task
+    assert step.loss == pytest.approx(functional.cross_entropy(logits, batch.y).item(), rel=1e-6)
+
+
+# --- accuracy -----------------------------------------------------------------------------------------
+
+
+def coin(x: torch.Tensor) -> torch.Tensor:
+    """(B,) 0 or 1, as good as drawn."""
+    return (x[:, 0] * 1000).long() % 2
+
+
+class Fixed(nn.Module):
+    """Gives all samples of a side of the coin the same logits."""
+
+    def __init__(self, heads: list[float], tails: list[float]):
+        super().__init__()
+        self.logits = torch.tensor([heads, tails])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits[coin(x)]
+
+
+class Answering(Strategy):
+    network: nn.Module
+
+    def answering(self, learner: SupervisedLearner, task: int) -> nn.Module:
+        return self.network
+
+
+def fixed(scenario: Scenario, learned: int) -> SupervisedLearner:
+    """Says unit 0, 2 or 4 for heads and 1, 3 or 5 for tails; prefers later tasks where they compete."""
+    learner = learner_of(Answering, scenario)
+    width = learner.sequence.n_outputs
+    assert isinstance(learner.strategy, Answering)
+    learner.strategy.network = Fixed([1.0, 0.0, 3.0, 2.0, 5.0, 4.0][:width], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0][:width])
+    learner.task = learned
+    return learner
+
+
+def share(learner: SupervisedLearner, task: int) -> float:
+    """Share of the task's test samples whose label is the coin's."""
+    x, y = learner.sequence.tasks[task].test.take(slice(None))
+    return int((coin(x) == y - learner.sequence.tasks[task].outputs[0]).sum()) / 30
+
+
+@pytest.mark.parametrize(("scenario", "learned"), [("task", 0), ("task", 2), ("domain", 0), ("domain", 2)])
+def test_a_known_task_is_measured_even_before_it_was_learned(scenario: Scenario, learned: int) -> None:
+    learner = fixed(scenario, learned)
+    expected = [share(learner, task) for task in range(3)]
+    assert len(set(expected)) > 1
+    assert learner.accuracies() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("learned", [0, 1, 2, 3])
+def test_classes_learned_so_far_compete_and_others_are_not_measured(learned: int) -> None:
+    learner = fixed("class", learned)
+    found = learner.accuracies()
+    assert [math.isnan(value) for value in found] == [task >= learned for task in range(3)]
+    if learned:  # the network prefers the last of them, whatever the sample is of
+        last = learned - 1
+        assert found[:learned] == [*[0.0] * last, pytest.approx(share(learner, last))]
+        assert found[last] > 0
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 30, 31])
+def test_all_test_samples_count_however_many_are_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    learner = fixed("task", 3)
+    expected = [share(learner, task) for task in range(3)]
+    monkeypatch.setattr(supervised, "SAMPLES_AT_A_TIME", at_a_time)
+    assert learner.accuracies() == pytest.approx(expected)
+
+
+def test_nothing_is_differentiated_in_evaluation() -> None:
+    class NeedsNoGradient(Fixed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not torch.is_grad_enabled()
+            return super().forward(x)
+
+    learner = fixed("task", 3)
+    assert isinstance(learner.strategy, Answering)
+    learner.strategy.network = NeedsNoGradient([0.0] * 6, [0.0] * 6)
+    learner.accuracies()
+
+
+# --- network ------------------------------------------------------------------------------------------
+
+
+def test_hidden_layers_are_sparse_and_the_classifier_is_not() -> None:
+    layers = list(learner_of(hidden=(12, 20), density=0.25).network)
+    assert [type(layer) for layer in layers] == [SparseLinear, SparseLinear, nn.Linear]
+    assert [layer.nnz for layer in layers[:2] if isinstance(layer, SparseLinear)] == [3 * N_FEATURES, 60]
+    assert all(isinstance(layer, nn.Linear) for layer in learner_of(hidden=(10, 20)).network)
+
+
+def test_a_new_network_is_the_one_before_the_first_task() -> None:
+    learner, twin = learner_of(density=0.5), learner_of(density=0.5)
+    learn(learner, 1)
+    assert_equal_trees(learner.new_network().state_dict(), twin.network.state_dict())
+    assert differences(learner.network.state_dict(), twin.network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "momentum"),
+    [
+        ("sgd", torch.optim.SGD, 0.7),
+        ("adam", torch.optim.Adam, None),
+        ("rmsprop", torch.optim.RMSprop, 0.7),
+        ("adagrad", torch.optim.Adagrad, None),
+    ],
+)
+def test_an_optimizer_gets_its_numbers(
+    optimizer: Any, kind: type[torch.optim.Optimizer], momentum: float | None
+) -> None:
+    learner = learner_of(optimizer=optimizer, learning_rate=0.3, momentum=momentum or 0.0, weight_decay=0.2)
+    (group,) = learner.optimizer.param_groups
+    assert isinstance(learner.optimizer, kind)
+    assert (group["lr"], group["weight_decay"], group.get("momentum")) == (0.3, 0.2, momentum)
+    assert len(group["params"]) == 4
+
+
+# --- freezing -----------------------------------------------------------------------------------------
+
+
+class FreezesRows(Strategy):
+    """Freezes the first three hidden neurons; whatever else it does to gradients, they stay."""
+
+    def begin_task(self, learner: SupervisedLearner) -> None:
+        learner.frozen.freeze(learner.network.get_parameter("0.weight"), torch.arange(3 * N_FEATURES))
+        learner.frozen.freeze(learner.network.get_parameter("0.bias"), torch.arange(3))
+
+    def before_step(self, learner: SupervisedLearner) -> None:
+        for parameter in learner.network.parameters():
+            assert parameter.grad is not None
+            parameter.grad += 1.0
+
+    def after_step(self, learner: SupervisedLearner) -> None:
+        bias = learner.network.get_parameter("0.bias")
+        assert bias.grad is not None
+        self.seen = (bias.detach().clone(), bias.grad.clone())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_method_freezes_what_it_likes(optimizer: Any) -> None:
+    momentum = 0.9 if optimizer in ("sgd", "rmsprop") else 0.0
+    learner = learner_of(FreezesRows, optimizer=optimizer, momentum=momentum, weight_decay=0.1)
+    before = copy.deepcopy(learner.network.state_dict())
+    for step in learner.train():
+        assert isinstance(learner.strategy, FreezesRows)
+        bias, gradient = learner.strategy.seen  # what a method sees after the step
+        assert torch.equal(bias[:3], before["0.bias"][:3])
+        assert (gradient[:3] == 0).all()
+        assert (bias[3:] != before["0.bias"][3:]).all()
+        assert (gradient[3:] != 0).all()
+        assert torch.equal(learner.network.state_dict()["0.weight"][:3], before["0.weight"][:3]), step
+    assert (learner.network.state_dict()["0.weight"][3:] != before["0.weight"][3:]).all()
+    for name in ("0.bias", "0.weight"):
+        for state in learner.optimizer.state[learner.network.get_parameter(name)].values():
+            if torch.is_tensor(state) and state.dim():
+                assert (state[:3] == 0).all()
+                assert (state[3:] != 0).all()
+
+
+# --- seed and state -----------------------------------------------------------------------------------
+
+
+def test_a_seed_repeats_a_run_and_another_one_does_not() -> None:
+    learners = [learner_of(seed=seed) for seed in (5, 5, 6)]
+    losses = [[step.loss for step in learn(learner, 3)] for learner in learners]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    first, _, other = (learner.new_network().get_parameter("0.weight") for learner in learners)
+    assert not torch.equal(first, other)
+    assert_equal_trees(learners[0].state_dict(), learners[1].state_dict())
+    assert differences(learners[0].state_dict(), learners[2].state_dict())
+
+
+OPTIMIZER_SETTINGS: list[dict[str, Any]] = [
+    {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01},
+    {"optimizer": "adam", "unseen_outputs": "closed"},
+    {"optimizer": "rmsprop", "momentum": 0.5},
+    {"optimizer": "adagrad", "reset_optimizer": False},
+    {"optimizer": "adam", "reset_optimizer": False, "density": 0.5},
+]
+
+
+@pytest.mark.parametrize("setting", OPTIMIZER_SETTINGS)
+@pytest.mark.parametrize("stop", [1, 3, 7])  # within an epoch, after one, and within the second task
+def test_it_goes_on_bit_for_bit_after_any_step(setting: dict[str, Any], stop: int, tmp_path: Path) -> None:
+    whole, interrupted = learner_of(**setting), learner_of(**setting)
+    learn(whole, 2)
+    if stop > 6:
+        learn(interrupted, 1)
+    while interrupted.steps < stop:
+        next(interrupted.train())
+    checkpoint.save(tmp_path / "state", interrupted.state_dict())
+    resumed = learner_of(**setting)
+    resumed.load_state_dict(checkpoint.load(tmp_path / "state"))
+    assert_equal_trees(resumed.state_dict(), interrupted.state_dict())
+    learn(resumed, 2 - resumed.task)
+    assert_equal_trees(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_state_brings_the_state_of_the_method_and_what_is_frozen(tmp_path: Path) -> None:
+    class Counting(FreezesRows):
+        count = 0
+
+        def after_step(self, learner: SupervisedLearner) -> None:
+            super().after_step(learner)
+            self.count += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.count = state["count"]
+
+    learner, resumed = learner_of(Counting), learner_of(Counting)
+    for _ in range(4):
+        next(learner.train())
+    checkpoint.save(tmp_path / "state", learner.state_dict())
+    resumed.load_state_dict(checkpoint.load(tmp_path / "state"))
+    assert isinstance(resumed.strategy, Counting)
+    assert resumed.strategy.count == 4
+    bias = resumed.network.get_parameter("0.bias")
+    before = bias.detach().clone()
+    next(resumed.train())  # the task does not begin again
+    assert torch.nonzero(bias != before).view(-1).tolist() == [3, 4, 5, 6]
+
+
+METHODS = MethodOptions(spacenet=SpaceNetOptions(connections=(12, 6), selected=(6,), reserved=(2,)))
+
+
+@pytest.mark.parametrize("method", STRATEGIES)
+def test_the_generators_of_others_are_left_alone(method: str) -> None:
+    sequence = blobs("task")
+    torch.manual_seed(11)
+    np.random.seed(11)
+    drawn, drawn_too = torch.rand(2), np.random.random()
+    torch.manual_seed(11)
+    np.random.seed(11)
+    config = dataclasses.replace(CONFIG, hidden=(16,))
+    learner = SupervisedLearner(sequence, make_strategy(method, sequence, METHODS, seed=0), config, seed=0)
+    list(run_sequence(learner))
+    assert torch.equal(torch.rand(2), drawn)
+    assert np.random.random() == drawn_too
+
+
+# --- bad input ----------------------------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": ()}, r"learner.hidden needs at least one layer of at least one neuron, got \(\)"),
+        ({"hidden": (5, 0)}, r"learner.hidden must be at least 1, got \(5, 0\)"),
+        ({"density": 0.0}, r"learner.density must be in \(0, 1\], got 0.0"),
+        ({"density": 1.5}, r"learner.density must be in \(0, 1\], got 1.5"),
+        ({"density": NAN}, r"learner.density must be in \(0, 1\], got nan"),
+        ({"learning_rate": 0.0}, "learner.learning-rate must be positive, got 0.0"),
+        ({"learning_rate": NAN}, "learner.learning-rate must be positive, got nan"),
+        ({"momentum": -0.1}, r"learner.momentum must be in \[0, 1\), got -0.1"),
+        ({"momentum": 0.5}, "learner.momentum 0.5 has no effect on adam; it is for sgd and rmsprop"),
+        ({"momentum": 1.0}, r"learner.momentum must be in \[0, 1\), got 1.0"),
+        ({"weight_decay": -0.1}, "learner.weight-decay must not be negative, got -0.1"),
+        ({"weight_decay": NAN}, "learner.weight-decay must not be negative, got nan"),
+        ({"epochs": 0}, "learner.epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "learner.batch-size must be at least 1, got 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        LearnerConfig(**changes)
+
+
+def test_the_ends_of_ranges_are_allowed() -> None:
+    LearnerConfig(hidden=(1,), density=1.0, momentum=0.0, weight_decay=0.0, epochs=1, batch_size=1)
+    assert set(OPTIMIZERS) == {"sgd", "adam", "rmsprop", "adagrad"}

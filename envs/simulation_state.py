@@ -8,6 +8,7 @@ agents and pickle.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,10 +38,10 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.transform_action.ClipAction": (),
     "gymnasium.wrappers.transform_action.RescaleAction": (),
-    "sparserl.envs.wrappers.defects.BreakSensors": (),
-    "sparserl.envs.wrappers.defects.DisableActuators": (),
-    "sparserl.envs.wrappers.inverted_actions.InvertActions": (),
-    "sparserl.envs.wrappers.task_id.AppendTaskId": (),
+    "sparserl.envs.BreakSensors": (),
+    "sparserl.envs.DisableActuators": (),
+    "sparserl.envs.InvertActions": (),
+    "sparserl.envs.AppendTaskId": (),
     "stable_baselines3.common.monitor.Monitor": (
         "rewards",
         "needs_reset",
@@ -53,8 +54,8 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
 }
 """Wrapper class -> attributes that change while it runs; an empty tuple says that none does.
 
-Names instead of classes, so that Stable-Baselines3 is not imported here. Only the exact class counts: a
-subclass may hold more. A wrapper with `state_dict()` and `load_state_dict()` needs no line.
+Names instead of classes, so that Stable-Baselines3 is not imported here; our own without their module. Only the
+exact class counts: a subclass may hold more. A wrapper with `state_dict()` and `load_state_dict()` needs no line.
 """
 
 # Set by `reset_model` of Reacher and Pusher. No step reads them, but user code may.
@@ -144,10 +145,13 @@ def restore_state(env: gym.Env[Any, Any], state: EnvState) -> None:
     """
     stack = list(layers(env))
     names: list[Json] = [_class_name(layer) for layer in stack]
+    stored = state.scalars.get("layers")
+    if isinstance(stored, list):
+        stored = [_without_own_module(str(name)) for name in stored]
     if state.scalars.get("format") != _FORMAT:
         raise CheckpointError(f"environment state of format {state.scalars.get('format')!r}, not {_FORMAT}")
-    if state.scalars.get("layers") != names:
-        raise CheckpointError(f"environment state belongs to {state.scalars.get('layers')}, not to {names}")
+    if stored != names:
+        raise CheckpointError(f"environment state belongs to {stored}, not to {names}")
     parts = [_part(state, f"{index}.{type(layer).__name__}/") for index, layer in enumerate(stack)]
     for layer, part in zip(stack, parts, strict=True):
         _check_fits(layer, part)
@@ -156,7 +160,12 @@ def restore_state(env: gym.Env[Any, Any], state: EnvState) -> None:
 
 
 def _class_name(layer: gym.Env[Any, Any]) -> str:
-    return f"{type(layer).__module__}.{type(layer).__qualname__}"
+    return _without_own_module(f"{type(layer).__module__}.{type(layer).__qualname__}")
+
+
+def _without_own_module(name: str) -> str:
+    """Full name of a class; of one of `sparserl.envs` without its module, so that a file may move."""
+    return re.sub(r"^sparserl\.envs\.(?:[a-z_]\w*\.)*", "sparserl.envs.", name)
 
 
 def _part(state: EnvState, prefix: str) -> dict[str, Any]:

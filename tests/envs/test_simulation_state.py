@@ -22,6 +22,7 @@ from safetensors.numpy import load, load_file, save, save_file
 from stable_baselines3.common.monitor import Monitor
 
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
+from sparserl.envs.wrappers.defects import BreakSensors
 from sparserl.errors import CheckpointError
 
 ENV_IDS = ["HalfCheetah-v5", "Walker2d-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5"]
@@ -396,3 +397,19 @@ def test_state_that_does_not_fit_changes_nothing(changes: dict[str, Any], messag
 def test_state_of_another_environment(target: Any) -> None:
     with pytest.raises(CheckpointError, match="environment state belongs to"):
         restore_state(target(), captured(started("Hopper-v5")))
+
+
+@pytest.mark.parametrize("module", ["sparserl.envs.defects", "sparserl.envs"])
+def test_a_state_outlives_a_move_of_our_files(module: str) -> None:
+    def broken() -> Monitor[Any, Any]:
+        return Monitor(BreakSensors(make_env("Hopper-v5"), [0]))
+
+    env, twin = broken(), broken()
+    env.reset(seed=3)
+    env.action_space.seed(4)
+    state = captured(env)
+    name = "sparserl.envs.BreakSensors"
+    stack = [str(one).replace(name, f"{module}.BreakSensors") for one in state.scalars["layers"]]
+    assert f"{module}.BreakSensors" in stack
+    restore_state(twin, edited(state, layers=stack))
+    assert events(twin, 100) == events(env, 100)

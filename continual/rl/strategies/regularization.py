@@ -2,8 +2,8 @@
 
 Decides how important a parameter of an actor or critic is to a task. The penalty, `strength * sum importance *
 (parameter - anchor)^2`, is that of `sparserl.continual.shared.quadratic`. Importances add up over tasks, around the
-latest anchor. Output layers of tasks are not pulled. Importances and anchors follow connections when a topology changes,
-and end with those that are dropped: what these held is forgotten.
+latest anchor. Output layers of tasks are not pulled. Importances and anchors follow connections when a topology
+changes, and end with those that are dropped: what these held is forgotten.
 
 Source:
     Continual World (Wolczyk et al. 2021) and its code, which estimates importances from the replay buffer when a task

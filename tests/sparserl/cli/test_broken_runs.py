@@ -13,7 +13,7 @@ from support.rl_runs import write_rl_run
 from support.train_runs import write_train_run
 
 from sparserl.cli import main
-from sparserl.plots.curves import curves as plots
+from sparserl.plots import curves as plots
 
 PROGRESS = "global_step,topology/density,time/elapsed_s\n10,0.5,1\n20,0.5,2\n"
 CURVES = [[0, 0], [80, 0], [150, 0], [50, 50], [10, 80]]

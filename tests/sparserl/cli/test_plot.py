@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from support.train_runs import write_train_run
 
 from sparserl.cli.main import main
-from sparserl.plots.curves import curves as plots
+from sparserl.plots import curves as plots
 
 PROGRESS = "global_step,topology/density,train/critic_loss,time/elapsed_s\n10,0.5,3,1\n20,0.5,2,2\n"
 

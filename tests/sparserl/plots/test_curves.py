@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
+from sparserl.plots import curves as plots
 from sparserl.plots.curves import COLOURS, FORMATS, FloatArray, Run, draw_curves, evaluation_curve, looks, plot_runs
-from sparserl.plots.curves import curves as plots
 
 SEEN = {
     "normal": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],

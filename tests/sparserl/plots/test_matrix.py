@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
+from sparserl.plots import matrix as plots
 from sparserl.plots.curves import COLOURS, Run
-from sparserl.plots.curves import matrix as plots
 from sparserl.plots.matrix import accuracy_curve, accuracy_matrix, plot_sequence_run, plot_sequence_runs
 
 EVAL = "global_step,after_task,task,accuracy,samples\n"

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
+from sparserl.plots import sequences as plots
 from sparserl.plots.curves import Run
-from sparserl.plots.curves import sequences as plots
 from sparserl.plots.sequences import evaluations, plot_rl_run, plot_rl_runs
 
 EVAL = "global_step,training_task,task,stochastic,episode,return,length,success,success_last\n"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
-from sparserl.plots.curves import topology as topology_plots
+from sparserl.plots import topology as topology_plots
 from sparserl.plots.topology import (
     ABSENT,
     GROWN,

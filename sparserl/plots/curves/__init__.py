@@ -1,1 +1,0 @@
-"""Pictures of runs: learning curves, topologies, accuracies of task sequences."""

@@ -1,7 +1,7 @@
 """The labelled data that task sequences are made of.
 
-Decides where data is looked for, what is right data, and how it is standardised. Refuses to know tasks and scenarios,
-and downloads nothing that was not asked for.
+Says where data is looked for, what is right data, and how it is standardised. Knows no tasks and scenarios, and
+downloads nothing that was not asked for.
 
 Source:
     LeCun et al. 1998 (MNIST); Xiao et al. 2017 (Fashion-MNIST); Alpaydin and Kaynak 1998 (digits).
@@ -10,17 +10,19 @@ Source:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
-from sparserl.continual.supervised.download import fetch
 from sparserl.continual.supervised.idx import read_idx
 from sparserl.errors import ConfigError, unknown_name
 
+CHUNK_BYTES = 1 << 16
 SIDE = 28
 """Width and height of a picture of MNIST and Fashion-MNIST."""
 IDX_FILES = (
@@ -155,6 +157,36 @@ def _located(folder: Path, name: str, address: str, md5: str, download: bool) ->
         raise ConfigError(f"no {packed.name} in {folder}: put it there, packed or not, or let --download fetch it")
     fetch(f"{address}{packed.name}", packed, md5)
     return packed
+
+
+def fetch(url: str, path: Path, md5: str) -> None:
+    """Downloads a file that becomes `path` in one step once its checksum is right; a broken download leaves nothing.
+
+    Of several processes that want a file of one folder one downloads it and the others wait.
+
+    Args:
+        url: Where the file is.
+        path: Where it goes; its folder is made.
+        md5: MD5 of the file in hexadecimal. It guards against damage, not against forgery.
+
+    Raises:
+        ConfigError: If the file cannot be had or written, or its checksum is wrong.
+    """
+    import pooch  # takes a tenth of a second, and only a download needs it
+
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=CHUNK_BYTES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=downloader)
+            path.chmod(0o644)  # pooch leaves it to its owner alone, but data folders are shared
+    except (OSError, ValueError) as error:
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()  # pooch leaves it open
+        cause: BaseException = error
+        while cause.__context__ is not None:  # the outer ones repeat the address and wrap lines around it
+            cause = cause.__context__
+        raise ConfigError(f"cannot download {url}: {cause}") from None
 
 
 def _pictures(images_path: Path, labels_path: Path, n_classes: int) -> Part:

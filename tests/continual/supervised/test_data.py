@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support.idx_files import idx_bytes, pictures, real_data_dir, write_mnist
 
+from sparserl.continual.supervised import data as datasets
 from sparserl.continual.supervised.data import DATASETS, IDX_FILES, default_data_dir, load
-from sparserl.continual.supervised.learner import data as datasets
 from sparserl.errors import ConfigError
 
 TRAIN, TEST = [3, 0, 9], [1, 2]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.idx_files import pictures, real_data_dir, write_mnist
 
-from sparserl.continual.supervised.learner import sequences
+from sparserl.continual.supervised import sequences
 from sparserl.continual.supervised.sequences import CLASS_ORDERS, SEQUENCES, build_sequence
 from sparserl.continual.supervised.tasks import Samples, Scenario, TaskSequence
 from sparserl.errors import ConfigError

@@ -6,17 +6,16 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
+from sparserl.agents.dense import SAC, TD3
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.networks.heads import TaskHeads
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay_options
-from sparserl.agents.sac import SAC
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.ranges import (
@@ -210,7 +209,7 @@ class AgentSpec:
         sparse_twin: Name of the same algorithm on sparse networks; None if it is sparse itself.
     """
 
-    agent: type[OffPolicyAlgorithm]
+    agent: type[AgentParts]
     config: type[OffPolicyConfig]
     summary: str
     sparse_twin: str | None = None
@@ -283,7 +282,7 @@ def make_agent(
     buffer_size: int | None = None,
     total_steps: int | None = None,
     heads: TaskHeads | None = None,
-) -> OffPolicyAlgorithm:
+) -> AgentParts:
     """Builds an agent of the table.
 
     Args:

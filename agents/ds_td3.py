@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from stable_baselines3 import TD3
@@ -65,6 +66,11 @@ class DSTD3(SparseTopologyMixin, TD3):
     trained = ("actor", "critic")
     targets_of = ("actor", "critic")
     critic_loss_scale = 1.0
+
+    @property
+    def updates_per_step(self) -> Mapping[str, int]:
+        """The actor waits."""
+        return {"actor": self.policy_delay, "critic": 1}
 
     def _update(self, batch: Batch) -> dict[str, Number]:
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}

@@ -17,7 +17,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import safe_mean
 
 from sparserl.agents.agent_state import check_networks
@@ -25,6 +24,7 @@ from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.observer import TopologyObserver
+from sparserl.agents.parts import AgentParts
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import params_nonzero
@@ -96,7 +96,7 @@ class RunRecorder(BaseCallback):
 
     def __init__(
         self,
-        agent: OffPolicyAlgorithm,
+        agent: AgentParts,
         folder: RunFolder,
         evaluator: Evaluator,
         trackers: Sequence[Tracker],
@@ -203,13 +203,12 @@ class RunRecorder(BaseCallback):
             return
         self.logs["topology"].write([{"global_step": step, **row} for row in self.topology.rows(events)])
         changed = [event for event in events if event.kind != "initial"]
-        self.cost.remeasure([event.layer for event in changed if event.kind == "rewire"])
         for update in sorted({event.update for event in changed}):
             self.topology_events += update > self._last_event_update
             self._last_event_update = update
 
     def _save_snapshot(self, step: int) -> None:
-        evolver = self.cost.evolver
+        evolver = self.cost.agent.evolver
         if evolver is None:
             return
         arrays = {}

@@ -19,12 +19,14 @@ from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.collection import CollectionMixin
 from sparserl.agents.networks.policies import goals, sparse_layers
 from sparserl.agents.networks.traced_forward import network_pass
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.saved_topology import SavedTopologyMixin
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed
+from sparserl.kernels.flops import counting
 from sparserl.kernels.formulas import squared_errors
 from sparserl.kernels.program import at_once, deferred, run_waiting
 from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_items
@@ -87,7 +89,7 @@ def _is_ours(method: Any) -> bool:
     return str(getattr(method, "__module__", "")).startswith("sparserl.agents.")
 
 
-class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
+class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
     """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
 
     The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the
@@ -116,10 +118,6 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
             number of gradient updates is needed and not known beforehand; in `train` before either, if it is needed.
     """
 
-    trained: tuple[str, ...]
-    """Attributes that hold a trained network with an `optimizer`; each is a group of the evolver."""
-    targets_of: tuple[str, ...]
-    """Those of them that have a target copy, `<name>_target`."""
     critic: Any
     critic_loss_scale: ClassVar[float]
     """Weight of a critic's mean squared error in the critic loss."""
@@ -140,7 +138,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
             raise ConfigError("give topology to the agent itself: in policy_kwargs it is only half of it")
         self.around_step: AroundStep | None = None
         self.run_updates = 0  # that `bind_run_length` was told of
-        super().__init__(  # type: ignore[misc]  # SB3 puts device and seed last, so positional arguments never reach them
+        super().__init__(  # SB3 puts device and seed last, so positional arguments never reach them
             policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
         )
 
@@ -262,12 +260,13 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin):
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            if any(map(self.evolver.is_due, self.trained)):
-                self._repeated.forget()
-                batch, found = self._sample_and_update(batch_size)
-            else:
-                update = partial(self._sample_and_update, batch_size)
-                batch, found = self._repeated(update, vars(self), batch_size, self.critic_loss_scale)
+            with counting(self.flops):
+                if any(map(self.evolver.is_due, self.trained)):
+                    self._repeated.forget()
+                    batch, found = self._sample_and_update(batch_size)
+                else:
+                    update = partial(self._sample_and_update, batch_size)
+                    batch, found = self._repeated(update, vars(self), batch_size, self.critic_loss_scale)
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):

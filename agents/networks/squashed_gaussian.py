@@ -10,9 +10,10 @@ from stable_baselines3.sac.policies import Actor as DenseActor
 from torch import nn
 
 from sparserl.agents.networks.normal import normal
-from sparserl.agents.networks.traced_forward import as_tensors, evaluate, network_pass
+from sparserl.agents.networks.traced_forward import as_tensors, evaluate, network_pass, rows_of
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.kernels.deferred import computed
+from sparserl.kernels.flops import torch_products
 from sparserl.kernels.formulas import squashed_gaussian, through_squashed_gaussian
 from sparserl.kernels.program import run_waiting
 
@@ -84,7 +85,7 @@ def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatA
     """(B, A) actions and (B, 1) log-probabilities, with no way back."""
     if isinstance(actor, DenseActor):
         run_waiting()
-        with torch.no_grad():
+        with torch.no_grad(), torch_products(actor, ("sample", rows_of(observations))):
             actions, log_prob = actor.action_log_prob(as_tensors(computed(observations)))
         return actions.numpy(), log_prob.reshape(-1, 1).numpy()
     return SquashedGaussian(evaluate(actor, "distribution", observations)[0]).sample()
@@ -105,8 +106,9 @@ class _DenseActionPass:
     """Through Stable-Baselines3's own distribution and autograd, so that every bit is theirs."""
 
     def __init__(self, actor: Any, observations: Observations):
-        self._actor = actor
-        self._given = actor.action_log_prob(as_tensors(observations))
+        self._actor, self._rows = actor, rows_of(observations)
+        with torch_products(actor, ("draw", self._rows)):
+            self._given = actor.action_log_prob(as_tensors(observations))
         self.actions, log_prob = (tensor.detach().numpy() for tensor in self._given)
         self.log_prob = log_prob.reshape(-1, 1)
 
@@ -114,4 +116,5 @@ class _DenseActionPass:
         """As `ActionPass`."""
         self._actor.zero_grad()
         toward_actions, toward_log_prob = (torch.from_numpy(np.asarray(given)) for given in (by_actions, by_log_prob))
-        torch.autograd.backward(self._given, (toward_actions, toward_log_prob.reshape(-1)))
+        with torch_products(self._actor, ("back", self._rows)):
+            torch.autograd.backward(self._given, (toward_actions, toward_log_prob.reshape(-1)))

@@ -19,6 +19,7 @@ from sparserl.agents.networks.heads import HeadEnsembles
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.agents.replay.buffer import IntArray
 from sparserl.kernels.deferred import computed
+from sparserl.kernels.flops import torch_products
 from sparserl.kernels.formulas import tanh, through_tanh
 from sparserl.kernels.program import run_waiting
 from sparserl.kernels.recording import relies_on_items
@@ -62,13 +63,18 @@ def evaluate(network: nn.Module, method: str, observations: Observations, *more:
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
         run_waiting()
-        with torch.no_grad():
+        with torch.no_grad(), torch_products(network, (method, len(more), rows_of(observations))):
             return _arrays(getattr(network, method)(*map(as_tensors, map(computed, inputs))))
     if isinstance(ensemble, HeadEnsembles):
         run_waiting()
         parts = ensemble.parts([computed(given) for given in inputs])
         return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], own))) for task, rows, own in parts])
     return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
+
+
+def rows_of(given: Observations) -> int:
+    """Samples of a batch."""
+    return len(next(iter(given.values())) if isinstance(given, dict) else given)
 
 
 def as_tensors(given: Observations) -> Any:
@@ -226,22 +232,28 @@ class AutogradPass:
     """
 
     def __init__(self, module: nn.Module, method: str, *inputs: Observations):
-        self._module = module
+        self._module, self._about = module, (method, rows_of(inputs[0]))
         tensors = [as_tensors(given) for given in inputs]
         self._last = tensors[-1]
         if torch.is_tensor(self._last):
             self._last.requires_grad_()
-        given: Any = getattr(module, method)(*tensors)
+        with torch_products(module, (*self._about, "forward")):
+            given: Any = getattr(module, method)(*tensors)
         self._given = (given,) if torch.is_tensor(given) else tuple(given)
         self.outputs = _arrays(self._given)
 
     def pull_back(self, gradient: FloatArray) -> None:
         """As `NetworkPass`."""
         self._module.zero_grad()
-        torch.autograd.backward(self._given, tuple(torch.from_numpy(np.asarray(gradient))))
+        by_outputs = tuple(torch.from_numpy(np.asarray(gradient)))
+        learned = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        with torch_products(self._module, (*self._about, "back")):
+            torch.autograd.backward(self._given, by_outputs, inputs=learned)  # and not toward the last input
 
     def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
         """As `NetworkPass`."""
-        (toward,) = torch.autograd.grad(self._given, self._last, tuple(torch.from_numpy(np.asarray(gradient))))
+        given = tuple(torch.from_numpy(np.asarray(gradient)))
+        with torch_products(self._module, (*self._about, "to input")):
+            (toward,) = torch.autograd.grad(self._given, self._last, given)
         by_input: FloatArray = toward.numpy()
         return by_input

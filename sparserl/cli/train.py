@@ -12,11 +12,11 @@ import gymnasium as gym
 import torch
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
@@ -101,7 +101,7 @@ def _resume(command: TrainCommand) -> int:
 
 
 def _train(
-    agent: OffPolicyAlgorithm,
+    agent: AgentParts,
     config: TrainConfig,
     folder: RunFolder,
     *,

@@ -12,12 +12,12 @@ import gymnasium as gym
 import tyro
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import rollout_size, updates_of_steps
 from sparserl.cli.arguments import given_value, parse
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
@@ -145,7 +145,7 @@ class TrainConfig(RecordedConfig):
         share_statistics(envs)
         return DummyVecEnv([partial(Monitor, env) for env in envs])
 
-    def make_agent(self, env: GymEnv, buffer_size: int | None = None) -> OffPolicyAlgorithm:
+    def make_agent(self, env: GymEnv, buffer_size: int | None = None) -> AgentParts:
         """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
         topology = self.topology.for_run(self.total_updates)
         agent = make_agent(

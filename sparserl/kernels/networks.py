@@ -90,7 +90,25 @@ class Networks:
     @cached_property
     def nnz(self) -> int:
         """Connections of all networks."""
-        return sum(layer.index.nnz for layers in self.networks for layer in layers)
+        return sum(self.nnz_of_levels)
+
+    @cached_property
+    def nnz_of_levels(self) -> tuple[int, ...]:
+        """Connections of the first layers of all networks, of their second layers, and so on."""
+        return tuple(sum(layer.index.nnz for layer in level) for level in zip(*self.networks, strict=True))
+
+    def forward_flops(self, batch: int) -> int:
+        """Operations of a forward pass: a multiplication and an addition for each connection and sample."""
+        return 2 * batch * self.nnz
+
+    def backward_flops(self, batch: int, wanted: Wanted) -> int:
+        """Operations of a backward pass: as many for each gradient by a layer's weights or input that it forms.
+
+        The gradient by the input counts whole, also where only some features of it are wanted.
+        """
+        reached = sum(self.nnz_of_levels[wanted.lowest :])
+        by_inputs = reached if wanted.inputs else reached - self.nnz_of_levels[wanted.lowest]
+        return 2 * batch * (by_inputs + (reached if wanted.parameters else 0))
 
 
 @dataclass(frozen=True)

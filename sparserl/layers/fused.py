@@ -14,6 +14,7 @@ from torch import nn
 
 from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, program, tables
 from sparserl.kernels.deferred import Array, computed
+from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
 from sparserl.layers.watched import is_watched, watched
 
@@ -85,6 +86,7 @@ class FusedLayers:
     def evaluate(self, inputs: Sequence[Array]) -> Array:
         """(B, width) parts of the input to (networks, B, n_out), with no way back whatever requires a gradient."""
         _, networks = self._now()
+        count(networks.forward_flops(inputs[0].shape[0]))
         return active_backend().forward(networks, inputs, keep=False)[0]
 
     def run(self, inputs: Sequence[Array]) -> FusedPass:
@@ -113,7 +115,9 @@ class FusedLayers:
         return self._shaped[2]
 
     def _evaluated(self, parameters: list[torch.Tensor | None], x: torch.Tensor) -> torch.Tensor:
-        y = active_backend().forward(self._prepared(parameters), [x], keep=False)[0]
+        networks = self._prepared(parameters)
+        count(networks.forward_flops(x.shape[0]))
+        y = active_backend().forward(networks, [x], keep=False)[0]
         return torch.from_numpy(computed(y))
 
     def _parameters(self) -> list[torch.Tensor | None]:
@@ -163,6 +167,7 @@ class FusedPass:
     ):
         self._fused, self._parameters, self._networks = fused, parameters, networks
         self._backend = active_backend()
+        count(networks.forward_flops(inputs[0].shape[0]))
         self.y, self._saved = self._backend.forward(networks, inputs, keep=True)
 
     def capturing(self) -> list[int]:
@@ -211,6 +216,7 @@ class FusedPass:
             samples=tuple(divmod(place, depth) for place in captured),
             reuse=reuse,
         )
+        count(self._networks.backward_flops(dy.shape[1], wanted))
         result = self._backend.backward(self._networks, self._saved, dy, wanted)
         if captured:
             not_again()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sparserl.errors import TopologyError, unknown_name
+from sparserl.kernels.flops import count
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
 from sparserl.topology.group_sizes import groups_in
@@ -336,8 +337,11 @@ class TopologyEvolver:
         if rule is None:
             raise TopologyError("a layer can only be rewired by a rule")
         rng = self._rng[layer]
-        change = plan_rewire(rule, self._view(layer, rule), self.update, rng, self.goals.get(layer))
+        view = self._view(layer, rule)
+        change = plan_rewire(rule, view, self.update, rng, self.goals.get(layer))
         kind = "prune" if rule.starts_dense and not change.grown else "rewire"
+        if kind == "rewire" and rule.needs_gradient:
+            count(sum(2 * len(dy) * x.size for x, dy in view.samples))  # the dense gradient of each batch
         return self.apply(layer, change, kind, NEW_VALUE[self.new_value](change, rng))
 
     def _shrink(self, layer: str) -> TopologyEvent:

@@ -16,10 +16,10 @@ from stable_baselines3.sac.policies import SACPolicy
 from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
-import sparserl.agents.sac
+import sparserl.agents.dense
 from sparserl.agents import DSSAC
 from sparserl.agents.networks.traced_forward import differentiated
-from sparserl.agents.replay.buffer import batch as agents_batch
+from sparserl.agents.replay import batch as agents_batch
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.metrics.cost import params_dense, params_nonzero
 
@@ -70,7 +70,7 @@ def test_at_the_dense_limit_it_equals_sb3_bit_for_bit(vectorized: bool, ent_coef
 
 def test_with_hard_targets_it_equals_dense_sac_bit_for_bit() -> None:
     options: dict[str, Any] = {"tau": 1.0, "target_update_interval": 13, "ent_coef": 0.2, "gradient_steps": 3}
-    reference = make(None, sparserl.agents.sac.SAC, SACPolicy, **options).learn(120)
+    reference = make(None, sparserl.agents.dense.SAC, SACPolicy, **options).learn(120)
     ours = make(None, DSSAC, SACPolicy, **options).learn(120)
     assert ours._n_updates == 210
     assert_equal_trees(weights(reference), weights(ours))

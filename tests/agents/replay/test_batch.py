@@ -10,9 +10,9 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
+from sparserl.agents.replay import batch as batch_module
 from sparserl.agents.replay.batch import Batch, sample
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
-from sparserl.agents.replay.buffer import batch as batch_module
 
 FIELDS = ("observations", "actions", "next_observations", "dones", "rewards")
 

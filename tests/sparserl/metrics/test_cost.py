@@ -12,7 +12,7 @@ from support.envs import FunctionEnv
 from torch import nn
 
 from sparserl.agents import DSTD3
-from sparserl.agents.config import SACConfig, TD3Config, make_agent
+from sparserl.agents.config import TD3Config, make_agent
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost
@@ -59,48 +59,11 @@ def test_dense_td3_on_half_cheetah_has_the_weights_that_the_paper_states() -> No
 def test_the_papers_short_rule_gives_its_table() -> None:
     flops = []
     for agent in (half_cheetah("td3", method="dense"), half_cheetah("ds_td3", epsilon=(7, 64))):
-        flops.append(1_000_000 * cost.flops_short(agent.actor, list(agent.critic.q_networks), 100, 2))
+        flops.append(1_000_000 * cost.flops_short([(agent.actor, 2), (agent.critic, 1)], 100))
     # 6 * 100 * 1e6 * (2 * 71,680 + 71,424 / 2), and with 2 * 34,977 and 36,215 / 2 connections.
     assert flops[0] == 6e8 * (143_360 + 35_712) == pytest.approx(1.074e14, rel=1e-3)
     assert flops[1] == 6e8 * (2 * (1953 + 32768 + 256) + (1911 + 32768 + 1536) / 2)
     assert flops[1] / flops[0] == pytest.approx(0.492, abs=5e-4)
-
-
-@pytest.mark.parametrize("unused_gradients", [True, False])
-def test_flops_of_an_update_worked_by_hand(unused_gradients: bool) -> None:
-    actor, critic = mlp(3, 4, 2), mlp(5, 4, 1)  # 12 + 8 and 20 + 4 weights
-    flops = cost.td3_update_flops(
-        actor, [critic, critic], actor, [critic, critic], 10, critic_gradients_in_policy_update=unused_gradients
-    )
-    # Targets: one forward pass each. Critics: forward, weight gradient, input gradient of all layers but the first.
-    assert flops.critic == 10 * 2 * ((20 + 24 + 24) + 2 * (24 + 24 + 4))
-    # Actor: the same three. Through the first critic: forward, input gradient of every layer, perhaps weight gradient.
-    assert flops.policy == 10 * 2 * ((20 + 20 + 8) + (24 + 24 + (24 if unused_gradients else 0)))
-
-
-@pytest.mark.parametrize("unused_gradients", [True, False])
-def test_flops_of_an_update_of_sac_worked_by_hand(unused_gradients: bool) -> None:
-    actor, critic = mlp(3, 4, 4), mlp(5, 4, 1)  # 12 + 16 and 20 + 4 weights
-    flops = cost.sac_update_flops(
-        actor, [critic, critic], [critic, critic], 10, critic_gradients_in_policy_update=unused_gradients
-    )
-    # Targets: the actor and both target critics forward. Critics: as in TD3.
-    assert flops.critic == 10 * 2 * ((28 + 24 + 24) + 2 * (24 + 24 + 4))
-    # Actor: forward, weight gradient, input gradient of all layers but the first. Through both critics: as in TD3.
-    assert flops.policy == 10 * 2 * ((28 + 28 + 16) + 2 * (24 + 24 + (24 if unused_gradients else 0)))
-
-
-def test_flops_of_an_update_follow_the_connections() -> None:
-    actor = nn.Sequential(sparse(4, 3, [0, 5]), nn.Linear(4, 2))  # 2 + 8
-    critic = nn.Sequential(sparse(4, 5, [0, 1, 19]), nn.Linear(4, 1))  # 3 + 4
-    target = nn.Sequential(sparse(4, 5, [0, 1, 2, 3, 19]), nn.Linear(4, 1))  # 5 + 4: it may list more than online
-    flops = cost.td3_update_flops(actor, [critic], actor, [target], 7, critic_gradients_in_policy_update=False)
-    assert flops.critic == 7 * 2 * ((10 + 9) + (7 + 7 + 4))
-    assert flops.policy == 7 * 2 * ((10 + 10 + 8) + (7 + 7))
-
-
-def test_flops_of_growing_by_gradient_are_dense() -> None:
-    assert cost.gradient_event_flops([sparse(4, 3, [0]), sparse(2, 4, [0, 1])], 10) == 2 * 10 * (12 + 8)
 
 
 def test_bytes_are_measured() -> None:
@@ -129,55 +92,17 @@ def learned(method: str, **topology: Any) -> tuple[DSTD3, CostMeter]:
     return agent, meter  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("method", ["dense", "static"])
-def test_the_meter_counts_each_kind_of_update(method: str) -> None:
-    agent, meter = learned(method)
-    rate = cost.td3_update_flops(
-        agent.actor,
-        list(agent.critic.q_networks),
-        agent.actor_target,
-        list(agent.critic_target.q_networks),
-        4,
-        critic_gradients_in_policy_update=method == "dense",
-    )
-    assert meter.flops_train == 21 * rate.critic + 10 * rate.policy
-    meter.advance()  # nothing new, nothing added
-    assert meter.flops_train == 21 * rate.critic + 10 * rate.policy
-
-
-def test_the_meter_counts_every_update_of_sac() -> None:
-    config = SACConfig(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
-    agent: Any = make_agent("ds_sac", config, TopologyConfig(method="static"), FunctionEnv(), seed=0)
-    meter = CostMeter(agent)
-    agent.learn(31)
-    meter.advance()
-    rate = cost.sac_update_flops(
-        agent.actor,
-        agent.critic.q_networks,
-        agent.critic_target.q_networks,
-        4,
-        critic_gradients_in_policy_update=False,
-    )
-    assert meter.flops_train == 21 * (rate.critic + rate.policy)
-    assert meter.flops_train_short == 21 * cost.flops_short(agent.actor, agent.critic.q_networks, 4, 1)
-    assert meter.summary()["params_nonzero_targets"] == cost.params_nonzero([agent.critic])
-
-
-def test_the_meter_counts_growth_by_gradient_and_goes_on_after_a_restore() -> None:
-    agent, meter = learned("rigl", update_interval=1000)
-    before = meter.flops_train
-    meter.remeasure(["actor.mu.1", "critic.qf0.1"])
-    assert meter.flops_train - before == 2 * 4 * (64 + 64)
-    _, averaged = learned("rigl", update_interval=1000, gradient_batches=3)
-    before_averaged = averaged.flops_train
-    averaged.remeasure(["actor.mu.1"])
-    assert averaged.flops_train - before_averaged == 3 * 2 * 4 * 64
+def test_a_restored_meter_goes_on() -> None:
+    agent, meter = learned("static")
+    agent.train(2, 4)
     restored = CostMeter(agent)
     restored.load_state_dict(meter.state_dict())
+    before = meter.flops_train
     agent.train(2, 4)
     for one in (meter, restored):
         one.advance()
-    assert restored.flops_train == meter.flops_train > before
+    assert restored.flops_train == meter.flops_train > before > 0
+    assert restored.flops_train_short == meter.flops_train_short
 
 
 def test_the_summary_has_the_keys_of_a_result() -> None:
@@ -201,13 +126,12 @@ def test_the_short_rule_counts_each_update_at_the_size_it_had() -> None:
     meter = CostMeter(agent)
 
     def rate() -> float:
-        return cost.flops_short(agent.actor, list(agent.critic.q_networks), 4, 2)
+        return cost.flops_short([(agent.actor, 2), (agent.critic, 1)], 4)
 
     before = rate()
     agent.learn(17)  # 7 updates: the critics rewire after the second and only drop after the seventh
     meter.advance()
     assert agent.evolver.events[-1].kind == "shrink"  # type: ignore[attr-defined]  # a DSTD3
-    meter.remeasure([])
     between = rate()
     agent.learn(3, reset_num_timesteps=False)  # the actor, which steps at every second update, drops after the eighth
     meter.advance()
@@ -229,7 +153,6 @@ def test_updates_in_rounds_count_like_updates_one_by_one() -> None:
         for _ in range(50 // steps):
             agent.learn(steps, reset_num_timesteps=False)
             meter.advance()
-            meter.remeasure([])
         assert agent._n_updates == 40
         flops.append(meter.flops_train)
         short.append(meter.flops_train_short)

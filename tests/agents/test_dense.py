@@ -9,7 +9,7 @@ import torch
 from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
-from sparserl.agents.sac import SAC
+from sparserl.agents.dense import SAC
 
 
 def make(kind: type[stable_baselines3.SAC] = SAC, **kwargs: Any) -> stable_baselines3.SAC:

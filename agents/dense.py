@@ -1,0 +1,58 @@
+"""Stable-Baselines3's dense agents, for comparison: the same numbers bit for bit, and they say what they multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import lcm
+
+import stable_baselines3
+
+from sparserl.agents.parts import AgentParts
+from sparserl.kernels.flops import counting, torch_products
+
+
+class DenseAgent(AgentParts):
+    """Counts the operations of an agent that Stable-Baselines3 trains."""
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Runs gradient updates; called by `learn`."""
+        turn = self._n_updates % lcm(*self.updates_per_step.values())
+        with counting(self.flops), torch_products(self, (turn, gradient_steps, batch_size)):
+            super().train(gradient_steps, batch_size)
+
+
+class TD3(DenseAgent, stable_baselines3.TD3):
+    """Stable-Baselines3's `TD3`."""
+
+    trained = ("actor", "critic")
+    targets_of = ("actor", "critic")
+
+    @property
+    def updates_per_step(self) -> Mapping[str, int]:
+        """The actor waits."""
+        return {"actor": self.policy_delay, "critic": 1}
+
+
+class SAC(DenseAgent, stable_baselines3.SAC):
+    """Stable-Baselines3's `SAC` with `target_update_interval` counted over the whole run.
+
+    There it is counted within one call of `train`, so with one update per env step, as everybody trains, the target
+    networks move at every update whatever the interval. With an interval of 1 the two are the same bit for bit.
+    """
+
+    trained = ("actor", "critic")
+    targets_of = ("critic",)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Runs gradient updates; called by `learn`."""
+        if self.target_update_interval == 1:
+            super().train(gradient_steps, batch_size)
+            return
+        tau = self.tau
+        try:
+            for _ in range(gradient_steps):
+                due = (self._n_updates + 1) % self.target_update_interval == 0
+                self.tau = tau if due else 0.0  # moves the targets by nothing
+                super().train(1, batch_size)
+        finally:
+            self.tau = tau

@@ -1,4 +1,4 @@
-"""The whole state of an off-policy agent as plain data, so that a run continues where it stopped.
+"""The whole state of an agent as plain data, so that a run continues where it stopped.
 
 Everything that the next update depends on but the environment and the replay buffer: networks, topology, optimizers,
 counters, every generator.
@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
+from sparserl.agents.parts import AgentParts
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.recording.finite import check_tensors
 
-COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps", "_current_progress_remaining")
 
-
-def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
+def agent_state(agent: AgentParts) -> dict[str, Any]:
     """A tree that `sparserl.recording.checkpoint` writes; take it between a gradient update and the next env step."""
     modules = {}
     module_names, tensor_names = agent._get_torch_save_params()
@@ -33,7 +31,7 @@ def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
     return {
         "modules": modules,
         "tensors": {name: recursive_getattr(agent, name).detach() for name in tensor_names},
-        "counters": {name: getattr(agent, name) for name in COUNTERS},
+        "counters": {name: getattr(agent, name) for name in agent.counters},
         "episodes": list(agent.ep_info_buffer or ()),
         "successes": [float(success) for success in agent.ep_success_buffer or ()],
         "last_obs": agent._last_obs,
@@ -42,7 +40,7 @@ def agent_state(agent: OffPolicyAlgorithm) -> dict[str, Any]:
     }
 
 
-def check_networks(agent: OffPolicyAlgorithm) -> None:
+def check_networks(agent: AgentParts) -> None:
     """Raises NotFiniteError if a weight of a network, or of what is learned beside them, is not finite."""
     _, tensor_names = agent._get_torch_save_params()
     learned = {f"weight policy.{name}": weight for name, weight in agent.policy.state_dict().items()}
@@ -50,7 +48,7 @@ def check_networks(agent: OffPolicyAlgorithm) -> None:
     check_tensors(agent.num_timesteps, learned)
 
 
-def restore_agent(agent: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
+def restore_agent(agent: AgentParts, state: Mapping[str, Any]) -> None:
     """Puts a state of `agent_state` into an agent built from the same config.
 
     Raises:
@@ -71,7 +69,7 @@ def restore_agent(agent: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
     restore_generators(state["generators"])
 
 
-def restore_modules(agent: OffPolicyAlgorithm, modules: Mapping[str, Any], names: list[str]) -> None:
+def restore_modules(agent: AgentParts, modules: Mapping[str, Any], names: list[str]) -> None:
     """Loads networks, optimizers and the topology clock by name.
 
     Raises:

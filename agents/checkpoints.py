@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
 from sparserl.agents.agent_state import agent_state, restore_agent
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.log import ReplayLog
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint
@@ -30,7 +29,7 @@ class AgentCheckpoints:
         folder: Of the run.
     """
 
-    def __init__(self, agent: OffPolicyAlgorithm, folder: RunFolder):
+    def __init__(self, agent: AgentParts, folder: RunFolder):
         assert agent.replay_buffer is not None
         self._agent, self._folder = agent, folder
         self._replay = ReplayLog(folder.replay, agent.replay_buffer)

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the agents as plain data, and the table of agents that the command line knows."""
+"""Hyper-parameters of the agents as plain data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.type_aliases import GymEnv
 
-from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.dense import SAC, TD3
-from sparserl.agents.ds_sac import DSSAC
-from sparserl.agents.ds_td3 import DSTD3
-from sparserl.agents.networks.heads import TaskHeads
-from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay_options
-from sparserl.errors import ConfigError, unknown_name
-from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
+from sparserl.errors import ConfigError
 from sparserl.ranges import (
     Count,
     CountOrZero,
@@ -29,7 +21,6 @@ from sparserl.ranges import (
     Repeats,
     check_ranges,
 )
-from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)
@@ -196,131 +187,3 @@ class SACConfig(OffPolicyConfig):
         """As `OffPolicyConfig`."""
         own = ("ent_coef", "target_entropy", "target_update_interval")
         return super().arguments(action_shape) | {name: getattr(self, name) for name in own}
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """An agent of the command line.
-
-    Attributes:
-        agent: Its class.
-        config: Its hyper-parameters.
-        summary: One line for `sparserl list algos`.
-        sparse_twin: Name of the same algorithm on sparse networks; None if it is sparse itself.
-    """
-
-    agent: type[AgentParts]
-    config: type[OffPolicyConfig]
-    summary: str
-    sparse_twin: str | None = None
-
-    @property
-    def sparse(self) -> bool:
-        """Whether it takes a topology."""
-        return self.sparse_twin is None
-
-
-AGENTS: dict[str, AgentSpec] = {
-    "ds_td3": AgentSpec(DSTD3, TD3Config, "TD3 on truly sparse networks that rewire (Sokar et al. 2022)"),
-    "td3": AgentSpec(TD3, TD3Config, "Stable-Baselines3's dense TD3, for comparison", sparse_twin="ds_td3"),
-    "ds_sac": AgentSpec(DSSAC, SACConfig, "SAC on truly sparse networks that rewire (Sokar et al. 2022, appendix)"),
-    "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
-}
-
-
-def agent_spec(algo: str) -> AgentSpec:
-    """An entry of the table.
-
-    Raises:
-        ConfigError: If there is no such algorithm, with the closest name.
-    """
-    if algo not in AGENTS:
-        raise ConfigError(unknown_name("algorithm", algo, AGENTS))
-    return AGENTS[algo]
-
-
-def _refuse_topology(algo: str, twin: str, topology: TopologyConfig) -> None:
-    none = TopologyConfig(method="dense")
-    for field in fields(TopologyConfig):
-        given = getattr(topology, field.name)
-        if given != getattr(none, field.name):
-            raise ConfigError(f"{algo} is dense and takes no topology ({field.name} {given!r}); use {twin}")
-
-
-def _memory(
-    config: OffPolicyConfig, topology: TopologyConfig | None, env: GymEnv, transitions: int
-) -> dict[str, float]:
-    """Bytes that an agent takes with so many transitions, estimated; by what takes them and the option for it."""
-    n_obs, n_action = (float(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
-    item = getattr(env.observation_space.dtype, "itemsize", 8)
-    connections = 0.0
-    for network, copies, n_in, n_out in (("actor", 1, n_obs, n_action), ("critic", 2, n_obs + n_action, 1)):
-        widths = [int(n_in), *config.net_arch, int(n_out)]
-        shapes = list(zip(widths[1:], widths, strict=False))
-        densities = [1.0] * len(shapes)
-        if topology is not None and not topology.start_dense:
-            densities = topology.of(network).densities(shapes)
-        connections += copies * sum(
-            density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True)
-        )
-    activations = config.batch_size * (2 * n_obs + 6 * sum(config.net_arch))
-    return {
-        "the replay buffer (--agent.buffer-size)": transitions * (2 * item * n_obs + 4 * n_action + 12),
-        "the networks (--agent.net-arch)": connections * (DENSE_BYTES if topology is None else SPARSE_BYTES),
-        "batches (--agent.batch-size)": 4.0 * activations,
-    }
-
-
-def make_agent(
-    algo: str,
-    config: OffPolicyConfig,
-    topology: TopologyConfig,
-    env: GymEnv,
-    *,
-    seed: int,
-    device: str = "cpu",
-    buffer_size: int | None = None,
-    total_steps: int | None = None,
-    heads: TaskHeads | None = None,
-) -> AgentParts:
-    """Builds an agent of the table.
-
-    Args:
-        algo: Name in `AGENTS`.
-        config: Its hyper-parameters.
-        topology: Of its networks; must be the `dense` method for a dense agent.
-        env: The environment that it trains on, or a `VecEnv` of several.
-        seed: Root seed.
-        device: `"cpu"`.
-        buffer_size: Replaces `config.buffer_size`, for an agent that only acts.
-        total_steps: Env steps of the run, if known: of a buffer that is larger, only so much memory is ever used.
-        heads: For output layers for each task, of an agent on sparse networks.
-
-    Raises:
-        ConfigError: If the name is unknown, the hyper-parameters are those of another algorithm, a dense agent is given
-            a sparse topology, or the machine has too little memory.
-        KernelUnavailable: If a sparse agent is asked to run elsewhere than on the CPU.
-    """
-    spec = agent_spec(algo)
-    if type(config) is not spec.config:
-        raise ConfigError(f"{algo} takes a {spec.config.__name__}, got a {type(config).__name__}")
-    if spec.sparse_twin is not None:
-        _refuse_topology(algo, spec.sparse_twin, topology)
-    check_action_bounds(env.action_space)
-    assert env.action_space.shape is not None
-    whole = buffer_size or config.buffer_size
-    used = whole if total_steps is None else min(whole, total_steps)
-    of_networks = topology if spec.sparse else None
-    check_fits(_memory(config, of_networks, env, used))
-    arguments = config.arguments(env.action_space.shape)
-    # An agent that only acts draws nothing from its buffer.
-    arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}
-    if spec.sparse:
-        arguments["topology"] = topology
-    if heads is not None:
-        arguments["policy_kwargs"]["heads"] = heads
-    try:
-        return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)
-    except MemoryError:
-        check_fits(_memory(config, of_networks, env, whole))
-        raise

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from math import lcm
 
 import stable_baselines3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl.agents.parts import AgentParts
+from sparserl.agents.parts import ActorCriticParts
 from sparserl.kernels.flops import counting, torch_products
 
 
-class DenseAgent(AgentParts):
+class DenseAgent(ActorCriticParts, OffPolicyAlgorithm):
     """Counts the operations of an agent that Stable-Baselines3 trains."""
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
@@ -24,7 +25,6 @@ class DenseAgent(AgentParts):
 class TD3(DenseAgent, stable_baselines3.TD3):
     """Stable-Baselines3's `TD3`."""
 
-    trained = ("actor", "critic")
     targets_of = ("actor", "critic")
 
     @property
@@ -40,7 +40,6 @@ class SAC(DenseAgent, stable_baselines3.SAC):
     networks move at every update whatever the interval. With an interval of 1 the two are the same bit for bit.
     """
 
-    trained = ("actor", "critic")
     targets_of = ("critic",)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:

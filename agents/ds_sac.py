@@ -14,13 +14,14 @@ from sparserl.agents.networks.policies import SparseSACCnnPolicy, SparseSACMulti
 from sparserl.agents.networks.squashed_gaussian import ActionPass, action_pass, sample_actions
 from sparserl.agents.networks.traced_forward import evaluate, network_pass
 from sparserl.agents.replay.batch import Batch, FloatArray
-from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
+from sparserl.agents.sparse_actor_critic import SparseActorCritic
+from sparserl.agents.sparse_off_policy import Number
 from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
 from sparserl.layers.fused_adam import FusedAdam
 
 
-class DSSAC(SparseTopologyMixin, SAC):
+class DSSAC(SparseActorCritic, SAC):
     """Dynamic Sparse SAC on Stable-Baselines3's `SAC`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
 
     The update is SAC's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
@@ -59,7 +60,6 @@ class DSSAC(SparseTopologyMixin, SAC):
         "CnnPolicy": SparseSACCnnPolicy,
         "MultiInputPolicy": SparseSACMultiInputPolicy,
     }
-    trained = ("actor", "critic")
     targets_of = ("critic",)
     critic_loss_scale = 0.5
 

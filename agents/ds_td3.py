@@ -12,11 +12,12 @@ from sparserl.agents.networks.normal import normal
 from sparserl.agents.networks.policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
 from sparserl.agents.networks.traced_forward import evaluate, network_pass
 from sparserl.agents.replay.batch import Batch, FloatArray
-from sparserl.agents.sparse_off_policy import Loss, Number, SparseTopologyMixin
+from sparserl.agents.sparse_actor_critic import SparseActorCritic
+from sparserl.agents.sparse_off_policy import Loss, Number
 from sparserl.kernels.formulas import negative_mean, smoothed, td_targets
 
 
-class DSTD3(SparseTopologyMixin, TD3):
+class DSTD3(SparseActorCritic, TD3):
     """Dynamic Sparse TD3 on Stable-Baselines3's `TD3`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
 
     The update is TD3's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
@@ -63,7 +64,6 @@ class DSTD3(SparseTopologyMixin, TD3):
         "CnnPolicy": SparseTD3CnnPolicy,
         "MultiInputPolicy": SparseTD3MultiInputPolicy,
     }
-    trained = ("actor", "critic")
     targets_of = ("actor", "critic")
     critic_loss_scale = 1.0
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import Actor as DenseSACActor
@@ -15,6 +14,7 @@ from stable_baselines3.td3.policies import Actor as DenseTD3Actor
 from torch import nn
 
 from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor
+from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.export import ExportedPolicy, PolicyLayer
 from sparserl.layers import SparseMLP
@@ -61,9 +61,7 @@ def _as_they_are(actor: Any) -> bool:
     return isinstance(space, spaces.Box) and not (actor.normalize_images and is_image_space(space))
 
 
-def exported_policy(
-    agent: OffPolicyAlgorithm, about: Mapping[str, str], network: SparseMLP | None = None
-) -> ExportedPolicy:
+def exported_policy(agent: AgentParts, about: Mapping[str, str], network: SparseMLP | None = None) -> ExportedPolicy:
     """What an agent does without exploration, on the observations that it reads.
 
     Args:
@@ -74,9 +72,10 @@ def exported_policy(
     Raises:
         ConfigError: If its actor is of another kind, or reads something made of observations.
     """
-    actor: Any = agent.policy.actor
+    actor: Any = agent.acting
     space = agent.action_space
-    assert isinstance(space, spaces.Box)
+    if not isinstance(space, spaces.Box):
+        raise ConfigError(f"a policy is exported for Box actions, not for {space}")
     kind = next((kind for kind in LAYERS_OF if isinstance(actor, kind)), None)
     if kind is None:
         raise ConfigError(f"a {type(actor).__name__} cannot be exported")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sparserl.agents.parts import AgentParts
 from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.layers import SparseMLP
 from sparserl.layers.activity import dormant_fraction
@@ -32,7 +33,7 @@ class TopologyObserver:
             None where nobody knows.
     """
 
-    def __init__(self, agent: OffPolicyAlgorithm, relevant_features: Callable[[], Flags] | None = None):
+    def __init__(self, agent: AgentParts, relevant_features: Callable[[], Flags] | None = None):
         self._agent: Any = agent
         self._relevant_features = relevant_features
 
@@ -69,8 +70,8 @@ class TopologyObserver:
     def _dormant(self) -> dict[str, float]:
         """Share of dormant neurons of each hidden layer on transitions of the replay buffer, by full name."""
         buffer = self._agent.replay_buffer
-        size = buffer.size()
-        if size == 0 or not self._agent.actor.ensembles:  # they read something made of observations
+        size = 0 if buffer is None else buffer.size()
+        if size == 0 or not self._agent.reads_vectors:
             return {}
         seed = self._agent.policy_kwargs.get("topology_seed", 0)
         count = size * buffer.n_envs
@@ -78,16 +79,14 @@ class TopologyObserver:
         # Before the oldest row lie those that a buffer of dynamic capacity has forgotten.
         oldest = getattr(buffer, "forgotten", 0) + (buffer.pos if buffer.full else 0)
         rows, columns = (oldest + draws // buffer.n_envs) % buffer.buffer_size, draws % buffer.n_envs
-        observations, actions = (
-            torch.from_numpy(array[rows, columns]).float().reshape(SAMPLES, -1)
-            for array in (buffer.observations, buffer.actions)
-        )
-        inputs = {"actor": observations, "critic": torch.cat([observations, actions], dim=1)}
+        stored = (buffer.observations, buffer.actions)
+        read = self._agent.read_by(*(array[rows, columns].astype(np.float32).reshape(SAMPLES, -1) for array in stored))
+        inputs = {group: torch.from_numpy(own) for group, own in read.items()}
         threshold = self._agent.topology.recycle_threshold
         return {
             f"{group}.{name}.{level}": fraction
-            for group in self._agent.trained
-            for name, mlp in getattr(self._agent, group).named_modules()
+            for group, network in self._agent.networks.items()
+            for name, mlp in network.named_modules()
             if isinstance(mlp, SparseMLP)
             for level, fraction in enumerate(dormant_fraction(mlp, inputs[group], threshold))
         }

@@ -1,21 +1,25 @@
 """What the rest of the library asks of an agent: its networks, their optimizers and targets, and what they read.
 
-Nobody outside an agent knows how many networks it has, what they are called, or whether there is a replay buffer.
+Nobody outside an agent knows how many networks it has, what they are called, which actions it takes, or whether it has
+a replay buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
 
 
-class AgentParts(OffPolicyAlgorithm):
+class AgentParts(BaseAlgorithm):
     """An agent that says what it is made of.
 
     Attributes:
@@ -23,15 +27,40 @@ class AgentParts(OffPolicyAlgorithm):
     """
 
     trained: ClassVar[tuple[str, ...]]
-    """Attributes that hold a trained network; each is a group of the evolver, which one optimizer step moves."""
-    targets_of: ClassVar[tuple[str, ...]]
+    """Attributes that hold a trained network with an `optimizer`; each is a group of the evolver, and the density of
+    its layers is `topology.<name>_density` where there is such an option."""
+    targets_of: ClassVar[tuple[str, ...]] = ()
     """Those of them that have a target copy, `<name>_target`."""
+    action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
+    """Kinds of actions that it can choose."""
+    counters: ClassVar[tuple[str, ...]] = (
+        "num_timesteps",
+        "_n_updates",
+        "_episode_num",
+        "_total_timesteps",
+        "_current_progress_remaining",
+    )
+    """Attributes, numbers, that the rest of a run depends on."""
     evolver: Any = None
     """Clock of its topology; None for a dense agent."""
+    replay_buffer: Any = None
+    """What it learns from again; None for an agent that forgets."""
+    batch_size: int
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.flops = FlopCounter()
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        """Widths of each network of each group, the input first, before there is an agent.
+
+        Args:
+            hidden: Hidden widths.
+            n_obs: Features of an observation.
+            n_action: Entries of an action, or actions to choose from.
+        """
+        raise NotImplementedError
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -43,6 +72,12 @@ class AgentParts(OffPolicyAlgorithm):
         """Target networks, by the group that they follow."""
         return {name: getattr(self, f"{name}_target") for name in self.targets_of}
 
+    @property
+    def acting(self) -> nn.Module:
+        """The network that chooses actions."""
+        found: nn.Module = getattr(self, self.trained[0])
+        return found
+
     def optimizer_of(self, group: str) -> torch.optim.Optimizer:
         """The optimizer of a group."""
         found: torch.optim.Optimizer = getattr(self, group).optimizer
@@ -53,5 +88,30 @@ class AgentParts(OffPolicyAlgorithm):
         """Of each group the gradient updates between two steps of its optimizer."""
         return dict.fromkeys(self.trained, 1)
 
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether its networks are sparse and read observations as they are: vectors of floats."""
+        return all(getattr(network, "ensembles", None) for network in self.networks.values())
+
+    def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
+        """What the networks of each group read of (B, width) observations and actions; arrays or waiting ones."""
+        del actions
+        return dict.fromkeys(self.trained, computed(observations))
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "flops"]
+
+
+class ActorCriticParts(AgentParts):
+    """An actor, and critics that also read its actions."""
+
+    trained = ("actor", "critic")
+
+    @classmethod
+    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        """One actor, two critics."""
+        return {"actor": [[n_obs, *hidden, n_action]], "critic": [[n_obs + n_action, *hidden, 1]] * 2}
+
+    def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
+        """Critics read both."""
+        return {"actor": computed(observations), "critic": np.concatenate([observations, actions], axis=1)}

@@ -1,6 +1,6 @@
-"""What every sparse off-policy agent shares: update loop, critics, topology clock, targets, device rule, saving.
+"""What every sparse off-policy agent shares: update loop, topology clock, targets, device rule, saving.
 
-An agent that mixes this in writes only its targets, its actor's loss and the order of its update.
+An agent that mixes this in writes only its losses and the order of its update.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from stable_baselines3.common.utils import get_parameters_by_name
 from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.collection import CollectionMixin
 from sparserl.agents.networks.policies import goals, sparse_layers
-from sparserl.agents.networks.traced_forward import network_pass
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.batch import Batch, FloatArray, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
@@ -27,7 +26,6 @@ from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import counting
-from sparserl.kernels.formulas import squared_errors
 from sparserl.kernels.program import at_once, deferred, run_waiting
 from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_items
 from sparserl.layers.fused_adam import FusedAdam
@@ -68,20 +66,15 @@ class AroundStep(Protocol):
 
 COUNTERS = frozenset(
     {
-        "num_timesteps",
-        "_n_updates",
-        "_episode_num",
-        "_current_progress_remaining",
         "_last_obs",
         "_last_original_obs",
         "_last_episode_starts",
         "_num_timesteps_at_start",
-        "_total_timesteps",
         "start_time",
         "run_updates",
     }
 )
-"""Attributes of an agent that no update depends on, but for turns (`_is_turn`)."""
+"""Attributes of an agent that no update depends on, beside its `counters`, but for turns (`_is_turn`)."""
 
 
 def _is_ours(method: Any) -> bool:
@@ -89,11 +82,11 @@ def _is_ours(method: Any) -> bool:
     return str(getattr(method, "__module__", "")).startswith("sparserl.agents.")
 
 
-class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
+class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
     """Gives an off-policy agent of Stable-Baselines3 networks whose topology evolves.
 
-    The agent names its networks in `trained` and `targets_of`; with a dense policy class nothing evolves and the
-    agent's update equals Stable-Baselines3's bit for bit.
+    The agent says what it is made of (`AgentParts`); with a dense policy class nothing evolves and the agent's update
+    equals Stable-Baselines3's bit for bit.
 
     Where the schedule of a topology is a share of the run (pruning, a drop fraction that decays, an end of rewiring),
     the first call of `learn` fixes it, by the gradient updates that `total_timesteps` gives. Further calls, and those
@@ -117,10 +110,6 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
         TopologyError: If a topology value is out of range; in `learn`, if pruning would end after the run, or its
             number of gradient updates is needed and not known beforehand; in `train` before either, if it is needed.
     """
-
-    critic: Any
-    critic_loss_scale: ClassVar[float]
-    """Weight of a critic's mean squared error in the critic loss."""
 
     def __init__(
         self,
@@ -157,32 +146,32 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
             seed = secrets.randbits(32) if self.seed is None else self.seed
             self.policy_kwargs = {"topology_seed": seed, **self.policy_kwargs, "topology": self.topology}
         super()._setup_model()
-        groups = {name: sparse_layers(getattr(self, name), name) for name in self.trained}
+        groups = {name: sparse_layers(network, name) for name, network in self.networks.items()}
         self.evolver = TopologyEvolver(
             groups,
             self.topology.rule(),
             seed=self.policy_kwargs.get("topology_seed", 0),
             new_value=self.topology.part("new_value"),
-            goals={layer: count for name in self.trained for layer, count in goals(getattr(self, name), name).items()},
+            goals={layer: count for name, own in self.networks.items() for layer, count in goals(own, name).items()},
         )
         self.recycler = self._make_recycler()
-        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated(besides=COUNTERS)
+        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated(besides=COUNTERS.union(self.counters))
         for group, layers in groups.items():
             for name, layer in layers.items():
-                follower = OptimizerMoments(getattr(self, group).optimizer, layer.values, self.topology.part("moments"))
+                follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)
         self.target_networks = {
-            name: TargetNetwork(getattr(self, name), getattr(self, f"{name}_target"), self.topology.part("target"))
-            for name in self.targets_of
+            name: TargetNetwork(self.networks[name], target, self.topology.part("target"))
+            for name, target in self.target_copies.items()
         }
         self._running_statistics = {
             name: list(
                 zip(
-                    *(get_parameters_by_name(getattr(self, own), ["running_"]) for own in (name, f"{name}_target")),
+                    *(get_parameters_by_name(own, ["running_"]) for own in (self.networks[name], target)),
                     strict=True,
                 )
             )
-            for name in self.targets_of
+            for name, target in self.target_copies.items()
         }
         for name, target in self.target_networks.items():
             for layer_name, target_layer in target.layers.items():
@@ -192,12 +181,12 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
         interval = self.topology.recycle_interval
         if interval is None:
             return None
-        if not self.actor.ensembles:
+        if not self.reads_vectors:
             raise ConfigError(
                 "neurons are recycled in networks that read vectors of floats as they are: leave "
                 f"topology.recycle_interval out, or make the observations {self.observation_space} such vectors"
             )
-        networks = {name: (getattr(self, name), getattr(self, name).optimizer) for name in self.trained}
+        networks = {name: (network, self.optimizer_of(name)) for name, network in self.networks.items()}
         seed = self.policy_kwargs.get("topology_seed", 0)
         return Recycler(networks, interval=interval, threshold=self.topology.recycle_threshold, seed=seed)
 
@@ -266,7 +255,7 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
                     batch, found = self._sample_and_update(batch_size)
                 else:
                     update = partial(self._sample_and_update, batch_size)
-                    batch, found = self._repeated(update, vars(self), batch_size, self.critic_loss_scale)
+                    batch, found = self._repeated(update, vars(self), batch_size, *self._class_settings())
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
@@ -308,12 +297,11 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Those that follow the learning-rate schedule."""
-        return [getattr(self, name).optimizer for name in self.trained]
+        return [self.optimizer_of(name) for name in self.trained]
 
-    def _critic_loss(self, q_values: FloatArray, targets: FloatArray) -> Loss:
-        """Mean squared error of each critic, summed over critics; and its derivative by `q_values` (critics, B, 1)."""
-        loss: Loss = squared_errors(q_values, targets, number=self.critic_loss_scale)
-        return loss
+    def _class_settings(self) -> tuple[object, ...]:
+        """What an update reads of the class, which somebody may change."""
+        return ()
 
     def transitions(self, rows: np.ndarray) -> Batch:
         """Copies of transitions of the replay buffer, of one environment and one step each, for `form_gradients`.
@@ -333,23 +321,9 @@ class SparseTopologyMixin(SavedTopologyMixin, CollectionMixin, AgentParts):
         """
         raise NotImplementedError
 
-    def _update_critics(self, batch: Batch, targets: FloatArray) -> Number:
-        loss = self._form_critic_gradients(batch, targets)
-        self._step("critic")
-        return loss
-
-    def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> Number:
-        critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
-        loss, gradient = self._loss("_critic_loss", critics.outputs, targets)
-        critics.pull_back(gradient)
-        return loss
-
     def _recycle(self, recycler: Recycler, batch: Batch) -> None:
-        inputs = {
-            "actor": computed(batch.observations),
-            "critic": np.concatenate([batch.observations, batch.actions], axis=1),
-        }
-        recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(inputs[name]) for name in self.trained})
+        inputs = self.read_by(batch.observations, batch.actions)
+        recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(own) for name, own in inputs.items()})
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""

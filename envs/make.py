@@ -1,6 +1,6 @@
 """Making one environment from its id, with errors that a user can act on.
 
-Decides which environments the suite accepts: continuous bounded actions, one flat vector of observations.
+Decides which environments the suite accepts: actions that the agent takes, one flat vector of observations.
 Refuses to know agents, wrappers and seeds; every refusal is one line that names the bad value.
 """
 
@@ -36,8 +36,14 @@ _FIRST_USABLE_MUJOCO_VERSION = 4
 _NEEDS_MUJOCO_2 = "Pusher-v4"
 
 
-def make_env(env_id: str, *, render_mode: str | None = None, episode_steps: int | None = None) -> gym.Env[Any, Any]:
-    """Makes a Gymnasium environment and checks that a continuous-control agent can use it.
+def make_env(
+    env_id: str,
+    *,
+    render_mode: str | None = None,
+    episode_steps: int | None = None,
+    actions: tuple[type[gym.Space[Any]], ...] = (gym.spaces.Box,),
+) -> gym.Env[Any, Any]:
+    """Makes a Gymnasium environment and checks that an agent can use it.
 
     The id must be complete: `HalfCheetah` alone, which Gymnasium takes as the newest version with a warning,
     is refused, because a result is only comparable when its version is on record.
@@ -47,10 +53,11 @@ def make_env(env_id: str, *, render_mode: str | None = None, episode_steps: int 
             `module:id` to import `module` first.
         render_mode: `"human"`, `"rgb_array"` or another mode of the environment; None renders nothing.
         episode_steps: Steps after which an episode is truncated, >= 1; None for the environment's own limit.
+        actions: Kinds of action spaces that the agent takes.
 
     Returns:
-        The environment as `gymnasium.make` wraps it: a `Box` action space with finite bounds and a
-        one-dimensional `Box` observation space.
+        The environment as `gymnasium.make` wraps it: an action space of these kinds, finite bounds where it is a `Box`,
+        and a one-dimensional `Box` observation space.
 
     Raises:
         ConfigError: If the id is unknown or needs an older MuJoCo (the message names the closest id),
@@ -70,7 +77,7 @@ def make_env(env_id: str, *, render_mode: str | None = None, episode_steps: int 
         env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering)
     except (ImportError, gym.error.Error) as error:
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
-    problem = _space_problem(env)
+    problem = _space_problem(env, actions)
     if problem is not None:
         env.close()
         raise ConfigError(f"environment {env_id!r} {problem}")
@@ -171,13 +178,15 @@ def _check_render_mode(spec: EnvSpec, render_mode: str | None) -> None:
         raise ConfigError(f"environment {spec.id!r}: {unknown_name('render mode', render_mode, valid)}")
 
 
-def _space_problem(env: gym.Env[Any, Any]) -> str | None:
+def _space_problem(env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], ...]) -> str | None:
     action, obs = env.action_space, env.observation_space
-    if not isinstance(action, gym.spaces.Box):
-        return f"has a {type(action).__name__} action space; a continuous one (Box) is needed"
-    low, high = action.low.min(), action.high.max()
-    if not np.isfinite([low, high]).all():
-        return f"has unbounded actions (low {low}, high {high}); finite bounds are needed"
+    if not isinstance(action, actions):
+        known = " or ".join("a continuous one (Box)" if kind is gym.spaces.Box else kind.__name__ for kind in actions)
+        return f"has a {type(action).__name__} action space; {known} is needed"
+    if isinstance(action, gym.spaces.Box):
+        low, high = action.low.min(), action.high.max()
+        if not np.isfinite([low, high]).all():
+            return f"has unbounded actions (low {low}, high {high}); finite bounds are needed"
     if not isinstance(obs, gym.spaces.Box):
         return f"has a {type(obs).__name__} observation space; a vector is needed (Box of one dimension)"
     if len(obs.shape) != 1:

@@ -42,7 +42,7 @@ def network(
         n_in: Inputs; with heads the features of an observation, its task id included.
         net_arch: Hidden widths.
         n_out: Outputs.
-        name: Full name; what stands before the first dot says whether it is the `actor` or a `critic`.
+        name: Full name; what stands before the first dot is its group in the agent.
         topology: Of the agent.
         seed: Root seed of the initial topology.
         activation_fn: Hidden activation.
@@ -130,7 +130,7 @@ class SparseActor(BasePolicy):
             heads=heads,
         )
         self.add_module(self.network_name, own)
-        self.ensembles = _ensembles(self, heads, {self.method: [own]})
+        self.ensembles = plain_ensembles(self, {self.method: [own]}, heads)
 
     @property
     def network(self) -> SparseMLP | MultiHeadMLP:
@@ -253,7 +253,7 @@ class SparseCritic(BaseModel):
             self.add_module(f"qf{critic}", q_network)
             self.q_networks.append(q_network)
         self._all = None if heads else SparseEnsemble(self.q_networks)  # type: ignore[arg-type]  # no heads, no MultiHeadMLP
-        self.ensembles = _ensembles(self, heads, {"forward": self.q_networks, "q1_forward": self.q_networks[:1]})
+        self.ensembles = plain_ensembles(self, {"forward": self.q_networks, "q1_forward": self.q_networks[:1]}, heads)
 
     def _inputs(self, obs: PyTorchObs, actions: torch.Tensor) -> list[torch.Tensor]:
         # A shared extractor learns from the actor's loss alone, as in Stable-Baselines3.
@@ -275,10 +275,16 @@ class SparseCritic(BaseModel):
         return value
 
 
-def _ensembles(
-    network: BaseModel, heads: TaskHeads | None, methods: Mapping[str, Sequence[SparseMLP | MultiHeadMLP]]
+def plain_ensembles(
+    network: BaseModel, methods: Mapping[str, Sequence[SparseMLP | MultiHeadMLP]], heads: TaskHeads | None = None
 ) -> dict[str, SparseEnsemble | HeadEnsembles]:
-    """The networks behind each method, if they read observations as they are."""
+    """The networks behind each method, which then run in one call; none if they read something made of observations.
+
+    Args:
+        network: Holds them; what an agent asks for them is `network.ensembles`.
+        methods: Name of a method -> the networks whose outputs it gives.
+        heads: If they have an output layer for each task.
+    """
     space = network.observation_space
     if type(network.features_extractor) is not FlattenExtractor or not isinstance(space, spaces.Box):
         return {}

@@ -53,9 +53,8 @@ def _empty_buffer(agent: Any) -> None:
 
 
 def _reset_optimizers(agent: Any) -> None:
-    for optimizer in (agent.actor.optimizer, agent.critic.optimizer, getattr(agent, "ent_coef_optimizer", None)):
-        if optimizer is not None:
-            optimizer.state.clear()
+    for optimizer in agent._optimizers():
+        optimizer.state.clear()
 
 
 def _reset_critic(agent: Any) -> None:
@@ -88,8 +87,8 @@ def cross_border(agent: Any, config: BorderConfig) -> None:
         if getattr(config, option) == value:
             happens(agent)
     # A gradient of another task's head would move it again.
-    for group in (agent.actor, agent.critic):
-        group.optimizer.zero_grad(set_to_none=True)
+    for group in agent.trained:
+        agent.optimizer_of(group).zero_grad(set_to_none=True)
 
 
 @torch.no_grad()

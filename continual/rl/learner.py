@@ -103,7 +103,7 @@ class RLLearner:
         self.agent, self.sequence, self.strategy, self.border, self.seed = agent, sequence, strategy, border, seed
         self.fresh_agent = fresh_agent
         self.networks = task_networks(agent)
-        self.frozen = {"actor": FrozenEntries(), "critic": FrozenEntries()}
+        self.frozen = {group: FrozenEntries() for group in agent.trained}
         self.task = self.task_steps = self.emptied_at = 0
         self._begun = False
         self._consolidated: int | None = None
@@ -252,7 +252,7 @@ class RLLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on beside the agent and the environment."""
-        groups = {"actor": self.agent.actor, "critic": self.agent.critic}
+        groups = self.agent.networks
         return {
             "position": [self.task, self.task_steps, self.emptied_at, self._begun, self._consolidated],
             "frozen": {name: self.frozen[name].state_dict(network) for name, network in groups.items()},
@@ -261,7 +261,7 @@ class RLLearner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken, once the agent has been restored."""
-        groups = {"actor": self.agent.actor, "critic": self.agent.critic}
+        groups = self.agent.networks
         self.task, self.task_steps, self.emptied_at, self._begun, self._consolidated = state["position"]
         for name, network in groups.items():
             self.frozen[name].load_state_dict(network, state["frozen"][name])

@@ -20,7 +20,7 @@ class TaskNetwork:
         network: With an output layer for each task, or one for all.
 
     Attributes:
-        group: Whose optimizer moves it: `actor` or `critic`.
+        group: Whose optimizer moves it, as the agent names it.
         has_heads: Whether each task has an output layer of its own.
     """
 
@@ -73,6 +73,10 @@ class TaskNetwork:
 
 
 def task_networks(agent: Any) -> list[TaskNetwork]:
-    """The trained networks of an agent: its actor, then each critic."""
-    critics = [TaskNetwork(f"critic.qf{place}", q_network) for place, q_network in enumerate(agent.critic.q_networks)]
-    return [TaskNetwork(f"actor.{agent.actor.network_name}", agent.actor.network), *critics]
+    """The trained networks of an agent, group by group."""
+    return [
+        TaskNetwork(f"{group}.{name}", own)
+        for group, network in agent.networks.items()
+        for name, own in network.named_children()
+        if isinstance(own, SparseMLP | MultiHeadMLP)
+    ]

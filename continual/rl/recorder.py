@@ -204,7 +204,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     @property
     def _trained(self) -> list[Any]:
-        return [self.learner.agent.actor, self.learner.agent.critic]
+        return list(self.learner.agent.networks.values())
 
     def _evaluate(self, training_task: int) -> list[list[Episode]]:
         """Evaluates all tasks, without a trace in the agent's generators."""
@@ -345,7 +345,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             "connections_free": _free(uses),
             "connections_dense": sum(use.size for use in uses),
             "bytes_parameters": bytes_parameters(self._trained),
-            "bytes_optimizer": bytes_optimizer([agent.actor.optimizer, agent.critic.optimizer]),
+            "bytes_optimizer": bytes_optimizer(map(agent.optimizer_of, agent.trained)),
             "bytes_indices": bytes_indices(self._trained),
             "memory": {
                 **learner.strategy.memory(),

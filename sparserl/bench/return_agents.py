@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import agent_spec, make_agent
+from sparserl.agents.table import agent_spec, make_agent
 from sparserl.bench.contenders import OURS, Entry
 from sparserl.bench.options import Record, RunSettings
 from sparserl.topology.config import TopologyConfig
@@ -92,7 +92,8 @@ def make_learner(
                 of_preset = {key: value for key, value in data["topology"].items() if key != "epsilon"}
                 own = {"density": entry.density, "pairs": entry.pairs}
                 topology = yaml_config.build(TopologyConfig, {**of_preset, **own}, "topology.")
-            agent = make_agent(algo, config, topology, env, seed=seed, total_steps=settings.max_steps)
+            made: Any = make_agent(algo, config, topology, env, seed=seed, total_steps=settings.max_steps)
+            agent = made
     agent.set_logger(Logger(folder=None, output_formats=[]))
     said = {"source": source, **_parameters(agent)}
     if entry.name in OURS:

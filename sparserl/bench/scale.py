@@ -17,7 +17,6 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.buffers import ReplayBuffer
-from torch import nn
 from tqdm import tqdm
 
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay
@@ -112,7 +111,7 @@ def measure_size(nnz: int, options: ScaleOptions) -> Record:
     built, built_peak = memory_bytes("VmRSS"), memory_bytes("VmHWM")
     timings = time_events(agent, options.batch, options.threads, options.rounds)
     peak = memory_bytes("VmHWM")
-    networks: tuple[nn.Module, ...] = (agent.actor, agent.critic)  # type: ignore[attr-defined]  # a TD3
+    networks = list(agent.networks.values())  # type: ignore[attr-defined]  # an agent of ours
     return {
         "nnz": sum(cost.weights for network in networks for cost in layer_costs(network)),
         "hidden_neurons": HIDDEN_LAYERS * width,

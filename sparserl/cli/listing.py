@@ -11,7 +11,7 @@ Entries = dict[str, dict[str, str]]
 
 
 def _algos() -> Entries:
-    from sparserl.agents.config import AGENTS
+    from sparserl.agents.table import AGENTS
 
     return {"": {name: spec.summary for name, spec in AGENTS.items()}}
 

@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     config = located_config(rl_continual_config(folder), folder)  # evaluation reads the copies as well
     (folder.path / SEQUENCE).write_text(yaml_config.dump(sequence))
-    networks = [learner.agent.actor, learner.agent.critic]
+    networks = list(learner.agent.networks.values())
     print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
     print(f"{len(sequence)} tasks: {'; '.join(f'{task.name} ({task.steps:,} steps)' for task in sequence.tasks)}")
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters; run folder {folder.path}")

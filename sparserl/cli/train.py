@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.run_recorder import Intervals, RunRecorder
+from sparserl.agents.table import AGENTS
 from sparserl.envs import (
     feature_origins,
     load_wrapper_state,
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     config = located_config(run_config(folder), folder)  # evaluation reads the copies as well
     print(f"{config.name} seed {config.seed} on {config.device}, {config.threads} thread(s), preset {preset}")
-    networks: list[Any] = [agent.policy.actor, agent.policy.critic]
+    networks = list(agent.networks.values())
     print(f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters, topology {config.topology.method}")
     print(f"run folder {folder.path}")
     with only_writer(folder.path):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sparserl.envs import EnvState, capture_state, restore_state
 from sparserl.errors import CheckpointError
@@ -26,7 +26,7 @@ def _tree(state: EnvState | None) -> dict[str, Any] | None:
 
 
 def restore_env(
-    agent: OffPolicyAlgorithm, envs: Sequence[gym.Env[Any, Any]], state: Any, otherwise: Callable[[], object]
+    agent: BaseAlgorithm, envs: Sequence[gym.Env[Any, Any]], state: Any, otherwise: Callable[[], object]
 ) -> None:
     """Puts environments into a state of `env_state`.
 

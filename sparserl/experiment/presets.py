@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS
+from sparserl.agents.table import AGENTS
 from sparserl.errors import ConfigError, unknown_name
 
 

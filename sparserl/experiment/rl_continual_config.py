@@ -12,8 +12,9 @@ import tyro
 from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import OffPolicyConfig, SACConfig, agent_spec, make_agent
+from sparserl.agents.config import OffPolicyConfig, SACConfig
 from sparserl.agents.networks.heads import TaskHeads
+from sparserl.agents.table import agent_spec, make_agent
 from sparserl.cli.arguments import given_value, parse
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
@@ -36,7 +37,7 @@ from sparserl.experiment.input_files import beside
 from sparserl.experiment.presets import load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
-from sparserl.topology.config import NETWORKS, TopologyConfig
+from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
@@ -226,7 +227,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
 
     def _check_densities_are_free(self, taken: Sequence[str]) -> None:
         """Raises ConfigError if the user says how dense something is that the method decides itself."""
-        options = [*taken, *(("density", "epsilon") if len(taken) == len(NETWORKS) else ())]
+        options = [*taken, *(("density", "epsilon") if len(taken) == len(OWN_DENSITIES) else ())]
         given = [name for name in options if getattr(self.topology, name) is not None]
         if self.topology.output_layer == "sparse":
             given.append("output_layer")

@@ -16,9 +16,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AGENTS, OffPolicyConfig, TD3Config, agent_spec, make_agent
+from sparserl.agents.config import OffPolicyConfig, TD3Config
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import rollout_size, updates_of_steps
+from sparserl.agents.table import AGENTS, agent_spec, make_agent
 from sparserl.cli.arguments import given_value, parse
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
@@ -137,7 +138,8 @@ class TrainConfig(RecordedConfig):
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
-        return wrap(make_env(self.env, render_mode=render_mode), self.wrappers, self.seed, follow=follow)
+        env = make_env(self.env, render_mode=render_mode, actions=agent_spec(self.algo).agent.action_spaces)
+        return wrap(env, self.wrappers, self.seed, follow=follow)
 
     def make_envs(self) -> DummyVecEnv:
         """The environments that the agent of this run learns in, with running statistics in common."""

@@ -35,8 +35,8 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "target": ("target policy", TARGET),
 }
 """Fields that name an entry of a table: what it is called, and the table."""
-NETWORKS = ("actor", "critic")
-"""What may have a density of its own, `<network>_density`."""
+DENSITY_SUFFIX = "_density"
+"""Of an option for the density of one group of networks, whose name stands before it."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
 OF_REWIRING = ("begin_fraction", "end_fraction", "new_value", "moments", "target")
 """What else has no effect where nothing is ever rewired."""
@@ -133,7 +133,7 @@ class TopologyConfig:
         self._rule(WIDEST)
 
     def _check_densities(self) -> None:
-        own = [f"{network}_density" for network in NETWORKS]
+        own = OWN_DENSITIES
         for name in ("density", *own, "epsilon"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -244,20 +244,11 @@ class TopologyConfig:
         rule.fitting(total_updates)
         return fixed
 
-    def of(self, network: str) -> TopologyConfig:
-        """What holds for one network: the same with its density in place of the common one.
-
-        Args:
-            network: Name in `NETWORKS`.
-
-        Raises:
-            ConfigError: If there is no such network.
-        """
-        if network not in NETWORKS:
-            raise ConfigError(unknown_name("network", network, NETWORKS))
-        own = getattr(self, f"{network}_density")
+    def of(self, group: str) -> TopologyConfig:
+        """What holds for a group of an agent's networks: the same with its density, if it has one of its own."""
+        own = getattr(self, f"{group}{DENSITY_SUFFIX}", None)
         density = self.density if own is None else own
-        return dataclasses.replace(self, density=density, actor_density=None, critic_density=None)
+        return dataclasses.replace(self, density=density, **_NO_OWN_DENSITY)
 
     def reaches(self, archs: Iterable[Sequence[int]]) -> bool:
         """Whether a network takes part with a layer at least, or no layer of this method would; given hidden widths."""
@@ -298,3 +289,8 @@ class TopologyConfig:
         else:
             result = ALLOCATIONS[self.allocation](part, 0.5 if self.density is None else self.density)
         return [*result, 1.0] if self._output_dense else result
+
+
+OWN_DENSITIES = tuple(field.name for field in dataclasses.fields(TopologyConfig) if field.name.endswith(DENSITY_SUFFIX))
+"""Options for the density of one group of networks."""
+_NO_OWN_DENSITY: dict[str, Any] = dict.fromkeys(OWN_DENSITIES)

@@ -16,9 +16,10 @@ from support.trees import assert_equal_trees
 from torch import nn
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.agents.config import SACConfig, TD3Config, make_agent
+from sparserl.agents.config import SACConfig, TD3Config
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.dense import SAC, TD3
+from sparserl.agents.table import make_agent
 from sparserl.kernels.flops import FlopCounter, counting
 from sparserl.metrics import cost
 from sparserl.topology.config import TopologyConfig

@@ -13,9 +13,9 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
-from sparserl.agents.config import AGENTS, make_agent
 from sparserl.agents.observer import TopologyObserver
 from sparserl.agents.replay.forget_stale import ForgetStale
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers.activity import dormant_fraction
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import Flags

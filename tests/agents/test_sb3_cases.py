@@ -34,10 +34,10 @@ from support.sb3_cases import (
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.agents.config import AGENTS, make_agent
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
 from sparserl.agents.replay.forget_stale import ForgetStale
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import CheckpointError, ConfigError, SparserlError
 from sparserl.topology.config import TopologyConfig
 

@@ -15,7 +15,8 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import AGENTS, OffPolicyConfig, SACConfig, TD3Config, make_agent
+from sparserl.agents.config import OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.presets import METHODS

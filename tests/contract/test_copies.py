@@ -15,7 +15,7 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import AGENTS, make_agent
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.strategies import MethodOptions, make_strategy
 from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions

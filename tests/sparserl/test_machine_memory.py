@@ -8,7 +8,8 @@ import pytest
 from support.envs import FunctionEnv
 
 from sparserl import machine_memory
-from sparserl.agents.config import TD3Config, _memory, make_agent
+from sparserl.agents.config import TD3Config
+from sparserl.agents.table import AGENTS, _memory, make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.machine_memory import check_fits, memory_bytes
@@ -38,18 +39,19 @@ def test_the_line_names_the_largest_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_estimate_of_an_agent_worked_by_hand() -> None:
-    env = FunctionEnv()
+    row, env = AGENTS["ds_td3"], FunctionEnv()
     (n_obs,), (n_action,) = env.observation_space.shape or (0,), env.action_space.shape or (0,)
     config = TD3Config(buffer_size=1000, net_arch=(10, 20))
     item = env.observation_space.dtype.itemsize  # type: ignore[union-attr]
-    buffer, networks, _ = _memory(config, None, env, 1000).values()
+    buffer, networks, _ = _memory(row, config, None, env, 1000).values()
     assert buffer == 1000 * (2 * item * n_obs + 4 * n_action + 12)  # also reward, done and time limit, of 4 bytes
     actor = n_obs * 10 + 10 * 20 + 20 * n_action
     critic = (n_obs + n_action) * 10 + 10 * 20 + 20
     assert networks == 20 * (actor + 2 * critic)
-    half = _memory(config, TopologyConfig("set", density=0.5, output_layer="sparse", allocation="uniform"), env, 1000)
+    half_dense = TopologyConfig("set", density=0.5, output_layer="sparse", allocation="uniform")
+    half = _memory(row, config, half_dense, env, 1000)
     assert list(half.values())[1] == 40 * (actor + 2 * critic) / 2
-    assert _memory(config, None, env, 1)["the replay buffer (--agent.buffer-size)"] < 100
+    assert _memory(row, config, None, env, 1)["the replay buffer (--agent.buffer-size)"] < 100
 
 
 def test_of_a_buffer_only_what_the_run_fills_counts(monkeypatch: pytest.MonkeyPatch) -> None:

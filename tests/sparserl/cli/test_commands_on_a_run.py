@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparserl.agents.config import AGENTS
+from sparserl.agents.table import AGENTS
 from sparserl.cli import enjoy
 from sparserl.cli.main import COMMANDS, main
 from sparserl.topology.presets import METHODS

@@ -16,7 +16,7 @@ from support.envs import FunctionEnv
 from support.runs import ALGOS, FAST, REWIRE, rows, same_run, train
 
 from sparserl.agents import DSTD3
-from sparserl.agents.config import AGENTS
+from sparserl.agents.table import AGENTS
 from sparserl.cli import main
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.recording import checkpoint

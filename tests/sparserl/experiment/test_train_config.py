@@ -9,7 +9,8 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 
-from sparserl.agents.config import AGENTS, SACConfig, TD3Config, make_agent
+from sparserl.agents.config import SACConfig, TD3Config
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.experiment.presets import presets

@@ -18,8 +18,8 @@ import torch
 from support.envs import SpacesOnly
 from torch import nn
 
-from sparserl.agents.config import AGENTS
 from sparserl.agents.export_policy import exported_policy
+from sparserl.agents.table import AGENTS
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, PolicyLayer, c_header, onnx_graph, save_tensors
 from sparserl.layers import SparseLinear

@@ -12,8 +12,9 @@ from support.envs import FunctionEnv
 from torch import nn
 
 from sparserl.agents import DSTD3
-from sparserl.agents.config import TD3Config, make_agent
+from sparserl.agents.config import TD3Config
 from sparserl.agents.cost_meter import CostMeter
+from sparserl.agents.table import make_agent
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost
 from sparserl.topology.config import TopologyConfig

@@ -30,7 +30,6 @@ class LeanVecEnv(DummyVecEnv):
     """A `DummyVecEnv` that copies what it gives in a fraction of the time; environments are stepped as there."""
 
     def step_wait(self) -> Any:
-        """As `DummyVecEnv`."""
         for place, (env, action) in enumerate(zip(self.envs, self.actions, strict=True)):
             obs, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated

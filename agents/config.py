@@ -158,7 +158,6 @@ class TD3Config(OffPolicyConfig):
         self._check_has_effect(("target_noise_clip",), noisy, "agent.target_policy_noise above 0")
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
-        """As `OffPolicyConfig`."""
         noise = NormalActionNoise(np.zeros(action_shape), np.full(action_shape, self.action_noise_std))
         own = ("policy_delay", "target_policy_noise", "target_noise_clip")
         return super().arguments(action_shape) | {name: getattr(self, name) for name in own} | {"action_noise": noise}
@@ -184,6 +183,5 @@ class SACConfig(OffPolicyConfig):
         self._check_has_effect(("target_entropy",), self.ent_coef == "auto", "agent.ent_coef auto")
 
     def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
-        """As `OffPolicyConfig`."""
         own = ("ent_coef", "target_entropy", "target_update_interval")
         return super().arguments(action_shape) | {name: getattr(self, name) for name in own}

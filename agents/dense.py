@@ -29,7 +29,6 @@ class TD3(DenseAgent, stable_baselines3.TD3):
 
     @property
     def updates_per_step(self) -> Mapping[str, int]:
-        """The actor waits."""
         return {"actor": self.policy_delay, "critic": 1}
 
 

@@ -11,8 +11,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.networks.policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
-from sparserl.agents.networks.squashed_gaussian import ActionPass, action_pass, sample_actions
-from sparserl.agents.networks.traced_forward import evaluate, network_pass
+from sparserl.agents.networks.squashed_gaussian import TracedActions, sample_actions, traced_actions
+from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import Batch, FloatArray
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Number
@@ -70,7 +70,7 @@ class DSSAC(SparseActorCritic, SAC):
             self.ent_coef_optimizer = FusedAdam([cast(torch.Tensor, self.log_ent_coef)], lr=self.lr_schedule(1))
 
     def _update(self, batch: Batch) -> dict[str, Number]:
-        policy, temperature = action_pass(self.actor, batch.observations), self._temperature()
+        policy, temperature = traced_actions(self.actor, batch.observations), self._temperature()
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch, temperature))}
         losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
         self._step("actor")
@@ -80,11 +80,10 @@ class DSSAC(SparseActorCritic, SAC):
         return {**self._update_temperature(policy.log_prob), **losses}
 
     def form_gradients(self, group: str, batch: Batch) -> None:
-        """As `SparseTopologyMixin`."""
         if group == "critic":
             self._form_critic_gradients(batch, self._targets(batch, self._temperature()))
         else:
-            self._form_actor_gradients(batch, action_pass(self.actor, batch.observations), self._temperature())
+            self._form_actor_gradients(batch, traced_actions(self.actor, batch.observations), self._temperature())
 
     def _temperature(self) -> FloatArray:
         """(1,) weight of the entropy, as it is now."""
@@ -95,10 +94,10 @@ class DSSAC(SparseActorCritic, SAC):
         learned = self.log_ent_coef
         memory[0] = self.ent_coef_tensor.item() if learned is None else learned.detach().exp().item()
 
-    def _form_actor_gradients(self, batch: Batch, policy: ActionPass, temperature: FloatArray) -> Number:
-        critics = network_pass(self.critic, "forward", batch.observations, policy.actions)
+    def _form_actor_gradients(self, batch: Batch, policy: TracedActions, temperature: FloatArray) -> Number:
+        critics = traced_forward(self.critic, "forward", batch.observations, policy.actions)
         loss, by_q_values, by_log_prob = self._loss("_actor_loss", critics.outputs, policy.log_prob, temperature)
-        policy.pull_back(critics.pull_back_to_input(by_q_values), by_log_prob)
+        policy.backward(critics.input_gradient(by_q_values), by_log_prob)
         return loss
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:

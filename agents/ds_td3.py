@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.networks.normal import normal
 from sparserl.agents.networks.policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
-from sparserl.agents.networks.traced_forward import evaluate, network_pass
+from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import Batch, FloatArray
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Loss, Number
@@ -69,7 +69,6 @@ class DSTD3(SparseActorCritic, TD3):
 
     @property
     def updates_per_step(self) -> Mapping[str, int]:
-        """The actor waits."""
         return {"actor": self.policy_delay, "critic": 1}
 
     def _update(self, batch: Batch) -> dict[str, Number]:
@@ -81,7 +80,6 @@ class DSTD3(SparseActorCritic, TD3):
         return losses
 
     def form_gradients(self, group: str, batch: Batch) -> None:
-        """As `SparseTopologyMixin`."""
         if group == "critic":
             self._form_critic_gradients(batch, self._targets(batch))
         else:
@@ -101,8 +99,8 @@ class DSTD3(SparseActorCritic, TD3):
         return loss
 
     def _form_actor_gradients(self, batch: Batch) -> Number:
-        actor = network_pass(self.actor, "forward", batch.observations)
-        critic = network_pass(self.critic, "q1_forward", batch.observations, actor.outputs[0])
+        actor = traced_forward(self.actor, "forward", batch.observations)
+        critic = traced_forward(self.critic, "q1_forward", batch.observations, actor.outputs[0])
         loss, gradient = self._loss("_actor_loss", critic.outputs)
-        actor.pull_back(critic.pull_back_to_input(gradient)[None])
+        actor.backward(critic.input_gradient(gradient)[None])
         return loss

@@ -109,9 +109,7 @@ class ActorCriticParts(AgentParts):
 
     @classmethod
     def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
-        """One actor, two critics."""
         return {"actor": [[n_obs, *hidden, n_action]], "critic": [[n_obs + n_action, *hidden, 1]] * 2}
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
-        """Critics read both."""
         return {"actor": computed(observations), "critic": np.concatenate([observations, actions], axis=1)}

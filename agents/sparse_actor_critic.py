@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sparserl.agents.networks.traced_forward import network_pass
+from sparserl.agents.networks.traced_forward import traced_forward
 from sparserl.agents.parts import ActorCriticParts
 from sparserl.agents.replay.batch import Batch, FloatArray
 from sparserl.agents.sparse_off_policy import Loss, Number, SparseTopologyMixin
@@ -32,7 +32,7 @@ class SparseActorCritic(ActorCriticParts, SparseTopologyMixin):
         return loss
 
     def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> Number:
-        critics = network_pass(self.critic, "forward", batch.observations, batch.actions)
+        critics = traced_forward(self.critic, "forward", batch.observations, batch.actions)
         loss, gradient = self._loss("_critic_loss", critics.outputs, targets)
-        critics.pull_back(gradient)
+        critics.backward(gradient)
         return loss

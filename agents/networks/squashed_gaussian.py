@@ -10,7 +10,7 @@ from stable_baselines3.sac.policies import Actor as DenseActor
 from torch import nn
 
 from sparserl.agents.networks.normal import normal
-from sparserl.agents.networks.traced_forward import as_tensors, evaluate, network_pass, rows_of
+from sparserl.agents.networks.traced_forward import as_tensors, evaluate, rows_of, traced_forward
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import torch_products
@@ -44,7 +44,7 @@ class SquashedGaussian:
         self._actions, log_prob = squashed_gaussian(self._parameters, self._noise)
         return self._actions, log_prob
 
-    def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> FloatArray:
+    def backward(self, by_actions: FloatArray, by_log_prob: FloatArray) -> FloatArray:
         """(B, 2 A) derivative by the parameters of the latest sample, its noise held fixed.
 
         Args:
@@ -56,7 +56,7 @@ class SquashedGaussian:
         return by_parameters
 
 
-class ActionPass(Protocol):
+class TracedActions(Protocol):
     """Actions that a stochastic policy draws for some observations."""
 
     actions: FloatArray
@@ -64,11 +64,11 @@ class ActionPass(Protocol):
     log_prob: FloatArray
     """(B, 1)."""
 
-    def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
+    def backward(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
         """Sets `grad` of the policy's parameters, given the derivatives by actions and log-probability."""
 
 
-def action_pass(actor: nn.Module, observations: Observations) -> ActionPass:
+def traced_actions(actor: nn.Module, observations: Observations) -> TracedActions:
     """Draws actions, with a way back.
 
     Args:
@@ -76,9 +76,9 @@ def action_pass(actor: nn.Module, observations: Observations) -> ActionPass:
         observations: As `Batch` has them.
     """
     if not isinstance(actor, DenseActor):
-        return _SparseActionPass(actor, observations)
+        return _SparseActions(actor, observations)
     run_waiting()
-    return _DenseActionPass(actor, computed(observations))
+    return _DenseActions(actor, computed(observations))
 
 
 def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatArray, FloatArray]:
@@ -91,18 +91,17 @@ def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatA
     return SquashedGaussian(evaluate(actor, "distribution", observations)[0]).sample()
 
 
-class _SparseActionPass:
+class _SparseActions:
     def __init__(self, actor: nn.Module, observations: Observations):
-        self._pass = network_pass(actor, "distribution", observations)
+        self._pass = traced_forward(actor, "distribution", observations)
         self._gaussian = SquashedGaussian(self._pass.outputs[0])
         self.actions, self.log_prob = self._gaussian.sample()
 
-    def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
-        """As `ActionPass`."""
-        self._pass.pull_back(self._gaussian.pull_back(by_actions, by_log_prob)[None])
+    def backward(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
+        self._pass.backward(self._gaussian.backward(by_actions, by_log_prob)[None])
 
 
-class _DenseActionPass:
+class _DenseActions:
     """Through Stable-Baselines3's own distribution and autograd, so that every bit is theirs."""
 
     def __init__(self, actor: Any, observations: Observations):
@@ -112,8 +111,7 @@ class _DenseActionPass:
         self.actions, log_prob = (tensor.detach().numpy() for tensor in self._given)
         self.log_prob = log_prob.reshape(-1, 1)
 
-    def pull_back(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
-        """As `ActionPass`."""
+    def backward(self, by_actions: FloatArray, by_log_prob: FloatArray) -> None:
         self._actor.zero_grad()
         toward_actions, toward_log_prob = (torch.from_numpy(np.asarray(given)) for given in (by_actions, by_log_prob))
         with torch_products(self._actor, ("back", self._rows)):

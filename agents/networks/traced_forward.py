@@ -26,20 +26,20 @@ from sparserl.kernels.recording import relies_on_items
 from sparserl.layers import SparseEnsemble
 
 
-class NetworkPass(Protocol):
+class TracedForward(Protocol):
     """A pass through a network."""
 
     outputs: FloatArray
     """(networks, B, n_out) what it gives."""
 
-    def pull_back(self, gradient: FloatArray) -> None:
+    def backward(self, gradient: FloatArray) -> None:
         """Sets `grad` of the network's parameters, given the derivative by `outputs`; what was there is replaced."""
 
-    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
+    def input_gradient(self, gradient: FloatArray) -> FloatArray:
         """(B, width) derivative by the last input; the parameters' `grad` stays as it is."""
 
 
-def network_pass(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> NetworkPass:
+def traced_forward(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> TracedForward:
     """Evaluates a method of an actor or critic.
 
     Args:
@@ -51,15 +51,15 @@ def network_pass(network: nn.Module, method: str, observations: Observations, *m
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
         run_waiting()
-        return AutogradPass(network, method, *map(computed, inputs))
+        return AutogradForward(network, method, *map(computed, inputs))
     if isinstance(ensemble, HeadEnsembles):
         run_waiting()
-        return TasksPass(ensemble, *map(computed, inputs))
-    return FusedNetworkPass(ensemble, *inputs)  # type: ignore[arg-type]  # as above
+        return TasksForward(ensemble, *map(computed, inputs))
+    return FusedForward(ensemble, *inputs)  # type: ignore[arg-type]  # as above
 
 
 def evaluate(network: nn.Module, method: str, observations: Observations, *more: FloatArray) -> FloatArray:
-    """(networks, B, n_out) outputs of a method of an actor or critic, with no way back; arguments as `network_pass`."""
+    """(networks, B, n_out) outputs of a method of a network, with no way back; arguments as `traced_forward`."""
     ensemble, inputs = _fused(network, method), (observations, *more)
     if ensemble is None:
         run_waiting()
@@ -140,7 +140,7 @@ def _arrays(given: Any) -> FloatArray:
     return np.stack([tensor.detach().numpy() for tensor in tensors])
 
 
-class FusedNetworkPass:
+class FusedForward:
     """A pass through sparse networks in one kernel call.
 
     Args:
@@ -148,7 +148,7 @@ class FusedNetworkPass:
         inputs: (B, width) arrays that together are the networks' input.
 
     Attributes:
-        outputs: As in `NetworkPass`.
+        outputs: As in `TracedForward`.
     """
 
     def __init__(self, ensemble: SparseEnsemble, *inputs: FloatArray):
@@ -157,12 +157,10 @@ class FusedNetworkPass:
         self._pass = ensemble.joined.run(inputs)
         self.outputs = _activated(ensemble, self._pass.y)
 
-    def pull_back(self, gradient: FloatArray) -> None:
-        """As `NetworkPass`."""
+    def backward(self, gradient: FloatArray) -> None:
         self._pass.pull_back(self._before_activation(gradient))
 
-    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
-        """As `NetworkPass`."""
+    def input_gradient(self, gradient: FloatArray) -> FloatArray:
         by_input: FloatArray = self._pass.pull_back_to_input(self._before_activation(gradient), self._last)
         return by_input
 
@@ -173,7 +171,7 @@ class FusedNetworkPass:
         return before
 
 
-class TasksPass:
+class TasksForward:
     """A pass through sparse networks with a head for each task: one kernel call for each task in the batch.
 
     Args:
@@ -181,45 +179,43 @@ class TasksPass:
         inputs: (B, width) arrays: observations that end with a task id, then what else is read.
 
     Attributes:
-        outputs: As in `NetworkPass`.
+        outputs: As in `TracedForward`.
     """
 
     def __init__(self, ensembles: HeadEnsembles, *inputs: FloatArray):
         self._parameters = ensembles.parameters
         self._parts = [
-            (rows, FusedNetworkPass(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
+            (rows, FusedForward(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
         ]
         self.outputs = _in_rows([(rows, computed(part.outputs)) for rows, part in self._parts])
 
-    def pull_back(self, gradient: FloatArray) -> None:
-        """As `NetworkPass`; heads of tasks that are not in the batch have no `grad`."""
+    def backward(self, gradient: FloatArray) -> None:
+        # Heads of tasks that are not in the batch have no `grad`.
         gradient = computed(gradient)
         for parameter in self._parameters:
             parameter.grad = None
         if len(self._parts) == 1:
-            self._parts[0][1].pull_back(gradient)
+            self._parts[0][1].backward(gradient)
             return
         for rows, part in self._parts:
             before = [(parameter, parameter.grad) for parameter in self._parameters]
-            part.pull_back(np.ascontiguousarray(gradient[:, rows]))
+            part.backward(np.ascontiguousarray(gradient[:, rows]))
             run_waiting()
             for parameter, earlier in before:
                 if earlier is not None and parameter.grad is not earlier:
                     assert parameter.grad is not None
                     parameter.grad += earlier
 
-    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
-        """As `NetworkPass`."""
+    def input_gradient(self, gradient: FloatArray) -> FloatArray:
         gradient = computed(gradient)
         parts = [
-            (rows, computed(part.pull_back_to_input(np.ascontiguousarray(gradient[:, rows]))))
-            for rows, part in self._parts
+            (rows, computed(part.input_gradient(np.ascontiguousarray(gradient[:, rows])))) for rows, part in self._parts
         ]
         whole: FloatArray = _in_rows([(rows, part[None]) for rows, part in parts])[0]
         return whole
 
 
-class AutogradPass:
+class AutogradForward:
     """A pass through any module.
 
     Args:
@@ -228,7 +224,7 @@ class AutogradPass:
         inputs: Its arguments.
 
     Attributes:
-        outputs: As in `NetworkPass`.
+        outputs: As in `TracedForward`.
     """
 
     def __init__(self, module: nn.Module, method: str, *inputs: Observations):
@@ -242,16 +238,14 @@ class AutogradPass:
         self._given = (given,) if torch.is_tensor(given) else tuple(given)
         self.outputs = _arrays(self._given)
 
-    def pull_back(self, gradient: FloatArray) -> None:
-        """As `NetworkPass`."""
+    def backward(self, gradient: FloatArray) -> None:
         self._module.zero_grad()
         by_outputs = tuple(torch.from_numpy(np.asarray(gradient)))
         learned = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         with torch_products(self._module, (*self._about, "back")):
             torch.autograd.backward(self._given, by_outputs, inputs=learned)  # and not toward the last input
 
-    def pull_back_to_input(self, gradient: FloatArray) -> FloatArray:
-        """As `NetworkPass`."""
+    def input_gradient(self, gradient: FloatArray) -> FloatArray:
         given = tuple(torch.from_numpy(np.asarray(gradient)))
         with torch_products(self._module, (*self._about, "to input")):
             (toward,) = torch.autograd.grad(self._given, self._last, given)

@@ -156,7 +156,6 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """As `ReplayBuffer`."""
         if self.capacity is not None:
             if self._noted is None:
                 raise ConfigError("a replay buffer of dynamic capacity needs the callback ForgetStale in `learn`")

@@ -15,7 +15,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sparserl.agents.config import OffPolicyConfig
 from sparserl.agents.networks.networks import network, plain_ensembles
-from sparserl.agents.networks.traced_forward import evaluate, network_pass
+from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import Batch
 from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
 from sparserl.kernels.deferred import computed
@@ -110,11 +110,11 @@ class ToyDQN(SparseTopologyMixin, DQN):
         following = computed(evaluate(self.q_net_target, "forward", batch.next_observations))[0]
         best = following.max(axis=1, keepdims=True)
         targets = computed(batch.rewards) + (1 - computed(batch.dones)) * computed(batch.discounts) * best
-        online = network_pass(self.q_net, "forward", batch.observations)
+        online = traced_forward(self.q_net, "forward", batch.observations)
         values = computed(online.outputs)[0]
         chosen = np.arange(len(values)), computed(batch.actions)[:, 0].astype(int)
         errors = values[chosen] - targets[:, 0]
         gradient = np.zeros_like(values)
         gradient[chosen] = 2 * errors / len(errors)
-        online.pull_back(gradient[None])
+        online.backward(gradient[None])
         return float(np.square(errors).mean())

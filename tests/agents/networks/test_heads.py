@@ -11,7 +11,7 @@ import torch
 
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.policies import SparseSACPolicy, SparseTD3Policy, goals
-from sparserl.agents.networks.traced_forward import AutogradPass, TasksPass, evaluate, network_pass
+from sparserl.agents.networks.traced_forward import AutogradForward, TasksForward, evaluate, traced_forward
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear
 from sparserl.topology.config import TopologyConfig
@@ -67,15 +67,15 @@ def test_agrees_with_autograd(network: str, method: str, dense: bool, tasks: lis
     module.zero_grad()
 
     close = {"rtol": 1e-4, "atol": 1e-6}
-    passed = network_pass(module, method, *arrays)
-    assert type(passed) is (AutogradPass if dense else TasksPass)
+    passed = traced_forward(module, method, *arrays)
+    assert type(passed) is (AutogradForward if dense else TasksForward)
     np.testing.assert_allclose(passed.outputs, expected.detach().numpy(), **close)
     np.testing.assert_allclose(evaluate(module, method, *arrays), expected.detach().numpy(), **close)
     if network == "critic":
-        np.testing.assert_allclose(passed.pull_back_to_input(gradient), tensors[-1].grad.numpy(), **close)
+        np.testing.assert_allclose(passed.input_gradient(gradient), tensors[-1].grad.numpy(), **close)
     for _ in range(2):  # what was there is replaced, never added to
-        passed = network_pass(module, method, *arrays)
-        passed.pull_back(gradient)
+        passed = traced_forward(module, method, *arrays)
+        passed.backward(gradient)
     for name, parameter in module.named_parameters():
         if wanted[name] is None:
             assert parameter.grad is None, name
@@ -87,8 +87,8 @@ def test_agrees_with_autograd(network: str, method: str, dense: bool, tasks: lis
 def test_heads_of_other_tasks_have_no_gradient(dense: bool) -> None:
     actor = policy(topology=TopologyConfig(method="dense") if dense else TopologyConfig(density=0.4)).actor
     for tasks in ([0, 0], [2, 1]):  # what an earlier batch left is gone
-        passed = network_pass(actor, "forward", observations(tasks))
-        passed.pull_back(np.ones_like(passed.outputs))
+        passed = traced_forward(actor, "forward", observations(tasks))
+        passed.backward(np.ones_like(passed.outputs))
         found = [head.bias.grad is not None for head in actor.mu.heads]
         assert found == [task in tasks for task in range(TASKS)]
 

@@ -13,7 +13,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 from sparserl.agents.networks.policies import SparseSACPolicy
-from sparserl.agents.networks.squashed_gaussian import SquashedGaussian, action_pass, sample_actions
+from sparserl.agents.networks.squashed_gaussian import SquashedGaussian, sample_actions, traced_actions
 from sparserl.topology.config import TopologyConfig
 
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1, 1, (5,), np.float64), gym.spaces.Box(-1, 1, (3,), np.float32)
@@ -53,7 +53,7 @@ def test_agrees_with_stable_baselines3(spread: float) -> None:
     gaussian = SquashedGaussian(given.detach().numpy())
     actions, log_prob = gaussian.sample()
     np.testing.assert_allclose(actions, expected[0].detach().numpy(), rtol=1e-5, atol=1e-6)
-    derivative = gaussian.pull_back(by_actions, by_log_prob)
+    derivative = gaussian.backward(by_actions, by_log_prob)
     assert given.grad is not None
     # Where an action touches its bound, 1 - action^2 has no digits left, in both.
     inside = np.abs(actions) < 0.99
@@ -68,7 +68,7 @@ def test_agrees_with_stable_baselines3(spread: float) -> None:
 def test_a_clipped_standard_deviation_gets_no_gradient() -> None:
     gaussian = SquashedGaussian(np.float32([[0.0, 0.0, 0.0, 2.5, -21.0, 2.0]]))
     gaussian.sample()
-    derivative = gaussian.pull_back(np.ones((1, 3), np.float32), np.ones((1, 1), np.float32))
+    derivative = gaussian.backward(np.ones((1, 3), np.float32), np.ones((1, 1), np.float32))
     assert derivative[0, 3] == derivative[0, 4] == 0.0
     assert derivative[0, 5] != 0.0  # exactly at the bound, as torch's clamp
 
@@ -93,9 +93,9 @@ def test_a_pass_goes_back_to_the_parameters_of_the_policy(case: str) -> None:
     wanted = {name: parameter.grad.clone() for name, parameter in actor.named_parameters()}
     actor.zero_grad()
     torch.manual_seed(2)
-    taken = action_pass(actor, observations)
+    taken = traced_actions(actor, observations)
     np.testing.assert_allclose(taken.actions, expected[0].detach().numpy(), rtol=1e-5, atol=1e-6)
-    taken.pull_back(by_actions, by_log_prob)
+    taken.backward(by_actions, by_log_prob)
     for name, parameter in actor.named_parameters():
         torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-5)
     torch.manual_seed(2)
@@ -113,8 +113,8 @@ def test_the_dense_actor_keeps_its_own_arithmetic() -> None:
     (actions.sum() * 2 + log_prob.sum() * 3).backward()
     wanted = [parameter.grad.clone() for parameter in actor.parameters()]
     torch.manual_seed(2)
-    taken = action_pass(actor, observations)
-    taken.pull_back(np.full((7, 3), 2, np.float32), np.full((7, 1), 3, np.float32))
+    taken = traced_actions(actor, observations)
+    taken.backward(np.full((7, 3), 2, np.float32), np.full((7, 1), 3, np.float32))
     for parameter, gradient in zip(actor.parameters(), wanted, strict=True):
         assert torch.equal(parameter.grad, gradient)
     torch.manual_seed(2)

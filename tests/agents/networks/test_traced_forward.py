@@ -10,14 +10,14 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sparserl.agents.networks.policies import SparseTD3Policy
-from sparserl.agents.networks.traced_forward import AutogradPass, FusedNetworkPass, evaluate, network_pass
+from sparserl.agents.networks.traced_forward import AutogradForward, FusedForward, evaluate, traced_forward
 from sparserl.topology.config import TopologyConfig
 
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1, 1, (5,), np.float64), gym.spaces.Box(-1, 1, (3,), np.float32)
 CASES = {
-    "fused": (FusedNetworkPass, {}),
-    "hidden tanh": (AutogradPass, {"activation_fn": nn.Tanh}),
-    "dense": (AutogradPass, {"topology": TopologyConfig(method="dense")}),
+    "fused": (FusedForward, {}),
+    "hidden tanh": (AutogradForward, {"activation_fn": nn.Tanh}),
+    "dense": (AutogradForward, {"topology": TopologyConfig(method="dense")}),
 }
 
 
@@ -49,19 +49,19 @@ def test_agrees_with_autograd(case: str, network: str, method: str, widths: tupl
     wanted = {name: parameter.grad for name, parameter in module.named_parameters()}
     module.zero_grad()
 
-    passed = network_pass(module, method, *inputs)
+    passed = traced_forward(module, method, *inputs)
     assert type(passed) is kind
     close = {"rtol": 1e-5, "atol": 1e-6}
     np.testing.assert_allclose(passed.outputs, expected.detach().numpy(), **close)
     np.testing.assert_allclose(evaluate(module, method, *inputs), expected.detach().numpy(), **close)
     if case == "fused" or len(widths) > 1:
-        np.testing.assert_allclose(passed.pull_back_to_input(gradient), tensors[-1].grad.numpy(), **close)
+        np.testing.assert_allclose(passed.input_gradient(gradient), tensors[-1].grad.numpy(), **close)
         assert all(parameter.grad is None for parameter in module.parameters())
-    passed = network_pass(module, method, *inputs)
+    passed = traced_forward(module, method, *inputs)
     for _ in range(2):  # what was there is replaced, never added to
-        if kind is AutogradPass:
-            passed = network_pass(module, method, *inputs)
-        passed.pull_back(gradient)
+        if kind is AutogradForward:
+            passed = traced_forward(module, method, *inputs)
+        passed.backward(gradient)
     for name, parameter in module.named_parameters():
         if wanted[name] is None:  # the second critic of `q1_forward`
             assert parameter.grad is None
@@ -71,7 +71,7 @@ def test_agrees_with_autograd(case: str, network: str, method: str, widths: tupl
 
 def test_a_dense_policy_goes_through_autograd() -> None:
     dense = TD3Policy(OBSERVATIONS, ACTIONS, lambda _: 1e-3, net_arch=[8])
-    assert type(network_pass(dense.actor, "forward", *arrays(5))) is AutogradPass
+    assert type(traced_forward(dense.actor, "forward", *arrays(5))) is AutogradForward
 
 
 def test_observations_that_need_more_than_a_look_are_not_fused() -> None:

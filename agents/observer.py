@@ -40,11 +40,7 @@ class TopologyObserver:
     def take_events(self) -> list[TopologyEvent]:
         """What has happened since the last call, the initial topologies first; empty for a dense agent."""
         evolver = self._agent.evolver if isinstance(self._agent, SparseTopologyMixin) else None
-        if evolver is None:
-            return []
-        events: list[TopologyEvent] = evolver.events
-        evolver.events = []
-        return events
+        return [] if evolver is None else evolver.take_events()
 
     def rows(self, events: Sequence[TopologyEvent]) -> list[dict[str, Any]]:
         """Rows of `topology.csv` for events of `take_events`; `global_step` is for the caller."""

@@ -183,8 +183,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         evolver = self.evolver
         if evolver is None or not evolver.events:
             return
-        events, evolver.events = evolver.events, []
-        rows = event_rows(evolver, events)
+        rows = event_rows(evolver, evolver.take_events())
         self.logs["topology"].write([{"global_step": self._step_of(row), **row} for row in rows])
 
     def _step_of(self, event: Mapping[str, Any]) -> int:

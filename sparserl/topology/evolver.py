@@ -178,6 +178,11 @@ class TopologyEvolver:
         """All layers by full name."""
         return {name: layer for layers in self.groups.values() for name, layer in layers.items()}
 
+    def take_events(self) -> list[TopologyEvent]:
+        """Returns `events` and forgets them."""
+        taken, self.events = self.events, []
+        return taken
+
     def follow(self, layer: str, follower: Follower) -> None:
         """Registers data that must follow the connections of `layer`; followers run in order of registration."""
         self._followers[layer].append(follower)

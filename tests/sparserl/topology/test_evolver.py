@@ -177,6 +177,19 @@ def test_an_event_of_a_layer_with_one_free_position() -> None:
     }
 
 
+def test_events_are_taken_once() -> None:
+    evolver = one_layer(
+        sparse(2, 4, [0, 1, 2, 3, 4], [4.0, 0.1, -3.0, -0.2, 5.0]), RewireRule("weight_magnitude", "random", 0.3)
+    )
+    assert [event.kind for event in evolver.take_events()] == ["initial"]
+    assert evolver.events == evolver.take_events() == []
+    evolver.begin_update(1)
+    found = evolver.end_update("net")
+    assert [event.kind for event in found] == ["rewire"]
+    assert evolver.take_events() == found
+    assert evolver.take_events() == []
+
+
 def test_totals_and_explored_positions_add_up_over_events() -> None:
     layer = random_layer(1)
     evolver = one_layer(layer, RewireRule("signed_magnitude", "random", 0.2, update_interval=1, last_update=8))

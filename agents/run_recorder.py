@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import safe_mean
 
@@ -33,7 +31,8 @@ from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.finite import check_losses, check_observation, check_transition
 from sparserl.recording.progress import RunProgress
 from sparserl.recording.resources import ProcessCost
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, check_is_of_run, step_name
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, check_is_of_run
+from sparserl.recording.snapshots import save_snapshot
 from sparserl.recording.state_structure import ANYTHING, Each, Named
 from sparserl.recording.trackers import Tracker
 from sparserl.recording.video import Camera
@@ -209,15 +208,8 @@ class RunRecorder(BaseCallback):
 
     def _save_snapshot(self, step: int) -> None:
         evolver = self.cost.agent.evolver
-        if evolver is None:
-            return
-        arrays = {}
-        for name, layer in evolver.layers.items():
-            topology = layer.topology
-            arrays[name] = torch.from_numpy(topology.flat)
-            arrays[f"{name}.shape"] = torch.tensor([topology.n_out, topology.n_in])
-        if arrays:
-            safetensors.torch.save_file(arrays, self.folder.snapshots / f"{step_name(step)}.safetensors")
+        layers = {} if evolver is None else {name: layer.topology for name, layer in evolver.layers.items()}
+        save_snapshot(self.folder.snapshots, step, layers)
 
     def _evaluate(self, step: int) -> None:
         found = self.evaluator(self.agent)

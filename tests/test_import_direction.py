@@ -167,6 +167,20 @@ def test_every_source_file_keeps_the_order() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
+def test_what_reads_runs_knows_no_pictures() -> None:
+    modules = own_modules()
+    drawing = {"sparserl.report.charts", "sparserl.report.page"}
+    readers = {name: file for name, file in modules.items() if name.startswith("sparserl.report.")}
+    assert drawing < readers.keys()
+    found = {
+        name
+        for name, file in readers.items()
+        for _, other in imported(file.read_text(encoding="utf-8"), name, False, frozenset(modules))
+        if other.startswith("sparserl.plots")
+    }
+    assert found == drawing
+
+
 def test_the_folders_behind_the_links_were_read() -> None:
     seen = {module.split(".")[1] for module in own_modules() if "." in module}
     assert seen >= set(SHORT_NAMES)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from sparserl.bench.options import Record
-from sparserl.plots.curves import COLOURS, looks
+from sparserl.plots.style import COLOURS, line_styles
 
 THREAD_STYLES = ("-", "--", "-.", ":")
 PAIR_MARKERS = {1: "o", 2: "s", 4: "^"}
@@ -122,12 +122,12 @@ def return_figure(record: Record) -> Figure:
     """Mean of three consecutive evaluations against seconds of training; a line is a run."""
     figure, (axis,) = _panels(1)
     runs = record["runs"]
-    styles = looks(map(_contender, runs))
-    for label, look in styles.items():
+    styles = line_styles(map(_contender, runs))
+    for label, style in styles.items():
         for number, run in enumerate(run for run in runs if _contender(run) == label):
             known = [one for one in run["evaluations"] if one["mean_of_three"] is not None]
             x, y = [one["seconds"] for one in known], [one["mean_of_three"] for one in known]
-            axis.plot(x, y, **look.of_line(len(x)), linewidth=1.2, label=f"_{label}" if number else label)
+            axis.plot(x, y, **style.of_line(len(x)), linewidth=1.2, label=f"_{label}" if number else label)
     for goal in dict.fromkeys(row["return"] for row in record["summary"]):
         axis.axhline(goal, color="black", linestyle=":", linewidth=1)
     axis.set_xscale("log", subs=[])

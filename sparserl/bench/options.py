@@ -12,7 +12,7 @@ from typing import Any
 
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.plots.curves import FORMATS
+from sparserl.plots.style import FORMATS
 from sparserl.ranges import (
     Count,
     CountOrZero,

@@ -21,7 +21,7 @@ from sparserl.cli.loading import load
 from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.json_text import json_text
-from sparserl.plots.curves import write_figure
+from sparserl.plots.style import write_figure
 from sparserl.written_files import write_text
 
 

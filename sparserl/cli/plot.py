@@ -16,11 +16,13 @@ from sparserl import config as yaml_config
 from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
-from sparserl.plots.curves import FORMATS, Run, check_ending, plot_runs, read_columns
+from sparserl.plots.curves import plot_runs
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
+from sparserl.plots.style import FORMATS, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_logs import read_columns
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
 from sparserl.report.seed_groups import seed_groups, settings
 from sparserl.written_files import check_writable

@@ -189,7 +189,8 @@ def _train(
 
 
 def _draw(folder: RunFolder, label: str, out: Path) -> None:
-    from sparserl.plots.curves import Run, plot_runs  # matplotlib takes a while to load, and no step waits for it
+    from sparserl.plots.curves import plot_runs  # matplotlib takes a while to load, and no step waits for it
+    from sparserl.plots.style import Run
 
     plot_runs([Run(folder.path, label)], out)
 

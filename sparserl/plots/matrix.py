@@ -18,20 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from sparserl.errors import ConfigError
-from sparserl.plots.curves import (
-    STYLE,
-    WIDTH,
-    Curve,
-    FloatArray,
-    Run,
-    add_legend,
-    draw_curves,
-    legend_title,
-    looks,
-    read_columns,
-    read_rows,
-    write_figure,
-)
+from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.recording.run_logs import Curve, FloatArray, read_columns, read_rows
 
 Colour = tuple[float, float, float, float]
 
@@ -84,11 +72,11 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
         ConfigError: If a run has not learned its first task yet, or the picture cannot be written.
     """
     curves = {run: accuracy_curve(run.path) for run in runs}
-    groups = looks(run.label for run in runs)
+    groups = line_styles(run.label for run in runs)
     figure = Figure(figsize=(WIDTH, 3.6 + 0.2 * len(groups)), layout="constrained")
     axis = figure.subplots()
-    for label, look in groups.items():
-        draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, look)
+    for label, style in groups.items():
+        draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, style)
     axis.set_title(title)
     axis.set_xlabel("tasks learned")
     axis.set_ylabel("mean accuracy on them")
@@ -236,8 +224,8 @@ def _draw_owners(axis: Axes, rows: Sequence[Mapping[str, str]], n_tasks: int) ->
             used[after] += connections
     few = n_tasks <= FEW_TASKS
     free = {int(row["after_task"]): int(row["free"]) for row in rows}
-    look = FREE if few else FREE | {"linewidth": 0.3}
-    axis.bar(list(used), list(free.values()), bottom=list(used.values()), label=FREE_LABEL, **look)
+    style = FREE if few else FREE | {"linewidth": 0.3}
+    axis.bar(list(used), list(free.values()), bottom=list(used.values()), label=FREE_LABEL, **style)
     for after in used if few else [max(used)]:
         axis.annotate(
             f"{used[after]:,}",

@@ -21,18 +21,9 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from sparserl import config
 from sparserl.errors import ConfigError
 from sparserl.metrics.continual_rl import performance_curves
-from sparserl.plots.curves import (
-    STYLE,
-    FloatArray,
-    Run,
-    draw_curves,
-    legend_title,
-    looks,
-    read_columns,
-    read_rows,
-    write_figure,
-)
 from sparserl.plots.matrix import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
+from sparserl.plots.style import STYLE, Run, draw_curves, legend_title, line_styles, write_figure
+from sparserl.recording.run_logs import FloatArray, read_columns, read_rows
 
 OWN_COLOUR = "#E4E4E4"
 CONNECTION_COLUMNS = 3
@@ -161,11 +152,11 @@ def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     places = zip(*(run.names for run in read.values()), strict=True)
     names = [place[0] if len(set(place)) == 1 else "" for place in places]
     panels = _task_panels(below, first, names, [OWN_COLOUR] * len(names))
-    for label, look in looks(run.label for run in runs).items():
+    for label, style in line_styles(run.label for run in runs).items():
         seeds = {run: read[run.path] for run in runs if run.label == label}
-        draw_curves(mean_axis, {run: (of.steps, of.of_tasks_so_far()) for run, of in seeds.items()}, label, look)
+        draw_curves(mean_axis, {run: (of.steps, of.of_tasks_so_far()) for run, of in seeds.items()}, label, style)
         for task, axis in enumerate(panels):
-            draw_curves(axis, {run: (of.steps, of.stochastic[:, task]) for run, of in seeds.items()}, label, look)
+            draw_curves(axis, {run: (of.steps, of.stochastic[:, task]) for run, of in seeds.items()}, label, style)
     _draw_time(mean_axis, first)
     mean_axis.set_xlabel("env steps")
     mean_axis.set_ylabel(f"mean {first.measure}")

@@ -6,11 +6,9 @@ were not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -21,23 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
-from safetensors import SafetensorError, safe_open
 
-from sparserl.errors import CheckpointError, ConfigError, unknown_name
+from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.connectivity import chains, effective_connections, fan_in, fan_out, overlap
-from sparserl.plots.curves import (
-    COLOURS,
-    STYLE,
-    Curve,
-    FloatArray,
-    Look,
-    looks,
-    numeric_columns,
-    read_rows,
-    write_figure,
-    writing,
-)
-from sparserl.recording.run_folder import by_step, step_in
+from sparserl.plots.style import COLOURS, STYLE, LineStyle, line_styles, write_figure, writing
+from sparserl.recording.run_logs import Columns, Curve, FloatArray, layer_columns
+from sparserl.recording.snapshots import snapshot_files, snapshot_layers, snapshot_step, snapshot_topology
 from sparserl.topology.structure import Positions, SparseTopology
 
 ABSENT, INITIAL, GROWN = 0, 1, 2
@@ -50,44 +37,6 @@ GIF_SECONDS = 8
 PERCENTILES = (10, 90)
 PANELS_A_ROW = 4
 PANEL_WIDTH = 3.75
-
-Columns = Mapping[str, FloatArray]
-"""Columns of the rows that a log has of one layer."""
-
-
-def snapshot_files(path: Path) -> list[Path]:
-    """Topology snapshots of a run, oldest first; there may be none."""
-    return by_step((path / "topology").glob("step-*.safetensors"))
-
-
-def snapshot_step(file: Path) -> int:
-    """Env step at which a snapshot was taken."""
-    step = step_in(file)
-    assert step is not None
-    return step
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """The arrays of a snapshot; a CheckpointError names one that is not whole, as a run leaves that is killed."""
-    try:
-        with safe_open(file, "np") as tensors:
-            yield tensors
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from None
-
-
-def snapshot_layers(file: Path) -> list[str]:
-    """Full names of the layers of a snapshot."""
-    with _opened(file) as tensors:
-        return [name for name in tensors.keys() if not name.endswith(".shape")]  # noqa: SIM118  # not a mapping
-
-
-def snapshot_topology(file: Path, layer: str) -> SparseTopology:
-    """The topology of one of its layers."""
-    with _opened(file) as tensors:
-        n_out, n_in = tensors.get_tensor(f"{layer}.shape").tolist()
-        return SparseTopology(n_out, n_in, tensors.get_tensor(layer))
 
 
 # What the topology of a run did.
@@ -172,7 +121,7 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     places = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
     for panel, axis in zip(panels, places, strict=False):
-        _draw_panel(axis, panel, curves[panel], looks(logged))
+        _draw_panel(axis, panel, curves[panel], line_styles(logged))
     for axis in places[len(panels) :]:
         axis.axis("off")
     places[len(panels)].legend(
@@ -187,21 +136,6 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
         parts[1].legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, fontsize="small")
     figure.suptitle(title)
     write_figure(figure, out)
-
-
-def layer_columns(path: Path) -> dict[str, Columns]:
-    """Columns of `topology.csv` by layer, in the order of the file.
-
-    Raises:
-        ConfigError: If the file is missing, or no layer is sparse.
-    """
-    file = path / "topology.csv"
-    if file.is_file() and len(file.read_text().splitlines()) < 2:
-        raise ConfigError(f"{path} has no topology events (a dense run has none)")
-    rows: dict[str, list[dict[str, str]]] = {}
-    for row in read_rows(file):
-        rows.setdefault(row["layer"], []).append(row)
-    return {layer: numeric_columns(own) for layer, own in rows.items()}
 
 
 def layer_moments(files: Sequence[Path]) -> dict[str, list[Moment]]:
@@ -245,7 +179,7 @@ def _curves(name: str, logged: Mapping[str, Columns], moments: Mapping[str, Sequ
     }
 
 
-def _draw_panel(axis: Axes, panel: Panel, curves: Mapping[str, Curve], layers: Mapping[str, Look]) -> None:
+def _draw_panel(axis: Axes, panel: Panel, curves: Mapping[str, Curve], layers: Mapping[str, LineStyle]) -> None:
     for layer, (steps, values) in curves.items():
         axis.plot(steps, values, **layers[layer].of_line(len(steps)), label=layer)
     if panel.share:

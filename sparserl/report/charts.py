@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sparserl.plots.curves import FORMATS, STYLE, Look, add_legend
+from sparserl.plots.style import FORMATS, STYLE, LineStyle, add_legend
 from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
 
 WIDTH, HEIGHT = 5.0, 2.9
@@ -46,18 +46,18 @@ def labels(chart: Chart) -> list[str]:
             return [part.label for part in parts]
 
 
-def draw_chart(chart: Chart, looks: Mapping[str, Look], name: str) -> str:
+def draw_chart(chart: Chart, styles: Mapping[str, LineStyle], name: str) -> str:
     """An `<svg>` element.
 
     Args:
         chart: What to draw; not empty.
-        looks: Of each of its labels.
+        styles: Of each of its labels.
         name: Of this chart alone, among those of a page.
     """
     style = STYLE | {"svg.hashsalt": name, "grid.color": INK, "grid.alpha": 0.15}  # ids are unique in the page
     with rc_context(style):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        _DRAW[type(chart.drawing)](figure, chart.drawing, looks)
+        _DRAW[type(chart.drawing)](figure, chart.drawing, styles)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=dict(FORMATS[".svg"]))
     return _for_a_page(file.getvalue(), chart.title)
@@ -66,20 +66,20 @@ def draw_chart(chart: Chart, looks: Mapping[str, Look], name: str) -> str:
 # --- kinds of charts --------------------------------------------------------------------------------
 
 
-def _draw_lines(figure: Figure, chart: LineChart, looks: Mapping[str, Look]) -> None:
+def _draw_lines(figure: Figure, chart: LineChart, styles: Mapping[str, LineStyle]) -> None:
     axis = figure.subplots()
     for line in chart.lines:
-        look = looks[line.label]
-        axis.plot(line.x, line.y, label=line.label, **look.of_line(len(line.x)))
+        style = styles[line.label]
+        axis.plot(line.x, line.y, label=line.label, **style.of_line(len(line.x)))
         if line.low is not None and line.high is not None:
-            axis.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.2, linewidth=0)
+            axis.fill_between(line.x, line.low, line.high, color=style.colour, alpha=0.2, linewidth=0)
     every_x = [x for line in chart.lines for x in line.x]
     axis.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS, integer=all(float(x).is_integer() for x in every_x)))
     _name_axes(axis, chart.x, chart.y, every_x)
     _add_legend(figure, axis, "shaded: interval" if axis.collections else None)
 
 
-def _draw_intervals(figure: Figure, chart: IntervalChart, looks: Mapping[str, Look]) -> None:
+def _draw_intervals(figure: Figure, chart: IntervalChart, styles: Mapping[str, LineStyle]) -> None:
     axis = figure.subplots()
     names = [textwrap.fill(row.label, NAME_LETTERS) for row in chart.rows]
     places = []
@@ -88,11 +88,11 @@ def _draw_intervals(figure: Figure, chart: IntervalChart, looks: Mapping[str, Lo
         own = 1.4 + name.count("\n")
         places.append(height + own / 2)
         height += own
-        look = looks[row.label]
-        axis.plot(row.value, places[-1], **_of_point(look))
+        style = styles[row.label]
+        axis.plot(row.value, places[-1], **_of_point(style))
         if row.low is not None and row.high is not None:
             middle, reach = (row.low + row.high) / 2, (row.high - row.low) / 2
-            axis.errorbar(middle, places[-1], xerr=reach, **_of_interval(look))
+            axis.errorbar(middle, places[-1], xerr=reach, **_of_interval(style))
     if chart.mark is not None:
         axis.axvline(chart.mark, color=INK, linestyle=":", linewidth=1)
     axis.set_yticks(places, names)
@@ -104,14 +104,14 @@ def _draw_intervals(figure: Figure, chart: IntervalChart, looks: Mapping[str, Lo
     _name_axes(axis, chart.x, "", [row.value for row in chart.rows])
 
 
-def _draw_points(figure: Figure, chart: ScatterChart, looks: Mapping[str, Look]) -> None:
+def _draw_points(figure: Figure, chart: ScatterChart, styles: Mapping[str, LineStyle]) -> None:
     axis = figure.subplots()
     for point in chart.points:
-        look = looks[point.label]
-        axis.plot(point.x, point.y, label=point.label, **_of_point(look))
+        style = styles[point.label]
+        axis.plot(point.x, point.y, label=point.label, **_of_point(style))
         if point.low is not None and point.high is not None:
             middle, reach = (point.low + point.high) / 2, (point.high - point.low) / 2
-            axis.errorbar(point.x, middle, yerr=reach, **_of_interval(look))
+            axis.errorbar(point.x, middle, yerr=reach, **_of_interval(style))
     if chart.log_x:
         axis.set_xscale("log")
         decades = np.ptp(np.log10([point.x for point in chart.points]))
@@ -124,20 +124,20 @@ def _draw_points(figure: Figure, chart: ScatterChart, looks: Mapping[str, Look])
     _add_legend(figure, axis, None)
 
 
-_DRAW: Mapping[type, Callable[[Figure, Any, Mapping[str, Look]], None]] = {
+_DRAW: Mapping[type, Callable[[Figure, Any, Mapping[str, LineStyle]], None]] = {
     LineChart: _draw_lines,
     IntervalChart: _draw_intervals,
     ScatterChart: _draw_points,
 }
 
 
-def _of_point(look: Look) -> dict[str, Any]:
-    return {"color": look.colour, "marker": look.marker, "linestyle": "", "markersize": 6}
+def _of_point(style: LineStyle) -> dict[str, Any]:
+    return {"color": style.colour, "marker": style.marker, "linestyle": "", "markersize": 6}
 
 
-def _of_interval(look: Look) -> dict[str, Any]:
+def _of_interval(style: LineStyle) -> dict[str, Any]:
     """Of a bar that is drawn by itself: its value may lie outside of it."""
-    return {"color": look.colour, "fmt": "none", "capsize": 3}
+    return {"color": style.colour, "fmt": "none", "capsize": 3}
 
 
 def _name_axes(axis: Axes, x: str, y: str, values: Iterable[float]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparserl.errors import ConfigError, SparserlError, one_line, shown
-from sparserl.plots.curves import read_columns
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_logs import read_columns
 from sparserl.report.document import RunLine
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from sparserl.plots.curves import looks
+from sparserl.plots.style import line_styles
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Document, RunLine, Section
 from sparserl.written_files import write_text
@@ -49,7 +49,7 @@ def _template() -> jinja2.Template:
 
 def _with_pictures(sections: Sequence[Section]) -> list[tuple[Section, list[tuple[Chart, str]]]]:
     """Sections, each with its charts and their SVG; what has one label looks alike in all of them."""
-    known = looks(label for section in sections for chart in section.charts for label in labels(chart))
+    known = line_styles(label for section in sections for chart in section.charts for label in labels(chart))
     return [
         (
             section,

@@ -20,8 +20,8 @@ from sparserl import config as yaml_config
 from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, performance_curves, scores, summary
-from sparserl.plots.curves import read_columns, read_rows
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_logs import read_columns, read_rows
 from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
 from sparserl.topology.presets import METHODS

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.plots.curves import read_columns
-from sparserl.plots.topology import layer_columns
+from sparserl.recording.run_logs import layer_columns, read_columns
 from sparserl.report.document import Chart, Line, LineChart, Section
 from sparserl.report.trained import Comparison, Group, TrainedRun
 

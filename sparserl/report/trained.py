@@ -18,7 +18,7 @@ from gymnasium.envs.registration import parse_env_id
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
-from sparserl.plots.curves import evaluation_curve
+from sparserl.recording.run_logs import evaluation_curve
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
 from sparserl.report.seed_groups import seed_groups, settings

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
 from sparserl.plots import curves as plots
-from sparserl.plots.curves import COLOURS, FORMATS, FloatArray, Run, draw_curves, evaluation_curve, looks, plot_runs
+from sparserl.plots.curves import plot_runs
+from sparserl.plots.style import COLOURS, FORMATS, Run, draw_curves, line_styles
+from sparserl.recording.run_logs import FloatArray, evaluation_curve
 
 SEEN = {
     "normal": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
@@ -48,7 +50,7 @@ def axis_of(**seeds: Sequence[tuple[float, float]]) -> Axes:
     """A panel with a curve of some seeds, each a list of points."""
     axis = Figure().subplots()
     curves = {Run(Path(name), "m"): (np.array(points).T[0], np.array(points).T[1]) for name, points in seeds.items()}
-    draw_curves(axis, curves, "m", looks(["m"])["m"])
+    draw_curves(axis, curves, "m", line_styles(["m"])["m"])
     return axis
 
 
@@ -121,14 +123,14 @@ def test_seeds_that_share_no_step_are_drawn_alone() -> None:
     assert list(lines.values()) == [[], [[0, 0], [10, 2]], [[20, 1], [30, 4]]]
 
 
-# --- the look ---------------------------------------------------------------------------------------
+# --- the style ---------------------------------------------------------------------------------------
 
 
 def test_no_two_groups_look_alike() -> None:
-    found = list(looks(map(str, range(63))).values())
-    assert len({(look.colour, look.line) for look in found[:28]}) == 28
-    assert len({(look.colour, look.marker) for look in found}) == 63
-    assert len({look.colour for look in found[:7]}) == len({look.marker for look in found[:7]}) == 7
+    found = list(line_styles(map(str, range(63))).values())
+    assert len({(style.colour, style.line) for style in found[:28]}) == 28
+    assert len({(style.colour, style.marker) for style in found}) == 63
+    assert len({style.colour for style in found[:7]}) == len({style.marker for style in found[:7]}) == 7
 
 
 @pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
@@ -148,12 +150,12 @@ def test_colours_differ_for_the_colour_blind_too(seen: list[list[float]]) -> Non
 
 
 def test_a_long_line_has_few_markers() -> None:
-    look = looks(["m"])["m"]
-    assert [look.of_line(n)["markevery"] for n in (1, 15, 80)] == [(0, 1), (0, 1), (0, 10)]
+    style = line_styles(["m"])["m"]
+    assert [style.of_line(n)["markevery"] for n in (1, 15, 80)] == [(0, 1), (0, 1), (0, 10)]
 
 
 def test_equal_lines_have_their_markers_at_different_points() -> None:
-    marked = [look.of_line(90)["markevery"] for look in looks("abcdefghi").values()]
+    marked = [style.of_line(90)["markevery"] for style in line_styles("abcdefghi").values()]
     assert sorted(first for first, _ in marked) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert {every for _, every in marked} == {11}
 
@@ -176,8 +178,8 @@ def test_return_density_and_exploration_of_every_group(tmp_path: Path, drawn: li
     title = drawn[0].legends[0].get_title().get_text()
     assert title == "mean over n runs, 95 % bootstrap interval"
     assert (returns.get_title(), explored.get_xlabel()) == ("title", "env steps")
-    own = {look.colour for look in looks(["sparse"]).values()}
-    assert {line.get_color() for line in density.get_lines()} == own  # a group looks alike in all panels
+    own = {style.colour for style in line_styles(["sparse"]).values()}
+    assert {line.get_color() for line in density.get_lines()} == own  # a group styles alike in all panels
 
 
 def test_dense_runs_get_one_panel(tmp_path: Path, drawn: list[Figure]) -> None:

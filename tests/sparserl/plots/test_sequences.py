@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
 from sparserl.plots import sequences as plots
-from sparserl.plots.curves import Run
 from sparserl.plots.sequences import evaluations, plot_rl_run, plot_rl_runs
+from sparserl.plots.style import Run
 
 EVAL = "global_step,training_task,task,stochastic,episode,return,length,success,success_last\n"
 CONNECTIONS = "after_task,layer,owner,connections,frozen,free,size,neurons,reserved\n"

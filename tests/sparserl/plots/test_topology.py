@@ -26,8 +26,8 @@ from sparserl.plots.topology import (
     layer_moments,
     plot_connectivity,
     plot_topology,
-    snapshot_files,
 )
+from sparserl.recording.snapshots import snapshot_files
 from sparserl.topology.structure import SparseTopology
 
 OLD_COLUMNS = TOPOLOGY_COLUMNS[:12]

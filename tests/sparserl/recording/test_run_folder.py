@@ -15,7 +15,6 @@ from support.runs import rows
 
 from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.plots.topology import snapshot_files, snapshot_step
 from sparserl.recording import run_folder as records
 from sparserl.recording.run_folder import (
     CsvLog,
@@ -28,6 +27,7 @@ from sparserl.recording.run_folder import (
     versions,
     write_atomically,
 )
+from sparserl.recording.snapshots import snapshot_files, snapshot_step
 
 
 def create(path: Path) -> RunFolder:

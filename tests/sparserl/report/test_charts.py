@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparserl.plots.curves import COLOURS, MARKERS, looks
+from sparserl.plots.style import COLOURS, MARKERS, line_styles
 from sparserl.report import charts
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Point, ScatterChart
@@ -28,7 +28,7 @@ KINDS = pytest.mark.parametrize("chart", [LINES, INTERVALS, POINTS], ids=lambda 
 
 
 def drawn(chart: Chart, name: str = "one") -> ElementTree.Element:
-    return ElementTree.fromstring(draw_chart(chart, looks(labels(chart)), name))
+    return ElementTree.fromstring(draw_chart(chart, line_styles(labels(chart)), name))
 
 
 def texts(svg: ElementTree.Element) -> list[str]:
@@ -46,7 +46,7 @@ def test_names_of_lines_axes_and_chart_are_text(chart: Chart) -> None:
 
 @KINDS
 def test_ink_and_font_are_those_of_the_page(chart: Chart) -> None:
-    svg = draw_chart(chart, looks(labels(chart)), "one")
+    svg = draw_chart(chart, line_styles(labels(chart)), "one")
     assert "#000000" not in svg
     assert "currentColor" in svg
     assert svg.startswith('<svg viewBox="')
@@ -57,7 +57,7 @@ def test_ink_and_font_are_those_of_the_page(chart: Chart) -> None:
 @KINDS
 def test_ids_are_of_one_chart_alone(chart: Chart) -> None:
     def ids(name: str) -> set[str]:
-        svg = draw_chart(chart, looks(labels(chart)), name)
+        svg = draw_chart(chart, line_styles(labels(chart)), name)
         found = re.findall(r' id="([^"]*)"', svg)
         assert len(found) == len(set(found))
         assert set(re.findall(r'(?:href="|url\()#(\w+)', svg)) <= set(found)
@@ -70,7 +70,7 @@ def test_ids_are_of_one_chart_alone(chart: Chart) -> None:
 
 
 def test_each_group_has_its_colour_and_a_band_if_it_has_an_interval() -> None:
-    svg = draw_chart(LINES, looks("ab"), "one")
+    svg = draw_chart(LINES, line_styles("ab"), "one")
     assert all(colour.lower() in svg for colour in COLOURS[:2])
     assert COLOURS[2].lower() not in svg
     assert svg.count("fill-opacity: 0.2") == 1  # that of a; b has none

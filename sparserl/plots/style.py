@@ -1,0 +1,196 @@
+"""What all pictures of runs share: colours and lines, the mean over seeds and its interval, legends, and writing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparserl.errors import ConfigError, unknown_name
+from sparserl.metrics.bootstrap import band, resample
+from sparserl.metrics.statistics import LEVEL_PERCENT
+from sparserl.recording.run_logs import Curve, FloatArray
+from sparserl.seeding import stream
+from sparserl.written_files import replacing
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Those of Okabe and Ito (2008), distinguishable with colour-vision deficiencies, without yellow, which is lost on
+white."""
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+"""Nine to seven colours: points that have no line are alike after 63 only."""
+MARKERS_A_LINE = 8
+WIDTH = 5.5
+"""Inches: the column of a paper that has one. Printed there, text of 10 pt is 10 pt."""
+LEGEND_LETTERS = 64
+"""That fit beside each other beneath a picture of `WIDTH`."""
+
+FILE_STYLE: dict[Any, Any] = {
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "sparserl",  # same picture, same bytes
+    "pdf.fonttype": 42,
+}
+STYLE: dict[Any, Any] = FILE_STYLE | {
+    "font.size": 10,
+    "text.parse_math": False,  # labels may hold dollars
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.handlelength": 2.8,
+}
+"""For `matplotlib.rc_context`, around what makes a picture."""
+FORMATS: Mapping[str, Mapping[str, None]] = {
+    ".png": {},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+"""Ending of a picture -> metadata that is left out, because it differs from one time to the next."""
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How the line of a group is drawn. Line and marker tell groups apart where colours do not."""
+
+    colour: str
+    line: str
+    marker: str
+
+    def of_line(self, n_points: int) -> dict[str, Any]:
+        """Keywords for `Axes.plot`, of a line with so many points; of equal lines, each has its markers elsewhere."""
+        every = max(1, n_points // MARKERS_A_LINE)
+        first = every * MARKERS.index(self.marker) // len(MARKERS)
+        return {"color": self.colour, "linestyle": self.line, "marker": self.marker, "markevery": (first, every)}
+
+
+def line_styles(labels: Iterable[str]) -> dict[str, LineStyle]:
+    """A style for each of some labels; no two lines are alike up to 28, no two points up to 63."""
+    return {
+        label: LineStyle(*(among[place % len(among)] for among in (COLOURS, LINES, MARKERS)))
+        for place, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to draw.
+
+    Attributes:
+        path: Its folder.
+        label: Runs of equal label are seeds of one method.
+        finished: Whether it has come to its end; if not, the legend says so.
+    """
+
+    path: Path
+    label: str
+    finished: bool = True
+
+
+def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: LineStyle) -> None:
+    """Draws the mean over seeds as far as all of them have come, and the bootstrap interval of it, shaded.
+
+    Where seeds were not measured at the same x, values between two measurements are on the straight line between them.
+    A thin line is a seed that has come further than another. One seed has no interval.
+
+    Args:
+        axis: Where to draw.
+        curves: Of each seed.
+        label: Of all of them; how many there are is added.
+        style: Likewise.
+    """
+    if not curves:
+        return
+    places, values = _at_common_places(list(curves.values()))
+    unfinished = sum(not run.finished for run in curves)
+    said = f"{label} (n = {len(curves)}{f', {unfinished} unfinished' * bool(unfinished)})"
+    axis.plot(places, values.mean(axis=0), **style.of_line(len(places)), label=said)
+    if len(curves) > 1:
+        low, high = _interval_of_mean(values, stream(0, "plot", label))
+        axis.fill_between(places, low, high, color=style.colour, alpha=0.2, linewidth=0)
+    end = places[-1] if len(places) else -np.inf
+    for own_places, own_values in curves.values():
+        further = own_places > end
+        if further.any():
+            reached = np.append(places[-1:], own_places[further])
+            axis.plot(
+                reached, np.interp(reached, own_places, own_values), style.line, color=style.colour, linewidth=0.7
+            )
+
+
+def _at_common_places(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+    """(E,) x between the last beginning and the first end at which any curve has a value, and (S, E) values there."""
+    places = np.unique(np.concatenate([own for own, _ in curves]))
+    places = places[(places >= max(own[0] for own, _ in curves)) & (places <= min(own[-1] for own, _ in curves))]
+    return places, np.array([np.interp(places, *curve) for curve in curves])
+
+
+def _interval_of_mean(values: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Bootstrap interval of the mean over seeds at each place: (S, E) -> (E,), (E,); a seed is drawn as a whole."""
+    shares = np.eye(len(values))[resample(len(values), rng)].mean(axis=1)
+    return band(shares @ values, LEVEL_PERCENT)
+
+
+def add_legend(figure: Figure, axis: Axes, title: str | None = None, letters: int = LEGEND_LETTERS) -> None:
+    """Says beneath a picture what the lines of a panel are.
+
+    Args:
+        figure: The picture.
+        axis: The panel.
+        title: Above the names.
+        letters: That fit beside each other.
+    """
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        [textwrap.fill(label, letters) for label in labels],
+        loc="outside lower center",
+        ncols=2 if len(labels) > 2 and max(map(len, labels)) <= letters // 2 - 4 else 1,
+        frameon=False,
+        title=title,
+    )
+
+
+def legend_title(axis: Axes) -> str | None:
+    """What the curves and bands of `draw_curves` are; nothing if there is no band."""
+    return f"mean over n runs, {LEVEL_PERCENT} % bootstrap interval" if axis.collections else None
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Writes a picture; the ending decides the format.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    check_ending(out, FORMATS)
+    with writing(out) as path, rc_context(FILE_STYLE):
+        figure.savefig(path, metadata=dict(FORMATS[out.suffix.lower()]))
+
+
+def check_ending(out: Path, endings: Iterable[str]) -> None:
+    """Raises ConfigError if a picture of this name is of no known format."""
+    if out.suffix.lower() not in endings:
+        raise ConfigError(f"cannot write {out}: {unknown_name('ending', out.suffix, endings)}")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[Path]:
+    """Gives the name to write a picture to; turns what stops it from being written into a ConfigError that names it."""
+    try:
+        with replacing(out) as path:
+            yield path
+    except ConfigError:
+        raise
+    except ValueError as error:  # what Pillow says of a GIF of another ending
+        raise ConfigError(f"cannot write {out}: {error}") from None

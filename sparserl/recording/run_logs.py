@@ -1,0 +1,77 @@
+"""Reads the CSV logs of a run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparserl.errors import ConfigError
+
+FloatArray = npt.NDArray[np.float64]
+Curve = tuple[FloatArray, FloatArray]
+"""x, increasing, and y."""
+Columns = Mapping[str, FloatArray]
+"""Numeric columns of a log, or of the rows that it has of one layer."""
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file, as text; cells that the last row lacks, because it is still being written, are empty.
+
+    Raises:
+        ConfigError: If the file is missing or has no rows.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, restval=""))
+    if not rows:
+        raise ConfigError(f"{path} has no rows yet")
+    return rows
+
+
+def read_columns(path: Path) -> dict[str, FloatArray]:
+    """Numeric columns of a CSV file; an empty or non-numeric cell is NaN.
+
+    Raises:
+        ConfigError: If the file is missing or has no rows.
+    """
+    return numeric_columns(read_rows(path))
+
+
+def numeric_columns(rows: Sequence[Mapping[str, str]]) -> dict[str, FloatArray]:
+    """Columns of some rows of a CSV file, at least one; an empty or non-numeric cell is NaN."""
+    return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def evaluation_curve(path: Path) -> Curve:
+    """Env steps and mean return over the episodes of each evaluation of a run."""
+    columns = read_columns(path / "eval.csv")
+    steps = np.unique(columns["global_step"])
+    means = [columns["return"][columns["global_step"] == step].mean() for step in steps]
+    return steps, np.array(means)
+
+
+def layer_columns(path: Path) -> dict[str, Columns]:
+    """Columns of `topology.csv` by layer, in the order of the file.
+
+    Raises:
+        ConfigError: If the file is missing, or no layer is sparse.
+    """
+    file = path / "topology.csv"
+    if file.is_file() and len(file.read_text().splitlines()) < 2:
+        raise ConfigError(f"{path} has no topology events (a dense run has none)")
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in read_rows(file):
+        rows.setdefault(row["layer"], []).append(row)
+    return {layer: numeric_columns(own) for layer, own in rows.items()}

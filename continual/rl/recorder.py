@@ -25,9 +25,11 @@ from sparserl.errors import NotFiniteError
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.evaluations import matrix_at
 from sparserl.recording.finite import check_losses, check_tensors
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run
+from sparserl.recording.run_logs import read_columns
 from sparserl.recording.state_structure import ANYTHING, Each, Named
 from sparserl.recording.video import Camera
 from sparserl.topology.evolver import TopologyEvolver
@@ -192,9 +194,12 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             self.save_checkpoint()
 
     def _on_task_end(self, task: int) -> None:
-        episodes = self._evaluate(task)
-        self.returns.append([_mean(own, "returned") for own in episodes])
-        self.successes.append([_mean(own, "success") for own in episodes])
+        self._evaluate(task)
+        columns = read_columns(self.logs["eval"].path)
+        ends = np.cumsum([one.steps for one in self.learner.sequence])
+        self.returns, self.successes = (
+            matrix_at(columns, ends, measure)[: task + 1].tolist() for measure in ("return", "success")
+        )
         by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
         uses = [use for own in by_network for use in own]
         self._log_connections(task, uses)

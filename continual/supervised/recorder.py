@@ -22,6 +22,7 @@ from sparserl.errors import CheckpointError, NotFiniteError
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.recording import checkpoint
+from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.recording.finite import check_losses, check_tensors
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
@@ -140,8 +141,8 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
     def _on_task_end(self, task: int) -> None:
         self._check_network()  # before anything is made of it
         accuracies = self.learner.accuracies()
-        self.matrix.append(accuracies)
         self._log_accuracies(task, accuracies)
+        self.matrix = accuracy_matrix(self.folder.path)[: task + 1].tolist()
         layers = self.learner.strategy.uses(self.learner)
         self._log_connections(task, layers)
         used = sum(one.used for one in layers)

@@ -55,11 +55,13 @@ def performance_curves(
     wrong = tasks[(tasks < 0) | (tasks >= n_tasks)]
     if wrong.size:
         raise ConfigError(f"tasks are 0 to {n_tasks - 1}, got {wrong[0]}")
-    size = len(grid) * n_tasks
     cells = np.searchsorted(grid, np.asarray(steps)) * n_tasks + tasks
-    sums = np.bincount(cells, np.asarray(values, dtype=np.float64), minlength=size)
-    counts = np.bincount(cells, minlength=size)
-    means: Floats = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+    order = np.argsort(cells, kind="stable")  # episodes of a cell stay in their order, so their mean repeats exactly
+    own = np.asarray(values, dtype=np.float64)[order]
+    measured, first = np.unique(cells[order], return_index=True)
+    means = np.full(len(grid) * n_tasks, np.nan)
+    for cell, part in zip(measured, np.split(own, first[1:]), strict=False):  # of no cell there is one empty part
+        means[cell] = part.mean()
     return means.reshape(len(grid), n_tasks)
 
 

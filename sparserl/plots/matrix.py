@@ -17,9 +17,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from sparserl.errors import ConfigError
 from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
-from sparserl.recording.run_logs import Curve, FloatArray, read_columns, read_rows
+from sparserl.recording.evaluations import accuracy_curve, accuracy_matrix
+from sparserl.recording.run_logs import FloatArray, read_columns, read_rows
 
 Colour = tuple[float, float, float, float]
 
@@ -36,32 +36,6 @@ FEW_TASKS = 6
 """Up to so many, there is room for a number at each bar."""
 NUMBER_SIZES = {FEW_TASKS: "medium", 12: "x-small", math.inf: "xx-small"}
 """Most tasks -> size of the numbers of a matrix."""
-
-
-def accuracy_matrix(path: Path) -> FloatArray:
-    """Accuracy on task j after task i of a run, (T, T); NaN where there is none (yet)."""
-    columns = read_columns(path / "eval.csv")
-    n_tasks = int(columns["task"].max()) + 1
-    matrix = np.full((n_tasks, n_tasks), np.nan)
-    after, task = columns["after_task"].astype(int), columns["task"].astype(int)
-    learned = after >= 0
-    matrix[after[learned], task[learned]] = columns["accuracy"][learned]
-    return matrix
-
-
-def accuracy_curve(path: Path) -> Curve:
-    """Number of tasks learned, and mean accuracy on them at that time.
-
-    Raises:
-        ConfigError: If the run has not learned its first task yet.
-    """
-    matrix = accuracy_matrix(path)
-    seen = np.array([row[: task + 1].mean() for task, row in enumerate(matrix)])
-    learned = np.arange(1.0, len(matrix) + 1)
-    reached = ~np.isnan(seen)
-    if not reached.any():
-        raise ConfigError(f"{path} has not learned its first task yet")
-    return learned[reached], seen[reached]
 
 
 @rc_context(STYLE)

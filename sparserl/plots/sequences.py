@@ -6,7 +6,6 @@ Decides how a run is drawn. Refuses to know agents and configs: whoever asks giv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from sparserl import config
 from sparserl.errors import ConfigError
-from sparserl.metrics.continual_rl import performance_curves
 from sparserl.plots.matrix import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
 from sparserl.plots.style import STYLE, Run, draw_curves, legend_title, line_styles, write_figure
-from sparserl.recording.run_logs import FloatArray, read_columns, read_rows
+from sparserl.recording.evaluations import Evaluations, evaluations
+from sparserl.recording.run_logs import FloatArray, read_rows
 
 OWN_COLOUR = "#E4E4E4"
 CONNECTION_COLUMNS = 3
@@ -32,74 +30,6 @@ PANEL_HEIGHT = 0.95
 CONNECTION_HEIGHT = 1.5
 MATRIX_HEIGHT = 0.3
 """Of a row, as the two heights above; all in inches."""
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """What the evaluations of a run say of its T tasks, at E times; one that is still going on is left out.
-
-    Attributes:
-        names: (T,) of the tasks.
-        borders: (T + 1,) env steps; task i is trained after `borders[i]`, up to and including `borders[i + 1]`.
-        success: Whether performance is the share of episodes with success at any step; else it is the return.
-        steps: (E,) env steps, increasing.
-        stochastic: (E, T) mean performance of the sampling policy.
-        deterministic: (E, T) likewise, without sampling; NaN where nothing was measured.
-    """
-
-    names: list[str]
-    borders: FloatArray
-    success: bool
-    steps: FloatArray
-    stochastic: FloatArray
-    deterministic: FloatArray
-
-    @property
-    def measure(self) -> str:
-        """What performance is."""
-        return "success rate" if self.success else "return"
-
-    def matrix(self) -> FloatArray:
-        """(T, T) performance on task j at the end of task i, sampling; NaN where there is none (yet)."""
-        matrix = np.full((len(self.names), len(self.names)), np.nan)
-        _, task, at = np.intersect1d(self.borders[1:], self.steps, return_indices=True)
-        matrix[task] = self.stochastic[at]
-        return matrix
-
-    def of_tasks_so_far(self) -> FloatArray:
-        """(E,) mean performance, sampling, over the tasks up to the one in training; at a border, the one that ends."""
-        in_training = np.searchsorted(self.borders[1:], self.steps)
-        return np.array([row[: task + 1].mean() for row, task in zip(self.stochastic, in_training, strict=True)])
-
-
-def evaluations(path: Path) -> Evaluations:
-    """What the evaluations of a run say so far. Performance is success if every task signals it.
-
-    Raises:
-        ConfigError: If the run has no evaluation of all tasks yet, or a file is missing.
-    """
-    tasks: list[dict[str, Any]] = config.load_yaml(path / "sequence.yaml")["tasks"]
-    columns = read_columns(path / "eval.csv")
-    signalling = set(columns["task"][~np.isnan(columns["success"])])
-    success = signalling == set(range(len(tasks)))
-    values = columns["success" if success else "return"]
-    known = ~np.isnan(values)
-    steps = np.unique(columns["global_step"][known])
-    curves = []
-    for stochastic in (1, 0):
-        rows = known & (columns["stochastic"] == stochastic)
-        at, task = columns["global_step"][rows], columns["task"][rows]
-        curves.append(performance_curves(steps, at, task, values[rows], len(tasks)))
-    whole = ~np.isnan(curves[0]).any(axis=1)
-    if not whole.any():
-        raise ConfigError(f"{path / 'eval.csv'} has no evaluation of all tasks yet")
-    return Evaluations(
-        [str(task["name"]) for task in tasks],
-        np.cumsum([0.0, *(task["steps"] for task in tasks)]),
-        success,
-        steps[whole],
-        *(curve[whole] for curve in curves),
-    )
 
 
 @rc_context(STYLE)
@@ -112,7 +42,7 @@ def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
         ConfigError: If the run has no evaluation yet, or the picture cannot be written.
     """
     run = evaluations(path)
-    matrix = run.matrix()
+    matrix = run.matrix
     n_tasks, owned = len(run.names), _connections(path)
     heights = [_panels_height(n_tasks)]
     if not np.isnan(matrix).all():

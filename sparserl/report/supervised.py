@@ -14,6 +14,7 @@ from sparserl.continual.supervised.recorder import REPORTED
 from sparserl.errors import ConfigError
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES, Floats
+from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.report.cells import (
     UNKNOWN,
     Record,
@@ -72,15 +73,13 @@ def read_supervised_run(path: Path, scenario: str, config: Mapping[str, Any]) ->
         config: Its resolved config as plain data.
 
     Raises:
-        ConfigError: If its result cannot be read, or lacks something.
+        ConfigError: If its result or eval.csv cannot be read, or lacks something.
     """
     result = read_result(path)
-    for key in ("matrix", "undefined", *REPORTED):
+    for key in ("undefined", *REPORTED):
         if key not in result:
             raise ConfigError(f"{path / 'result.json'} has no {key}")
-    matrix = np.array(result["matrix"], dtype=np.float64)  # None becomes NaN
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ConfigError(f"{path / 'result.json'}: matrix must have a row and a column for each task")
+    matrix = accuracy_matrix(path)
     check_numbers(result, (*REPORTED, "wall_s"), path)
     protocol = f"{config['sequence']}, {scenario}-incremental: {len(matrix)} tasks"
     return SupervisedRun(path, protocol, config, matrix, result)

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
 from sparserl.plots import matrix as plots
-from sparserl.plots.matrix import accuracy_curve, accuracy_matrix, plot_sequence_run, plot_sequence_runs
+from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.style import COLOURS, Run
+from sparserl.recording.evaluations import accuracy_curve, accuracy_matrix
 
 EVAL = "global_step,after_task,task,accuracy,samples\n"
 CONNECTIONS = "after_task,layer,owner,connections,frozen,free,size,neurons,reserved\n"

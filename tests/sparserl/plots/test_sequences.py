@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from sparserl.errors import ConfigError
 from sparserl.plots import sequences as plots
-from sparserl.plots.sequences import evaluations, plot_rl_run, plot_rl_runs
+from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import Run
+from sparserl.recording.evaluations import evaluations
 
 EVAL = "global_step,training_task,task,stochastic,episode,return,length,success,success_last\n"
 CONNECTIONS = "after_task,layer,owner,connections,frozen,free,size,neurons,reserved\n"
@@ -126,7 +127,7 @@ def test_performance_is_the_mean_of_the_episodes_of_each_policy(tmp_path: Path) 
 
 
 def test_the_matrix_has_the_evaluations_at_the_borders(tmp_path: Path) -> None:
-    matrix = evaluations(run_folder(tmp_path / "a", until(35))).matrix()
+    matrix = evaluations(run_folder(tmp_path / "a", until(35))).matrix
     assert matrix[:2].tolist() == [[100, 4, -10], [40, 300, 6]]
     assert np.isnan(matrix[2]).all()
 

@@ -27,7 +27,6 @@ def made(tmp_path: Path) -> Make:
         found = summary([[first, 0.25], [end, 0.75]], samples=[10, 30], baseline=None)
         metrics = ("acc", "acc_weighted", "bwt", "forgetting_final", "forgetting_max", "learning_accuracy")
         result = {
-            "matrix": [[first, None], [end, 0.75]],
             **{name: getattr(found, name) for name in (*metrics, "average_incremental_accuracy")},
             "fwt": None,
             "undefined": {"fwt": found.undefined["fwt"]},
@@ -36,6 +35,8 @@ def made(tmp_path: Path) -> Make:
         }
         result.pop(without, None)
         (path / "result.json").write_text(json.dumps(result))
+        measured = f"9,0,0,{first},10\n9,0,1,,30\n18,1,0,{end},10\n18,1,1,0.75,30\n"
+        (path / "eval.csv").write_text("global_step,after_task,task,accuracy,samples\n" + measured)
         settings = {"sequence": "split_made_up", "method": "naive", "seed": 0, **config}
         return read_supervised_run(path, scenario, settings)
 

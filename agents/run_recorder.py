@@ -29,6 +29,7 @@ from sparserl.metrics.cost import params_nonzero
 from sparserl.recording import checkpoint
 from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.finite import check_losses, check_observation, check_transition
+from sparserl.recording.metrics_table import columns, names
 from sparserl.recording.progress import RunProgress
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import BEST, FINAL, RunFolder, check_is_of_run
@@ -39,28 +40,11 @@ from sparserl.recording.video import Camera
 from sparserl.topology.structure import Flags
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length", "cut_off")
-PROGRESS_COLUMNS = (
-    "global_step",
-    "rollout/ep_rew_mean",
-    "rollout/ep_len_mean",
-    "train/n_updates",
-    "train/actor_loss",
-    "train/critic_loss",
-    "train/ent_coef",
-    "topology/density",
-    "topology/explored_fraction",
-    "cost/flops_train",
-    "cost/params_nonzero",
-    "cost/cpu_s",
-    "cost/memory_peak_bytes",
-    "time/sps",
-    "time/elapsed_s",
-)
 NOT_REACHED = -1
 """Env step of the last boundary that was passed, where there is none."""
-OF_THE_AGENT = (*PROGRESS_COLUMNS, "replay/size", "replay/policy_distance")
+OF_THE_AGENT = frozenset(names("train"))
 """What is taken from the agent's own logger where it says so."""
-LOGS = {"eval": EVAL_COLUMNS, "progress": PROGRESS_COLUMNS, "topology": TOPOLOGY_COLUMNS}
+LOGS = {"eval": EVAL_COLUMNS, "progress": columns("train"), "topology": TOPOLOGY_COLUMNS}
 """CSV logs of a run and their columns."""
 
 
@@ -267,7 +251,7 @@ class RunRecorder(BaseCallback):
             metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
             metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
         values = agent.logger.name_to_value
-        metrics.update({key: float(values[key]) for key in OF_THE_AGENT if key in values})
+        metrics.update({key: float(value) for key, value in values.items() if key in OF_THE_AGENT})
         metrics.update(self.topology.metrics())
         metrics["cost/flops_train"] = self.cost.flops_train
         metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)

@@ -15,7 +15,6 @@ from typing import get_args, get_type_hints
 import pytest
 
 import sparserl
-from sparserl.agents.run_recorder import PROGRESS_COLUMNS
 from sparserl.cli.arguments import given_value, parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.dashboard import DashboardCommand
@@ -38,6 +37,7 @@ from sparserl.experiment.presets import presets
 from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual
 from sparserl.experiment.train_config import TrainCommand
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
+from sparserl.recording.metrics_table import Kind, columns, glossary, names
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.presets import METHODS
 from sparserl.topology.target import TARGET
@@ -92,10 +92,13 @@ def test_readme_examples_run(block: str) -> None:
     exec(block.replace("10_000", "150"), {})
 
 
-def glossary(heading: str) -> set[str]:
-    """Keys of one of the tables of the section on metrics."""
-    table = README.split("## Metrics")[1].split(f"| {heading} |")[1].split("\n\n")[0]
-    return set(re.findall(r"`([a-z]+/[^`]+)`", table))
+def test_readme_has_the_glossary() -> None:
+    assert f"\n\n{glossary()}\n\n" in README
+
+
+def promised(kind: Kind) -> set[str]:
+    """What the glossary says that a kind of run logs; energy only where it is asked for."""
+    return set(names(kind)) - {"global_step", "cost/energy_kwh"}
 
 
 @pytest.fixture
@@ -128,20 +131,19 @@ def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> No
     for algo, own, folder in (("ds_td3", "", "run"), ("ds_sac", noise, "noise"), ("sac", forget, "sac")):
         command = ["train", "--algo", algo, *own.split(), *options.split(), *more.split()]
         assert main([*command, "--run-dir", str(tmp_path / folder)]) == 0
-    generic = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<net>.<layer>/", key) for key in logged}
-    assert generic == glossary("key")
-    assert header(tmp_path / "run" / "progress.csv") == list(PROGRESS_COLUMNS)
-    assert {key for key in PROGRESS_COLUMNS if key != "global_step"} <= logged
+    assert {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<layer>/", key) for key in logged} == promised(
+        "train"
+    )
+    assert header(tmp_path / "run" / "progress.csv") == list(columns("train"))
     assert header(tmp_path / "run" / "topology.csv") == list(TOPOLOGY_COLUMNS)
 
 
 def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[str]) -> None:
     options = "--learner.epochs 1 --learner.batch-size 64 --tensorboard --no-progress"
     assert main(["continual", *options.split(), "--run-dir", str(tmp_path / "run")]) == 0
-    assert {re.sub(r"/task\d+$", "/task<i>", key) for key in logged} == glossary("key of `sparserl continual`")
-    for name, columns in LOGS.items():
-        assert header(tmp_path / "run" / f"{name}.csv") == list(columns)
-    assert {key for key in LOGS["progress"] if key != "global_step"} <= logged
+    assert {re.sub(r"/task\d+$", "/task<i>", key) for key in logged} == promised("continual")
+    for name, own in LOGS.items():
+        assert header(tmp_path / "run" / f"{name}.csv") == list(own)
 
 
 def test_glossary_equals_what_a_continual_run_of_an_agent_logs(tmp_path: Path, logged: set[str]) -> None:
@@ -153,11 +155,9 @@ def test_glossary_equals_what_a_continual_run_of_an_agent_logs(tmp_path: Path, l
     assert main([*command, "--run-dir", str(tmp_path / "run")]) == 0
     found = {re.sub(r"/task\d+$", "/task<i>", key) for key in logged}
     # Success is logged where an environment signals it.
-    promised = glossary("key of `sparserl continual` on environments")
-    assert found == promised - {"cl/success_seen", "cl/success/task<i>"}
-    for name, columns in rl_recorder.LOGS.items():
-        assert header(tmp_path / "run" / f"{name}.csv") == list(columns)
-    assert {key for key in rl_recorder.PROGRESS_COLUMNS if key != "global_step"} <= promised
+    assert found == promised("continual_rl") - {"cl/success_seen", "cl/success/task<i>"}
+    for name, own in rl_recorder.LOGS.items():
+        assert header(tmp_path / "run" / f"{name}.csv") == list(own)
 
 
 @pytest.mark.parametrize("option", dataclasses.fields(BorderConfig), ids=lambda option: option.name)

@@ -27,6 +27,7 @@ from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_paramete
 from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.evaluations import matrix_at
 from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.metrics_table import columns, names
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run
 from sparserl.recording.run_logs import read_columns
@@ -35,33 +36,15 @@ from sparserl.recording.video import Camera
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
-PROGRESS_COLUMNS = (
-    "global_step",
-    "train/task",
-    "train/n_updates",
-    "train/actor_loss",
-    "train/critic_loss",
-    "train/ent_coef",
-    "rollout/ep_rew_mean",
-    "rollout/ep_len_mean",
-    "cl/return_own",
-    "cl/return_seen",
-    "cl/success_seen",
-    "cl/connections",
-    "cl/free_connections",
-    "cost/params_nonzero",
-    "cost/cpu_s",
-    "cost/memory_peak_bytes",
-    "time/sps",
-    "time/elapsed_s",
-)
 LOGS = {
     "eval": EVAL_COLUMNS,
     "random": EVAL_COLUMNS,
-    "progress": PROGRESS_COLUMNS,
+    "progress": columns("continual_rl"),
     **OF_EVERY_SEQUENCE,
 }
 """CSV logs of a run and their columns."""
+OF_THE_AGENT = frozenset(names("continual_rl"))
+"""What is taken from the agent's own logger where it says so."""
 BEFORE = -1
 """`training_task` of a network that has learned nothing."""
 
@@ -195,10 +178,10 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _on_task_end(self, task: int) -> None:
         self._evaluate(task)
-        columns = read_columns(self.logs["eval"].path)
+        measured = read_columns(self.logs["eval"].path)
         ends = np.cumsum([one.steps for one in self.learner.sequence])
         self.returns, self.successes = (
-            matrix_at(columns, ends, measure)[: task + 1].tolist() for measure in ("return", "success")
+            matrix_at(measured, ends, measure)[: task + 1].tolist() for measure in ("return", "success")
         )
         by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
         uses = [use for own in by_network for use in own]
@@ -255,7 +238,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
             metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
         values = agent.logger.name_to_value
-        metrics |= {key: float(values[key]) for key in PROGRESS_COLUMNS if key in values}
+        metrics |= {key: float(value) for key, value in values.items() if key in OF_THE_AGENT}
         metrics["cost/params_nonzero"] = params_nonzero(self._trained)
         metrics |= self._timing()
         self._log(metrics)
@@ -278,7 +261,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             "returns": self.returns,
             "successes": self.successes,
             "seen": self._seen,
-            "logged_values": {key: float(logger[key]) for key in PROGRESS_COLUMNS if key in logger},
+            "logged_values": {key: float(value) for key, value in logger.items() if key in OF_THE_AGENT},
             **self._state(),
         }
         self.checkpoints.save(

@@ -24,30 +24,16 @@ from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_paramete
 from sparserl.recording import checkpoint
 from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.metrics_table import columns
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
 from sparserl.recording.state_structure import ANYTHING, Each, check_structure
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
-PROGRESS_COLUMNS = (
-    "global_step",
-    "train/task",
-    "train/epoch",
-    "train/loss",
-    "cl/accuracy_seen",
-    "cl/bwt",
-    "cl/forgetting_final",
-    "cl/connections",
-    "cl/free_connections",
-    "cost/cpu_s",
-    "cost/memory_peak_bytes",
-    "time/sps",
-    "time/elapsed_s",
-)
 LOGS = {
     "eval": EVAL_COLUMNS,
-    "progress": PROGRESS_COLUMNS,
+    "progress": columns("continual"),
     **OF_EVERY_SEQUENCE,
 }
 """CSV logs of a run and their columns."""

@@ -13,21 +13,15 @@ from matplotlib.ticker import EngFormatter
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.recording.metrics_table import METRICS, SHARE, drawn, x_axes
 from sparserl.recording.run_logs import Curve, FloatArray, evaluation_curve, read_columns
 
 RETURN = "return"
-X_AXES: Mapping[str, tuple[str, str]] = {
-    "steps": ("global_step", "env steps"),
-    "flops": ("cost/flops_train", "FLOPs of training"),
-    "seconds": ("time/elapsed_s", "wall time (s)"),
-}
+X_AXES = x_axes()
 """Name of an axis -> column of progress.csv that grows from 0, and title."""
-Y_AXES: Mapping[str, str] = {
-    RETURN: "return of an evaluation episode",
-    "topology/density": "density of\nsparse layers",
-    "topology/explored_fraction": "explored fraction\nof sparse layers",
-}
-"""Column of progress.csv -> title, where that is another; those that are drawn unless one is named."""
+Y_AXES = {RETURN: "return of an evaluation episode", **drawn()}
+"""Column of progress.csv -> title, of those that are drawn unless one is named."""
+SHARES = {metric.name for metric in METRICS if metric.unit == SHARE}
 
 
 def plot_runs(runs: Sequence[Run], out: Path, title: str = "", *, x: str = "steps", y: str | None = None) -> None:
@@ -62,7 +56,7 @@ def plot_runs(runs: Sequence[Run], out: Path, title: str = "", *, x: str = "step
             for label, style in groups.items():
                 draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, style)
             axis.set_ylabel(Y_AXES.get(name, name))
-            if name in Y_AXES and name != RETURN:
+            if name in SHARES:
                 axis.set_ylim(-0.03, 1.03)
         axes[0].set_title(title)
         axes[-1].set_xlabel(X_AXES[x][1])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -19,12 +19,13 @@ from sparserl.extras import how_to_install
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, check_ranges
 from sparserl.recording import wandb_environment
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import write_atomically
 from sparserl.recording.wandb_environment import unless_set
 
 V = TypeVar("V")
 
-JobType = Literal["train", "continual", "continual_rl"]
+JobType = Kind
 OBJECTIVE: dict[JobType, tuple[str, str]] = {
     "train": ("eval/return_mean", "max,last"),
     "continual": ("cl/accuracy_seen", "last"),

@@ -1,16 +1,19 @@
 """The W&B workspace of a project: which of our metrics stand on which panel, and how that becomes W&B's own model.
 
-`SECTIONS` is all there is to read or change; what a panel names must be logged by some run (a test reads runs back).
+Panels of metrics follow from `metrics_table.METRICS`, those of whole runs are in `OF_RUNS`. What a panel names must be
+logged by some run (a test reads runs back).
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
+from sparserl.recording.metrics_table import METRICS, Metric
 from sparserl.recording.trackers import wandb_defaults, wandb_reason
 
 MAX_RUNS = 100
@@ -115,58 +118,39 @@ class Films:
 
 Panel = Lines | Points | Bars | Parallel | Films
 
-SECTIONS: dict[str, tuple[Panel, ...]] = {
-    "headline": (
-        Lines("evaluation return", ("eval/return_mean",)),
-        Bars("return, mean of the last 10 evaluations", "result/return_last10"),
-        Lines("training return, with exploration", ("rollout/ep_rew_mean",)),
-        Lines("mean over the tasks so far: accuracy", ("cl/accuracy_seen",)),
-        Lines("mean over the tasks so far: return", ("cl/return_seen",)),
-        Lines("mean over the tasks so far: success", ("cl/success_seen",)),
-    ),
+OF_RUNS: dict[str, tuple[Panel, ...]] = {
+    "headline": (Bars("return, mean of the last 10 evaluations", "result/return_last10"),),
     "sparsity": (
         Points("return against parameters", "summary:result/params_nonzero", "summary:result/return_last10"),
         Parallel(
             "method, density, return",
             ("config:algo", "config:topology.method", "summary:result/density", "summary:result/return_last10"),
         ),
-        Lines("density", ("topology/density",)),
-        Lines("density of each layer", regex=r"topology/.*\..*/density"),
-        Lines("share of positions ever connected", ("topology/explored_fraction",)),
-        Lines("connections grown", regex=r"topology/.*/grown_total"),
-        Lines("dormant neurons", regex=r"topology/.*/dormant"),
-        Lines("dead neurons", regex=r"topology/.*/dead_neurons"),
     ),
     "continual": (
-        Lines("accuracy on each task", regex=r"cl/accuracy/task\d+"),
-        Lines("return on each task", regex=r"cl/return/task\d+"),
-        Lines("success on each task", regex=r"cl/success/task\d+"),
-        Lines("return on the present task", ("cl/return_own",)),
-        Lines("backward transfer", ("cl/bwt",)),
-        Lines("forgetting", ("cl/forgetting_final",)),
         Bars("mean over all tasks at the end", "result/acc"),
         Bars("backward transfer at the end", "result/bwt"),
         Bars("forgetting at the end", "result/forgetting_final"),
-        Lines("connections in use", ("cl/connections",)),
-        Lines("free connections", ("cl/free_connections",)),
     ),
-    "cost": (
-        Points("return against training FLOPs", "summary:result/flops_train", "summary:result/return_last10"),
-        Lines("steps a second", ("time/sps",)),
-        Lines("training FLOPs", ("cost/flops_train",)),
-        Lines("parameters", ("cost/params_nonzero",)),
-        Lines("CPU time in s", ("cost/cpu_s",)),
-        Lines("largest memory in bytes", ("cost/memory_peak_bytes",)),
-        Lines("energy in kWh", ("cost/energy_kwh",)),
-    ),
-    "optimisation": (
-        Lines("critic loss", ("train/critic_loss",), log=True),
-        Lines("actor loss", ("train/actor_loss",)),
-        Lines("entropy temperature", ("train/ent_coef",), log=True),
-        Lines("loss of a continual learner", ("train/loss",), log=True),
-    ),
+    "cost": (Points("return against training FLOPs", "summary:result/flops_train", "summary:result/return_last10"),),
+    "optimisation": (),
     "video": (Films("evaluation", ("eval/video",)),),
 }
+"""Section -> panels of what is known of whole runs; those of metrics follow them."""
+
+
+def sections(metrics: Sequence[Metric] = METRICS) -> dict[str, tuple[Panel, ...]]:
+    """Section -> its panels, those of metrics in the order of the table."""
+    found = {name: list(panels) for name, panels in OF_RUNS.items()}
+    for metric in metrics:
+        panel = metric.panel
+        if panel is not None:
+            plain = () if metric.regex else (metric.name,)
+            found[panel.section].append(Lines(panel.title, plain, metric.regex, panel.log))
+    return {name: tuple(panels) for name, panels in found.items()}
+
+
+SECTIONS = sections()
 """Section -> its panels."""
 PINNED = ("summary:result/return_last10", "summary:result/acc", "summary:result/params_nonzero", "config:seed")
 """Columns beside the names of runs."""

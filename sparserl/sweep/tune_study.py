@@ -1,20 +1,21 @@
 """What a search has tried and found, and what it tries next: Optuna over a journal in a file.
 
-Several processes may share the file. Which of them trains a trial is said by locks that die with it, so a trial whose
-process is gone is taken over with its values, and its runs go on.
+Several processes may share the file. Each locks the trials that it trains, and the locks end with the process:
+a trial whose process is gone is taken over with its values, and its runs go on. Optuna itself knows only heartbeats for
+that, in a database and after two minutes, and then draws the trial anew.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,8 +25,8 @@ from sparserl.errors import ConfigError
 from sparserl.seeding import stream
 from sparserl.sweep.tune_file import Range, TuneFile, Values
 
-JOURNAL, LOCKS = "study.journal", "study.locks"
-"""Files of a search beside its runs."""
+JOURNAL, LOCK, TRIAL_LOCK = "study.journal", "study.lock", "trial-{}.lock"
+"""Files of a search beside its runs; the last one exists while a trial has not ended."""
 Status = Literal["done", "failed", "begun"]
 STATUS: dict[TrialState, Status] = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "begun"}
 
@@ -60,22 +61,24 @@ def open_study(file: TuneFile, folder: Path, seed: int) -> Iterator[Study]:
     Raises:
         ConfigError: If the folder holds another search, or its journal cannot be read.
     """
-    with (folder / LOCKS).open("ab") as locks:
-        yield Study(file, folder, seed, locks)
+    study = Study(file, folder, seed)
+    try:
+        yield study
+    finally:
+        study.close()
 
 
 class Study:
     """The trials of a search; `open_study` makes one."""
 
-    def __init__(self, file: TuneFile, folder: Path, seed: int, locks: BinaryIO):
+    def __init__(self, file: TuneFile, folder: Path, seed: int):
         self._seed, self._folder = seed, folder
         self._distributions = {key: _distribution(values) for key, values in file.space.items()}
-        # Of single bytes, and the process keeps them while the file is open: byte 0 is the journal, the others trials.
-        self._locks = locks
-        self._mine: set[int] = set()
+        self._alone = FileLock(folder / LOCK)  # while this process looks what there is and writes what follows from it
+        self._mine: dict[int, FileLock] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # it announces every study, and warns of trials that failed
         journal = (folder / JOURNAL).absolute()  # absolute, because Optuna's own lock is a link to it
-        with self._alone():
+        with self._alone:
             try:
                 self._study = optuna.create_study(
                     storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -107,7 +110,7 @@ class Study:
         Returns:
             The trial; None if all are tried, or are left to other processes.
         """
-        with self._alone():
+        with self._alone:
             for left in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if not self._is_drawn(left):  # whoever draws holds the lock of the journal, so that process is gone
                     self._study.tell(left.number, state=TrialState.FAIL)
@@ -124,10 +127,15 @@ class Study:
 
     def tell(self, number: int, value: float | None) -> None:
         """Ends a trial of this process; without a value it has failed."""
-        with self._alone():
+        with self._alone:
             self._study.tell(number, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, 1 + number)
-            self._mine.remove(number)
+            self._mine.pop(number).release()
+            (self._folder / TRIAL_LOCK.format(number)).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leaves the trials of this process that have not ended to others."""
+        for lock in self._mine.values():
+            lock.release()
 
     def _check_is_of(self, data: Mapping[str, Any]) -> None:
         """Raises ConfigError if the journal says that the study is of other data; a new one is told whose it is."""
@@ -158,21 +166,13 @@ class Study:
 
     def _take(self, number: int) -> bool:
         """Whether a trial is now of this process, and not of another one that lives."""
+        lock = FileLock(self._folder / TRIAL_LOCK.format(number))
         try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except OSError:
+            lock.acquire(blocking=False)
+        except Timeout:
             return False
-        self._mine.add(number)
+        self._mine[number] = lock
         return True
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While this process looks what there is and writes what follows from it."""
-        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, 0)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, 0)
 
 
 def _distribution(values: Values) -> BaseDistribution:

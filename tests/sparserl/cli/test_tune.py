@@ -21,7 +21,7 @@ from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.sweep.process import JobProcess
 from sparserl.sweep.tune_file import Range, TuneFile, load_tune_file
-from sparserl.sweep.tune_study import JOURNAL, LOCKS, Trial, open_study
+from sparserl.sweep.tune_study import JOURNAL, TRIAL_LOCK, Trial, open_study
 
 EXAMPLE = ROOT / "configs" / "tune" / "example.yaml"
 SMALL: dict[str, Any] = {
@@ -234,9 +234,9 @@ def test_a_trial_whose_process_is_gone_is_taken_over_and_one_that_is_trained_is_
         claimed = [study.claim(3), study.claim(3)]
     assert [trial.point for trial in claimed if trial] == once[:2]
     # Both are nobody's now; another process takes the second.
-    holding = f"import fcntl; f = open({str(tmp_path / LOCKS)!r}, 'ab'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 2)"
+    holding = f"import filelock; lock = filelock.FileLock({str(tmp_path / TRIAL_LOCK.format(1))!r}); lock.acquire()"
     with subprocess.Popen(
-        [sys.executable, "-S", "-c", f"{holding}; print(flush=True); input()"],
+        [sys.executable, "-c", f"{holding}; print(flush=True); input()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:

@@ -9,8 +9,8 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from html import escape
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sparserl.plots.style import FORMATS, STYLE, LineStyle, add_legend
+from sparserl.plots.style import STYLE, LineStyle, add_legend
 from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
 
 WIDTH, HEIGHT = 5.0, 2.9
@@ -35,6 +35,7 @@ FEW_DECADES = 2.5
 """Of a logarithmic axis: up to here every one of `STEPS` has a number."""
 LARGE = 10_000
 """From here on numbers at an axis have a unit prefix."""
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 INK = "#000000"
 """Of text, axes and one colour of the palette: what follows the theme of the page."""
 
@@ -59,7 +60,7 @@ def draw_chart(chart: Chart, styles: Mapping[str, LineStyle], name: str) -> str:
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         _DRAW[type(chart.drawing)](figure, chart.drawing, styles)
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata=dict(FORMATS[".svg"]))
+        figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
     return _for_a_page(file.getvalue(), chart.title)
 
 
@@ -158,36 +159,11 @@ def _add_legend(figure: Figure, axis: Axes, title: str | None) -> None:
 
 
 def _for_a_page(svg: str, title: str) -> str:
-    """Leaves of a file what a page needs: no header, no names of parts, ink and font of the page, no hidden digits."""
-    root = ElementTree.fromstring(svg)
-    for element in list(root.iter()):
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {
-            key.rpartition("}")[2]: _FOR_A_PAGE.get(key, _rounded)(value)
-            for key, value in element.attrib.items()
-            if not (element.tag == "g" and key == "id")
-        }
-        if element.tag != "text":
-            element.text = None  # blanks
-        element.tail = None
-        for child in list(element):
-            if child.tag.endswith(("}metadata", "}style")):  # the style would be one of the whole page
-                element.remove(child)
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": title, "fill": "currentColor"}
-    named = ElementTree.Element("title")
-    named.text = title
-    root.insert(0, named)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _rounded(value: str) -> str:
-    """To hundredths of a point."""
-    short = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", value)
-    return " ".join(short.split())
-
-
-def _styled(value: str) -> str:
-    return re.sub(r"font-family: [^;]+(; )?", "", value).replace(INK, "currentColor")
-
-
-_FOR_A_PAGE: Mapping[str, Callable[[str], str]] = {"style": _styled, "id": str}
+    """The element of a file of matplotlib, with a title, in ink and font of the page. Its parts have no names, which
+    would be those of parts of other charts."""
+    head = f'role="img" aria-label="{escape(title)}" fill="currentColor"><title>{escape(title)}</title>'
+    svg = re.sub(
+        r'^.*?<svg [^>]*(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {head}", svg, flags=re.DOTALL
+    )
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(" xlink:href=", " href=")
+    return re.sub(rf'(?<=: ){INK}(?=[;"])', "currentColor", re.sub(r"font-family: [^;\"]+(; )?", "", svg))

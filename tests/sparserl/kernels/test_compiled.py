@@ -108,6 +108,17 @@ def test_the_stamp_is_of_every_file(tmp_path: Path) -> None:
     assert len(stamps) == 4  # the text is no source
 
 
+def test_every_kernel_is_stored_for_one_state_of_all_sources() -> None:
+    """`vector.py` holds no kernel, only what kernels elsewhere are made of."""
+    folder = Path(module.__file__ or "").parent
+    assert (folder / "vector.py").exists()
+    for path in folder.glob("*.py"):
+        for name, value in vars(importlib.import_module(f"sparserl.kernels.{path.stem}")).items():
+            if isinstance(value, numba.core.dispatcher.Dispatcher):
+                assert type(value._cache) is module._Cache, name
+                assert Path(value.py_func.__code__.co_filename).parent == folder, name
+
+
 def test_other_users_of_numba_keep_their_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "foreign_file.py").write_text("import numba\n\n@numba.njit(cache=True)\ndef one():\n    return 1\n")
     monkeypatch.syspath_prepend(tmp_path)

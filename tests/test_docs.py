@@ -29,9 +29,8 @@ from sparserl.cli.sweep import SweepCommand
 from sparserl.cli.tune import TuneCommand
 from sparserl.continual.rl import recorder as rl_recorder
 from sparserl.continual.rl.borders import BorderConfig
-from sparserl.continual.rl.strategies import RL_STRATEGIES
+from sparserl.continual.strategies import STRATEGIES
 from sparserl.continual.supervised.recorder import LOGS
-from sparserl.continual.supervised.strategies import STRATEGIES
 from sparserl.experiment.continual_config import ContinualCommand
 from sparserl.experiment.presets import presets
 from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual
@@ -166,7 +165,7 @@ def test_readme_names_every_option_at_a_border(option: dataclasses.Field[str]) -
     assert all(f"`{value}`" in row for value in get_args(get_type_hints(BorderConfig)[option.name]))
 
 
-@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES, *RL_STRATEGIES])
+@pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES])
 def test_readme_names_every_choice(name: str) -> None:
     assert f"`{name}`" in README
 

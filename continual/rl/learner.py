@@ -1,7 +1,7 @@
 """An off-policy agent that learns one task of a sequence after another, an env step at a time.
 
 Decides what a step, a border and the end of a task are, and how the position is kept, so that a run can stop after any
-step. Interaction is Stable-Baselines3's, updates are the agent's, and what fights forgetting is an `RLStrategy`.
+step. Interaction is Stable-Baselines3's, updates are the agent's, and what fights forgetting is a `Strategy`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,24 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.save_util import recursive_getattr
 
+from sparserl.continual.learner import Group, Kind, Objective, Probe
 from sparserl.continual.rl.borders import BorderConfig, cross_border
-from sparserl.continual.rl.networks import task_networks
-from sparserl.continual.rl.strategy import RLStrategy
+from sparserl.continual.rl.memory import TransitionMemory
+from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents
 from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.shared.task_network import TaskNetwork
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.continual.strategies.strategy import Strategy
 from sparserl.errors import ConfigError
+from sparserl.layers import MultiHeadMLP, SparseMLP
 from sparserl.recording.finite import check_transition
 from sparserl.seeding import stream
 
@@ -72,10 +79,8 @@ class RLLearner:
         fresh_agent: Makes an agent that has learned nothing, given a seed: for what starts anew at a border.
 
     Attributes:
-        networks: The actor, then the critics.
-        frozen: Entries that no step moves, by group (`actor`, `critic`).
+        groups: As the agent names them, e.g. `actor` and `critic`.
         task: Task that is being, or will next be, learned.
-        task_steps: Env steps taken in it.
         emptied_at: Env step at which the replay buffer was last emptied.
 
     Raises:
@@ -87,7 +92,7 @@ class RLLearner:
         self,
         agent: Any,
         sequence: Sequence[RLTask],
-        strategy: RLStrategy,
+        strategy: Strategy,
         border: BorderConfig,
         *,
         seed: int,
@@ -102,9 +107,8 @@ class RLLearner:
                 )
         self.agent, self.sequence, self.strategy, self.border, self.seed = agent, sequence, strategy, border, seed
         self.fresh_agent = fresh_agent
-        self.networks = task_networks(agent)
-        self.frozen = {group: FrozenEntries() for group in agent.trained}
-        self.task = self.task_steps = self.emptied_at = 0
+        self.groups = groups_of(agent)
+        self.task = self.emptied_at = 0
         self._begun = False
         self._consolidated: int | None = None
         self._watch: BaseCallback = _Watch()
@@ -116,6 +120,11 @@ class RLLearner:
     def steps(self) -> int:
         """Env steps so far."""
         return int(self.agent.num_timesteps)
+
+    @property
+    def task_steps(self) -> int:
+        """Env steps taken in the present task, which the environment leaves after as many as the task has."""
+        return self.steps - sum(task.steps for task in self.sequence[: self.task])
 
     @property
     def total_steps(self) -> int:
@@ -159,7 +168,7 @@ class RLLearner:
         while self.task_steps < self.sequence[self.task].steps:
             self._interact()
             yield Progress(self.task, False)
-        updates = self.strategy.consolidation_updates(self.task)
+        updates = self.strategy.consolidation(self.task, self.n_tasks)
         if self._consolidated is None:
             self.strategy.begin_consolidation(self)
             self._consolidated = 0
@@ -171,7 +180,7 @@ class RLLearner:
     def finish_task(self) -> None:
         """Ends the present task, after `train`; the next one becomes present."""
         self.strategy.end_task(self)
-        self.task, self.task_steps, self._begun, self._consolidated = self.task + 1, 0, False, None
+        self.task, self._begun, self._consolidated = self.task + 1, False, None
 
     def _begin_task(self) -> None:
         if self.task > 0:
@@ -194,7 +203,6 @@ class RLLearner:
             learning_starts=random_until,
             replay_buffer=agent.replay_buffer,
         )
-        self.task_steps += rollout.episode_timesteps
         if self.steps > self.emptied_at + agent.learning_starts:
             updates = agent.gradient_steps if agent.gradient_steps >= 0 else rollout.episode_timesteps
             agent.train(gradient_steps=updates, batch_size=agent.batch_size)
@@ -203,13 +211,123 @@ class RLLearner:
 
     def before_step(self, group: str) -> None:
         """Lets the strategy change gradients, and remembers what must not move."""
-        self.strategy.before_step(self, group)
-        self.frozen[group].before_step()
+        own = self.groups[group]
+        self.strategy.before_step(self, own)
+        own.frozen.before_step()
 
     def after_step(self, group: str) -> None:
         """Puts back what must not move."""
-        self.frozen[group].after_step(getattr(self.agent, group).optimizer)
-        self.strategy.after_step(self, group)
+        own = self.groups[group]
+        own.frozen.after_step(own.optimizer)
+        self.strategy.after_step(self, own)
+
+    # What a method asks for; see `sparserl.continual.learner.Learner`.
+
+    kind: Kind = "agent"
+    fisher_floor = FISHER_FLOOR
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks of the sequence."""
+        return len(self.sequence)
+
+    @property
+    def networks(self) -> list[TaskNetwork]:
+        """The actor, then the critics."""
+        return [network for group in self.groups.values() for network in group.networks]
+
+    @property
+    def frozen(self) -> dict[str, FrozenEntries]:
+        """Entries that no step moves, by group."""
+        return {name: group.frozen for name, group in self.groups.items()}
+
+    @property
+    def updates(self) -> int:
+        """Gradient updates so far."""
+        return int(self.agent._n_updates)
+
+    def is_within(self, share: float) -> bool:
+        """Whether no more than this share of the env steps of the present task is over."""
+        return self.task_steps <= share * self.sequence[self.task].steps
+
+    def require_heads(self) -> None:
+        """Raises ConfigError unless each task has output layers of its own."""
+        if not self.networks[0].has_heads:
+            raise ConfigError("this method answers for each task by itself: use --border.heads task")
+
+    def begin_anew(self) -> None:
+        """Takes networks, topologies, optimizers, temperature and clock of an agent that has learned nothing."""
+        agent, seed = self.agent, int(stream(self.seed, "scratch", str(self.task)).integers(2**31))
+        with self.drawing("scratch", self.task):
+            fresh = self.fresh_agent(seed)
+        names, tensors = fresh._get_torch_save_params()
+        for name in names:
+            recursive_getattr(agent, name).load_state_dict(recursive_getattr(fresh, name).state_dict())
+        for name in tensors:
+            recursive_getattr(agent, name).data.copy_(recursive_getattr(fresh, name).data)
+        agent._n_updates = 0
+        agent.replay_buffer.reset()
+        self.emptied_at = self.steps
+
+    def probe(self, network: TaskNetwork, objective: Objective, count: int, labels: str | None) -> Iterator[Probe]:
+        """Transitions of the present task, drawn with replacement; they have no labels."""
+        del labels
+        x = self.probed(network, count)
+        with torch.no_grad():
+            outputs = network.of_task(self.task)(x)
+        gaussian = network.group == "actor" and self.agent.actor.outputs_per_action == 2
+        yield Probe(x, [2.0 * outputs] if objective == "outputs" else likelihood_cotangents(outputs, gaussian), 1.0)
+
+    def probed(self, network: TaskNetwork, count: int) -> torch.Tensor:
+        """(count, n_in) what a network reads of transitions of the present task, drawn with replacement."""
+        rng = stream(self.seed, "importance_samples", str(self.task))
+        batch = self.agent.transitions(self.latest(rng.integers(self.task_steps, size=count)))
+        heads = self.agent.actor.heads
+        features = batch.observations if heads is None else heads.split_array(batch.observations)[0]
+        read = features if network.group == "actor" else np.concatenate([features, batch.actions], axis=1)
+        return torch.from_numpy(np.ascontiguousarray(read))
+
+    def gradients(self, group: Group, batch: Any) -> list[torch.Tensor]:
+        """Gradients of the agent's loss; those of the task become copies, since a pass uses their memory again."""
+        parameters = list(group.module.parameters())
+        own = [_gradient(parameter) for parameter in parameters]
+        # Where connections grow by gradient, that is the task's own: no layer keeps what it sees of other transitions.
+        layers = [layer for layer in self.agent.evolver.groups[group.name].values() if layer.capture]
+        for layer in layers:
+            layer.capture = False
+        self.agent.form_gradients(group.name, batch)
+        for layer in layers:
+            layer.capture = True
+        found = [_gradient(parameter) for parameter in parameters]
+        for parameter, gradient in zip(parameters, own, strict=True):
+            parameter.grad = gradient
+        return found
+
+    def new_memory(self) -> TransitionMemory:
+        """One of transitions."""
+        return TransitionMemory(self)
+
+    def remember(self, memory: TransitionMemory, count: int) -> Any:
+        """Transitions, another draw at each call."""
+        return memory.batch(count)
+
+    def rehearse(self, options: Any) -> None:
+        """Widens batches; the replay buffer keeps the transitions of all tasks.
+
+        Raises:
+            ConfigError: If the buffer is emptied between tasks, or too small for the transitions of all.
+        """
+        if self.border.buffer != "kept":
+            raise ConfigError("replay trains on earlier tasks again: use --border.buffer kept")
+        if self.agent.buffer_size < self.total_steps:
+            raise ConfigError(
+                f"replay keeps all {self.total_steps} transitions, and agent.buffer-size is {self.agent.buffer_size}"
+            )
+        self.agent.batch_size *= options.batch_scale
+
+    def usage(self) -> list[ConnectionUsage]:
+        """Who uses each layer now."""
+        return [use for network in self.networks for use in self.strategy.usage(self, network)]
 
     # What answers.
 
@@ -220,7 +338,7 @@ class RLLearner:
             (observations (B, width), with the task id if the agent reads one; deterministic) -> (B, width) actions in
             the environment's units: the mode, or a draw from torch's global generator.
         """
-        actor, network = self.agent.actor, self.strategy.answering(self, task)
+        actor, network = self.agent.actor, self.strategy.network_for_task(self, task)
 
         def act(observations: np.ndarray, deterministic: bool) -> np.ndarray:
             features = np.asarray(observations, np.float32)
@@ -252,17 +370,30 @@ class RLLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on beside the agent and the environment."""
-        groups = self.agent.networks
         return {
             "position": [self.task, self.task_steps, self.emptied_at, self._begun, self._consolidated],
-            "frozen": {name: self.frozen[name].state_dict(network) for name, network in groups.items()},
+            "frozen": {name: group.frozen.state_dict(group.module) for name, group in self.groups.items()},
             "strategy": self.strategy.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken, once the agent has been restored."""
-        groups = self.agent.networks
-        self.task, self.task_steps, self.emptied_at, self._begun, self._consolidated = state["position"]
-        for name, network in groups.items():
-            self.frozen[name].load_state_dict(network, state["frozen"][name])
+        self.task, _, self.emptied_at, self._begun, self._consolidated = state["position"]
+        for name, group in self.groups.items():
+            group.frozen.load_state_dict(group.module, state["frozen"][name])
         self.strategy.load_state_dict(state["strategy"])
+
+
+def groups_of(agent: Any) -> dict[str, Group]:
+    """The trained networks of an agent, by group; the one that acts comes first."""
+    found = {}
+    for group, module in agent.networks.items():
+        children = {name: own for name, own in module.named_children() if isinstance(own, SparseMLP | MultiHeadMLP)}
+        networks = [TaskNetwork(f"{group}.{name}", own) for name, own in children.items()]
+        found[group] = Group(group, networks, module, partial(agent.optimizer_of, group), agent.evolver)
+    return found
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A copy; zeros where a pass does not reach."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()

@@ -17,10 +17,10 @@ from stable_baselines3.common.utils import safe_mean
 from sparserl.continual.rl import evaluation
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Progress, RLLearner
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.supervised.recorder import reported
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
 from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
@@ -183,8 +183,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         self.returns, self.successes = (
             matrix_at(measured, ends, measure)[: task + 1].tolist() for measure in ("return", "success")
         )
-        by_network = [self.learner.strategy.uses(self.learner, network) for network in self.learner.networks]
-        uses = [use for own in by_network for use in own]
+        uses = self.learner.usage()
         self._log_connections(task, uses)
         self.params_nonzero_per_task.append(params_nonzero(self._trained))
         self._log({"train/task": task, "cl/connections": _used(uses), "cl/free_connections": _free(uses)})
@@ -314,7 +313,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
         learner, agent = self.learner, self.learner.agent
-        uses = [use for network in learner.networks for use in learner.strategy.uses(learner, network)]
+        uses = learner.usage()
         buffer = agent.replay_buffer
         arrays = (buffer.observations, buffer.next_observations, buffer.actions, buffer.rewards, buffer.dones)
         kept = learner.border.buffer == "kept"
@@ -352,9 +351,9 @@ def _mean(episodes: Sequence[Episode], what: str) -> float:
     return float("nan") if None in values or not values else float(np.mean(values))
 
 
-def _used(uses: Sequence[LayerUse]) -> int:
+def _used(uses: Sequence[ConnectionUsage]) -> int:
     return sum(use.used for use in uses)
 
 
-def _free(uses: Sequence[LayerUse]) -> int:
+def _free(uses: Sequence[ConnectionUsage]) -> int:
     return sum(use.free for use in uses)

@@ -61,7 +61,7 @@ class QuadraticTerms:
         self.terms = [*older, Term({name: own.clamp(min=0.0) for name, own in found.items()}, dict(anchors))]
 
     @torch.no_grad()
-    def pull(self, parameters: Iterable[tuple[str, nn.Parameter]], strength: float) -> None:
+    def add_penalty_grad(self, parameters: Iterable[tuple[str, nn.Parameter]], strength: float) -> None:
         """Adds the gradient of the penalty to the `grad` of each of these parameters, all of which have one."""
         for name, parameter in parameters:
             for term in self.terms:

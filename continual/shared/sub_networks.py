@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from sparserl.continual.shared.frozen import FrozenEntries
-from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
 from sparserl.layers.linear import biases_of, connections_of
@@ -245,7 +245,7 @@ class SubNetworks:
 
     # What it leaves behind.
 
-    def views(self, task: int) -> list[SparseLinear]:
+    def task_layers(self, task: int) -> list[SparseLinear]:
         """The layers as `task` left them: its connections and those of the tasks before it, with copies of all values.
 
         Biases that belong to later tasks or to nobody are 0; if tasks do not own them, biases are as they are now.
@@ -258,14 +258,16 @@ class SubNetworks:
             found.append(connections_of(layer, _is_known(known.owner, task), nn.Parameter(biases)))
         return found
 
-    def uses(self, n_tasks: int) -> list[LayerUse]:
+    def usage(self, n_tasks: int) -> list[ConnectionUsage]:
         """Connections of the first `n_tasks` tasks, and neurons that are reserved."""
         found = []
         for place, (name, layer, known) in enumerate(zip(self.names, self.layers, self._known, strict=True)):
             owned = np.bincount(known.owner[known.owner != FREE], minlength=n_tasks)[:n_tasks]
             reserved = np.count_nonzero(self.reserved_by[place] != FREE) if self._is_hidden(place) else 0
             size = layer.n_out * layer.n_in
-            found.append(LayerUse(name, tuple(owned.tolist()), int(owned.sum()), size, layer.n_out, int(reserved)))
+            found.append(
+                ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), size, layer.n_out, int(reserved))
+            )
         return found
 
     def memory(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sparserl.continual.shared.frozen import FrozenEntries
-from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseLinear
 from sparserl.layers.linear import Layer, biases_of, connections_of, shape_of, weights_of
 
@@ -64,20 +64,20 @@ class WeightOwners:
             weights[torch.from_numpy(np.flatnonzero(owner == FREE))] = 0.0
             frozen.freeze(weights_of(layer), torch.from_numpy(np.flatnonzero(owner != task)))
 
-    def views(self, task: int) -> list[SparseLinear]:
+    def task_layers(self, task: int) -> list[SparseLinear]:
         """The layers with the connections of `task` and of the tasks before it alone; biases are the layers' own."""
         return [
             connections_of(layer, (owner != FREE) & (owner <= task), biases_of(layer))
             for layer, owner in zip(self.layers.values(), self.owner, strict=True)
         ]
 
-    def uses(self, n_tasks: int) -> list[LayerUse]:
+    def usage(self, n_tasks: int) -> list[ConnectionUsage]:
         """Weights of the first `n_tasks` tasks."""
         found = []
         for (name, layer), owner in zip(self.layers.items(), self.owner, strict=True):
             owned = np.bincount(owner[owner != FREE], minlength=n_tasks)[:n_tasks]
             n_out, n_in = shape_of(layer)
-            found.append(LayerUse(name, tuple(owned.tolist()), int(owned.sum()), n_out * n_in, n_out, 0))
+            found.append(ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), n_out * n_in, n_out, 0))
         return found
 
     def memory(self) -> dict[str, int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -16,17 +18,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sparserl.continual.learner import Group, Kind, Memory, Objective, Probe
 from sparserl.continual.shared.frozen import FrozenEntries
-from sparserl.continual.supervised.strategy import Strategy
+from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.tasks import Batch, TaskSequence
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseMLP
+from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam, check_slots, state_from_tree, state_tree
 from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
+from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation."""
+PROBED_AT_A_TIME = 250
+"""Batch in which importances are estimated."""
 WITH_MOMENTUM = ("sgd", "rmsprop")
 """Optimizers that read `learner.momentum`."""
 
@@ -84,6 +94,14 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.op
 }
 
 
+LABELS: dict[str, Callable[[torch.Tensor, torch.Tensor, np.random.Generator], torch.Tensor]] = {
+    "true": lambda logits, y, rng: y,
+    "predicted": lambda logits, y, rng: logits.argmax(dim=1),
+    "sampled": lambda logits, y, rng: (logits + torch.from_numpy(rng.gumbel(size=logits.shape))).argmax(dim=1),
+}
+"""(logits (B, n_outputs), labels (B,), generator) -> labels (B,) whose log-probability is differentiated."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One gradient step.
@@ -116,8 +134,9 @@ class SupervisedLearner:
 
     Attributes:
         network: What is trained.
+        groups: The network alone, as `network`.
+        evolver: Moves its connections where the method does; None where they stay.
         optimizer: Of the present task.
-        frozen: Entries of its parameters that no step moves.
         task: Task that is being, or will next be, learned.
         epoch: Epoch in it that the next step belongs to.
         batch: Batch of that epoch that the next step takes.
@@ -128,21 +147,48 @@ class SupervisedLearner:
     """
 
     def __init__(self, sequence: TaskSequence, strategy: Strategy, config: LearnerConfig, *, seed: int):
-        strategy.check(config)
         self.sequence, self.strategy, self.config, self.seed = sequence, strategy, config, seed
-        self.network = self.new_network()
-        self.frozen = FrozenEntries()
+        self.use(self.new_network())
         self.optimizer = self.new_optimizer()
         self.task = self.epoch = self.batch = self.steps = 0
         self._begun = False
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        strategy.attach(self)
 
     def new_network(self) -> SparseMLP:
         """The network as it is before the first task."""
         sizes = [self.sequence.n_features, *self.config.hidden, self.sequence.n_outputs]
+        densities = [self.config.density] * len(self.config.hidden) + [1.0]
+        if self._moves_connections() and self.config.density != 1.0:
+            raise ConfigError("the method counts connections (spacenet.connections), so leave learner.density at 1")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
-            return self.strategy.make_network(sizes, self.config)
+            if self._moves_connections():
+                return SparseMLP([_without_connections(n_out, n_in) for n_in, n_out in pairwise(sizes)])
+            return SparseMLP.random(sizes, densities, seed=self.seed, name="network")
+
+    def _moves_connections(self) -> bool:
+        """Whether the method gives a network without connections some, and moves them."""
+        return bool(self.strategy.densities(self.kind, len(self.config.hidden), self.n_tasks))
+
+    def use(self, network: SparseMLP) -> None:
+        """Makes a network the one that is trained."""
+        self.network = network
+        outputs = [task.outputs for task in self.sequence.tasks]
+        own = ClassifierNetwork(network, outputs, has_heads=self.sequence.scenario == "task")
+        self.evolver = None
+        if self._moves_connections():
+            self.evolver = TopologyEvolver({own.group: own.shared}, None, seed=self.seed)  # type: ignore[dict-item]
+            for name, layer in self.evolver.layers.items():
+                self.evolver.follow(name, partial(self._carry_moments, layer.values))
+        self.groups = {own.group: Group(own.group, [own], network, self._present_optimizer, self.evolver)}
+
+    def _present_optimizer(self) -> torch.optim.Optimizer:
+        return self.optimizer
+
+    def _carry_moments(self, values: nn.Parameter, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        """The optimizer is another one for each task."""
+        OptimizerMoments(self.optimizer, values)(change, grown_values)
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         """An optimizer of the network's parameters without any history."""
@@ -160,7 +206,7 @@ class SupervisedLearner:
             if self.config.reset_optimizer or self.task == 0:
                 self.optimizer = self.new_optimizer()
             self._begun = True
-        epochs = self.strategy.epochs(self.task, self.config.epochs)
+        epochs = self.epochs_of(self.task)
         while self.epoch < epochs:
             order = self._order()
             batches = math.ceil(order.size / self.config.batch_size)
@@ -172,11 +218,21 @@ class SupervisedLearner:
                 self.steps += 1
                 self.batch += 1
                 if self.batch == batches:
-                    self.strategy.end_epoch(self)
+                    self._end_epoch()
                     self.epoch, self.batch = epoch + 1, 0
                 yield Step(self.task, epoch, epochs, batch, batches, loss)
                 if self.batch == 0:
                     break
+
+    def epochs_of(self, task: int) -> int:
+        """Epochs of a task, those of its consolidation included."""
+        return self.config.epochs + self.strategy.consolidation(task, self.n_tasks)
+
+    def _end_epoch(self) -> None:
+        if self.epoch < self.config.epochs - 1:
+            self.strategy.end_epoch(self)
+        elif self.epoch == self.config.epochs - 1:
+            self.strategy.begin_consolidation(self)
 
     def finish_task(self) -> None:
         """Ends the present task, after `train`; the next one becomes present."""
@@ -202,11 +258,12 @@ class SupervisedLearner:
         self.optimizer.zero_grad(set_to_none=False)
         loss = self.strategy.loss(self, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.strategy.before_step(self)
-        self.frozen.before_step()
+        group = self.groups["network"]
+        self.strategy.before_step(self, group)
+        group.frozen.before_step()
         self.optimizer.step()
-        self.frozen.after_step(self.optimizer)
-        self.strategy.after_step(self)
+        group.frozen.after_step(self.optimizer)
+        self.strategy.after_step(self, group)
         return loss.item()
 
     def cross_entropy(self, batch: Batch) -> torch.Tensor:
@@ -226,6 +283,90 @@ class SupervisedLearner:
             self._closed_at = seen, _closed(competing, self.sequence)
         return self._closed_at[1][batch.task]
 
+    # What a method asks for; see `sparserl.continual.learner.Learner`.
+
+    kind: Kind = "classifier"
+    fisher_floor = 0.0
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks of the sequence."""
+        return len(self.sequence)
+
+    @property
+    def networks(self) -> list[TaskNetwork]:
+        """The network."""
+        return [network for group in self.groups.values() for network in group.networks]
+
+    @property
+    def frozen(self) -> FrozenEntries:
+        """Entries of the network's parameters that no step moves."""
+        return self.groups["network"].frozen
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps so far."""
+        return self.steps
+
+    def is_within(self, share: float) -> bool:
+        """Whether no more than this share of the epochs of the present task is over."""
+        return self.epoch <= share * self.config.epochs
+
+    def require_heads(self) -> None:
+        """Raises ConfigError unless the task is known when a class is asked for."""
+        if self.sequence.scenario != "task":
+            raise ConfigError(
+                "this method must be told the task that it answers for: use --scenario task, not "
+                f"{self.sequence.scenario}"
+            )
+
+    def begin_anew(self) -> None:
+        """Puts weights where they were before anything was learned, with a new optimizer."""
+        self.network.load_state_dict(self.new_network().state_dict())
+        self.optimizer = self.new_optimizer()
+
+    @torch.no_grad()
+    def probe(self, network: TaskNetwork, objective: Objective, count: int, labels: str | None) -> Iterator[Probe]:
+        """Training samples of the present task, drawn without replacement."""
+        samples = self.sequence.tasks[self.task].train
+        places = stream(self.seed, "importance_samples", str(self.task)).permutation(len(samples))[:count]
+        rng = stream(self.seed, "fisher_labels", str(self.task))
+        competes = torch.zeros(self.sequence.n_outputs)
+        competes[list(self.sequence.competing(self.task, self.task))] = 1.0
+        for start in range(0, places.size, PROBED_AT_A_TIME):
+            batch = Batch.of(self.task, samples, places[start : start + PROBED_AT_A_TIME])
+            if objective == "outputs":
+                derivative = 2.0 * self.network(batch.x) * competes
+            else:
+                logits = self.logits(self.network, batch)
+                chosen = LABELS[labels or "true"](logits, batch.y, rng)
+                derivative = logits.softmax(dim=1) - functional.one_hot(chosen, logits.shape[1])
+            yield Probe(batch.x, [derivative], len(batch) / places.size)
+
+    def gradients(self, group: Group, batch: Batch) -> list[torch.Tensor]:
+        """Gradients of the cross-entropy of a batch."""
+        return list(torch.autograd.grad(self.cross_entropy(batch), list(group.module.parameters())))
+
+    def new_memory(self) -> SampleMemory:
+        """One of training samples."""
+        return SampleMemory(self.sequence, self.seed)
+
+    def remember(self, memory: SampleMemory, count: int) -> Batch:
+        """Samples, another draw at each step."""
+        return memory.batch(count, self.steps)
+
+    def rehearse(self, options: Any) -> Memory:
+        """Raises ConfigError if the memory is too small for a sample of each task."""
+        if options.samples < self.n_tasks:
+            raise ConfigError(
+                f"replay.samples must be at least {self.n_tasks}, one for each task, got {options.samples}"
+            )
+        return self.new_memory()
+
+    def usage(self) -> list[ConnectionUsage]:
+        """Who uses each layer now."""
+        return [use for network in self.networks for use in self.strategy.usage(self, network)]
+
     # Evaluation.
 
     @torch.no_grad()
@@ -239,7 +380,7 @@ class SupervisedLearner:
             return math.nan
         closed = _closed([competing], self.sequence)
         samples = self.sequence.tasks[task].test
-        network = self.strategy.answering(self, task)
+        network = self.strategy.network_for_task(self, task)
         correct = 0
         for start in range(0, len(samples), SAMPLES_AT_A_TIME):
             x, y = samples.take(slice(start, start + SAMPLES_AT_A_TIME))
@@ -271,6 +412,13 @@ class SupervisedLearner:
         self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
         self.frozen.load_state_dict(self.network, state["frozen"])
         self.strategy.load_state_dict(state["strategy"])
+
+
+def _without_connections(n_out: int, n_in: int) -> SparseLinear:
+    layer = SparseLinear(SparseTopology(n_out, n_in, np.empty(0, np.int64)))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _closed(competing: Iterable[Iterable[int]], sequence: TaskSequence) -> torch.Tensor:

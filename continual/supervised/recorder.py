@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.supervised.learner import Step, SupervisedLearner
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
 from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.continual.supervised.tasks import Samples, TaskSequence
 from sparserl.errors import CheckpointError, NotFiniteError
 from sparserl.metrics.continual import ContinualSummary, summary
@@ -87,8 +87,8 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     @property
     def evolver(self) -> TopologyEvolver | None:
-        """That of the strategy, if it has one."""
-        return self.learner.strategy.evolver
+        """That of the learner, if it has one."""
+        return self.learner.evolver
 
     def _step_of(self, event: Mapping[str, Any]) -> int:
         return int(event["update"])  # gradient steps are the x axis here
@@ -129,7 +129,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         accuracies = self.learner.accuracies()
         self._log_accuracies(task, accuracies)
         self.matrix = accuracy_matrix(self.folder.path)[: task + 1].tolist()
-        layers = self.learner.strategy.uses(self.learner)
+        layers = self.learner.usage()
         self._log_connections(task, layers)
         used = sum(one.used for one in layers)
         self.params_nonzero_per_task.append(used + sum(cost.biases for cost in layer_costs(self.learner.network)))
@@ -211,9 +211,9 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
         learner, sequence = self.learner, self.learner.sequence
         found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
-        layers = learner.strategy.uses(learner)
+        layers = learner.usage()
         # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
-        answering = learner.strategy.answering(learner, len(sequence) - 1)
+        answering = learner.strategy.network_for_task(learner, len(sequence) - 1)
         network = max((learner.network, answering), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
         return {
             "tasks": len(sequence),
@@ -243,7 +243,7 @@ def total_steps(learner: SupervisedLearner) -> int:
     for task in range(len(learner.sequence)):
         samples = sum(len(learner.sequence.tasks[one].train) for one in learner.strategy.trained_tasks(task))
         batches = math.ceil(samples / learner.config.batch_size)
-        total += batches * learner.strategy.epochs(task, learner.config.epochs)
+        total += batches * learner.epochs_of(task)
     return total
 
 
@@ -277,7 +277,7 @@ def reported(found: ContinualSummary) -> dict[str, Any]:
     return {**values, "undefined": {name: why for name, why in found.undefined.items() if name in REPORTED}}
 
 
-def _without_name(layer: LayerUse) -> dict[str, Any]:
+def _without_name(layer: ConnectionUsage) -> dict[str, Any]:
     kept = {name: getattr(layer, name) for name in ("free", "frozen", "size", "neurons", "reserved")}
     return {"connections_per_task": layer.owners, **kept}
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.supervised.runner import Learner, SequenceStarted, TaskEnded, run_sequence
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
 from sparserl.recording.episodes import EvaluationAbandoned
@@ -159,7 +159,7 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         for tracker in self.trackers:
             tracker.log(self.learner.steps, defined)
 
-    def _log_connections(self, after_task: int, layers: Sequence[LayerUse]) -> None:
+    def _log_connections(self, after_task: int, layers: Sequence[ConnectionUsage]) -> None:
         """Writes who uses each layer after a task."""
         self.logs["connections"].write(
             [

@@ -49,6 +49,10 @@ class Samples:
     def __len__(self) -> int:
         return int(self.rows.size)
 
+    def bytes_of(self, count: int) -> int:
+        """Bytes of `count` of them, as stored, with their labels and tasks as int64."""
+        return count * int(self.features.shape[1] * self.features.itemsize + 8 + 8)
+
     def take(self, places: Integers | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, F) float32, standardised, and labels (B,) int64 of the samples at `places` in [0, n)."""
         stored = self.features[self.rows[places]]

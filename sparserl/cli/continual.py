@@ -16,11 +16,11 @@ from rich.table import Table
 from sparserl import config as yaml_config
 from sparserl.cli import rl_continual
 from sparserl.cli.arguments import given_value
+from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import SequenceRecorder
 from sparserl.continual.supervised.sequences import SEQUENCES, build_sequence
-from sparserl.continual.supervised.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.envs import RL_SEQUENCES
 from sparserl.errors import ConfigError, shown, unknown_name
@@ -105,7 +105,7 @@ def is_of_environments_line(arguments: Sequence[str]) -> bool:
 def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
     """What the network takes, estimated."""
     if STRATEGIES[config.method].options == "spacenet":  # which counts connections
-        return SPARSE_BYTES * float(sum(config.spacenet.connections) * len(sequence.tasks))
+        return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
     widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
     return DENSE_BYTES * config.learner.density * sum(a * b for a, b in itertools.pairwise(widths))
 
@@ -122,7 +122,7 @@ def _learner(config: ContinualConfig, data_dir: Path, *, download: bool = False)
         class_order=config.class_order,
     )
     check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
-    strategy = make_strategy(config.method, sequence, config, seed=config.seed)
+    strategy = make_strategy(config.method, "classifier", config)
     return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
 
 

@@ -33,14 +33,15 @@ def _sequences() -> Entries:
 
 
 def _methods() -> Entries:
-    from sparserl.continual.rl.strategies import RL_STRATEGIES
-    from sparserl.continual.supervised.strategies import STRATEGIES
+    from sparserl.continual.strategies import methods_of
     from sparserl.topology.presets import METHODS
 
     return {
         "sparserl train --topology.method": {name: method.summary for name, method in METHODS.items()},
-        "sparserl continual --method": {name: method.summary for name, method in STRATEGIES.items()},
-        "sparserl continual --method, on environments": {name: spec.summary for name, spec in RL_STRATEGIES.items()},
+        "sparserl continual --method": {name: spec.summary for name, spec in methods_of("classifier").items()},
+        "sparserl continual --method, on environments": {
+            name: spec.summary for name, spec in methods_of("agent").items()
+        },
     }
 
 

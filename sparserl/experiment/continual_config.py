@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +12,14 @@ import tyro
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import given_value, parse
+from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions, method_spec, own_options
 from sparserl.continual.supervised.learner import WITH_MOMENTUM, LearnerConfig
 from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
-from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
 from sparserl.ranges import Count
-
-GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
-"""Groups of options that belong to methods."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,10 @@ class ContinualConfig(RecordedConfig, MethodOptions):
     """Gradient steps between checkpoints; there is one after each task as well."""
 
     def __post_init__(self) -> None:
+        method_spec(self.method, "classifier")
+        self.resolve_options("classifier")
         for kind, name, valid in (
             ("sequence", self.sequence, SEQUENCES),
-            ("method", self.method, STRATEGIES),
             ("scenario", self.scenario, get_args(Scenario)),
         ):
             if name is not None and name not in valid:
@@ -77,9 +74,8 @@ class ContinualConfig(RecordedConfig, MethodOptions):
     def plain(self) -> dict[str, Any]:
         """The resolved config as plain data, without the options of other methods."""
         data = yaml_config.plain(self)
-        own = STRATEGIES[self.method].options
-        groups = {} if own is None else {own: data[own]}
-        return {**{name: value for name, value in data.items() if name not in GROUPS}, **groups}
+        common = {name: value for name, value in data.items() if name not in GROUPS}
+        return {**common, **own_options(self.method, self, "classifier")}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,15 @@ from sparserl.agents.table import agent_spec, make_agent
 from sparserl.cli.arguments import given_value, parse
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
-from sparserl.continual.rl.strategy import RLStrategy
+from sparserl.continual.strategies import (
+    GROUPS,
+    STRATEGIES,
+    MethodOptions,
+    make_strategy,
+    method_spec,
+    own_options,
+)
+from sparserl.continual.strategies.strategy import Strategy
 from sparserl.envs import (
     RL_SEQUENCES,
     RLSequence,
@@ -41,8 +48,6 @@ from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
-METHOD_GROUPS = tuple(group.name for group in fields(RLMethodOptions))
-"""Groups of options that belong to methods."""
 STEPS_PER_TASK = 1_000_000
 """Unless a sequence or a flag says otherwise; Continual World's."""
 
@@ -66,7 +71,7 @@ class RLEvalConfig:
 
 
 @dataclass(frozen=True)
-class RLContinualConfig(RecordedConfig, RLMethodOptions):
+class RLContinualConfig(RecordedConfig, MethodOptions):
     """A continual run of an agent. Saved as `config.yaml`, which `--config` accepts, without options of other methods.
 
     Raises:
@@ -99,8 +104,8 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     """Env steps between checkpoints; there is one after each task as well."""
 
     def __post_init__(self) -> None:
-        if self.method not in RL_STRATEGIES:
-            raise ConfigError(unknown_name("method", self.method, RL_STRATEGIES))
+        method_spec(self.method, "agent")
+        self.resolve_options("agent")
         if not self.from_file and self.sequence not in RL_SEQUENCES:
             raise ConfigError(unknown_name("sequence", self.sequence, RL_SEQUENCES))
         if self.from_file:
@@ -168,8 +173,8 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
     def plain(self) -> dict[str, Any]:
         """The resolved config as plain data, without the options of other methods."""
         data = yaml_config.plain(self)
-        own = RL_STRATEGIES[self.method].options
-        return {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == own}
+        own = own_options(self.method, self, "agent")
+        return {name: own.get(name, value) for name, value in data.items() if name not in GROUPS or name in own}
 
     def load_sequence(self) -> RLSequence:
         """The tasks."""
@@ -183,9 +188,9 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         appended = n_tasks if self.border.appends_id else None
         return make_task_env(task, self.wrappers, self.seed, append_id_of=appended, render_mode=render_mode)
 
-    def strategy(self, n_tasks: int) -> RLStrategy:
+    def strategy(self) -> Strategy:
         """The continual method."""
-        return make_rl_strategy(self.method, n_tasks, self, seed=self.seed)
+        return make_strategy(self.method, "agent", self)
 
     def make_agent(
         self, env: gym.Env[Any, Any], sequence: RLSequence, *, seed: int, buffer_size: int | None = None
@@ -199,7 +204,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
             buffer_size: Replaces the configured one, for an agent that does not learn.
         """
         n_tasks = len(sequence)
-        densities = self.strategy(n_tasks).densities(len(self.agent.net_arch))
+        densities = self.strategy().densities("agent", len(self.agent.net_arch), n_tasks)
         own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
         if own:
             self._check_densities_are_free(list(own))
@@ -246,7 +251,7 @@ class RLContinualConfig(RecordedConfig, RLMethodOptions):
         return RLLearner(
             self.make_agent(env, sequence, seed=self.seed),
             sequence.tasks,
-            self.strategy(n_tasks),
+            self.strategy(),
             self.border,
             seed=self.seed,
             fresh_agent=fresh_agent,
@@ -308,20 +313,18 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
         )
         for name in ("sequence", "method", "algo")
     }
-    if chosen["method"] not in RL_STRATEGIES:
-        raise ConfigError(unknown_name("method", chosen["method"], RL_STRATEGIES))
+    spec = method_spec(chosen["method"], "agent")
     if preset is None:
         names = (f"{chosen['sequence']}_{chosen['method']}", chosen["sequence"], USUAL_PRESET)
         preset = next(name for name in names if name in known)
         of_preset = load_preset(preset, known)
     if is_sequence_file(chosen["sequence"]):
         of_preset.pop("steps_per_task", None)
-    spec = RL_STRATEGIES[chosen["method"]]
     # A preset is for all methods and may hold options of several; what a user writes is for his.
-    groups = {name: one.options for name, one in RL_STRATEGIES.items()}
+    groups = {name: one.options for name, one in STRATEGIES.items()}
     refuse_options_of_others(chosen["method"], groups, written, arguments)
     data = over(of_preset, written)
-    data = {name: value for name, value in data.items() if name not in METHOD_GROUPS or name == spec.options}
+    data = {name: value for name, value in data.items() if name not in GROUPS or name == spec.options}
     data = yaml_config.merge(spec.defaults, data)
     if agent_spec(chosen["algo"]).sparse:
         data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)

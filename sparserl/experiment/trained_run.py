@@ -194,7 +194,7 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
     def _exported(self, task: int, about: dict[str, str]) -> ExportedPolicy:
         if self.config.border.task_id == "visible":
             about["observations"] += f", then a one-hot task id of {len(self.tasks)}"
-        return exported_policy(self.learner.agent, about, self.learner.strategy.answering(self.learner, task))
+        return exported_policy(self.learner.agent, about, self.learner.strategy.network_for_task(self.learner, task))
 
 
 def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | TrainedSequence:

@@ -16,9 +16,9 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.table import AGENTS, make_agent
+from sparserl.continual.strategies import MethodOptions, make_strategy
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
-from sparserl.continual.supervised.strategies import MethodOptions, make_strategy
-from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
 from sparserl.topology.config import TopologyConfig
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -93,7 +93,7 @@ def test_a_copied_evolver_brings_its_layers_and_moments_along() -> None:
 def test_a_copied_classifier_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
     sequence = blobs("task")
     spacenet = SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4))
-    strategy = make_strategy(name, sequence, MethodOptions(spacenet=spacenet), seed=0)
+    strategy = make_strategy(name, "classifier", MethodOptions(spacenet=spacenet))
     config = LearnerConfig(hidden=(32, 24), optimizer="adam", epochs=2, batch_size=16)
     learner = SupervisedLearner(sequence, strategy, config, seed=0)
     list(learner.train())

@@ -1,8 +1,9 @@
-"""What every continual method of the table does, whatever it fights forgetting with."""
+"""What every continual method of the table does, whatever it fights forgetting with and whatever learns."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -10,21 +11,36 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.noise import NormalActionNoise
+from support.rl_learners import (
+    DENSE,
+    answers,
+    comparable,
+    make_learner,
+    parameters_of,
+    restore,
+    tasks_of,
+    whole_state,
+)
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
-from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
-from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
-from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions, make_strategy
-from sparserl.continual.supervised.strategies.penalty import (
+from sparserl.agents import DSSAC, DSTD3
+from sparserl.continual.learner import Kind
+from sparserl.continual.rl.learner import RLLearner
+from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
+from sparserl.continual.strategies.options import Options
+from sparserl.continual.strategies.penalty import (
     EWCOptions,
     L2Options,
     MASOptions,
     OnlineEWCOptions,
     SIOptions,
 )
-from sparserl.continual.supervised.strategies.replay import AGEMOptions, ReplayOptions
-from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.recording import checkpoint
@@ -43,16 +59,17 @@ OPTIONS = MethodOptions(
 )
 LEARNER = LearnerConfig(hidden=(32, 24), optimizer="sgd", learning_rate=0.2, momentum=0.5, epochs=4, batch_size=16)
 BATCHES = math.ceil(40 / 16)
-DENSITY = {name: 1.0 if name in ("spacenet", "static_sparse") else 0.6 for name in STRATEGIES}
+CLASSIFIERS = methods_of("classifier")
+DENSITY = {name: 1.0 if name in ("spacenet", "static_sparse") else 0.6 for name in CLASSIFIERS}
 """The others learn on a sparse hidden layer, so that what they keep for each connection is tried too."""
 REFUSED = {("packnet", "class"), ("packnet", "domain")}
-CASES = [(name, scenario) for name in STRATEGIES for scenario in SCENARIOS if (name, scenario) not in REFUSED]
+CASES = [(name, scenario) for name in CLASSIFIERS for scenario in SCENARIOS if (name, scenario) not in REFUSED]
 
 
-def make(name: str, scenario: Scenario, *, seed: int = 0, **changes: Any) -> SupervisedLearner:
+def make_classifier(name: str, scenario: Scenario, *, seed: int = 0, **changes: Any) -> SupervisedLearner:
     sequence = blobs(scenario)
     config = LearnerConfig(**{**vars(LEARNER), "density": DENSITY[name], **changes})
-    return SupervisedLearner(sequence, make_strategy(name, sequence, OPTIONS, seed=seed), config, seed=seed)
+    return SupervisedLearner(sequence, make_strategy(name, "classifier", OPTIONS), config, seed=seed)
 
 
 def rows(learner: SupervisedLearner) -> np.ndarray:
@@ -66,7 +83,7 @@ def test_it_learns_three_tasks_and_repeats_with_the_same_seed(name: str, scenari
     for unrelated in (1, 2):
         torch.manual_seed(unrelated)
         np.random.seed(unrelated)
-        learners.append(make(name, scenario))
+        learners.append(make_classifier(name, scenario))
         matrices.append(rows(learners[-1]))
     assert_equal_trees(learners[0].state_dict(), learners[1].state_dict())
     assert_equal_trees(*matrices)
@@ -79,9 +96,9 @@ def test_it_learns_three_tasks_and_repeats_with_the_same_seed(name: str, scenari
     assert all(purpose and type(size) is int and size >= 0 for purpose, size in learner.strategy.memory().items())
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_another_seed_gives_another_network(name: str) -> None:
-    one, other = (make(name, "task", seed=seed) for seed in (0, 1))
+    one, other = (make_classifier(name, "task", seed=seed) for seed in (0, 1))
     for learner in (one, other):
         list(learner.train())
     assert not torch.equal(one.network[0].bias, other.network[0].bias)
@@ -91,13 +108,13 @@ def test_another_seed_gives_another_network(name: str) -> None:
 def test_interrupted_it_goes_on_as_if_never_interrupted(name: str, scenario: Scenario, tmp_path: Path) -> None:
     adam = {"optimizer": "adam", "momentum": 0.0, "learning_rate": 0.02, "reset_optimizer": False, "epochs": 3}
     events, states = [], []
-    whole = make(name, scenario, **adam)
+    whole = make_classifier(name, scenario, **adam)
     for event in run_sequence(whole):
         events.append(event)
         states.append(copy.deepcopy(whole.state_dict()))
     for label, stop in stops(events).items():
         checkpoint.save(tmp_path / label, states[stop])
-        resumed = make(name, scenario, **adam)
+        resumed = make_classifier(name, scenario, **adam)
         resumed.load_state_dict(checkpoint.load(tmp_path / label))
         assert_equal_trees(resumed.state_dict(), states[stop])
         rest = [vars(event) for event in run_sequence(resumed)]
@@ -117,20 +134,164 @@ def stops(events: list[Event]) -> dict[str, int]:
 
 @pytest.mark.parametrize(("name", "scenario"), sorted(REFUSED))
 def test_a_scenario_that_a_method_cannot_learn_is_refused(name: str, scenario: Scenario) -> None:
-    with pytest.raises(ConfigError, match=f"{name} .*{scenario}") as refusal:
-        make(name, scenario)
+    with pytest.raises(ConfigError, match=f"--scenario task, not {scenario}") as refusal:
+        make_classifier(name, scenario)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_its_options_are_a_group_of_the_config(name: str) -> None:
-    spec = STRATEGIES[name]
-    assert spec.summary
-    assert spec.options is None or hasattr(MethodOptions(), spec.options)
-
-
 def test_naive_forgets_and_joint_does_not() -> None:
-    naive, joint = (rows(make(name, "class")) for name in ("naive", "joint"))
+    naive, joint = (rows(make_classifier(name, "class")) for name in ("naive", "joint"))
     assert np.diagonal(naive).min() > 0.85
     assert naive[-1, :2].max() < 0.1
     assert joint[np.tril_indices(3)].min() > 0.85
+
+
+STEPS = 16
+NOISE = {"action_noise": NormalActionNoise(np.zeros(2), np.full(2, 0.1))}
+
+
+# --- agents -------------------------------------------------------------------------------------------
+
+
+def fresh(method: str, algo: type[Any], **changes: Any) -> RLLearner:
+    more = NOISE if algo is DSTD3 else {}
+    return make_learner(
+        method, algo=algo, steps=(STEPS,) * 3, weight_decay=0.01, buffer_size=3 * STEPS, **more, **changes
+    )
+
+
+def place_of(learner: RLLearner, event: Any) -> str:
+    """Where in a run an event is."""
+    if isinstance(event, TaskEnded):
+        return f"after task {event.task}"
+    if isinstance(event, SequenceStarted):
+        return "start"
+    consolidated = learner.state_dict()["position"][-1]
+    return f"{event.task}: {consolidated if event.consolidating else learner.task_steps}{'c' * event.consolidating}"
+
+
+PLACES = ("0: 3", f"0: {STEPS}", "after task 0", "1: 14", "1: 2c")
+"""Where to interrupt a run: within a task, before and after it is finished, within PackNet's retraining."""
+STATE_CASES: list[tuple[str, type[Any], dict[str, Any]]] = [
+    *((method, DSSAC, {}) for method in methods_of("agent")),
+    *((method, DSTD3, {}) for method in ("finetune", "ewc", "si", "packnet", "spacenet")),
+    ("finetune", DSSAC, {"border": {"heads": "shared", "critic": "reset", "buffer": "kept", "exploration": "policy"}}),
+    ("packnet", DSSAC, {"topology": DENSE, "border": {"optimizer": "kept", "temperature": "kept"}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "algo", "changes"),
+    STATE_CASES,
+    ids=[f"{m}-{a.__name__}{'-other' if c else ''}" for m, a, c in STATE_CASES],
+)
+def test_an_agent_goes_on_as_if_never_interrupted(
+    method: str, algo: type[Any], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = fresh(method, algo, **changes)
+    places, events, states = [], [], {}
+    for event in run_sequence(whole):
+        events.append(event)
+        places.append(place_of(whole, event))
+        if places[-1] in PLACES:
+            states[places[-1]] = whole_state(whole)
+    assert len(states) == len(PLACES) - (method != "packnet")
+    last = comparable(whole_state(whole))
+    for number, (place, state) in enumerate(states.items()):
+        path, stored = tmp_path / str(number), dict(state)
+        checkpoint.save(path, {name: stored.pop(name) for name in ("learner", "agent")})
+        resumed = fresh(method, algo, **changes)
+        restore(resumed, {**stored, **checkpoint.load(path)})
+        assert_equal_trees(comparable(whole_state(resumed)), comparable(state))
+        assert list(run_sequence(resumed)) == events[places.index(place) + 1 :]
+        assert_equal_trees(comparable(whole_state(resumed)), last)
+        for task in range(3):
+            np.testing.assert_array_equal(answers(resumed, task), answers(whole, task))
+
+
+@pytest.mark.parametrize("method", methods_of("agent"))
+def test_an_agent_repeats_with_the_same_seed_and_not_with_another(method: str) -> None:
+    states = []
+    for seed, unrelated in ((0, 1), (0, 2), (1, 1)):
+        learner = make_learner(method, steps=(15, 15), seed=seed)
+        torch.manual_seed(unrelated)
+        np.random.seed(unrelated)
+        learner.agent.set_random_seed(seed)
+        for _ in tasks_of(learner):
+            pass
+        states.append(comparable(whole_state(learner)))
+        assert all(torch.isfinite(one).all() for one in parameters_of(learner.agent.policy).values())
+        assert all(purpose and type(size) is int and size >= 0 for purpose, size in learner.strategy.memory().items())
+    assert_equal_trees(states[0], states[1])
+    critics = [state["agent"]["modules"]["policy"]["critic.qf0.trunk.0.bias"] for state in states]
+    assert not torch.equal(critics[0], critics[2])
+
+
+# --- the table ----------------------------------------------------------------------------------------
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_method_serves_some_learner_and_says_what_to_use_for_others(name: str) -> None:
+    spec = STRATEGIES[name]
+    assert spec.summary
+    assert len(spec.refused) < len(KINDS)
+    for kind in KINDS:
+        if kind not in spec.refused:
+            assert type(make_strategy(name, kind, MethodOptions())) is spec.strategy
+            continue
+        with pytest.raises(ConfigError, match=f"^{name} .*: use .*--method ") as refusal:
+            make_strategy(name, kind, MethodOptions())
+        assert "\n" not in str(refusal.value)
+        instead = str(refusal.value).rpartition("--method ")[2].split()[0].rstrip(",")
+        assert instead in methods_of(kind)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_of_a_method_has_a_default_for_each_learner_that_has_it(group: str) -> None:
+    options: Options = getattr(MethodOptions(), group)
+    assert options.group == group
+    served = {
+        kind for spec in STRATEGIES.values() if spec.options == group for kind in KINDS if kind not in spec.refused
+    }
+    assert set(options.defaults) == served
+    names = {field.name for field in dataclasses.fields(options)}
+    assert {name for kind in served for name in options.defaults[kind]} == names
+    for kind in served:
+        own = options.of_kind(kind)
+        assert {name: getattr(own, name) for name in options.defaults[kind]} == options.defaults[kind]
+        assert own.of_kind(kind) == own
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (EWCOptions(samples=3), "classifier", "--ewc.samples is an option of agents, and here classifiers learn"),
+        (
+            EWCOptions(fisher_labels="true"),
+            "agent",
+            "--ewc.fisher-labels is an option of classifiers, and here agents learn",
+        ),
+        (L2Options(critics=True), "classifier", "--l2.critics is an option of agents, and here classifiers learn"),
+        (
+            SpaceNetOptions(rewire=False),
+            "agent",
+            "--spacenet.rewire is an option of classifiers, and here agents learn",
+        ),
+        (
+            SpaceNetOptions(selected=(3, 4)),
+            "agent",
+            "spacenet.selected is one share for all layers where agents learn, got (3, 4)",
+        ),
+    ],
+)
+def test_an_option_of_the_other_learner_is_refused(options: Options, kind: Kind, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        options.of_kind(kind)
+    assert str(refusal.value).startswith(said)
+    assert f"{kind}s learn" in str(refusal.value)
+
+
+def test_a_share_of_one_may_be_written_as_an_integer() -> None:
+    assert SpaceNetOptions(selected=(1,)).of_kind("agent").selected == 1.0

@@ -23,10 +23,10 @@ from support.trees import assert_equal_trees
 from torch import nn
 
 from sparserl.cli import main
+from sparserl.continual.strategies import MethodOptions, make_strategy
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.continual.supervised.strategies import MethodOptions, make_strategy
-from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
 from sparserl.kernels import Networks, Wanted, cpu
 from sparserl.kernels.program import Call
 from sparserl.layers.sparsify import SparseTraining, sparsify
@@ -117,7 +117,7 @@ def test_a_classifier_that_grows(
     )
 
     def start() -> SupervisedLearner:
-        return SupervisedLearner(sequence, make_strategy("spacenet", sequence, options, seed=0), config, seed=0)
+        return SupervisedLearner(sequence, make_strategy("spacenet", "classifier", options), config, seed=0)
 
     uninterrupted, folders = start(), []
     for place, _ in enumerate(run_sequence(uninterrupted)):

@@ -311,6 +311,8 @@ METHOD_OPTIONS: dict[str, dict[str, Value]] = {
 RL_METHOD_OPTIONS: dict[str, dict[str, Value]] = {
     "l2": {"strength": 3.0, "critics": True},
     "ewc": {"strength": 3.0, "critics": True, "samples": 30},
+    "online_ewc": {"strength": 3.0, "critics": True, "gamma": 0.5, "samples": 30},
+    "si": {"strength": 3.0, "critics": True, "damping": 0.5},
     "mas": {"strength": 3.0, "critics": True, "samples": 30},
     "agem": {"transitions_per_task": 30, "batch_size": 5},
     "replay": {"batch_scale": 2},

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.sequences import build_sequence
-from sparserl.continual.supervised.strategies import make_strategy
 from sparserl.envs.wrapper_stack import layers
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
@@ -106,7 +106,7 @@ class BuiltLearner:
             class_order=config.class_order,
         )
         return SupervisedLearner(
-            sequence, make_strategy(config.method, sequence, config, seed=config.seed), config.learner, seed=config.seed
+            sequence, make_strategy(config.method, "classifier", config), config.learner, seed=config.seed
         )
 
 

@@ -18,11 +18,11 @@ from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies import RL_STRATEGIES, RLMethodOptions, make_rl_strategy
-from sparserl.continual.rl.strategies.memory import AGEMOptions, ReplayOptions
-from sparserl.continual.rl.strategies.packnet import PackNetOptions
-from sparserl.continual.rl.strategies.regularization import EWCOptions, L2Options, MASOptions
-from sparserl.continual.rl.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
+from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
+from sparserl.continual.strategies.packnet import PackNetOptions
+from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 from sparserl.envs import AppendTaskId, RLSequence, SequenceEnv, capture_state, restore_state
 from sparserl.envs.tasks.modified_dynamics import Modification
@@ -30,9 +30,11 @@ from sparserl.envs.tasks.sequences import TaskSpec
 from sparserl.topology.config import TopologyConfig
 
 N_OBS, N_ACTION, LEARNING_STARTS, BATCH = 3, 2, 10, 8
-OPTIONS = RLMethodOptions(
+OPTIONS = MethodOptions(
     l2=L2Options(strength=0.1),
     ewc=EWCOptions(strength=1.0, samples=12),
+    online_ewc=OnlineEWCOptions(strength=1.0, gamma=0.5, samples=12),
+    si=SIOptions(strength=1.0),
     mas=MASOptions(strength=0.1, samples=12),
     agem=AGEMOptions(transitions_per_task=9, batch_size=6),
     replay=ReplayOptions(batch_scale=2),
@@ -83,7 +85,7 @@ def make_learner(
     algo: type[Any] = DSSAC,
     steps: Sequence[int] = (30, 30, 30),
     border: Mapping[str, str] | None = None,
-    options: RLMethodOptions = OPTIONS,
+    options: MethodOptions = OPTIONS,
     topology: TopologyConfig = REWIRING,
     net_arch: Sequence[int] = (16, 16),
     weight_decay: float = 0.0,
@@ -94,7 +96,7 @@ def make_learner(
     """A learner before its first step.
 
     Args:
-        method: In `RL_STRATEGIES`.
+        method: In `STRATEGIES`, one that serves agents.
         algo: `DSSAC` or `DSTD3`.
         steps: Of each task.
         border: Options of `BorderConfig`, over those of the method.
@@ -107,9 +109,11 @@ def make_learner(
         agent: Further arguments of its constructor.
     """
     sequence, n_tasks = made_up_sequence(steps), len(steps)
-    config = BorderConfig(**{**RL_STRATEGIES[method].defaults.get("border", {}), **(border or {})})
-    strategy = make_rl_strategy(method, n_tasks, options, seed=seed)
-    own: dict[str, Any] = {f"{name}_density": share for name, share in strategy.densities(len(net_arch)).items()}
+    config = BorderConfig(**{**STRATEGIES[method].defaults.get("border", {}), **(border or {})})
+    strategy = make_strategy(method, "agent", options)
+    own: dict[str, Any] = {
+        f"{name}_density": share for name, share in strategy.densities("agent", len(net_arch), n_tasks).items()
+    }
 
     def task_env(task: TaskSpec) -> gym.Env[Any, Any]:
         env = MarkedEnv(task.index, terminates=terminates)

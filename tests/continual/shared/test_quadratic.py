@@ -31,7 +31,7 @@ def test_a_pull_by_hand() -> None:
     parameter = nn.Parameter(torch.tensor([3.0, 3.0, 0.5]))
     parameter.grad = torch.tensor([1.0, 1.0, 1.0])
     term = Term({"w": torch.tensor([0.5, 0.0, 2.0])}, {"w": torch.tensor([1.0, 1.0, 1.0])})
-    terms_of(term).pull([("w", parameter)], strength=10.0)
+    terms_of(term).add_penalty_grad([("w", parameter)], strength=10.0)
     # 1 + 2 * 10 * importance * (parameter - anchor)
     assert parameter.grad.tolist() == [21.0, 1.0, -19.0]
 
@@ -62,7 +62,7 @@ def test_the_gradient_is_autograds_of_the_written_penalty(shape: tuple[int, ...]
     expected = torch.autograd.grad(penalty, list(parameters.values()))
     for name, parameter in parameters.items():
         parameter.grad = before[name].clone()
-    own.pull(network.named_parameters(), 7.0)
+    own.add_penalty_grad(network.named_parameters(), 7.0)
     for (name, parameter), gradient in zip(parameters.items(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, before[name] + gradient)
 
@@ -70,9 +70,9 @@ def test_the_gradient_is_autograds_of_the_written_penalty(shape: tuple[int, ...]
 def test_only_parameters_that_are_given_are_pulled_and_without_a_term_none_is() -> None:
     trunk, head = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     trunk.grad = torch.zeros(2)
-    QuadraticTerms().pull([("trunk", trunk), ("head", head)], 1.0)
+    QuadraticTerms().add_penalty_grad([("trunk", trunk), ("head", head)], 1.0)
     assert trunk.grad.tolist() == [0.0, 0.0]
-    terms_of(Term({"trunk": torch.ones(())}, {"trunk": torch.zeros(2)})).pull([("trunk", trunk)], 1.0)
+    terms_of(Term({"trunk": torch.ones(())}, {"trunk": torch.zeros(2)})).add_penalty_grad([("trunk", trunk)], 1.0)
     assert trunk.grad.tolist() == [2.0, 2.0]
     assert head.grad is None
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.sub_networks import FREE, SubNetworks, check_capacity
-from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import state_from_tree, state_tree
@@ -103,7 +103,7 @@ class Agent:
         return SparseMLP([*self.trunk, self.heads[task]])
 
     def view(self, task: int) -> SparseMLP:
-        return SparseMLP([*self.owned.views(task), self.heads[task]])
+        return SparseMLP([*self.owned.task_layers(task), self.heads[task]])
 
     def state(self) -> dict[str, Any]:
         return {
@@ -130,7 +130,7 @@ Kept = list[tuple[list[int], torch.Tensor, torch.Tensor]]
 def kept(agent: Agent, task: int) -> Kept:
     """Positions, weights and biases of a task's layers."""
     found = []
-    for view in agent.owned.views(task):
+    for view in agent.owned.task_layers(task):
         assert view.bias is not None
         found.append((view.topology.flat.tolist(), view.values.detach().clone(), view.bias.detach().clone()))
     return found
@@ -194,7 +194,7 @@ def test_a_view_has_values_of_its_own() -> None:
     agent.learn(0)
     before = kept(agent, 0)
     with torch.no_grad():
-        for view in agent.owned.views(0):
+        for view in agent.owned.task_layers(0):
             for parameter in view.parameters():
                 parameter.fill_(9.0)
     assert_same(kept(agent, 0), before)
@@ -282,8 +282,8 @@ def test_biases_that_tasks_share_are_trained_until_their_neuron_is_reserved() ->
 def test_a_release_takes_everything_away_that_layers_came_with_and_nothing_else() -> None:
     agent = Agent(released=False)
     assert [layer.nnz for layer in agent.trunk] == [15, 15]
-    assert [view.nnz for view in agent.owned.views(0)] == [0, 0]  # nobody's
-    assert [use.owned for use in agent.owned.uses(1)] == [(0,), (0,)]
+    assert [view.nnz for view in agent.owned.task_layers(0)] == [0, 0]  # nobody's
+    assert [use.owned for use in agent.owned.usage(1)] == [(0,), (0,)]
     critic, head = agent.critic.values.detach().clone(), agent.heads[0].weight.detach().clone()
     agent.evolver.begin_update(1)
     agent.owned.release()
@@ -358,9 +358,9 @@ def test_who_uses_what() -> None:
     for task in range(N_TASKS):
         agent.learn(task)
         n, closed = task + 1, min(task + 1, N_TASKS - 1)
-        assert agent.owned.uses(n) == [
-            LayerUse(NAMES[0], (20,) * n, 20 * n, N_IN * 14, 14, 3 * closed),
-            LayerUse(NAMES[1], (16,) * n, 16 * n, 14 * 12, 12, 2 * closed),
+        assert agent.owned.usage(n) == [
+            ConnectionUsage(NAMES[0], (20,) * n, 20 * n, N_IN * 14, 14, 3 * closed),
+            ConnectionUsage(NAMES[1], (16,) * n, 16 * n, 14 * 12, 12, 2 * closed),
         ]
     assert agent.owned.memory() == {"owners": 2 * (3 * 36 + 14 + 12)}
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE, WeightOwners
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.linear import Layer, weights_of
 from sparserl.recording import checkpoint
@@ -99,15 +99,15 @@ def test_of_many_equals_the_first_are_kept() -> None:
 
 def test_who_uses_what() -> None:
     own = WeightOwners(trunk())
-    assert [use.owned for use in own.uses(0)] == [(), ()]
+    assert [use.owned for use in own.usage(0)] == [(), ()]
     assert own.memory() == {"owners": 2 * 240}
     own.keep_largest(FrozenEntries(), 0, 4)
     own.keep_largest(FrozenEntries(), 1, 3)
-    assert own.uses(2) == [
-        LayerUse("actor.trunk.0", (30, 30), 60, 15 * 16, 15, 0),
-        LayerUse("actor.trunk.1", (30, 30), 60, 8 * 15, 8, 0),
+    assert own.usage(2) == [
+        ConnectionUsage("actor.trunk.0", (30, 30), 60, 15 * 16, 15, 0),
+        ConnectionUsage("actor.trunk.1", (30, 30), 60, 8 * 15, 8, 0),
     ]
-    assert [use.owned for use in own.uses(1)] == [(30,), (30,)]
+    assert [use.owned for use in own.usage(1)] == [(30,), (30,)]
 
 
 # --- what may move ------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ def test_views_of_earlier_tasks_stay_bit_for_bit() -> None:
         own.keep_largest(frozen, task, N_TASKS - task)
         train(layers, head, frozen, task)
         with torch.no_grad():
-            answers.append(SparseMLP([*own.views(task), head])(x))
+            answers.append(SparseMLP([*own.task_layers(task), head])(x))
             for earlier, answer in enumerate(answers):
-                assert torch.equal(SparseMLP([*own.views(earlier), all_heads[earlier]])(x), answer)
+                assert torch.equal(SparseMLP([*own.task_layers(earlier), all_heads[earlier]])(x), answer)
             torch.testing.assert_close(SparseMLP([*layers.values(), head])(x), answers[task])
-    assert [view.nnz for view in own.views(1)] == [60, 60]
+    assert [view.nnz for view in own.task_layers(1)] == [60, 60]
     assert not torch.equal(answers[0], answers[1])
 
 
@@ -158,13 +158,13 @@ def test_a_view_has_weights_of_its_own() -> None:
     own.keep_largest(FrozenEntries(), 0, 4)
     before = flat_weights(layers)
     with torch.no_grad():
-        for view in own.views(0):
+        for view in own.task_layers(0):
             view.values.zero_()
     assert all(np.array_equal(now, then) for now, then in zip(flat_weights(layers), before, strict=True))
 
 
 def test_before_anything_is_kept_a_view_is_empty() -> None:
-    assert [view.nnz for view in WeightOwners(trunk()).views(0)] == [0, 0]
+    assert [view.nnz for view in WeightOwners(trunk()).task_layers(0)] == [0, 0]
 
 
 # --- state --------------------------------------------------------------------------------------------
@@ -179,11 +179,11 @@ def test_owners_survive_in_a_state(through_a_file: bool, tmp_path: Path) -> None
         checkpoint.save(tmp_path / "state", state)
         state = checkpoint.load(tmp_path / "state")
     restored.load_state_dict(state)
-    assert [view.topology.flat.tolist() for view in restored.views(0)] == [
-        view.topology.flat.tolist() for view in own.views(0)
+    assert [view.topology.flat.tolist() for view in restored.task_layers(0)] == [
+        view.topology.flat.tolist() for view in own.task_layers(0)
     ]
     own.keep_largest(FrozenEntries(), 1, 3)
-    assert [view.nnz for view in restored.views(1)] == [30, 30]
+    assert [view.nnz for view in restored.task_layers(1)] == [30, 30]
     assert all(owner.dtype == np.int16 for owner in restored.owner)
 
 
@@ -192,6 +192,6 @@ def test_a_sparse_layer_is_kept_by_its_slots() -> None:
     layer.values.data = torch.tensor([1.0, -5.0, 3.0])
     own = WeightOwners({"0": layer})
     own.keep_largest(FrozenEntries(), 0, 3)
-    (view,) = own.views(0)
+    (view,) = own.task_layers(0)
     assert (view.topology.flat.tolist(), view.values.tolist()) == ([2], [-5.0])
     assert view.bias is layer.bias

@@ -17,15 +17,17 @@ from support.trees import assert_equal_trees, differences
 from torch import nn
 from torch.nn import functional
 
+from sparserl.continual.learner import Group
+from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised import learner as supervised
 from sparserl.continual.supervised.learner import OPTIMIZERS, LearnerConfig, Step, SupervisedLearner
-from sparserl.continual.supervised.learner import learner as supervised
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions, make_strategy
-from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.strategy import Strategy
 from sparserl.continual.supervised.tasks import Batch, Scenario, TaskSequence
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers import SparseLinear
+from sparserl.layers.linear import shape_of
 from sparserl.recording import checkpoint
 from sparserl.seeding import stream
 
@@ -52,8 +54,8 @@ def tasks(scenario: Scenario = "class") -> TaskSequence:
 class Tape(Strategy):
     """Fine-tuning that writes down when it is called, and keeps the batches."""
 
-    def __init__(self, sequence: TaskSequence, options: Any = None, *, seed: int = 0, joint: bool = False):
-        super().__init__(sequence, options, seed=seed)
+    def __init__(self, *, joint: bool = False):
+        super().__init__()
         self.joint = joint
         self.tape: list[str] = []
         self.batches: list[Batch] = []
@@ -61,39 +63,38 @@ class Tape(Strategy):
     def trained_tasks(self, task: int) -> Sequence[int]:
         return range(task + 1) if self.joint else [task]
 
-    def check(self, config: LearnerConfig) -> None:
-        self.tape.append("check")
+    def attach(self, learner: Any) -> None:
+        self.tape.append(f"network {'-'.join(str(shape_of(layer)[0]) for layer in learner.network)}")
 
-    def make_network(self, sizes: Sequence[int], config: LearnerConfig) -> SparseMLP:
-        self.tape.append(f"network {'-'.join(map(str, sizes))}")
-        return super().make_network(sizes, config)
-
-    def begin_task(self, learner: SupervisedLearner) -> None:
+    def begin_task(self, learner: Any) -> None:
         self.tape.append(f"begin {learner.task}")
 
-    def end_epoch(self, learner: SupervisedLearner) -> None:
+    def end_epoch(self, learner: Any) -> None:
         self.tape.append(f"epoch {learner.epoch}")
 
-    def end_task(self, learner: SupervisedLearner) -> None:
+    def begin_consolidation(self, learner: Any) -> None:
+        self.tape.append(f"trained {learner.epoch}")
+
+    def end_task(self, learner: Any) -> None:
         self.tape.append(f"end {learner.task}")
 
-    def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+    def loss(self, learner: Any, batch: Batch) -> torch.Tensor:
         self.tape.append("loss")
         self.batches.append(batch)
         return super().loss(learner, batch)
 
-    def before_step(self, learner: SupervisedLearner) -> None:
-        self.tape.append("before")
+    def before_step(self, learner: Any, group: Group) -> None:
+        self.tape.append(f"before {group.name}")
 
-    def after_step(self, learner: SupervisedLearner) -> None:
-        self.tape.append("after")
+    def after_step(self, learner: Any, group: Group) -> None:
+        self.tape.append(f"after {group.name}")
 
 
 def learner_of(
     strategy: Callable[..., Strategy] = Strategy, scenario: Scenario = "class", seed: int = 0, **changes: Any
 ) -> SupervisedLearner:
     sequence = tasks(scenario)
-    return SupervisedLearner(sequence, strategy(sequence, seed=seed), dataclasses.replace(CONFIG, **changes), seed=seed)
+    return SupervisedLearner(sequence, strategy(), dataclasses.replace(CONFIG, **changes), seed=seed)
 
 
 def tape_of(learner: SupervisedLearner) -> Tape:
@@ -111,7 +112,7 @@ def learn(learner: SupervisedLearner, n_tasks: int) -> list[Step]:
 
 # --- order of calls -----------------------------------------------------------------------------------
 
-STEP = ["loss", "before", "after"]
+STEP = ["loss", "before network", "after network"]
 TASK_OF_TWO_BATCHES = [
     *STEP,
     "yield 0.0",
@@ -121,7 +122,7 @@ TASK_OF_TWO_BATCHES = [
     *STEP,
     "yield 1.0",
     *STEP,
-    "epoch 1",
+    "trained 1",
     "yield 1.1",
 ]
 
@@ -129,7 +130,7 @@ TASK_OF_TWO_BATCHES = [
 def test_the_seams_of_a_method_are_called_in_order() -> None:
     learner = learner_of(Tape, batch_size=20)
     tape = tape_of(learner).tape
-    assert tape == ["check", f"network {N_FEATURES}-7-6"]
+    assert tape == ["network 7-6"]
     tape.clear()
     for _ in range(2):
         for step in learner.train():
@@ -167,10 +168,10 @@ def test_a_task_goes_on_where_it_was_left_and_begins_once() -> None:
     assert list(learner.train()) == []
 
 
-def test_a_method_decides_how_many_epochs_a_task_takes() -> None:
+def test_a_method_decides_how_many_epochs_follow_a_task() -> None:
     class Longer(Strategy):
-        def epochs(self, task: int, epochs: int) -> int:
-            return epochs + 3 - task
+        def consolidation(self, task: int, n_tasks: int) -> int:
+            return 3 - task
 
     steps = learn(learner_of(Longer), 2)
     assert [(task, len({step.epoch for step in steps if step.task == task})) for task in range(2)] == [(0, 5), (1, 4)]
@@ -182,10 +183,10 @@ def test_a_task_starts_with_a_new_optimizer_or_with_the_old_one(reset: bool) -> 
     seen: list[torch.optim.Optimizer] = []
 
     class Watch(Strategy):
-        def begin_task(self, learner: SupervisedLearner) -> None:
+        def begin_task(self, learner: Any) -> None:
             seen.append(learner.optimizer)  # the old one: what has moved its weights needs it
 
-        def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+        def loss(self, learner: Any, batch: Batch) -> torch.Tensor:
             if learner.epoch == learner.batch == 0:
                 seen.append(learner.optimizer)
                 assert learner.task == 0 or bool(learner.optimizer.state) is not reset
@@ -196,18 +197,6 @@ def test_a_task_starts_with_a_new_optimizer_or_with_the_old_one(reset: bool) -> 
     assert at_first is not in_first  # its weights may have changed their number since it was made
     assert before_second is in_first
     assert (in_second is in_first) is not reset
-
-
-def test_a_bad_fit_is_refused_before_there_is_a_network() -> None:
-    class Refusing(Tape):
-        def check(self, config: LearnerConfig) -> None:
-            raise ConfigError(f"not with {config.hidden}")
-
-    sequence = tasks()
-    strategy = Refusing(sequence)
-    with pytest.raises(ConfigError, match=r"^not with \(7,\)$"):
-        SupervisedLearner(sequence, strategy, CONFIG, seed=0)
-    assert strategy.tape == []
 
 
 # --- batches ------------------------------------------------------------------------------------------
@@ -228,7 +217,7 @@ def all_of(sequence: TaskSequence, *trained: int) -> list[tuple[list[float], int
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_every_sample_is_trained_once_an_epoch(joint: bool) -> None:
-    learner = learner_of(lambda sequence, seed: Tape(sequence, seed=seed, joint=joint))
+    learner = learner_of(lambda: Tape(joint=joint))
     batches = tape_of(learner).batches
     for task in range(3):
         steps = list(learner.train())
@@ -246,7 +235,7 @@ def test_every_sample_is_trained_once_an_epoch(joint: bool) -> None:
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_order_of_samples_is_a_permutation_from_the_seed_the_task_and_the_epoch(joint: bool) -> None:
-    learner = learner_of(lambda sequence, seed: Tape(sequence, seed=seed, joint=joint), seed=3)
+    learner = learner_of(lambda: Tape(joint=joint), seed=3)
     steps = learn(learner, 2)
     for batch, step in zip(tape_of(learner).batches, steps, strict=True):
         samples = all_of(learner.sequence, *(range(step.task + 1) if joint else [step.task]))
@@ -307,9 +296,7 @@ def test_outputs_of_unseen_classes_compete_only_if_asked() -> None:
     sequence = tasks("class")
     batch = Batch.of(0, sequence.tasks[0].train, slice(0, 3))
     made = {
-        unseen: SupervisedLearner(
-            sequence, Strategy(sequence, seed=0), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0
-        )
+        unseen: SupervisedLearner(sequence, Strategy(), dataclasses.replace(CONFIG, unseen_outputs=unseen), seed=0)
         for unseen in ("open", "closed")
     }
     for task in range(len(sequence)):
@@ -350,7 +337,7 @@ class Fixed(nn.Module):
 class Answering(Strategy):
     network: nn.Module
 
-    def answering(self, learner: SupervisedLearner, task: int) -> nn.Module:
+    def network_for_task(self, learner: Any, task: int) -> Any:
         return self.network
 
 
@@ -453,16 +440,16 @@ def test_an_optimizer_gets_its_numbers(
 class FreezesRows(Strategy):
     """Freezes the first three hidden neurons; whatever else it does to gradients, they stay."""
 
-    def begin_task(self, learner: SupervisedLearner) -> None:
+    def begin_task(self, learner: Any) -> None:
         learner.frozen.freeze(learner.network.get_parameter("0.weight"), torch.arange(3 * N_FEATURES))
         learner.frozen.freeze(learner.network.get_parameter("0.bias"), torch.arange(3))
 
-    def before_step(self, learner: SupervisedLearner) -> None:
+    def before_step(self, learner: Any, group: Group) -> None:
         for parameter in learner.network.parameters():
             assert parameter.grad is not None
             parameter.grad += 1.0
 
-    def after_step(self, learner: SupervisedLearner) -> None:
+    def after_step(self, learner: Any, group: Group) -> None:
         bias = learner.network.get_parameter("0.bias")
         assert bias.grad is not None
         self.seen = (bias.detach().clone(), bias.grad.clone())
@@ -533,14 +520,14 @@ def test_a_state_brings_the_state_of_the_method_and_what_is_frozen(tmp_path: Pat
     class Counting(FreezesRows):
         count = 0
 
-        def after_step(self, learner: SupervisedLearner) -> None:
-            super().after_step(learner)
+        def after_step(self, learner: Any, group: Group) -> None:
+            super().after_step(learner, group)
             self.count += 1
 
         def state_dict(self) -> dict[str, Any]:
             return {"count": self.count}
 
-        def load_state_dict(self, state: dict[str, Any]) -> None:
+        def load_state_dict(self, state: Any) -> None:
             self.count = state["count"]
 
     learner, resumed = learner_of(Counting), learner_of(Counting)
@@ -559,7 +546,7 @@ def test_a_state_brings_the_state_of_the_method_and_what_is_frozen(tmp_path: Pat
 METHODS = MethodOptions(spacenet=SpaceNetOptions(connections=(12, 6), selected=(6,), reserved=(2,)))
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("classifier"))
 def test_the_generators_of_others_are_left_alone(method: str) -> None:
     sequence = blobs("task")
     torch.manual_seed(11)
@@ -568,7 +555,7 @@ def test_the_generators_of_others_are_left_alone(method: str) -> None:
     torch.manual_seed(11)
     np.random.seed(11)
     config = dataclasses.replace(CONFIG, hidden=(16,))
-    learner = SupervisedLearner(sequence, make_strategy(method, sequence, METHODS, seed=0), config, seed=0)
+    learner = SupervisedLearner(sequence, make_strategy(method, "classifier", METHODS), config, seed=0)
     list(run_sequence(learner))
     assert torch.equal(torch.rand(2), drawn)
     assert np.random.random() == drawn_too

@@ -15,6 +15,9 @@ from support.runs import OF_THE_MACHINE
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
+from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.packnet import PackNetOptions
+from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.recorder import (
     LOGS,
@@ -22,9 +25,6 @@ from sparserl.continual.supervised.recorder import (
     checksum,
     total_steps,
 )
-from sparserl.continual.supervised.strategies import STRATEGIES, MethodOptions, make_strategy
-from sparserl.continual.supervised.strategies.packnet import PackNetOptions
-from sparserl.continual.supervised.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.tasks import Scenario, TaskSequence
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint
@@ -60,7 +60,7 @@ def recorder(
 ) -> SequenceRecorder:
     """A recorder of a new learner in a folder, which is made if it is not there."""
     sequence = sequence or blobs(scenario or ("task" if method == "packnet" else "class"))
-    learner = SupervisedLearner(sequence, make_strategy(method, sequence, OPTIONS, seed=3), CONFIG, seed=3)
+    learner = SupervisedLearner(sequence, make_strategy(method, "classifier", OPTIONS), CONFIG, seed=3)
     if not path.exists():
         RunFolder.create(path, config_yaml="", command="", threads=1, parts=["checkpoints"])
     return SequenceRecorder(
@@ -151,7 +151,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     assert_equal_trees(outcome(again), uninterrupted(method))
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("classifier"))
 def test_every_method_goes_on_from_a_step_within_a_task(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -338,7 +338,7 @@ def test_static_sparse_moves_no_connection_whatever_the_options_say(tmp_path: Pa
 
 def test_a_method_without_owners_shares_what_the_network_has(tmp_path: Path) -> None:
     found = recorder(tmp_path / "run", "naive")
-    layers = found.learner.strategy.uses(found.learner)
+    layers = found.learner.usage()
     assert [(one.used, one.free, one.neurons) for one in layers] == [(256, 0, 32), (768, 0, 24), (144, 0, 6)]
     assert all(dict(one.owners) == {"shared": one.size} for one in layers)
     assert [one.layer for one in layers] == ["network.0", "network.1", "network.2"]

@@ -8,9 +8,9 @@ import pytest
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
+from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
-from sparserl.continual.supervised.strategy import Strategy
 from sparserl.recording import checkpoint
 
 Event = SequenceStarted | Step | TaskEnded
@@ -21,7 +21,7 @@ STEPS = EPOCHS * BATCHES
 
 def make() -> SupervisedLearner:
     sequence = blobs("class", n_tasks=3, n_train=40)
-    return SupervisedLearner(sequence, Strategy(sequence, seed=0), CONFIG, seed=0)
+    return SupervisedLearner(sequence, Strategy(), CONFIG, seed=0)
 
 
 def kinds(events: list[Event]) -> str:

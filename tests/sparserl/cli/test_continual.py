@@ -17,10 +17,10 @@ from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
+from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import LOGS
 from sparserl.continual.supervised.sequences import SEQUENCES
-from sparserl.continual.supervised.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import continual_preset_for, parse_continual
@@ -152,7 +152,7 @@ def test_every_preset_fits_its_sequence(name: str) -> None:
         outputs = tuple(range(per_task))
 
     outline = TaskSequence(sequence, config.scenario, (Outline,) * config.tasks, features, 10, {})  # type: ignore[arg-type]
-    make_strategy(method, outline, config, seed=0).check(config.learner)
+    SupervisedLearner(outline, make_strategy(method, "classifier", config), config.learner, seed=0)
 
 
 def test_presets_of_train_and_continual_are_apart() -> None:

@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--method naive --spacenet.connections 5": ("--spacenet.connections", "spacenet, static_sparse"),
     "--method packnet --no-spacenet.rewire": ("'--no-spacenet.rewire'",),
     "--method static_sparse --spacenet.rewire": ("static_sparse", "spacenet.rewire False", "--method spacenet"),
-    "--method packnet": ("packnet", "--scenario task", "class"),
+    "--method packnet": ("told the task", "--scenario task", "class"),
     "--seed -1": ("--seed", "-1"),
     "--threads 0": ("--threads", "0"),
     "--log-every-steps 0": ("--log-every-steps", "0"),

@@ -15,6 +15,8 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, in_folder, write_files
 
 from sparserl import config as yaml_config
+from sparserl.continual.learner import Kind
+from sparserl.continual.strategies import GROUPS, MethodOptions
 from sparserl.errors import SparserlError
 from sparserl.experiment.continual_config import ContinualCommand
 from sparserl.experiment.recorded_run import RunOptions
@@ -134,7 +136,19 @@ def test_no_option_is_missing_from_the_table(kind: str, files: Path, tmp_path: P
     known = {option for batch in BATCHES if KINDS[batch.kind].parse is parse for option in batch.sets}
     known |= {option for options in REFUSED.values() for option in options[1]}
     there = set(flat(yaml_config.plain(by_file(kind, in_folder(KINDS[kind].base, files), tmp_path))))
-    assert there - known - set(NOT_SET) - {"algo", "method", "sequence"} == set()
+    assert there - known - set(NOT_SET) - of_other_learners(kind) - {"algo", "method", "sequence"} == set()
+
+
+def of_other_learners(kind: str) -> set[str]:
+    """Options of continual methods that are refused where this kind learns."""
+    own: Kind = "classifier" if kind == "classifier" else "agent"
+    groups = {name: getattr(MethodOptions(), name) for name in GROUPS}
+    return {
+        f"{name}.{one.name}"
+        for name, options in groups.items()
+        for one in dataclasses.fields(options)
+        if one.name not in options.defaults.get(own, {})
+    }
 
 
 def test_options_beside_the_config_are_known() -> None:

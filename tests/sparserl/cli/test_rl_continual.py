@@ -20,7 +20,7 @@ from support.runs import fingerprint, logs, rows, same_run
 
 from sparserl.cli import main
 from sparserl.continual.rl.recorder import LOGS
-from sparserl.continual.rl.strategies import RL_STRATEGIES
+from sparserl.continual.strategies import methods_of
 from sparserl.envs import RL_SEQUENCES
 from sparserl.experiment.presets import rl_continual_presets
 from sparserl.experiment.rl_continual_config import parse_rl_continual
@@ -45,6 +45,8 @@ OWN = {
     "packnet": ("--packnet.retrain-updates", "9"),
     "l2": REWIRED,
     "ewc": ("--ewc.critics", "--ewc.samples", "20", *REWIRED),
+    "online_ewc": ("--online-ewc.samples", "20", *REWIRED),
+    "si": REWIRED,
     "mas": REWIRED,
     "agem": ("--agem.transitions-per-task", "20", *REWIRED),
 }
@@ -79,7 +81,7 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(sequence: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs of every method that nothing stopped; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    for method in RL_STRATEGIES:
+    for method in methods_of("agent"):
         assert learn(folder / method, sequence, method) == 0
     return {path.name: path for path in folder.iterdir()}
 
@@ -114,7 +116,7 @@ def cut_off(folder: Path, sequence: Path, method: str, at: int, monkeypatch: pyt
 # What a run leaves.
 
 
-@pytest.mark.parametrize("method", RL_STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("agent"))
 def test_a_run_leaves_what_the_readme_says(finished: dict[str, Path], method: str) -> None:
     run = finished[method]
     result = json.loads((run / "result.json").read_text())
@@ -207,7 +209,7 @@ def test_another_seed_is_another_run(finished: dict[str, Path], sequence: Path, 
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("method", RL_STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("agent"))
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     method: str, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +285,7 @@ def test_runs_are_drawn_and_reported(
     assert json.loads((tmp_path / "report.json").read_text())
 
 
-@pytest.mark.parametrize("method", RL_STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("agent"))
 def test_eval_repeats_the_last_evaluation_of_training(
     finished: dict[str, Path], method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,7 +364,7 @@ def test_what_a_sequence_has_no_policy_for_is_one_line(
 
 
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    for what, names in (("sequences", RL_SEQUENCES), ("methods", RL_STRATEGIES)):
+    for what, names in (("sequences", RL_SEQUENCES), ("methods", methods_of("agent"))):
         assert main(["list", what]) == 0
         printed = capsys.readouterr().out.split()
         assert set(names) <= set(printed)
@@ -385,7 +387,7 @@ def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
     assert (from_file.agent.batch_size, from_file.border.buffer) == (9, "emptied")
 
 
-@pytest.mark.parametrize("method", RL_STRATEGIES)
+@pytest.mark.parametrize("method", methods_of("agent"))
 def test_methods_that_hold_weights_keep_the_topology_unless_told_otherwise(method: str) -> None:
     held = method in ("l2", "ewc", "mas", "agem")
     usual = parse_rl_continual(("--method", method))[0].run

@@ -17,7 +17,10 @@ CASES = {
     "sequence": (("--sequence", "halfcheeta_forgetting"), "did you mean 'halfcheetah_forgetting'"),
     "no file": (("--sequence", "nowhere.yaml"), "cannot read nowhere.yaml"),
     "method": ((*CHEETAH, "--method", "packnett"), "did you mean 'packnet'"),
-    "method of classifiers": ((*CHEETAH, "--method", "lwf"), "unknown method 'lwf'; valid: agem"),
+    "method of classifiers": (
+        (*CHEETAH, "--method", "lwf"),
+        "lwf teaches the probabilities of classes",
+    ),
     "algorithm": ((*CHEETAH, "--algo", "ds_sacc"), "did you mean 'ds_sac'"),
     "dense algorithm": ((*CHEETAH, "--algo", "td3"), "td3 has no output layers for tasks; use ds_td3"),
     "too many tasks": ((*CHEETAH, "--tasks", "9"), "has 1 to 8 tasks, got 9"),

@@ -13,8 +13,9 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents import sparse_off_policy as agent_module
+from sparserl.continual.learner import Group
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies.memory import AGEM, AGEMOptions, ReplayOptions
+from sparserl.continual.strategies.memory import AGEM, AGEMOptions, ReplayOptions
 from sparserl.errors import ConfigError
 from sparserl.topology.config import TopologyConfig
 
@@ -86,7 +87,9 @@ def flat(network: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("heads", ["task", "shared"])
 @pytest.mark.parametrize("topology", [DENSE, REWIRING], ids=["dense", "sparse"])
 @pytest.mark.parametrize("algo", [DSSAC, DSTD3])
-def test_the_gradient_is_projected_by_the_formula(algo: type[Any], topology: Any, heads: str) -> None:
+def test_the_gradient_is_projected_by_the_formula(
+    algo: type[Any], topology: Any, heads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner = agem(algo=algo, topology=topology, border={"heads": heads}, steps=(15, 30, 15))
     agent, strategy = learner.agent, learner.strategy
     seen: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -99,13 +102,14 @@ def test_the_gradient_is_projected_by_the_formula(algo: type[Any], topology: Any
         batches.append(batch)
         references.append(flat(getattr(agent, group)))
 
-    def projected(own: RLLearner, group: str) -> None:
-        gradient = flat(getattr(agent, group))
+    def projected(own: RLLearner, group: Group) -> None:
+        gradient = flat(group.module)
         before_step(own, group)
         if references:
-            seen.append((group, gradient, references.pop(), flat(getattr(agent, group))))
+            seen.append((group.name, gradient, references.pop(), flat(group.module)))
 
-    agent.form_gradients, strategy.before_step = formed, projected
+    agent.form_gradients = formed
+    monkeypatch.setattr(strategy, "before_step", projected)
     learn_tasks(learner, 1)
     assert not batches
     kept(learner)["rewards"][:] = 5.0  # those of the task are negative, so its values sink where these must rise

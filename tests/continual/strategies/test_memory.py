@@ -11,21 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tasks import N_FEATURES, blobs
 
+from sparserl.continual.learner import Group
+from sparserl.continual.shared.projection import project
+from sparserl.continual.strategies.memory import AGEM, AGEMOptions, Replay, ReplayOptions, WithMemory
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.continual.supervised.strategies.replay import (
-    AGEM,
-    AGEMOptions,
-    Replay,
-    ReplayOptions,
-    SampleMemory,
-    project,
-)
 from sparserl.continual.supervised.tasks import Batch
 from sparserl.errors import ConfigError
 
 CONFIG = LearnerConfig(hidden=(12, 10), density=0.5, epochs=1, batch_size=16)
 SAMPLE_BYTES = 4 * N_FEATURES + 16
+
+
+def kept(strategy: WithMemory) -> SampleMemory:
+    assert isinstance(strategy.kept, SampleMemory)
+    return strategy.kept
 
 
 def sizes(memory: SampleMemory) -> list[int]:
@@ -43,7 +44,7 @@ def test_tasks_share_the_memory_equally() -> None:
         memory.keep(count)
         assert sizes(memory) == expected
         assert len(memory) == sum(expected)
-        assert memory.size_bytes() == sum(expected) * SAMPLE_BYTES
+        assert memory.sizes()["samples"] == sum(expected) * SAMPLE_BYTES
         first = memory.places[0] if first is None else first
         assert memory.places[0].tolist() == first[:count].tolist()  # a sample that was given up does not come back
     for own in memory.places:
@@ -58,29 +59,29 @@ def test_no_more_is_kept_than_a_task_has() -> None:
 
 
 def test_what_is_kept_depends_on_the_seed_alone() -> None:
-    kept = []
+    found = []
     for seed in (0, 0, 1):
         memory = SampleMemory(blobs(), seed)
         memory.keep(8)
-        kept.append(memory.places[0].tolist())
-    assert kept[0] == kept[1] != kept[2]
+        found.append(memory.places[0].tolist())
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(20, [[20], [10, 10], [6, 6, 6]]), (3, [[3], [1, 1], [1, 1, 1]])])
 def test_replay_never_keeps_more_than_it_may(samples: int, expected: list[list[int]]) -> None:
-    strategy = Replay(blobs(), ReplayOptions(samples=samples), seed=0)
-    learner = SupervisedLearner(strategy.sequence, strategy, CONFIG, seed=0)
+    strategy = Replay(ReplayOptions(samples=samples))
+    learner = SupervisedLearner(blobs(), strategy, CONFIG, seed=0)
     for after in expected:
         list(learner.train())
         learner.finish_task()
-        assert sizes(strategy.kept) == after
+        assert sizes(kept(strategy)) == after
         assert strategy.memory() == {"samples": sum(after) * SAMPLE_BYTES}
 
 
 def test_agem_keeps_as_many_of_each_task() -> None:
-    strategy = AGEM(blobs(), AGEMOptions(samples_per_task=7), seed=0)
-    list(run_sequence(SupervisedLearner(strategy.sequence, strategy, CONFIG, seed=0)))
-    assert sizes(strategy.kept) == [7, 7, 7]
+    strategy = AGEM(AGEMOptions(samples_per_task=7))
+    list(run_sequence(SupervisedLearner(blobs(), strategy, CONFIG, seed=0)))
+    assert sizes(kept(strategy)) == [7, 7, 7]
 
 
 # What is drawn.
@@ -113,8 +114,8 @@ def test_a_draw_depends_on_its_step() -> None:
 
 
 def test_old_samples_are_as_many_as_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    strategy = Replay(blobs(), ReplayOptions(samples=20), seed=0)
-    learner = SupervisedLearner(strategy.sequence, strategy, CONFIG, seed=0)
+    strategy = Replay(ReplayOptions(samples=20))
+    learner = SupervisedLearner(blobs(), strategy, CONFIG, seed=0)
     seen: list[tuple[int, list[int]]] = []
     cross_entropy = learner.cross_entropy
 
@@ -166,15 +167,15 @@ def test_a_projected_gradient_is_the_closest_that_does_not_disagree(seed: int) -
 
 def test_no_step_of_agem_goes_against_its_memory() -> None:
     class Checked(AGEM):
-        def before_step(self, learner: SupervisedLearner) -> None:
+        def before_step(self, learner: Any, group: Group) -> None:
             parameters = list(learner.network.parameters())
             before = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
-            super().before_step(learner)
+            super().before_step(learner, group)
             after = [parameter.grad for parameter in parameters if parameter.grad is not None]
             if learner.task == 0:
                 assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
                 return
-            loss = learner.cross_entropy(self.kept.batch(self.options.batch_size, learner.steps))
+            loss = learner.cross_entropy(kept(self).batch(12, learner.steps))
             reference = torch.autograd.grad(loss, parameters)
 
             def product(gradients: list[torch.Tensor]) -> float:
@@ -184,9 +185,9 @@ def test_no_step_of_agem_goes_against_its_memory() -> None:
             assert product(after) == pytest.approx(max(product(before), 0.0), abs=1e-5)
 
     disagreements: list[bool] = []
-    strategy = Checked(blobs(), AGEMOptions(samples_per_task=9, batch_size=12), seed=0)
+    strategy = Checked(AGEMOptions(samples_per_task=9, batch_size=12))
     config = LearnerConfig(hidden=(12, 10), density=0.5, epochs=3, optimizer="sgd", learning_rate=0.3, batch_size=16)
-    list(run_sequence(SupervisedLearner(strategy.sequence, strategy, config, seed=0)))
+    list(run_sequence(SupervisedLearner(blobs(), strategy, config, seed=0)))
     assert any(disagreements)
     assert len(disagreements) == 2 * 3 * 3
 
@@ -208,6 +209,6 @@ def test_an_option_out_of_range_is_named(options: Any, changes: dict[str, int], 
 
 
 def test_a_memory_without_room_for_each_task_is_refused() -> None:
-    strategy = Replay(blobs(), ReplayOptions(samples=2), seed=0)
+    strategy = Replay(ReplayOptions(samples=2))
     with pytest.raises(ConfigError, match=r"^replay.samples must be at least 3, one for each task, got 2$"):
-        SupervisedLearner(strategy.sequence, strategy, CONFIG, seed=0)
+        SupervisedLearner(blobs(), strategy, CONFIG, seed=0)

@@ -10,10 +10,10 @@ import torch
 from support.tasks import blobs
 from support.trees import assert_equal_trees
 
+from sparserl.continual.strategies.lwf import LwF, LwFOptions, distillation
+from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.continual.supervised.strategies.lwf import LwF, LwFOptions, distillation
-from sparserl.continual.supervised.strategy import Strategy
 from sparserl.continual.supervised.tasks import Batch, Scenario
 from sparserl.errors import ConfigError
 
@@ -21,8 +21,8 @@ CONFIG = LearnerConfig(hidden=(12, 10), density=0.5, epochs=4, optimizer="sgd", 
 
 
 def learner_of(scenario: Scenario, options: LwFOptions) -> tuple[SupervisedLearner, LwF]:
-    strategy = LwF(blobs(scenario), options, seed=0)
-    return SupervisedLearner(strategy.sequence, strategy, CONFIG, seed=0), strategy
+    strategy = LwF(options)
+    return SupervisedLearner(blobs(scenario), strategy, CONFIG, seed=0), strategy
 
 
 def test_a_divergence_by_hand() -> None:
@@ -87,7 +87,7 @@ def test_the_first_task_has_no_teacher() -> None:
 @pytest.mark.parametrize("scenario", OLD_CHOICES)
 def test_a_teacher_without_weight_is_fine_tuning(scenario: Scenario) -> None:
     learner, _ = learner_of(scenario, LwFOptions(alpha=0.0))
-    naive = SupervisedLearner(learner.sequence, Strategy(learner.sequence, seed=0), CONFIG, seed=0)
+    naive = SupervisedLearner(learner.sequence, Strategy(), CONFIG, seed=0)
     for one in (learner, naive):
         list(run_sequence(one))
     assert_equal_trees(dict(learner.network.state_dict()), dict(naive.network.state_dict()))

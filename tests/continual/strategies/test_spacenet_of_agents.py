@@ -21,10 +21,10 @@ from support.rl_learners import (
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies.spacenet import SpaceNet, SpaceNetOptions
 from sparserl.continual.shared.sub_networks import FREE, SubNetworks
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.errors import ConfigError
 
 N_TASKS = 3
@@ -41,7 +41,7 @@ def make(*, steps: int = 26, **changes: Any) -> RLLearner:
 def owned(learner: RLLearner) -> dict[str, SubNetworks]:
     """Who owns what, by network."""
     assert isinstance(learner.strategy, SpaceNet)
-    return {name: own for name, (own, _) in learner.strategy._shared_out.items()}
+    return {name: own for name, (own, _, _) in learner.strategy._shared_out.items()}
 
 
 def connection_owners(learner: RLLearner, network: str) -> list[dict[int, int]]:
@@ -78,13 +78,13 @@ def test_each_task_gets_its_connections_and_keeps_them(algo: type[Any], critics:
                 assert all(layer[position] == owner for position, owner in then.items())
         if isinstance(event, TaskEnded):
             before = {name: connection_owners(learner, name) for name in wanted}
-    uses = learner.strategy.uses(learner, learner.networks[0])
+    uses = learner.strategy.usage(learner, learner.networks[0])
     assert uses[:2] == [
-        LayerUse(f"{actor}.trunk.0", (10,) * 3, 30, 48, 16, 4),  # two tasks reserve 2 of 16 neurons each
-        LayerUse(f"{actor}.trunk.1", (30,) * 3, 90, 256, 16, 4),
+        ConnectionUsage(f"{actor}.trunk.0", (10,) * 3, 30, 48, 16, 4),  # two tasks reserve 2 of 16 neurons each
+        ConnectionUsage(f"{actor}.trunk.1", (30,) * 3, 90, 256, 16, 4),
     ]
     assert uses[2].layer == f"{actor}.heads"
-    in_critics = learner.strategy.uses(learner, learner.networks[1])
+    in_critics = learner.strategy.usage(learner, learner.networks[1])
     assert in_critics[0].owned == ((16,) * 3 if critics else ())
     nbytes = sum(2 * (3 * sum(counts) + 32) for counts in wanted.values())
     assert learner.strategy.memory() == {"owners": nbytes}
@@ -210,11 +210,11 @@ def test_critics_are_shared_out_by_option(critics: bool) -> None:
 
 
 def test_densities_are_the_parts_of_a_task() -> None:
-    strategy = SpaceNet(SpaceNetOptions(capacity=0.3, input_capacity=0.9), n_tasks=3, seed=0)
-    assert strategy.densities(1) == {"actor": pytest.approx((0.3,))}
-    assert strategy.densities(3) == {"actor": pytest.approx((0.3, 0.1, 0.1))}
-    both = SpaceNet(SpaceNetOptions(capacity=0.3, input_capacity=0.9, critics=True), n_tasks=3, seed=0)
-    assert both.densities(2) == {name: pytest.approx((0.3, 0.1)) for name in ("actor", "critic")}
+    strategy = SpaceNet(SpaceNetOptions(capacity=0.3, input_capacity=0.9))
+    assert strategy.densities("agent", 1, 3) == {"actor": pytest.approx((0.3,))}
+    assert strategy.densities("agent", 3, 3) == {"actor": pytest.approx((0.3, 0.1, 0.1))}
+    both = SpaceNet(SpaceNetOptions(capacity=0.3, input_capacity=0.9, critics=True))
+    assert both.densities("agent", 2, 3) == {name: pytest.approx((0.3, 0.1)) for name in ("actor", "critic")}
 
 
 # --- old answers --------------------------------------------------------------------------------------
@@ -243,13 +243,13 @@ def test_the_end_of_a_task_changes_nothing_in_its_answers() -> None:
     learner = make()
     list(learner.train())
     then = answers(learner, 0)
-    assert learner.strategy.answering(learner, 0) is learner.networks[0].of_task(0)
+    assert learner.strategy.network_for_task(learner, 0) is learner.networks[0].of_task(0)
     learner.finish_task()
     np.testing.assert_allclose(answers(learner, 0), then, rtol=1e-5, atol=1e-6)
-    view = learner.strategy.answering(learner, 0)
+    view = learner.strategy.network_for_task(learner, 0)
     assert [layer.nnz for layer in list(view)[:-1]] == [10, 30]
     learn_tasks(learner, 1)
-    assert [layer.nnz for layer in list(learner.strategy.answering(learner, 1))[:-1]] == [20, 60]
+    assert [layer.nnz for layer in list(learner.strategy.network_for_task(learner, 1))[:-1]] == [20, 60]
 
 
 # --- bad input ----------------------------------------------------------------------------------------

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
 
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
-from sparserl.continual.supervised.strategy import Strategy
-from sparserl.continual.supervised.tasks import Batch
-from sparserl.layers import SparseMLP
-from sparserl.ranges import NotNegative, Positive, check_ranges
+from sparserl.continual.learner import Kind, Learner
+from sparserl.continual.strategies.options import Options
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.ranges import NotNegative, Positive
 
 
 @dataclass(frozen=True)
-class LwFOptions:
+class LwFOptions(Options):
     """How the old network teaches.
 
     Raises:
@@ -33,8 +32,8 @@ class LwFOptions:
     temperature: Positive = 2.0
     """Divides logits before their softmax, > 0. Default: the paper."""
 
-    def __post_init__(self) -> None:
-        check_ranges(self, "lwf.")
+    group: ClassVar[str] = "lwf"
+    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {"classifier": {"alpha": 0.5, "temperature": 2.0}}
 
 
 class LwF(Strategy):
@@ -50,47 +49,41 @@ class LwF(Strategy):
 
     options: LwFOptions
 
-    def make_network(self, sizes: Sequence[int], config: LearnerConfig) -> SparseMLP:
-        """As usual; the old network is a copy."""
-        network = super().make_network(sizes, config)
-        self._old = copy.deepcopy(network).requires_grad_(False)
-        return network
+    def attach(self, learner: Learner) -> None:
+        super().attach(learner)
+        self._old = copy.deepcopy(learner.networks[0].of_task(0)).requires_grad_(False)
 
-    def loss(self, learner: SupervisedLearner, batch: Batch) -> torch.Tensor:
+    def loss(self, learner: Any, batch: Any) -> torch.Tensor:
         """Cross-entropy, and how far the outputs are from what the old network makes of the samples."""
         if learner.task == 0:
-            return learner.cross_entropy(batch)
+            return super().loss(learner, batch)
         logits, old = learner.network(batch.x), self._old(batch.x)
-        loss = functional.cross_entropy(logits + learner.closed(batch), batch.y)
-        for (known, competing), tasks in self._questions(learner.task).items():
+        loss: torch.Tensor = functional.cross_entropy(logits + learner.closed(batch), batch.y)
+        for (known, competing), tasks in _questions(learner.sequence, learner.task).items():
             taught = distillation(
                 logits[:, competing], old[:, known], _places(known, competing), self.options.temperature
             )
             loss = loss + self.options.alpha * tasks * taught
         return loss
 
-    def _questions(self, task: int) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """For each earlier task: outputs that the old network chooses among, and those that compete from now on."""
-        return Counter(
-            (self.sequence.competing(earlier, task - 1), self.sequence.competing(earlier, task))
-            for earlier in range(task)
-        )
-
-    def end_task(self, learner: SupervisedLearner) -> None:
+    def end_task(self, learner: Learner) -> None:
         """The network becomes the old one."""
-        self._old.load_state_dict(learner.network.state_dict())
+        self._old.load_state_dict(learner.networks[0].of_task(learner.task).state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """The old network."""
         return {"old": dict(self._old.state_dict())}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes it."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._old.load_state_dict(state["old"])
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the old network."""
         return {"old network": sum(tensor.nbytes for tensor in self._old.state_dict().values())}
+
+
+def _questions(sequence: Any, task: int) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """For each earlier task: outputs that the old network chooses among, and those that compete from now on."""
+    competing = sequence.competing
+    return Counter((competing(earlier, task - 1), competing(earlier, task)) for earlier in range(task))
 
 
 def distillation(logits: torch.Tensor, target: torch.Tensor, places: list[int], temperature: float) -> torch.Tensor:

@@ -14,12 +14,12 @@ import torch
 from support.tasks import blobs
 from torch import nn
 
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
-from sparserl.continual.supervised.runner import run_sequence
-from sparserl.continual.supervised.strategies.penalty import (
+from sparserl.continual.learner import Group
+from sparserl.continual.shared.quadratic import Term
+from sparserl.continual.shared.task_network import ClassifierNetwork
+from sparserl.continual.strategies.penalty import (
     EWC,
     L2,
-    LABELS,
     MAS,
     SI,
     EWCOptions,
@@ -30,7 +30,9 @@ from sparserl.continual.supervised.strategies.penalty import (
     QuadraticPenalty,
     SIOptions,
 )
-from sparserl.continual.supervised.tasks import Batch, Samples, Scenario, Task, TaskSequence
+from sparserl.continual.supervised.learner import LABELS, LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.runner import run_sequence
+from sparserl.continual.supervised.tasks import Samples, Scenario, Task, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 
@@ -44,8 +46,24 @@ METHODS: dict[type[QuadraticPenalty], Any] = {
 SMALL = LearnerConfig(hidden=(12, 10), density=0.5, epochs=1, batch_size=16)
 
 
-def learner_of(strategy: QuadraticPenalty) -> SupervisedLearner:
-    return SupervisedLearner(strategy.sequence, strategy, SMALL, seed=0)
+def learner_of(strategy: QuadraticPenalty, sequence: TaskSequence | None = None) -> SupervisedLearner:
+    return SupervisedLearner(sequence or blobs(), strategy, SMALL, seed=0)
+
+
+def terms_of(strategy: QuadraticPenalty) -> list[Term]:
+    return strategy.terms["network"].terms
+
+
+def of_one_parameter(strategy: QuadraticPenalty, values: torch.Tensor) -> Any:
+    """A learner of a network with the one parameter `w`, which the strategy pulls."""
+    network = SparseMLP([nn.Linear(1, values.numel(), bias=False)])
+    own: Any = ClassifierNetwork(network, [[0]], has_heads=False)
+    w = nn.Parameter(values)
+    own.shared_parameters = lambda: {"w": w}
+    learner = SimpleNamespace(kind="classifier", task=0, w=w)
+    learner.groups = {"network": Group("network", [own], network, lambda: None, None)}
+    strategy.attach(learner)  # type: ignore[arg-type]
+    return learner
 
 
 # What is kept when tasks end.
@@ -64,36 +82,38 @@ def learner_of(strategy: QuadraticPenalty) -> SupervisedLearner:
 def test_importances_and_anchors_after_three_tasks(
     method: type[QuadraticPenalty], expected: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strategy = method(blobs(), METHODS[method], seed=0)
-    learner: Any = SimpleNamespace(network=nn.ParameterDict({"w": torch.zeros(2)}))
+    strategy = method(METHODS[method])
+    learner = of_one_parameter(strategy, torch.zeros(2))
     for task, importance in enumerate([1.0, 2.0, 4.0]):
-        monkeypatch.setattr(strategy, "importances", lambda learner, value=importance: {"w": torch.full((2,), value)})
-        learner.network["w"].data.fill_(task + 1)
+        found = {"w": torch.full((2,), importance)}
+        monkeypatch.setattr(strategy, "importances", lambda learner, network, found=found: found)
+        learner.w.data.fill_(task + 1)
         strategy.end_task(learner)
-    assert [(term.importances["w"].tolist(), term.anchors["w"].tolist()) for term in strategy.penalty.terms] == [
+    assert [(term.importances["w"].tolist(), term.anchors["w"].tolist()) for term in terms_of(strategy)] == [
         ([importance] * 2, [anchor] * 2) for importance, anchor in expected
     ]
 
 
 def test_importances_that_add_up_to_less_than_0_count_as_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    strategy = SI(blobs(), METHODS[SI], seed=0)
-    learner: Any = SimpleNamespace(network=nn.ParameterDict({"w": torch.zeros(3)}))
+    strategy = SI(METHODS[SI])
+    learner = of_one_parameter(strategy, torch.zeros(3))
     for importances in ([2.0, 2.0, -1.0], [-1.0, -3.0, 1.0]):
-        monkeypatch.setattr(strategy, "importances", lambda learner, values=importances: {"w": torch.tensor(values)})
+        found = {"w": torch.tensor(importances)}
+        monkeypatch.setattr(strategy, "importances", lambda learner, network, found=found: found)
         strategy.end_task(learner)
-    assert strategy.penalty.terms[0].importances["w"].tolist() == [1.0, 0.0, 1.0]
+    assert terms_of(strategy)[0].importances["w"].tolist() == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_of_a_sparse_layer_only_connections_are_kept_and_counted(method: type[QuadraticPenalty]) -> None:
-    strategy = method(blobs(), METHODS[method], seed=0)
+    strategy = method(METHODS[method])
     learner = learner_of(strategy)
     assert strategy.memory() == {"anchors": 0, "importances": 0}
     list(run_sequence(learner))
     parameters = dict(learner.network.named_parameters())
     size = sum(parameter.numel() for parameter in parameters.values())
     assert parameters["0.values"].shape == (8 * 12 // 2,)
-    for term in strategy.penalty.terms:
+    for term in terms_of(strategy):
         assert all(term.anchors[name].shape == parameter.shape for name, parameter in parameters.items())
         assert all(term.importances[name].min() >= 0.0 for name in parameters)
         assert method is L2 or all(term.importances[name].shape == own.shape for name, own in parameters.items())
@@ -117,12 +137,12 @@ def test_what_is_important_moves_less(method: type[QuadraticPenalty], options: A
         """Squared distance that the second task moves, weighted by importance to the first."""
         sequence = blobs()
         config = LearnerConfig(hidden=(32, 24), optimizer="sgd", learning_rate=0.2, momentum=0.5, batch_size=16)
-        strategy = method(sequence, dataclasses.replace(options, strength=strength), seed=0)
+        strategy = method(dataclasses.replace(options, strength=strength))
         learner = SupervisedLearner(sequence, strategy, config, seed=0)
         list(learner.train())
         learner.finish_task()
         list(learner.train())
-        (term,) = strategy.penalty.terms
+        (term,) = terms_of(strategy)
         return sum(
             float((term.importances[name] * (parameter.detach() - term.anchors[name]).square()).sum())
             for name, parameter in learner.network.named_parameters()
@@ -145,11 +165,11 @@ def one_layer(
     features = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)
     samples = Samples(features, np.array([0, 1]), np.array([0, 1]), mean=0.0, std=1.0)
     tasks = tuple(Task(index, "", (0, 1), (2 * index, 2 * index + 1), samples, samples) for index in (0, 1))
-    strategy = method(TaskSequence("", scenario, tasks[: len(bias) // 2], 2, len(bias), {}), options, seed=0)
-    learner = learner_of(strategy)
+    sequence = TaskSequence("", scenario, tasks[: len(bias) // 2], 2, len(bias), {})
+    learner = learner_of(method(options), sequence)
     layer = nn.Linear(2, len(bias))
     layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(bias)
-    learner.network = SparseMLP([layer])
+    learner.use(SparseMLP([layer]))
     return learner
 
 
@@ -168,14 +188,14 @@ def test_the_fisher_information_of_a_softmax_layer(
 ) -> None:
     options = type(METHODS[method])(fisher_labels=labels)
     learner = one_layer(method, options, [[0.0, 0.0], [0.0, 0.0]], [math.log(3), 0.0])
-    found = learner.strategy.importances(learner)  # type: ignore[attr-defined]
+    found = learner.strategy.importances(learner, learner.networks[0])  # type: ignore[attr-defined]
     torch.testing.assert_close(found["0.weight"], torch.tensor([weights, weights]))
     torch.testing.assert_close(found["0.bias"], torch.tensor([biases, biases]))
 
 
 def test_the_fisher_information_asks_for_classes_that_compete() -> None:
     learner = one_layer(EWC, EWCOptions(), [[0.0, 0.0]] * 4, [math.log(3), 0.0, 9.0, 9.0], scenario="task")
-    found = learner.strategy.importances(learner)  # type: ignore[attr-defined]
+    found = learner.strategy.importances(learner, learner.networks[0])  # type: ignore[attr-defined]
     torch.testing.assert_close(found["0.bias"], torch.tensor([5 / 16, 5 / 16, 0.0, 0.0]))
 
 
@@ -191,7 +211,7 @@ def test_sampled_labels_have_the_networks_probabilities() -> None:
 )
 def test_memory_aware_importances_of_a_linear_layer(scenario: Scenario, unseen: float) -> None:
     learner = one_layer(MAS, MASOptions(), [[1.0, 0.0], [0.0, -1.0], [1.0, 1.0], [1.0, 1.0]], [0.0] * 4, scenario)
-    found = learner.strategy.importances(learner)  # type: ignore[attr-defined]
+    found = learner.strategy.importances(learner, learner.networks[0])  # type: ignore[attr-defined]
     # Outputs of the samples: (1, -2) and (3, 0); the gradient is 2 f_i x_j. The others, (3, 3), count if they compete.
     torch.testing.assert_close(found["0.weight"][:2], torch.tensor([[(2 + 18) / 2, 4 / 2], [4 / 2, 8 / 2]]))
     torch.testing.assert_close(found["0.bias"][:2], torch.tensor([(2 + 6) / 2, 4 / 2]))
@@ -200,15 +220,10 @@ def test_memory_aware_importances_of_a_linear_layer(scenario: Scenario, unseen: 
 
 @pytest.mark.parametrize(("count", "expected"), [(5, 5), (40, 40), (1000, 40)])
 def test_samples_are_drawn_without_replacement(count: int, expected: int) -> None:
-    strategy = EWC(blobs(), EWCOptions(), seed=0)
-    learner = learner_of(strategy)
-    seen = []
-
-    def derivative(batch: Batch) -> torch.Tensor:
-        seen.extend(tuple(row) for row in batch.x.tolist())
-        return torch.ones(len(batch), strategy.sequence.n_outputs)
-
-    strategy.mean_over_samples(learner, count, derivative, 2)
+    learner = learner_of(EWC(EWCOptions()))
+    probes = list(learner.probe(learner.networks[0], "outputs", count, None))
+    seen = [tuple(row) for probe in probes for row in probe.x.tolist()]
+    assert sum(probe.share for probe in probes) == 1.0
     assert len(seen) == len(set(seen)) == expected
 
 
@@ -222,9 +237,10 @@ def test_importances_do_not_depend_on_the_batches_they_come_from(
 ) -> None:
     found = []
     for size in (1, 7, 1000):
-        monkeypatch.setattr("sparserl.continual.supervised.strategies.penalty.SAMPLES_AT_A_TIME", size)
-        strategy = method(blobs(), options, seed=0)
-        found.append(strategy.importances(learner_of(strategy)))
+        monkeypatch.setattr("sparserl.continual.supervised.learner.PROBED_AT_A_TIME", size)
+        strategy = method(options)
+        learner = learner_of(strategy)
+        found.append(strategy.importances(learner, learner.networks[0]))
     for name, importances in found[0].items():
         assert importances.max() > 0.0
         for other in found[1:]:
@@ -234,27 +250,26 @@ def test_importances_do_not_depend_on_the_batches_they_come_from(
 # The path of synaptic intelligence.
 
 
-class Slope(nn.Module):
+class Slope:
     """Loss a/2 * w^2, learned by plain gradient descent."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor([1.0, 2.0]))
+    def __init__(self, w: nn.Parameter) -> None:
+        self.w = w
         self.curvature = torch.tensor([1.0, 0.5])
 
     def descend(self, strategy: SI, learner: Any, *, rate: float) -> torch.Tensor:
         """One step; returns the gradient that was followed."""
         self.w.grad = self.curvature * self.w.detach()
-        strategy.before_step(learner)
+        strategy.before_step(learner, learner.groups["network"])
         self.w.data -= rate * self.w.grad
-        strategy.after_step(learner)
+        strategy.after_step(learner, learner.groups["network"])
         return self.w.grad
 
 
 def test_the_path_integral_on_a_quadratic_loss() -> None:
-    strategy = SI(blobs(), SIOptions(strength=0.5, damping=0.1), seed=0)
-    slope = Slope()
-    learner: Any = SimpleNamespace(network=slope)
+    strategy = SI(SIOptions(strength=0.5, damping=0.1))
+    learner = of_one_parameter(strategy, torch.tensor([1.0, 2.0]))
+    slope = Slope(learner.w)
     strategy.begin_task(learner)
     for _ in range(2):
         slope.descend(strategy, learner, rate=0.5)
@@ -262,8 +277,8 @@ def test_the_path_integral_on_a_quadratic_loss() -> None:
     # 1 -> 0.5 -> 0.25 lowers the loss, to first order, by 1 * 0.5 + 0.5 * 0.25;
     # 2 -> 1.5 -> 1.125 by 1 * 0.5 + 0.75 * 0.375.
     first = torch.tensor([0.625 / (0.75**2 + 0.1), 0.78125 / (0.875**2 + 0.1)])
-    torch.testing.assert_close(strategy.penalty.terms[0].importances["w"], first)
-    assert strategy.penalty.terms[0].anchors["w"].tolist() == [0.25, 1.125]
+    torch.testing.assert_close(terms_of(strategy)[0].importances["w"], first)
+    assert terms_of(strategy)[0].anchors["w"].tolist() == [0.25, 1.125]
 
     strategy.begin_task(learner)
     slope.curvature = torch.tensor([4.0, 0.0])
@@ -274,7 +289,7 @@ def test_the_path_integral_on_a_quadratic_loss() -> None:
     # What the penalty moves is no part of the path: at 0 the gradient of the loss alone is 0.
     moved = slope.w.detach()[0] - 0.25
     second = first + torch.tensor([0.25 / (moved**2 + 0.1), 0.0])
-    torch.testing.assert_close(strategy.penalty.terms[0].importances["w"], second)
+    torch.testing.assert_close(terms_of(strategy)[0].importances["w"], second)
 
 
 # Bad options.

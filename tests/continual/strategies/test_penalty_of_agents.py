@@ -1,4 +1,4 @@
-"""l2, ewc, mas for agents: importances by hand and by autograd, what is pulled, and how terms follow connections."""
+"""l2, ewc, online_ewc, si, mas for agents: importances by hand and by autograd, and how terms follow connections."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies.regularization import (
+from sparserl.continual.rl.probe import FISHER_FLOOR
+from sparserl.continual.shared.quadratic import Term
+from sparserl.continual.strategies.penalty import (
     EWC,
-    FISHER_FLOOR,
     L2,
     MAS,
+    SI,
     EWCOptions,
     L2Options,
     MASOptions,
+    OnlineEWC,
+    QuadraticPenalty,
 )
-from sparserl.continual.shared.quadratic import Term
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.errors import ConfigError
 from sparserl.topology.rewire import remap
 
-METHODS = ("l2", "ewc", "mas")
+METHODS = ("l2", "ewc", "online_ewc", "si", "mas")
 
 
 def make(method: str, *, critics: bool = False, strength: float | None = None, **changes: Any) -> RLLearner:
@@ -38,8 +41,8 @@ def make(method: str, *, critics: bool = False, strength: float | None = None, *
 
 def terms_of(learner: RLLearner) -> dict[str, list[Term]]:
     """Terms of each network that is pulled."""
-    assert isinstance(learner.strategy, L2)
-    return {name: [Term(**term) for term in own["terms"]] for name, own in learner.strategy.state_dict().items()}
+    assert isinstance(learner.strategy, QuadraticPenalty)
+    return {name: terms.terms for name, terms in learner.strategy.terms.items()}
 
 
 def term_of(learner: RLLearner, network: str = "actor.pi") -> Term:
@@ -120,8 +123,7 @@ def test_all_parameters_are_equally_important_to_l2() -> None:
 def per_sample(method: str, learner: RLLearner, place: int) -> dict[str, torch.Tensor]:
     """Importances by autograd, a sample and an output at a time."""
     network = learner.networks[place]
-    assert isinstance(learner.strategy, L2)
-    x, own = learner.strategy.transitions(learner, network), network.of_task(learner.task)
+    x, own = learner.probed(network, 12), network.of_task(learner.task)
     parameters = list(network.shared_parameters().items())
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters}
 
@@ -174,9 +176,8 @@ def test_importances_are_estimated_from_the_task_that_ends(buffer: str) -> None:
     learner = make("ewc", steps=(25, 15), border={"buffer": buffer})
     learn_tasks(learner, 1)
     list(learner.train())
-    strategy, stored = learner.strategy, learner.agent.replay_buffer
-    assert isinstance(strategy, EWC)
-    actor, critic = (strategy.transitions(learner, network) for network in learner.networks[:2])
+    stored = learner.agent.replay_buffer
+    actor, critic = (learner.probed(network, 12) for network in learner.networks[:2])
     assert actor.shape == (12, N_OBS)
     assert critic.shape == (12, N_OBS + 2)
     assert (actor[:, 0] == 1).all()
@@ -255,14 +256,16 @@ def test_what_is_pulled_hard_moves_less(method: str) -> None:
 def test_importances_add_up_around_the_latest_values(method: str) -> None:
     learner = make(method, topology=DENSE, steps=(15, 15, 15))
     strategy, found = learner.strategy, []
-    assert isinstance(strategy, L2)
+    assert isinstance(strategy, QuadraticPenalty)
+    older = 0.5 if method == "online_ewc" else 1.0
     for task in range(3):
         list(learner.train())
         found.append(strategy.importances(learner, learner.networks[0]))
         learner.finish_task()
         term = term_of(learner)
         for name, parameter in learner.networks[0].shared_parameters().items():
-            torch.testing.assert_close(term.importances[name], sum(one[name] for one in found))
+            expected = sum(one[name] * older ** (task - when) for when, one in enumerate(found))
+            torch.testing.assert_close(term.importances[name], expected.clamp(min=0.0))
             assert torch.equal(term.anchors[name], parameter)
         assert method != "l2" or {float(one) for one in term.importances.values()} == {task + 1.0}
     size = 4 * (16 * 3 + 16 + 16 * 16 + 16)
@@ -321,9 +324,10 @@ def test_options_out_of_range_are_refused(options: Any, said: str) -> None:
 
 
 def test_each_method_has_its_class_and_default() -> None:
-    assert [type(make(method).strategy) for method in METHODS] == [L2, EWC, MAS]
-    assert (L2Options().strength, EWCOptions().strength, MASOptions().strength) == (1e5, 1e4, 1e4)
-    assert {options().samples for options in (EWCOptions, MASOptions)} == {2560}
-    assert not hasattr(L2Options(), "samples")  # it estimates nothing
+    assert [type(make(method).strategy) for method in METHODS] == [L2, EWC, OnlineEWC, SI, MAS]
+    l2, ewc, mas = (options().of_kind("agent") for options in (L2Options, EWCOptions, MASOptions))
+    assert (l2.strength, ewc.strength, mas.strength) == (1e5, 1e4, 1e4)
+    assert (ewc.samples, mas.samples) == (2560, 2560)  # type: ignore[attr-defined]
+    assert not hasattr(l2, "samples")  # it estimates nothing
     for method in METHODS:
         assert list(run_sequence(make(method, steps=(12, 12))))[-1].task == 1

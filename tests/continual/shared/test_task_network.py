@@ -8,7 +8,7 @@ import pytest
 from support.rl_learners import DENSE, N_OBS, REWIRING, make_learner
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.continual.supervised.strategy import LayerUse
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers.linear import shape_of, weights_of
 
 INPUTS = {"actor": N_OBS, "critic": N_OBS + 2}
@@ -55,15 +55,15 @@ def test_who_uses_what_when_nobody_owns_connections(topology: Any) -> None:
     if topology is DENSE:
         assert (first, second) == (48, 256)
     for learned in range(4):
-        assert actor.uses(learned) == [
-            LayerUse("actor.pi.trunk.0", (), 0, 48, 16, 0, shared=first),
-            LayerUse("actor.pi.trunk.1", (), 0, 256, 16, 0, shared=second),
+        assert actor.usage(learned) == [
+            ConnectionUsage("actor.pi.trunk.0", (), 0, 48, 16, 0, shared=first),
+            ConnectionUsage("actor.pi.trunk.1", (), 0, 256, 16, 0, shared=second),
             # 3 heads of 16 x 4; those of tasks that have not been learned are nobody's.
-            LayerUse("actor.pi.heads", (64,) * learned, 64 * learned, 192, 12, 0),
+            ConnectionUsage("actor.pi.heads", (64,) * learned, 64 * learned, 192, 12, 0),
         ]
 
 
 def test_one_output_layer_for_all_is_shared() -> None:
     critic = make_learner(border={"heads": "shared"}, topology=DENSE).networks[1]
-    assert critic.head_uses(2) == []
-    assert critic.uses(2)[-1] == LayerUse("critic.qf0.2", (), 0, 16, 1, 0, shared=16)
+    assert critic.head_usage(2) == []
+    assert critic.usage(2)[-1] == ConnectionUsage("critic.qf0.2", (), 0, 16, 1, 0, shared=16)

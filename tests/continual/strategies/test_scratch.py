@@ -13,7 +13,7 @@ from support.trees import assert_equal_trees
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.agent_state import generator_state
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.rl.strategies.scratch import Scratch
+from sparserl.continual.strategies.anew import Scratch
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 
 

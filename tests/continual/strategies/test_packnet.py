@@ -15,11 +15,12 @@ from support.tasks import N_FEATURES, blobs
 from support.trees import assert_equal_trees
 from torch import nn
 
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE
+from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
+from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
-from sparserl.continual.supervised.strategies.packnet import PackNet, PackNetOptions
-from sparserl.continual.supervised.strategy import LayerUse, Strategy
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
@@ -33,7 +34,7 @@ X = torch.linspace(-2.0, 2.0, 9 * N_FEATURES).sin().view(9, N_FEATURES)
 
 def make(retrain_epochs: int = RETRAIN, seed: int = 0, **changes: Any) -> SupervisedLearner:
     sequence = blobs("task", n_tasks=N_TASKS, n_train=40)
-    strategy = PackNet(sequence, PackNetOptions(retrain_epochs), seed=seed)
+    strategy = PackNet(PackNetOptions(retrain_epochs))
     return SupervisedLearner(sequence, strategy, dataclasses.replace(CONFIG, **changes), seed=seed)
 
 
@@ -96,13 +97,13 @@ def test_shares_that_do_not_divide() -> None:
 
 def test_who_uses_what() -> None:
     learner = make()
-    assert [use.owned for use in learner.strategy.uses(learner)] == [(), (), ()]
+    assert [use.owned for use in learner.usage()] == [(), (), ()]
     for task in tasks_of(learner):
         count = task + 1
-        assert learner.strategy.uses(learner) == [
-            LayerUse("network.0", (3 * N_FEATURES,) * count, 3 * N_FEATURES * count, 12 * N_FEATURES, 12, 0),
-            LayerUse("network.1", (30,) * count, 30 * count, 120, 10, 0),
-            LayerUse("network.2", (20,) * count, 20 * count, 80, 8, 0),  # rows of two classes of ten inputs
+        assert learner.usage() == [
+            ConnectionUsage("network.0", (3 * N_FEATURES,) * count, 3 * N_FEATURES * count, 12 * N_FEATURES, 12, 0),
+            ConnectionUsage("network.1", (30,) * count, 30 * count, 120, 10, 0),
+            ConnectionUsage("network.2", (20,) * count, 20 * count, 80, 8, 0),  # rows of two classes of ten inputs
         ]
     assert learner.strategy.memory() == {"owners": 2 * (12 * N_FEATURES + 120)}
 
@@ -127,7 +128,7 @@ def test_each_weight_has_one_owner_for_good(density: float) -> None:
 
 def test_the_largest_weights_of_plain_training_are_kept_and_the_others_are_zero() -> None:
     learner = make()
-    plain = SupervisedLearner(learner.sequence, Strategy(learner.sequence, seed=0), CONFIG, seed=0)
+    plain = SupervisedLearner(learner.sequence, Strategy(), CONFIG, seed=0)
     list(plain.train())
     pruned = next(step for step in learner.train() if is_pruned(step))
     assert pruned.task == 0
@@ -232,7 +233,7 @@ def test_frozen_weights_have_no_optimizer_state_and_retraining_begins_anew() -> 
 
 @torch.no_grad()
 def answer(learner: SupervisedLearner, task: int) -> torch.Tensor:
-    answered: torch.Tensor = learner.strategy.answering(learner, task)(X)
+    answered: torch.Tensor = learner.strategy.network_for_task(learner, task)(X)
     return answered
 
 
@@ -274,7 +275,7 @@ def test_a_task_is_answered_by_what_existed_when_it_ended(density: float) -> Non
         for task in range(N_TASKS):
             # Before it is learned, a task has what is owned so far.
             torch.testing.assert_close(answer(learner, task), by_hand(learner, min(task, learned), X))
-            view = learner.strategy.answering(learner, task)
+            view = learner.strategy.network_for_task(learner, task)
             assert isinstance(view, SparseMLP)
             connections = [layer.nnz for layer in view if isinstance(layer, SparseLinear)]
             assert connections == [np.count_nonzero((o >= 0) & (o <= task)) for o in owners(learner)]
@@ -293,7 +294,7 @@ def test_an_answer_does_not_change_the_network() -> None:
     learner = make()
     next(tasks_of(learner))
     before = copy.deepcopy(learner.state_dict())
-    view = learner.strategy.answering(learner, 0)
+    view = learner.strategy.network_for_task(learner, 0)
     with torch.no_grad():
         next(iter(view.parameters())).zero_()
     assert_equal_trees(learner.state_dict(), before)
@@ -330,17 +331,17 @@ def test_it_goes_on_around_pruning(density: float, stop: int, task: int, tmp_pat
 @pytest.mark.parametrize("scenario", ["class", "domain"])
 def test_a_task_that_nobody_names_is_refused(scenario: Scenario) -> None:
     sequence = blobs(scenario)
-    message = f"^packnet must be told the task that it answers for: use --scenario task, not {scenario}$"
+    message = f"^this method must be told the task that it answers for: use --scenario task, not {scenario}$"
     with pytest.raises(ConfigError, match=message):
-        SupervisedLearner(sequence, PackNet(sequence, PackNetOptions(), seed=0), CONFIG, seed=0)
+        SupervisedLearner(sequence, PackNet(PackNetOptions()), CONFIG, seed=0)
 
 
 @pytest.mark.parametrize(
     ("changes", "weights"),
-    [({"hidden": (3, 1)}, 3), ({"hidden": (9, 3, 9), "density": 0.1}, 3)],  # 27 - int(.9 * 27) are left
+    [({"hidden": (3, 1)}, "1 has 3"), ({"hidden": (9, 3, 9), "density": 0.1}, "1 has 3")],  # 27 - int(.9 * 27) are left
 )
-def test_a_layer_with_fewer_weights_than_tasks_is_refused(changes: dict[str, Any], weights: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^the smallest hidden layer has {weights} weights for 4 tasks$"):
+def test_a_layer_with_fewer_weights_than_tasks_is_refused(changes: dict[str, Any], weights: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^layer network.{weights} weights for 4 tasks$"):
         make(**changes)
 
 

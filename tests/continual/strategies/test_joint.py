@@ -7,15 +7,15 @@ import torch
 from support.tasks import N_FEATURES, blobs
 from support.trees import assert_equal_trees
 
+from sparserl.continual.strategies.anew import Joint
 from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
-from sparserl.continual.supervised.strategies.joint import Joint
 
 
 def learner_of(reset_optimizer: bool = True) -> SupervisedLearner:
     config = LearnerConfig(hidden=(12, 10), density=0.5, epochs=2, batch_size=16, reset_optimizer=reset_optimizer)
     sequence = blobs()
-    return SupervisedLearner(sequence, Joint(sequence, seed=0), config, seed=0)
+    return SupervisedLearner(sequence, Joint(), config, seed=0)
 
 
 @pytest.mark.parametrize("reset_optimizer", [True, False])

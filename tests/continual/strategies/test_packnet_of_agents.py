@@ -13,10 +13,10 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.rl.learner import Progress, RLLearner
-from sparserl.continual.rl.strategies.packnet import PackNetOptions
+from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE
+from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
-from sparserl.continual.supervised.strategy import LayerUse
 from sparserl.errors import ConfigError
 from sparserl.layers.linear import weights_of
 
@@ -24,7 +24,7 @@ RETRAIN = 5
 
 
 def make(retrain: int = RETRAIN, *, n_tasks: int = 3, steps: int = 15, **changes: Any) -> RLLearner:
-    options = replace(OPTIONS, packnet=PackNetOptions(retrain))
+    options = replace(OPTIONS, packnet=PackNetOptions(retrain_updates=retrain))
     return make_learner("packnet", options=options, **{"topology": DENSE, "steps": (steps,) * n_tasks, **changes})
 
 
@@ -51,12 +51,12 @@ def test_four_tasks_share_120_weights() -> None:
         assert np.bincount(first + 1, minlength=5).tolist() == [27 - 9 * task, *[9] * (task + 1), *[0] * (3 - task)]
         assert np.bincount(second + 1, minlength=5).tolist() == [90 - 30 * task, *[30] * (task + 1), *[0] * (3 - task)]
         count = task + 1
-        assert learner.strategy.uses(learner, actor) == [
-            LayerUse("actor.pi.trunk.0", (9,) * count, 9 * count, 36, 12, 0),
-            LayerUse("actor.pi.trunk.1", (30,) * count, 30 * count, 120, 10, 0),
-            LayerUse("actor.pi.heads", (40,) * count, 40 * count, 160, 16, 0),
+        assert learner.strategy.usage(learner, actor) == [
+            ConnectionUsage("actor.pi.trunk.0", (9,) * count, 9 * count, 36, 12, 0),
+            ConnectionUsage("actor.pi.trunk.1", (30,) * count, 30 * count, 120, 10, 0),
+            ConnectionUsage("actor.pi.heads", (40,) * count, 40 * count, 160, 16, 0),
         ]
-    assert learner.strategy.uses(learner, learner.networks[1]) == learner.networks[1].uses(4)
+    assert learner.strategy.usage(learner, learner.networks[1]) == learner.networks[1].usage(4)
     assert learner.strategy.memory() == {"owners": 2 * (36 + 120)}
 
 
@@ -176,12 +176,12 @@ def test_a_task_that_is_being_learned_is_answered_by_all_there_is() -> None:
     learner = make(0)
     list(learner.train())
     whole = learner.networks[0].of_task(0)
-    assert learner.strategy.answering(learner, 0) is whole
-    assert learner.strategy.answering(learner, 2) is learner.networks[0].of_task(2)
+    assert learner.strategy.network_for_task(learner, 0) is whole
+    assert learner.strategy.network_for_task(learner, 2) is learner.networks[0].of_task(2)
     then = answers(learner, 0)
     learner.finish_task()
     np.testing.assert_allclose(answers(learner, 0), then, rtol=1e-5, atol=1e-6)  # what was pruned is 0
-    view = learner.strategy.answering(learner, 0)
+    view = learner.strategy.network_for_task(learner, 0)
     assert [layer.nnz for layer in list(view)[:-1]] == [16, 85]
     assert view[-1] is whole[-1]
 
@@ -200,8 +200,8 @@ def test_a_visible_id_changes_nothing_for_old_tasks(task_id: str) -> None:
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^packnet.retrain-updates must not be negative, got -1$"):
-        PackNetOptions(-1)
-    assert PackNetOptions().retrain_updates == 100_000
+        PackNetOptions(retrain_updates=-1)
+    assert PackNetOptions().of_kind("agent").retrain_updates == 100_000
 
 
 def test_one_output_layer_for_all_is_refused() -> None:

@@ -1,0 +1,45 @@
+"""Derivatives of what an actor or critic says of transitions, for the importance of its parameters."""
+
+from __future__ import annotations
+
+import torch
+
+LOG_STD_RANGE = (-20.0, 2.0)
+"""To which SAC clips log standard deviations."""
+VARIANCE_FLOOR = 1e-6
+FISHER_FLOOR = 1e-5
+"""Constants of Continual World's code."""
+
+
+def likelihood_cotangents(outputs: torch.Tensor, gaussian: bool) -> list[torch.Tensor]:
+    """What squared gradients of the outputs are weighed by in their Fisher information, one output after the other.
+
+    Args:
+        outputs: (B, n_out) of the network.
+        gaussian: Whether they are means and log standard deviations; otherwise means of unit variance.
+
+    Returns:
+        (B, n_out) each, zero but for one output.
+    """
+    scales = _gaussian_scales(outputs) if gaussian else torch.ones_like(outputs)
+    found = []
+    for output in range(scales.shape[1]):
+        cotangents = torch.zeros_like(scales)
+        cotangents[:, output] = scales[:, output]
+        found.append(cotangents)
+    return found
+
+
+def _gaussian_scales(outputs: torch.Tensor) -> torch.Tensor:
+    """(B, 2 A) square roots of what the Fisher information weighs the squared gradient of each output by.
+
+    The information of a Gaussian is (d mean)^2 / variance + 2 (d std)^2 / variance, and d std = std d log std.
+    """
+    width = outputs.shape[1] // 2
+    raw = outputs[:, width:]
+    log_std = raw.clamp(*LOG_STD_RANGE)
+    std = log_std.exp()
+    root = (std.square() + VARIANCE_FLOOR).sqrt()
+    of_log_std = 2.0**0.5 * std / root
+    of_log_std[raw != log_std] = 0.0  # a clipped one does not move
+    return torch.cat([1.0 / root, of_log_std], dim=1)

@@ -1,0 +1,126 @@
+"""The networks of a learner as continual methods see them: layers that tasks share, and the tasks' own outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.layers import MultiHeadMLP, SparseMLP
+from sparserl.layers.linear import Layer, biases_of, shape_of, weights_of
+from sparserl.topology.structure import Flags
+
+
+class TaskNetwork:
+    """One network: hidden layers, and an output layer for each task or one for all.
+
+    Args:
+        name: Full name, e.g. `actor.pi`; its first part is the group whose optimizer moves it.
+        network: With an output layer for each task, or one for all.
+
+    Attributes:
+        group: Name of its group.
+        has_heads: Whether each task has output layers of its own, so that it can be answered by itself.
+        task_outputs: Outputs of each task, where they are rows of one output layer; None otherwise.
+    """
+
+    task_outputs: Sequence[Sequence[int]] | None = None
+
+    def __init__(self, name: str, network: SparseMLP | MultiHeadMLP):
+        self.name, self.network = name, network
+        self.group = name.partition(".")[0]
+        self.has_heads = isinstance(network, MultiHeadMLP)
+
+    def of_task(self, task: int) -> SparseMLP:
+        """What answers for a task now; holds the network's own layers."""
+        return self.network.by_task[task] if isinstance(self.network, MultiHeadMLP) else self.network
+
+    def with_hidden(self, task: int, hidden: Sequence[Layer]) -> SparseMLP:
+        """What answers for a task by other hidden layers, e.g. by part of their connections, and by its own output."""
+        whole = self.of_task(task)
+        return SparseMLP([*hidden, whole[-1]], whole.activations[0], whole.activations[-1])
+
+    @property
+    def shared(self) -> dict[str, Layer]:
+        """Layers that all tasks use, by full name, in order: the hidden ones, and the last if it is one for all."""
+        heads = isinstance(self.network, MultiHeadMLP)
+        layers = self.network.trunk if isinstance(self.network, MultiHeadMLP) else self.network
+        prefix = f"{self.name}.trunk" if heads else self.name
+        return {f"{prefix}.{place}": layer for place, layer in enumerate(layers)}  # type: ignore[misc]  # are linear
+
+    @property
+    def hidden(self) -> dict[str, Layer]:
+        """Those of `shared` before the output."""
+        names = list(self.shared)
+        return {name: self.shared[name] for name in (names if isinstance(self.network, MultiHeadMLP) else names[:-1])}
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of `shared`, by name in `of_task(...)`."""
+        return {
+            f"{place}.{name}": parameter
+            for place, layer in enumerate(self.shared.values())
+            for name, parameter in layer.named_parameters()
+        }
+
+    def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
+        """Lets the training of a task move its own outputs alone; heads of other tasks get no gradient anyway."""
+
+    def usage(self, tasks_learned: int) -> list[ConnectionUsage]:
+        """When nobody owns connections: hidden layers are shared, a head belongs to its task."""
+        found = []
+        for name, layer in self.shared.items():
+            n_out, n_in = shape_of(layer)
+            found.append(ConnectionUsage(name, (), 0, n_out * n_in, n_out, 0, shared=weights_of(layer).numel()))
+        return found if self.task_outputs is not None else [*found, *self.head_usage(tasks_learned)]
+
+    def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
+        """The outputs of the tasks learned so far as one layer; nothing where one is for all."""
+        if not isinstance(self.network, MultiHeadMLP):
+            return []
+        heads: list[Layer] = list(self.network.heads)  # type: ignore[arg-type]  # are linear
+        sizes = [n_out * n_in for n_out, n_in in map(shape_of, heads)]
+        owned = tuple(weights_of(head).numel() for head in heads[:tasks_learned])
+        outputs = sum(shape_of(head)[0] for head in heads)
+        return [ConnectionUsage(f"{self.name}.heads", owned, sum(owned), sum(sizes), outputs, 0)]
+
+
+class ClassifierNetwork(TaskNetwork):
+    """A classifier, in which the outputs of a task are rows of the one output layer.
+
+    Args:
+        network: The classifier.
+        task_outputs: Rows of each task; tasks may share them.
+        has_heads: Whether the task is known when a class is asked for.
+    """
+
+    def __init__(self, network: SparseMLP, task_outputs: Sequence[Sequence[int]], *, has_heads: bool):
+        super().__init__("network", network)
+        self.task_outputs, self.has_heads = task_outputs, has_heads
+
+    @property
+    def _output(self) -> Layer:
+        *_, output = self.shared.values()
+        return output
+
+    def outputs_of(self, task: int) -> Flags:
+        """(n_out,) which outputs are the task's."""
+        assert self.task_outputs is not None
+        own: Flags = np.isin(np.arange(shape_of(self._output)[0]), self.task_outputs[task])
+        return own
+
+    def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
+        others, n_in = np.flatnonzero(~self.outputs_of(task)), shape_of(self._output)[1]
+        frozen.freeze(biases_of(self._output), torch.from_numpy(others))
+        rows = others[:, None] * n_in + np.arange(n_in)
+        frozen.freeze(weights_of(self._output), torch.from_numpy(rows.ravel()))
+
+    def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
+        assert self.task_outputs is not None
+        *_, name = self.shared
+        n_out, n_in = shape_of(self._output)
+        rows = tuple(len(own) * n_in for own in self.task_outputs[:tasks_learned])
+        return [ConnectionUsage(name, rows, sum(rows), n_out * n_in, n_out, 0)]

@@ -1,0 +1,46 @@
+"""Which tasks own the connections of a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHARED = "shared"
+"""Owner of connections that all tasks use and change."""
+
+
+@dataclass(frozen=True)
+class ConnectionUsage:
+    """Who uses the connections of one layer after a task.
+
+    Attributes:
+        layer: Full name, e.g. `network.0`.
+        owned: Connections that belong to each task so far.
+        frozen: Connections that later tasks cannot change.
+        size: Connections of the dense layer.
+        neurons: Output neurons of the layer.
+        reserved: Output neurons that later tasks cannot connect to.
+        shared: Connections that all tasks use and change.
+    """
+
+    layer: str
+    owned: tuple[int, ...]
+    frozen: int
+    size: int
+    neurons: int
+    reserved: int
+    shared: int = 0
+
+    @property
+    def owners(self) -> dict[str, int]:
+        """Task, or `SHARED`, -> connections that are its."""
+        return {str(task): count for task, count in enumerate(self.owned)} or {SHARED: self.shared}
+
+    @property
+    def used(self) -> int:
+        """Connections that belong to somebody."""
+        return sum(self.owned) + self.shared
+
+    @property
+    def free(self) -> int:
+        """Connections that do not exist, or that nobody has kept."""
+        return self.size - self.used

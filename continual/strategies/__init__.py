@@ -1,0 +1,196 @@
+"""The table of continual methods and their options. To add one, write its file and its line here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparserl.continual.learner import Kind
+from sparserl.continual.strategies.anew import Joint, Scratch
+from sparserl.continual.strategies.lwf import LwF, LwFOptions
+from sparserl.continual.strategies.memory import AGEM, AGEMOptions, Replay, ReplayOptions
+from sparserl.continual.strategies.options import Options
+from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
+from sparserl.continual.strategies.penalty import (
+    EWC,
+    L2,
+    MAS,
+    SI,
+    EWCOptions,
+    L2Options,
+    MASOptions,
+    OnlineEWC,
+    OnlineEWCOptions,
+    SIOptions,
+)
+from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Options of all methods; a method reads its own group."""
+
+    l2: L2Options = field(default_factory=L2Options)
+    """l2."""
+    ewc: EWCOptions = field(default_factory=EWCOptions)
+    """ewc."""
+    online_ewc: OnlineEWCOptions = field(default_factory=OnlineEWCOptions)
+    """online_ewc."""
+    si: SIOptions = field(default_factory=SIOptions)
+    """si."""
+    mas: MASOptions = field(default_factory=MASOptions)
+    """mas."""
+    lwf: LwFOptions = field(default_factory=LwFOptions)
+    """lwf."""
+    replay: ReplayOptions = field(default_factory=ReplayOptions)
+    """replay."""
+    agem: AGEMOptions = field(default_factory=AGEMOptions)
+    """agem."""
+    packnet: PackNetOptions = field(default_factory=PackNetOptions)
+    """packnet."""
+    spacenet: SpaceNetOptions = field(default_factory=SpaceNetOptions)
+    """spacenet, static_sparse."""
+
+    def resolve_options(self, kind: Kind) -> None:
+        """Puts the defaults of a kind of learner in place of None; for `__post_init__` of a frozen config.
+
+        Raises:
+            ConfigError: If an option is given that the kind does not have.
+        """
+        for group in GROUPS:
+            object.__setattr__(self, group, getattr(self, group).of_kind(kind))
+
+
+GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
+"""Groups of options that belong to methods."""
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A continual method.
+
+    Attributes:
+        summary: One line for `sparserl list methods`.
+        strategy: Its class.
+        options: Its group in `MethodOptions`; None if it has no options.
+        fixed: Options of that group that make the method what it is, by name.
+        defaults: Values of other groups of an agent's options that it starts from, by group.
+        refused: Kind of learner that it does not serve -> why, and what to use.
+    """
+
+    summary: str
+    strategy: type[Strategy]
+    options: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refused: Mapping[Kind, str] = field(default_factory=dict)
+
+
+# No penalty or projection holds a connection that is dropped: on halfcheetah_gravity, with the rewiring of ds_sac, ewc
+# forgets as much as finetune (results/continual).
+FIXED_TOPOLOGY = {"topology": {"method": "static"}}
+
+STRATEGIES: dict[str, MethodSpec] = {
+    "naive": MethodSpec(
+        "fine-tuning: train on one task after the other",
+        Strategy,
+        refused={"agent": "naive is called finetune where agents learn: use --method finetune"},
+    ),
+    "finetune": MethodSpec(
+        "train on one task after the other",
+        Strategy,
+        refused={"classifier": "finetune is called naive where classifiers learn: use --method naive"},
+    ),
+    "joint": MethodSpec(
+        "a new network at each task, trained on all tasks so far",
+        Joint,
+        refused={
+            "agent": "joint trains on the samples of all tasks so far, which an agent would have to collect anew: use "
+            "--method replay, which keeps all transitions"
+        },
+    ),
+    "scratch": MethodSpec(
+        "a fresh agent per task: the reference of forward transfer",
+        Scratch,
+        refused={"classifier": "scratch is the reference of agents' forward transfer: use --method joint"},
+    ),
+    "l2": MethodSpec("pull all weights back alike (Hsu et al. 2018)", L2, "l2", defaults=FIXED_TOPOLOGY),
+    "ewc": MethodSpec("elastic weight consolidation (Kirkpatrick et al. 2017)", EWC, "ewc", defaults=FIXED_TOPOLOGY),
+    "online_ewc": MethodSpec(
+        "EWC with one anchor (Schwarz et al. 2018)", OnlineEWC, "online_ewc", defaults=FIXED_TOPOLOGY
+    ),
+    "si": MethodSpec("synaptic intelligence (Zenke et al. 2017)", SI, "si", defaults=FIXED_TOPOLOGY),
+    "mas": MethodSpec("memory aware synapses (Aljundi et al. 2018)", MAS, "mas", defaults=FIXED_TOPOLOGY),
+    "lwf": MethodSpec(
+        "learning without forgetting: the old network teaches (Li and Hoiem 2016)",
+        LwF,
+        "lwf",
+        refused={"agent": "lwf teaches the probabilities of classes, which an actor does not have: use --method ewc"},
+    ),
+    "replay": MethodSpec(
+        "train on stored samples as well (Hsu et al. 2018), for agents on all transitions (Wolczyk et al. 2021)",
+        Replay,
+        "replay",
+        defaults={"border": {"buffer": "kept"}},
+    ),
+    "agem": MethodSpec(
+        "project gradients against stored samples (Chaudhry et al. 2019)", AGEM, "agem", defaults=FIXED_TOPOLOGY
+    ),
+    "packnet": MethodSpec(
+        "prune and freeze a share of the weights per task (Mallya and Lazebnik 2018)", PackNet, "packnet"
+    ),
+    "spacenet": MethodSpec("sparse sub-networks between free neurons (Sokar et al. 2021)", SpaceNet, "spacenet"),
+    "static_sparse": MethodSpec(
+        "SpaceNet whose connections stay where they are",
+        SpaceNet,
+        "spacenet",
+        fixed={"rewire": False},
+        refused={"agent": "static_sparse is for classifiers: use --method spacenet --spacenet.rewire-interval 0"},
+    ),
+}
+
+
+def methods_of(kind: Kind) -> dict[str, MethodSpec]:
+    """The methods that serve a kind of learner."""
+    return {name: spec for name, spec in STRATEGIES.items() if kind not in spec.refused}
+
+
+def method_spec(name: str, kind: Kind) -> MethodSpec:
+    """A method for a kind of learner.
+
+    Raises:
+        ConfigError: If there is no such method, with the closest name, or it does not serve the kind.
+    """
+    spec = STRATEGIES.get(name)
+    if spec is None:
+        raise ConfigError(unknown_name("method", name, methods_of(kind)))
+    if kind in spec.refused:
+        raise ConfigError(spec.refused[kind])
+    return spec
+
+
+def make_strategy(name: str, kind: Kind, options: MethodOptions) -> Strategy:
+    """A method of the table for a kind of learner.
+
+    Raises:
+        ConfigError: As `method_spec`, or if an option is given that the kind does not have.
+    """
+    spec = method_spec(name, kind)
+    own: Options | None = None
+    if spec.options is not None:
+        own = dataclasses.replace(getattr(options, spec.options).of_kind(kind), **spec.fixed)
+    return spec.strategy(own)
+
+
+def own_options(name: str, options: MethodOptions, kind: Kind) -> dict[str, Any]:
+    """What a config says of a method: group -> options that a kind of learner has, as plain data; empty without any."""
+    group = STRATEGIES[name].options
+    if group is None:
+        return {}
+    own = getattr(options, group)
+    values = {name: getattr(own, name) for name in own.defaults[kind]}
+    return {group: {name: list(one) if isinstance(one, tuple) else one for name, one in values.items()}}

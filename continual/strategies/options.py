@@ -1,0 +1,49 @@
+"""What options of continual methods have in common: defaults that depend on what learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from sparserl.continual.learner import Kind
+from sparserl.errors import ConfigError
+from sparserl.ranges import check_ranges
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a method. What is None takes the default of the kind of learner.
+
+    Attributes:
+        group: Name of the group in a config.
+        defaults: Kind -> all options that the kind has, with their defaults.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    group: ClassVar[str]
+    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]]
+
+    def __post_init__(self) -> None:
+        check_ranges(self, self._said())
+
+    def of_kind(self, kind: Kind) -> Self:
+        """With the defaults of a kind of learner in place of None.
+
+        Raises:
+            ConfigError: If an option is given that the kind does not have.
+        """
+        own = self.defaults.get(kind, {})
+        for field in dataclasses.fields(self):
+            if field.name not in own and getattr(self, field.name) != field.default:
+                others = ", ".join(f"{other}s" for other in self.defaults if field.name in self.defaults[other])
+                said = f"--{self._said()}{field.name.replace('_', '-')}"
+                raise ConfigError(f"{said} is an option of {others or 'nothing'}, and here {kind}s learn")
+        missing = {name: value for name, value in own.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing) if missing else self
+
+    def _said(self) -> str:
+        return f"{self.group.replace('_', '-')}."

@@ -1,0 +1,359 @@
+"""SpaceNet: each task gets a sparse sub-network among neurons that no earlier task has reserved.
+
+Decides when connections move, and what answers. Who owns which connection and which neurons are open is
+`sparserl.continual.shared.sub_networks`; what is dropped and grown is decided in `sparserl.topology`, by the rule that
+is named here.
+
+Source:
+    Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code, which
+    are about classifiers.
+
+Known differences from the released code:
+    - Truly sparse: a connection that no task owns has no weight. New weights are drawn from Xavier's distribution when
+      they appear; the code takes them from one dense draw that it stores.
+    - What a dropped connection had gathered of importance is forgotten; in the code it comes back with the connection.
+    - Accuracy right after a task is measured with all archived classifier rows restored; the code's own number uses
+      the rows of the present task alone.
+
+For agents:
+    - The task is known when it acts, so it is answered by its own connections and those of earlier tasks, and by biases
+      that no later task moves. What it does then never changes.
+    - Each task has an output layer of its own, which reads all neurons of the last hidden layer.
+    - Connections move on a clock of optimizer steps, up to a share of a task's env steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from torch import nn
+
+from sparserl.continual.learner import Group, Kind, Learner
+from sparserl.continual.shared.row_archive import RowArchive
+from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks, check_capacity
+from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.continual.strategies.options import Options
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.ranges import Count, CountOrZero, PositiveShare, Range, Share, ShareBelowOne
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.rewire import RewireRule
+
+CountsOrShare = tuple[Annotated[int, Range("[0, 1e12]")], ...] | Annotated[float, Range("[0, 1e12]")] | None
+SHARES = {"selected": Range("(0, 1]"), "reserved": Range("[0, 1]")}
+"""Of what is counted for each layer of a classifier."""
+
+
+@dataclass(frozen=True)
+class SpaceNetOptions(Options):
+    """Capacity of the tasks, and how connections move. Defaults of classifiers: the released split-MNIST script.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    connections: tuple[Count, ...] | None = None
+    """Classifiers: connections of a task in each layer, 10000 1640 80 by default."""
+    capacity: PositiveShare | None = None
+    """Agents: share of the connections of each hidden layer that all tasks take together, in equal parts, in (0, 1];
+    0.35 by default."""
+    input_capacity: PositiveShare | None = None
+    """Agents: the same for the first layer, which is small and reads observations; 0.6 by default."""
+    selected: CountsOrShare = None
+    """Neurons of each hidden layer that a task may use, drawn among the free ones; more where its connections have no
+    room. Classifiers: a number for each layer, 80 80 by default; agents: a share in (0, 1], 0.5 by default."""
+    reserved: CountsOrShare = None
+    """Neurons of each hidden layer that are closed to later tasks after a task: the most important ones. Classifiers: a
+    number for each layer, 40 40 by default; agents: a share in [0, 1] that all tasks close together, in equal parts,
+    0.4 by default."""
+    critics: bool = False
+    """Agents: whether critics are shared out in the same way; otherwise all tasks train all of their connections."""
+    rewire: bool = True
+    """Classifiers: whether connections move at the end of each epoch but the last."""
+    rewire_interval: CountOrZero | None = None
+    """Agents: optimizer steps of a network between events in which a task's connections move, 1000 by default; 0 for
+    never."""
+    rewire_until: Share | None = None
+    """Agents: share of a task's env steps after which its connections stay, in [0, 1]; 0.8 by default."""
+    drop_fraction: ShareBelowOne = 0.2
+    """Share of a task's connections in a hidden layer that move at an event, in [0, 1)."""
+    neuron_importance: NeuronImportance | None = None
+    """Importance of a neuron: the sum of its connections' importances as it is (`final`, as in the paper; the default
+    of agents), or that sum added up over all steps (`cumulative`, as released, where early steps count often; the
+    default of classifiers)."""
+    initial_value: Literal["xavier", "sparse_fan_in", "uniform"] | None = None
+    """Weights of a task's first connections; by default xavier for classifiers, sparse_fan_in for agents."""
+
+    group: ClassVar[str] = "spacenet"
+    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {
+        "classifier": {
+            "connections": (10_000, 1_640, 80),
+            "selected": (80, 80),
+            "reserved": (40, 40),
+            "rewire": True,
+            "drop_fraction": 0.2,
+            "neuron_importance": "cumulative",
+            "initial_value": "xavier",
+        },
+        "agent": {
+            "capacity": 0.35,
+            "input_capacity": 0.6,
+            "selected": 0.5,
+            "reserved": 0.4,
+            "critics": False,
+            "rewire_interval": 1000,
+            "rewire_until": 0.8,
+            "drop_fraction": 0.2,
+            "neuron_importance": "final",
+            "initial_value": "sparse_fan_in",
+        },
+    }
+
+    def __post_init__(self) -> None:
+        if isinstance(self.selected, tuple) and min(self.selected, default=1) < 1:
+            raise ConfigError(f"spacenet.selected must be at least 1, got {self.selected}")
+        for name, share in SHARES.items():
+            given = getattr(self, name)
+            if isinstance(given, float) and given not in share:
+                raise ConfigError(f"spacenet.{name} {share.refusal(given)}, got {given}")
+        super().__post_init__()
+
+    def of_kind(self, kind: Kind) -> Self:
+        shares: dict[str, Any] = {}
+        for name in SHARES if kind == "agent" else ():
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) == 1:
+                shares[name] = float(given[0])  # a flag's 1 is read as a count
+            elif isinstance(given, tuple):
+                raise ConfigError(f"spacenet.{name} is one share for all layers where agents learn, got {given}")
+        own = super(SpaceNetOptions, dataclasses.replace(self, **shares)).of_kind(kind)
+        if kind == "classifier":
+            own._check_counts()
+        return own
+
+    def _check_counts(self) -> None:
+        counts = [own if isinstance(own, tuple) else () for own in (self.connections, self.selected, self.reserved)]
+        hidden = len(counts[0]) - 1
+        if hidden < 1 or len(counts[1]) != hidden or len(counts[2]) != hidden:
+            raise ConfigError(
+                f"spacenet.connections needs one number a layer, spacenet.selected and spacenet.reserved one a hidden "
+                f"layer, got {len(counts[0])}, {len(counts[1])} and {len(counts[2])}"
+            )
+
+
+@dataclass(frozen=True)
+class _Capacity:
+    """What a task gets of a network.
+
+    Attributes:
+        connections: In each layer.
+        selected: Neurons that it may use, of each hidden layer.
+        reserved: Neurons that it closes to later tasks, of each hidden layer.
+    """
+
+    connections: Sequence[int]
+    selected: Sequence[int]
+    reserved: Sequence[int]
+
+
+class SpaceNet(Strategy):
+    """SpaceNet on the network that answers, and on each critic by option; without rewiring it is Static-SparseNN."""
+
+    options: SpaceNetOptions
+
+    # Before anything is trained.
+
+    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
+        """A task's part of each hidden layer of an agent; a classifier begins without connections."""
+        own = self.options.of_kind(kind)
+        if own.capacity is None or own.input_capacity is None:
+            return {"network": (0.0,) * (hidden + 1)}
+        capacities = own.input_capacity, *[own.capacity] * (hidden - 1)
+        share = tuple(capacity / n_tasks for capacity in capacities)
+        return {"actor": share, "critic": share} if own.critics else {"actor": share}
+
+    def attach(self, learner: Learner) -> None:
+        """Takes the networks off the topology clock; they have no connections when the first task begins.
+
+        Raises:
+            ConfigError: If a layer is dense or its neurons share inputs, some task would find no room for its
+                connections, or critics start anew.
+        """
+        super().attach(learner)
+        self._by_task = learner.kind == "agent"
+        if self._by_task:
+            learner.require_heads()
+        border: Any = getattr(learner, "border", None)
+        if self.options.critics and border.critic == "reset":
+            raise ConfigError(
+                "spacenet.critics holds connections of earlier tasks where they are: use --border.critic kept"
+            )
+        self._shared_out: dict[str, tuple[SubNetworks, _Capacity, Group]] = {}
+        self._archive: RowArchive | None = None
+        for group in list(learner.groups.values())[: None if self.options.critics else 1]:
+            assert group.evolver is not None
+            group.evolver.stop(group.name)
+            for network in group.networks:
+                self._share_out(learner, group, group.evolver, network)
+        self._steps = dict.fromkeys(learner.groups, 0)
+
+    def _share_out(self, learner: Learner, group: Group, evolver: TopologyEvolver, network: TaskNetwork) -> None:
+        layers = network.shared
+        _check_layers(layers)
+        capacity = self._capacity(network, learner.n_tasks)
+        own: dict[str, Any] = {"owns_biases": True, "network": network.name}
+        room: dict[str, Any] = {"name": f"{network.name}.trunk"}
+        if isinstance(network, ClassifierNetwork):
+            rows = network.task_outputs or ()
+            archived = len({tuple(outputs) for outputs in rows}) == len(rows)  # each task has rows of its own
+            own = {"outputs": network.outputs_of}
+            room = {"outputs": [len(outputs) for outputs in rows], "archived": archived}
+            if archived:
+                self._archive = RowArchive(evolver, list(layers)[-1])
+        sparse: list[SparseLinear] = list(layers.values())  # type: ignore[arg-type]  # as was checked
+        hidden = [layer.n_out for layer in sparse[: len(capacity.selected)]]
+        check_capacity(learner.n_tasks, sparse[0].n_in, hidden, capacity.reserved, capacity.connections, **room)
+        shared_out = SubNetworks(
+            evolver,
+            list(layers),
+            selected=capacity.selected,
+            reserved=capacity.reserved,
+            n_tasks=learner.n_tasks,
+            seed=learner.seed,
+            neuron_importance=self.options.neuron_importance or "final",
+            **own,
+        )
+        self._shared_out[network.name] = shared_out, capacity, group
+
+    def _capacity(self, network: TaskNetwork, n_tasks: int) -> _Capacity:
+        own, layers = self.options, network.shared.values()
+        if own.connections is not None and isinstance(own.selected, tuple) and isinstance(own.reserved, tuple):
+            if len(layers) != len(own.connections):
+                raise ConfigError(
+                    f"spacenet.connections is for {len(own.selected)} hidden layer(s), "
+                    f"learner.hidden has {len(layers) - 1}"
+                )
+            return _Capacity(own.connections, own.selected, own.reserved)
+        assert isinstance(own.selected, float)
+        assert isinstance(own.reserved, float)
+        sparse: list[SparseLinear] = list(layers)  # type: ignore[arg-type]  # as was checked
+        return _Capacity(
+            [layer.nnz for layer in sparse],
+            [max(1, round(own.selected * layer.n_out)) for layer in sparse],
+            [int(own.reserved * layer.n_out / n_tasks) for layer in sparse],
+        )
+
+    # Around a task.
+
+    def begin_task(self, learner: Learner) -> None:
+        """Puts the last task's classifier rows away, chooses neurons and allocates connections between them."""
+        self._steps = dict.fromkeys(self._steps, 0)
+        for own, capacity, group in self._shared_out.values():
+            own.evolver.begin_update(learner.updates)
+            if self._archive is not None:
+                self._archive.put_away(learner.task - 1)
+            if learner.task == 0 and self._by_task:
+                own.release()  # a classifier comes without connections
+            own.begin_task(learner.task, capacity.connections, self.options.initial_value or "xavier")
+            own.freeze(group.frozen)
+
+    def before_step(self, learner: Learner, group: Group) -> None:
+        """Remembers the weights, to see how far they move."""
+        for own in self._of(group):
+            own.before_step()
+
+    def after_step(self, learner: Learner, group: Group) -> None:
+        """Gathers importances, and moves an agent's connections when that is due."""
+        for own in self._of(group):
+            own.after_step()
+        self._steps[group.name] += 1
+        interval, until = self.options.rewire_interval, self.options.rewire_until
+        if interval and until is not None and learner.is_within(until) and self._steps[group.name] % interval == 0:
+            self._rewire(group)
+
+    def end_epoch(self, learner: Learner) -> None:
+        """Moves a classifier's connections of hidden layers towards important neurons."""
+        if self.options.rewire:
+            for _, _, group in self._shared_out.values():
+                assert group.evolver is not None
+                group.evolver.begin_update(learner.updates)
+                self._rewire(group)
+
+    def _rewire(self, group: Group) -> None:
+        rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=self.options.drop_fraction)
+        for own in self._of(group):
+            for name in own.names[: len(own.reserved_by)]:  # those of hidden neurons
+                own.evolver.rewire(name, rule)
+            own.freeze(group.frozen)
+
+    def _of(self, group: Group) -> list[SubNetworks]:
+        return [own for own, _, other in self._shared_out.values() if other is group]
+
+    def end_task(self, learner: Learner) -> None:
+        """Reserves the most important free neurons of each hidden layer."""
+        for own, _, _ in self._shared_out.values():
+            own.reserve()
+
+    # What it leaves behind.
+
+    def network_for_task(self, learner: Learner, task: int) -> SparseMLP:
+        """Of a classifier, the union of all tasks' connections, rows of earlier tasks restored; of an agent, the
+        connections of `task` and of the tasks before it, and its head; for a task that has none yet, all."""
+        network = learner.networks[0]
+        own, _, _ = self._shared_out[network.name]
+        if self._by_task and task < learner.task:
+            return network.with_hidden(task, own.task_layers(task))
+        if self._archive:
+            return SparseMLP([*own.layers[:-1], self._archive.restored()])
+        return network.of_task(task)
+
+    def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
+        if network.name not in self._shared_out:
+            return super().usage(learner, network)
+        own, _, _ = self._shared_out[network.name]
+        found = own.usage(learner.task)
+        if self._by_task:
+            return [*found, *network.head_usage(learner.task)]
+        return found if self._archive is None else [*found[:-1], self._archive.with_rows(found[-1])]
+
+    def memory(self) -> dict[str, int]:
+        """The owner of each connection and bias."""
+        return {"owners": sum(own.memory()["owners"] for own, _, _ in self._shared_out.values())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Owners, importances, reservations, archived rows and clocks."""
+        if self._by_task:
+            return {"steps": self._steps, **{name: own.state_dict() for name, (own, _, _) in self._shared_out.items()}}
+        ((own, _, _),) = self._shared_out.values()
+        archive = [] if self._archive is None else self._archive.state()
+        return {**own.state_dict(), "archive": archive, "evolver": own.evolver.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, (own, _, _) in self._shared_out.items():
+            own.load_state_dict(state.get(name, state))
+            own.check_fits()
+            if not self._by_task:
+                own.evolver.load_state_dict(state["evolver"])
+        self._steps = dict(state.get("steps", self._steps))
+        if self._archive is not None:
+            self._archive.load_state(state["archive"])
+
+
+def _check_layers(layers: Mapping[str, nn.Module]) -> None:
+    """Raises ConfigError unless connections of all layers can be shared out one by one."""
+    for name, layer in layers.items():
+        if not isinstance(layer, SparseLinear):
+            raise ConfigError(
+                f"spacenet shares connections out and layer {name} is dense: "
+                "lower spacenet.capacity and spacenet.input-capacity"
+            )
+        if layer.topology.pairs > 1:
+            raise ConfigError(
+                f"spacenet gives neurons to tasks one by one, and those of layer {name} share their inputs: use "
+                f"--topology.pairs 1, not {layer.topology.pairs}"
+            )

@@ -1,0 +1,106 @@
+"""What a continual method may do around ordinary training: seams that do nothing unless a method fills them.
+
+The learner, a classifier or an agent, calls them; a method sees its groups of networks, never its loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sparserl.continual.learner import Group, Kind, Learner
+from sparserl.continual.shared.task_network import TaskNetwork
+from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.layers import SparseMLP
+
+
+class Strategy:
+    """Plain fine-tuning. A method overrides the seams it needs.
+
+    Args:
+        options: The method's own, of the type that its class says; None for a method without any.
+    """
+
+    def __init__(self, options: Any = None):
+        self.options = options
+
+    # Before anything is trained.
+
+    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
+        """Densities that layers must begin with, by group, hidden ones first; empty if any will do.
+
+        Args:
+            kind: What learns.
+            hidden: Number of hidden layers.
+            n_tasks: Tasks that will be learned.
+        """
+        del kind, hidden, n_tasks
+        return {}
+
+    def attach(self, learner: Learner) -> None:
+        """Gets to know the learner, which has learned nothing yet (or will be restored).
+
+        Raises:
+            ConfigError: If the method cannot learn this sequence with this learner.
+        """
+        if self.options is not None:
+            self.options = self.options.of_kind(learner.kind)
+
+    # Around a task.
+
+    def trained_tasks(self, task: int) -> Sequence[int]:
+        """Tasks whose training samples are used while `task` is learned; agents have those of the present one alone."""
+        return [task]
+
+    def begin_task(self, learner: Learner) -> None:
+        """Before the first step of `learner.task`, after what happens at a border."""
+
+    def end_epoch(self, learner: Learner) -> None:
+        """After each epoch of a classifier's training but the last."""
+
+    def begin_consolidation(self, learner: Learner) -> None:
+        """After the last step of training on `learner.task`."""
+
+    def consolidation(self, task: int, n_tasks: int) -> int:
+        """Epochs of a classifier, or updates of an agent, that then follow."""
+        del task, n_tasks
+        return 0
+
+    def end_task(self, learner: Learner) -> None:
+        """After `learner.task`, before it is evaluated; its samples are still there."""
+
+    # Around an optimizer's step.
+
+    def loss(self, learner: Any, batch: Any) -> torch.Tensor:
+        """What a classifier differentiates, a scalar."""
+        loss: torch.Tensor = learner.cross_entropy(batch)
+        return loss
+
+    def before_step(self, learner: Learner, group: Group) -> None:
+        """After the gradients of `group` are formed; may change them."""
+
+    def after_step(self, learner: Learner, group: Group) -> None:
+        """After the optimizer's step, before a topology event."""
+
+    # What it leaves behind.
+
+    def network_for_task(self, learner: Learner, task: int) -> SparseMLP:
+        """The network that answers for a task."""
+        return learner.networks[0].of_task(task)
+
+    def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
+        """Who uses each layer of a network now."""
+        return network.usage(learner.task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: tensors, arrays, numbers and strings."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state_dict` was taken; the learner's networks are loaded before."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes kept between tasks beside the networks, by what they are for."""
+        return {}

@@ -19,6 +19,7 @@ from sparserl.kernels.tiles import (
     N_OUT,
     add_up,
     clear_sums,
+    layer_in_panels,
     order_share,
     tile_input_gradient,
     tile_parameter_gradients,
@@ -105,18 +106,20 @@ def _value_gradient_share(
     worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
 ) -> None:
     layer = table[0, 0]
-    clear_sums(sums[worker], count, limits[0])
+    if layer_in_panels(worker, workers, 0, layer, tiles, at[0], at[1], sums[0], limits[0], 4) > 0:
+        return
+    clear_sums(sums[worker], table, 0, limits[0])
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         x, dy = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
-        tile_parameter_gradients(vectors, layer, x, dy, sums[worker], limits[0], 4)
+        tile_parameter_gradients(vectors, layer, 0, layer[N_OUT], x, dy, sums[worker], limits[0], 4)
 
 
 @numba.njit(nogil=True)
 def _total_share(
     worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
 ) -> None:
-    add_up(worker, workers, sums, count, limits[0])
+    add_up(worker, workers, sums, table, limits[0])
 
 
 def _in_turn(*shares: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import positions, program, tables
-from sparserl.kernels.choice import BLOCK_ROWS, tile_vectors
+from sparserl.kernels.choice import BLOCK_ROWS, gradient_panel, tile_vectors
 from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, contiguous, take
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.index import CsrIndex, transpose
@@ -38,6 +38,7 @@ from sparserl.kernels.tiles import (
     N_IN,
     N_OUT,
     ORDERED,
+    PANEL_ROWS,
     PANELS,
     ROW_PTR,
     SAMPLE,
@@ -54,6 +55,7 @@ from sparserl.kernels.tiles import (
     forward_one,
     forward_step,
     order_step,
+    panel_step,
     total_step,
 )
 from sparserl.kernels.updates import STEPS
@@ -83,7 +85,9 @@ class _Frame:
         padded: Columns of all tiles together.
         kept: Of each network, if kept, its levels with all tiles one after the other.
         tape: Of two tiles of the widest level for each worker.
+        given: Of each network, if kept, gradients of what its wide layers give, likewise; see `Plan.in_panels`.
         levels: (networks, layers) addresses of what each layer reads, if kept; else (workers, layers).
+        d_levels: (networks, layers) addresses in `given`, if kept.
         scratch: (workers, 2) addresses of the tiles.
         last: (workers,) addresses for the output.
         nowhere: (workers,) of 0, for gradients that are not wanted.
@@ -98,6 +102,7 @@ class _Frame:
         # Networks apart: each then fits where one of another ensemble was.
         networks = plan.count if keep else 0
         self.kept = [Memory(plan.kept_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
+        self.given = [Memory(plan.given_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
         self.tape = Memory(2 * self.workers * tile, plan.limits.dtype)
         self.nowhere = np.zeros(self.workers, np.int64)
         start = self.tape.array.ctypes.data
@@ -105,6 +110,8 @@ class _Frame:
         if keep:
             starts = np.array([memory.array.ctypes.data for memory in self.kept])
             self.levels = starts[:, None] + plan.kept_before * (self.padded * plan.size)
+            starts = np.array([memory.array.ctypes.data for memory in self.given])
+            self.d_levels = starts[:, None] + plan.given_before * (self.padded * plan.size)
             self.last = self.scratch[:, 0].copy()
         else:
             self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
@@ -129,10 +136,11 @@ class _Frame:
 
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
-        arrays = [memory.array for memory in [self.tape, *self.kept]]
+        arrays = [memory.array for memory in [self.tape, *self.kept, *self.given]]
         start, *starts = (array.ctypes.data for array in arrays)
-        levels = self.levels - (np.array(starts)[:, None] if self.keep else start)
-        return [*(array.size for array in arrays), self.tiles, self.scratch - start, levels, self.last - start]
+        kept, given = np.array(starts[: len(self.kept)])[:, None], np.array(starts[len(self.kept) :])[:, None]
+        levels = [self.levels - kept, self.d_levels - given] if self.keep else [self.levels - start]
+        return [*(array.size for array in arrays), self.tiles, self.scratch - start, *levels, self.last - start]
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
         """(neurons, B) what a layer read."""
@@ -144,7 +152,7 @@ class _Frame:
     @property
     def is_lent(self) -> bool:
         """Whether some of its memory is to be used by others between passes."""
-        return any(memory.is_lent for memory in [self.tape, *self.kept])
+        return any(memory.is_lent for memory in [self.tape, *self.kept, *self.given])
 
     def from_tiles(self, level: torch.Tensor, neurons: int) -> torch.Tensor:
         """(neurons, B) of a level that holds all tiles one after the other."""
@@ -202,6 +210,10 @@ class Plan:
         self.limits = torch.tensor([0.0, -torch.inf, torch.nan], dtype=networks.dtype).numpy()
         before = np.cumsum([0, *networks.widths[:-1]])
         self.kept_neurons, self.kept_before = int(before[-1]), before[:-1]
+        # By widths alone, as a frame may serve networks with other connections.
+        sides = zip(networks.widths[1:], networks.widths[:-1], strict=True)
+        given = [n_out if gradient_panel(n_out, n_in, n_out * n_in, self.size) else 0 for n_out, n_in in sides]
+        self.given_neurons, self.given_before = sum(given), np.cumsum([0, *given[:-1]])
         self.gradient_sizes: list[int] = []
         self._layers = [
             ((network, position), layer)
@@ -229,6 +241,7 @@ class Plan:
             row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
             row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
+            row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
             blocks = layer.index.blocks
             if blocks is not None:
                 row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _places(blocks)
@@ -429,10 +442,12 @@ class _Backward:
         common = frame.arguments(plan)
         common[0] = table.ctypes.data
         arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data, 0 if sums is None else sums.count]
-        arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD]
+        arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
         kept = plan.kept, taken, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
+        if sums is not None and (table[:, wanted.lowest :, PANEL_ROWS] > 0).any():
+            functions.append(panel_step)
         if frame.workers > 1 or (width and plan.count > 1):
             functions.append(total_step)
         self.steps = [make_step(function, arguments, plan.limits.dtype, kept, frame.workers) for function in functions]

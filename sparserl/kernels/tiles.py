@@ -42,7 +42,9 @@ BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_
 
 `ORDERED` holds the values in the order of the blocks; `IN_ORDER` and `T_SLOT` have that of the transposed blocks then.
 """
-FIELDS = 23
+PANEL_ROWS = 23
+"""Rows whose gradients are formed together, over all tiles; 0: those of all rows, tile by tile."""
+FIELDS = 24
 
 FORWARD, BACKWARD = 0, 1
 """Which products' order of values `order_share` makes."""
@@ -72,7 +74,8 @@ GROUPS = len(groups_of(BLOCK_ROWS))
     D_INPUT,
     D_WIDTH,
     WAY,
-) = range(23)
+    D_LEVELS,
+) = range(24)
 """Arguments of the steps of a pass: sizes and addresses.
 
 `TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
@@ -82,9 +85,11 @@ samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each r
 (sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
 first layer whose weights are needed in another order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
 addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
-(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`.
+(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
+(networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
+`PANEL_ROWS`.
 """
-PASS = 23
+PASS = 24
 
 _row, _gated_row = row_tile(gated=False), row_tile(gated=True)
 _block, _gated_block = block_tile(BLOCK_ROWS, gated=False), block_tile(BLOCK_ROWS, gated=True)
@@ -148,12 +153,14 @@ def tile_input_gradient(
 
 
 @compiled()
-def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
-    """Adds what one tile contributes to the gradients by values and biases."""
+def tile_parameter_gradients(
+    vectors: int, layer: Any, begin: int, end: int, x: int, dy: int, gradients: int, zero: Any, size: int
+) -> None:
+    """Adds what one tile contributes to the gradients by values and biases of the rows from `begin` on before `end`."""
     col, row_ptr = layer[COL], layer[ROW_PTR]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
-    stop = read_int64(row_ptr, 0)
-    for row in range(layer[N_OUT]):
+    stop = read_int64(row_ptr, begin)
+    for row in range(begin, end):
         start, stop = stop, read_int64(row_ptr, row + 1)
         from_row = dy + row * vectors * LANES * size
         row_gradient(vectors, col, start, stop, x, from_row, out, zero)
@@ -270,6 +277,7 @@ def _backward_tile(
     first: int,
     vectors: int,
     levels: Any,
+    d_levels: Any,
     scratch: Any,
     gradients: int,
     network: int,
@@ -283,6 +291,7 @@ def _backward_tile(
         first: First sample of the tile.
         vectors: Width of the tile.
         levels: (layers,) address of the activations that each layer read, all tiles one after the other.
+        d_levels: (layers,) address for the gradient of what each layer gave, likewise.
         scratch: Two addresses, each for a tile of the widest level.
         gradients: Address of the sums of gradients, 0 if none are wanted.
         network: Place of the network.
@@ -290,8 +299,9 @@ def _backward_tile(
         limits: (0, -inf, NaN) of the element type.
     """
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
-    here, there, inside, lowest = scratch[0], scratch[1], min(columns, batch - first), call[LOWEST]
+    inside, lowest = min(columns, batch - first), call[LOWEST]
     to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
+    here = _gradient_place(table[depth - 1], d_levels[depth - 1], first, scratch[0], gradients, size)
     _read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
     for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
         if table[layer, SAMPLE] != 0:
@@ -300,17 +310,106 @@ def _backward_tile(
                     table[layer, SAMPLE], table[layer, N_OUT] * first + entry, read_real(here, entry, zero), zero
                 )
         x = levels[layer] + table[layer, N_IN] * first * size
-        if gradients != 0 and layer >= lowest:
-            tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
+        if gradients != 0 and layer >= lowest and table[layer, PANEL_ROWS] == 0:
+            tile_parameter_gradients(vectors, table[layer], 0, table[layer, N_OUT], x, here, gradients, zero, size)
         if layer > lowest or to_input:
             # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
             threshold = zero if layer > 0 else limits[2]
+            there = scratch[(depth - layer) % 2]
+            if layer > 0:
+                there = _gradient_place(table[layer - 1], d_levels[layer - 1], first, there, gradients, size)
             tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
-            here, there = there, here
+            here = there
     if to_input:
         width = call[D_WIDTH]
         out = call[D_INPUT] + network * batch * width * size
         _write_tile(here, table[0, N_IN] - width, width, columns, out, first, inside, zero)
+
+
+@compiled()
+def _gradient_place(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> int:
+    """Address for the gradient of what a layer gives for a tile: kept for the panels of its rows, or in `scratch`."""
+    if gradients == 0 or layer[PANEL_ROWS] == 0:
+        return scratch
+    return level + layer[N_OUT] * first * size
+
+
+@step_function()
+def panel_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Gradients by values and biases of the layers that form them in panels of rows, over all tiles at once."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    tiles = int64_array(call[TILES], (call[N_TILES], 2))
+    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
+    d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
+    gradients, before = read_int64(call[SUMS], 0), 0
+    for network in range(call[NETWORKS]):
+        for position in range(call[LOWEST], call[DEPTH]):
+            layer, x, dy = table[network, position], levels[network, position], d_levels[network, position]
+            before += layer_in_panels(share, shares, before, layer, tiles, x, dy, gradients, zero, call[SIZE])
+
+
+@compiled()
+def layer_in_panels(
+    share: int,
+    shares: int,
+    before: int,
+    layer: Any,
+    tiles: Any,
+    x: int,
+    dy: int,
+    gradients: int,
+    zero: Any,
+    size: int,
+) -> int:
+    """A share of the gradients by values and biases of a layer in panels of rows; gives the number of panels.
+
+    Args:
+        share: Which share, of so many `shares`.
+        shares: Shares.
+        before: Panels of earlier layers, which have been dealt already.
+        layer: (FIELDS,) of the layer; without `PANEL_ROWS` there is nothing to do.
+        tiles: (tiles, 2) first sample and width in vectors.
+        x: Address of what it read, all tiles one after the other.
+        dy: Address of the gradient of what it gave, likewise.
+        gradients: Address of the sums of gradients.
+        zero: Of the element type.
+        size: Bytes of an element.
+    """
+    rows = layer[PANEL_ROWS]
+    if rows == 0:
+        return 0
+    panels = (layer[N_OUT] + rows - 1) // rows
+    for panel in range(panels):
+        if (before + panel) % shares != share:
+            continue
+        begin, end = panel * rows, min(layer[N_OUT], (panel + 1) * rows)
+        _clear_rows(layer, begin, end, gradients, zero)
+        for tile in range(len(tiles)):
+            first, vectors = tiles[tile]
+            tile_parameter_gradients(
+                vectors,
+                layer,
+                begin,
+                end,
+                x + layer[N_IN] * first * size,
+                dy + layer[N_OUT] * first * size,
+                gradients,
+                zero,
+                size,
+            )
+    return panels
+
+
+@compiled()
+def _clear_rows(layer: Any, begin: int, end: int, gradients: int, zero: Any) -> None:
+    """Sets the sums of gradients by values and biases of some rows of a layer to 0."""
+    row_ptr = layer[ROW_PTR]
+    for entry in range(read_int64(row_ptr, begin), read_int64(row_ptr, end)):
+        write_real(gradients, layer[D_VALUES] + entry, zero, zero)
+    if layer[BIAS] != 0:
+        for row in range(begin, end):
+            write_real(gradients, layer[D_BIAS] + row, zero, zero)
 
 
 @compiled()
@@ -374,8 +473,9 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     tiles = int64_array(call[TILES], (call[N_TILES], 2))
     levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
     scratch = int64_array(call[SCRATCH], (shares, 2))
+    d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
     gradients = read_int64(call[SUMS], share)
-    clear_sums(gradients, call[COUNT], zero)
+    clear_sums(gradients, table, call[LOWEST], zero)
     for task in range(share, call[NETWORKS] * call[N_TILES], shares):
         network, tile = task // call[N_TILES], task % call[N_TILES]
         first, vectors = tiles[tile]
@@ -384,6 +484,7 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
             first,
             vectors,
             levels[network],
+            d_levels[network],
             scratch[share],
             gradients,
             network,
@@ -393,18 +494,23 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
 
 
 @compiled()
-def clear_sums(gradients: int, count: int, zero: Any) -> None:
-    """Sets the `count` sums at an address to 0, if there are any."""
-    if gradients != 0:
-        for entry in range(count):
-            write_real(gradients, entry, zero, zero)
+def clear_sums(gradients: int, table: Any, lowest: int, zero: Any) -> None:
+    """Sets a share's sums of gradients to 0, if there are any; not those that panels form from layer `lowest` on."""
+    if gradients == 0:
+        return
+    for network in range(table.shape[0]):
+        for position in range(table.shape[1]):
+            layer = table[network, position]
+            if position < lowest or layer[PANEL_ROWS] == 0:
+                _clear_rows(layer, 0, layer[N_OUT], gradients, zero)
 
 
 @step_function()
 def total_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Adds the sums of all shares to those of the first, in order, and so the networks' gradients of the input."""
     call = int64_array(arguments, (PASS,))
-    add_up(share, shares, int64_array(call[SUMS], (shares,)), call[COUNT], zero)
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    add_up(share, shares, int64_array(call[SUMS], (shares,)), table, zero)
     if call[D_INPUT] != 0:
         count = call[BATCH] * call[D_WIDTH]
         for entry in range(count * share // shares, count * (share + 1) // shares):
@@ -415,10 +521,24 @@ def total_step(share: int, shares: int, arguments: int, zero: Any) -> None:
 
 
 @compiled()
-def add_up(share: int, shares: int, gradients: Any, count: int, zero: Any) -> None:
-    """Adds all shares' sums to those of the first, in order; a share of the entries."""
-    if gradients[0] != 0:
-        for other in range(1, shares):
-            for entry in range(count * share // shares, count * (share + 1) // shares):
-                total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
-                write_real(gradients[0], entry, total, zero)
+def add_up(share: int, shares: int, gradients: Any, table: Any, zero: Any) -> None:
+    """Adds all shares' sums to those of the first, in order; a share of the entries of each layer without panels."""
+    if gradients[0] == 0:
+        return
+    for network in range(table.shape[0]):
+        for position in range(table.shape[1]):
+            layer = table[network, position]
+            if layer[PANEL_ROWS] != 0:
+                continue
+            values, biases = read_int64(layer[ROW_PTR], layer[N_OUT]), layer[N_OUT] if layer[BIAS] != 0 else 0
+            _add_share(share, shares, gradients, layer[D_VALUES], values, zero)
+            _add_share(share, shares, gradients, layer[D_BIAS], biases, zero)
+
+
+@compiled()
+def _add_share(share: int, shares: int, gradients: Any, begin: int, count: int, zero: Any) -> None:
+    """Adds a share of `count` sums from `begin` on of all shares to those of the first."""
+    for other in range(1, shares):
+        for entry in range(begin + count * share // shares, begin + count * (share + 1) // shares):
+            total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
+            write_real(gradients[0], entry, total, zero)

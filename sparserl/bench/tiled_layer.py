@@ -112,7 +112,7 @@ def _value_gradient_share(
     for tile in range(worker, len(tiles), workers):
         first, vectors = tiles[tile]
         x, dy = at[0] + layer[N_IN] * first * 4, at[1] + layer[N_OUT] * first * 4
-        tile_parameter_gradients(vectors, layer, 0, layer[N_OUT], x, dy, sums[worker], limits[0], 4)
+        tile_parameter_gradients(vectors, layer, x, dy, sums[worker], limits[0], 4)
 
 
 @numba.njit(nogil=True)

@@ -37,10 +37,13 @@ def tile_vectors(widest: int) -> int:
     return 2 if widest >= WIDE else TILE_VECTORS
 
 
-PANELS_FROM = 9 << 17
-"""Bytes of a layer's gradients by values from which on they are formed in panels of rows."""
+PANELS_FROM = ((9 << 17, 0.15), (1 << 18, 0.4))
+"""Bytes of a layer's gradients by values, and density, from which on these are formed in panels of rows."""
 PANEL_BYTES = 1 << 16
-"""Of the gradients of a panel."""
+"""Of the gradients of a panel; with 32 and 128 KB it takes 1.03 and 1.04 times as long."""
+PANEL_COLUMNS = 128
+"""Columns that a panel of rows takes at a time, so that what it reads of a tile stays in the nearest cache: .72 of the
+time that it takes with all 1,024 at density .5, with 256 it is .82."""
 MOST_COLUMNS = 4096
 """Of a layer whose gradients are formed in panels: all tiles of what such a layer gives are kept for them."""
 
@@ -49,9 +52,9 @@ def gradient_panel(n_rows: int, n_cols: int, nnz: int, size: int) -> int:
     """Rows whose gradients by values are summed over all tiles before the next ones are; 0: all rows, tile by tile.
 
     Tile by tile, all sums of a layer pass through the caches once a tile and activations stay; in panels the sums stay
-    and activations pass. With 1,024 neurons, batch 256 and registers of 256 bits panels take .55 of the time at density
-    .5, .69 at .4, .56 at .3, 1.05 at .25 and 1.1 at .2; at batch 100 .57 at .5, .90 at .3 and 1.08 at .25. With 2,048
-    neurons it is .77 at .2 and 1.25 at .1, with 512 about 1.04 throughout. Panels of 32 and 64 KB are the best ones.
+    and activations pass. With registers of 256 bits and batch 256, panels take .33 of the time at density .5 with 1,024
+    neurons, .82 at .3, 1.0 at .25 and 1.2 at .2 (at batch 100 .40 at .5, 1.3 at .2); with 2,048 neurons .60 at .25, .73
+    at .2 and 1.0 at .1; with 512 .87 at .5 and .4, 1.1 at .3 and .2; with 384 .80 at .5; with 256 .98 at .5, .89 at 1.
 
     Args:
         n_rows: Rows of the layer.
@@ -59,9 +62,8 @@ def gradient_panel(n_rows: int, n_cols: int, nnz: int, size: int) -> int:
         nnz: Connections.
         size: Bytes of a value.
     """
-    if nnz * size < PANELS_FROM or nnz < 0.15 * n_rows * n_cols or n_cols > MOST_COLUMNS:
-        return 0
-    return max(1, n_rows * PANEL_BYTES // (nnz * size))
+    large = any(nnz * size >= fewest and nnz >= density * n_rows * n_cols for fewest, density in PANELS_FROM)
+    return max(1, n_rows * PANEL_BYTES // (nnz * size)) if large and n_cols <= MOST_COLUMNS else 0
 
 
 FEWEST = 8

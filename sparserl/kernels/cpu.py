@@ -28,6 +28,7 @@ from sparserl.kernels.tiles import (
     BIAS,
     BLOCKS,
     COL,
+    COLUMN_STARTS,
     COLUMNS,
     COUNTS,
     D_BIAS,
@@ -242,6 +243,8 @@ class Plan:
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
             row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
             row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
+            if row[PANEL_ROWS]:
+                row[COLUMN_STARTS] = layer.index.column_starts.ctypes.data
             blocks = layer.index.blocks
             if blocks is not None:
                 row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _places(blocks)
@@ -475,6 +478,7 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
         say("compiling the kernels for this CPU, once: 10 to 20 s")
     pattern_index(index.row_ptr, index.col, 1, BLOCK_ROWS, 1)
     shared_columns(index.row_ptr, index.col, BLOCK_ROWS)
+    _ = index.column_starts
     one = torch.ones(1, dtype=dtype)
     networks = Networks([[Linear(index, one, one)]])
     for batch in (1, 2):

@@ -83,9 +83,14 @@ class CsrIndex:
         blocks = CsrIndex(transposed.n_rows, transposed.n_cols, transposed.row_ptr, transposed.col).blocks
         return None if blocks is None else replace(blocks, slot=slot[blocks.slot])
 
+    @cached_property
+    def column_starts(self) -> npt.NDArray[np.int64]:
+        """(panels + 1, n_rows) first slot of each row in each panel of `choice.PANEL_COLUMNS` columns, then its end."""
+        return starts_in_panels(self.row_ptr, self.col, self.n_cols, choice.PANEL_COLUMNS)
+
     def derived_bytes(self) -> int:
         """Memory of what has been derived from row pointers and columns so far."""
-        derived = [vars(self).get(name) for name in ("blocks", "transposed_blocks")]
+        derived = [vars(self).get(name) for name in ("blocks", "transposed_blocks", "column_starts")]
         if "transposed" in vars(self):
             index, slot = self.transposed
             derived += [index.row_ptr, index.col, slot]
@@ -119,3 +124,20 @@ def transpose(
             following[column] = to + 1
             rows[to], slots[to] = row, slot
     return starts, rows, slots
+
+
+@compiled()
+def starts_in_panels(
+    row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.uint32], n_cols: int, width: int
+) -> npt.NDArray[np.int64]:
+    """See `CsrIndex.column_starts`."""
+    panels = (n_cols + width - 1) // width
+    starts = np.empty((panels + 1, row_ptr.size - 1), np.int64)
+    for row in range(row_ptr.size - 1):
+        slot = row_ptr[row]
+        for panel in range(panels):
+            starts[panel, row] = slot
+            while slot < row_ptr[row + 1] and np.int64(col[slot]) < (panel + 1) * width:
+                slot += 1
+        starts[panels, row] = slot
+    return starts

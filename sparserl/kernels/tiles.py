@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.kernels.choice import BLOCK_ROWS
+from sparserl.kernels.choice import BLOCK_ROWS, PANEL_COLUMNS
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.patterns import block_tile, groups_of
@@ -42,9 +42,10 @@ BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_
 
 `ORDERED` holds the values in the order of the blocks; `IN_ORDER` and `T_SLOT` have that of the transposed blocks then.
 """
-PANEL_ROWS = 23
-"""Rows whose gradients are formed together, over all tiles; 0: those of all rows, tile by tile."""
-FIELDS = 24
+PANEL_ROWS, COLUMN_STARTS = 23, 24
+"""Rows whose gradients are formed together, over all tiles (0: those of all rows, tile by tile), and for these layers
+the address of `CsrIndex.column_starts`."""
+FIELDS = 25
 
 FORWARD, BACKWARD = 0, 1
 """Which products' order of values `order_share` makes."""
@@ -153,14 +154,29 @@ def tile_input_gradient(
 
 
 @compiled()
-def tile_parameter_gradients(
+def _panel_gradients(
     vectors: int, layer: Any, begin: int, end: int, x: int, dy: int, gradients: int, zero: Any, size: int
 ) -> None:
     """Adds what one tile contributes to the gradients by values and biases of the rows from `begin` on before `end`."""
+    col, starts, n_out = layer[COL], layer[COLUMN_STARTS], layer[N_OUT]
+    out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
+    for panel in range((layer[N_IN] + PANEL_COLUMNS - 1) // PANEL_COLUMNS):
+        for row in range(begin, end):
+            start, stop = read_int64(starts, panel * n_out + row), read_int64(starts, (panel + 1) * n_out + row)
+            row_gradient(vectors, col, start, stop, x, dy + row * vectors * LANES * size, out, zero)
+    if layer[BIAS] != 0:
+        for row in range(begin, end):
+            total = row_total(vectors, dy + row * vectors * LANES * size, zero)
+            write_real(biases, row, read_real(biases, row, zero) + total, zero)
+
+
+@compiled()
+def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
+    """Adds what one tile contributes to the gradients by values and biases."""
     col, row_ptr = layer[COL], layer[ROW_PTR]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
-    stop = read_int64(row_ptr, begin)
-    for row in range(begin, end):
+    stop = read_int64(row_ptr, 0)
+    for row in range(layer[N_OUT]):
         start, stop = stop, read_int64(row_ptr, row + 1)
         from_row = dy + row * vectors * LANES * size
         row_gradient(vectors, col, start, stop, x, from_row, out, zero)
@@ -311,7 +327,7 @@ def _backward_tile(
                 )
         x = levels[layer] + table[layer, N_IN] * first * size
         if gradients != 0 and layer >= lowest and table[layer, PANEL_ROWS] == 0:
-            tile_parameter_gradients(vectors, table[layer], 0, table[layer, N_OUT], x, here, gradients, zero, size)
+            tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
         if layer > lowest or to_input:
             # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
             threshold = zero if layer > 0 else limits[2]
@@ -387,7 +403,7 @@ def layer_in_panels(
         _clear_rows(layer, begin, end, gradients, zero)
         for tile in range(len(tiles)):
             first, vectors = tiles[tile]
-            tile_parameter_gradients(
+            _panel_gradients(
                 vectors,
                 layer,
                 begin,

@@ -52,6 +52,16 @@ def test_one_thread_sums_in_the_same_order(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_in", [127, 128, 129, 300])
+def test_long_rows_are_cut_into_panels_of_columns(monkeypatch: pytest.MonkeyPatch, n_in: int) -> None:
+    force_panels(monkeypatch, 0)
+    by_tile = passed(whole_networks((n_in, 11), 1, torch.float32), 49, Wanted())[2]
+    force_panels(monkeypatch, 4)
+    in_panels = passed(whole_networks((n_in, 11), 1, torch.float32), 49, Wanted())[2]
+    for ours, theirs in zip(in_panels.parameters or (), by_tile.parameters or (), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("lowest", range(4))
 @pytest.mark.parametrize("parameters", [True, False])
 def test_only_what_is_wanted_is_formed(monkeypatch: pytest.MonkeyPatch, lowest: int, parameters: bool) -> None:
@@ -83,7 +93,7 @@ def test_threads_share_panels(monkeypatch: pytest.MonkeyPatch, threads: int, cou
 
 def test_networks_with_fewer_connections_share_a_frame_with_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """After an event a layer may leave its panels; the memory of a pass stays, as it follows from widths."""
-    monkeypatch.setattr(choice, "PANELS_FROM", 8 * 300)
+    monkeypatch.setattr(choice, "PANELS_FROM", ((4 * 300, 0.5),))
     dense, sparse = (whole_networks((20, 40, 40), 1, torch.float64, density=density) for density in (0.9, 0.1))
     assert [cpu.plan_of(one).table[0, 1, cpu.PANEL_ROWS] > 0 for one in (dense, sparse)] == [True, False]
     replaced = Networks(sparse.networks, dense)
@@ -99,6 +109,9 @@ def test_networks_with_fewer_connections_share_a_frame_with_wide_ones(monkeypatc
         (1024, 1024, 524_288, 4, 32),  # 2 MB: a panel has 64 KB
         (1024, 1024, 294_912, 4, 56),  # 9 x 128 KB, just enough
         (1024, 1024, 294_911, 4, 0),
+        (256, 256, 65_536, 4, 64),
+        (384, 384, 58_982, 4, 0),  # density just below .4
+        (400, 400, 65_536, 4, 100),
         (1024, 1024, 147_456, 8, 0),  # enough bytes, too few connections
         (2048, 2048, 838_860, 4, 40),
         (2048, 2048, 419_430, 4, 0),  # density .1

@@ -7,6 +7,7 @@ import pytest
 from support.networks import MASKS, of_mask
 
 from sparserl.kernels import CsrIndex
+from sparserl.kernels.index import starts_in_panels
 
 
 def same(a: CsrIndex, b: CsrIndex) -> bool:
@@ -34,6 +35,16 @@ def test_transposing_twice_gives_the_index_back(name: str) -> None:
     back, slot_back = transposed.transposed
     assert same(back, index)
     np.testing.assert_array_equal(slot[slot_back], np.arange(index.nnz))
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("width", [1, 7, 128])
+def test_rows_begin_in_each_panel_of_columns(name: str, width: int) -> None:
+    mask = MASKS[name]
+    index = of_mask(mask)
+    bounds = [min(begin, index.n_cols) for begin in range(0, index.n_cols + width, width)]
+    expected = [index.row_ptr[:-1] + mask[:, :bound].sum(axis=1) for bound in bounds]
+    np.testing.assert_array_equal(starts_in_panels(index.row_ptr, index.col, index.n_cols, width), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 3)])

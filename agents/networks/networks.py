@@ -57,20 +57,16 @@ def network(
         known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
         raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
     sizes = [n_in if heads is None else heads.features(n_in), *net_arch, n_out]
-    shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
-    topology = topology.of(name.partition(".")[0])
     options: dict[str, Any] = {
-        "start_dense": topology.start_dense,
-        "initial_value": topology.part("initial_value"),
-        "pairs": topology.pairs,
+        "topology": topology.of(name.partition(".")[0]),
         "seed": seed,
         "name": name,
         "activation": ACTIVATION_NAMES[activation_fn],
         "output_activation": output_activation,
     }
     if heads is None:
-        return SparseMLP.random(sizes, topology.densities(shapes), **options)
-    return MultiHeadMLP.random(sizes, topology.densities(shapes), heads.n_tasks, **options)
+        return SparseMLP.random(sizes, **options)
+    return MultiHeadMLP.random(sizes, heads.n_tasks, **options)
 
 
 class SparseActor(BasePolicy):

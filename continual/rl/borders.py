@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sparserl.layers import SparseLinear
+from sparserl.layers.linear import linear_layers
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,5 @@ def cross_border(agent: Any, config: BorderConfig) -> None:
 @torch.no_grad()
 def redraw(network: nn.Module) -> None:
     """Draws all weights and biases anew as `nn.Linear` does, in the connections that exist."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
-        elif isinstance(layer, SparseLinear):
-            bound = layer.n_in**-0.5
-            layer.values.uniform_(-bound, bound)
-            if layer.bias is not None:
-                layer.bias.uniform_(-bound, bound)
+    for layer in linear_layers(network).values():
+        layer.redraw()

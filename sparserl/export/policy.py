@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from sparserl.errors import ConfigError
-from sparserl.layers import SparseLinear
+from sparserl.layers.linear import linear
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint32]
@@ -41,25 +40,23 @@ class PolicyLayer:
         """From a trained layer.
 
         Args:
-            layer: `SparseLinear` or `nn.Linear`, with biases.
+            layer: A linear layer, with biases.
             outputs: Only the first so many; all of them if None.
 
         Raises:
             ConfigError: If it is another module.
         """
-        if not isinstance(layer, SparseLinear | nn.Linear):
-            raise ConfigError(f"a {type(layer).__name__} cannot be exported; policies are linear layers")
-        assert layer.bias is not None
-        n_in, n_out = (layer.n_in, layer.n_out) if isinstance(layer, SparseLinear) else layer.weight.shape[::-1]
+        own = linear(layer)
+        assert own.bias is not None
+        n_out, n_in = own.shape
         outputs = n_out if outputs is None else outputs
-        bias = layer.bias.detach().numpy()[:outputs].copy()
-        if isinstance(layer, nn.Linear):
-            return cls(n_in, outputs, layer.weight.detach().numpy()[:outputs].ravel().copy(), bias, None, None)
-        row_ptr = layer.index.row_ptr[: outputs + 1].astype(np.uint32)
+        bias = own.bias.detach().numpy()[:outputs].copy()
+        weights = own.weights.detach().numpy().ravel()
+        if own.index is None:
+            return cls(n_in, outputs, weights[: outputs * n_in].copy(), bias, None, None)
+        row_ptr = own.index.row_ptr[: outputs + 1].astype(np.uint32)
         end = int(row_ptr[-1])
-        return cls(
-            n_in, outputs, layer.values.detach().numpy()[:end].copy(), bias, row_ptr, layer.index.col[:end].copy()
-        )
+        return cls(n_in, outputs, weights[:end].copy(), bias, row_ptr, own.index.col[:end].copy())
 
     def __call__(self, x: Floats) -> Floats:
         """(n_in,) to (n_out,), connection by connection."""

@@ -86,7 +86,8 @@ class CsrIndex:
     @cached_property
     def column_starts(self) -> npt.NDArray[np.int64]:
         """(panels + 1, n_rows) first slot of each row in each panel of `choice.PANEL_COLUMNS` columns, then its end."""
-        return starts_in_panels(self.row_ptr, self.col, self.n_cols, choice.PANEL_COLUMNS)
+        starts: npt.NDArray[np.int64] = starts_in_panels(self.row_ptr, self.col, self.n_cols, choice.PANEL_COLUMNS)
+        return starts
 
     def derived_bytes(self) -> int:
         """Memory of what has been derived from row pointers and columns so far."""

@@ -343,7 +343,7 @@ def _backward_tile(
 
 
 @compiled()
-def _gradient_place(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> int:
+def _gradient_place(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> Any:
     """Address for the gradient of what a layer gives for a tile: kept for the panels of its rows, or in `scratch`."""
     if gradients == 0 or layer[PANEL_ROWS] == 0:
         return scratch
@@ -377,7 +377,7 @@ def layer_in_panels(
     gradients: int,
     zero: Any,
     size: int,
-) -> int:
+) -> Any:
     """A share of the gradients by values and biases of a layer in panels of rows; gives the number of panels.
 
     Args:

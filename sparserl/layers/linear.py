@@ -1,22 +1,180 @@
-"""What sparse and dense linear layers have in common: weights, biases, sides; and a copy with some connections."""
+"""The protocol of layers with weights between inputs and outputs, and what kinds of modules speak it.
+
+Who looks at weights by the neurons they join asks `linear` and knows no kind of layer. A new kind (a convolution, a
+recurrent cell) is a class here and a line in `KINDS`.
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from sparserl.layers import SparseLinear
-from sparserl.topology.structure import Flags, SparseTopology
+from sparserl.errors import ConfigError
+from sparserl.kernels import CsrIndex
+from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.topology.structure import Flags, Positions, Slots, SparseTopology
 
-Layer = SparseLinear | nn.Linear
+Layer: TypeAlias = SparseLinear | nn.Linear
+Entries: TypeAlias = tuple[slice | torch.Tensor, ...]
+"""Some entries of a parameter: `parameter[entries]`."""
+
+
+class LinearLayer(ABC):
+    """A layer whose outputs are sums of weights times inputs, plus a bias.
+
+    Args:
+        layer: The module.
+
+    Attributes:
+        bias: (n_out,) parameter or None.
+    """
+
+    def __init__(self, layer: Any):
+        self.layer = layer
+        self.bias: nn.Parameter | None = layer.bias
+
+    @property
+    @abstractmethod
+    def weights(self) -> nn.Parameter:
+        """The weights that exist, one a connection, in whatever shape they are stored."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(n_out, n_in)."""
+
+    @property
+    @abstractmethod
+    def fan_in(self) -> Slots:
+        """(n_out,) connections into each output."""
+
+    @abstractmethod
+    def flat(self, slots: Slots) -> Positions:
+        """Positions `output * n_in + input` of some weights, given their places among all of them, flattened."""
+
+    @abstractmethod
+    def into(self, outputs: Flags) -> Entries:
+        """The entries of `weights` into some outputs; `outputs` is (n_out,)."""
+
+    @abstractmethod
+    def out_of(self, inputs: Flags) -> Entries:
+        """The entries of `weights` out of some inputs; `inputs` is (n_in,)."""
+
+    @property
+    def index(self) -> CsrIndex | None:
+        """Which connections exist, as the kernels read it; None if all do."""
+        return None
+
+    def index_bytes(self) -> int:
+        """Memory of what says which connections exist."""
+        return 0
+
+    @torch.no_grad()
+    def redraw(self) -> None:
+        """Draws weights and biases anew as `nn.Linear` does, in the connections that exist."""
+        bound = self.shape[1] ** -0.5
+        self.weights.uniform_(-bound, bound)
+        if self.bias is not None:
+            self.bias.uniform_(-bound, bound)
+
+
+class _Sparse(LinearLayer):
+    @property
+    def weights(self) -> nn.Parameter:
+        values: nn.Parameter = self.layer.values
+        return values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.layer.n_out, self.layer.n_in
+
+    @property
+    def fan_in(self) -> Slots:
+        counts: Slots = np.diff(self.layer.row_ptr.numpy())
+        return counts
+
+    def flat(self, slots: Slots) -> Positions:
+        found: Positions = self.layer.topology.flat[slots]
+        return found
+
+    def into(self, outputs: Flags) -> Entries:
+        return (torch.from_numpy(np.repeat(outputs, self.fan_in)),)
+
+    def out_of(self, inputs: Flags) -> Entries:
+        return (torch.from_numpy(inputs[self.layer.col.numpy()]),)
+
+    @property
+    def index(self) -> CsrIndex:
+        index: CsrIndex = self.layer.index
+        return index
+
+    def index_bytes(self) -> int:
+        size: int = self.layer.index_bytes()
+        return size
+
+
+class _Dense(LinearLayer):
+    @property
+    def weights(self) -> nn.Parameter:
+        weight: nn.Parameter = self.layer.weight
+        return weight
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.layer.out_features, self.layer.in_features
+
+    @property
+    def fan_in(self) -> Slots:
+        n_out, n_in = self.shape
+        return np.full(n_out, n_in)
+
+    def flat(self, slots: Slots) -> Positions:
+        return slots
+
+    def into(self, outputs: Flags) -> Entries:
+        return (torch.from_numpy(outputs),)
+
+    def out_of(self, inputs: Flags) -> Entries:
+        return slice(None), torch.from_numpy(inputs)
+
+    def redraw(self) -> None:
+        self.layer.reset_parameters()
+
+
+KINDS: dict[type[nn.Module], type[LinearLayer]] = {SparseLinear: _Sparse, nn.Linear: _Dense}
+"""Kind of module -> what speaks the protocol for it; subclasses count as what they derive from."""
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a layer of a kind in `KINDS`."""
+    return isinstance(module, tuple(KINDS))
+
+
+def linear(module: nn.Module) -> LinearLayer:
+    """A module as a linear layer.
+
+    Raises:
+        ConfigError: If it is of no kind in `KINDS`.
+    """
+    for kind, view in KINDS.items():
+        if isinstance(module, kind):
+            return view(module)
+    known = ", ".join(kind.__name__ for kind in KINDS)
+    raise ConfigError(f"a {type(module).__name__} is no linear layer; those are {known}")
+
+
+def linear_layers(network: nn.Module) -> dict[str, LinearLayer]:
+    """The linear layers of a network by their name in it, in order; a layer that stands twice counts once."""
+    return {name: linear(module) for name, module in network.named_modules() if is_linear(module)}
 
 
 def weights_of(layer: Layer) -> nn.Parameter:
     """The weights that a layer has, one a connection: (nnz,) or (n_out, n_in)."""
-    weights = layer.values if isinstance(layer, SparseLinear) else layer.weight
-    assert isinstance(weights, nn.Parameter)
-    return weights
+    return linear(layer).weights
 
 
 def biases_of(layer: Layer) -> nn.Parameter:
@@ -28,9 +186,7 @@ def biases_of(layer: Layer) -> nn.Parameter:
 
 def shape_of(layer: Layer) -> tuple[int, int]:
     """(n_out, n_in)."""
-    if isinstance(layer, SparseLinear):
-        return layer.n_out, layer.n_in
-    return layer.out_features, layer.in_features
+    return linear(layer).shape
 
 
 @torch.no_grad()
@@ -42,7 +198,6 @@ def connections_of(layer: Layer, keep: Flags, bias: nn.Parameter) -> SparseLinea
         keep: Flag of each of its weights, flattened.
         bias: (n_out,), the very parameter that the new layer will have.
     """
-    slots = np.flatnonzero(keep)
-    flat = layer.topology.flat[slots] if isinstance(layer, SparseLinear) else slots
-    weights = weights_of(layer).detach().flatten()[torch.from_numpy(slots)]
-    return SparseLinear.of(SparseTopology(*shape_of(layer), flat), weights, bias)
+    own, slots = linear(layer), np.flatnonzero(keep)
+    weights = own.weights.detach().flatten()[torch.from_numpy(slots)]
+    return SparseLinear.of(SparseTopology(*own.shape, own.flat(slots)), weights, bias)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sparserl.layers.sparse_mlp import SparseMLP
+from sparserl.layers.sparse_mlp import STATIC, SparseMLP
+from sparserl.topology.config import TopologyConfig
 
 
 class MultiHeadMLP(nn.Module):
@@ -44,22 +45,19 @@ class MultiHeadMLP(nn.Module):
     def random(
         cls,
         sizes: Sequence[int],
-        densities: Sequence[float],
         n_tasks: int,
         *,
+        topology: TopologyConfig = STATIC,
         seed: int,
         name: str,
         activation: str = "relu",
         output_activation: str = "identity",
-        start_dense: bool = False,
-        initial_value: str = "dense_fan_in",
-        pairs: int = 1,
     ) -> MultiHeadMLP:
         """A network with random topologies; arguments as in `SparseMLP.random`, the same for each task's head."""
-        drawn = {"seed": seed, "start_dense": start_dense, "initial_value": initial_value, "pairs": pairs}
-        trunk = SparseMLP.random(sizes[:-1], densities[:-1], name=f"{name}.trunk", **drawn)  # type: ignore[arg-type]
+        densities = topology.densities(list(zip(sizes[1:], sizes[:-1], strict=True)))
+        trunk = SparseMLP.random(sizes[:-1], densities[:-1], topology=topology, seed=seed, name=f"{name}.trunk")
         heads = [
-            SparseMLP.random(sizes[-2:], densities[-1:], name=f"{name}.heads.{task}", **drawn)  # type: ignore[arg-type]
+            SparseMLP.random(sizes[-2:], densities[-1:], topology=topology, seed=seed, name=f"{name}.heads.{task}")
             for task in range(n_tasks)
         ]
         network = cls(list(trunk), [head[0] for head in heads], activation, output_activation)

@@ -16,20 +16,16 @@ from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.layers.activity import hidden_activity
-from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.layers.linear import Entries, linear
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.dormant import check_threshold, dormancy_scores, dormant
 from sparserl.topology.structure import Flags
 
-Linear = SparseLinear | nn.Linear
-Place = tuple[slice | torch.Tensor, ...]
-"""Some entries of a parameter: `parameter[place]`."""
-
 
 @torch.no_grad()
 def recycle(
-    incoming: Linear, outgoing: Linear, neurons: Flags, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+    incoming: nn.Module, outgoing: nn.Module, neurons: Flags, optimizer: torch.optim.Optimizer, rng: np.random.Generator
 ) -> None:
     """Lets some neurons between two consecutive layers start anew, in place; O(connections of both layers).
 
@@ -39,7 +35,7 @@ def recycle(
     last pair of layers to the first: a weight between two recycled neurons is then 0, as in the original code.
 
     Args:
-        incoming: The layer whose outputs the neurons are.
+        incoming: The linear layer whose outputs the neurons are.
         outgoing: The layer that reads them.
         neurons: (n,) which of them start anew.
         optimizer: Holds the parameters of both layers. State is told apart by shape, as in
@@ -58,47 +54,21 @@ def recycle(
         - Weights are drawn as these layers draw their initial ones; there, by Xavier's rule.
         - The bias starts without moments; there, it keeps them.
     """
-    (n_out, n_in), (_, n_read) = _shape(incoming), _shape(outgoing)
+    before, after = linear(incoming), linear(outgoing)
+    (n_out, n_in), (_, n_read) = before.shape, after.shape
     if neurons.shape != (n_out,) or n_read != n_out:
         raise TopologyError(f"{neurons.size} neurons do not fit a layer of {n_out} outputs and one of {n_read} inputs")
-    weights, into = _entering(incoming, neurons)
+    into = before.into(neurons)
     bound = 1.0 / math.sqrt(n_in)
-    drawn = torch.from_numpy(rng.uniform(-bound, bound, weights[into].shape)).to(weights.dtype)
-    _restart(optimizer, weights, into, drawn)
-    if incoming.bias is not None:
-        _restart(optimizer, incoming.bias, (torch.from_numpy(neurons),), 0.0)
-    _restart(optimizer, *_leaving(outgoing, neurons), 0.0)
-
-
-def _shape(layer: Linear) -> tuple[int, int]:
-    if isinstance(layer, nn.Linear):
-        return layer.out_features, layer.in_features
-    return layer.n_out, layer.n_in
-
-
-def _fan_in(layer: Linear) -> np.ndarray:
-    """(n_out,) connections into each output."""
-    if isinstance(layer, nn.Linear):
-        return np.full(layer.out_features, layer.in_features)
-    return np.diff(layer.row_ptr.numpy())
-
-
-def _entering(layer: Linear, outputs: Flags) -> tuple[torch.Tensor, Place]:
-    """The weights of a layer, and where those of connections into some of its outputs are."""
-    if isinstance(layer, nn.Linear):
-        return layer.weight, (torch.from_numpy(outputs),)
-    return layer.values, (torch.from_numpy(np.repeat(outputs, _fan_in(layer))),)
-
-
-def _leaving(layer: Linear, inputs: Flags) -> tuple[torch.Tensor, Place]:
-    """The weights of a layer, and where those of connections out of some of its inputs are."""
-    if isinstance(layer, nn.Linear):
-        return layer.weight, (slice(None), torch.from_numpy(inputs))
-    return layer.values, (torch.from_numpy(inputs[layer.col.numpy()]),)
+    drawn = torch.from_numpy(rng.uniform(-bound, bound, before.weights[into].shape)).to(before.weights.dtype)
+    _restart(optimizer, before.weights, into, drawn)
+    if before.bias is not None:
+        _restart(optimizer, before.bias, (torch.from_numpy(neurons),), 0.0)
+    _restart(optimizer, after.weights, after.out_of(neurons), 0.0)
 
 
 def _restart(
-    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, place: Place, start: float | torch.Tensor
+    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, entries: Entries, start: float | torch.Tensor
 ) -> None:
     """Gives some entries of a parameter a new value and no history."""
     for name, state in optimizer.state.get(parameter, {}).items():
@@ -106,8 +76,8 @@ def _restart(
             continue
         if state.shape != parameter.shape:
             raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
-        state[place] = 0.0  # in place: an optimizer may know its state by address
-    parameter[place] = start
+        state[entries] = 0.0  # in place: an optimizer may know its state by address
+    parameter[entries] = start
 
 
 class Recycler:
@@ -172,10 +142,9 @@ class Recycler:
         recycled = dict.fromkeys(self.recycled_total, 0)
         for group, name, mlp, optimizer in self._networks:
             activities = hidden_activity(mlp, inputs[group])
-            layers: list[Linear] = list(mlp)  # type: ignore[arg-type]  # holds nothing else
             for level in reversed(range(len(activities))):
-                incoming, outgoing = layers[level : level + 2]
-                neurons = dormant(dormancy_scores(activities[level]), self.threshold) & (_fan_in(incoming) > 0)
+                incoming, outgoing = mlp[level], mlp[level + 1]
+                neurons = dormant(dormancy_scores(activities[level]), self.threshold) & (linear(incoming).fan_in > 0)
                 full_name = f"{name}.{level}"
                 recycle(incoming, outgoing, neurons, optimizer, self._rng[full_name])
                 recycled[full_name] = int(np.count_nonzero(neurons))

@@ -13,10 +13,11 @@ from sparserl.kernels.recording import relies_on
 from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
-from sparserl.topology.density import exact_nnz
-from sparserl.topology.group_sizes import check_divides
-from sparserl.topology.rewire import random_topology
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.values import initial_values
+
+STATIC = TopologyConfig(method="static")
+"""Connections that never change."""
 
 
 class SparseMLP(nn.ModuleList):
@@ -63,47 +64,46 @@ class SparseMLP(nn.ModuleList):
     def random(
         cls,
         sizes: Sequence[int],
-        densities: Sequence[float],
+        densities: Sequence[float] | None = None,
         *,
+        topology: TopologyConfig = STATIC,
         seed: int,
         name: str,
         activation: str = "relu",
         output_activation: str = "identity",
-        start_dense: bool = False,
-        initial_value: str = "dense_fan_in",
-        pairs: int = 1,
     ) -> SparseMLP:
         """A network with random topologies of exact size; a layer of density 1 is an ordinary `nn.Linear`.
 
         Args:
             sizes: Neurons of each layer, the input first.
-            densities: Of each linear layer, in (0, 1].
+            densities: Of each linear layer, in (0, 1]; those that `topology` gives them if None.
+            topology: Says how layers begin: with all connections where it prunes (`densities` are then those of
+                `goals`), with which weights, and how many outputs share their inputs. Other weights of sparse layers
+                than torch's come from streams of `seed`, and torch's generator goes on as if there were none.
             seed: Root seed of the topologies. Weights and biases are drawn from torch's global generator, as
                 `nn.Linear`'s are.
             name: Of the network, e.g. `"critic.qf0"`; layer l draws from the stream `(name.l)`.
             activation: Of hidden layers.
             output_activation: Of the last layer.
-            start_dense: Whether sparse layers begin with all connections; `densities` are then those of `goals`.
-            initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`; other weights of sparse layers than torch's
-                come from streams of `seed`, and torch's generator goes on as if there were none.
-            pairs: Consecutive outputs of a sparse layer that share their inputs: 1, 2 or 4.
 
         Raises:
-            TopologyError: If `initial_value` is unknown, or the outputs of a sparse layer do not come in such groups.
+            TopologyError: As `TopologyConfig.densities` and `TopologyConfig.initial`.
         """
+        if densities is None:
+            densities = topology.densities(list(zip(sizes[1:], sizes[:-1], strict=True)))
         goals = {}
         layers: list[nn.Module] = []
         for position, (n_in, n_out, density) in enumerate(zip(sizes[:-1], sizes[1:], densities, strict=True)):
             if density == 1.0:
                 layers.append(nn.Linear(n_in, n_out))
                 continue
-            check_divides(pairs, f"{name}.{position}", n_out)
-            rng = stream(seed, "initial_topology", f"{name}.{position}")
-            nnz = exact_nnz((n_out, n_in), density, pairs)
-            if start_dense:
-                goals[str(position)], nnz = nnz, n_out * n_in
-            layer = SparseLinear(random_topology(n_out, n_in, nnz, rng, pairs))
-            values = initial_values(initial_value, layer.topology, stream(seed, "initial_value", f"{name}.{position}"))
+            full_name = f"{name}.{position}"
+            connections, goal = topology.initial((n_out, n_in), density, seed, full_name)
+            if goal is not None:
+                goals[str(position)] = goal
+            layer = SparseLinear(connections)
+            rng = stream(seed, "initial_value", full_name)
+            values = initial_values(topology.part("initial_value"), connections, rng)
             if values is not None:
                 layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
             layers.append(layer)

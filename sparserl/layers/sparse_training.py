@@ -17,9 +17,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sparserl.errors import TopologyError
 from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
-from sparserl.topology.presets import Method
-from sparserl.topology.rewire import RewireRule, difference
+from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
 GROUP = "model"
@@ -42,8 +42,7 @@ class SparseTraining:
     Args:
         layers: The sparse layers by their name in the model.
         optimizer: Holds their values.
-        method: The method whose `new_value` and `moments` hold.
-        rule: What happens and when; None keeps the topology.
+        topology: What happens and when.
         seed: Root seed; each layer draws from its own stream.
         goals: Connections of layers at the end of the rule's density schedule.
         left_dense: Why each other layer of the model stays as it is.
@@ -57,15 +56,17 @@ class SparseTraining:
         self,
         layers: Mapping[str, SparseLinear],
         optimizer: torch.optim.Optimizer,
-        method: Method,
-        rule: RewireRule | None,
+        topology: TopologyConfig,
         seed: int,
         goals: Mapping[str, int],
         left_dense: Mapping[str, str],
     ):
         self.layers, self.left_dense = dict(layers), dict(left_dense)
-        self.evolver = TopologyEvolver({GROUP: self.layers}, rule, seed=seed, new_value=method.new_value, goals=goals)
-        self._moments = method.moments
+        new_value = topology.part("new_value")
+        self.evolver = TopologyEvolver(
+            {GROUP: self.layers}, topology.rule(), seed=seed, new_value=new_value, goals=goals
+        )
+        self._moments = topology.part("moments")
         self._followed: list[_Followed] = []
         self._stranger: str | None = None
         if self.layers:

@@ -19,25 +19,23 @@ from sparserl.kernels import require_cpu
 from sparserl.layers.convert import from_dense
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
-from sparserl.seeding import stream
-from sparserl.topology.density import erk, exact_nnz, per_layer
-from sparserl.topology.group_sizes import check_divides, check_pairs
-from sparserl.topology.presets import METHODS, window
-from sparserl.topology.rewire import RewireRule, random_topology
+from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 from sparserl.topology.structure import SparseTopology
+
+NOT_HERE = (*OWN_DENSITIES, "initial_value", "recycle_interval", "recycle_threshold")
+"""Fields of a `TopologyConfig` that say nothing about a model in somebody's own training loop."""
 
 
 def sparsify(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    density: float | Sequence[float] = 0.1,
+    density: float | Sequence[float] | None = None,
     method: str = "set",
     exclude: Sequence[str] = (),
     seed: int = 0,
     total_updates: int | None = None,
-    pairs: int = 1,
-    **rule_overrides: Any,
+    **topology: Any,
 ) -> SparseTraining:
     """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
 
@@ -56,27 +54,27 @@ def sparsify(
         module: The model, on the CPU, float32 or float64.
         optimizer: Of any elementwise kind; holds the weight of every layer that takes part.
         density: Share of connections that exist, in (0, 1], at the end of pruning if there is any: one number, shared
-            out among the layers that take part by Erdos-Renyi (wide layers sparser), or a number for each of them in
-            the order of `named_modules`.
+            out among the layers that take part (by Erdos-Renyi, wide layers sparser, unless `allocation` says
+            otherwise), or a number for each of them in the order of `named_modules`; 0.1 if neither it nor `epsilon` is
+            given.
         method: Name in `sparserl.topology.presets.METHODS`. Most keep the last layer dense unless it is the only one.
         exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
         seed: Root seed of initial topology and growth.
         total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not
             needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
-        pairs: Neurons that share their inputs, each with weights of its own: 2 or 4 consecutive outputs of a layer, or
-            1: each neuron has its own inputs. Drop and grow act on a group, by the sum of its scores, and the number of
-            connections of a layer is the nearest multiple.
-        **rule_overrides: Fields of `sparserl.topology.rewire.RewireRule`, e.g. `update_interval=200`.
+        **topology: Further fields of `sparserl.topology.config.TopologyConfig`, as agents take them, e.g.
+            `update_interval=200` or `pairs=2`; all but densities of actor and critic, the initial value (weights are
+            kept) and recycling.
 
     Returns:
         The object whose `step()` is to be called after each `optimizer.step()`.
 
     Raises:
-        ConfigError: If a name or key is unknown, the method depends on the length of the run and that is not given, the
-            model is itself an `nn.Linear` or has none to make sparse.
-        TopologyError: If a density, rule or number of densities does not fit, pruning would end after the run, `pairs`
-            is none of these or does not divide the outputs of a layer that takes part, a weight is shared with another
-            module or not in the optimizer, a layer has hooks, or the optimizer is not elementwise (Muon, LBFGS,
+        ConfigError: If a name or key is unknown, a number out of range, the method depends on the length of the run and
+            that is not given, the model is itself an `nn.Linear` or has none to make sparse.
+        TopologyError: If a rule or number of densities does not fit, pruning would end after the run, `pairs` does not
+            divide the outputs of a layer that takes part, a weight is shared with another module or not in the
+            optimizer, a layer has hooks, or the optimizer is not elementwise (Muon, LBFGS,
             Shampoo) or keeps state that is not per connection.
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
@@ -98,36 +96,27 @@ def sparsify(
         >>> [(event.update, event.layer, event.kind, event.nnz) for event in evolver.events]
         [(0, '0', 'initial', 200), (1, '0', 'rewire', 200)]
     """
-    if method not in METHODS:
-        raise ConfigError(unknown_name("topology method", method, METHODS))
-    chosen = METHODS[method]
-    check_pairs(pairs)
-    rule = _rule(method, total_updates, rule_overrides)
-    names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, method)
+    config = _config(density, method, total_updates, topology)
+    names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, config)
     linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
     shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
-    densities = per_layer(shapes, density) if isinstance(density, Sequence) else erk(shapes, density)
     swaps: list[_Swap] = []
     goals: dict[str, int] = {}
-    for (name, linear), own_density in zip(linears.items(), densities, strict=True):
-        if own_density == 1.0 or chosen.dense:
-            left_dense[name] = "its density is 1" if own_density == 1.0 else f"method {method!r} makes nothing sparse"
+    for (name, linear), own_density in zip(linears.items(), config.shared_out(shapes), strict=True):
+        if own_density == 1.0:
+            left_dense[name] = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
             continue
         if not swaps:
             check_elementwise(optimizer)
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
-        n_out, n_in = linear.out_features, linear.in_features
-        check_divides(pairs, repr(name), n_out)
-        rng = stream(seed, "initial_topology", name)
-        nnz = exact_nnz((n_out, n_in), own_density, pairs)
-        if rule is not None and rule.starts_dense:
-            goals[name], nnz = nnz, n_out * n_in
-        topology = random_topology(n_out, n_in, nnz, rng, pairs)
-        swaps.append(_Swap(name, linear, topology, slot, _kept_state(optimizer, name, linear.weight, topology)))
+        connections, goal = config.initial((linear.out_features, linear.in_features), own_density, seed, name)
+        if goal is not None:
+            goals[name] = goal
+        swaps.append(_Swap(name, linear, connections, slot, _kept_state(optimizer, name, linear.weight, connections)))
     # Nothing has changed so far, and nothing below is refused.
     layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
-    return SparseTraining(layers, optimizer, chosen, rule, seed, goals, left_dense)
+    return SparseTraining(layers, optimizer, config, seed, goals, left_dense)
 
 
 @dataclass(frozen=True)
@@ -157,30 +146,32 @@ class _Swap:
         return layer
 
 
-def _rule(method: str, total_updates: int | None, overrides: Mapping[str, Any]) -> RewireRule | None:
-    """The method's rule for this run."""
-    fields = [field.name for field in dataclasses.fields(RewireRule)]
-    for key in overrides:
-        if key not in fields:
-            raise ConfigError(unknown_name("argument of sparsify", key, fields))
+def _config(
+    density: float | Sequence[float] | None, method: str, total_updates: int | None, fields: Mapping[str, Any]
+) -> TopologyConfig:
+    """What was asked for, bound to the length of the run where that is given."""
+    known = [field.name for field in dataclasses.fields(TopologyConfig) if field.name not in NOT_HERE]
+    for key in fields:
+        if key not in known:
+            raise ConfigError(unknown_name("argument of sparsify", key, known))
     if total_updates is not None and total_updates < 1:
         raise ConfigError(f"total_updates must be >= 1, got {total_updates}")
-    chosen = METHODS[method]
-    rule = chosen.rule
-    if rule is None:
-        if overrides:
-            raise ConfigError(f"method {method!r} never rewires, so it takes no {', '.join(sorted(overrides))}")
-        return None
-    if total_updates is None:
-        if missing := chosen.needs_run_length(overrides):
-            wish = f"total_updates, the optimizer steps of the whole run, or {' and '.join(missing)}"
-            raise ConfigError(f"method {method!r} depends on the length of the run: give {wish}")
-        return dataclasses.replace(rule, **overrides)
-    own = window(total_updates, chosen.begin_fraction, chosen.end_fraction)
-    return dataclasses.replace(rule, **{**own, **overrides}).fitting(total_updates)
+    if density is None and fields.get("epsilon") is None:
+        density = 0.1
+    if isinstance(density, Sequence):
+        density = tuple(density)
+    config = TopologyConfig(method=method, density=density, **fields)
+    if total_updates is not None:
+        return config.for_run(total_updates)
+    if config.open_ends:
+        wish = f"total_updates, the optimizer steps of the whole run, or {' and '.join(config.open_ends)}"
+        raise ConfigError(f"method {method!r} depends on the length of the run: give {wish}")
+    return config
 
 
-def _participants(module: nn.Module, exclude: Sequence[str], method: str) -> tuple[list[str], dict[str, str]]:
+def _participants(
+    module: nn.Module, exclude: Sequence[str], config: TopologyConfig
+) -> tuple[list[str], dict[str, str]]:
     """Names of the layers that the density is for, in the order of `named_modules`; and why the others are not."""
     if isinstance(module, nn.Linear):
         raise ConfigError("the model is itself an nn.Linear and cannot be replaced in place; put it in nn.Sequential")
@@ -200,8 +191,8 @@ def _participants(module: nn.Module, exclude: Sequence[str], method: str) -> tup
     if not names:
         raise ConfigError("every nn.Linear is frozen or excluded; set requires_grad_(True) on what is to become sparse")
     last = list(linears)[-1]
-    if METHODS[method].output_layer_dense and names[-1] == last and len(names) > 1:
-        left[names.pop()] = f"the output layer, which method {method!r} leaves dense"
+    if config.output_layer_is_dense and names[-1] == last and len(names) > 1:
+        left[names.pop()] = f"the output layer, which method {config.method!r} leaves dense"
     return names, left
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from sparserl.layers import SparseLinear
+from sparserl.layers.linear import linear_layers
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,10 @@ class LayerCost:
 
 def layer_costs(network: nn.Module) -> list[LayerCost]:
     """Sizes of every linear layer of a network, sparse or dense, in order."""
-    costs = []
-    for layer in network.modules():
-        if isinstance(layer, SparseLinear):
-            weights, dense = layer.nnz, layer.n_out * layer.n_in
-        elif isinstance(layer, nn.Linear):
-            weights = dense = layer.weight.numel()
-        else:
-            continue
-        costs.append(LayerCost(weights, dense, 0 if layer.bias is None else layer.bias.numel()))
-    return costs
+    return [
+        LayerCost(layer.weights.numel(), math.prod(layer.shape), 0 if layer.bias is None else layer.bias.numel())
+        for layer in linear_layers(network).values()
+    ]
 
 
 def params_nonzero(networks: Iterable[nn.Module]) -> int:
@@ -68,9 +63,7 @@ def bytes_optimizer(optimizers: Iterable[torch.optim.Optimizer]) -> int:
 
 def bytes_indices(networks: Iterable[nn.Module]) -> int:
     """Memory of all indices of connections, those for the backward pass included, measured from the arrays."""
-    return sum(
-        layer.index_bytes() for network in networks for layer in network.modules() if isinstance(layer, SparseLinear)
-    )
+    return sum(layer.index_bytes() for network in networks for layer in linear_layers(network).values())
 
 
 def flops_short(trained: Iterable[tuple[nn.Module, int]], batch_size: int) -> float:

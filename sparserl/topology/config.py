@@ -1,4 +1,4 @@
-"""What a user says about the topology of an agent: plain data, resolved to the parts of `sparserl.topology`."""
+"""What a user says about the topology of networks: plain data, resolved to the parts of `sparserl.topology`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
+from sparserl.seeding import stream
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.density import Shape
+from sparserl.topology.density import Shape, exact_nnz
 from sparserl.topology.evolver import MOMENTS
-from sparserl.topology.group_sizes import check_pairs
+from sparserl.topology.group_sizes import check_divides, check_pairs
 from sparserl.topology.presets import METHODS, Method, window
-from sparserl.topology.rewire import RewireRule
+from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.schedules import DECAY, DENSITY
+from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET
 from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE
 
@@ -225,7 +227,7 @@ class TopologyConfig:
         own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
         rule = dataclasses.replace(self.base.rule, **{**instead, **own})
         if rule.needs_importance:
-            raise ConfigError("criteria by importance need a continual learner that measures it, which an agent is not")
+            raise ConfigError("criteria by importance need a continual learner that measures it")
         return rule
 
     def for_run(self, total_updates: int) -> TopologyConfig:
@@ -252,10 +254,11 @@ class TopologyConfig:
 
     def reaches(self, archs: Iterable[Sequence[int]]) -> bool:
         """Whether a network takes part with a layer at least, or no layer of this method would; given hidden widths."""
-        return self.base.dense or not self._output_dense or any(archs)
+        return self.base.dense or not self.output_layer_is_dense or any(archs)
 
     @property
-    def _output_dense(self) -> bool:
+    def output_layer_is_dense(self) -> bool:
+        """Whether the last layer of a network stays dense."""
         return self.base.output_layer_dense if self.output_layer is None else self.output_layer == "dense"
 
     @property
@@ -276,19 +279,52 @@ class TopologyConfig:
         """
         if self.base.dense:
             return [1.0] * len(shapes)
-        part = shapes[:-1] if self._output_dense else shapes
+        part = shapes[:-1] if self.output_layer_is_dense else shapes
         if not part:
             return [1.0] * len(shapes)
+        result = self.shared_out(part)
+        return [*result, 1.0] if self.output_layer_is_dense else result
+
+    def shared_out(self, shapes: Sequence[Shape]) -> list[float]:
+        """Density of each of the layers that take part.
+
+        Args:
+            shapes: (n_out, n_in) of these layers.
+
+        Raises:
+            TopologyError: As `densities`.
+        """
+        if self.base.dense:
+            return [1.0] * len(shapes)
         if isinstance(self.density, tuple):
-            result = allocation.per_layer(part, self.density)
-        elif self.epsilon is not None:
-            result = allocation.erdos_renyi(part, self.epsilon)
-            if all(density == 1.0 for density in result):
-                widths = [shape[0] for shape in shapes]
-                raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
-        else:
-            result = ALLOCATIONS[self.allocation](part, 0.5 if self.density is None else self.density)
-        return [*result, 1.0] if self._output_dense else result
+            return allocation.per_layer(shapes, self.density)
+        if self.epsilon is None:
+            return ALLOCATIONS[self.allocation](shapes, 0.5 if self.density is None else self.density)
+        found = allocation.erdos_renyi(shapes, self.epsilon)
+        if all(density == 1.0 for density in found):
+            widths = [shape[0] for shape in shapes]
+            raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
+        return found
+
+    def initial(self, shape: Shape, density: float, seed: int, name: str) -> tuple[SparseTopology, int | None]:
+        """Connections that a layer begins with, and how many it is to have at the end of pruning, if there is any.
+
+        Args:
+            shape: (n_out, n_in).
+            density: From `densities` or `shared_out`, below 1.
+            seed: Root seed.
+            name: Of the layer; connections are drawn from its own stream.
+
+        Raises:
+            TopologyError: If the outputs do not come in groups of `pairs`.
+        """
+        n_out, n_in = shape
+        check_divides(self.pairs, name, n_out)
+        goal = exact_nnz(shape, density, self.pairs)
+        rng = stream(seed, "initial_topology", name)
+        if self.start_dense:
+            return random_topology(n_out, n_in, n_out * n_in, rng, self.pairs), goal
+        return random_topology(n_out, n_in, goal, rng, self.pairs), None
 
 
 OWN_DENSITIES = tuple(field.name for field in dataclasses.fields(TopologyConfig) if field.name.endswith(DENSITY_SUFFIX))

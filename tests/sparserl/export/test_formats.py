@@ -153,7 +153,7 @@ def test_a_name_that_c_does_not_take_is_refused(name: str) -> None:
 
 
 def test_other_modules_are_refused() -> None:
-    with pytest.raises(ConfigError, match="a ReLU cannot be exported"):
+    with pytest.raises(ConfigError, match="a ReLU is no linear layer"):
         PolicyLayer.of(nn.ReLU())
 
 

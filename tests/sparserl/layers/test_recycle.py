@@ -15,7 +15,8 @@ from torch import nn
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
-from sparserl.layers.recycle import Linear, Recycler, recycle
+from sparserl.layers.linear import Layer
+from sparserl.layers.recycle import Recycler, recycle
 from sparserl.seeding import stream
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
@@ -54,7 +55,7 @@ def sparse(n_out: int, n_in: int, flat: list[int], bias: bool = True) -> SparseL
 # x . x x   slots 0 1 2         x x .   slots 0 1
 # . x x .         3 4           . x x         2 3
 # . . x x         5 6           Neurons 1 and 2: slots 3 to 6 lead in, 1, 2 and 3 lead out.
-PAIRS: dict[str, Callable[[], tuple[Linear, Linear]]] = {
+PAIRS: dict[str, Callable[[], tuple[Layer, Layer]]] = {
     "sparse": lambda: (sparse(3, 4, [0, 2, 3, 5, 6, 10, 11]), sparse(2, 3, [0, 1, 4, 5])),
     "dense": lambda: (nn.Linear(4, 3), nn.Linear(3, 2)),
     "sparse before dense": lambda: (sparse(3, 4, [0, 2, 3, 5, 6, 10, 11]), nn.Linear(3, 2)),

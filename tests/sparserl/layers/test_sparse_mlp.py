@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparserl.layers import SparseLinear, SparseMLP, sparse_mlp
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
@@ -264,7 +265,8 @@ def test_random_has_the_counts_asked_for() -> None:
 
 
 def test_a_network_that_is_to_be_pruned_begins_with_all_connections() -> None:
-    mlp = SparseMLP.random([17, 256, 256, 6], [0.5, 0.1, 1.0], seed=0, name="actor.mu", start_dense=True)
+    pruned = TopologyConfig(method="gmp")
+    mlp = SparseMLP.random([17, 256, 256, 6], [0.5, 0.1, 1.0], topology=pruned, seed=0, name="actor.mu")
     assert [type(layer) for layer in mlp] == [SparseLinear, SparseLinear, nn.Linear]
     assert [layer.density for layer in mlp[:2]] == [1.0, 1.0]
     assert mlp.goals == {"0": 2176, "1": 6554}

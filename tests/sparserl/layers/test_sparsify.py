@@ -15,6 +15,7 @@ from torch import nn
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.layers.sparsify import SparseTraining, sparsify
+from sparserl.topology.config import TopologyConfig
 from tests.oracle.masked_dense import dense_weight
 
 
@@ -420,10 +421,13 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
     ("model", "options", "error", "message"),
     [
         (perceptron, {"method": "sett"}, ConfigError, "unknown topology method 'sett'; did you mean 'set'"),
+        (perceptron, {"actor_density": 0.5}, ConfigError, "unknown argument of sparsify 'actor_density'"),
+        (perceptron, {"recycle_interval": 5}, ConfigError, "unknown argument of sparsify 'recycle_interval'"),
+        (perceptron, {"drop": "connection_importance"}, ConfigError, "need a continual learner that measures it"),
         (perceptron, {"update_intervall": 5}, ConfigError, "'update_intervall'; did you mean 'update_interval'"),
-        (perceptron, {"method": "static", "drop": "x"}, ConfigError, "method 'static' never rewires, .* takes no drop"),
-        (perceptron, {"drop_fraction": 1.0}, TopologyError, r"drop_fraction must be in \[0, 1\), got 1.0"),
-        (perceptron, {"grow": "gradien"}, TopologyError, "unknown grow criterion 'gradien'; did you mean 'gradient'"),
+        (perceptron, {"method": "static", "drop_fraction": 0.1}, ConfigError, "never rewires and takes no drop_f"),
+        (perceptron, {"drop_fraction": 1.0}, ConfigError, r"drop_fraction must be in \[0, 1\), got 1.0"),
+        (perceptron, {"grow": "gradien"}, ConfigError, "unknown grow criterion 'gradien'; did you mean 'gradient'"),
         (perceptron, {"method": "gmp", "total_updates": 9, "last_update": 10}, TopologyError, "9 updates, got .* 10"),
         (perceptron, {"method": "gmp", "first_update": 9, "last_update": 8}, TopologyError, "begins, 9, got 8"),
         (perceptron, {"method": "set", "gradient_batches": 2}, TopologyError, "growth 'random' looks at no gradient"),
@@ -440,11 +444,11 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (perceptron, {"exclude": ["0", "2", "4"]}, ConfigError, "leaves no nn.Linear"),
         (perceptron, {"pairs": 3}, TopologyError, "pairs must be 1, 2 or 4, got 3; the closest is 2"),
         (perceptron, {"pairs": 2, "exclude": "0", "density": [0.2, 0.2], "method": "gmp", "total_updates": 9},
-         TopologyError, "layer '4' of width 3 .* use pairs 1"),
-        (perceptron, {"density": 0.0}, TopologyError, r"density must be in \(0, 1\], got 0.0"),
-        (perceptron, {"density": 1.5}, TopologyError, r"density must be in \(0, 1\], got 1.5"),
-        (perceptron, {"density": float("nan")}, TopologyError, r"density must be in \(0, 1\], got nan"),
-        (perceptron, {"density": [0.5, 2.0]}, TopologyError, r"density must be in \(0, 1\], got 2.0"),
+         TopologyError, "layer 4 of width 3 .* use pairs 1"),
+        (perceptron, {"density": 0.0}, ConfigError, r"density must be in \(0, 1\], got 0.0"),
+        (perceptron, {"density": 1.5}, ConfigError, r"density must be in \(0, 1\], got 1.5"),
+        (perceptron, {"density": float("nan")}, ConfigError, r"density must be in \(0, 1\], got nan"),
+        (perceptron, {"density": [0.5, 2.0]}, ConfigError, r"density must be in \(0, 1\], got \(0.5, 2.0\)"),
         (perceptron, {"density": [0.5]}, TopologyError, "need as many densities, got 1"),
         (lambda: nn.Linear(3, 3), {}, ConfigError, "itself an nn.Linear"),
         (lambda: nn.Sequential(nn.Conv1d(1, 1, 3)), {}, ConfigError, "Sequential has no nn.Linear"),
@@ -500,3 +504,19 @@ def test_a_shared_weight_may_be_excluded() -> None:
     model = tied()
     optimizer = torch.optim.Adam(model.parameters())
     assert list(sparsify(model, optimizer, exclude=["0", "1"], density=0.5).layers) == ["2"]
+
+
+def test_it_takes_what_agents_take() -> None:
+    """Allocation, factors, an output layer and new values, as in a `TopologyConfig`."""
+    model = perceptron()
+    uniform = sparsify(model, torch.optim.Adam(model.parameters()), density=0.2, allocation="uniform")
+    assert [layer.density for layer in uniform.layers.values()] == pytest.approx([0.2, 0.2], abs=1e-3)
+    model = perceptron()
+    shapes = [tuple(layer.weight.shape) for layer in model if isinstance(layer, nn.Linear)]
+    by_factor = sparsify(model, torch.optim.Adam(model.parameters()), epsilon=(3.0, 3.0), new_value="uniform")
+    expected = TopologyConfig(method="set", epsilon=(3.0, 3.0)).densities(shapes)[:-1]
+    assert [layer.density for layer in by_factor.layers.values()] == pytest.approx(expected, abs=1e-3)
+    assert by_factor.evolver.new_value == "uniform"
+    model = perceptron()
+    whole = sparsify(model, torch.optim.Adam(model.parameters()), density=[0.5] * 3, output_layer="sparse")
+    assert len(whole.layers) == len(shapes)

@@ -10,6 +10,7 @@ from torch import nn
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.seeding import stream
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE, initial_values
@@ -31,7 +32,11 @@ BOUNDS = {
 def made(initial_value: str = "dense_fan_in", start_dense: bool = False, seed: int = 0) -> SparseMLP:
     torch.manual_seed(0)
     return SparseMLP.random(
-        SIZES, DENSITIES, seed=seed, name="net", initial_value=initial_value, start_dense=start_dense
+        SIZES,
+        DENSITIES,
+        topology=TopologyConfig(method="gmp" if start_dense else "static", initial_value=initial_value),
+        seed=seed,
+        name="net",
     )
 
 
@@ -93,7 +98,9 @@ def test_weights_follow_the_seed_and_the_layer() -> None:
     assert torch.equal(first[0].values, again[0].values)
     assert not torch.equal(first[0].values, other[0].values)
     torch.manual_seed(7)
-    unseeded = SparseMLP.random(SIZES, DENSITIES, seed=0, name="net", initial_value="sparse_xavier")
+    unseeded = SparseMLP.random(
+        SIZES, DENSITIES, topology=TopologyConfig(method="static", initial_value="sparse_xavier"), seed=0, name="net"
+    )
     assert torch.equal(first[0].values, unseeded[0].values)  # torch's generator has no part in it
 
 

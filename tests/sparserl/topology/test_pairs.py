@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.averaging import average
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.evolver import TopologyEvolver
@@ -372,8 +373,7 @@ def test_neurons_share_their_inputs_throughout_every_method(method: str, pairs: 
         [density] * 3,
         seed=seed,
         name="net",
-        pairs=pairs,
-        start_dense=chosen.rule is not None and chosen.rule.starts_dense,
+        topology=TopologyConfig(method=method, pairs=pairs),
     )
     copied = copy.deepcopy(online)
     layers = {str(place): layer for place, layer in enumerate(online)}

@@ -19,12 +19,14 @@ class SparserlError(Exception):
 
     Attributes:
         exit_status: With which the command line ends.
+        longest: Characters of the line.
     """
 
     exit_status: ClassVar[int] = 2
+    longest: ClassVar[int] = LONGEST_MESSAGE
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return one_line(super().__str__(), self.longest)
 
 
 class TopologyError(SparserlError, ValueError):
@@ -47,6 +49,13 @@ class RunFailed(SparserlError, RuntimeError):
     """A run failed while running; its folder is kept."""
 
     exit_status: ClassVar[int] = 1
+    longest: ClassVar[int] = 1_000  # it names folders, and a command that goes on
+
+
+class RunStopped(RunFailed):
+    """A run was stopped by Ctrl-C or SIGTERM, and can go on."""
+
+    exit_status: ClassVar[int] = 130
 
 
 class NotFiniteError(RunFailed, ArithmeticError):

@@ -31,12 +31,9 @@ from support.cut_runs import KINDS, Killed, cut_off  # noqa: E402
 from support.envs import FunctionEnv  # noqa: E402
 
 from sparserl import config as yaml_config  # noqa: E402
-from sparserl.cli import continual, rl_continual, train  # noqa: E402
 from sparserl.errors import RunFailed, SparserlError  # noqa: E402
-from sparserl.experiment import recorded_run  # noqa: E402
-from sparserl.experiment.continual_config import ContinualCommand  # noqa: E402
-from sparserl.experiment.rl_continual_config import RLContinualCommand  # noqa: E402
-from sparserl.experiment.train_config import TrainCommand  # noqa: E402
+from sparserl.experiment import resuming  # noqa: E402
+from sparserl.experiment.runs import go_on  # noqa: E402
 from sparserl.experiment.trained_run import open_trained  # noqa: E402
 from sparserl.recording import checkpoint  # noqa: E402
 from sparserl.recording.run_folder import RunFolder, full_checkpoints  # noqa: E402
@@ -257,21 +254,13 @@ MUTATIONS: dict[Mutation, int] = {
 # What happens then.
 
 
-RESUME: dict[str, Callable[[Path], object]] = {
-    "agent": lambda run: train._resume(TrainCommand(resume=run, progress=False)),
-    "classifier": lambda run: continual._resume(ContinualCommand(resume=run, progress=False)),
-    "agent on tasks": lambda run: rl_continual._resume(RLContinualCommand(resume=run, progress=False)),
-}
-"""What `--resume` calls once its words are read, which takes longer than all the rest."""
-
-
 def outcome(kind: str, run: Path) -> str:
     """What `--resume` does up to the first step: `taken`, `refused`, or what went wrong."""
     before = fingerprint_of(run)
     said = ""
-    with contextlib.redirect_stdout(io.StringIO()), patch.object(recorded_run, "set_aside", side_effect=Killed):
+    with contextlib.redirect_stdout(io.StringIO()), patch.object(resuming, "set_aside", side_effect=Killed):
         try:
-            RESUME[kind](run)
+            go_on(run)
         except Killed:
             return "taken"
         except RunFailed as error:

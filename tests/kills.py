@@ -243,7 +243,7 @@ def campaign(kills: int, seed: int, folder: Path, kinds: Sequence[str], threads:
         threads: Numbers of CPU threads, in turn.
     """
     write_files(folder)
-    for name in ("train", "continual", "rl_continual", "sweep"):  # once, so that a run begins soon after its fork
+    for name in ("train", "continual", "sweep"):  # once, so that a run begins soon after its fork
         importlib.import_module(f"sparserl.cli.{name}")
     rng = random.Random(seed)
     tally = Tally()

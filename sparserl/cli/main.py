@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from sparserl.cli.loading import load
-from sparserl.errors import ConfigError, SparserlError, one_line, shown, unknown_name
+from sparserl.errors import ConfigError, RunStopped, SparserlError, one_line, shown, unknown_name
 from sparserl.experiment.signals import INTERRUPTED, interrupting
 
 UNREAD = 141
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = _run(words)
             sys.stdout.flush()  # here, where a pipe that nobody reads is seen
             return status
+        except RunStopped as stop:
+            return _say(str(stop), stop.exit_status, before="\n")  # on a line below the bar
         except SparserlError as error:
             return _say(str(error), error.exit_status)
         except KeyboardInterrupt as stop:
@@ -97,11 +99,11 @@ def _run(words: Sequence[str]) -> int:
     return status
 
 
-def _say(line: str, status: int) -> int:
-    """Prints the last line of a command; gives its exit status."""
+def _say(line: str, status: int, before: str = "sparserl: ") -> int:
+    """Prints the last line of a command, with something before it; gives its exit status."""
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-        print(f"sparserl: {line}", file=sys.stderr, flush=True)
+        print(f"{before}{line}", file=sys.stderr, flush=True)
     return status
 
 

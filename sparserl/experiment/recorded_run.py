@@ -1,28 +1,23 @@
-"""What `train` and `continual` have in common: a run in a folder that can be stopped, can fail, and can go on."""
+"""What every run has in its config, and what that asks for: its folder, its trackers, its films."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 
-from sparserl.errors import CheckpointError, ConfigError, NotFiniteError, SparserlError, one_line
-from sparserl.experiment.run_failure import how_to_resume, run_failed
-from sparserl.experiment.signals import handled
+from sparserl import config as yaml_config
+from sparserl.errors import ConfigError
 from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
-from sparserl.recording import checkpoint, wandb_environment
-from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_in, step_name
-from sparserl.recording.run_lock import only_writer
+from sparserl.recording import wandb_environment
+from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.recording.video import Camera
-from sparserl.recording.whole_checkpoints import cut_logs, set_aside, whole_state, whole_steps
 
 
 @dataclass(frozen=True)
@@ -49,26 +44,6 @@ class RunOptions:
         check_ranges(self, "--")
         if self.from_step is not None and self.resume is None:
             raise ConfigError("--from-step is for a run that goes on: add --resume DIR")
-
-
-class Recorder(Protocol):
-    """Records a run.
-
-    Attributes:
-        trackers: Further sinks of metrics.
-        stop_requested: Set from outside: save at the next boundary and stop.
-        stopped_at: Step at which it did; None if it did not.
-    """
-
-    trackers: Sequence[Tracker]
-    stop_requested: bool
-    stopped_at: int | None
-
-    def save_not_finite(self, error: NotFiniteError) -> Path:
-        """Keeps the state in which something was not finite, to be looked at; gives its folder."""
-
-    def log_models(self, result: Mapping[str, Any]) -> None:
-        """Gives trackers what was learned, once the run is done."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +81,11 @@ class RecordedConfig(ABC):
     def name(self) -> str:
         """Run name without the seed, so that seeds are averaged."""
 
+    def plain(self) -> dict[str, Any]:
+        """The resolved config as plain data."""
+        data: dict[str, Any] = yaml_config.plain(self)
+        return data
+
 
 def free_folder(config: RecordedConfig) -> Path:
     """`runs/<name>__s<seed>`, or the first of `...__2`, `...__3`, ... that is free: a repeated command is a new run."""
@@ -129,83 +109,6 @@ def refuse_other_options(arguments: Sequence[str], allowed: Sequence[str]) -> No
     others = [word for word in arguments if word.startswith("--") and word.split("=")[0] not in allowed]
     if others:
         raise ConfigError(f"--resume continues the run as it was configured and takes no {others[0]}")
-
-
-@contextmanager
-def resumed(folder: RunFolder, from_step: int | None = None) -> Iterator[dict[str, Any]]:
-    """While this process alone writes a run that goes on: the checkpoint that it goes on from; nothing is changed yet.
-
-    Args:
-        folder: The run.
-        from_step: Step of the checkpoint; the newest one if None.
-
-    Raises:
-        ConfigError: If the run is finished, another process writes it, or it has no checkpoint of that step.
-        CheckpointError: If there is no checkpoint, or it or what it needs is damaged. If an older one is whole, the
-            message says how to go on from there: a run does not go back by itself.
-    """
-    _refuse_finished(folder)
-    with only_writer(folder.path):
-        _refuse_finished(folder)  # who held the lock until now may have finished it
-        yield _state_of(folder, from_step)
-
-
-def _refuse_finished(folder: RunFolder) -> None:
-    if folder.is_done:
-        raise ConfigError(f"{folder.path} is finished; there is nothing to resume")
-
-
-def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
-    found = full_checkpoints(folder)
-    if not found:
-        raise CheckpointError(f"{folder.path} has no checkpoint yet; start the run again in another --run-dir")
-    if from_step is None:
-        chosen = found[-1]
-    else:
-        chosen = folder.checkpoints / step_name(from_step)
-        if chosen not in found:
-            steps = ", ".join(map(str, whole_steps(folder))) or "none"
-            raise ConfigError(f"{folder.path} has no checkpoint of step {from_step}; whole ones are of step: {steps}")
-    try:
-        return whole_state(folder, chosen)
-    except CheckpointError as error:
-        older = [step for step in whole_steps(folder) if step != step_in(chosen)]
-        if not older:
-            raise
-        how = f"continue from step {older[-1]}, the newest whole one, by --from-step {older[-1]}"
-        raise CheckpointError(f"{error}; {how}") from None
-
-
-@contextmanager
-def restoring() -> Iterator[None]:
-    """While a run takes over the state of a checkpoint, which has changed nothing on the disk yet.
-
-    Raises:
-        CheckpointError: Instead of whatever else goes wrong: an edited value that no other check has seen.
-    """
-    try:
-        yield
-    except SparserlError:
-        raise
-    except Exception as error:
-        what = one_line(f"{type(error).__name__}: {error}", 200)
-        raise CheckpointError(f"the checkpoint does not fit this run ({what})") from error
-
-
-def tidy(folder: RunFolder, state: Mapping[str, Any]) -> None:
-    """Once nothing is refused any more: cuts the logs, cleans up after a crash, and sets aside what is newer than a
-    checkpoint that is not the newest, and says so.
-
-    Args:
-        folder: Of the run.
-        state: The checkpoint that it goes on from.
-    """
-    cut_logs(folder, state)
-    checkpoint.tidy(folder.checkpoints)
-    step = state["global_step"]
-    aside = set_aside(folder, step)
-    if aside is not None:
-        print(f"what was saved after step {step} is in {aside}, and rows after it are cut from the logs")
 
 
 def trackers(
@@ -265,80 +168,3 @@ def camera(
     return Camera(
         make_env, folder.path / "videos", every_steps=every, evaluate_every_steps=evaluate_every_steps, seed=seed
     )
-
-
-def hand_over(recorder: Recorder, config: RecordedConfig, result: Mapping[str, Any]) -> None:
-    """Gives trackers the result of a run, and what it learned if the config says so, and ends them.
-
-    Last of all: a tracker may wait for its network, and the run is complete without it.
-    """
-    if config.wandb.checkpoints:
-        recorder.log_models(result)
-    _close_trackers(recorder, result)
-
-
-def _close_trackers(recorder: Recorder, summary: Mapping[str, Any]) -> None:
-    for tracker in recorder.trackers:
-        tracker.close(summary)
-
-
-def learn_or_say_how_to_resume(
-    learn: Callable[[], object], recorder: Recorder, folder: RunFolder, *, command: JobType
-) -> int:
-    """Runs `learn`; whatever goes wrong, the folder stays and the user is told how to go on.
-
-    Args:
-        learn: Trains to the end, or until the recorder stops it.
-        recorder: Of this run.
-        folder: Of this run.
-        command: Sub-command that resumes it.
-
-    Returns:
-        Exit status: 0 trained to the end, 1 failed, 130 stopped.
-    """
-    try:
-        with _stop_on_signal(recorder):
-            learn()
-    except NotFiniteError as error:
-        print(f"\nsparserl: {error}; {_after_not_finite(recorder, error, folder, command)}", file=sys.stderr)
-        _close_trackers(recorder, {})
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped at once; {how_to_resume(folder, command)}", file=sys.stderr)
-        return 130
-    except Exception as error:
-        failure = run_failed(error, folder, command)
-        print(f"sparserl: {failure}", file=sys.stderr)
-        _close_trackers(recorder, {})
-        return failure.exit_status
-    if recorder.stopped_at is not None:
-        print(f"\nstopped at step {recorder.stopped_at}; {how_to_resume(folder, command)}", file=sys.stderr)
-        _close_trackers(recorder, {})
-        return 130
-    return 0
-
-
-def _after_not_finite(recorder: Recorder, error: NotFiniteError, folder: RunFolder, command: JobType) -> str:
-    """Where the state of that moment is, and what can be done."""
-    path = recorder.save_not_finite(error)
-    at = "" if error.step is not None else f", of step {checkpoint.load(path)['global_step']:,},"
-    saved = f"that state{at} is in {path}"
-    found = full_checkpoints(folder)
-    if not found:
-        return f"{saved}; {how_to_resume(folder, command)}"
-    again = "resuming repeats it unless the environment is mended, and other settings need a new run"
-    return f"{saved}, the last checkpoint before it is {found[-1].name}; {again}; {how_to_resume(folder, command)}"
-
-
-@contextmanager
-def _stop_on_signal(recorder: Recorder) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) saves at the next boundary and stops; a second one stops at once."""
-
-    def request(signum: int, frame: Any) -> None:
-        del signum, frame
-        if recorder.stop_requested:
-            raise KeyboardInterrupt
-        recorder.stop_requested = True
-
-    with handled(request):
-        yield

@@ -18,7 +18,7 @@ from sparserl.continual.rl.learner import Policy
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.experiment.named_modules import name_modules
-from sparserl.experiment.recorded_run import restoring
+from sparserl.experiment.resuming import restoring
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import (
     is_continual,

@@ -1,8 +1,7 @@
-"""A small env whose state can be saved, a finished run on it, and runs that are not really trained."""
+"""A finished run on a small env, and runs that are not really trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,14 +13,6 @@ from support.runs import FAST, REWIRE, train
 from sparserl.cli import tune
 from sparserl.sweep import pool as sweep_pool
 from sparserl.sweep import process as job_process
-
-
-@pytest.fixture
-def tiny_env() -> Iterator[None]:
-    """Registers `Tiny-v0`, whose state can be saved."""
-    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
-    yield
-    gym.registry.pop("Tiny-v0")
 
 
 @pytest.fixture(scope="module")

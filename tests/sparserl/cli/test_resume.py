@@ -21,7 +21,7 @@ from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, rows, 
 
 from sparserl.agents.replay.log import ReplayLog
 from sparserl.cli import main
-from sparserl.cli import train as train_command
+from sparserl.experiment.agent_training import AgentTraining
 from sparserl.recording import checkpoint
 from sparserl.recording import run_folder as records
 from sparserl.recording.run_folder import CsvLog, RunFolder
@@ -64,7 +64,7 @@ MOMENTS = {
     "after a row was written": _die_in(CsvLog, "write", 8, before=False),
     "when all is learned": _die_in(RunFolder, "finish", 1, before=True),
     "before the result": _die_in(records, "write_atomically", 1, before=True),
-    "before the picture": _die_in(train_command, "_draw", 1, before=True),
+    "before the picture": _die_in(AgentTraining, "draw", 1, before=True),
     "before the picture gets its name": _die_in(Path, "replace", 2, before=True),
     "before the run is done": _die_in(Path, "replace", 2, before=False),
 }

@@ -30,7 +30,9 @@ def interrupted(*args: object, **options: object) -> None:
 
 
 @pytest.mark.usefixtures("tiny_env")
-@pytest.mark.parametrize("what", ["sparserl.cli.train._draw", "sparserl.recording.run_folder.RunFolder.finish"])
+@pytest.mark.parametrize(
+    "what", ["sparserl.experiment.agent_training.AgentTraining.draw", "sparserl.recording.run_folder.RunFolder.finish"]
+)
 def test_a_run_that_cannot_write_its_result_says_how_to_go_on(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +68,7 @@ def test_a_fault_before_learning_keeps_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("sparserl.cli.train.trackers", broken(KeyError("project")))
+    monkeypatch.setattr("sparserl.experiment.training.trackers", broken(KeyError("project")))
     assert train(run, *TINY_TD3) == 1
     assert capsys.readouterr().err == (
         "sparserl: the run failed (KeyError: 'project'), see error.txt in its folder; "
@@ -79,7 +81,7 @@ def test_a_fault_before_learning_keeps_the_folder(
 def test_ctrl_c_before_learning_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sparserl.cli.train.trackers", interrupted)
+    monkeypatch.setattr("sparserl.experiment.training.trackers", interrupted)
     assert train(tmp_path / "run", *TINY_TD3) == 130
     assert capsys.readouterr().err == "sparserl: interrupted\n"
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,162 @@
+"""An agent in its environment, trained: `sparserl train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
+from sparserl.agents.replay.forget_stale import ForgetStale
+from sparserl.agents.run_recorder import Intervals, RunRecorder
+from sparserl.agents.table import AGENTS
+from sparserl.envs import (
+    feature_origins,
+    load_wrapper_state,
+    noise_source,
+    observation_statistics,
+    relevant_features,
+    wrapper_state,
+)
+from sparserl.experiment.env_state import env_state, restore_env
+from sparserl.experiment.input_files import stored
+from sparserl.experiment.named_modules import name_modules, run_of
+from sparserl.experiment.recorded_run import camera
+from sparserl.experiment.run_config import located_config, run_config, written_config
+from sparserl.experiment.train_config import TrainConfig
+from sparserl.experiment.training import Source, Training
+from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder
+
+EVAL_SEED_OFFSET = 100
+"""Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
+
+NORMALIZATION = "normalization.json"
+"""In the folder of a run that normalises observations: its statistics at the end, for another run to use."""
+
+
+class AgentTraining(Training[TrainConfig]):
+    """An agent in one environment, or in several of a kind.
+
+    Attributes:
+        agent: The agent.
+        envs: Its environments; evaluation follows the wrappers of the first.
+    """
+
+    command = job_type = "train"
+    parts = ("checkpoints", "replay", "topology")
+
+    def __init__(self, config: TrainConfig):
+        super().__init__(config)
+        self.agent = config.make_agent(config.make_envs())
+        assert self.agent.env is not None
+        self.envs: Sequence[gym.Env[Any, Any]] = self.agent.env.envs  # type: ignore[attr-defined]  # a DummyVecEnv
+        self._evaluator: Evaluator | None = None
+
+    @classmethod
+    def begin(cls, config: TrainConfig, source: Source) -> AgentTraining:
+        if source.config is not None:
+            name_modules([config.env], run_of(source.config))
+        return cls(config)
+
+    @classmethod
+    def reopen(cls, folder: RunFolder, source: Source) -> AgentTraining:
+        config = located_config(run_config(folder), folder)
+        name_modules([config.env], folder.path)
+        return cls(config)
+
+    @property
+    def about(self) -> list[str]:
+        networks = list(self.agent.networks.values())
+        share = f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters"
+        return [f"{share} on {self.config.device}, topology {self.config.topology.method}"]
+
+    @property
+    def is_sparse(self) -> bool:
+        return AGENTS[self.config.algo].sparse
+
+    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+        folder = super().create_folder(path, command)
+        self.config = located_config(run_config(folder), folder)  # evaluation reads the copies as well
+        return folder
+
+    def _stored(self) -> tuple[TrainConfig, dict[Path, bytes]]:
+        wrappers, files = stored(self.config.wrappers)
+        return replace(self.config, wrappers=wrappers), files
+
+    def record(self, folder: RunFolder, *, show_progress: bool) -> RunRecorder:
+        config, agent, envs, env = self.config, self.agent, self.envs, self.envs[0]
+        self._evaluator = Evaluator(
+            lambda: config.make_env(follow=env),
+            config.eval.episodes,
+            seed=config.seed + EVAL_SEED_OFFSET,
+            max_steps=config.eval.max_steps,
+        )
+        self._recorder = RunRecorder(
+            agent,
+            folder,
+            self._evaluator,
+            [],
+            Intervals(
+                evaluate=config.eval.every_steps,
+                log=config.log_every_steps,
+                checkpoint=config.checkpoint_every_steps,
+                snapshot=max(1, config.total_steps // config.topology_snapshots),
+            ),
+            identity=written_config(folder),
+            total_steps=config.last_step,
+            env_state=lambda: env_state(envs),
+            wrapper_state=lambda: wrapper_state(env),
+            relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
+            show_progress=show_progress,
+            process=ProcessCost(energy=config.energy),
+            camera=camera(
+                config,
+                folder,
+                lambda _: config.make_env(render_mode="rgb_array", follow=env),
+                evaluate_every_steps=config.eval.every_steps,
+                seed=config.seed + EVAL_SEED_OFFSET,
+            ),
+        )
+        if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
+            agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
+        return self._recorder
+
+    def restore_envs(self, state: Mapping[str, Any]) -> None:
+        restore_env(self.agent, self.envs, state["env"], lambda: load_wrapper_state(self.envs[0], state["wrappers"]))
+
+    def learn(self, *, is_new: bool) -> None:
+        self.agent.learn(
+            self.config.total_steps - self.agent.num_timesteps,
+            callback=[self._recorder, ForgetStale()] if self.config.agent.dynamic_capacity else self._recorder,
+            log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
+            reset_num_timesteps=is_new,
+        )
+
+    def close(self) -> None:
+        if self._evaluator is not None:
+            self._evaluator.close()
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return {"algo": self.config.algo, "env": self.config.env, "seed": self.config.seed}
+
+    def save_outcome(self, folder: RunFolder) -> None:
+        statistics = observation_statistics(self.envs[0])
+        if statistics is not None:
+            statistics.save(folder.path / NORMALIZATION)
+        self._recorder.save_final_policy()
+
+    def draw(self, folder: RunFolder, out: Path) -> None:
+        from sparserl.plots.curves import plot_runs  # matplotlib takes a while to load, and no step waits for it
+        from sparserl.plots.style import Run
+
+        plot_runs([Run(folder.path, self.config.name)], out)
+
+    def clean_up(self) -> None:
+        self._recorder.checkpoints.forget_replay()

@@ -1,0 +1,123 @@
+"""A classifier on a sequence of tasks, trained: `sparserl continual`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from sparserl.continual.strategies import STRATEGIES, make_strategy
+from sparserl.continual.supervised.data import default_data_dir
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.recorder import SequenceRecorder
+from sparserl.continual.supervised.sequences import build_sequence
+from sparserl.continual.supervised.tasks import TaskSequence
+from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.run_config import continual_config, written_config
+from sparserl.experiment.training import Source, Training
+from sparserl.layers import SparseLinear
+from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
+from sparserl.metrics.cost import params_dense
+from sparserl.recording.resources import ProcessCost
+from sparserl.recording.run_folder import RunFolder
+
+DATA_DIR = "data_dir.txt"
+"""File of a run folder that says where its data was; beside the config, because it does not define the run."""
+
+
+class ClassifierTraining(Training[ContinualConfig]):
+    """A classifier on a sequence of tasks.
+
+    Attributes:
+        learner: The classifier.
+    """
+
+    command = job_type = "continual"
+    parts = ("checkpoints",)
+
+    def __init__(self, config: ContinualConfig, data_dir: Path, *, download: bool = False):
+        super().__init__(config)
+        self._data_dir = data_dir
+        self.learner = make_learner(config, data_dir, download=download)
+
+    @classmethod
+    def begin(cls, config: ContinualConfig, source: Source) -> ClassifierTraining:
+        return cls(config, (source.data_dir or default_data_dir()).absolute(), download=source.download)
+
+    @classmethod
+    def reopen(cls, folder: RunFolder, source: Source) -> ClassifierTraining:
+        return cls(continual_config(folder), source.data_dir or data_dir_of(folder))
+
+    @property
+    def about(self) -> list[str]:
+        tasks = self.learner.sequence.tasks
+        return [
+            f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}",
+            f"{params_dense([self.learner.network]):,} parameters if dense",
+        ]
+
+    @property
+    def is_sparse(self) -> bool:
+        return any(isinstance(layer, SparseLinear) for layer in self.learner.network)
+
+    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+        folder = super().create_folder(path, command)
+        (folder.path / DATA_DIR).write_text(f"{self._data_dir}\n")
+        return folder
+
+    def record(self, folder: RunFolder, *, show_progress: bool) -> SequenceRecorder:
+        self._recorder = SequenceRecorder(
+            self.learner,
+            folder,
+            identity=written_config(folder),
+            log_every_steps=self.config.log_every_steps,
+            checkpoint_every_steps=self.config.checkpoint_every_steps,
+            show_progress=show_progress,
+            process=ProcessCost(energy=self.config.energy),
+        )
+        return self._recorder
+
+    def learn(self, *, is_new: bool) -> None:
+        self._recorder.learn()
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return {name: getattr(self.config, name) for name in ("sequence", "scenario", "method", "seed")}
+
+    def draw(self, folder: RunFolder, out: Path) -> None:
+        from sparserl.plots.matrix import plot_sequence_run  # as in `AgentTraining`
+
+        plot_sequence_run(folder.path, out, self.config.title)
+
+
+def data_dir_of(folder: RunFolder) -> Path:
+    """Where the data of a run was when it began."""
+    return Path((folder.path / DATA_DIR).read_text().rstrip("\n"))
+
+
+def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> SupervisedLearner:
+    """What learns the sequence of a run, and has learned nothing.
+
+    Raises:
+        ConfigError: If data is missing, or the machine has too little memory.
+    """
+    sequence = build_sequence(
+        config.sequence,
+        config.scenario,  # type: ignore[arg-type]  # one of them, as the config has checked
+        seed=config.seed,
+        data_dir=data_dir,
+        download=download,
+        n_tasks=config.tasks,
+        class_order=config.class_order,
+    )
+    check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
+    strategy = make_strategy(config.method, "classifier", config)
+    return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
+
+
+def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
+    """What the network takes, estimated."""
+    if STRATEGIES[config.method].options == "spacenet":  # which counts connections
+        return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
+    widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    return DENSE_BYTES * config.learner.density * sum(a * b for a, b in itertools.pairwise(widths))

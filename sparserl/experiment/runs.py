@@ -1,0 +1,79 @@
+"""Beginning runs and going on with them, of whatever kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparserl.errors import ConfigError
+from sparserl.experiment.agent_training import AgentTraining
+from sparserl.experiment.classifier_training import ClassifierTraining
+from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.resuming import resumed
+from sparserl.experiment.rl_continual_config import RLContinualConfig
+from sparserl.experiment.run_config import is_continual, is_of_agents
+from sparserl.experiment.sequence_training import SequenceTraining
+from sparserl.experiment.train_config import TrainConfig
+from sparserl.experiment.training import Shown, Source, Training, carry_out
+from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.trackers import JobType
+
+TRAININGS: dict[type[RecordedConfig], type[Training[Any]]] = {
+    TrainConfig: AgentTraining,
+    ContinualConfig: ClassifierTraining,
+    RLContinualConfig: SequenceTraining,
+}
+"""Config of each kind of run -> what carries it out."""
+
+
+def begin(config: RecordedConfig, source: Source) -> Training[Any]:
+    """A new run, as far as it needs no folder.
+
+    Raises:
+        ConfigError: If parts of the config do not go together, or something that it names cannot be had.
+    """
+    return TRAININGS[type(config)].begin(config, source)
+
+
+def training_of(folder: RunFolder) -> type[Training[Any]]:
+    """What carries out an existing run."""
+    if not is_continual(folder):
+        return AgentTraining
+    return SequenceTraining if is_of_agents(folder) else ClassifierTraining
+
+
+def go_on(
+    path: Path,
+    from_step: int | None = None,
+    source: Source = Source(),  # noqa: B008  # frozen
+    *,
+    command: JobType | None = None,
+    show_progress: bool = False,
+    begun: Callable[[int], object] = lambda step: None,
+    shown: Shown = lambda result, folder: None,
+) -> dict[str, Any]:
+    """Goes on with a run that was stopped or has failed.
+
+    Args:
+        path: Its folder.
+        from_step: Step of the checkpoint; the newest one if None.
+        source: Where its data is now.
+        command: Sub-command that the run must be one of; any if None.
+        show_progress: Whether to draw a progress bar.
+        begun: Called with the step that it goes on from, when nothing more is refused but by the checkpoint.
+        shown: As in `carry_out`, which says what is returned and raised.
+
+    Raises:
+        ConfigError: If the run is finished, is written by another process, or is of another command.
+        CheckpointError: If there is no whole checkpoint.
+    """
+    folder = RunFolder.open(path)
+    kind = training_of(folder)
+    if command not in (None, kind.command):
+        raise ConfigError(f"{path} is a run of `sparserl {kind.command}`; this takes runs of `sparserl {command}`")
+    with resumed(folder, from_step) as state:
+        training = kind.reopen(folder, source)
+        begun(state["global_step"])
+        return carry_out(training, folder, state, show_progress=show_progress, shown=shown)

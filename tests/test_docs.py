@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import sparserl
-from sparserl.cli.arguments import given_value, parse
+from sparserl.cli.arguments import parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.dashboard import DashboardCommand
 from sparserl.cli.enjoy import EnjoyCommand
@@ -25,16 +25,14 @@ from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
 from sparserl.cli.report import ReportCommand
+from sparserl.cli.running import read
 from sparserl.cli.sweep import SweepCommand
 from sparserl.cli.tune import TuneCommand
 from sparserl.continual.rl import recorder as rl_recorder
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.strategies import STRATEGIES
 from sparserl.continual.supervised.recorder import LOGS
-from sparserl.experiment.continual_config import ContinualCommand
 from sparserl.experiment.presets import presets
-from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual
-from sparserl.experiment.train_config import TrainCommand
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.recording.metrics_table import Kind, columns, glossary, names
 from sparserl.topology.criteria import DROP, GROW
@@ -43,9 +41,7 @@ from sparserl.topology.target import TARGET
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SCHEMAS = {
-    "train": TrainCommand,
     "tune": TuneCommand,
-    "continual": ContinualCommand,
     "dashboard": DashboardCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
@@ -71,8 +67,10 @@ def test_readme_commands_parse(line: str) -> None:
     assert command in COMMANDS
     if command == "list":
         assert arguments[0] in LISTS
-    elif command == "continual" and is_of_environments(str(given_value("sequence", arguments))):
-        parse_rl_continual(arguments)
+    elif command in ("train", "continual"):
+        if "--config" in arguments:  # of a run that is not here
+            del arguments[(at := arguments.index("--config")) : at + 2]
+        read(command, arguments)  # type: ignore[arg-type]  # one of the two
     elif command == "bench":
         parse(BENCHMARKS[arguments[0]].options, arguments[1:], command="bench")
     else:

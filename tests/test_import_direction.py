@@ -64,8 +64,8 @@ RULES = {
     # what says what they reached
     "report": Rule(own=UP_TO_CORE | {"continual", "plots"}),
     # runs of them
-    "experiment": Rule(own=UP_TO_CORE | {"envs", "agents", "continual", "plots", "cli"}),
-    "sweep": Rule(own=UP_TO_CORE | {"envs", "agents", "continual", "plots", "experiment", "cli"}),
+    "experiment": Rule(own=UP_TO_CORE | {"envs", "agents", "continual", "plots"}),
+    "sweep": Rule(own=UP_TO_CORE | {"experiment"}),
     # the composition root
     "cli": Rule(
         own=UP_TO_CORE | {"sparserl", "envs", "agents", "continual", "bench", "plots", "report", "experiment", "sweep"}
@@ -258,6 +258,9 @@ MODULES = frozenset(
         ("sparserl.agents.ds_td3", "import sparserl.cli"),
         ("sparserl.agents.ds_td3", "from sparserl.bench.timing import measure"),
         ("sparserl.bench.update", "from sparserl.cli.arguments import parse"),
+        ("sparserl.experiment.runs", "from sparserl.cli.arguments import parse"),
+        ("sparserl.experiment.runs", "from sparserl.sweep.file import Job"),
+        ("sparserl.sweep.file", "from sparserl.cli.arguments import parse"),
         ("sparserl.config", "from sparserl.bench.timing import measure"),
         ("sparserl.continual.supervised.runner", "from sparserl import agents"),
         ("sparserl", "from sparserl.envs import make_env"),

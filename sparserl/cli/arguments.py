@@ -1,134 +1,341 @@
-"""Flags from a dataclass by tyro, with its error boxes turned into one line."""
+"""Flags of a command line: which there are, what was given as plain data, and the help text.
+
+A dataclass is the schema, docstrings of its fields are the help. Nothing is filled in here, so that what was given can
+lie over presets and files (`sparserl.experiment.resolve`); libraries that make flags of dataclasses return the filled
+dataclass alone, and say what is wrong on the screen alone.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
-import io
-import re
-from collections.abc import Sequence
+import functools
+import inspect
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
-from sparserl.errors import ConfigError, SparserlError, unknown_name
+from sparserl.config import build
+from sparserl.errors import ConfigError, shown, unknown_name
 
 C = TypeVar("C")
-
-WhichCheckpoint = Literal["best", "last"]
-
-REGISTRY = ConstructorRegistry()
-"""How flags are read, where tyro reads them otherwise."""
-
-
-@REGISTRY.primitive_rule
-def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-    """An integer may be written as 1e6, as config files may."""
-    if info.type is not int:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: _integer(words[0]),
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    )
+Schemas = Mapping[str, type[Any]]
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+NAMES = {bool: "True|False", int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
+WIDEST_HELP, WIDEST_FLAG = 120, 46
+"""Characters of a line of help, and of the column of flags."""
 
 
-def _integer(word: str) -> int:
-    with contextlib.suppress(ValueError):
-        return int(word)  # not by way of float, which holds 53 bits
-    with contextlib.suppress(ValueError):
-        if float(word).is_integer():
-            return int(float(word))
-    raise ValueError(f"{word!r} is no integer")
+@dataclass(frozen=True)
+class Positional:
+    """Marks, in `Annotated`, a field that is given without its name."""
 
 
-def parse(schema: type[C], arguments: Sequence[str], *, command: str, default: C | None = None) -> C:
+@dataclass(frozen=True)
+class Option:
+    """Something that a command line can say.
+
+    Attributes:
+        key: Dotted, as in a config file.
+        hint: Its type.
+        text: What it means.
+        default: What holds unless it is given; `dataclasses.MISSING` if it must be.
+        is_positional: Whether it has no flag.
+    """
+
+    key: str
+    hint: Any
+    text: str
+    default: Any
+    is_positional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it is written."""
+        return f"--{self.key.replace('_', '-')}"
+
+    @property
+    def negative(self) -> str | None:
+        """The flag that switches it off; None where it is not a switch."""
+        if self.hint is not bool:
+            return None
+        group, _, name = self.flag.removeprefix("--").rpartition(".")
+        return f"--{group}.no-{name}" if group else f"--no-{name}"
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether several words may follow it."""
+        return any(map(_is_tuple, _kinds(self.hint)))
+
+    def value(self, words: Sequence[str]) -> Any:
+        """What words after the flag mean, as a config file says it.
+
+        Raises:
+            ConfigError: If they mean nothing.
+        """
+        if not words and not self.takes_many:
+            raise ConfigError(f"{self.flag} needs a value")
+        problem = ""
+        for kind in _kinds(self.hint):
+            try:
+                if _is_tuple(kind):
+                    return [_read(typing.get_args(kind)[0], word) for word in words]
+                if len(words) == 1:
+                    return _read(kind, words[0])
+            except ValueError as error:
+                problem = problem or str(error)
+        choices = [choice for kind in _kinds(self.hint) for choice in _choices(kind)]
+        if choices:
+            raise ConfigError(unknown_name(self.flag, words[0], map(str, choices)))
+        raise ConfigError(f"{self.flag}: {problem}")
+
+
+def options_of(schema: type[Any], instead: Schemas | None = None, prefix: str = "") -> dict[str, Option]:
+    """Every option of a schema by its dotted key, those of dataclasses in it among them.
+
+    Args:
+        schema: A dataclass.
+        instead: Dataclasses in place of those that the schema names, by dotted key.
+        prefix: Of all keys.
+    """
+    found: dict[str, Option] = {}
+    hints, texts = _hints(schema), _texts(schema)  # type: ignore[arg-type]  # a class is hashable
+    for field in dataclasses.fields(schema):
+        key, (hint, marks) = f"{prefix}{field.name}", hints[field.name]
+        hint = (instead or {}).get(key, hint)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found |= options_of(hint, instead, f"{key}.")
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        found[key] = Option(key, hint, texts.get(field.name, ""), default, Positional() in marks)
+    return found
+
+
+def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
+    """What a command line says, by dotted key.
+
+    Args:
+        words: The command line.
+        options: That there are.
+
+    Raises:
+        ConfigError: In one line, for an unknown flag (with the closest one) or a word that means nothing.
+    """
+    flags = {option.flag: option for option in options.values() if not option.is_positional}
+    negatives = {option.negative: option for option in flags.values() if option.negative is not None}
+    positional = next((option for option in options.values() if option.is_positional), None)
+    found: dict[str, Any] = {}
+    loose: list[str] = []
+    for flag, own in _split(words):
+        if flag in negatives:
+            found[negatives[flag].key] = False
+        elif flag in flags:
+            option = flags[flag]
+            most = 0 if option.negative else len(own) if option.takes_many else 1
+            found[option.key] = True if option.negative else option.value(own[:most])
+            own = own[most:]
+        elif flag:
+            raise ConfigError(unknown_name("option", flag, [*flags, *negatives]))
+        loose += own
+    if positional is not None and loose:
+        found[positional.key] = positional.value(loose if positional.takes_many else loose[:1])
+        loose = [] if positional.takes_many else loose[1:]
+    if loose:
+        raise ConfigError(f"unexpected word {shown(loose[0])}")
+    return found
+
+
+def last_value(name: str, words: Sequence[str]) -> str | None:
+    """The word that the last `--name` of a command line gives it; None if there is none."""
+    values = [own[0] for flag, own in _split(words) if flag == f"--{name}" and own]
+    return values[-1] if values else None
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as a config file has them."""
+    data: dict[str, Any] = {}
+    for key, value in options.items():
+        *groups, name = key.split(".")
+        own = data
+        for group in groups:
+            own = own.setdefault(group, {})
+        own[name] = value
+    return data
+
+
+def parse(schema: type[C], arguments: Sequence[str], *, command: str, below: Mapping[str, Any] | None = None) -> C:
     """Fills `schema` from flags.
 
     Args:
         schema: A dataclass; docstrings of fields are the help text.
         arguments: The flags.
         command: Sub-command, for the help text.
-        default: What flags override; the schema's defaults if None.
+        below: What holds unless it is given, in place of the schema's defaults.
 
     Raises:
         ConfigError: In one line, for an unknown flag (with the closest one) or a value that does not parse.
         SystemExit: With status 0 after `--help`.
     """
-    prog = f"sparserl {command}"
-    if "-h" in arguments or "--help" in arguments:
-        return _cli(schema, ["--help"], prog, default)
-    if default is not None and list(arguments[:-1]) == ["--config"]:
-        # What a sweep says of each of its runs; tyro would take a tenth of a second for it.
-        return dataclasses.replace(default, config=Path(arguments[1]))  # type: ignore[type-var]  # a dataclass
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            return _cli(schema, arguments, prog, default)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        refusal = _refusal(stop)
-        if refusal is not None:
-            raise refusal from None
-    raise ConfigError(_one_line(printed.getvalue(), _flags(schema, prog, default)))
+    options = options_of(schema)
+    if wants_help(arguments):
+        print_help(command, inspect.getdoc(schema) or "", options.values())
+        raise SystemExit(0)
+    found = given(arguments, options)
+    for option in options.values():
+        if option.is_positional and option.takes_many:
+            found.setdefault(option.key, [])
+        if option.default is dataclasses.MISSING and option.key not in found:
+            raise ConfigError(f"{option.key.upper() if option.is_positional else option.flag} is missing")
+    return build(schema, nested({**(below or {}), **found}))
 
 
-def _refusal(stop: BaseException) -> SparserlError | None:
-    """Our own error that tyro put into a box, where long words are broken."""
-    error: BaseException | None = stop
-    while error is not None and not isinstance(error, SparserlError):
-        error = error.__context__
-    return error
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for help."""
+    return any(word in (*HELP, HELP_ALL) for word in arguments)
 
 
-def is_given(name: str, arguments: Sequence[str]) -> bool:
-    """Whether the flag `--name` is among the words of a command line."""
-    return any(word.split("=")[0] == f"--{name}" for word in arguments)
+def print_help(command: str, about: str, options: Iterable[Option], end: str = "") -> None:
+    """Prints what a command takes; options beyond the first group each below the name of theirs.
+
+    Args:
+        command: The sub-command.
+        about: What it does.
+        options: To be shown, with what holds unless they are given.
+        end: Last line.
+    """
+    shown_options = list(options)
+    width = min(WIDEST_HELP, shutil.get_terminal_size().columns)
+    column = min(WIDEST_FLAG, 3 + max(len(_head(option)) for option in shown_options) + 2)
+    positional = "".join(f" {option.key.upper()}" for option in shown_options if option.is_positional)
+    lines = [f"usage: sparserl {command}{positional} [options]", "", *_wrapped(about, width, ""), ""]
+    for option in shown_options:
+        head = f"  {_head(option)}"
+        text = _wrapped(f"{option.text} {_default(option)}".strip(), max(40, width - column), "")
+        if len(head) >= column:
+            lines.append(head)
+            head = ""
+        lines += [f"{head:<{column}}{text[0]}".rstrip(), *(" " * column + line for line in text[1:])]
+    print("\n".join([*lines, *(["", *_wrapped(end, width, "")] if end else [])]))
 
 
-def given_value(name: str, arguments: Sequence[str]) -> str | None:
-    """The word that follows the last `--name` of a command line, or stands behind its `=`; None if there is none."""
-    for position, word in reversed(list(enumerate(arguments))):
-        if word == f"--{name}" and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if word.startswith(f"--{name}="):
-            return word.split("=", 1)[1]
-    return None
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent) or [""]
 
 
-def _cli(schema: type[C], arguments: Sequence[str], prog: str, default: C | None) -> C:
-    with REGISTRY:
-        if default is None:
-            return tyro.cli(schema, args=list(arguments), prog=prog)
-        return tyro.cli(schema, args=list(arguments), prog=prog, default=default)
+def _head(option: Option) -> str:
+    if option.is_positional:
+        return option.key.upper()
+    if option.negative is not None:
+        return f"{option.flag}, {option.negative}" if option.default is True else option.flag
+    names = [_kind_name(kind) for kind in _kinds(option.hint) if kind is not type(None)]
+    return f"{option.flag} {'|'.join(dict.fromkeys(names))}"
 
 
-def _flags(schema: type[C], prog: str, default: C | None) -> list[str]:
-    """Every flag that the help text shows."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        _cli(schema, ["--help"], prog, default)
-    return sorted(set(re.findall(r"--[a-z][\w.-]*", printed.getvalue())))
+def _kind_name(kind: Any) -> str:
+    if _is_tuple(kind):
+        return f"{_kind_name(_bare(typing.get_args(kind)[0])[0])}..."
+    return "|".join(map(str, _choices(kind))) or NAMES.get(kind, str(kind))
 
 
-def _one_line(box: str, flags: Sequence[str]) -> str:
-    """The message inside one of tyro's boxes."""
-    text = [re.sub(r"[\u2500-\u257f|]+|^[-\s]+$|\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
-    unknown = next((line for line in text if line.startswith("Unrecognized options: ")), None)
-    if unknown is not None:
-        words = unknown.removeprefix("Unrecognized options: ").replace(",", " ").split()
-        bad = next((word for word in words if word.startswith("-")), words[0])
-        return unknown_name("option", bad.split("=")[0], flags) if bad.startswith("-") else f"unexpected word {bad!r}"
-    body = text[2:] if len(text) > 2 else text
-    message: list[str] = []
-    for line in body:
-        if message and (not line or line.startswith("Argument helptext")):
-            break
-        if line:
-            message.append(line)
-    return re.sub(r"^Error parsing \w+(\.\w+)*: ", "", " ".join(message)) or "the options could not be read"
+def _default(option: Option) -> str:
+    if option.default is dataclasses.MISSING:
+        return "" if option.is_positional else "(required)"
+    if option.default in (None, False, ()):
+        return ""
+    many = isinstance(option.default, list | tuple)
+    return f"({' '.join(map(str, option.default)) if many else option.default})"
+
+
+def _split(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Flags, each with the words up to the next one; "" has those before the first."""
+    found: list[tuple[str, list[str]]] = [("", [])]
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            flag, is_set, value = word.partition("=")
+            name = flag.replace("_", "-") if "_" in flag else flag
+            found.append((name, [value] if is_set else []))
+        else:
+            found[-1][1].append(word)
+    return found
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a value may have, None last but before what takes every word."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    parts = [_bare(part)[0] for part in (typing.get_args(hint) if is_union else (hint,))]
+    return sorted(parts, key=lambda kind: (kind in (str, Path), _is_tuple(kind)))
+
+
+def _is_tuple(kind: Any) -> bool:
+    return bool(typing.get_origin(kind) is tuple)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def _read(kind: Any, word: str) -> Any:
+    """A word as a type; raises ValueError."""
+    kind, _ = _bare(kind)
+    if kind is type(None):
+        if word == "None":
+            return None
+        raise ValueError("")
+    if kind is int:
+        return _integer(word)
+    if kind is float:
+        with contextlib.suppress(ValueError):
+            return float(word)
+        raise ValueError(f"{shown(word)} is no number")
+    for choice in (False, True) if kind is bool else _choices(kind):
+        if word == str(choice):
+            return choice
+    if kind in (str, Path):
+        return word
+    raise ValueError("")
+
+
+def _integer(word: str) -> int:
+    """An integer may be written as 1e6, as config files may."""
+    with contextlib.suppress(ValueError):
+        return int(word)  # not by way of float, which holds 53 bits
+    with contextlib.suppress(ValueError):
+        if float(word).is_integer():
+            return int(float(word))
+    raise ValueError(f"{shown(word)} is no integer")
+
+
+def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A hint without what `Annotated` adds, and that."""
+    if typing.get_origin(hint) is typing.Annotated:
+        bare, *marks = typing.get_args(hint)
+        return bare, tuple(marks)
+    return hint, ()
+
+
+@functools.cache
+def _hints(schema: type[Any]) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    return {name: _bare(hint) for name, hint in typing.get_type_hints(schema, include_extras=True).items()}
+
+
+@functools.cache
+def _texts(schema: type[Any]) -> dict[str, str]:
+    """The docstring below each field of a class and of those that it inherits from."""
+    found: dict[str, str] = {}
+    for owner in reversed(schema.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+                found[field.target.id] = str(below.value.value)  # type: ignore[attr-defined]  # as `is_text` says
+    return found

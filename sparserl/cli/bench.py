@@ -127,5 +127,5 @@ def _options(schema: type[Options], arguments: Sequence[str], command: str) -> O
     """What is asked for; beneath `--quick` lies another grid than without."""
     options = parse(schema, arguments, command=command)
     if isinstance(options, UpdateOptions) and options.quick:
-        return parse(UpdateOptions, arguments, command=command, default=UpdateOptions(**QUICK))
+        return parse(UpdateOptions, arguments, command=command, below=QUICK)
     return options

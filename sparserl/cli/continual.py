@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from sparserl import config as yaml_config
-from sparserl.cli.arguments import given_value
-from sparserl.cli.running import carry_out_command
-from sparserl.continual.supervised.sequences import SEQUENCES
-from sparserl.envs import RL_SEQUENCES
-from sparserl.errors import ConfigError, shown, unknown_name
-from sparserl.experiment.continual_config import parse_continual
-from sparserl.experiment.presets import continual_presets, rl_continual_presets
-from sparserl.experiment.rl_continual_config import is_of_environments, parse_rl_continual
-from sparserl.experiment.run_config import is_of_agents
+from sparserl.cli.arguments import options_of
+from sparserl.cli.running import Help, carry_out_command
+from sparserl.continual.strategies import MethodOptions
 from sparserl.recording.run_folder import RunFolder
+
+HELP = Help(
+    "Learn a sequence of tasks, with a classifier or an agent, or go on with a run. Values come from the schema's "
+    "defaults, then the preset of the sequence and method, then --config, then flags.",
+    (
+        *("sequence", "method", "scenario", "algo", "tasks", "steps_per_task", "class_order", "seed", "threads"),
+        *("preset", "config", "run_dir", "resume", "data_dir", "download", "progress", "dry_run", "track"),
+        *("learner.hidden", "learner.density", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
+        *("learner.epochs", "learner.batch_size", "eval.every_steps", "eval.episodes", "agent.net_arch"),
+        *("agent.learning_rate", "agent.batch_size", "agent.buffer_size", "agent.learning_starts", "agent.gamma"),
+        *("topology.method", "topology.density", "border.heads", "border.task_id", "border.buffer"),
+        *options_of(MethodOptions),
+    ),
+    "Options are those of the sequence, method and algorithm: sparserl continual --sequence cw10 --method ewc --help.",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl continual`; returns the exit status."""
-    if is_of_environments_line(arguments):
-        return carry_out_command("continual", parse_rl_continual(arguments), arguments, _print_returns)
-    return carry_out_command("continual", parse_continual(arguments), arguments, _print_accuracies)
+    return carry_out_command("continual", arguments, HELP, _print_result)
 
 
-def is_of_environments_line(arguments: Sequence[str]) -> bool:
-    """Whether a command line is about a sequence that agents learn, and not classifiers."""
-    resumed = given_value("resume", arguments)
-    if resumed is not None:
-        return (Path(resumed) / "config.yaml").exists() and is_of_agents(RunFolder(Path(resumed)))
-    preset, file = given_value("preset", arguments), given_value("config", arguments)
-    known_presets = {**continual_presets(), **rl_continual_presets()}
-    data = yaml_config.load_yaml(known_presets[preset]) if preset in known_presets else {}
-    data |= {} if file is None else yaml_config.load_yaml(Path(file))
-    sequence = given_value("sequence", arguments) or data.get("sequence")
-    if sequence is None:
-        if given_value("algo", arguments) is not None or "algo" in data:
-            raise ConfigError("'algo' is for sequences of environments: name one by --sequence")
-        return False
-    if not isinstance(sequence, str):
-        raise ConfigError(f"sequence must be a name or a file, got {shown(sequence)}")
-    known = (*SEQUENCES, *RL_SEQUENCES)
-    if sequence not in known and not is_of_environments(sequence):
-        raise ConfigError(unknown_name("sequence", sequence, known))
-    return is_of_environments(sequence)
+def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
+    (_print_returns if "returns" in result else _print_accuracies)(result, folder)
 
 
 def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 from sparserl.recording.episodes import longest_episode
+from sparserl.recording.run_folder import WhichCheckpoint
 from sparserl.recording.video import SUFFIXES, Act, check_display, film, frames_per_second, play, render_off_screen
 from sparserl.written_files import check_writable
 

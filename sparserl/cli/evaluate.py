@@ -14,11 +14,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from sparserl.agents.evaluation import Evaluator
-from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.cli.arguments import parse
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator, warning_of
 from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
+from sparserl.recording.run_folder import WhichCheckpoint
 
 KINDS = {"stochastic": True, "deterministic": False}
 """How the policy of a continual run acts -> whether actions are drawn."""

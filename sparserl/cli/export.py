@@ -11,10 +11,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.cli.arguments import WhichCheckpoint, parse
+from sparserl.cli.arguments import parse
 from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
 from sparserl.ranges import CountOrZero, check_ranges
+from sparserl.recording.run_folder import WhichCheckpoint
 from sparserl.written_files import check_writable, replacing
 
 COMPARED_STEPS = 200

@@ -7,13 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from sparserl import config as yaml_config
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
 from sparserl.plots.curves import plot_runs
@@ -35,7 +34,7 @@ class PlotCommand:
     their mean, with its 95 % bootstrap interval; an unfinished run is drawn as far as it is, and the legend says so; of
     several, one that cannot be read is named and left out."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Positional()]
     """Run folders, or folders that hold them."""
     out: Path = Path("plot.png")
     """Picture to write; the ending decides the format: .png, .svg or .pdf."""

@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
-import tyro
 
 from sparserl import config as yaml_config
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, run_config
 from sparserl.experiment.train_config import TrainConfig
@@ -45,7 +44,7 @@ class ReportCommand:
     agents against runs of --method scratch. Runs that are unfinished or cannot be read are listed, with the reason, and
     enter no number."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Positional()]
     """Run folders, or folders that hold them."""
     baseline: str | None = None
     """Label of the group of trained runs that others are compared with; the densest if not given."""

@@ -1,49 +1,217 @@
-"""What `train` and `continual` do with a command line that was read."""
+"""`train` and `continual`: what a command line wishes, its help text, and the run that it begins or goes on with."""
 
 from __future__ import annotations
 
+import dataclasses
+import operator
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, nested, options_of, print_help, wants_help
+from sparserl.config import build
+from sparserl.errors import ConfigError
+from sparserl.experiment.config_layers import Choice, over
+from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.resolving import Kind, choose, read_config
+from sparserl.experiment.run_config import is_of_agents
 from sparserl.experiment.runs import begin, go_on
 from sparserl.experiment.training import Shown, Source, carry_out
+from sparserl.ranges import CountOrZero, check_ranges
+from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_lock import only_writer
-from sparserl.recording.trackers import JobType
+
+CHOOSING = ("algo", "env", "sequence", "method", "scenario")
+"""Options that decide which others there are."""
+WITH_RESUME = ("resume", "from_step", "progress")
+OF_DATA = ("data_dir", "download")
+"""Options that classifiers alone have."""
+LONGEST_BRIEF = 100
+"""Characters of a help text that begins with an explanation; of a longer one only what it explains is said."""
 
 
-def carry_out_command(name: JobType, parsed: tuple[Any, str | None], arguments: Sequence[str], shown: Shown) -> int:
+@dataclass(frozen=True)
+class RunCommand:
+    """What a command line says of a run beside its config."""
+
+    preset: str | None = None
+    """Preset to start from, see `sparserl list presets`; the one that fits the run if None."""
+    config: Path | None = None
+    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
+    resume: Path | None = None
+    """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, and
+    --data-dir where there is one."""
+    from_step: CountOrZero | None = None
+    """With --resume: continue from the checkpoint of this step instead. What is newer is set aside in the folder."""
+    run_dir: Path | None = None
+    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
+    progress: bool = True
+    """Draw a progress bar."""
+    dry_run: bool = False
+    """Print the resolved config and stop."""
+    data_dir: Path | None = None
+    """Folder that holds a folder for each data set, e.g. mnist; $SPARSERL_DATA, or the user's cache, if None."""
+    download: bool = False
+    """Fetch missing data into that folder first."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
+        if self.from_step is not None and self.resume is None:
+            raise ConfigError("--from-step is for a run that goes on: add --resume DIR")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        options: Beside the config.
+        config: Of the new run; None with `--resume`.
+        preset: That the config lies over, if any.
+    """
+
+    options: RunCommand
+    config: Any
+    preset: str | None
+
+
+@dataclass(frozen=True)
+class Help:
+    """What a command says of itself.
+
+    Attributes:
+        about: What it does.
+        usual: Dotted keys of the options that most people change; those that a run lacks are left out.
+        end: What else there is to know.
+    """
+
+    about: str
+    usual: Sequence[str]
+    end: str
+
+
+def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Request:
+    """What a command line asks for, resolved.
+
+    Args:
+        kind: The sub-command.
+        arguments: Its words.
+        help: What is printed if they ask for it.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong, or an option is of another method.
+        SystemExit: With status 0 after help.
+    """
+    words = [word for word in arguments if word not in (*HELP, HELP_ALL)]
+    options = options_of(RunCommand)
+    resume = last_value("resume", words)
+    if resume is not None and not wants_help(arguments):
+        has_data = kind == "continual" and not _is_of_agents(Path(resume))
+        return Request(_resuming(words, options, (*WITH_RESUME, *(OF_DATA[:1] if has_data else ()))), None, None)
+    file = last_value("config", words)
+    below = {} if file is None else read_config(Path(file))
+    names = {name: value for name in CHOOSING if (value := last_value(name, words)) is not None}
+    choice = choose(kind, {**below, **names}, last_value("preset", words))
+    if kind == "train" or choice.agent is not None:
+        options = {key: option for key, option in options.items() if key not in OF_DATA}
+    of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
+    found = given(words, {**options, **of_config})
+    own = {key: found.pop(key) for key in options if key in found}
+    config = choice.resolve(over(below, nested(found)))
+    if help is not None and wants_help(arguments):
+        _print_help(kind, help, choice, config, [*options.values(), *of_config.values()], HELP_ALL in arguments)
+        raise SystemExit(0)
+    _refuse_untracked(found, config)
+    return Request(build(RunCommand, own), config, choice.preset)
+
+
+def _is_of_agents(path: Path) -> bool:
+    return (path / "config.yaml").exists() and is_of_agents(RunFolder(path))
+
+
+def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequence[str]) -> RunCommand:
+    """What is said of a run that goes on; refuses a flag that would change it."""
+    known = {key: options[key] for key in allowed}
+    flags = {flag for option in known.values() for flag in (option.flag, option.negative)}
+    for word in words:
+        if word.startswith("--") and word.split("=")[0].replace("_", "-") not in flags:
+            raise ConfigError(f"--resume continues the run as it was configured and takes no {word}")
+    return build(RunCommand, given(words, known))
+
+
+def _refuse_untracked(found: Iterable[str], config: RecordedConfig) -> None:
+    """Raises ConfigError if flags say where a run is tracked that is not.
+
+    A config file may say so: it is for several runs, or of one that took it from the environment.
+    """
+    key = next((key for key in found if key.startswith("wandb.")), None)
+    if key is not None and not config.track:
+        raise ConfigError(f"--{key.replace('_', '-')} is for runs that are tracked: add --track")
+
+
+def _print_help(
+    kind: Kind, help: Help, choice: Choice, config: RecordedConfig, options: Iterable[Option], whole: bool
+) -> None:
+    of_config = {field.name for field in dataclasses.fields(choice.schema)}
+    there = {}
+    for option in options:
+        group = option.key.split(".")[0]
+        if group not in choice.unused:
+            value = operator.attrgetter(option.key)(config) if group in of_config else option.default
+            there[option.key] = dataclasses.replace(option, default=value)
+    end = f"In brackets stands what holds otherwise: of the preset {choice.preset} or usual." if choice.preset else ""
+    if whole:
+        print_help(kind, help.about, there.values(), f"{end} {help.end}")
+        return
+    usual = [key for key in dict.fromkeys(help.usual) if key in there]
+    brief = [dataclasses.replace(there[key], text=_brief(there[key].text)) for key in usual]
+    more = f"These are what most people change; --help-all shows all {len(there)}."
+    print_help(kind, help.about, brief, f"{more} {end} {help.end}")
+
+
+def _brief(text: str) -> str:
+    """The beginning of a help text, up to where details begin."""
+    text = " ".join(text.split())
+    for end in (r"(?<!e\.g)\. ", "; ", ", see ", *([": "] if len(text) > LONGEST_BRIEF else [])):
+        text = re.split(end, text)[0]
+    return text.rstrip(".")
+
+
+def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: Shown) -> int:
     """Begins a run or goes on with one.
 
     Args:
-        name: Of the sub-command.
-        parsed: What the command line says, and the preset that the run starts from.
-        arguments: The command line.
+        kind: The sub-command.
+        arguments: Its words.
+        help: What is printed if they ask for it.
         shown: Prints a result.
 
     Returns:
         Exit status.
     """
-    command, preset = parsed
-    source = Source(command.config, getattr(command, "data_dir", None), getattr(command, "download", False))
-    if command.resume is not None:
+    request = read(kind, arguments, help)
+    options, config = request.options, request.config
+    source = Source(options.config, options.data_dir, options.download)
+    if options.resume is not None:
 
         def begun(step: int) -> None:
-            print(f"resuming {command.resume} at step {step}")
+            print(f"resuming {options.resume} at step {step}")
 
-        how: dict[str, Any] = {"show_progress": command.progress, "shown": shown}
-        go_on(command.resume, command.from_step, source, command=name, begun=begun, **how)
+        how: dict[str, Any] = {"show_progress": options.progress, "shown": shown}
+        go_on(options.resume, options.from_step, source, command=kind, begun=begun, **how)
         return 0
-    config = command.run
     training = begin(config, source)
-    if command.dry_run:
+    if options.dry_run:
         print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
         return 0
-    folder = training.create_folder(command.run_dir, shlex.join(["sparserl", name, *arguments]))
-    print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {preset}")
+    folder = training.create_folder(options.run_dir, shlex.join(["sparserl", kind, *arguments]))
+    print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {request.preset}")
     print("\n".join([*training.about, f"run folder {folder.path}"]))
     with only_writer(folder.path):
-        carry_out(training, folder, show_progress=command.progress, shown=shown)
+        carry_out(training, folder, show_progress=options.progress, shown=shown)
     return 0

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.ranges import Workers, check_ranges
@@ -30,7 +29,7 @@ from sparserl.written_files import check_folder, check_writable
 class SweepCommand:
     """Train every config of a grid with every seed; finished runs are skipped and broken ones resumed."""
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, Positional()]
     """YAML file with command, base, grid and seeds; see configs/sweeps."""
     workers: Workers | None = None
     """Runs at a time, each a process with as many threads as its config says; if None, 1 here, and with ray as many as

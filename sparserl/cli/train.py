@@ -8,14 +8,27 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.cli.running import carry_out_command
-from sparserl.experiment.train_config import parse_train
+from sparserl.cli.running import Help, carry_out_command
 from sparserl.recording.run_folder import RunFolder
+
+HELP = Help(
+    "Train an agent in an environment, or go on with a run. Values come from the schema's defaults, then the preset of "
+    "the algorithm and environment, then --config, then flags.",
+    (
+        *("algo", "env", "total_steps", "seed", "threads", "n_envs", "preset", "config", "run_dir", "resume"),
+        *("progress", "dry_run", "track", "eval.every_steps", "eval.episodes", "checkpoint_every_steps"),
+        *("agent.net_arch", "agent.learning_rate", "agent.batch_size", "agent.buffer_size", "agent.learning_starts"),
+        *("agent.gamma", "agent.policy_delay", "agent.ent_coef", "topology.method", "topology.density"),
+        *("topology.drop_fraction", "topology.update_interval", "topology.begin_fraction", "topology.end_fraction"),
+        *("wrappers.noise_fraction", "wrappers.normalize_observations"),
+    ),
+    "Options are those of the algorithm: sparserl train --algo ds_sac --help.",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl train`; returns the exit status."""
-    return carry_out_command("train", parse_train(arguments), arguments, _print_result)
+    return carry_out_command("train", arguments, HELP, _print_result)
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:

@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sparserl.cli.arguments import parse
+from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError, unknown_name
 from sparserl.extras import how_to_install
 from sparserl.ranges import Repeats, Seed, Workers, check_ranges
@@ -40,7 +39,7 @@ class TuneCommand:
     Several such commands on one machine may work on one search. A trial that failed stays failed.
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, Positional()]
     """YAML file with command, base, space, objective, direction and seeds; see configs/tune."""
     trials: Repeats = 20
     """Trials of the search in all, with those of earlier calls."""

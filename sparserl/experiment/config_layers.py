@@ -1,36 +1,56 @@
-"""One layer of a config over another: preset, config file, flags."""
+"""One layer of a config over another: preset, config file, flags; and what a choice of names decides of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sparserl import config as yaml_config
-from sparserl.cli.arguments import is_given
+from sparserl.continual.supervised.learner import WITH_MOMENTUM
+from sparserl.experiment.recorded_run import RecordedConfig
 
-OWN_DENSITIES = ("actor_density", "critic_density")
 OF_ALL = ("density", "epsilon")
+DENSITIES = (*OF_ALL, "actor_density", "critic_density")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides which options a run has.
+
+    Attributes:
+        schema: Of its config.
+        preset: That the wishes lie over, if any.
+        resolve: Makes the config of all that is wished.
+        agent: Schema of the options of the agent; None if there is none.
+        unused: Groups of options that nothing reads: those of other methods.
+    """
+
+    schema: type[RecordedConfig]
+    preset: str | None
+    resolve: Callable[[Mapping[str, Any]], RecordedConfig]
+    agent: type[Any] | None = None
+    unused: frozenset[str] = frozenset()
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`. How many connections there are is one wish, in several keys of `topology`.
+    """`above` over `below`. Keys that say one wish together are replaced together.
 
-    A density or factors for all networks, in `above`, replace all that `below` says of it: the other one of the two,
-    and densities of actor and critic alone. A density of one network replaces that alone. The method is another wish: a
-    preset's densities and factors stay with a method that is given over it.
+    How many connections there are is one wish, in several keys of `topology`: a density or factors for all networks, in
+    `above`, replace all that `below` says of it: the other one of the two, and densities of actor and critic alone. A
+    density of one network replaces that alone. The method is another wish: a preset's densities and factors stay with a
+    method that is given over it. An optimizer without momentum replaces the momentum, which was meant for another one.
     """
-    topology = above.get("topology")
-    given = {name for name, value in topology.items() if value is not None} if isinstance(topology, Mapping) else set()
     merged = yaml_config.merge(below, above)
+    topology, learner = (_mapping(above.get(name)) for name in ("topology", "learner"))
+    given = {name for name in DENSITIES if topology.get(name) is not None}
     if given & set(OF_ALL):
-        emptied = {name: None for name in (*OF_ALL, *OWN_DENSITIES) if name not in given}
+        emptied = {name: None for name in DENSITIES if name not in given}
         merged = yaml_config.merge(merged, {"topology": emptied})
+    if learner.get("optimizer", WITH_MOMENTUM[0]) not in WITH_MOMENTUM and "momentum" not in learner:
+        merged = yaml_config.merge(merged, {"learner": {"momentum": 0.0}})
     return merged
 
 
-def beneath_flags(data: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """What lies beneath the flags, without what flags that stand for the same wish replace; see `over`."""
-    given = [name for name in (*OF_ALL, *OWN_DENSITIES) if is_given(f"topology.{name}", arguments)]
-    if not set(given) & set(OF_ALL):
-        return dict(data)
-    return yaml_config.merge(data, {"topology": dict.fromkeys((*OF_ALL, *OWN_DENSITIES))})
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

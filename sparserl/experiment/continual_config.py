@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, get_args
-
-import tyro
+from typing import Any, get_args
 
 from sparserl import config as yaml_config
-from sparserl.cli.arguments import given_value, parse
 from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions, method_spec, own_options
-from sparserl.continual.supervised.learner import WITH_MOMENTUM, LearnerConfig
+from sparserl.continual.supervised.learner import LearnerConfig
 from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.presets import continual_presets, load_preset
-from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
+from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.ranges import Count
 
 
@@ -78,21 +74,6 @@ class ContinualConfig(RecordedConfig, MethodOptions):
         return {**common, **own_options(self.method, self, "classifier")}
 
 
-@dataclass(frozen=True)
-class ContinualCommand(RunOptions):
-    """Learn a sequence of tasks, or resume a run.
-
-    On environments there are other options: `sparserl continual --sequence halfcheetah_forgetting --help`.
-    Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
-    """
-
-    run: Annotated[ContinualConfig, tyro.conf.arg(name="")] = field(default_factory=ContinualConfig)
-    data_dir: Path | None = None
-    """Folder that holds a folder for each data set, e.g. mnist; $SPARSERL_DATA, or the user's cache, if None."""
-    download: bool = False
-    """Fetch missing data into that folder first."""
-
-
 def continual_preset_for(sequence: str, method: str, scenario: str) -> str | None:
     """The preset of a method on a sequence in a scenario, else without the scenario, else of the sequence, else None.
 
@@ -104,26 +85,10 @@ def continual_preset_for(sequence: str, method: str, scenario: str) -> str | Non
     return next((name for name in [*candidates, sequence] if name in known), None)
 
 
-def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | None]:
-    """Resolves a `continual` command line.
-
-    Returns:
-        The command with the resolved run, and the name of the preset that it started from.
-
-    Raises:
-        ConfigError: If a name, key or value is wrong, or an option is of another method.
-    """
-    if given_value("resume", arguments) is not None:
-        refuse_other_options(arguments, ["--resume", "--from-step", "--data-dir", "--progress", "--no-progress"])
-        return parse(ContinualCommand, arguments, command="continual"), None
-    file = given_value("config", arguments)
-    data = {} if file is None else yaml_config.load_yaml(Path(file))
-    preset = given_value("preset", arguments)
+def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
+    """What sequence, method and scenario decide; as `resolving.choose`."""
     of_preset = {} if preset is None else load_preset(preset, continual_presets())
-    chosen = {
-        name: given_value(name, arguments) or data.get(name) or of_preset.get(name)
-        for name in ("sequence", "method", "scenario")
-    }
+    chosen = {name: data.get(name) or of_preset.get(name) for name in ("sequence", "method", "scenario")}
     chosen = {name: str(value) for name, value in chosen.items() if value is not None}
     named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
     scenario = named.scenario or SEQUENCES[named.sequence].scenario
@@ -132,55 +97,46 @@ def parse_continual(arguments: Sequence[str]) -> tuple[ContinualCommand, str | N
         of_preset = {} if preset is None else load_preset(preset, continual_presets())
     if scenario != "class":
         of_preset.get("learner", {}).pop("unseen_outputs", None)
-    data = yaml_config.merge(of_preset, data)
-    if (given_value("learner.optimizer", arguments) or "sgd") not in WITH_MOMENTUM:
-        data = yaml_config.merge(data, {"learner": {"momentum": 0.0}})  # it was meant for another optimizer
-    _refuse_closed_outputs(scenario, data, arguments)
     spec = STRATEGIES[named.method]
     groups = {name: one.options for name, one in STRATEGIES.items()}
-    refuse_options_of_others(named.method, groups, data, arguments)
-    if spec.options is not None:
-        data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
-    resolved = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
-    base = yaml_config.build(ContinualConfig, {"tasks": SEQUENCES[named.sequence].n_tasks, **data, **resolved})
-    command = parse(ContinualCommand, arguments, command="continual", default=ContinualCommand(run=base))
-    refuse_untracked(arguments, command.run)
-    for name, value in spec.fixed.items():
-        if getattr(getattr(command.run, str(spec.options)), name) != value:
-            raise ConfigError(f"method {named.method} has {spec.options}.{name} {value}; use --method {spec.options}")
-    return command, preset
+    names = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
+
+    def resolve(data: Mapping[str, Any]) -> ContinualConfig:
+        data = over(of_preset, data)
+        _refuse_closed_outputs(scenario, data)
+        refuse_options_of_others(named.method, groups, data)
+        if spec.options is not None:
+            data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
+        run = yaml_config.build(ContinualConfig, {"tasks": SEQUENCES[named.sequence].n_tasks, **data, **names})
+        for name, value in spec.fixed.items():
+            if getattr(getattr(run, str(spec.options)), name) != value:
+                raise ConfigError(
+                    f"method {named.method} has {spec.options}.{name} {value}; use --method {spec.options}"
+                )
+        return run
+
+    return Choice(ContinualConfig, preset, resolve, unused=frozenset(GROUPS) - {spec.options or ""})
 
 
-def _refuse_closed_outputs(scenario: str, data: Mapping[str, Any], arguments: Sequence[str]) -> None:
+def _refuse_closed_outputs(scenario: str, data: Mapping[str, Any]) -> None:
     learner = data.get("learner")
-    written = learner.get("unseen_outputs") if isinstance(learner, Mapping) else None
-    given = given_value("learner.unseen-outputs", arguments) or given_value("learner.unseen_outputs", arguments)
-    if scenario != "class" and (given or written) == "closed":
+    if scenario != "class" and isinstance(learner, Mapping) and learner.get("unseen_outputs") == "closed":
         raise ConfigError(
             "--learner.unseen-outputs closed is for --scenario class: in others outputs of other tasks never compete"
         )
 
 
-def refuse_options_of_others(
-    method: str, groups: Mapping[str, str | None], data: Mapping[str, Any], arguments: Sequence[str]
-) -> None:
+def refuse_options_of_others(method: str, groups: Mapping[str, str | None], data: Mapping[str, Any]) -> None:
     """Raises ConfigError if options of a method that is not used are given.
 
     Args:
         method: Is used.
         groups: Method -> group of options that it reads, None if it has none.
         data: A config.
-        arguments: A command line.
     """
-    owners: dict[str, list[str]] = defaultdict(list)
-    for name, group in groups.items():
-        if group is not None:
-            owners[group].append(name)
-    configured = [
-        f"--{group}.{name}" for group in owners if isinstance(data.get(group), Mapping) for name in data[group]
-    ]
-    for word in [*arguments, *configured]:
-        group = word.removeprefix("--").split(".")[0]
-        if word.startswith("--") and "." in word and group in owners and method not in owners[group]:
-            names = ", ".join(owners[group])
-            raise ConfigError(f"{word.split('=')[0]} is an option of {names}; method {method} does not use it")
+    for group in dict.fromkeys(group for group in groups.values() if group is not None and group != groups[method]):
+        own = data.get(group)
+        if isinstance(own, Mapping) and own:
+            names = ", ".join(name for name, of in groups.items() if of == group)
+            option = f"--{group}.{next(iter(own))}"
+            raise ConfigError(f"{option} is an option of {names}; method {method} does not use it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,11 @@ import gymnasium as gym
 
 from sparserl import config as yaml_config
 from sparserl.errors import ConfigError
-from sparserl.ranges import CountOrZero, Seed, Workers, check_ranges
+from sparserl.ranges import Seed, Workers, check_ranges
 from sparserl.recording import wandb_environment
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.recording.video import Camera
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a command line says of a run beside its config."""
-
-    preset: str | None = None
-    """Preset to start from, see `sparserl list presets`; the one that fits the run if None."""
-    config: Path | None = None
-    """YAML file over the preset; the config.yaml of an earlier run repeats it."""
-    resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, and
-    --data-dir where there is one."""
-    from_step: CountOrZero | None = None
-    """With --resume: continue from the checkpoint of this step instead. What is newer is set aside in the folder."""
-    run_dir: Path | None = None
-    """Folder of the run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
-    progress: bool = True
-    """Draw a progress bar."""
-    dry_run: bool = False
-    """Print the resolved config and stop."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "--")
-        if self.from_step is not None and self.resume is None:
-            raise ConfigError("--from-step is for a run that goes on: add --resume DIR")
 
 
 @dataclass(frozen=True)
@@ -92,23 +66,6 @@ def free_folder(config: RecordedConfig) -> Path:
     path = Path("runs") / f"{config.name.replace('/', '-')}__s{config.seed}"
     numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
-
-
-def refuse_untracked(arguments: Sequence[str], config: RecordedConfig) -> None:
-    """Raises ConfigError if flags say where a run is tracked that is not.
-
-    A config file may say so: it is for several runs, or of one that took it from the environment.
-    """
-    given = next((word.split("=")[0] for word in arguments if word.startswith("--wandb.")), None)
-    if given is not None and not config.track:
-        raise ConfigError(f"{given} is for runs that are tracked: add --track")
-
-
-def refuse_other_options(arguments: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raises ConfigError if a command line with `--resume` has a flag that would change the run."""
-    others = [word for word in arguments if word.startswith("--") and word.split("=")[0] not in allowed]
-    if others:
-        raise ConfigError(f"--resume continues the run as it was configured and takes no {others[0]}")
 
 
 def trackers(

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
-import tyro
 from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.table import agent_spec, make_agent
-from sparserl.cli.arguments import given_value, parse
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies import (
@@ -27,6 +25,7 @@ from sparserl.continual.strategies import (
     own_options,
 )
 from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.sequences import SEQUENCES
 from sparserl.envs import (
     RL_SEQUENCES,
     RLSequence,
@@ -37,12 +36,11 @@ from sparserl.envs import (
     load_rl_sequence,
     make_task_env,
 )
-from sparserl.errors import ConfigError, unknown_name
-from sparserl.experiment.config_layers import beneath_flags, over
+from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.continual_config import refuse_options_of_others
-from sparserl.experiment.input_files import beside
-from sparserl.experiment.presets import load_preset, rl_continual_presets
-from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
+from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
+from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 
@@ -258,16 +256,6 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         )
 
 
-@dataclass(frozen=True)
-class RLContinualCommand(RunOptions):
-    """Train an agent on a sequence of tasks, or resume a run.
-
-    Values come from the schema's defaults, then the preset of the sequence and method, then `--config`, then flags.
-    """
-
-    run: Annotated[RLContinualConfig, tyro.conf.arg(name="")] = field(default_factory=RLContinualConfig)
-
-
 def is_sequence_file(name: str) -> bool:
     """Whether a sequence is named by its file."""
     return Path(name).suffix.lower() in (".yaml", ".yml")
@@ -290,27 +278,37 @@ def build_rl_continual_config(data: Mapping[str, Any]) -> RLContinualConfig:
     return yaml_config.build(RLContinualConfig, {**data, "agent": agent})
 
 
-def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, str | None]:
-    """Resolves a `continual` command line for a sequence of environments.
+def is_about_environments(data: Mapping[str, Any], preset: str | None) -> bool:
+    """Whether a wish is for a sequence that agents learn, and not classifiers.
 
-    Returns:
-        The command with the resolved run, and the name of the preset that it started from.
+    Args:
+        data: The wish.
+        preset: That lies beneath it, if one is named.
 
     Raises:
-        ConfigError: If a name, key or value is wrong, or an option is of another method.
+        ConfigError: If there is no such sequence or preset.
     """
-    if given_value("resume", arguments) is not None:
-        refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
-        return parse(RLContinualCommand, arguments, command="continual"), None
-    file = given_value("config", arguments)
-    written = {} if file is None else beside(yaml_config.load_yaml(Path(file)), Path(file))
-    preset = given_value("preset", arguments)
+    of_preset = {} if preset is None else load_preset(preset, {**continual_presets(), **rl_continual_presets()})
+    data = {**of_preset, **data}
+    sequence = data.get("sequence")
+    if sequence is None:
+        if "algo" in data:
+            raise ConfigError("'algo' is for sequences of environments: name one by --sequence")
+        return False
+    if not isinstance(sequence, str):
+        raise ConfigError(f"sequence must be a name or a file, got {shown(sequence)}")
+    known = (*SEQUENCES, *RL_SEQUENCES)
+    if sequence not in known and not is_of_environments(sequence):
+        raise ConfigError(unknown_name("sequence", sequence, known))
+    return is_of_environments(sequence)
+
+
+def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
+    """What sequence, method and algorithm decide; as `resolving.choose`."""
     known = rl_continual_presets()
     of_preset = {} if preset is None else load_preset(preset, known)
     chosen = {
-        name: str(
-            given_value(name, arguments) or written.get(name) or of_preset.get(name) or getattr(RLContinualConfig, name)
-        )
+        name: str(data.get(name) or of_preset.get(name) or getattr(RLContinualConfig, name))
         for name in ("sequence", "method", "algo")
     }
     spec = method_spec(chosen["method"], "agent")
@@ -320,15 +318,18 @@ def parse_rl_continual(arguments: Sequence[str]) -> tuple[RLContinualCommand, st
         of_preset = load_preset(preset, known)
     if is_sequence_file(chosen["sequence"]):
         of_preset.pop("steps_per_task", None)
+    unused = frozenset(GROUPS) - {spec.options or ""}
     # A preset is for all methods and may hold options of several; what a user writes is for his.
+    of_preset = {name: value for name, value in of_preset.items() if name not in unused}
+    of_preset = yaml_config.merge(spec.defaults, of_preset)
+    agent = agent_spec(chosen["algo"])
+    if agent.sparse:
+        of_preset = yaml_config.merge({"topology": {"method": chosen["algo"]}}, of_preset)
     groups = {name: one.options for name, one in STRATEGIES.items()}
-    refuse_options_of_others(chosen["method"], groups, written, arguments)
-    data = over(of_preset, written)
-    data = {name: value for name, value in data.items() if name not in GROUPS or name == spec.options}
-    data = yaml_config.merge(spec.defaults, data)
-    if agent_spec(chosen["algo"]).sparse:
-        data = yaml_config.merge({"topology": {"method": chosen["algo"]}}, data)
-    base = build_rl_continual_config({**beneath_flags(data, arguments), **chosen})
-    command = parse(RLContinualCommand, arguments, command="continual", default=RLContinualCommand(run=base))
-    refuse_untracked(arguments, command.run)
-    return replace(command, run=replace(command.run, wrappers=command.run.wrappers.absolute())), preset
+
+    def resolve(data: Mapping[str, Any]) -> RLContinualConfig:
+        refuse_options_of_others(chosen["method"], groups, data)
+        run = build_rl_continual_config({**over(of_preset, data), **chosen})
+        return replace(run, wrappers=run.wrappers.absolute())
+
+    return Choice(RLContinualConfig, preset, resolve, agent=agent.config, unused=unused)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
-import tyro
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
@@ -20,13 +18,11 @@ from sparserl.agents.config import OffPolicyConfig, TD3Config
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import rollout_size, updates_of_steps
 from sparserl.agents.table import AGENTS, agent_spec, make_agent
-from sparserl.cli.arguments import given_value, parse
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
-from sparserl.experiment.config_layers import beneath_flags, over
-from sparserl.experiment.input_files import beside
+from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.presets import load_preset, presets
-from sparserl.experiment.recorded_run import RecordedConfig, RunOptions, refuse_other_options, refuse_untracked
+from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.ranges import Count, Range, Repeats, check_ranges
 from sparserl.topology.config import TopologyConfig
 
@@ -164,16 +160,6 @@ class TrainConfig(RecordedConfig):
         return agent
 
 
-@dataclass(frozen=True)
-class TrainCommand(RunOptions):
-    """Train an agent, or resume a run.
-
-    Values come from the schema's defaults, then the preset of the algorithm and env, then `--config`, then flags.
-    """
-
-    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-
-
 def preset_for(algo: str, env: str) -> str | None:
     """The preset of an algorithm for an env, else its default, else None."""
     known = presets()
@@ -193,44 +179,24 @@ def build_train_config(data: Mapping[str, Any]) -> TrainConfig:
     return yaml_config.build(TrainConfig, {**data, "agent": agent})
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[TrainCommand, str | None]:
-    """Resolves a `train` command line.
-
-    The algorithm, and with it the options that there are, is that of the flag, else of the config file, else of the
-    preset.
-
-    Returns:
-        The command with the resolved run, and the name of the preset that it started from.
-
-    Raises:
-        ConfigError: If a name, key or value is wrong.
-    """
-    config = given_value("config", arguments)
-    data = {} if config is None else beside(yaml_config.load_yaml(Path(config)), Path(config))
-    preset = given_value("preset", arguments)
+def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
+    """What algorithm and environment decide; as `resolving.choose`."""
     of_preset = {} if preset is None else load_preset(preset, presets())
-    algo, env = (
-        given_value(name, arguments) or str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name))
-        for name in ("algo", "env")
-    )
-    agent_spec(algo)
+    algo, env = (str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name)) for name in ("algo", "env"))
+    spec = agent_spec(algo)
     if preset is None:
         preset = preset_for(algo, env)
         of_preset = {} if preset is None else load_preset(preset, presets())
     elif of_preset.get("algo", algo) != algo:
         raise ConfigError(f"the preset {preset!r} is one of {of_preset['algo']}, not of {algo}")
-    data = beneath_flags(over(of_preset, data), arguments)
-    base = build_train_config({**data, "algo": algo, "env": env})
-    command = parse(TrainCommand, arguments, command="train", default=TrainCommand(run=base))
-    if command.resume is not None:
-        refuse_other_options(arguments, ["--resume", "--from-step", "--progress", "--no-progress"])
-        return command, None
-    refuse_untracked(arguments, command.run)
-    run = replace(command.run, wrappers=command.run.wrappers.absolute())
-    command = replace(command, run=run)
-    if run.total_updates == 0:
-        raise ConfigError(
-            f"the run ends at step {run.last_step}, before learning starts at {run.agent.learning_starts}; "
-            "lower --agent.learning-starts or raise --total-steps"
-        )
-    return command, preset
+
+    def resolve(data: Mapping[str, Any]) -> TrainConfig:
+        run = build_train_config({**over(of_preset, data), "algo": algo, "env": env})
+        if run.total_updates == 0:
+            raise ConfigError(
+                f"the run ends at step {run.last_step}, before learning starts at {run.agent.learning_starts}; "
+                "lower --agent.learning-starts or raise --total-steps"
+            )
+        return replace(run, wrappers=run.wrappers.absolute())
+
+    return Choice(TrainConfig, preset, resolve, agent=spec.config)

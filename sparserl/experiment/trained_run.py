@@ -13,7 +13,6 @@ import gymnasium as gym
 from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.export_policy import exported_policy
-from sparserl.cli.arguments import WhichCheckpoint
 from sparserl.continual.rl.learner import Policy
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import CheckpointError, ConfigError
@@ -31,7 +30,7 @@ from sparserl.experiment.run_config import (
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.export import ExportedPolicy
 from sparserl.recording import checkpoint
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, full_checkpoints, step_in
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints, step_in
 from sparserl.recording.whole_checkpoints import check_step, whole_steps
 
 C = TypeVar("C", bound=TrainConfig | RLContinualConfig)

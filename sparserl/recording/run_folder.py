@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
@@ -35,6 +35,8 @@ CHECKPOINTS_KEPT = 2
 """Newest full checkpoints of a run that stay."""
 BEST, FINAL = "best", "final"
 """Beside them: the policy with the best evaluation, and that of the end of a finished run."""
+WhichCheckpoint = Literal["best", "last"]
+"""Of a run that is looked at."""
 _MOST_DIGITS = 18
 """Of a step; what has more is not ours."""
 

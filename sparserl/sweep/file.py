@@ -6,20 +6,14 @@ import hashlib
 import itertools
 import json
 import math
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, get_args
 
 from sparserl import config as yaml_config
-from sparserl.cli.continual import is_of_environments_line
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
-from sparserl.experiment.continual_config import parse_continual
-from sparserl.experiment.rl_continual_config import parse_rl_continual
-from sparserl.experiment.train_config import parse_train
+from sparserl.experiment.resolving import Kind, resolve
 from sparserl.recording.wandb_environment import without_environment
 
 ID_DIGITS = 10
@@ -53,33 +47,19 @@ class Job:
         return f"{self.name.replace('/', '-')}__s{self.seed}__{self.id}"
 
 
-def _train(words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    run = parse_train(words)[0].run
-    return run, yaml_config.plain(run)
-
-
-def _continual(words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    run: Any = parse_rl_continual(words)[0].run if is_of_environments_line(words) else parse_continual(words)[0].run
-    return run, run.plain()
-
-
-RESOLVE: dict[str, Callable[[Sequence[str]], tuple[Any, dict[str, Any]]]] = {"train": _train, "continual": _continual}
-"""Sub-command -> its words to the resolved config, as an object and as plain data."""
-
-
 @dataclass(frozen=True)
 class Base:
     """What the runs of a file have in common, whatever it varies.
 
     Attributes:
         path: The file.
-        command: Sub-command that trains them; a key of `RESOLVE`.
+        command: Sub-command that trains them; what `resolve` calls kind.
         config: What a config file of the command holds.
         seeds: Root seeds.
     """
 
     path: Path
-    command: str
+    command: Kind
     config: Mapping[str, Any]
     seeds: Sequence[int]
 
@@ -105,8 +85,9 @@ class Base:
             if key not in keys:
                 raise ConfigError(f"{path}: {unknown_name(f'key of a {kind}', str(key), keys)}")
         command, base = data.get("command", "train"), data.get("base", {})
-        if not isinstance(command, str) or command not in RESOLVE:
-            raise ConfigError(f"{path}: {unknown_name('command', str(command), RESOLVE)}")
+        kinds = get_args(Kind)
+        if command not in kinds:
+            raise ConfigError(f"{path}: {unknown_name('command', str(command), kinds)}")
         for key, mapping in (("base", base), (varied, data[varied])):
             if not isinstance(mapping, dict):
                 raise ConfigError(f"{path}: {key} must hold keys and values, got {shown(mapping)}")
@@ -132,14 +113,12 @@ class Base:
             for part in reversed(str(key).split(".")):
                 nested = {part: nested}
             data = yaml_config.merge(data, nested)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "run.yaml"
-            file.write_text(yaml.safe_dump(data))
-            try:
-                run, plain = RESOLVE[self.command](["--config", str(file)])
-            except SparserlError as error:
-                said = f"{_point_said(point)}, " if point else ""
-                raise ConfigError(f"{self.path}, {said}seed {seed}: {str(error).replace(str(file), 'base')}") from None
+        try:
+            run = resolve(self.command, data)
+        except SparserlError as error:
+            said = f"{_point_said(point)}, " if point else ""
+            raise ConfigError(f"{self.path}, {said}seed {seed}: {error}") from None
+        plain = run.plain()
         # Runs of a sweep are found again whatever the environment says to W&B.
         alike = plain | {"wandb": without_environment(plain["wandb"], data.get("wandb") or {})}
         digest = hashlib.sha256(json.dumps([self.command, alike], sort_keys=True).encode()).hexdigest()

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparserl.cli.continual import is_of_environments_line
+from sparserl.cli.running import read
 from sparserl.continual.supervised.idx import read_idx
 from sparserl.envs import load_rl_sequence
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.errors import LONGEST_MESSAGE, SparserlError
-from sparserl.experiment.continual_config import parse_continual
-from sparserl.experiment.rl_continual_config import parse_rl_continual
-from sparserl.experiment.train_config import parse_train
 from sparserl.sweep.file import load_jobs
 from sparserl.sweep.tune_file import load_tune_file
 
@@ -98,11 +95,11 @@ IDX = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + bytes(range(24))
 
 def _continual(path: Path) -> object:
     words = ["--config", str(path)]
-    return parse_rl_continual(words) if is_of_environments_line(words) else parse_continual(words)
+    return read("continual", words)
 
 
 KINDS: dict[str, tuple[bytes, Callable[[Path], object], int]] = {
-    "train.yaml": (TRAIN, lambda path: parse_train(["--config", str(path)]), 350),
+    "train.yaml": (TRAIN, lambda path: read("train", ["--config", str(path)]), 350),
     "continual.yaml": (CONTINUAL, _continual, 250),
     "rl_continual.yaml": (RL_CONTINUAL, _continual, 250),
     "sequence.yaml": (SEQUENCE, load_rl_sequence, 250),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from sparserl.envs.wrapper_stack import layers
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
-from sparserl.experiment.continual_config import ContinualConfig, parse_continual
-from sparserl.experiment.rl_continual_config import RLContinualConfig, parse_rl_continual
-from sparserl.experiment.train_config import TrainConfig, parse_train
+from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.rl_continual_config import RLContinualConfig
+from sparserl.experiment.train_config import TrainConfig
 
 Value = Any
 Probe = Callable[[Any], Any]
@@ -115,12 +115,12 @@ class Kind:
     """A command with what decides its schema.
 
     Attributes:
-        parse: Resolves a command line.
+        command: Sub-command.
         base: Options of all its batches, as in a config file.
         built: Makes what a config builds.
     """
 
-    parse: Callable[[list[str]], Any]
+    command: Literal["train", "continual"]
     base: Mapping[str, Value]
     built: Callable[[Any], Any]
 
@@ -129,17 +129,17 @@ SMALL = {"agent.net_arch": [8, 8], "agent.buffer_size": 100, "agent.learning_sta
 
 
 def _train(algo: str) -> Kind:
-    return Kind(parse_train, {"algo": algo, "env": "Tiny-v0", "total_steps": 400, **SMALL}, BuiltAgent)
+    return Kind("train", {"algo": algo, "env": "Tiny-v0", "total_steps": 400, **SMALL}, BuiltAgent)
 
 
 def _rl(algo: str) -> Kind:
     base = {"sequence": "FOLDER/tiny.yaml", "algo": algo, "method": "finetune", **SMALL}
-    return Kind(parse_rl_continual, base, BuiltSequence)
+    return Kind("continual", base, BuiltSequence)
 
 
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
-    "classifier": Kind(parse_continual, {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
+    "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
     **{f"tasks, {algo}": _rl(algo) for algo in ("ds_sac", "ds_td3")},
 }
 SCHEMAS = {BuiltAgent: TrainConfig, BuiltLearner: ContinualConfig, BuiltSequence: RLContinualConfig}

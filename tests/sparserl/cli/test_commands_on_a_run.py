@@ -110,7 +110,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         ("eval --run {run} --episodes 0", "--episodes must be at least 1, got 0"),
-        ("eval --run {run} --checkpoint bset", "invalid choice 'bset'"),
+        ("eval --run {run} --checkpoint bset", "did you mean 'best'"),
         ("eval --run {run}x", "no run folder at"),
         ("eval --run {here}", "is not a run folder"),
         ("enjoy --run {run} --video out.avi", "must end in .mp4 or .gif, got out.avi"),

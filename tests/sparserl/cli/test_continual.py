@@ -17,13 +17,14 @@ from support.train_runs import write_train_run
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
+from sparserl.cli.running import read
 from sparserl.continual.strategies import STRATEGIES, make_strategy
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import LOGS
 from sparserl.continual.supervised.sequences import SEQUENCES
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
-from sparserl.experiment.continual_config import continual_preset_for, parse_continual
+from sparserl.experiment.continual_config import continual_preset_for
 from sparserl.experiment.presets import continual_presets, presets
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import full_checkpoints
@@ -47,7 +48,7 @@ def resume(folder: Path, *flags: str) -> int:
 
 
 def resolved(*words: str) -> Any:
-    return parse_continual(words)[0].run
+    return read("continual", words).config
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def test_static_sparse_is_spacenet_that_does_not_rewire() -> None:
     config = resolved("--method", "static_sparse")
     assert config.spacenet.rewire is False
     assert config.spacenet.connections == resolved().spacenet.connections
-    assert parse_continual(["--method", "static_sparse"])[1] == "split_digits_spacenet"
+    assert read("continual", ["--method", "static_sparse"]).preset == "split_digits_spacenet"
 
 
 def test_momentum_of_a_file_gives_way_to_an_optimizer_that_has_none(tmp_path: Path) -> None:

@@ -15,13 +15,10 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, in_folder, write_files
 
 from sparserl import config as yaml_config
+from sparserl.cli.running import RunCommand, read
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, MethodOptions
 from sparserl.errors import SparserlError
-from sparserl.experiment.continual_config import ContinualCommand
-from sparserl.experiment.recorded_run import RunOptions
-from sparserl.experiment.rl_continual_config import RLContinualCommand
-from sparserl.experiment.train_config import TrainCommand
 
 NOT_SET = {
     "device": "cpu is the only one",
@@ -83,7 +80,7 @@ def flags(options: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
 def by_file(kind: str, options: Mapping[str, Any], folder: Path, words: list[str] | None = None) -> Any:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(nested(options)))
-    return KINDS[kind].parse(["--config", str(path), *(words or [])])[0].run
+    return read(KINDS[kind].command, ["--config", str(path), *(words or [])]).config
 
 
 def in_python(config: Any, options: Mapping[str, Any]) -> Any:
@@ -132,8 +129,13 @@ def test_it_arrives(batch: Batch, files: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_option_is_missing_from_the_table(kind: str, files: Path, tmp_path: Path) -> None:
-    parse = KINDS[kind].parse
-    known = {option for batch in BATCHES if KINDS[batch.kind].parse is parse for option in batch.sets}
+    alike = [KINDS[kind].command, KINDS[kind].built]
+    known = {
+        option
+        for batch in BATCHES
+        if [KINDS[batch.kind].command, KINDS[batch.kind].built] == alike
+        for option in batch.sets
+    }
     known |= {option for options in REFUSED.values() for option in options[1]}
     there = set(flat(yaml_config.plain(by_file(kind, in_folder(KINDS[kind].base, files), tmp_path))))
     assert there - known - set(NOT_SET) - of_other_learners(kind) - {"algo", "method", "sequence"} == set()
@@ -152,14 +154,21 @@ def of_other_learners(kind: str) -> set[str]:
 
 
 def test_options_beside_the_config_are_known() -> None:
-    names = {one.name for one in dataclasses.fields(RunOptions)}
-    assert names == {"preset", "config", "resume", "from_step", "run_dir", "progress", "dry_run"}
-    for command, more in (
-        (TrainCommand, set()),
-        (RLContinualCommand, set()),
-        (ContinualCommand, {"data_dir", "download"}),
-    ):
-        assert {one.name for one in dataclasses.fields(command)} == names | {"run"} | more
+    names = {one.name for one in dataclasses.fields(RunCommand)}
+    assert names == {
+        *("preset", "config", "resume", "from_step", "run_dir", "progress", "dry_run"),
+        *("data_dir", "download"),
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("continual", "--sequence", "halfcheetah_forgetting"), ("continual", "--resume", "nowhere")]
+)
+def test_options_of_data_are_for_classifiers(words: tuple[str, ...]) -> None:
+    command: Any = words[0]
+    with pytest.raises(SparserlError, match="--download"):
+        read(command, [*words[1:], "--download"])
+    assert read("continual", ["--data-dir", "x", "--download"]).options.data_dir == Path("x")
 
 
 # What has no effect, or none together: kind, options, and what the line says.
@@ -338,7 +347,7 @@ def test_how_dense_networks_are_is_one_wish(
 
 def test_a_presets_densities_give_way_and_its_own_stay_with_another_method(tmp_path: Path) -> None:
     def topology(*words: str) -> Any:
-        return KINDS["ds_td3"].parse(list(words))[0].run.topology
+        return read("train", words).config.topology
 
     assert topology("--preset", "ds_td3/rlx2", "--topology.density", "0.25").actor_density is None
     assert topology("--preset", "ds_td3/HalfCheetah-v5", "--topology.method", "static").epsilon == (7.0, 64.0)

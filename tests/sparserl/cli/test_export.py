@@ -32,10 +32,10 @@ def test_every_format_is_written(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--format", "h5"), "invalid choice 'h5'"),
+        (("--format", "h5"), "unknown --format 'h5'"),
         (("--format", "c", "--name", "1st"), "--name must be a C identifier, got '1st'"),
         (("--out", "nowhere/policy.h"), "there is no folder nowhere"),
-        (("--checkpoint", "worst"), "invalid choice 'worst'"),
+        (("--checkpoint", "worst"), "unknown --checkpoint 'worst'"),
     ],
 )
 def test_a_bad_word_is_named(

@@ -19,11 +19,12 @@ from support.envs import FunctionEnv
 from support.runs import fingerprint, logs, rows, same_run
 
 from sparserl.cli import main
+from sparserl.cli.running import read
 from sparserl.continual.rl.recorder import LOGS
 from sparserl.continual.strategies import methods_of
 from sparserl.envs import RL_SEQUENCES
 from sparserl.experiment.presets import rl_continual_presets
-from sparserl.experiment.rl_continual_config import parse_rl_continual
+from sparserl.experiment.rl_continual_config import choose
 
 STEPS = 45
 TASKS = {
@@ -375,27 +376,26 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
     given = ("--sequence", "halfcheetah_forgetting", "--method", "replay", "--agent.batch-size", "7")
-    command, preset = parse_rl_continual(given)
-    assert preset == "default"
-    run = command.run
+    request = read("continual", given)
+    assert request.preset == "default"
+    run = request.config
     assert (run.agent.batch_size, run.agent.learning_starts, run.steps_per_task) == (7, 5_000, 50_000)
     assert (run.border.buffer, run.border.optimizer, run.topology.method) == ("kept", "reset", "ds_sac")
     assert "packnet" not in run.plain()
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({"border": {"buffer": "emptied"}, "agent": {"batch_size": 9}}))
-    from_file = parse_rl_continual((*given[:4], "--config", str(file)))[0].run
+    from_file = read("continual", (*given[:4], "--config", str(file))).config
     assert (from_file.agent.batch_size, from_file.border.buffer) == (9, "emptied")
 
 
 @pytest.mark.parametrize("method", methods_of("agent"))
 def test_methods_that_hold_weights_keep_the_topology_unless_told_otherwise(method: str) -> None:
     held = method in ("l2", "ewc", "mas", "agem")
-    usual = parse_rl_continual(("--method", method))[0].run
+    given = ("--sequence", "halfcheetah_forgetting", "--method", method)
+    usual = read("continual", given).config
     assert usual.topology.method == ("static" if held else "ds_sac")
-    assert parse_rl_continual(("--method", method, "--algo", "ds_td3"))[0].run.topology.method == (
-        "static" if held else "ds_td3"
-    )
-    assert parse_rl_continual(("--method", method, *REWIRED))[0].run.topology.method == "ds_sac"
+    assert read("continual", (*given, "--algo", "ds_td3")).config.topology.method == ("static" if held else "ds_td3")
+    assert read("continual", (*given, *REWIRED)).config.topology.method == "ds_sac"
 
 
 def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> None:
@@ -407,8 +407,9 @@ def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", rl_continual_presets())
 def test_every_preset_resolves(name: str) -> None:
-    command, preset = parse_rl_continual(("--preset", name))
-    assert preset == name
+    choice = choose({}, name)
+    assert choice.preset == name
+    config = choice.resolve({})
     if name != "default":
-        assert command.run.sequence == name
-        assert parse_rl_continual(("--sequence", name))[0].run == command.run
+        assert read("continual", ("--preset", name)).config == config
+        assert read("continual", ("--sequence", name)).config == config

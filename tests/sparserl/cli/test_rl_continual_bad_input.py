@@ -31,7 +31,7 @@ CASES = {
     "no steps": ((*CHEETAH, "--steps-per-task", "0"), "--steps-per-task must be at least 1, got 0"),
     "another method's option": ((*CHEETAH, "--method", "ewc", "--packnet.retrain-updates=1"), "an option of packnet"),
     "negative strength": ((*CHEETAH, "--method", "l2", "--l2.strength", "-1"), "l2.strength must not be negative"),
-    "border": ((*CHEETAH, "--border.buffer", "drop"), "invalid choice 'drop'"),
+    "border": ((*CHEETAH, "--border.buffer", "drop"), "unknown --border.buffer 'drop'"),
     "replay without a buffer": (
         (*CHEETAH, "--method", "replay", "--border.buffer", "emptied"),
         "use --border.buffer kept",

@@ -15,7 +15,8 @@ from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, rows, same_run, train
 
 from sparserl.cli import main
-from sparserl.experiment.train_config import TrainConfig, parse_train
+from sparserl.cli.running import read
+from sparserl.experiment.train_config import TrainConfig
 from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
@@ -137,7 +138,7 @@ def test_a_policy_that_learned_in_several_acts_in_one(
 
 
 def test_every_environment_has_a_seed_of_its_own() -> None:
-    config = parse_train([*SMALL, *ALGOS["ds_td3"], "--agent.net-arch", "8", "--seed", "5"])[0].run
+    config = read("train", [*SMALL, *ALGOS["ds_td3"], "--agent.net-arch", "8", "--seed", "5"]).config
     agent: Any = config.make_agent(config.make_envs())
     first = agent.env.reset()
     for place, env in enumerate(agent.env.envs):
@@ -148,7 +149,7 @@ def test_every_environment_has_a_seed_of_its_own() -> None:
 
 
 def test_environments_share_their_running_statistics() -> None:
-    config = parse_train([*SMALL, "--wrappers.normalize-observations", "running"])[0].run
+    config = read("train", [*SMALL, "--wrappers.normalize-observations", "running"]).config
     envs = config.make_envs()
     envs.seed(0)
     envs.reset()
@@ -171,7 +172,7 @@ def test_environments_share_their_running_statistics() -> None:
 )
 def test_the_config_knows_how_many_updates_there_are(flags: tuple[str, ...], updates: int, last: int) -> None:
     words = [*FAST, "--agent.net-arch", "8", "8", "--agent.batch-size", "4", "--agent.buffer-size", "200", *flags]
-    config = parse_train([*words, "--topology.method", "gmp"])[0].run
+    config = read("train", [*words, "--topology.method", "gmp"]).config
     agent: Any = config.make_agent(config.make_envs())
     agent.learn(config.total_steps)
     assert (agent._n_updates, agent.num_timesteps) == (config.total_updates, config.last_step) == (updates, last)

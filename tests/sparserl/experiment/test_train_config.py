@@ -12,16 +12,17 @@ from support.envs import FunctionEnv
 from sparserl.agents.config import SACConfig, TD3Config
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.cli import main
+from sparserl.cli.running import read
 from sparserl.errors import ConfigError
 from sparserl.experiment.presets import presets
-from sparserl.experiment.train_config import parse_train, preset_for
+from sparserl.experiment.train_config import preset_for
 from sparserl.metrics.cost import layer_costs
 
 pytestmark = pytest.mark.usefixtures("tiny_env")
 
 
 def resolved(*words: str) -> Any:
-    return parse_train(words)[0].run
+    return read("train", words).config
 
 
 def test_a_flag_wins_over_the_config_over_the_preset_over_the_default(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_a_flag_wins_over_the_config_over_the_preset_over_the_default(tmp_path: 
     assert (config.agent.tau, config.agent.gamma, config.agent.batch_size) == (0.25, 0.75, 100)
     assert config.topology == base.topology
     assert resolved("--algo", "td3").topology.method == "dense"
-    assert parse_train(["--preset", "ds_td3/Ant-v5", "--env", "Hopper-v5"])[1] == "ds_td3/Ant-v5"
+    assert read("train", ["--preset", "ds_td3/Ant-v5", "--env", "Hopper-v5"]).preset == "ds_td3/Ant-v5"
 
 
 def test_the_algorithm_and_env_of_a_config_file_choose_the_preset(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -28,6 +29,21 @@ class Evaluation:
     returns: list[float]
     lengths: list[int]
     cut_off: list[bool]
+
+    @property
+    def return_mean(self) -> float:
+        """Mean over episodes."""
+        return float(np.mean(self.returns))
+
+    @property
+    def return_std(self) -> float:
+        """Standard deviation over episodes, n in the denominator."""
+        return float(np.std(self.returns))
+
+    @property
+    def length_mean(self) -> float:
+        """Mean over episodes, in env steps."""
+        return float(np.mean(self.lengths))
 
     @property
     def warning(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -48,9 +49,11 @@ class SavedTopologyMixin(OffPolicyAlgorithm):
             kwargs: As in Stable-Baselines3.
 
         Raises:
-            ConfigError: If `topology` is another one.
+            ConfigError: If `topology` is another one, or `path` is a folder.
             CheckpointError: If the file holds no topology although its policy is sparse.
         """
+        if isinstance(path, str | Path) and Path(path).is_dir():
+            raise ConfigError(f"{path} is a folder; of a run take sparserl.experiment.open_run({str(path)!r}).agent")
         objects = dict(custom_objects or {})
         asked = objects.pop("topology", None) if topology is None else topology
         if kwargs.get("policy_kwargs") is not None:

@@ -29,11 +29,17 @@ _MODULES = {
 """Public name -> where it is defined. No module of the package may have one of these names: it would take its place."""
 
 
+_PACKAGES = ("experiment",)
+"""What is there after `import sparserl` alone, imported when it is first used."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_PACKAGES})

@@ -85,7 +85,8 @@ def test_readme_shows_every_command() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_readme_examples_run(block: str) -> None:
+def test_readme_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(block.replace("10_000", "150"), {})
 
 

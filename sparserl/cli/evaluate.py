@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from sparserl.agents.evaluation import Evaluator
 from sparserl.cli.arguments import parse
-from sparserl.continual.rl.evaluation import Episode, TaskEvaluator, warning_of
+from sparserl.continual.rl.evaluation import Episode, warning_of
 from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
@@ -69,21 +68,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:
-    max_steps = trained.config.eval.max_steps if command.max_steps is None else command.max_steps
-    evaluator = Evaluator(lambda: trained.make_env(0), command.episodes, seed=command.seed, max_steps=max_steps)
-    found = evaluator(trained.agent)
-    evaluator.close()
+    found = trained.evaluate(command.episodes, seed=command.seed, max_steps=command.max_steps)
     _warn(found.warning)
-    returns, lengths = found.returns, found.lengths
-    means = {
-        "return_mean": float(np.mean(returns)),
-        "return_std": float(np.std(returns)),
-        "ep_len_mean": float(np.mean(lengths)),
-    }
+    means = {"return_mean": found.return_mean, "return_std": found.return_std, "ep_len_mean": found.length_mean}
     table = Table(title=trained.title)
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
-    for episode, (value, length) in enumerate(zip(returns, lengths, strict=True)):
+    for episode, (value, length) in enumerate(zip(found.returns, found.lengths, strict=True)):
         mark = " cut off" if found.cut_off[episode] else ""
         table.add_row(str(episode), f"{value:.1f}", f"{length}{mark}")
     table.add_section()
@@ -97,24 +88,13 @@ def _warn(line: str | None) -> None:
 
 
 def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCommand) -> tuple[dict[str, Any], Table]:
-    episodes = command.episodes
-    max_steps = trained.config.eval.max_steps if command.max_steps is None else command.max_steps
-    evaluator = TaskEvaluator(
-        trained.make_env,
-        len(trained.tasks),
-        stochastic=episodes,
-        deterministic=episodes,
-        seed=command.seed,
-        max_steps=max_steps,
-    )
     found = []
+    how: dict[str, Any] = {"seed": command.seed, "max_steps": command.max_steps}
     for task in tqdm(tasks, unit="task", disable=None, leave=False):
-        with trained.learner.drawing("evaluation", task):  # as in training
-            all_of_task = evaluator(trained.policy(task), task)
+        [(name, all_of_task)] = trained.evaluate(command.episodes, tasks=[task], **how).items()
         _warn(warning_of(all_of_task))
         own = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
-        found.append({"task": task, "name": trained.tasks[task], **own})
-    evaluator.close()
+        found.append({"task": task, "name": name, **own})
     table = Table(title=trained.title)
     table.add_column("task")
     columns = [(kind, what) for what in MEASURES if found[0]["stochastic"][what] is not None for kind in KINDS]

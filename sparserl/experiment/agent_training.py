@@ -80,7 +80,7 @@ class AgentTraining(Training[TrainConfig]):
     def is_sparse(self) -> bool:
         return AGENTS[self.config.algo].sparse
 
-    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+    def create_folder(self, path: Path | None, command: str | None) -> RunFolder:
         folder = super().create_folder(path, command)
         self.config = located_config(run_config(folder), folder)  # evaluation reads the copies as well
         return folder

@@ -60,7 +60,7 @@ class ClassifierTraining(Training[ContinualConfig]):
     def is_sparse(self) -> bool:
         return any(isinstance(layer, SparseLinear) for layer in self.learner.network)
 
-    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+    def create_folder(self, path: Path | None, command: str | None) -> RunFolder:
         folder = super().create_folder(path, command)
         (folder.path / DATA_DIR).write_text(f"{self._data_dir}\n")
         return folder

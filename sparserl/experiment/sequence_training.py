@@ -64,7 +64,7 @@ class SequenceTraining(Training[RLContinualConfig]):
             f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters",
         ]
 
-    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+    def create_folder(self, path: Path | None, command: str | None) -> RunFolder:
         folder = super().create_folder(path, command)
         self.config = located_config(rl_continual_config(folder), folder)  # evaluation reads the copies as well
         (folder.path / SEQUENCE).write_text(yaml_config.dump(self.sequence))

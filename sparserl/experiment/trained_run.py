@@ -1,22 +1,26 @@
-"""What a run learned: the policy that answers on each of its tasks, and environments for it; a run of
+"""What an agent learned in a run: the policy that answers on each of its tasks, and environments for it; a run of
 `sparserl train` has one task."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import gymnasium as gym
 
 from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
+from sparserl.agents.evaluation import Evaluation, Evaluator
 from sparserl.agents.export_policy import exported_policy
+from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Policy
 from sparserl.envs import load_wrapper_state
-from sparserl.errors import CheckpointError, ConfigError
+from sparserl.errors import ConfigError
 from sparserl.experiment.named_modules import name_modules
+from sparserl.experiment.opened_run import OpenedRun, last_state
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import (
@@ -30,38 +34,21 @@ from sparserl.experiment.run_config import (
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.export import ExportedPolicy
 from sparserl.recording import checkpoint
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints, step_in
-from sparserl.recording.whole_checkpoints import check_step, whole_steps
+from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
 
-C = TypeVar("C", bound=TrainConfig | RLContinualConfig)
+A = TypeVar("A", bound=TrainConfig | RLContinualConfig)
+EVAL_SEED = 10_000
+"""Seed of evaluations of a run that is opened, away from the seeds of training."""
 
 
-class TrainedRun(ABC, Generic[C]):
-    """A checkpoint of a run, ready to act.
-
-    Args:
-        config: Of the run.
-        state: The checkpoint.
-        which: Which one it is.
+class TrainedRun(OpenedRun[A]):
+    """A run of an agent, ready to act.
 
     Attributes:
-        config: As above.
-        which: As above.
         tasks: Names of its tasks; of a run of `sparserl train` its environment alone.
-        step: Env step of the checkpoint.
     """
 
     tasks: Sequence[str]
-
-    def __init__(self, config: C, state: Mapping[str, Any], which: WhichCheckpoint):
-        self.config = config
-        self.which = which
-        self.step = int(state["global_step"])
-
-    @property
-    def title(self) -> str:
-        """Which run and checkpoint, in words."""
-        return f"{self.config.name} seed {self.config.seed}, {self.which} checkpoint (step {self.step:,})"
 
     @abstractmethod
     def make_env(self, task: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -130,9 +117,9 @@ class TrainedAgent(TrainedRun[TrainConfig]):
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint):
         config = located_config(run_config(folder), folder)
-        state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else _last(folder)
+        state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else last_state(folder)
         with restoring():
-            super().__init__(config, state, which)
+            super().__init__(folder, config, state, which)
         self.tasks = [config.env]
         name_modules(self.tasks, folder.path)
         self._env = config.make_env()
@@ -151,6 +138,22 @@ class TrainedAgent(TrainedRun[TrainConfig]):
         del task
         return lambda observations, deterministic: self.agent.predict(observations, deterministic=deterministic)[0]
 
+    def evaluate(self, episodes: int = 10, *, seed: int = EVAL_SEED, max_steps: int | None = None) -> Evaluation:
+        """Runs the policy without exploration noise.
+
+        Args:
+            episodes: How many.
+            seed: Episode i starts from a reset with `seed + i`.
+            max_steps: Env steps after which an episode is cut off; as the config says if None.
+
+        Returns:
+            Returns and lengths of the episodes.
+        """
+        bound = self.config.eval.max_steps if max_steps is None else max_steps
+        evaluator = Evaluator(lambda: self.make_env(0), episodes, seed=seed, max_steps=bound)
+        with closing(evaluator):
+            return evaluator(self.agent)
+
     def _environment(self, task: int) -> str:
         del task
         return self.config.env
@@ -167,11 +170,11 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
         learner: The learner, where the checkpoint was taken.
     """
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint = "last"):
         config = located_config(rl_continual_config(folder), folder)
-        state = _last(folder)
+        state = last_state(folder)
         with restoring():
-            super().__init__(config, state, "last")
+            super().__init__(folder, config, state, which)
         self._sequence = run_sequence(folder)
         self.tasks = [task.name for task in self._sequence.tasks]
         self.learner = config.make_learner(self._sequence)
@@ -186,6 +189,40 @@ class TrainedSequence(TrainedRun[RLContinualConfig]):
     def policy(self, task: int) -> Policy:
         """By the connections that the method reserves for the task, and its output layer."""
         return self.learner.policy(task)
+
+    def evaluate(
+        self,
+        episodes: int = 10,
+        *,
+        tasks: Sequence[int] | None = None,
+        seed: int = EVAL_SEED,
+        max_steps: int | None = None,
+    ) -> dict[str, list[Episode]]:
+        """Runs the policy on tasks.
+
+        Args:
+            episodes: On each task so many with actions drawn from the policy, and so many with its mode.
+            tasks: Their indices; all if None.
+            seed: Root seed of resets; that of the run repeats its evaluation.
+            max_steps: Env steps after which an episode is cut off; as the config says if None.
+
+        Returns:
+            Name of each task -> its episodes.
+        """
+        evaluator = TaskEvaluator(
+            self.make_env,
+            len(self.tasks),
+            stochastic=episodes,
+            deterministic=episodes,
+            seed=seed,
+            max_steps=self.config.eval.max_steps if max_steps is None else max_steps,
+        )
+        found = {}
+        with closing(evaluator):
+            for task in range(len(self.tasks)) if tasks is None else tasks:
+                with self.learner.drawing("evaluation", task):  # as in training
+                    found[self.tasks[task]] = evaluator(self.policy(task), task)
+        return found
 
     def _environment(self, task: int) -> str:
         return f"{self._sequence.tasks[task].env}, {self.tasks[task]}"
@@ -212,27 +249,11 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
         return TrainedAgent(folder, which or "best")
     if not is_of_agents(folder):
         raise ConfigError(f"{path} is a run of a classifier, which has no policy; its accuracies are in result.json")
-    if which == "best":
-        raise ConfigError(f"{path} is a continual run, which has no best checkpoint; use --checkpoint last")
+    refuse_best(path, which)
     return TrainedSequence(folder)
 
 
-def _last(folder: RunFolder) -> dict[str, Any]:
-    """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
-    final, found = folder.checkpoints / FINAL, full_checkpoints(folder)
-    has_best = (folder.checkpoints / BEST).exists()
-    if not found and not final.exists():
-        raise CheckpointError(
-            f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
-        )
-    path = final if final.exists() else found[-1]
-    try:
-        state = checkpoint.load(path)
-        if path != final:
-            check_step(path, state)
-    except CheckpointError as error:
-        older = [step for step in whole_steps(folder) if step != step_in(path)] if path != final else []
-        ways = ["try --checkpoint best"] if has_best else []
-        ways += [f"--resume with --from-step {older[-1]} goes back to one that is whole"] if older else []
-        raise CheckpointError("; ".join([str(error), *ways])) from None
-    return state
+def refuse_best(path: Path, which: WhichCheckpoint | None) -> None:
+    """Raises ConfigError if the best checkpoint of a continual run is asked for."""
+    if which == "best":
+        raise ConfigError(f"{path} is a continual run, which has no best checkpoint; use --checkpoint last")

@@ -7,6 +7,7 @@ have in common is here, and what else a run can meet (signals, failures, values 
 from __future__ import annotations
 
 import contextlib
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,21 +118,22 @@ class Training(ABC, Generic[C]):
         """Whether it needs the kernels."""
         return True
 
-    def create_folder(self, path: Path | None, command: str) -> RunFolder:
+    def create_folder(self, path: Path | None, command: str | None) -> RunFolder:
         """Makes the folder of the run, and keeps there what the run reads.
 
         Args:
             path: Must not exist; the first free one of `free_folder` if None.
-            command: What was said to start the run, for `command.txt`.
+            command: Command line that starts the run, for `command.txt`; one that repeats it if None.
 
         Raises:
             ConfigError: If it exists or cannot be written.
         """
         config, files = self._stored()
+        path = path or free_folder(self.config)
         return RunFolder.create(
-            path or free_folder(self.config),
+            path,
             config_yaml=yaml.safe_dump(config.plain(), sort_keys=False),
-            command=command,
+            command=command or shlex.join(["sparserl", self.command, "--config", str(path / "config.yaml")]),
             threads=config.threads,
             parts=self.parts,
             files=files,

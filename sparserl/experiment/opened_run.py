@@ -1,0 +1,119 @@
+"""A run that exists, with what it has learned: to be looked at, evaluated and gone on with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, Self, TypeVar
+
+from sparserl.errors import CheckpointError
+from sparserl.experiment.classifier_training import data_dir_of, make_learner
+from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.resuming import restoring
+from sparserl.experiment.run_config import continual_config
+from sparserl.experiment.runs import go_on
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints, step_in
+from sparserl.recording.whole_checkpoints import check_step, whole_steps
+from sparserl.text_files import read_json
+
+C = TypeVar("C", bound=RecordedConfig)
+
+
+class OpenedRun(ABC, Generic[C]):
+    """A run, with what a checkpoint of it has learned.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        state: The checkpoint.
+        which: Which one it is.
+
+    Attributes:
+        folder: As above.
+        config: As above.
+        which: As above.
+        step: At which the checkpoint was taken: env steps of an agent, gradient steps of a classifier.
+    """
+
+    def __init__(self, folder: RunFolder, config: C, state: Mapping[str, Any], which: WhichCheckpoint):
+        self.folder, self.config, self.which = folder, config, which
+        self.step = int(state["global_step"])
+
+    @property
+    def title(self) -> str:
+        """Which run and checkpoint, in words."""
+        return f"{self.config.name} seed {self.config.seed}, {self.which} checkpoint (step {self.step:,})"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `result.json` says; None if the run is not finished."""
+        found: dict[str, Any] | None = read_json(self.folder.path / "result.json") if self.folder.is_done else None
+        return found
+
+    def resume(self, *, from_step: int | None = None, progress: bool = False) -> Self:
+        """Trains on to the end, from the newest checkpoint; this object stays as it is.
+
+        Args:
+            from_step: Step of another checkpoint to go on from; what is newer is set aside in the folder.
+            progress: Whether to draw a progress bar.
+
+        Returns:
+            The finished run, opened.
+
+        Raises:
+            SparserlError: As `run`; also if the run is finished or has no checkpoint.
+        """
+        go_on(self.folder.path, from_step, show_progress=progress)
+        kind: Any = type(self)
+        opened: Self = kind(self.folder, self.which)
+        return opened
+
+    @abstractmethod
+    def evaluate(self, episodes: int = 10) -> Any:
+        """What was learned, measured; what it gives, and what else it takes, depends on the kind of run."""
+
+
+class TrainedClassifier(OpenedRun[ContinualConfig]):
+    """A run of `sparserl continual` with a classifier, which has no best checkpoint.
+
+    Attributes:
+        learner: The classifier, with its tasks.
+    """
+
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint = "last"):
+        config = continual_config(folder)
+        state = last_state(folder)
+        with restoring():
+            super().__init__(folder, config, state, which)
+        self.learner = make_learner(config, data_dir_of(folder))
+        with restoring():
+            self.learner.load_state_dict(state["learner"])
+
+    def evaluate(self, episodes: int = 10) -> dict[str, float]:
+        """Name of each task -> accuracy on its test samples, of which all are taken; NaN if it was not learned yet."""
+        del episodes
+        names = [task.name for task in self.learner.sequence.tasks]
+        return dict(zip(names, self.learner.accuracies(), strict=True))
+
+
+def last_state(folder: RunFolder) -> dict[str, Any]:
+    """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
+    final, found = folder.checkpoints / FINAL, full_checkpoints(folder)
+    has_best = (folder.checkpoints / BEST).exists()
+    if not found and not final.exists():
+        raise CheckpointError(
+            f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
+        )
+    path = final if final.exists() else found[-1]
+    try:
+        state = checkpoint.load(path)
+        if path != final:
+            check_step(path, state)
+    except CheckpointError as error:
+        older = [step for step in whole_steps(folder) if step != step_in(path)] if path != final else []
+        ways = ["try --checkpoint best"] if has_best else []
+        ways += [f"--resume with --from-step {older[-1]} goes back to one that is whole"] if older else []
+        raise CheckpointError("; ".join([str(error), *ways])) from None
+    return state

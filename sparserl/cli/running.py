@@ -177,7 +177,7 @@ def _print_help(
 def _brief(text: str) -> str:
     """The beginning of a help text, up to where details begin."""
     text = " ".join(text.split())
-    for end in (r"(?<!e\.g)\. ", "; ", ", see ", *([": "] if len(text) > LONGEST_BRIEF else [])):
+    for end in (r"(?<!e\.g)\. ", "; ", ", see ", *([r"(?<=.{20}): "] if len(text) > LONGEST_BRIEF else [])):
         text = re.split(end, text)[0]
     return text.rstrip(".")
 

@@ -24,10 +24,12 @@ from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwor
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.memory import SampleMemory
+from sparserl.continual.supervised.probe import probes
 from sparserl.continual.supervised.tasks import Batch, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam, check_slots, state_from_tree, state_tree
+from sparserl.layers.linear import biases_of
 from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
@@ -35,8 +37,6 @@ from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChan
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation."""
-PROBED_AT_A_TIME = 250
-"""Batch in which importances are estimated."""
 WITH_MOMENTUM = ("sgd", "rmsprop")
 """Optimizers that read `learner.momentum`."""
 
@@ -92,14 +92,6 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.op
         parameters, own.learning_rate, weight_decay=own.weight_decay
     ),
 }
-
-
-LABELS: dict[str, Callable[[torch.Tensor, torch.Tensor, np.random.Generator], torch.Tensor]] = {
-    "true": lambda logits, y, rng: y,
-    "predicted": lambda logits, y, rng: logits.argmax(dim=1),
-    "sampled": lambda logits, y, rng: (logits + torch.from_numpy(rng.gumbel(size=logits.shape))).argmax(dim=1),
-}
-"""(logits (B, n_outputs), labels (B,), generator) -> labels (B,) whose log-probability is differentiated."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +156,11 @@ class SupervisedLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._moves_connections():
-                return SparseMLP([_without_connections(n_out, n_in) for n_in, n_out in pairwise(sizes)])
+                nothing = np.empty(0, np.int64)
+                layers = [SparseLinear(SparseTopology(n_out, n_in, nothing)) for n_in, n_out in pairwise(sizes)]
+                for layer in layers:
+                    nn.init.zeros_(biases_of(layer))
+                return SparseMLP(layers)
             return SparseMLP.random(sizes, densities, seed=self.seed, name="network")
 
     def _moves_connections(self) -> bool:
@@ -181,10 +177,7 @@ class SupervisedLearner:
             self.evolver = TopologyEvolver({own.group: own.shared}, None, seed=self.seed)  # type: ignore[dict-item]
             for name, layer in self.evolver.layers.items():
                 self.evolver.follow(name, partial(self._carry_moments, layer.values))
-        self.groups = {own.group: Group(own.group, [own], network, self._present_optimizer, self.evolver)}
-
-    def _present_optimizer(self) -> torch.optim.Optimizer:
-        return self.optimizer
+        self.groups = {own.group: Group(own.group, [own], network, partial(getattr, self, "optimizer"), self.evolver)}
 
     def _carry_moments(self, values: nn.Parameter, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """The optimizer is another one for each task."""
@@ -315,33 +308,18 @@ class SupervisedLearner:
     def require_heads(self) -> None:
         """Raises ConfigError unless the task is known when a class is asked for."""
         if self.sequence.scenario != "task":
-            raise ConfigError(
-                "this method must be told the task that it answers for: use --scenario task, not "
-                f"{self.sequence.scenario}"
-            )
+            said = "this method must be told the task that it answers for: use --scenario task, not"
+            raise ConfigError(f"{said} {self.sequence.scenario}")
 
     def begin_anew(self) -> None:
         """Puts weights where they were before anything was learned, with a new optimizer."""
         self.network.load_state_dict(self.new_network().state_dict())
         self.optimizer = self.new_optimizer()
 
-    @torch.no_grad()
     def probe(self, network: TaskNetwork, objective: Objective, count: int, labels: str | None) -> Iterator[Probe]:
         """Training samples of the present task, drawn without replacement."""
-        samples = self.sequence.tasks[self.task].train
-        places = stream(self.seed, "importance_samples", str(self.task)).permutation(len(samples))[:count]
-        rng = stream(self.seed, "fisher_labels", str(self.task))
-        competes = torch.zeros(self.sequence.n_outputs)
-        competes[list(self.sequence.competing(self.task, self.task))] = 1.0
-        for start in range(0, places.size, PROBED_AT_A_TIME):
-            batch = Batch.of(self.task, samples, places[start : start + PROBED_AT_A_TIME])
-            if objective == "outputs":
-                derivative = 2.0 * self.network(batch.x) * competes
-            else:
-                logits = self.logits(self.network, batch)
-                chosen = LABELS[labels or "true"](logits, batch.y, rng)
-                derivative = logits.softmax(dim=1) - functional.one_hot(chosen, logits.shape[1])
-            yield Probe(batch.x, [derivative], len(batch) / places.size)
+        del network  # the only one
+        return probes(self, objective, count, labels or "true")
 
     def gradients(self, group: Group, batch: Batch) -> list[torch.Tensor]:
         """Gradients of the cross-entropy of a batch."""
@@ -358,9 +336,8 @@ class SupervisedLearner:
     def rehearse(self, options: Any) -> Memory:
         """Raises ConfigError if the memory is too small for a sample of each task."""
         if options.samples < self.n_tasks:
-            raise ConfigError(
-                f"replay.samples must be at least {self.n_tasks}, one for each task, got {options.samples}"
-            )
+            least = f"replay.samples must be at least {self.n_tasks}, one for each task"
+            raise ConfigError(f"{least}, got {options.samples}")
         return self.new_memory()
 
     def usage(self) -> list[ConnectionUsage]:
@@ -412,13 +389,6 @@ class SupervisedLearner:
         self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
         self.frozen.load_state_dict(self.network, state["frozen"])
         self.strategy.load_state_dict(state["strategy"])
-
-
-def _without_connections(n_out: int, n_in: int) -> SparseLinear:
-    layer = SparseLinear(SparseTopology(n_out, n_in, np.empty(0, np.int64)))
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _closed(competing: Iterable[Iterable[int]], sequence: TaskSequence) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.tasks import blobs
+from support.trees import assert_equal_trees
 from torch import nn
 
 from sparserl.continual.learner import Group
@@ -30,7 +31,8 @@ from sparserl.continual.strategies.penalty import (
     QuadraticPenalty,
     SIOptions,
 )
-from sparserl.continual.supervised.learner import LABELS, LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.probe import LABELS
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Samples, Scenario, Task, TaskSequence
 from sparserl.errors import ConfigError
@@ -237,7 +239,7 @@ def test_importances_do_not_depend_on_the_batches_they_come_from(
 ) -> None:
     found = []
     for size in (1, 7, 1000):
-        monkeypatch.setattr("sparserl.continual.supervised.learner.PROBED_AT_A_TIME", size)
+        monkeypatch.setattr("sparserl.continual.supervised.probe.PROBED_AT_A_TIME", size)
         strategy = method(options)
         learner = learner_of(strategy)
         found.append(strategy.importances(learner, learner.networks[0]))
@@ -290,6 +292,15 @@ def test_the_path_integral_on_a_quadratic_loss() -> None:
     moved = slope.w.detach()[0] - 0.25
     second = first + torch.tensor([0.25 / (moved**2 + 0.1), 0.0])
     torch.testing.assert_close(terms_of(strategy)[0].importances["w"], second)
+
+
+def test_a_state_of_0_1_does_not_name_the_network() -> None:
+    learner, other = learner_of(SI(METHODS[SI])), learner_of(SI(METHODS[SI]))
+    list(learner.train())
+    learner.finish_task()
+    state = learner.strategy.state_dict()
+    other.strategy.load_state_dict(state["network"])
+    assert_equal_trees(other.strategy.state_dict(), state)
 
 
 # Bad options.

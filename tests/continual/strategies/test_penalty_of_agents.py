@@ -306,6 +306,25 @@ def test_terms_follow_connections(method: str, critics: bool) -> None:
     assert (anchor != 0).any()
 
 
+def test_the_path_of_si_follows_connections_and_begins_where_they_grow() -> None:
+    learner = make("si", steps=(20, 25))
+    evolver, strategy = learner.agent.evolver, learner.strategy
+    grown: list[int] = []
+
+    def follow(change: Any, grown_values: Any) -> None:
+        paths = strategy.state_dict()["actor.pi"]
+        new = change.source < 0
+        grown.append(int(new.sum()))
+        start, lowered = (paths[name]["1.values"].numpy() for name in ("start", "lowered"))
+        assert start.shape == lowered.shape == change.source.shape
+        np.testing.assert_array_equal(start[new], np.broadcast_to(grown_values, start[new].shape))
+        assert not lowered[new].any()
+
+    evolver.follow("actor.pi.trunk.1", follow)
+    learn_tasks(learner, 2)
+    assert sum(grown) > 0
+
+
 # --- bad input ----------------------------------------------------------------------------------------
 
 

@@ -249,13 +249,12 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.evolver.begin_update(self._n_updates)
-            with counting(self.flops):
-                if any(map(self.evolver.is_due, self.trained)):
-                    self._repeated.forget()
-                    batch, found = self._sample_and_update(batch_size)
-                else:
-                    update = partial(self._sample_and_update, batch_size)
-                    batch, found = self._repeated(update, vars(self), batch_size, *self._class_settings())
+            if any(map(self.evolver.is_due, self.trained)):
+                self._repeated.forget()
+                batch, found = self._sample_and_update(batch_size)
+            else:
+                update = partial(self._sample_and_update, batch_size)
+                batch, found = self._repeated(update, vars(self), batch_size, *self._class_settings())
             for name, value in found.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
@@ -266,7 +265,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
 
     def _sample_and_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
         assert self.replay_buffer is not None
-        with deferred() if self._waits() else at_once():
+        with counting(self.flops), deferred() if self._waits() else at_once():
             batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
             return batch, self._update(batch)
 

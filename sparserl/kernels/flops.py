@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sparserl.kernels.recording import each_time, is_recorded
+from sparserl.kernels.recording import each_time
 
 
 class FlopCounter:
@@ -27,6 +27,10 @@ class FlopCounter:
     def __init__(self) -> None:
         self.total = 0
 
+    def add(self, flops: int) -> None:
+        """Adds operations that are done."""
+        self.total += flops
+
 
 class _Present(threading.local):
     def __init__(self) -> None:
@@ -38,7 +42,10 @@ _present = _Present()
 
 @contextmanager
 def counting(counter: FlopCounter | None) -> Iterator[None]:
-    """Inside, what is multiplied on this thread is added to a counter, and to no other; to none if None."""
+    """Inside, what is multiplied on this thread is added to a counter, and to no other; to none if None.
+
+    What is recorded inside is added to the same counter whenever it is repeated.
+    """
     before, _present.counter = _present.counter, counter
     try:
         yield
@@ -46,20 +53,11 @@ def counting(counter: FlopCounter | None) -> Iterator[None]:
         _present.counter = before
 
 
-def is_counted() -> bool:
-    """Whether anybody counts, now or when what is being done is repeated."""
-    return _present.counter is not None or is_recorded()
-
-
 def count(flops: int) -> None:
     """Says how many operations are being done."""
-    if is_counted():
-        each_time(partial(_add, flops))
-
-
-def _add(flops: int) -> None:
-    if _present.counter is not None:
-        _present.counter.total += flops
+    counter = _present.counter
+    if counter is not None:
+        each_time(partial(counter.add, flops))
 
 
 _measured: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
@@ -76,7 +74,7 @@ def torch_products(owner: Any, what: Hashable) -> Iterator[None]:
         owner: Whose work it is, e.g. a network whose dense layers never change their size.
         what: Names the work: the same name stands for the same products.
     """
-    if not is_counted():
+    if _present.counter is None:
         yield
         return
     known = _measured.setdefault(owner, {})

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
+from sparserl.errors import ConfigError, TopologyError
+from sparserl.layers.sparse_linear import check_has_kernels
 from sparserl.topology.rewire import difference
 from sparserl.topology.target import TargetNetwork
 
@@ -102,8 +103,4 @@ def _check(model: nn.Module, decay: float) -> None:
     if not 0.0 <= decay < 1.0:
         raise ConfigError(f"decay must be in [0, 1), got {decay}")
     for name, parameter in model.named_parameters():
-        if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.float64):
-            raise KernelUnavailable(
-                f"parameters that are averaged are float32 or float64 on the CPU, {name!r} is {parameter.dtype} on "
-                f"{parameter.device}"
-            )
+        check_has_kernels(parameter, f"parameter {name!r} is")

@@ -82,7 +82,7 @@ class SparseLinear(nn.Module):
         return layer
 
     def _hold(self, topology: SparseTopology, values: nn.Parameter, bias: nn.Parameter | None) -> None:
-        _check_has_kernels(values)
+        check_has_kernels(values)
         self.n_out, self.n_in = topology.n_out, topology.n_in
         self.values, self.bias = values, bias
         self.capture = False
@@ -172,7 +172,7 @@ class SparseLinear(nn.Module):
                 have followed already.
         """
         like = fn(torch.empty(0, dtype=self.values.dtype))
-        _check_has_kernels(like, "; .float() takes back what has been converted")
+        check_has_kernels(like, advice="; .float() takes back what has been converted")
         self._relatives.check(self)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._relatives.apart:
@@ -247,7 +247,17 @@ class SparseLinear(nn.Module):
         return f"{self.n_in} -> {self.n_out}, nnz={self.nnz}, density={self.density:.3g}"
 
 
-def _check_has_kernels(weights: torch.Tensor, advice: str = "") -> None:
+def check_has_kernels(weights: torch.Tensor, whose: str = "got", advice: str = "") -> None:
+    """Refuses weights that no kernel can compute with.
+
+    Args:
+        weights: The weights.
+        whose: What stands before their element type in the message.
+        advice: What stands after it.
+
+    Raises:
+        KernelUnavailable: If they are not float32 or float64, or not on the CPU.
+    """
     require_cpu(weights.device)
     if weights.dtype not in (torch.float32, torch.float64):
-        raise KernelUnavailable(f"sparse layers are float32 or float64, got {weights.dtype}{advice}")
+        raise KernelUnavailable(f"sparserl computes with float32 or float64, {whose} {weights.dtype}{advice}")

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparserl.errors import ConfigError, KernelUnavailable, TopologyError, unknown_name
-from sparserl.kernels import require_cpu
+from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.layers.convert import from_dense
-from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.layers.sparse_linear import SparseLinear, check_has_kernels
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 from sparserl.topology.structure import SparseTopology
@@ -206,9 +205,7 @@ def _other_kind(module: nn.Module) -> str | None:
 
 
 def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:
-    require_cpu(linear.weight.device)
-    if linear.weight.dtype not in (torch.float32, torch.float64):
-        raise KernelUnavailable(f"sparse layers are float32 or float64, layer {name!r} is {linear.weight.dtype}")
+    check_has_kernels(linear.weight, f"layer {name!r} is")
     owners = [m for m in module.modules() if any(p is linear.weight for p in m.parameters(recurse=False))]
     if len(owners) > 1:
         raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")

@@ -63,7 +63,7 @@ class TargetLayer(ABC):
 
     def sync(self, tau: float) -> None:
         """Moves the target's weights towards the online layer's by `tau`."""
-        _Averaging([], [self]).run(tau)
+        PolyakUpdate([], [self]).run(tau)
 
 
 class SharedTarget(TargetLayer):
@@ -146,7 +146,7 @@ class TargetNetwork:
             for parameter, copy in zip(online.parameters(), target.parameters(), strict=True)
             if id(parameter) not in in_sparse
         ]
-        self._averaging = _Averaging(dense, list(self.layers.values()))
+        self._averaging = PolyakUpdate(dense, list(self.layers.values()))
         self._take_charge()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ class TargetNetwork:
         yield from self.layers.items()
 
 
-class _Averaging:
+class PolyakUpdate:
     """Polyak averaging of dense parameters and sparse layers in two calls, with the operations of torch.
 
     Args:

@@ -18,7 +18,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
-from sparserl.recording.finite import check_tensors
+from sparserl.recording.finite import check_weights
 
 
 def agent_state(agent: AgentParts) -> dict[str, Any]:
@@ -43,9 +43,8 @@ def agent_state(agent: AgentParts) -> dict[str, Any]:
 def check_networks(agent: AgentParts) -> None:
     """Raises NotFiniteError if a weight of a network, or of what is learned beside them, is not finite."""
     _, tensor_names = agent._get_torch_save_params()
-    learned = {f"weight policy.{name}": weight for name, weight in agent.policy.state_dict().items()}
-    learned |= {f"weight {name}": recursive_getattr(agent, name) for name in tensor_names}
-    check_tensors(agent.num_timesteps, learned)
+    check_weights(agent.num_timesteps, agent.policy.state_dict(), "policy.")
+    check_weights(agent.num_timesteps, {name: recursive_getattr(agent, name) for name in tensor_names})
 
 
 def restore_agent(agent: AgentParts, state: Mapping[str, Any]) -> None:

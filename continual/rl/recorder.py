@@ -26,7 +26,7 @@ from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
 from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.evaluations import matrix_at
-from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns, names
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run
@@ -148,8 +148,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         check_losses(self.learner.steps, self.learner.agent.logger.name_to_value)
 
     def _check_networks(self) -> None:
-        weights = self.learner.agent.policy.state_dict()
-        check_tensors(self.learner.steps, {f"weight policy.{name}": weight for name, weight in weights.items()})
+        check_weights(self.learner.steps, self.learner.agent.policy.state_dict(), "policy.")
 
     def _on_start(self) -> None:
         by_chance = [self.evaluator.random(task) for task in range(len(self.learner.sequence))]

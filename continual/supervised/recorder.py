@@ -23,7 +23,7 @@ from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.recording import checkpoint
 from sparserl.recording.evaluations import accuracy_matrix
-from sparserl.recording.finite import check_losses, check_tensors
+from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
@@ -100,8 +100,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             check_losses(self.learner.steps, {"train/loss": event.loss})
 
     def _check_network(self) -> None:
-        weights = {f"weight {name}": weight for name, weight in self.learner.network.state_dict().items()}
-        check_tensors(self.learner.steps, weights)
+        check_weights(self.learner.steps, self.learner.network.state_dict())
 
     def _on_start(self) -> None:
         self.baseline = self.learner.accuracies()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
@@ -21,7 +20,7 @@ from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
 from sparserl.recording.run_folder import RunFolder
-from sparserl.recording.run_logs import read_columns
+from sparserl.recording.run_logs import check_returns, read_columns
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
 from sparserl.report.seed_groups import seed_groups, settings
 from sparserl.written_files import check_writable
@@ -106,10 +105,8 @@ def _check(folder: RunFolder) -> None:
         return
     else:
         run_config(folder)
-    bad = ~np.isfinite(evaluations["return"])
-    if bad.any():
-        step = evaluations["global_step"][bad][0]
-        raise ConfigError(f"eval.csv has a return that is no finite number at step {step:.0f}")
+    returns = evaluations["return"]
+    check_returns(evaluations["global_step"], returns, "eval.csv")
 
 
 def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:

@@ -53,11 +53,17 @@ def check_losses(step: int, logged: Mapping[str, float]) -> None:
             raise NotFiniteError(f"{name} became {float(value)}", step, {name: float(value)})
 
 
-def check_tensors(step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raises NotFiniteError if one of some tensors, by name, has an element that is not finite: weights, above all."""
-    for name, tensor in tensors.items():
+def check_weights(step: int, weights: Mapping[str, torch.Tensor], of: str = "") -> None:
+    """Raises NotFiniteError if one of some weights, by name, has an element that is not finite.
+
+    Args:
+        step: Of the run.
+        weights: As a `state_dict` has them.
+        of: What stands before each name in the message.
+    """
+    for name, tensor in weights.items():
         if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
-            raise _of(name, tensor.detach().numpy(), step, {})
+            raise _of(f"weight {of}{name}", tensor.detach().numpy(), step, {})
 
 
 def _of(name: str, values: Any, step: int, seen: Mapping[str, Any]) -> NotFiniteError:

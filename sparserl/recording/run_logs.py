@@ -62,6 +62,13 @@ def evaluation_curve(path: Path) -> Curve:
     return steps, np.array(means)
 
 
+def check_returns(steps: FloatArray, returns: FloatArray, file: Path | str) -> None:
+    """Raises ConfigError if a return is not finite, with its env step and the file that it is in."""
+    bad = ~np.isfinite(returns)
+    if bad.any():
+        raise ConfigError(f"{file} has a return that is no finite number at step {steps[bad][0]:.0f}")
+
+
 def layer_columns(path: Path) -> dict[str, Columns]:
     """Columns of `topology.csv` by layer, in the order of the file.
 

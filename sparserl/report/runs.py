@@ -21,7 +21,7 @@ from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, performance_curves, scores, summary
 from sparserl.recording.run_folder import RunFolder
-from sparserl.recording.run_logs import read_columns, read_rows
+from sparserl.recording.run_logs import check_returns, read_columns, read_rows
 from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
 from sparserl.topology.presets import METHODS
@@ -372,9 +372,7 @@ def _episodes(path: Path, n_tasks: int) -> dict[str, Floats]:
     last = columns["task"].max()
     if not last < n_tasks:
         raise ConfigError(f"{path} has task {last:.0f}, but the sequence has {n_tasks} tasks")
-    bad = ~np.isfinite(columns["return"])
-    if bad.any():
-        raise ConfigError(f"{path} has a return that is no finite number at step {columns['global_step'][bad][0]:.0f}")
+    check_returns(columns["global_step"], columns["return"], path)
     return columns
 
 

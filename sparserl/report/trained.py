@@ -18,7 +18,7 @@ from gymnasium.envs.registration import parse_env_id
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
-from sparserl.recording.run_logs import evaluation_curve
+from sparserl.recording.run_logs import check_returns, evaluation_curve
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
 from sparserl.report.seed_groups import seed_groups, settings
@@ -74,9 +74,7 @@ def read_trained_run(path: Path, name: str, config: Mapping[str, Any]) -> Traine
         ConfigError: If a file is missing or cannot be read, or a return is not a number.
     """
     steps, returns = evaluation_curve(path)
-    if not np.isfinite(returns).all():
-        step = steps[~np.isfinite(returns)][0]
-        raise ConfigError(f"{path / 'eval.csv'} has a return that is no finite number at step {step:.0f}")
+    check_returns(steps, returns, path / "eval.csv")
     result = read_result(path)
     check_numbers(result, RESULTS, path)
     return TrainedRun(path, name, config, steps, returns, result, read_versions(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,16 @@ def test_nothing_else_knows_of_it() -> None:
     folders = ("agents", "continual", "envs", "sparserl", "tests")
     others = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [path for path in others if path not in own and "toy_dqn" in path.read_text()] == []
+
+
+ACTOR_CRITICS = {"dense", "ds_sac", "ds_td3", "parts", "sparse_actor_critic"}
+"""Modules of agents that have an actor and critics."""
+NAMES_A_NETWORK = re.compile(r"\.(actor|critic)\b|[\"'](actor|critic)[\"']")
+
+
+def test_what_runs_and_records_agents_names_no_network_of_theirs() -> None:
+    rooms = ("cli", "experiment", "plots", "recording", "report", "sweep")
+    modules = [path for room in rooms for path in (ROOT / "sparserl" / room).rglob("*.py")]
+    modules += [path for path in (ROOT / "agents").glob("*.py") if path.stem not in ACTOR_CRITICS]
+    assert len(modules) > 50
+    assert [path.name for path in modules if NAMES_A_NETWORK.search(path.read_text())] == []

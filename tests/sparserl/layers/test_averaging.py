@@ -149,7 +149,7 @@ def test_refusals() -> None:
     for decay in (-0.1, 1.0, float("nan")):
         with pytest.raises(ConfigError, match=rf"decay must be in \[0, 1\), got {decay}"):
             sparserl.average(nn.Linear(2, 2), decay=decay)
-    with pytest.raises(KernelUnavailable, match="parameter 'weight' is torch.bfloat16"):
+    with pytest.raises(KernelUnavailable, match=r"parameter 'weight' is torch\.bfloat16"):
         sparserl.average(nn.Linear(2, 2).bfloat16())
     model = nn.Sequential(nn.Linear(12, 40), nn.Linear(40, 2))
     average = sparserl.average(model)

@@ -20,7 +20,7 @@ from support.trees import assert_equal_trees
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def state() -> dict[str, Any]:

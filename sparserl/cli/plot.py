@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, unknown_name

@@ -30,7 +30,7 @@ from support.runs import logs, state_of
 from support.trees import differences
 
 from sparserl.cli import main
-from sparserl.kernels import cpu
+from sparserl.kernels import plan
 
 THREADED_FROM = 1 << 14
 """Multiply-adds from which passes take several threads here, so that small networks cross it while they are pruned."""
@@ -128,7 +128,7 @@ def fork(words: Sequence[str], folder: Path, log: Path) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        cpu.PARALLEL_FROM = THREADED_FROM
+        plan.PARALLEL_FROM = THREADED_FROM
         status = main(list(words))
     except BaseException:
         traceback.print_exc()

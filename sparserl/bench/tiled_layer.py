@@ -10,21 +10,17 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import Linear, Networks
-from sparserl.kernels.cpu import plan_of, tiles_of
 from sparserl.kernels.emitter import LANES
-from sparserl.kernels.tiles import (
-    BACKWARD,
-    FORWARD,
-    N_IN,
-    N_OUT,
+from sparserl.kernels.gradients import (
     add_up,
     clear_sums,
     layer_in_panels,
-    order_share,
     tile_input_gradient,
     tile_parameter_gradients,
-    tile_product,
 )
+from sparserl.kernels.layout import BACKWARD, FORWARD, N_IN, N_OUT
+from sparserl.kernels.plan import plan_of, tiles_of
+from sparserl.kernels.tiles import order_share, tile_product
 from sparserl.layers import SparseLinear
 
 

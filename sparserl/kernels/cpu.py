@@ -7,7 +7,6 @@ except that a single sample that needs no way back takes a path of its own (`til
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,321 +14,22 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import positions, program, tables
-from sparserl.kernels.choice import BLOCK_ROWS, gradient_panel, tile_vectors
-from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, contiguous, take
-from sparserl.kernels.emitter import LANES
+from sparserl.kernels.choice import BLOCK_ROWS
+from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, contiguous
+from sparserl.kernels.gradients import backward_step, panel_step, total_step
 from sparserl.kernels.index import CsrIndex, transpose
-from sparserl.kernels.memory import Memory
-from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
-from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
-from sparserl.kernels.program import Step, make_step
-from sparserl.kernels.tiles import (
+from sparserl.kernels.layout import (
     BACKWARD,
-    BIAS,
-    BLOCKS,
-    COL,
-    COLUMN_STARTS,
-    COLUMNS,
-    COUNTS,
-    D_BIAS,
-    D_VALUES,
-    FIELDS,
     FORWARD,
-    IN_ORDER,
-    N_IN,
-    N_OUT,
-    ORDERED,
     PANEL_ROWS,
-    PANELS,
-    ROW_PTR,
     SAMPLE,
-    SLOT,
-    T_BLOCKS,
-    T_COL,
-    T_COLUMNS,
-    T_COUNTS,
-    T_PANELS,
-    T_ROW_PTR,
-    T_SLOT,
-    VALUES,
-    backward_step,
-    forward_one,
-    forward_step,
-    order_step,
-    panel_step,
-    total_step,
 )
+from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.pattern_index import pattern_index, shared_columns
+from sparserl.kernels.plan import Frame, Plan, plan_of
+from sparserl.kernels.program import Step, make_step
+from sparserl.kernels.tiles import forward_one, forward_step, order_step
 from sparserl.kernels.updates import STEPS
-
-PARALLEL_FROM = 1 << 20
-"""Multiply-adds below which waking threads costs more than it gains."""
-
-KEPT_FRAMES = 8
-"""Kinds of passes (batch size, threads, whether kept) whose memory is kept for the next one."""
-
-
-class _Frame:
-    """Memory for passes of one batch size through one set of networks, and the addresses in it.
-
-    Made of nothing but its arguments and the widths of the networks, so that networks of the same widths can share it
-    whatever connections they have.
-
-    Args:
-        plan: Of the networks.
-        batch: Samples of a pass.
-        threads: Threads that a pass may take.
-        keep: Whether the levels are kept for a way back.
-
-    Attributes:
-        tiles: (tiles, 2) first sample and width in vectors of each tile.
-        workers: Threads that share the tiles.
-        padded: Columns of all tiles together.
-        kept: Of each network, if kept, its levels with all tiles one after the other.
-        tape: Of two tiles of the widest level for each worker.
-        given: Of each network, if kept, gradients of what its wide layers give, likewise; see `Plan.in_panels`.
-        levels: (networks, layers) addresses of what each layer reads, if kept; else (workers, layers).
-        d_levels: (networks, layers) addresses in `given`, if kept.
-        scratch: (workers, 2) addresses of the tiles.
-        last: (workers,) addresses for the output.
-        nowhere: (workers,) of 0, for gradients that are not wanted.
-    """
-
-    def __init__(self, plan: Plan, batch: int, threads: int, keep: bool):
-        self.tiles = tiles_of(batch, plan.widest, -(-threads // plan.count))
-        self.workers = max(1, min(threads, plan.count * len(self.tiles)))
-        self.batch, self.threads, self.keep = batch, threads, keep
-        self.padded = int(self.tiles[:, 1].sum()) * LANES
-        tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
-        # Networks apart: each then fits where one of another ensemble was.
-        networks = plan.count if keep else 0
-        self.kept = [Memory(plan.kept_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
-        self.given = [Memory(plan.given_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
-        self.tape = Memory(2 * self.workers * tile, plan.limits.dtype)
-        self.nowhere = np.zeros(self.workers, np.int64)
-        start = self.tape.array.ctypes.data
-        self.scratch = start + (np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
-        if keep:
-            starts = np.array([memory.array.ctypes.data for memory in self.kept])
-            self.levels = starts[:, None] + plan.kept_before * (self.padded * plan.size)
-            starts = np.array([memory.array.ctypes.data for memory in self.given])
-            self.d_levels = starts[:, None] + plan.given_before * (self.padded * plan.size)
-            self.last = self.scratch[:, 0].copy()
-        else:
-            self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
-            self.last = self.scratch[:, plan.depth % 2].copy()
-
-    def arguments(self, plan: Plan) -> list[int]:
-        """Of a step, as far as they do not change."""
-        return [
-            plan.table.ctypes.data,
-            plan.count,
-            plan.depth,
-            self.tiles.ctypes.data,
-            len(self.tiles),
-            self.levels.ctypes.data,
-            self.scratch.ctypes.data,
-            self.last.ctypes.data,
-            plan.limits.ctypes.data,
-            plan.size,
-            self.batch,
-            int(self.keep),
-        ]
-
-    def layout(self) -> list[Any]:
-        """Sizes, and addresses from the beginning of the memory on."""
-        arrays = [memory.array for memory in [self.tape, *self.kept, *self.given]]
-        start, *starts = (array.ctypes.data for array in arrays)
-        kept, given = np.array(starts[: len(self.kept)])[:, None], np.array(starts[len(self.kept) :])[:, None]
-        levels = [self.levels - kept, self.d_levels - given] if self.keep else [self.levels - start]
-        return [*(array.size for array in arrays), self.tiles, self.scratch - start, *levels, self.last - start]
-
-    def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
-        """(neurons, B) what a layer read."""
-        start = int(plan.kept_before[layer]) * self.padded
-        neurons = plan.widths[layer]
-        kept = self.kept[network].array
-        return self.from_tiles(torch.from_numpy(kept[start : start + neurons * self.padded]), neurons)
-
-    @property
-    def is_lent(self) -> bool:
-        """Whether some of its memory is to be used by others between passes."""
-        return any(memory.is_lent for memory in [self.tape, *self.kept, *self.given])
-
-    def from_tiles(self, level: torch.Tensor, neurons: int) -> torch.Tensor:
-        """(neurons, B) of a level that holds all tiles one after the other."""
-        sizes = [int(vectors) * LANES * neurons for vectors in self.tiles[:, 1]]
-        tiles = zip(torch.split(level, sizes), self.tiles[:, 1], strict=True)
-        columns = [tile.view(neurons, -1) for tile, _ in tiles]
-        return torch.cat([level.new_empty(neurons, 0), *columns], dim=1)[:, : self.batch]
-
-
-class _Sums:
-    """Gradients, summed by each thread on its own.
-
-    Args:
-        workers: Threads.
-        sizes: Of the values and biases of all layers.
-        dtype: Element type.
-
-    Attributes:
-        count: Sums of a thread.
-        addresses: (workers,) of each thread's.
-        totals: Those of the first thread, a view for each of the sizes.
-    """
-
-    def __init__(self, workers: int, sizes: list[int], dtype: torch.dtype):
-        self.count = sum(sizes)
-        memory = torch.empty(workers, self.count, dtype=dtype)
-        self.addresses = memory.data_ptr() + np.arange(workers) * (self.count * memory.element_size())
-        self.totals = torch.split(memory[0], sizes)
-
-
-@lru_cache(maxsize=256)
-def tiles_of(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
-    """(tiles, 2) first sample and width in vectors of each tile; as many for each of `shares`, if there are enough."""
-    vectors = -(-batch // LANES)
-    fewest = max(1, -(-vectors // tile_vectors(widest)))
-    count = min(vectors, -(-fewest // shares) * shares)
-    ends = vectors * np.arange(1, count + 1) // max(count, 1)
-    widths = np.diff(ends, prepend=0)
-    return np.stack([(ends - widths) * LANES, widths], axis=1)
-
-
-class Plan:
-    """What is derived once from networks: their table, and memory for their passes.
-
-    Fresh pages cost more than a product, so the memory of a pass is used again when nothing refers to the pass any
-    more, also by the networks that replace these after a topology event.
-    """
-
-    def __init__(self, networks: Networks):
-        # Not `networks` itself: a cycle would keep the memory of replaced networks until the garbage collector comes.
-        self.widths, self.dtype, self.nnz = networks.widths, networks.dtype, networks.nnz
-        self.count, self.depth = len(networks.networks), len(networks.widths) - 1
-        self.size = networks.dtype.itemsize
-        self.widest = max(networks.widths)
-        self.limits = torch.tensor([0.0, -torch.inf, torch.nan], dtype=networks.dtype).numpy()
-        before = np.cumsum([0, *networks.widths[:-1]])
-        self.kept_neurons, self.kept_before = int(before[-1]), before[:-1]
-        # By widths alone, as a frame may serve networks with other connections.
-        sides = zip(networks.widths[1:], networks.widths[:-1], strict=True)
-        given = [n_out if gradient_panel(n_out, n_in, n_out * n_in, self.size) else 0 for n_out, n_in in sides]
-        self.given_neurons, self.given_before = sum(given), np.cumsum([0, *given[:-1]])
-        self.gradient_sizes: list[int] = []
-        self._layers = [
-            ((network, position), layer)
-            for network, layers in enumerate(networks.networks)
-            for position, layer in enumerate(layers)
-        ]
-        for _, layer in self._layers:
-            self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
-        in_blocks = [layer.index.nnz for _, layer in self._layers if layer.index.blocks is not None]
-        self._ordered = torch.empty(sum(in_blocks), dtype=networks.dtype)
-        self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
-        self._describe(self.table)
-        self._in_order: torch.Tensor | None = None
-        self._transposed_from = self.depth
-        self._sums: _Sums | None = None
-        self.passes = Memo()
-        self._free: dict[tuple[int, int, bool], list[tuple[int | None, _Frame]]] = networks.memory
-
-    def _describe(self, table: npt.NDArray[np.int64]) -> None:
-        """Fills in what every pass needs."""
-        starts, ordered = np.cumsum([0, *self.gradient_sizes]), self._ordered.data_ptr()
-        for place, (position, layer) in enumerate(self._layers):
-            row = table[position]
-            row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
-            row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
-            row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
-            row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
-            row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
-            if row[PANEL_ROWS]:
-                row[COLUMN_STARTS] = layer.index.column_starts.ctypes.data
-            blocks = layer.index.blocks
-            if blocks is not None:
-                row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _places(blocks)
-                row[SLOT], row[ORDERED] = blocks.slot.ctypes.data, ordered
-                ordered += layer.index.nnz * self.size
-
-    def _describe_transposed(self, table: npt.NDArray[np.int64], lowest: int, below: int) -> None:
-        """Fills in what describes the transposed matrices of the layers from `lowest` on and below `below`."""
-        assert self._in_order is not None
-        sizes = [layer.index.nnz for _, layer in self._layers]
-        places = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
-        table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
-        for (network, position), layer in self._layers:
-            if lowest <= position < below:
-                transposed, slots = layer.index.transposed
-                row = table[network, position]
-                row[T_ROW_PTR], row[T_COL] = transposed.row_ptr.ctypes.data, transposed.col.ctypes.data
-                row[T_SLOT] = slots.ctypes.data
-                blocks = layer.index.transposed_blocks
-                if blocks is not None:
-                    row[[T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS]] = _places(blocks)
-                    row[T_SLOT] = blocks.slot.ctypes.data
-
-    def transpose_from(self, lowest: int) -> None:
-        """Describes the transposed matrices of the layers from `lowest` on; their values are put in order by a pass."""
-        if self._transposed_from <= lowest:
-            return
-        if self._in_order is None:
-            self._in_order = torch.empty(self.nnz, dtype=self.dtype)
-        self._describe_transposed(self.table, lowest, self._transposed_from)
-        self._transposed_from = lowest
-
-    def check(self, frame: _Frame) -> None:
-        """Checks the table, and that the frame is one for these networks; see `tables.check`."""
-        fresh = type(frame)(self, frame.batch, frame.threads, frame.keep)
-        tables.check("networks", [self.table, *frame.layout()], [self._present(), *fresh.layout()])
-
-    def _present(self) -> npt.NDArray[np.int64]:
-        """The table as it would be made now."""
-        table = np.zeros_like(self.table)
-        self._describe(table)
-        if self._in_order is not None:
-            self._describe_transposed(table, self._transposed_from, self.depth)
-        return table
-
-    def sums(self, workers: int, reuse: bool) -> _Sums:
-        """Memory for sums of gradients; that of the last time that was to be used again, if `reuse`."""
-        if not reuse:
-            return _Sums(workers, self.gradient_sizes, self.dtype)
-        if self._sums is None or len(self._sums.addresses) != workers:
-            self._sums = _Sums(workers, self.gradient_sizes, self.dtype)
-        return self._sums
-
-    @property
-    def has_blocks(self) -> bool:
-        """Whether any layer's weights are read in another order than they are stored in."""
-        return self._ordered.numel() > 0
-
-    @property
-    def kept(self) -> tuple[object, ...]:
-        """Whatever the addresses in the table are of."""
-        return self.table, self.limits, self._layers, self._in_order, self._ordered
-
-    def take(self, batch: int, keep: bool) -> Lease:
-        """Memory for a pass, to be used until the returned object is gone."""
-        # By the present number of connections: a resumed run must not differ from one that had more or fewer before.
-        threads = torch.get_num_threads() if self.nnz * batch >= PARALLEL_FROM else 1
-        free = self._free.setdefault((batch, threads, keep), [])
-        if len(self._free) > KEPT_FRAMES:
-            del self._free[next(iter(self._free))]
-        frame = take(free) or _Frame(self, batch, threads, keep)
-        return Lease(frame, [] if frame.is_lent else free)  # what is lent goes back with the last that refers to it
-
-
-def _places(blocks: PatternIndex) -> list[int]:
-    """Sizes and addresses of what kernels read of blocks."""
-    return [blocks.blocks, blocks.panels, blocks.counts.ctypes.data, blocks.columns.ctypes.data]
-
-
-def plan_of(networks: Networks) -> Plan:
-    """The plan of these networks, made once."""
-    plan: Plan | None = networks.prepared.get("cpu")
-    if plan is None:
-        plan = networks.prepared["cpu"] = Plan(networks)
-    return plan
 
 
 def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
@@ -371,7 +71,7 @@ class _Pass:
 
     def __init__(self, plan: Plan, inputs: Sequence[Array], keep: bool):
         self.taken = plan.take(len(inputs[0]), keep)
-        self.frame: _Frame = self.taken.item
+        self.frame: Frame = self.taken.item
         out = np.empty((plan.count, self.frame.batch, plan.widths[-1]), plan.limits.dtype)
         sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
@@ -425,7 +125,7 @@ class _Backward:
     """
 
     def __init__(self, plan: Plan, taken: Lease, dy: Array, wanted: Wanted):
-        frame: _Frame = taken.item
+        frame: Frame = taken.item
         self._frame, self._wanted = frame, wanted
         sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
         self.totals = None if sums is None else sums.totals

@@ -11,7 +11,7 @@ from support.calls import watch_calls
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.kernels import cpu
+from sparserl.kernels import plan
 from sparserl.kernels.program import Call
 from sparserl.layers import fused_adam as optim
 from sparserl.layers.fused_adam import FusedAdam
@@ -75,14 +75,14 @@ def test_waiting_changes_no_bit(kind: str, method: str, monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("thread_counts")
 @pytest.mark.parametrize("kind", AGENTS)
 def test_threads_change_no_bit_between_runs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     torch.set_num_threads(2)
     assert_equal_trees(learned(make(kind)), learned(make(kind)))
 
 
 @pytest.mark.usefixtures("thread_counts")
 def test_a_number_of_threads_holds_from_the_next_update_on(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     agent = make("ds_td3", first_update=20)
     agent.learn(44, log_interval=None)
     for threads in (1, 2, 1):

@@ -27,7 +27,7 @@ from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.kernels import Networks, Wanted, cpu
+from sparserl.kernels import Networks, Wanted, cpu, plan
 from sparserl.kernels.program import Call
 from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.recording import checkpoint
@@ -51,7 +51,7 @@ def test_a_pass_depends_on_no_earlier_connections(
     for networks in (before, after):
         for layer in networks.tensors():
             layer.mul_(0.1)  # rounds, so that the order of a sum shows
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", (before.nnz + after.nnz) // 2 * 128)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", (before.nnz + after.nnz) // 2 * 128)
     torch.set_num_threads(2)
     x, dy = whole(128, 11, among=(-1, 1), dtype=torch.float32), torch.rand(2, 128, 3)
     results = []
@@ -66,7 +66,7 @@ def test_a_pass_depends_on_no_earlier_connections(
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("stop", [3, 15])
 def test_a_model_that_is_pruned(threads: int, stop: int, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 1000 * 64)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 1000 * 64)
     torch.set_num_threads(threads)
     x = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
 
@@ -108,7 +108,7 @@ def test_a_classifier_that_grows(
     threads: int, calls: list[Call], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SpaceNet: every task brings connections of its own."""
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 100 * 40)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 100 * 40)
     torch.set_num_threads(threads)
     sequence = blobs("task")
     options = MethodOptions(spacenet=SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4)))
@@ -146,7 +146,7 @@ class Killed(BaseException):
 @pytest.mark.usefixtures("tiny_env")
 def test_an_agent_that_is_pruned(tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     """On one thread: `test_resume.py`."""
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 300 * 144)  # the critics cross it before the checkpoint
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 300 * 144)  # the critics cross it before the checkpoint
     flags = (*FAST, "--algo", "ds_td3", "--threads", "2", "--agent.batch-size", "144")  # three tiles
     flags += ("--topology.method", "gmp", "--topology.density", "0.1", "--topology.update-interval", "5")
     assert train(tmp_path / "whole", *flags) == 0

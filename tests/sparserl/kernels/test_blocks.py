@@ -15,11 +15,11 @@ from support.blocks import force_blocks, force_rows
 from support.networks import MASKS, backward, forward, of_mask, random_mask, whole, whole_networks
 
 from sparserl.kernels import BACKENDS, CsrIndex, Linear, Networks, Wanted, choice, emitter
-from sparserl.kernels.cpu import plan_of
 from sparserl.kernels.emitter import LANES
+from sparserl.kernels.layout import BLOCKS, COLUMNS, PANELS, T_BLOCKS
 from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
 from sparserl.kernels.patterns import block_tile, groups_of
-from sparserl.kernels.tiles import BLOCKS, COLUMNS, PANELS, T_BLOCKS
+from sparserl.kernels.plan import plan_of
 
 BATCHES = [1, 2, 15, 16, 17, 31, 33, 48, 49, 65, 100, 300]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

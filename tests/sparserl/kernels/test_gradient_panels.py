@@ -7,7 +7,7 @@ import torch
 from oracle.network_twins import twin_of
 from support.networks import backward, forward, whole_networks
 
-from sparserl.kernels import BACKENDS, Gradients, Networks, Wanted, choice, cpu
+from sparserl.kernels import BACKENDS, Gradients, Networks, Wanted, choice, layout, plan
 
 CPU = BACKENDS["cpu"]
 WIDTHS = (6, 35, 18, 20, 3)
@@ -16,7 +16,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def force_panels(monkeypatch: pytest.MonkeyPatch, rows: int, narrowest: int = 0) -> None:
     """Every layer with so many outputs at least goes in panels of `rows` rows; 0: none does."""
-    monkeypatch.setattr(cpu, "gradient_panel", lambda n_rows, n_cols, nnz, size: rows if n_rows >= narrowest else 0)
+    monkeypatch.setattr(plan, "gradient_panel", lambda n_rows, n_cols, nnz, size: rows if n_rows >= narrowest else 0)
 
 
 def passed(
@@ -80,7 +80,7 @@ def test_only_what_is_wanted_is_formed(monkeypatch: pytest.MonkeyPatch, lowest: 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_panels(monkeypatch: pytest.MonkeyPatch, threads: int, count: int) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     force_panels(monkeypatch, 4, 19)
     torch.set_num_threads(threads)
     networks = whole_networks(WIDTHS, count, torch.float64)
@@ -95,7 +95,7 @@ def test_networks_with_fewer_connections_share_a_frame_with_wide_ones(monkeypatc
     """After an event a layer may leave its panels; the memory of a pass stays, as it follows from widths."""
     monkeypatch.setattr(choice, "PANELS_FROM", ((4 * 300, 0.5),))
     dense, sparse = (whole_networks((20, 40, 40), 1, torch.float64, density=density) for density in (0.9, 0.1))
-    assert [cpu.plan_of(one).table[0, 1, cpu.PANEL_ROWS] > 0 for one in (dense, sparse)] == [True, False]
+    assert [plan.plan_of(one).table[0, 1, layout.PANEL_ROWS] > 0 for one in (dense, sparse)] == [True, False]
     replaced = Networks(sparse.networks, dense)
     for networks in (dense, replaced):
         x, dy, found = passed(networks, 33, Wanted())

@@ -19,6 +19,7 @@ from sparserl.kernels import (
     Wanted,
     active_backend,
     cpu,
+    plan,
     reference,
     require_cpu,
     use_backend,
@@ -267,8 +268,8 @@ def test_gradients_take_the_memory_of_those_before_only_where_both_say_so(backen
 
 
 def test_memory_of_a_pass_that_ended_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, frame = [], cpu._Frame
-    monkeypatch.setattr(cpu, "_Frame", lambda *arguments: made.append(arguments) or frame(*arguments))
+    made, frame = [], plan.Frame
+    monkeypatch.setattr(plan, "Frame", lambda *arguments: made.append(arguments) or frame(*arguments))
     networks = whole_networks((6, 35, 3), 2, torch.float64)
     for _ in range(3):
         _pass(networks, "cpu", 37, keep=True, backwards=1)

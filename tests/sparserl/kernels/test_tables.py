@@ -15,8 +15,8 @@ from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.kernels import tables
-from sparserl.kernels.cpu import plan_of
-from sparserl.kernels.tiles import D_BIAS
+from sparserl.kernels.layout import D_BIAS
+from sparserl.kernels.plan import plan_of
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.fused_adam import FusedAdam

@@ -7,7 +7,7 @@ import torch
 from support.calls import watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
-from sparserl.kernels import Gradients, Networks, Wanted, cpu, program
+from sparserl.kernels import Gradients, Networks, Wanted, cpu, plan, program
 from sparserl.kernels.choice import tile_vectors
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.program import Call
@@ -60,7 +60,7 @@ def test_threads_equal_one_thread(
     monkeypatch: pytest.MonkeyPatch,
     launched: list[Call],
 ) -> None:
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     torch.set_num_threads(1)
     y, y_alone, one = random_pass(networks_of(count, dtype), batch)
     assert shares_of(launched) == [1, 1, 1]
@@ -88,7 +88,7 @@ def test_threads_are_woken_for_large_products_that_can_be_shared(
     threads: int, batch: int, shares: int, monkeypatch: pytest.MonkeyPatch, launched: list[Call]
 ) -> None:
     networks = networks_of(1)
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", networks.nnz * 64)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", networks.nnz * 64)
     torch.set_num_threads(threads)
     random_pass(networks, batch)
     assert shares_of(launched) == [shares] * 3
@@ -104,7 +104,7 @@ def test_the_way_back_takes_as_many_threads_as_the_way_there(
     monkeypatch: pytest.MonkeyPatch, launched: list[Call]
 ) -> None:
     """Memory is laid out for them."""
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     networks, x = networks_of(2), whole(100, WIDTHS[0], among=(-1, 1), dtype=torch.float32)
     dy = torch.ones(2, 100, WIDTHS[-1])
     results = []
@@ -121,7 +121,7 @@ def test_the_way_back_takes_as_many_threads_as_the_way_there(
 
 def test_threads_need_one_machine_code_for_each_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds to make."""
-    monkeypatch.setattr(cpu, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     torch.set_num_threads(2)
     for dtype in DTYPES.values():
         random_pass(networks_of(2, dtype), 37)
@@ -132,7 +132,7 @@ def test_threads_need_one_machine_code_for_each_type(monkeypatch: pytest.MonkeyP
     ("batch", "shares", "tiles"), [(100, 1, 3), (100, 2, 4), (256, 2, 6), (256, 4, 8), (10, 2, 1), (0, 2, 0)]
 )
 def test_a_network_alone_has_as_many_tiles_for_each_thread(batch: int, shares: int, tiles: int) -> None:
-    found = cpu.tiles_of(batch, 256, shares)
+    found = plan.tiles_of(batch, 256, shares)
     assert len(found) == tiles
     assert found[:, 1].sum() == -(-batch // LANES)
     assert found[:, 0].tolist() == (LANES * (found[:, 1].cumsum() - found[:, 1])).tolist()

@@ -1,0 +1,334 @@
+"""The way back of a tile, and gradients summed over tiles: tile by tile, or in panels of rows over all tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparserl.kernels.choice import BLOCK_ROWS, PANEL_COLUMNS
+from sparserl.kernels.compiled import compiled
+from sparserl.kernels.emitter import LANES
+from sparserl.kernels.layout import (
+    BATCH,
+    BIAS,
+    COL,
+    COLUMN_STARTS,
+    D_BIAS,
+    D_INPUT,
+    D_LEVELS,
+    D_OUTPUT,
+    D_VALUES,
+    D_WIDTH,
+    DEPTH,
+    FIELDS,
+    GROUPS,
+    IN_ORDER,
+    LEVELS,
+    LOWEST,
+    N_IN,
+    N_OUT,
+    N_TILES,
+    NETWORKS,
+    PANEL_ROWS,
+    PASS,
+    ROW_PTR,
+    SAMPLE,
+    SCRATCH,
+    SIZE,
+    SUMS,
+    T_BLOCKS,
+    T_COL,
+    T_COLUMNS,
+    T_COUNTS,
+    T_PANELS,
+    T_ROW_PTR,
+    TABLE,
+    TILES,
+)
+from sparserl.kernels.patterns import block_tile
+from sparserl.kernels.program import step_function
+from sparserl.kernels.tiles import limits_of, read_tile, write_tile
+from sparserl.kernels.vector import int64_array, read_int64, read_real, row_gradient, row_tile, row_total, write_real
+
+_gated_row, _gated_block = row_tile(gated=True), block_tile(BLOCK_ROWS, gated=True)
+
+
+@compiled()
+def tile_input_gradient(
+    vectors: int, layer: Any, dy: int, out: int, gates: int, threshold: Any, zero: Any, size: int
+) -> None:
+    """One tile of `W^T dy`, 0 where the gate does not exceed `threshold`."""
+    values, col, row_ptr = layer[IN_ORDER], layer[T_COL], layer[T_ROW_PTR]
+    blocks, panels, counts, columns, ordered = (
+        layer[T_BLOCKS],
+        layer[T_PANELS],
+        layer[T_COUNTS],
+        layer[T_COLUMNS],
+        values,
+    )
+    for panel in range(panels):
+        is_first, is_last = np.int64(panel == 0), np.int64(panel == panels - 1)
+        for block in range(blocks):
+            at = block * BLOCK_ROWS * vectors * LANES * size
+            columns, ordered = _gated_block(
+                vectors, counts, columns, ordered, is_first, is_last, 0, dy, out + at, threshold, gates + at
+            )
+            counts += GROUPS * 4
+    # Rows that fill no block have the slots that they have without blocks.
+    stop = read_int64(row_ptr, blocks * BLOCK_ROWS)
+    for row in range(blocks * BLOCK_ROWS, layer[N_IN]):
+        start, stop = stop, read_int64(row_ptr, row + 1)
+        at = row * vectors * LANES * size
+        _gated_row(vectors, values, col, start, stop, zero, dy, out + at, threshold, gates + at)
+
+
+@compiled()
+def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
+    """Adds what one tile contributes to the gradients by values and biases."""
+    col, row_ptr = layer[COL], layer[ROW_PTR]
+    out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
+    stop = read_int64(row_ptr, 0)
+    for row in range(layer[N_OUT]):
+        start, stop = stop, read_int64(row_ptr, row + 1)
+        from_row = dy + row * vectors * LANES * size
+        row_gradient(vectors, col, start, stop, x, from_row, out, zero)
+        if layer[BIAS] != 0:
+            write_real(biases, row, read_real(biases, row, zero) + row_total(vectors, from_row, zero), zero)
+
+
+@compiled()
+def _backward_tile(
+    table: Any,
+    first: int,
+    vectors: int,
+    levels: Any,
+    d_levels: Any,
+    scratch: Any,
+    gradients: int,
+    network: int,
+    call: Any,
+    limits: Any,
+) -> None:
+    """Takes the gradient of one tile back through one network.
+
+    Args:
+        table: (layers, FIELDS) of the network.
+        first: First sample of the tile.
+        vectors: Width of the tile.
+        levels: (layers,) address of the activations that each layer read, all tiles one after the other.
+        d_levels: (layers,) address for the gradient of what each layer gave, likewise.
+        scratch: Two addresses, each for a tile of the widest level.
+        gradients: Address of the sums of gradients, 0 if none are wanted.
+        network: Place of the network.
+        call: (PASS,) arguments of the step.
+        limits: (0, -inf, NaN) of the element type.
+    """
+    columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
+    inside, lowest = min(columns, batch - first), call[LOWEST]
+    to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
+    here = _gradient_place(table[depth - 1], d_levels[depth - 1], first, scratch[0], gradients, size)
+    read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
+    for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
+        if table[layer, SAMPLE] != 0:
+            for entry in range(table[layer, N_OUT] * columns):
+                write_real(
+                    table[layer, SAMPLE], table[layer, N_OUT] * first + entry, read_real(here, entry, zero), zero
+                )
+        x = levels[layer] + table[layer, N_IN] * first * size
+        if gradients != 0 and layer >= lowest and table[layer, PANEL_ROWS] == 0:
+            tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
+        if layer > lowest or to_input:
+            # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
+            threshold = zero if layer > 0 else limits[2]
+            there = scratch[(depth - layer) % 2]
+            if layer > 0:
+                there = _gradient_place(table[layer - 1], d_levels[layer - 1], first, there, gradients, size)
+            tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
+            here = there
+    if to_input:
+        width = call[D_WIDTH]
+        out = call[D_INPUT] + network * batch * width * size
+        write_tile(here, table[0, N_IN] - width, width, columns, out, first, inside, zero)
+
+
+@compiled()
+def _gradient_place(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> Any:
+    """Address for the gradient of what a layer gives for a tile: kept for the panels of its rows, or in `scratch`."""
+    if gradients == 0 or layer[PANEL_ROWS] == 0:
+        return scratch
+    return level + layer[N_OUT] * first * size
+
+
+@step_function()
+def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Takes gradients back through all networks; each share sums those of parameters on its own."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    tiles = int64_array(call[TILES], (call[N_TILES], 2))
+    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
+    scratch = int64_array(call[SCRATCH], (shares, 2))
+    d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
+    gradients = read_int64(call[SUMS], share)
+    clear_sums(gradients, table, call[LOWEST], zero)
+    for task in range(share, call[NETWORKS] * call[N_TILES], shares):
+        network, tile = task // call[N_TILES], task % call[N_TILES]
+        first, vectors = tiles[tile]
+        _backward_tile(
+            table[network],
+            first,
+            vectors,
+            levels[network],
+            d_levels[network],
+            scratch[share],
+            gradients,
+            network,
+            call,
+            limits_of(call, zero),
+        )
+
+
+@step_function()
+def panel_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Gradients by values and biases of the layers that form them in panels of rows, over all tiles at once."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    tiles = int64_array(call[TILES], (call[N_TILES], 2))
+    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
+    d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
+    gradients, before = read_int64(call[SUMS], 0), 0
+    for network in range(call[NETWORKS]):
+        for position in range(call[LOWEST], call[DEPTH]):
+            layer, x, dy = table[network, position], levels[network, position], d_levels[network, position]
+            before += layer_in_panels(share, shares, before, layer, tiles, x, dy, gradients, zero, call[SIZE])
+
+
+@compiled()
+def layer_in_panels(
+    share: int,
+    shares: int,
+    before: int,
+    layer: Any,
+    tiles: Any,
+    x: int,
+    dy: int,
+    gradients: int,
+    zero: Any,
+    size: int,
+) -> Any:
+    """A share of the gradients by values and biases of a layer in panels of rows; gives the number of panels.
+
+    Args:
+        share: Which share, of so many `shares`.
+        shares: Shares.
+        before: Panels of earlier layers, which have been dealt already.
+        layer: (FIELDS,) of the layer; without `PANEL_ROWS` there is nothing to do.
+        tiles: (tiles, 2) first sample and width in vectors.
+        x: Address of what it read, all tiles one after the other.
+        dy: Address of the gradient of what it gave, likewise.
+        gradients: Address of the sums of gradients.
+        zero: Of the element type.
+        size: Bytes of an element.
+    """
+    rows = layer[PANEL_ROWS]
+    if rows == 0:
+        return 0
+    panels = (layer[N_OUT] + rows - 1) // rows
+    for panel in range(panels):
+        if (before + panel) % shares != share:
+            continue
+        begin, end = panel * rows, min(layer[N_OUT], (panel + 1) * rows)
+        _clear_rows(layer, begin, end, gradients, zero)
+        for tile in range(len(tiles)):
+            first, vectors = tiles[tile]
+            _panel_gradients(
+                vectors,
+                layer,
+                begin,
+                end,
+                x + layer[N_IN] * first * size,
+                dy + layer[N_OUT] * first * size,
+                gradients,
+                zero,
+                size,
+            )
+    return panels
+
+
+@compiled()
+def _panel_gradients(
+    vectors: int, layer: Any, begin: int, end: int, x: int, dy: int, gradients: int, zero: Any, size: int
+) -> None:
+    """Adds what one tile contributes to the gradients by values and biases of the rows from `begin` on before `end`."""
+    col, starts, n_out = layer[COL], layer[COLUMN_STARTS], layer[N_OUT]
+    out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
+    for panel in range((layer[N_IN] + PANEL_COLUMNS - 1) // PANEL_COLUMNS):
+        for row in range(begin, end):
+            start, stop = read_int64(starts, panel * n_out + row), read_int64(starts, (panel + 1) * n_out + row)
+            row_gradient(vectors, col, start, stop, x, dy + row * vectors * LANES * size, out, zero)
+    if layer[BIAS] != 0:
+        for row in range(begin, end):
+            total = row_total(vectors, dy + row * vectors * LANES * size, zero)
+            write_real(biases, row, read_real(biases, row, zero) + total, zero)
+
+
+@compiled()
+def _clear_rows(layer: Any, begin: int, end: int, gradients: int, zero: Any) -> None:
+    """Sets the sums of gradients by values and biases of some rows of a layer to 0."""
+    row_ptr = layer[ROW_PTR]
+    for entry in range(read_int64(row_ptr, begin), read_int64(row_ptr, end)):
+        write_real(gradients, layer[D_VALUES] + entry, zero, zero)
+    if layer[BIAS] != 0:
+        for row in range(begin, end):
+            write_real(gradients, layer[D_BIAS] + row, zero, zero)
+
+
+@compiled()
+def clear_sums(gradients: int, table: Any, lowest: int, zero: Any) -> None:
+    """Sets a share's sums of gradients to 0, if there are any; not those that panels form from layer `lowest` on."""
+    if gradients == 0:
+        return
+    for network in range(table.shape[0]):
+        for position in range(table.shape[1]):
+            layer = table[network, position]
+            if position < lowest or layer[PANEL_ROWS] == 0:
+                _clear_rows(layer, 0, layer[N_OUT], gradients, zero)
+
+
+@step_function()
+def total_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Adds the sums of all shares to those of the first, in order, and so the networks' gradients of the input."""
+    call = int64_array(arguments, (PASS,))
+    table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
+    add_up(share, shares, int64_array(call[SUMS], (shares,)), table, zero)
+    if call[D_INPUT] != 0:
+        count = call[BATCH] * call[D_WIDTH]
+        for entry in range(count * share // shares, count * (share + 1) // shares):
+            total = read_real(call[D_INPUT], entry, zero)
+            for network in range(1, call[NETWORKS]):
+                total += read_real(call[D_INPUT], network * count + entry, zero)
+            write_real(call[D_INPUT], entry, total, zero)
+
+
+@compiled()
+def add_up(share: int, shares: int, gradients: Any, table: Any, zero: Any) -> None:
+    """Adds all shares' sums to those of the first, in order; a share of the entries of each layer without panels."""
+    if gradients[0] == 0:
+        return
+    for network in range(table.shape[0]):
+        for position in range(table.shape[1]):
+            layer = table[network, position]
+            if layer[PANEL_ROWS] != 0:
+                continue
+            values, biases = read_int64(layer[ROW_PTR], layer[N_OUT]), layer[N_OUT] if layer[BIAS] != 0 else 0
+            _add_share(share, shares, gradients, layer[D_VALUES], values, zero)
+            _add_share(share, shares, gradients, layer[D_BIAS], biases, zero)
+
+
+@compiled()
+def _add_share(share: int, shares: int, gradients: Any, begin: int, count: int, zero: Any) -> None:
+    """Adds a share of `count` sums from `begin` on of all shares to those of the first."""
+    for other in range(1, shares):
+        for entry in range(begin + count * share // shares, begin + count * (share + 1) // shares):
+            total = read_real(gradients[0], entry, zero) + read_real(gradients[other], entry, zero)
+            write_real(gradients[0], entry, total, zero)

@@ -1,0 +1,68 @@
+"""Tables that tell the kernels of the CPU backend what to work on: columns of that of layers, arguments of steps."""
+
+from __future__ import annotations
+
+from sparserl.kernels.choice import BLOCK_ROWS
+from sparserl.kernels.patterns import groups_of
+
+N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_VALUES, D_BIAS, SAMPLE = range(13)
+"""Columns of the table that describes networks to the kernels: sizes and addresses (0: none) of each layer.
+
+`IN_ORDER` holds the values in the order of the transposed index, `SAMPLE` gets the output's gradient. `D_VALUES` and
+`D_BIAS` are places in a thread's array of gradients, counted in floats.
+"""
+BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS = range(13, 23)
+"""For products that go by blocks of rows (see `PatternIndex`; 0 blocks: by row), and those of the transposed matrix.
+
+`ORDERED` holds the values in the order of the blocks; `IN_ORDER` and `T_SLOT` have that of the transposed blocks then.
+"""
+PANEL_ROWS, COLUMN_STARTS = 23, 24
+"""Rows whose gradients are formed together, over all tiles (0: those of all rows, tile by tile), and for these layers
+the address of `CsrIndex.column_starts`."""
+FIELDS = 25
+
+FORWARD, BACKWARD = 0, 1
+"""Which products' order of values `order_share` makes."""
+GROUPS = len(groups_of(BLOCK_ROWS))
+"""Patterns of a block."""
+
+(
+    TABLE,
+    NETWORKS,
+    DEPTH,
+    TILES,
+    N_TILES,
+    LEVELS,
+    SCRATCH,
+    LAST,
+    LIMITS,
+    SIZE,
+    BATCH,
+    KEPT,
+    SOURCES,
+    N_SOURCES,
+    OUTPUT,
+    ORDER_FROM,
+    LOWEST,
+    SUMS,
+    COUNT,
+    D_OUTPUT,
+    D_INPUT,
+    D_WIDTH,
+    WAY,
+    D_LEVELS,
+) = range(24)
+"""Arguments of the steps of a pass: sizes and addresses.
+
+`TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
+depth) address of what each layer reads, `SCRATCH` (shares, 2) addresses of a tile of the widest level, `LAST` (shares,)
+addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type, `SIZE` bytes of an element, `BATCH`
+samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
+(sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
+first layer whose weights are needed in another order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
+addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
+(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
+(networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
+`PANEL_ROWS`.
+"""
+PASS = 24

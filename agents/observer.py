@@ -5,7 +5,7 @@ Draws from no generator of the agent, so that watching changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from sparserl.agents.parts import AgentParts
 from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.layers import SparseMLP
 from sparserl.layers.activity import dormant_fraction
-from sparserl.metrics.connectivity import event_rows, relevant_inputs, topology_metrics
+from sparserl.metrics.connectivity import relevant_inputs, topology_metrics
 from sparserl.seeding import stream
-from sparserl.topology.evolver import TopologyEvent
 from sparserl.topology.structure import Flags
 
 SAMPLES = 256
@@ -37,15 +36,6 @@ class TopologyObserver:
         self._agent: Any = agent
         self._relevant_features = relevant_features
 
-    def take_events(self) -> list[TopologyEvent]:
-        """What has happened since the last call, the initial topologies first; empty for a dense agent."""
-        evolver = self._agent.evolver if isinstance(self._agent, SparseTopologyMixin) else None
-        return [] if evolver is None else evolver.take_events()
-
-    def rows(self, events: Sequence[TopologyEvent]) -> list[dict[str, Any]]:
-        """Rows of `topology.csv` for events of `take_events`; `global_step` is for the caller."""
-        return event_rows(self._agent.evolver, events, **self._known())
-
     def metrics(self) -> dict[str, float]:
         """Logged values: those of `topology_metrics`, and neurons recycled so far; empty for a dense agent."""
         if not isinstance(self._agent, SparseTopologyMixin):
@@ -53,11 +43,12 @@ class TopologyObserver:
         recycler = self._agent.recycler
         recycled = {} if recycler is None else recycler.recycled_total
         return {
-            **topology_metrics(self._agent.evolver, **self._known()),
+            **topology_metrics(self._agent.evolver, **self.known()),
             **{f"topology/{name}/recycled_total": count for name, count in recycled.items()},
         }
 
-    def _known(self) -> dict[str, Any]:
+    def known(self) -> dict[str, Any]:
+        """What `event_rows` and `topology_metrics` take beside an evolver: what only the agent can tell."""
         known: dict[str, Any] = {"dormant": self._dormant()}
         if self._relevant_features is not None:
             known["relevant"] = relevant_inputs(self._agent.evolver.layers, self._relevant_features())

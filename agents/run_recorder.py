@@ -7,15 +7,12 @@ it draws from none of the agent's generators, so a recorded run learns exactly a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import safe_mean
 
 from sparserl.agents.agent_state import check_networks
 from sparserl.agents.checkpoints import AgentCheckpoints
@@ -30,13 +27,13 @@ from sparserl.recording import checkpoint
 from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.finite import check_losses, check_observation, check_transition
 from sparserl.recording.metrics_table import columns, names
-from sparserl.recording.progress import RunProgress
+from sparserl.recording.recorder import Intervals, Recorder, logged_values, rollout_metrics
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import BEST, FINAL, RunFolder, check_is_of_run
 from sparserl.recording.snapshots import save_snapshot
 from sparserl.recording.state_structure import ANYTHING, Each, Named
-from sparserl.recording.trackers import Tracker
 from sparserl.recording.video import Camera
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.structure import Flags
 
 EVAL_COLUMNS = ("global_step", "episode", "return", "length", "cut_off")
@@ -48,41 +45,28 @@ LOGS = {"eval": EVAL_COLUMNS, "progress": columns("train"), "topology": TOPOLOGY
 """CSV logs of a run and their columns."""
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """When the recorder acts, in env steps."""
-
-    evaluate: int
-    log: int
-    checkpoint: int
-    snapshot: int
-
-
-class RunRecorder(BaseCallback):
-    """Records one run of an off-policy agent into its folder.
+class RunRecorder(Recorder, BaseCallback):
+    """Records one run of an agent that is trained by `learn`, as its callback.
 
     Args:
         agent: The agent, before `learn`.
         folder: Its run folder.
         evaluator: Evaluates it.
-        trackers: Further sinks of metrics.
         intervals: When to act.
-        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
+        identity: As in `Recorder`, like what is not listed here.
         total_steps: Length of the run in env steps.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
         wrapper_state: Gives that of the wrappers, on which the policy depends.
         relevant_features: Tells which features of an observation are relevant; None where nobody knows.
-        show_progress: Whether to draw a progress bar.
-        process: What the process uses; counted from now if None.
-        camera: Films evaluations; None films nothing.
     """
+
+    columns = LOGS
 
     def __init__(
         self,
         agent: AgentParts,
         folder: RunFolder,
         evaluator: Evaluator,
-        trackers: Sequence[Tracker],
         intervals: Intervals,
         *,
         identity: Any,
@@ -94,29 +78,38 @@ class RunRecorder(BaseCallback):
         process: ProcessCost | None = None,
         camera: Camera | None = None,
     ):
-        super().__init__()
-        self.agent, self.folder, self.evaluator, self.trackers = agent, folder, evaluator, trackers
-        self.intervals, self.identity = intervals, identity
+        BaseCallback.__init__(self)
+        Recorder.__init__(
+            self,
+            folder,
+            identity=identity,
+            total_steps=total_steps,
+            show_progress=show_progress,
+            process=process,
+            camera=camera,
+            evaluator=evaluator,
+        )
+        self.agent, self.evaluator, self.intervals = agent, evaluator, intervals
         self.env_state, self.wrapper_state = env_state, wrapper_state
         self.cost = CostMeter(agent)
         self.topology = TopologyObserver(agent, relevant_features)
         self.checkpoints = AgentCheckpoints(agent, folder)
-        self.process, self.camera = process or ProcessCost(), camera
-        self.logs = {name: folder.log(name, columns) for name, columns in self.process.with_columns(LOGS).items()}
         self.eval_means: list[float] = []
         self.eval_steps: list[int] = []
         self.topology_events, self._last_event_update = 0, -1
-        self.stop_requested = False
-        evaluator.should_stop = self._should_stop
-        if camera is not None:
-            camera.should_stop = self._should_stop
-        self.stopped_at: int | None = None
         self._boundary_at = NOT_REACHED
         self._next = {"evaluate": 0, "log": intervals.log, "checkpoint": intervals.checkpoint, "snapshot": 0}
-        self.progress = RunProgress(total_steps, show=show_progress)
 
-    def _should_stop(self) -> bool:
-        return self.stop_requested
+    @property
+    def steps(self) -> int:
+        """Env steps so far."""
+        return self.agent.num_timesteps
+
+    @property
+    def evolver(self) -> TopologyEvolver | None:
+        """That of the agent."""
+        own: TopologyEvolver | None = self.agent.evolver
+        return own
 
     # What stable-baselines3 calls.
 
@@ -163,13 +156,13 @@ class RunRecorder(BaseCallback):
         if step >= min(self._next.values()):
             check_networks(self.agent)  # before anything is made of them
         self.cost.advance()
-        self._record_topology(step)
+        self._count_events()
         if self._due("snapshot", step):
             self._save_snapshot(step)
         if self._due("evaluate", step):
             self._evaluate(step)
         if self._due("log", step):
-            self._log(step)
+            self._log_progress()
         if self._due("checkpoint", step):
             self.save_checkpoint()
 
@@ -180,20 +173,17 @@ class RunRecorder(BaseCallback):
         self._next[what] = (step // every + 1) * every
         return True
 
-    def _record_topology(self, step: int) -> None:
-        events = self.topology.take_events()
-        if not events:
-            return
-        self.logs["topology"].write([{"global_step": step, **row} for row in self.topology.rows(events)])
-        changed = [event for event in events if event.kind != "initial"]
-        for update in sorted({event.update for event in changed}):
+    def _known_of_neurons(self) -> Mapping[str, Any]:
+        return self.topology.known()
+
+    def _count_events(self) -> None:
+        for update in sorted({event.update for event in self._record_topology() if event.kind != "initial"}):
             self.topology_events += update > self._last_event_update
             self._last_event_update = update
 
     def _save_snapshot(self, step: int) -> None:
-        evolver = self.cost.agent.evolver
-        layers = {} if evolver is None else {name: layer.topology for name, layer in evolver.layers.items()}
-        save_snapshot(self.folder.snapshots, step, layers)
+        layers = {} if self.evolver is None else self.evolver.layers
+        save_snapshot(self.folder.snapshots, step, {name: layer.topology for name, layer in layers.items()})
 
     def _evaluate(self, step: int) -> None:
         found = self.evaluator(self.agent)
@@ -216,18 +206,14 @@ class RunRecorder(BaseCallback):
         self.eval_means.append(mean)
         self.eval_steps.append(step)
         self._track(
-            step,
             {
                 "eval/return_mean": mean,
                 "eval/return_std": float(np.std(returns)),
                 "eval/ep_len_mean": float(np.mean(lengths)),
-            },
+            }
         )
         if self.camera is not None and self.camera.is_due(step):
-            with suppress(EvaluationAbandoned):  # the numbers are there: it goes on without this film
-                path = self.camera(lambda observation: self.agent.predict(observation, deterministic=True)[0], step)
-                for tracker in self.trackers:
-                    tracker.log_video(step, "eval/video", path)
+            self._film(lambda observation: self.agent.predict(observation, deterministic=True)[0])
         self._show_progress(step)
 
     @property
@@ -244,26 +230,16 @@ class RunRecorder(BaseCallback):
         step = self.agent.num_timesteps
         checkpoint.save(path, {"global_step": step, "modules": modules, "wrappers": self.wrapper_state()})
 
-    def _log(self, step: int) -> None:
-        agent = self.agent
-        metrics: dict[str, float] = {}
-        if agent.ep_info_buffer:
-            metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
-            metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
-        values = agent.logger.name_to_value
-        metrics.update({key: float(value) for key, value in values.items() if key in OF_THE_AGENT})
-        metrics.update(self.topology.metrics())
-        metrics["cost/flops_train"] = self.cost.flops_train
-        metrics["cost/params_nonzero"] = params_nonzero(self.cost.trained)
-        metrics |= {**self.progress.timing(step), **self.process.metrics()}
-        row = {key: metrics[key] for key in self.logs["progress"].columns if key in metrics}
-        self.logs["progress"].write([{"global_step": step, **row}])
-        self._track(step, metrics)
-        self._show_progress(step, metrics["time/sps"])
-
-    def _track(self, step: int, metrics: dict[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker.log(step, metrics)
+    def _log_progress(self) -> None:
+        metrics = {
+            **rollout_metrics(self.agent, OF_THE_AGENT),
+            **self.topology.metrics(),
+            "cost/flops_train": self.cost.flops_train,
+            "cost/params_nonzero": params_nonzero(self.cost.trained),
+            **self._timing(),
+        }
+        self._log(metrics)
+        self._show_progress(self.steps, metrics["time/sps"])
 
     def _show_progress(self, step: int, sps: float | None = None) -> None:
         shown = {}
@@ -287,11 +263,7 @@ class RunRecorder(BaseCallback):
         )
 
     def save_not_finite(self, error: NotFiniteError) -> Path:
-        """Keeps the state in which something was not finite, to be looked at; checkpoints stay as they are.
-
-        Returns:
-            Its folder.
-        """
+        """As `Recorder`; checkpoints stay as they are."""
         more = {"what": str(error), "seen": error.seen, "env": self.env_state(), "wrappers": self.wrapper_state()}
         self.checkpoints.save_aside(self.folder.not_finite, more)
         return self.folder.not_finite
@@ -304,16 +276,12 @@ class RunRecorder(BaseCallback):
             "eval_steps": self.eval_steps,
             "topology_events": self.topology_events,
             "last_event_update": self._last_event_update,
-            "elapsed_s": self.progress.elapsed_s,
-            "process": self.process.summary(),
             "cost": self.cost.state_dict(),
-            "logged_values": {
-                key: float(value) for key, value in self.agent.logger.name_to_value.items() if key in OF_THE_AGENT
-            },
-            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
+            "logged_values": logged_values(self.agent, OF_THE_AGENT),
+            **super()._state(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Puts the agent, its buffer and this recorder where a checkpoint was taken; the env is the caller's.
 
         Args:
@@ -341,8 +309,7 @@ class RunRecorder(BaseCallback):
         self.eval_means, self.eval_steps = list(recorder["eval_means"]), list(recorder["eval_steps"])
         self.topology_events = recorder["topology_events"]
         self._last_event_update = recorder["last_event_update"]
-        self.progress.load(recorder["elapsed_s"])
-        self.process.load(recorder["process"])
+        self._load(recorder)
         for key, value in recorder["logged_values"].items():
             self.agent.logger.record(key, value)
 
@@ -358,13 +325,9 @@ class RunRecorder(BaseCallback):
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost."""
-        steps = self.agent.num_timesteps
         trained = [mean for at, mean in zip(self.eval_steps, self.eval_means, strict=True) if at > 0]
         return {
-            "steps": steps,
-            "wall_s": self.progress.elapsed_s,
-            **self.process.summary(),
-            "steps_per_second": steps / self.progress.elapsed_s,
+            **self._spent(),
             "return_last": self.eval_means[-1],
             "return_last10": float(np.mean(trained[-10:])),
             "return_last10_n": len(trained[-10:]),

@@ -6,13 +6,10 @@ It draws from none of the agent's generators, so a recorded run learns exactly a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from stable_baselines3.common.utils import safe_mean
 
 from sparserl.continual.rl import evaluation
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
@@ -24,15 +21,13 @@ from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, B
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.continual import summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
-from sparserl.recording.episodes import EvaluationAbandoned
 from sparserl.recording.evaluations import matrix_at
 from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns, names
-from sparserl.recording.resources import ProcessCost
+from sparserl.recording.recorder import Intervals, logged_values, rollout_metrics
 from sparserl.recording.run_folder import RunFolder, check_is_of_run
 from sparserl.recording.run_logs import read_columns
 from sparserl.recording.state_structure import ANYTHING, Each, Named
-from sparserl.recording.video import Camera
 from sparserl.topology.evolver import TopologyEvolver
 
 EVAL_COLUMNS = ("global_step", "training_task", *evaluation.COLUMNS)
@@ -68,15 +63,6 @@ class Checkpoints(Protocol):
         """Deletes the replay buffer on disk."""
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """When the recorder acts, in env steps; it acts at borders as well."""
-
-    evaluate: int
-    log: int
-    checkpoint: int
-
-
 class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
     """Records one run of an agent on a sequence into its folder.
 
@@ -86,11 +72,8 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         evaluator: Evaluates policies on tasks.
         checkpoints: Of the agent.
         intervals: When to act.
-        identity: As in `BaseSequenceRecorder`.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
-        show_progress: As in `BaseSequenceRecorder`.
-        process: As in `BaseSequenceRecorder`.
-        camera: Films the task that is learned; None films nothing.
+        recorder: Further arguments of `Recorder`; the camera films the task that is learned.
 
     Attributes:
         baseline: (T,) mean return on each task before anything is learned.
@@ -108,32 +91,16 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         checkpoints: Checkpoints,
         intervals: Intervals,
         *,
-        identity: Any,
         env_state: Callable[[], Any],
-        show_progress: bool,
-        process: ProcessCost | None = None,
-        camera: Camera | None = None,
+        **recorder: Any,
     ):
-        super().__init__(
-            learner,
-            folder,
-            identity=identity,
-            total_steps=learner.total_steps,
-            show_progress=show_progress,
-            process=process,
-        )
+        super().__init__(learner, folder, total_steps=learner.total_steps, evaluator=evaluator, **recorder)
         self.evaluator, self.checkpoints = evaluator, checkpoints
-        self.intervals, self.env_state, self.camera = intervals, env_state, camera
-        evaluator.should_stop = self._should_stop
-        if camera is not None:
-            camera.should_stop = self._should_stop
+        self.intervals, self.env_state = intervals, env_state
         self.baseline: list[float] = []
         self.returns: list[list[float]] = []
         self.successes: list[list[float]] = []
         self._seen: dict[str, float] = {}
-
-    def _should_stop(self) -> bool:
-        return self.stop_requested
 
     @property
     def evolver(self) -> TopologyEvolver | None:
@@ -215,15 +182,11 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
         self._log({"train/task": training_task, **self._seen, **by_task})
         if self.camera is not None and self.camera.is_due(self.learner.steps):
-            self._film(self.camera, max(0, training_task))
+            filmed = max(0, training_task)
+            act = self.learner.policy(filmed)
+            with self.learner.drawing("video", filmed):
+                self._film(lambda observation: act(observation[None], True)[0], filmed)
         return episodes
-
-    def _film(self, camera: Camera, task: int) -> None:
-        act = self.learner.policy(task)
-        with suppress(EvaluationAbandoned), self.learner.drawing("video", task):  # then without this film
-            path = camera(lambda observation: act(observation[None], True)[0], self.learner.steps, task)
-            for tracker in self.trackers:
-                tracker.log_video(self.learner.steps, "eval/video", path)
 
     def _write(self, log: str, training_task: int, episodes: Sequence[Episode]) -> None:
         when = {"global_step": self.learner.steps, "training_task": training_task}
@@ -231,14 +194,12 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _log_progress(self, task: int) -> None:
         agent = self.learner.agent
-        metrics: dict[str, float] = {"train/task": task}
-        if agent.ep_info_buffer:
-            metrics["rollout/ep_rew_mean"] = float(safe_mean([episode["r"] for episode in agent.ep_info_buffer]))
-            metrics["rollout/ep_len_mean"] = float(safe_mean([episode["l"] for episode in agent.ep_info_buffer]))
-        values = agent.logger.name_to_value
-        metrics |= {key: float(value) for key, value in values.items() if key in OF_THE_AGENT}
-        metrics["cost/params_nonzero"] = params_nonzero(self._trained)
-        metrics |= self._timing()
+        metrics = {
+            "train/task": task,
+            **rollout_metrics(agent, OF_THE_AGENT),
+            "cost/params_nonzero": params_nonzero(self._trained),
+            **self._timing(),
+        }
         self._log(metrics)
         self._show(task=task, doing=f"{metrics['time/sps']:.0f} steps/s")
 
@@ -253,13 +214,12 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
     def save_checkpoint(self) -> None:
         """Writes all that the rest of the run depends on."""
         self._check_networks()
-        logger = self.learner.agent.logger.name_to_value
         recorder = {
             "baseline": self.baseline,
             "returns": self.returns,
             "successes": self.successes,
             "seen": self._seen,
-            "logged_values": {key: float(value) for key, value in logger.items() if key in OF_THE_AGENT},
+            "logged_values": logged_values(self.learner.agent, OF_THE_AGENT),
             **self._state(),
         }
         self.checkpoints.save(
@@ -273,7 +233,6 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         )
 
     def save_not_finite(self, error: NotFiniteError) -> Path:
-        """As `BaseSequenceRecorder`."""
         more = {"what": str(error), "seen": error.seen, "learner": self.learner.state_dict(), "env": self.env_state()}
         self.checkpoints.save_aside(self.folder.not_finite, more)
         return self.folder.not_finite
@@ -305,7 +264,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         self._seen = dict(recorder["seen"])
         for key, value in recorder["logged_values"].items():
             self.learner.agent.logger.record(key, value)
-        self._restore(recorder)
+        self._load(recorder)
 
     # Result.
 
@@ -337,10 +296,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
                 **learner.strategy.memory(),
                 **({"replay_buffer": sum(array.nbytes for array in arrays)} if kept else {}),
             },
-            "steps": learner.steps,
-            "wall_s": self.progress.elapsed_s,
-            **self.process.summary(),
-            "steps_per_second": learner.steps / self.progress.elapsed_s,
+            **self._spent(),
         }
 
 

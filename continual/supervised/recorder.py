@@ -25,7 +25,6 @@ from sparserl.recording import checkpoint
 from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns
-from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
 from sparserl.recording.state_structure import ANYTHING, Each, check_structure
 from sparserl.topology.evolver import TopologyEvolver
@@ -52,11 +51,9 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
     Args:
         learner: The learner, before `learn`.
         folder: Its run folder.
-        identity: As in `BaseSequenceRecorder`.
         log_every_steps: Gradient steps between rows of progress.csv.
         checkpoint_every_steps: Gradient steps between checkpoints; there is one after each task as well.
-        show_progress: As in `BaseSequenceRecorder`.
-        process: As in `BaseSequenceRecorder`.
+        recorder: Further arguments of `Recorder`.
     """
 
     columns = LOGS
@@ -66,20 +63,11 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         learner: SupervisedLearner,
         folder: RunFolder,
         *,
-        identity: Any,
         log_every_steps: int,
         checkpoint_every_steps: int,
-        show_progress: bool,
-        process: ProcessCost | None = None,
+        **recorder: Any,
     ):
-        super().__init__(
-            learner,
-            folder,
-            identity=identity,
-            total_steps=total_steps(learner),
-            show_progress=show_progress,
-            process=process,
-        )
+        super().__init__(learner, folder, total_steps=total_steps(learner), **recorder)
         self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
         self.baseline: list[float] = []
         self.matrix: list[list[float]] = []
@@ -177,7 +165,6 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         remove_stale_checkpoints(self.folder)
 
     def save_not_finite(self, error: NotFiniteError) -> Path:
-        """As `BaseSequenceRecorder`."""
         state = {"global_step": self.learner.steps, "what": str(error), "seen": error.seen}
         checkpoint.save(self.folder.not_finite, {**state, "learner": self.learner.state_dict()})
         return self.folder.not_finite
@@ -202,7 +189,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         self.learner.load_state_dict(state["learner"])
         recorder = state["recorder"]
         self.baseline, self.matrix = list(recorder["baseline"]), [list(row) for row in recorder["matrix"]]
-        self._restore(recorder)
+        self._load(recorder)
 
     # Result.
 
@@ -228,10 +215,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             "bytes_indices": bytes_indices([network]),
             "bytes_optimizer": bytes_optimizer([learner.optimizer]),
             "memory": learner.strategy.memory(),
-            "steps": learner.steps,
-            "wall_s": self.progress.elapsed_s,
-            **self.process.summary(),
-            "steps_per_second": learner.steps / self.progress.elapsed_s,
+            **self._spent(),
             "sequence_record": sequence.record,
         }
 

@@ -1,25 +1,19 @@
-"""What recorders of a sequence of tasks share: the loop, the clock, the progress bar, the logs, an orderly stop."""
+"""What recorders of a sequence of tasks share beside `Recorder`: the loop, and who uses the connections of a layer."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.supervised.runner import Learner, SequenceStarted, TaskEnded, run_sequence
-from sparserl.errors import NotFiniteError
-from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS, event_rows
+from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.recording.episodes import EvaluationAbandoned
-from sparserl.recording.progress import RunProgress
-from sparserl.recording.resources import ProcessCost
+from sparserl.recording.recorder import Recorder
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.recording.state_structure import Each
-from sparserl.recording.trackers import Tracker
-from sparserl.topology.evolver import TopologyEvolver
 
 L = TypeVar("L", bound=Learner[Any])
 """The learner."""
@@ -37,47 +31,25 @@ class StepLogged:
     """A step has been taken and logged; what else there is to do after it is not done yet."""
 
 
-class BaseSequenceRecorder(ABC, Generic[L]):
+class BaseSequenceRecorder(Recorder, Generic[L]):
     """Turns `run_sequence` into a recorded run; it acts only while an event is out, where the learner is whole.
 
     Args:
         learner: The learner, before `learn`.
         folder: Its run folder.
-        identity: What tells this run from others, as plain data; a checkpoint of another run is refused.
-        total_steps: Steps of the whole sequence.
-        show_progress: Whether to draw a progress bar.
-        process: What the process uses; counted from now if None.
-
-    Attributes:
-        trackers: Further sinks of metrics.
-        stop_requested: Set from outside: save after this step and stop.
-        stopped_at: Step at which it did; None if it did not.
+        recorder: Further arguments of `Recorder`.
     """
 
-    columns: ClassVar[Mapping[str, Sequence[str]]]
-    """CSV logs of a run and their columns."""
-
-    def __init__(
-        self,
-        learner: L,
-        folder: RunFolder,
-        *,
-        identity: Any,
-        total_steps: int,
-        show_progress: bool,
-        process: ProcessCost | None = None,
-    ):
-        self.learner, self.folder, self.identity = learner, folder, identity
-        self.trackers: Sequence[Tracker] = []
-        self.stop_requested = False
-        self.stopped_at: int | None = None
-        self.process = process or ProcessCost()
-        self.logs = {
-            name: folder.log(name, columns) for name, columns in self.process.with_columns(self.columns).items()
-        }
-        self._abandoned: SequenceStarted | TaskEnded | StepLogged | None = None
+    def __init__(self, learner: L, folder: RunFolder, **recorder: Any):
+        super().__init__(folder, **recorder)
+        self.learner = learner
         self.params_nonzero_per_task: list[int] = []
-        self.progress = RunProgress(total_steps, show=show_progress)
+        self._abandoned: SequenceStarted | TaskEnded | StepLogged | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the learner so far."""
+        return self.learner.steps
 
     def learn(self) -> None:
         """Learns the rest of the sequence, or up to the step at which it is asked to stop."""
@@ -118,10 +90,6 @@ class BaseSequenceRecorder(ABC, Generic[L]):
         """Raises NotFiniteError if a loss of the step before an event is not finite."""
 
     @abstractmethod
-    def save_not_finite(self, error: NotFiniteError) -> Path:
-        """Keeps the state in which something was not finite, to be looked at; gives its folder."""
-
-    @abstractmethod
     def _on_start(self) -> None:
         """Before the first step."""
 
@@ -135,29 +103,6 @@ class BaseSequenceRecorder(ABC, Generic[L]):
     @abstractmethod
     def _on_task_end(self, task: int) -> None:
         """After a task."""
-
-    @property
-    @abstractmethod
-    def evolver(self) -> TopologyEvolver | None:
-        """What rewires the learner's networks."""
-
-    @abstractmethod
-    def save_checkpoint(self) -> None:
-        """Writes all that the rest of the run depends on."""
-
-    # Logs.
-
-    def _timing(self) -> dict[str, float]:
-        """Steps a second since this was asked last, wall time, and what the process has used."""
-        return {**self.progress.timing(self.learner.steps), **self.process.metrics()}
-
-    def _log(self, metrics: Mapping[str, float]) -> None:
-        """Writes what is defined of some metrics to progress.csv and the trackers."""
-        defined = {key: value for key, value in metrics.items() if not math.isnan(value)}
-        row = {key: value for key, value in defined.items() if key in self.logs["progress"].columns}
-        self.logs["progress"].write([{"global_step": self.learner.steps, **row}])
-        for tracker in self.trackers:
-            tracker.log(self.learner.steps, defined)
 
     def _log_connections(self, after_task: int, layers: Sequence[ConnectionUsage]) -> None:
         """Writes who uses each layer after a task."""
@@ -179,21 +124,9 @@ class BaseSequenceRecorder(ABC, Generic[L]):
             ]
         )
 
-    def _record_topology(self) -> None:
-        evolver = self.evolver
-        if evolver is None or not evolver.events:
-            return
-        rows = event_rows(evolver, evolver.take_events())
-        self.logs["topology"].write([{"global_step": self._step_of(row), **row} for row in rows])
-
-    def _step_of(self, event: Mapping[str, Any]) -> int:
-        """Step at which a topology event happened, given its row."""
-        del event
-        return self.learner.steps
-
     def log_models(self, result: Mapping[str, Any]) -> None:
-        """Gives trackers the last checkpoint, with its step and mean performance over tasks; the run is done."""
-        metadata = {"global_step": self.learner.steps, "acc": result["acc"]}
+        """As `Recorder`: the last checkpoint, with its step and mean performance over tasks."""
+        metadata = {"global_step": self.steps, "acc": result["acc"]}
         for tracker in self.trackers:
             tracker.log_model("final", full_checkpoints(self.folder)[-1], metadata)
 
@@ -209,19 +142,15 @@ class BaseSequenceRecorder(ABC, Generic[L]):
             if isinstance(abandoned, StepLogged)
             else NOTHING,
             "params_nonzero_per_task": self.params_nonzero_per_task,
-            "elapsed_s": self.progress.elapsed_s,
-            "process": self.process.summary(),
-            "csv_bytes": {name: log.size_bytes for name, log in self.logs.items()},
+            **super()._state(),
         }
 
     def _expected(self) -> dict[str, Any]:
         """How a `_state` is built."""
         return {**self._state(), "params_nonzero_per_task": Each(0)}
 
-    def _restore(self, recorder: Mapping[str, Any]) -> None:
-        """Takes over a `_state`."""
+    def _load(self, recorder: Mapping[str, Any]) -> None:
+        super()._load(recorder)
         abandoned = recorder["abandoned"]
         self._abandoned = {NOTHING: None, AFTER_STEP: StepLogged()}.get(abandoned, TaskEnded(abandoned))
         self.params_nonzero_per_task = list(recorder["params_nonzero_per_task"])
-        self.progress.load(recorder["elapsed_s"])
-        self.process.load(recorder["process"])

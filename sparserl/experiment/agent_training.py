@@ -12,7 +12,7 @@ import gymnasium as gym
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
 from sparserl.agents.replay.forget_stale import ForgetStale
-from sparserl.agents.run_recorder import Intervals, RunRecorder
+from sparserl.agents.run_recorder import RunRecorder
 from sparserl.agents.table import AGENTS
 from sparserl.envs import (
     feature_origins,
@@ -30,6 +30,7 @@ from sparserl.experiment.run_config import located_config, run_config, written_c
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Source, Training
 from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.recording.recorder import Intervals
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 
@@ -101,7 +102,6 @@ class AgentTraining(Training[TrainConfig]):
             agent,
             folder,
             self._evaluator,
-            [],
             Intervals(
                 evaluate=config.eval.every_steps,
                 log=config.log_every_steps,

@@ -10,7 +10,7 @@ from typing import Any
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.continual.rl.evaluation import TaskEvaluator
-from sparserl.continual.rl.recorder import Intervals, RLSequenceRecorder
+from sparserl.continual.rl.recorder import RLSequenceRecorder
 from sparserl.envs import RLSequence, SequenceEnv, check_spaces
 from sparserl.experiment.env_state import env_state, restore_env
 from sparserl.experiment.input_files import stored
@@ -20,6 +20,7 @@ from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import SEQUENCE, located_config, rl_continual_config, run_sequence, written_config
 from sparserl.experiment.training import Source, Training
 from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.recording.recorder import Intervals
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 

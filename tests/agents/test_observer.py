@@ -17,6 +17,7 @@ from sparserl.agents.observer import TopologyObserver
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers.activity import dormant_fraction
+from sparserl.metrics.connectivity import event_rows
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import Flags
 
@@ -33,12 +34,11 @@ def half_relevant() -> Flags:
 
 
 def test_before_the_first_transition_nobody_is_dormant_or_awake() -> None:
-    observer = TopologyObserver(make(), half_relevant)
-    rows = observer.rows(observer.take_events())
+    agent = make()
+    rows = event_rows(agent.evolver, agent.evolver.take_events(), **TopologyObserver(agent, half_relevant).known())
     assert {row["kind"] for row in rows} == {"initial"}
     assert all("dormant" not in row for row in rows)
     assert {row["layer"] for row in rows if "degree_relevant" in row} == {"actor.pi.0", "critic.qf0.0", "critic.qf1.0"}
-    assert observer.take_events() == []
 
 
 def test_dormant_neurons_are_counted_on_transitions_of_the_buffer() -> None:
@@ -83,7 +83,8 @@ class Watch(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self.observer.metrics()
-        self.rows += self.observer.rows(self.observer.take_events())
+        evolver = self.model.evolver  # type: ignore[attr-defined]  # a sparse agent
+        self.rows += event_rows(evolver, evolver.take_events(), **self.observer.known())
 
     def _on_step(self) -> bool:
         return True
@@ -129,6 +130,4 @@ def test_recycled_neurons_are_among_the_metrics() -> None:
 def test_a_dense_agent_has_no_topology() -> None:
     config = AGENTS["sac"].config(**SIZES)
     agent = make_agent("sac", config, TopologyConfig(method="dense"), FunctionEnv(), seed=0)
-    observer = TopologyObserver(agent)
-    assert observer.take_events() == []
-    assert observer.metrics() == {}
+    assert TopologyObserver(agent).metrics() == {}

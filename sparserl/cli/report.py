@@ -25,7 +25,8 @@ from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line
 from sparserl.report.reinforcement import rl_record, rl_sections
-from sparserl.report.runs import read_run, sections
+from sparserl.report.rl_run import read_run
+from sparserl.report.runs import sections
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 from sparserl.report.text import print_document
 from sparserl.report.topology import topology_sections

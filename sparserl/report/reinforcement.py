@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Any
 
 from sparserl.metrics.continual_rl import METRICS, RLSummary
-from sparserl.report import runs as results
 from sparserl.report.cells import (
     Record,
     counted,
@@ -25,7 +24,8 @@ from sparserl.report.cells import (
 from sparserl.report.document import Chart, Interval, IntervalChart, Section, Table
 from sparserl.report.folders import read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
-from sparserl.report.runs import NORMALISED, POLICIES, RunGroup
+from sparserl.report.rl_run import POLICIES
+from sparserl.report.runs import NORMALISED, RLComparison, RunGroup
 
 OF_RATES = {
     "performance": "performance",
@@ -51,7 +51,7 @@ DIGITS = {"return": 1}
 # --- records ----------------------------------------------------------------------------------------
 
 
-def rl_record(section: results.Section, last: int, allow_mixed: bool) -> Record:
+def rl_record(section: RLComparison, last: int, allow_mixed: bool) -> Record:
     """Groups and their reference as plain data that JSON holds.
 
     Args:
@@ -81,7 +81,7 @@ def _seeds(group: RunGroup) -> Record:
     return {"seeds": group.seeds, "runs": [str(run.path) for run in group.runs]}
 
 
-def _group(section: results.Section, group: RunGroup, last: int) -> Record:
+def _group(section: RLComparison, group: RunGroup, last: int) -> Record:
     return {
         "label": group.label,
         "method": group.first.method,
@@ -106,7 +106,7 @@ def _summary(found: RLSummary) -> Record:
     }
 
 
-def _notes(section: results.Section, groups: Sequence[Record]) -> list[str]:
+def _notes(section: RLComparison, groups: Sequence[Record]) -> list[str]:
     """What performance is, what it is compared with, and why a number or an interval is missing."""
     notes = [_what(section)]
     orders = {run.tasks for group in section.groups for run in group.runs}
@@ -139,7 +139,7 @@ def _policy(summary: Record) -> str:
     return str(summary["policy"]) + MEASURES[summary["measure"]]
 
 
-def _what(section: results.Section) -> str:
+def _what(section: RLComparison) -> str:
     measured = {
         "success": "success rate, signalled at any step of an episode or at its last",
         NORMALISED: "mean return of an episode, and normalised",

@@ -21,7 +21,7 @@ BY_THEMSELVES = {
     "sparserl/recording/run_lock.py": "whoever holds a run, in place",
     "sparserl/sweep/file.py": "the id of a run is a hash of it",
     "sparserl/sweep/tune_study.py": "keys of Optuna's journal",
-    "sparserl/sparserl/report/runs.py": "a key to compare tasks by",
+    "sparserl/report/rl_run.py": "a key to compare tasks by",
 }
 
 

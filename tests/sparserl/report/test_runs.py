@@ -12,7 +12,8 @@ import yaml
 from support.rl_runs import HIGH, LOW, write_rl_run
 
 from sparserl.errors import ConfigError
-from sparserl.report.runs import RLRun, difference, read_run, sections
+from sparserl.report.rl_run import RLRun, read_run
+from sparserl.report.runs import difference, sections
 
 FINETUNE = [[0, 0], [70, 0], [150, 0], [50, 50], [10, 80]]
 SCRATCH = [[0, 0], [50, 0], [150, 0], [0, 50], [0, 100]]

@@ -158,12 +158,14 @@ def _print_help(
     kind: Kind, help: Help, choice: Choice, config: RecordedConfig, options: Iterable[Option], whole: bool
 ) -> None:
     of_config = {field.name for field in dataclasses.fields(choice.schema)}
+    plain = config.plain()
     there = {}
     for option in options:
         group = option.key.split(".")[0]
-        if group not in choice.unused:
-            value = operator.attrgetter(option.key)(config) if group in of_config else option.default
-            there[option.key] = dataclasses.replace(option, default=value)
+        if group not in of_config:
+            there[option.key] = option
+        elif group not in choice.unused and _has(plain, option.key):
+            there[option.key] = dataclasses.replace(option, default=operator.attrgetter(option.key)(config))
     end = f"In brackets stands what holds otherwise: of the preset {choice.preset} or usual." if choice.preset else ""
     if whole:
         print_help(kind, help.about, there.values(), f"{end} {help.end}")
@@ -174,9 +176,20 @@ def _print_help(
     print_help(kind, help.about, brief, f"{more} {end} {help.end}")
 
 
+def _has(plain: Mapping[str, Any], key: str) -> bool:
+    """Whether a config in plain data has a dotted key: that of a run lacks what other methods and learners have."""
+    data: Any = plain
+    for name in key.split("."):
+        if not isinstance(data, Mapping) or name not in data:
+            return False
+        data = data[name]
+    return True
+
+
 def _brief(text: str) -> str:
-    """The beginning of a help text, up to where details begin."""
-    text = " ".join(text.split())
+    """The beginning of a help text, up to where details begin; whom it is for is known."""
+    text = re.sub(r"^(Agents|Classifiers): ", "", " ".join(text.split()))
+    text = text[:1].upper() + text[1:]
     for end in (r"(?<!e\.g)\. ", "; ", ", see ", *([r"(?<=.{20}): "] if len(text) > LONGEST_BRIEF else [])):
         text = re.split(end, text)[0]
     return text.rstrip(".")

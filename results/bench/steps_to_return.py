@@ -1,6 +1,6 @@
-"""Env steps, and seconds at a measured speed, until recorded runs pass a return: for runs that `bench return` did not train.
+"""Env steps, and seconds at a measured speed, until recorded runs pass a return, whoever trained them.
 
-    python results/bench/steps_to_return.py results/bench/update-avx2.json LABEL:CONTENDER:DENSITY:BATCH:RUN[,RUN...] ...
+    python results/bench/steps_to_return.py RECORD.json LABEL:CONTENDER:DENSITY:BATCH:RUN[,RUN...] ...
 
 A return is passed where the mean of three consecutive evaluations does, as in `sparserl bench return`. Seconds are env
 steps over the env steps a second of that contender in the record (`sparserl bench update --what steps`): an estimate of

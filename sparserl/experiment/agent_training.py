@@ -66,8 +66,11 @@ class AgentTraining(Training[TrainConfig]):
         return cls(config)
 
     @classmethod
-    def reopen(cls, folder: RunFolder, source: Source) -> AgentTraining:
-        config = located_config(run_config(folder), folder)
+    def config_of(cls, folder: RunFolder) -> TrainConfig:
+        return located_config(run_config(folder), folder)
+
+    @classmethod
+    def reopen(cls, config: TrainConfig, folder: RunFolder, source: Source) -> AgentTraining:
         name_modules([config.env], folder.path)
         return cls(config)
 

@@ -45,8 +45,12 @@ class ClassifierTraining(Training[ContinualConfig]):
         return cls(config, (source.data_dir or default_data_dir()).absolute(), download=source.download)
 
     @classmethod
-    def reopen(cls, folder: RunFolder, source: Source) -> ClassifierTraining:
-        return cls(continual_config(folder), source.data_dir or data_dir_of(folder))
+    def config_of(cls, folder: RunFolder) -> ContinualConfig:
+        return continual_config(folder)
+
+    @classmethod
+    def reopen(cls, config: ContinualConfig, folder: RunFolder, source: Source) -> ClassifierTraining:
+        return cls(config, source.data_dir or data_dir_of(folder))
 
     @property
     def about(self) -> list[str]:

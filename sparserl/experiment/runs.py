@@ -73,7 +73,8 @@ def go_on(
     kind = training_of(folder)
     if command not in (None, kind.command):
         raise ConfigError(f"{path} is a run of `sparserl {kind.command}`; this takes runs of `sparserl {command}`")
+    config = kind.config_of(folder)
     with resumed(folder, from_step) as state:
-        training = kind.reopen(folder, source)
+        training = kind.reopen(config, folder, source)
         begun(state["global_step"])
         return carry_out(training, folder, state, show_progress=show_progress, shown=shown)

@@ -53,8 +53,12 @@ class SequenceTraining(Training[RLContinualConfig]):
         return cls(config, sequence)
 
     @classmethod
-    def reopen(cls, folder: RunFolder, source: Source) -> SequenceTraining:
-        return cls(located_config(rl_continual_config(folder), folder), run_sequence(folder))
+    def config_of(cls, folder: RunFolder) -> RLContinualConfig:
+        return located_config(rl_continual_config(folder), folder)
+
+    @classmethod
+    def reopen(cls, config: RLContinualConfig, folder: RunFolder, source: Source) -> SequenceTraining:
+        return cls(config, run_sequence(folder))
 
     @property
     def about(self) -> list[str]:

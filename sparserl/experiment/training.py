@@ -105,8 +105,17 @@ class Training(ABC, Generic[C]):
 
     @classmethod
     @abstractmethod
-    def reopen(cls, folder: RunFolder, source: Source) -> Training[C]:
-        """That of a run that goes on, before its checkpoint is read; raises as `begin`."""
+    def config_of(cls, folder: RunFolder) -> C:
+        """Config of an existing run, with the paths of the files in its folder, which are checked.
+
+        Raises:
+            ConfigError: If one is missing or was edited.
+        """
+
+    @classmethod
+    @abstractmethod
+    def reopen(cls, config: C, folder: RunFolder, source: Source) -> Training[C]:
+        """That of a run that goes on, before its checkpoint is taken over; raises as `begin`."""
 
     @property
     @abstractmethod

@@ -33,7 +33,7 @@ from support.sb3_cases import (
 )
 from support.trees import assert_equal_trees
 
-from sparserl.agents import DSSAC, DSTD3
+from sparserl.agents import DSSAC, DSTD3, dense
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
 from sparserl.agents.replay.forget_stale import ForgetStale
@@ -294,7 +294,7 @@ def test_a_dense_policy_takes_no_topology(kind: Any, policy: Any) -> None:
 
 
 def test_other_policies_cannot_be_exported() -> None:
-    for kind, size in ((TD3, 1), (SAC, 1)):
+    for kind, size in ((dense.TD3, 1), (dense.SAC, 1)):
         linear = make(kind, policy_kwargs={"net_arch": []})
         assert len(exported_policy(linear, {}).layers) == size
         with pytest.raises(ConfigError, match="unknown activation to export 'ELU'"):

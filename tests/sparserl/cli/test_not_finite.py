@@ -210,7 +210,7 @@ def test_a_sequence_of_environments_stops_too(algo: str, tmp_path: Path, monkeyp
     assert said.startswith(f"sparserl: reward became nan at step 50; that state is in {run / 'not_finite'}, ")
     assert "the last checkpoint before it is step-000000045" in said
     kept = checkpoint.load(run / "not_finite")
-    assert (kept["global_step"], kept["learner"]["position"][:2]) == (50, [1, 4])
+    assert (kept["global_step"], kept["learner"]["position"][:2]) == (50, [1, 5])  # 45 before its task
     assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
 
 

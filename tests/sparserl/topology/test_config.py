@@ -288,9 +288,10 @@ def test_each_network_may_have_a_density_of_its_own(
         assert config.of(network).rule() == config.rule()
 
 
-def test_a_density_of_no_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown network 'actr'; did you mean 'actor'"):
-        TopologyConfig().of("actr")
+def test_a_group_without_a_density_of_its_own_has_the_common_one() -> None:
+    """Which groups an agent has, and that none is named in vain, is the agent's matter (`agents/table.py`)."""
+    config = TopologyConfig(density=0.3, actor_density=0.1)
+    assert (config.of("actor").density, config.of("q_net").density) == (0.1, 0.3)
 
 
 # sparse-rl.md 1.2
@@ -442,5 +443,5 @@ def test_lists_are_taken_and_text_is_not() -> None:
 
 def test_epsilon_that_leaves_no_layer_sparse_is_refused() -> None:
     config = TopologyConfig(epsilon=(7.0, 64.0))
-    with pytest.raises(SparserlError, match=r"epsilon \(7.0, 64.0\) makes every layer of widths \[8, 8, 3\] dense"):
+    with pytest.raises(SparserlError, match=r"epsilon \(7.0, 64.0\) makes every layer of widths \[8, 8\] dense"):
         config.densities([(8, 11), (8, 8), (3, 8)])

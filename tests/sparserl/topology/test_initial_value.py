@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparserl.errors import TopologyError
+from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
@@ -123,5 +123,5 @@ def test_values_have_the_default_dtype() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(TopologyError, match="unknown initial value 'sparse_xavir'; did you mean 'sparse_xavier'"):
+    with pytest.raises(ConfigError, match="unknown initial value 'sparse_xavir'; did you mean 'sparse_xavier'"):
         made("sparse_xavir")

@@ -15,6 +15,7 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, in_folder, write_files
 
 from sparserl import config as yaml_config
+from sparserl.cli.arguments import nested
 from sparserl.cli.running import RunCommand, read
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, MethodOptions
@@ -42,18 +43,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     write_files(folder)
     return folder
-
-
-def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as a config file has them."""
-    data: dict[str, Any] = {}
-    for key, value in options.items():
-        *groups, name = key.split(".")
-        own = data
-        for group in groups:
-            own = own.setdefault(group, {})
-        own[name] = value
-    return data
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

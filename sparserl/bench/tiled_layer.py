@@ -65,7 +65,7 @@ class TiledLayer:
         at = np.array([a.data_ptr(), b.data_ptr(), self._x.data_ptr()], np.int64)
         serial, parallel = kernels
         numba.set_num_threads(workers)
-        task = self._plan.table, tiles, at, self._plan.limits, sums, sum(self._plan.gradient_sizes)
+        task = self._plan.table, tiles, at, self._plan.limits, sums
         (serial if workers == 1 else parallel)(workers, *task)
 
 
@@ -98,9 +98,7 @@ def _input_gradient_share(worker: int, workers: int, table: Any, tiles: Any, at:
 
 
 @numba.njit(nogil=True)
-def _value_gradient_share(
-    worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
-) -> None:
+def _value_gradient_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any) -> None:
     layer = table[0, 0]
     if layer_in_panels(worker, workers, 0, layer, tiles, at[0], at[1], sums[0], limits[0], 4) > 0:
         return
@@ -112,9 +110,7 @@ def _value_gradient_share(
 
 
 @numba.njit(nogil=True)
-def _total_share(
-    worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any, count: int
-) -> None:
+def _total_share(worker: int, workers: int, table: Any, tiles: Any, at: Any, limits: Any, sums: Any) -> None:
     add_up(worker, workers, sums, table, limits[0])
 
 

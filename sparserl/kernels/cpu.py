@@ -78,7 +78,7 @@ class _Pass:
         kept = plan.kept, self.taken, sources, [getattr(part, "memory", part) for part in inputs], out
         self.steps: list[Step] = []
         if plan.has_blocks:
-            order = [*arguments, 0, *[0] * 6, FORWARD]
+            order = [*arguments, 0, *[0] * 5, FORWARD]
             self.steps.append(make_step(order_step, order, plan.limits.dtype, kept, self.frame.workers))
         self.steps.append(make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers))
         self.outputs: Array = out if program.stretch() is None else Deferred(out)
@@ -144,7 +144,7 @@ class _Backward:
         ordered = 0 if width else wanted.lowest + 1
         common = frame.arguments(plan)
         common[0] = table.ctypes.data
-        arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data, 0 if sums is None else sums.count]
+        arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data]
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
         kept = plan.kept, taken, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []

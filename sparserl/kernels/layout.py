@@ -45,13 +45,12 @@ GROUPS = len(groups_of(BLOCK_ROWS))
     ORDER_FROM,
     LOWEST,
     SUMS,
-    COUNT,
     D_OUTPUT,
     D_INPUT,
     D_WIDTH,
     WAY,
     D_LEVELS,
-) = range(24)
+) = range(23)
 """Arguments of the steps of a pass: sizes and addresses.
 
 `TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
@@ -60,9 +59,9 @@ addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type,
 samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
 (sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
 first layer whose weights are needed in another order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
-addresses of sums of gradients or 0, `COUNT` sums of each share, `D_OUTPUT` the gradient of the output, `D_INPUT`
+addresses of sums of gradients or 0, `D_OUTPUT` the gradient of the output, `D_INPUT`
 (networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
 (networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
 `PANEL_ROWS`.
 """
-PASS = 24
+PASS = 23

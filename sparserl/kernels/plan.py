@@ -155,15 +155,13 @@ class Sums:
         dtype: Element type.
 
     Attributes:
-        count: Sums of a thread.
         addresses: (workers,) of each thread's.
         totals: Those of the first thread, a view for each of the sizes.
     """
 
     def __init__(self, workers: int, sizes: list[int], dtype: torch.dtype):
-        self.count = sum(sizes)
-        memory = torch.empty(workers, self.count, dtype=dtype)
-        self.addresses = memory.data_ptr() + np.arange(workers) * (self.count * memory.element_size())
+        memory = torch.empty(workers, sum(sizes), dtype=dtype)
+        self.addresses = memory.data_ptr() + np.arange(workers) * memory[0].nbytes
         self.totals = torch.split(memory[0], sizes)
 
 

@@ -9,26 +9,21 @@ training alone, by the machine of the record and not by that of the runs. Random
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from sparserl.bench.return_run import passed
+from sparserl.recording.run_logs import evaluation_curve
 
 RETURNS = (3000.0, 5000.0, 7000.0)
 
 
 def steps_to(run: Path, goal: float) -> int | None:
     """Env step of the evaluation at which a run passes a return; None if it does not."""
-    returns = defaultdict(list)
-    with (run / "eval.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            returns[int(row["global_step"])].append(float(row["return"]))
-    at = sorted(returns)
-    found = passed([sum(returns[step]) / len(returns[step]) for step in at], goal)
-    return None if found is None else at[found]
+    steps, returns = evaluation_curve(run)
+    found = passed(returns.tolist(), goal)
+    return None if found is None else int(steps[found])
 
 
 def steps_a_second(record: Path, contender: str, density: float, batch: int) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import MultiHeadMLP, SparseMLP
-from sparserl.layers.linear import Layer, biases_of, shape_of, weights_of
+from sparserl.layers.linear import Layer, biases_of, linear
 from sparserl.topology.structure import Flags
 
 
@@ -73,8 +73,8 @@ class TaskNetwork:
         """When nobody owns connections: hidden layers are shared, a head belongs to its task."""
         found = []
         for name, layer in self.shared.items():
-            n_out, n_in = shape_of(layer)
-            found.append(ConnectionUsage(name, (), 0, n_out * n_in, n_out, 0, shared=weights_of(layer).numel()))
+            n_out, n_in = linear(layer).shape
+            found.append(ConnectionUsage(name, (), 0, n_out * n_in, n_out, 0, shared=linear(layer).weights.numel()))
         return found if self.task_outputs is not None else [*found, *self.head_usage(tasks_learned)]
 
     def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
@@ -82,9 +82,9 @@ class TaskNetwork:
         if not isinstance(self.network, MultiHeadMLP):
             return []
         heads: list[Layer] = list(self.network.heads)  # type: ignore[arg-type]  # are linear
-        sizes = [n_out * n_in for n_out, n_in in map(shape_of, heads)]
-        owned = tuple(weights_of(head).numel() for head in heads[:tasks_learned])
-        outputs = sum(shape_of(head)[0] for head in heads)
+        sizes = [n_out * n_in for n_out, n_in in (linear(head).shape for head in heads)]
+        owned = tuple(linear(head).weights.numel() for head in heads[:tasks_learned])
+        outputs = sum(linear(head).shape[0] for head in heads)
         return [ConnectionUsage(f"{self.name}.heads", owned, sum(owned), sum(sizes), outputs, 0)]
 
 
@@ -109,18 +109,18 @@ class ClassifierNetwork(TaskNetwork):
     def outputs_of(self, task: int) -> Flags:
         """(n_out,) which outputs are the task's."""
         assert self.task_outputs is not None
-        own: Flags = np.isin(np.arange(shape_of(self._output)[0]), self.task_outputs[task])
+        own: Flags = np.isin(np.arange(linear(self._output).shape[0]), self.task_outputs[task])
         return own
 
     def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
-        others, n_in = np.flatnonzero(~self.outputs_of(task)), shape_of(self._output)[1]
+        others, n_in = np.flatnonzero(~self.outputs_of(task)), linear(self._output).shape[1]
         frozen.freeze(biases_of(self._output), torch.from_numpy(others))
         rows = others[:, None] * n_in + np.arange(n_in)
-        frozen.freeze(weights_of(self._output), torch.from_numpy(rows.ravel()))
+        frozen.freeze(linear(self._output).weights, torch.from_numpy(rows.ravel()))
 
     def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
         assert self.task_outputs is not None
         *_, name = self.shared
-        n_out, n_in = shape_of(self._output)
+        n_out, n_in = linear(self._output).shape
         rows = tuple(len(own) * n_in for own in self.task_outputs[:tasks_learned])
         return [ConnectionUsage(name, rows, sum(rows), n_out * n_in, n_out, 0)]

@@ -19,7 +19,7 @@ import torch
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseLinear
-from sparserl.layers.linear import Layer, biases_of, connections_of, shape_of, weights_of
+from sparserl.layers.linear import Layer, biases_of, connections_of, linear
 
 FREE = -1
 """Owner of a weight that no task has kept yet."""
@@ -37,13 +37,13 @@ class WeightOwners:
 
     def __init__(self, layers: Mapping[str, Layer]):
         self.layers = dict(layers)
-        self.owner = [np.full(weights_of(layer).numel(), FREE, np.int16) for layer in self.layers.values()]
+        self.owner = [np.full(linear(layer).weights.numel(), FREE, np.int16) for layer in self.layers.values()]
 
     def freeze_owned(self, frozen: FrozenEntries, task: int) -> None:
         """Lets the training of `task` move what nobody owns; biases in the first task alone."""
         for layer, owner in zip(self.layers.values(), self.owner, strict=True):
-            frozen.freeze(weights_of(layer), torch.from_numpy(np.flatnonzero(owner != FREE)))
-            frozen.freeze(biases_of(layer), torch.arange(shape_of(layer)[0] if task else 0))
+            frozen.freeze(linear(layer).weights, torch.from_numpy(np.flatnonzero(owner != FREE)))
+            frozen.freeze(biases_of(layer), torch.arange(linear(layer).shape[0] if task else 0))
 
     def keep_largest(self, frozen: FrozenEntries, task: int, tasks_left: int) -> None:
         """Gives a task its share of each layer's free weights, zeroes the others, and freezes all that are not its.
@@ -57,12 +57,12 @@ class WeightOwners:
             tasks_left: It and those that come after it.
         """
         for layer, owner in zip(self.layers.values(), self.owner, strict=True):
-            weights = weights_of(layer).detach().view(-1)
+            weights = linear(layer).weights.detach().view(-1)
             free = np.flatnonzero(owner == FREE)
             largest = np.argsort(-np.abs(weights.numpy()[free]), kind="stable")
             owner[free[largest[: round(free.size / tasks_left)]]] = task
             weights[torch.from_numpy(np.flatnonzero(owner == FREE))] = 0.0
-            frozen.freeze(weights_of(layer), torch.from_numpy(np.flatnonzero(owner != task)))
+            frozen.freeze(linear(layer).weights, torch.from_numpy(np.flatnonzero(owner != task)))
 
     def task_layers(self, task: int) -> list[SparseLinear]:
         """The layers with the connections of `task` and of the tasks before it alone; biases are the layers' own."""
@@ -76,7 +76,7 @@ class WeightOwners:
         found = []
         for (name, layer), owner in zip(self.layers.items(), self.owner, strict=True):
             owned = np.bincount(owner[owner != FREE], minlength=n_tasks)[:n_tasks]
-            n_out, n_in = shape_of(layer)
+            n_out, n_in = linear(layer).shape
             found.append(ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), n_out * n_in, n_out, 0))
         return found
 

@@ -31,7 +31,7 @@ from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
-from sparserl.layers.linear import weights_of
+from sparserl.layers.linear import linear
 from sparserl.ranges import CountOrZero, RepeatsOrZero
 
 
@@ -70,8 +70,9 @@ class PackNet(Strategy):
         if self._group.evolver is not None:
             self._group.evolver.stop(self._group.name)
         for name, layer in self._network.hidden.items():
-            if weights_of(layer).numel() < learner.n_tasks:
-                raise ConfigError(f"layer {name} has {weights_of(layer).numel()} weights for {learner.n_tasks} tasks")
+            count = linear(layer).weights.numel()
+            if count < learner.n_tasks:
+                raise ConfigError(f"layer {name} has {count} weights for {learner.n_tasks} tasks")
         self._owners = WeightOwners(self._network.hidden)
 
     def begin_task(self, learner: Learner) -> None:

@@ -172,21 +172,11 @@ def linear_layers(network: nn.Module) -> dict[str, LinearLayer]:
     return {name: linear(module) for name, module in network.named_modules() if is_linear(module)}
 
 
-def weights_of(layer: Layer) -> nn.Parameter:
-    """The weights that a layer has, one a connection: (nnz,) or (n_out, n_in)."""
-    return linear(layer).weights
-
-
 def biases_of(layer: Layer) -> nn.Parameter:
     """(n_out,) biases; the layer must have some."""
     biases = layer.bias
     assert biases is not None
     return biases
-
-
-def shape_of(layer: Layer) -> tuple[int, int]:
-    """(n_out, n_in)."""
-    return linear(layer).shape
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from support.rl_learners import DENSE, N_OBS, REWIRING, make_learner
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.layers.linear import shape_of, weights_of
+from sparserl.layers.linear import linear
 
 INPUTS = {"actor": N_OBS, "critic": N_OBS + 2}
 
@@ -45,13 +45,13 @@ def test_names_are_those_of_the_evolver_and_of_the_tasks_network(heads: str) -> 
 def test_hidden_layers_read_the_id_only_where_it_is_visible(heads: str, task_id: str) -> None:
     for network in make_learner(border={"heads": heads, "task_id": task_id}).networks:
         first = next(iter(network.shared.values()))
-        assert shape_of(first)[1] == INPUTS[network.group] + (3 if task_id == "visible" else 0)
+        assert linear(first).shape[1] == INPUTS[network.group] + (3 if task_id == "visible" else 0)
 
 
 @pytest.mark.parametrize("topology", [DENSE, REWIRING], ids=["dense", "sparse"])
 def test_who_uses_what_when_nobody_owns_connections(topology: Any) -> None:
     actor = make_learner(topology=topology).networks[0]
-    first, second = (weights_of(layer).numel() for layer in actor.shared.values())
+    first, second = (linear(layer).weights.numel() for layer in actor.shared.values())
     if topology is DENSE:
         assert (first, second) == (48, 256)
     for learned in range(4):

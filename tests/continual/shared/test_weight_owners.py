@@ -13,7 +13,7 @@ from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE, WeightOwners
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.linear import Layer, weights_of
+from sparserl.layers.linear import Layer, linear
 from sparserl.recording import checkpoint
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
@@ -47,7 +47,7 @@ def train(layers: dict[str, Layer], head: nn.Linear, frozen: FrozenEntries, task
 
 
 def flat_weights(layers: dict[str, Layer]) -> list[np.ndarray]:
-    return [weights_of(layer).detach().numpy().ravel().copy() for layer in layers.values()]
+    return [linear(layer).weights.detach().numpy().ravel().copy() for layer in layers.values()]
 
 
 # --- shares -------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_four_tasks_share_120_weights() -> None:
                 *[30] * (task + 1),
                 *[0] * (3 - task),
             ]
-            weights = weights_of(layer).detach().numpy().ravel()
+            weights = linear(layer).weights.detach().numpy().ravel()
             assert (weights[owner == FREE] == 0.0).all()
             assert (weights[owner == 0] != 0.0).all()
             for free in np.flatnonzero(owner == FREE):  # as the next task trains them

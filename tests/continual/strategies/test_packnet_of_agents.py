@@ -18,7 +18,7 @@ from sparserl.continual.shared.weight_owners import FREE
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 from sparserl.errors import ConfigError
-from sparserl.layers.linear import weights_of
+from sparserl.layers.linear import linear
 
 RETRAIN = 5
 
@@ -35,7 +35,7 @@ def owners(learner: RLLearner) -> list[np.ndarray]:
 
 def weights(learner: RLLearner) -> list[np.ndarray]:
     """The weights themselves."""
-    return [weights_of(layer).detach().numpy().ravel().copy() for layer in learner.networks[0].shared.values()]
+    return [linear(layer).weights.detach().numpy().ravel().copy() for layer in learner.networks[0].shared.values()]
 
 
 # --- shares -------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Batch, Scenario, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear
-from sparserl.layers.linear import shape_of
+from sparserl.layers.linear import linear
 from sparserl.recording import checkpoint
 from sparserl.seeding import stream
 
@@ -64,7 +64,7 @@ class Tape(Strategy):
         return range(task + 1) if self.joint else [task]
 
     def attach(self, learner: Any) -> None:
-        self.tape.append(f"network {'-'.join(str(shape_of(layer)[0]) for layer in learner.network)}")
+        self.tape.append(f"network {'-'.join(str(linear(layer).shape[0]) for layer in learner.network)}")
 
     def begin_task(self, learner: Any) -> None:
         self.tape.append(f"begin {learner.task}")

@@ -158,6 +158,7 @@ def _print_help(
     kind: Kind, help: Help, choice: Choice, config: RecordedConfig, options: Iterable[Option], whole: bool
 ) -> None:
     of_config = {field.name for field in dataclasses.fields(choice.schema)}
+    config = config.resolved()
     plain = config.plain()
     there = {}
     for option in options:
@@ -208,7 +209,7 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
         Exit status.
     """
     request = read(kind, arguments, help)
-    options, config = request.options, request.config
+    options = request.options
     source = Source(options.config, options.data_dir, options.download)
     if options.resume is not None:
 
@@ -218,7 +219,8 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
         how: dict[str, Any] = {"show_progress": options.progress, "shown": shown}
         go_on(options.resume, options.from_step, source, command=kind, begun=begun, **how)
         return 0
-    training = begin(config, source)
+    training = begin(request.config, source)
+    config = training.config
     if options.dry_run:
         print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
         return 0

@@ -9,6 +9,7 @@ from typing import Any
 from sparserl import config as yaml_config
 from sparserl.continual.supervised.learner import WITH_MOMENTUM
 from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.topology.config import beside_method
 
 OF_ALL = ("density", "epsilon")
 DENSITIES = (*OF_ALL, "actor_density", "critic_density")
@@ -38,11 +39,14 @@ def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
     How many connections there are is one wish, in several keys of `topology`: a density or factors for all networks, in
     `above`, replace all that `below` says of it: the other one of the two, and densities of actor and critic alone. A
-    density of one network replaces that alone. The method is another wish: a preset's densities and factors stay with a
-    method that is given over it. An optimizer without momentum replaces the momentum, which was meant for another one.
+    density of one network replaces that alone. The method is another wish: densities and factors of `below` stay with a
+    method that is given over it, but what `below` says as its own method does goes with that. An optimizer without
+    momentum replaces the momentum, which was meant for another one.
     """
-    merged = yaml_config.merge(below, above)
     topology, learner = (_mapping(above.get(name)) for name in ("topology", "learner"))
+    if topology.get("method") is not None:
+        below = {**below, "topology": beside_method(_mapping(below.get("topology")))}
+    merged = yaml_config.merge(below, above)
     given = {name for name in DENSITIES if topology.get(name) is not None}
     if given & set(OF_ALL):
         emptied = {name: None for name in DENSITIES if name not in given}

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 
@@ -55,8 +55,12 @@ class RecordedConfig(ABC):
     def name(self) -> str:
         """Run name without the seed, so that seeds are averaged."""
 
+    def resolved(self) -> Self:
+        """The same run with the values that hold in place of None, as its `config.yaml` says it."""
+        return self
+
     def plain(self) -> dict[str, Any]:
-        """The resolved config as plain data."""
+        """The config as plain data."""
         data: dict[str, Any] = yaml_config.plain(self)
         return data
 

@@ -42,7 +42,7 @@ from sparserl.experiment.continual_config import refuse_options_of_others
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
-from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.config import DENSITY_SUFFIX, OWN_DENSITIES, TopologyConfig
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
@@ -168,8 +168,19 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         """What the run is, in words."""
         return f"{self.method} on {self.sequence_name}, {self.algo}, seed {self.seed}"
 
+    def resolved(self) -> RLContinualConfig:
+        topology = self.topology.resolved()
+        decided = self._densities_of_method(1)
+        if decided:
+            of_others = topology.density if len(decided) < len(OWN_DENSITIES) else self.topology.density
+            topology = replace(topology, density=of_others, output_layer="dense")
+        if self.from_file:  # which says the rest, and may be gone
+            return replace(self, topology=topology)
+        tasks = self.load_sequence().tasks
+        return replace(self, topology=topology, tasks=len(tasks), steps_per_task=tasks[0].steps)
+
     def plain(self) -> dict[str, Any]:
-        """The resolved config as plain data, without the options of other methods."""
+        """The config as plain data, without the options of other methods."""
         data = yaml_config.plain(self)
         own = own_options(self.method, self, "agent")
         return {name: own.get(name, value) for name, value in data.items() if name not in GROUPS or name in own}
@@ -202,8 +213,7 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
             buffer_size: Replaces the configured one, for an agent that does not learn.
         """
         n_tasks = len(sequence)
-        densities = self.strategy().densities("agent", len(self.agent.net_arch), n_tasks)
-        own: dict[str, Any] = {f"{name}_density": share for name, share in densities.items()}
+        own: dict[str, Any] = self._densities_of_method(n_tasks)
         if own:
             self._check_densities_are_free(list(own))
             own["output_layer"] = "dense"
@@ -227,6 +237,11 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         )
         agent.set_logger(Logger(folder=None, output_formats=[]))
         return agent
+
+    def _densities_of_method(self, n_tasks: int) -> dict[str, tuple[float, ...]]:
+        """Densities that the method decides itself, by option of the topology."""
+        densities = self.strategy().densities("agent", len(self.agent.net_arch), n_tasks)
+        return {f"{name}{DENSITY_SUFFIX}": share for name, share in densities.items()}
 
     def _check_densities_are_free(self, taken: Sequence[str]) -> None:
         """Raises ConfigError if the user says how dense something is that the method decides itself."""

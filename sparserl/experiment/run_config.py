@@ -39,7 +39,7 @@ def run_config(folder: RunFolder) -> TrainConfig:
     """
     if is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
-    return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml"))
+    return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
 
 
 def written_config(folder: RunFolder) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def continual_config(folder: RunFolder) -> ContinualConfig:
     """
     if not is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl train`; this takes runs of `sparserl continual`")
-    return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml"))
+    return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
 
 
 def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
@@ -86,4 +86,4 @@ def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
     """
     if not is_of_agents(folder):
         raise ConfigError(f"{folder.path} is no run of an agent on a sequence of tasks")
-    return build_rl_continual_config(yaml_config.load_yaml(folder.path / "config.yaml"))
+    return build_rl_continual_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()

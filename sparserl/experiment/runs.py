@@ -29,12 +29,12 @@ TRAININGS: dict[type[RecordedConfig], type[Training[Any]]] = {
 
 
 def begin(config: RecordedConfig, source: Source) -> Training[Any]:
-    """A new run, as far as it needs no folder.
+    """A new run, as far as it needs no folder; its config is resolved.
 
     Raises:
         ConfigError: If parts of the config do not go together, or something that it names cannot be had.
     """
-    return TRAININGS[type(config)].begin(config, source)
+    return TRAININGS[type(config)].begin(config.resolved(), source)
 
 
 def training_of(folder: RunFolder) -> type[Training[Any]]:

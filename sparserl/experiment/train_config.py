@@ -113,6 +113,9 @@ class TrainConfig(RecordedConfig):
         of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
         return "__".join([self.env, self.algo, *of_topology, *self.wrappers.labels])
 
+    def resolved(self) -> TrainConfig:
+        return replace(self, topology=self.topology.resolved())
+
     @property
     def _rollout(self) -> tuple[int, int]:
         """Env steps of a rollout and gradient updates after it."""

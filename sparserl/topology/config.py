@@ -40,6 +40,8 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
 DENSITY_SUFFIX = "_density"
 """Of an option for the density of one group of networks, whose name stands before it."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
+DENSITY_OF_ALL = 0.5
+"""Where neither a density nor factors are given."""
 OF_REWIRING = ("begin_fraction", "end_fraction", "new_value", "moments", "target")
 """What else has no effect where nothing is ever rewired."""
 WIDEST = {"first_update": 1, "last_update": sys.maxsize}
@@ -59,7 +61,8 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet. What a preset or config file says
-    beside its method, such as densities or factors, stays with the method that is given here; dense reads none."""
+    beside its method, such as densities or factors, stays with the method that is given here; dense reads none. What it
+    says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -185,6 +188,35 @@ class TopologyConfig:
         """The method that fields override."""
         return METHODS[self.method]
 
+    def resolved(self) -> TopologyConfig:
+        """The same with the values that hold in place of None.
+
+        None stays where no value holds: rules of a topology that never changes, the update at which rewiring begins or
+        ends where a share of the run says it, factors beside a density, a density of one group that has that of all.
+        """
+        return dataclasses.replace(
+            self, **{name: value for name, value in self._usual().items() if getattr(self, name) is None}
+        )
+
+    def _usual(self) -> dict[str, Any]:
+        """What holds where fields are None, by field."""
+        method = self.base
+        if method.dense:
+            return {}
+        usual: dict[str, Any] = {
+            "output_layer": "dense" if method.output_layer_dense else "sparse",
+            "initial_value": method.initial_value,
+        }
+        if self.epsilon is None and any(getattr(self, name) is None for name in OWN_DENSITIES):
+            usual["density"] = DENSITY_OF_ALL
+        if method.rule is not None:
+            usual |= {name: getattr(method.rule, name) for name in RULE_FIELDS}
+            usual |= {name: getattr(method, name) for name in OF_REWIRING}
+            for update, share in (("first_update", "begin_fraction"), ("last_update", "end_fraction")):
+                by_share = getattr(self, update) is None and self.part(share) is not None
+                del usual[update if by_share else share]
+        return usual
+
     def part(self, name: str) -> Any:
         """A field of this config or, where that is None, of the method."""
         own = getattr(self, name)
@@ -299,7 +331,7 @@ class TopologyConfig:
         if isinstance(self.density, tuple):
             return allocation.per_layer(shapes, self.density)
         if self.epsilon is None:
-            return ALLOCATIONS[self.allocation](shapes, 0.5 if self.density is None else self.density)
+            return ALLOCATIONS[self.allocation](shapes, DENSITY_OF_ALL if self.density is None else self.density)
         found = allocation.erdos_renyi(shapes, self.epsilon)
         if all(density == 1.0 for density in found):
             widths = [shape[0] for shape in shapes]
@@ -330,3 +362,14 @@ class TopologyConfig:
 OWN_DENSITIES = tuple(field.name for field in dataclasses.fields(TopologyConfig) if field.name.endswith(DENSITY_SUFFIX))
 """Options for the density of one group of networks."""
 _NO_OWN_DENSITY: dict[str, Any] = dict.fromkeys(OWN_DENSITIES)
+
+
+def beside_method(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a config without those that say what its method does anyway, as a resolved config does.
+
+    Args:
+        given: Some fields; how dense networks are stays among them.
+    """
+    method = given.get("method")
+    usual = TopologyConfig(method=method, density=1.0)._usual() if method in METHODS else {}
+    return {name: value for name, value in given.items() if name not in usual or value != usual[name]}

@@ -90,7 +90,7 @@ def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pyt
     assert yaml.safe_load(printed)["seed"] == 5
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "c.yaml").write_text(printed)
-    assert resolved("--config", str(tmp_path / "c.yaml")) == resolved("--seed", "5")
+    assert resolved("--config", str(tmp_path / "c.yaml")) == resolved("--seed", "5").resolved()
 
 
 FROM_THE_PAPERS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from sparserl.bench.options import QUICK, KernelOptions, Options, Record, Return
 from sparserl.bench.tables import kernel_tables, return_tables, scale_tables, update_tables
 from sparserl.bench.threads import available_cpus
 from sparserl.cli.arguments import parse
-from sparserl.cli.loading import load
 from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.experiment.program import importing
 from sparserl.json_text import json_text
 from sparserl.plots.style import write_figure
 from sparserl.written_files import write_text
@@ -47,7 +48,14 @@ class Benchmark:
 
 def _in_module(name: str, function: str) -> Callable[[Any], Record]:
     """A function of a module that takes seconds to import."""
-    return lambda options: getattr(load(name), function)(options)
+
+    def measure(options: Any) -> Record:
+        with importing():
+            module = importlib.import_module(name)
+        record: Record = getattr(module, function)(options)
+        return record
+
+    return measure
 
 
 BENCHMARKS = {

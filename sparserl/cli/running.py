@@ -20,11 +20,10 @@ from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
 from sparserl.experiment.run_config import is_of_agents
-from sparserl.experiment.runs import begin, go_on
-from sparserl.experiment.training import Shown, Source, carry_out
+from sparserl.experiment.runs import begin, go_on, train
+from sparserl.experiment.training import Shown, Source
 from sparserl.ranges import CountOrZero, check_ranges
 from sparserl.recording.run_folder import RunFolder
-from sparserl.recording.run_lock import only_writer
 
 CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 """Options that decide which others there are."""
@@ -211,12 +210,12 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
     request = read(kind, arguments, help)
     options = request.options
     source = Source(options.config, options.data_dir, options.download)
+    how: dict[str, Any] = {"show_progress": options.progress, "shown": shown}
     if options.resume is not None:
 
         def begun(step: int) -> None:
             print(f"resuming {options.resume} at step {step}")
 
-        how: dict[str, Any] = {"show_progress": options.progress, "shown": shown}
         go_on(options.resume, options.from_step, source, command=kind, begun=begun, **how)
         return 0
     training = begin(request.config, source)
@@ -224,9 +223,10 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
     if options.dry_run:
         print(yaml.safe_dump(config.plain(), sort_keys=False), end="")
         return 0
-    folder = training.create_folder(options.run_dir, shlex.join(["sparserl", kind, *arguments]))
-    print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {request.preset}")
-    print("\n".join([*training.about, f"run folder {folder.path}"]))
-    with only_writer(folder.path):
-        carry_out(training, folder, show_progress=options.progress, shown=shown)
+
+    def new(folder: RunFolder) -> None:
+        print(f"{config.name} seed {config.seed}, {config.threads} thread(s), preset {request.preset}")
+        print("\n".join([*training.about, f"run folder {folder.path}"]))
+
+    train(training, options.run_dir, shlex.join(["sparserl", kind, *arguments]), begun=new, **how)
     return 0

@@ -8,11 +8,10 @@ from typing import Any
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.experiment.run_config import is_continual, is_of_agents
-from sparserl.experiment.runs import begin
+from sparserl.experiment.runs import begin, train
 from sparserl.experiment.trained_run import open_trained, refuse_best
-from sparserl.experiment.training import Source, carry_out
+from sparserl.experiment.training import Source
 from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
-from sparserl.recording.run_lock import only_writer
 
 
 def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> OpenedRun[Any]:
@@ -73,7 +72,4 @@ def run(
         >>> finished.evaluate(10).return_mean  # doctest: +SKIP
     """
     training = begin(config, Source(data_dir=None if data_dir is None else Path(data_dir), download=download))
-    made = training.create_folder(None if folder is None else Path(folder), None)
-    with only_writer(made.path):
-        carry_out(training, made, show_progress=progress)
-    return open_run(made.path)
+    return open_run(train(training, None if folder is None else Path(folder), show_progress=progress).path)

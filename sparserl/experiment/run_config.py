@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.input_files import located
 from sparserl.experiment.named_modules import name_modules
+from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.experiment.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.experiment.train_config import TrainConfig, build_train_config
 from sparserl.recording.run_folder import RunFolder
@@ -29,6 +31,17 @@ def is_continual(folder: RunFolder) -> bool:
 def is_of_agents(folder: RunFolder) -> bool:
     """Whether a run is one of `sparserl continual` on environments."""
     return is_continual(folder) and "algo" in yaml_config.load_yaml(folder.path / "config.yaml")
+
+
+def build_config(data: Mapping[str, Any]) -> RecordedConfig:
+    """The config of which `plain` gives the data; unlike `resolve` it puts nothing beneath.
+
+    Raises:
+        ConfigError: If a name, key or value is wrong.
+    """
+    if "sequence" not in data:
+        return build_train_config(data)
+    return build_rl_continual_config(data) if "algo" in data else yaml_config.build(ContinualConfig, data)
 
 
 def run_config(folder: RunFolder) -> TrainConfig:

@@ -18,6 +18,7 @@ from sparserl.experiment.sequence_training import SequenceTraining
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Shown, Source, Training, carry_out
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_lock import only_writer
 from sparserl.recording.trackers import JobType
 
 TRAININGS: dict[type[RecordedConfig], type[Training[Any]]] = {
@@ -35,6 +36,35 @@ def begin(config: RecordedConfig, source: Source) -> Training[Any]:
         ConfigError: If parts of the config do not go together, or something that it names cannot be had.
     """
     return TRAININGS[type(config)].begin(config.resolved(), source)
+
+
+def train(
+    training: Training[Any],
+    path: Path | None,
+    command: str | None = None,
+    *,
+    show_progress: bool = False,
+    begun: Callable[[RunFolder], object] = lambda folder: None,
+    shown: Shown = lambda result, folder: None,
+) -> RunFolder:
+    """Trains a new run to its end.
+
+    Args:
+        training: What `begin` gives.
+        path: Its folder, which must not exist; runs/<name>__s<seed> (or the next free number) if None.
+        command: Command line that starts it, for `command.txt`; one that repeats it if None.
+        show_progress: Whether to draw a progress bar.
+        begun: Called with the new folder.
+        shown: As in `carry_out`, which says what is raised.
+
+    Raises:
+        ConfigError: If the folder exists or cannot be written.
+    """
+    folder = training.create_folder(path, command)
+    begun(folder)
+    with only_writer(folder.path):
+        carry_out(training, folder, show_progress=show_progress, shown=shown)
+    return folder
 
 
 def training_of(folder: RunFolder) -> type[Training[Any]]:

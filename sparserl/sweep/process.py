@@ -6,26 +6,25 @@ trained again, and no run beside itself.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-import yaml
 
 from sparserl.errors import one_line
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.recording.run_lock import LockedError, only_writer
 from sparserl.sweep.file import Job
 
-COMMAND = (sys.executable, "-P", "-m", "sparserl")
-"""What starts a run; the sub-command and its options follow."""
+COMMAND = (sys.executable, "-P", "-m", "sparserl.sweep.worker")
+"""What trains a run; its words follow."""
 
 # The kernel keeps the wish (1 is PR_SET_PDEATHSIG) across exec. A caller that was gone before it was made is seen.
 ENDS_WITH_CALLER = """
@@ -59,7 +58,7 @@ class JobProcess:
 
         Args:
             job: The run.
-            path: Its folder. Config and log lie beside it.
+            path: Its folder. The log lies beside it.
             ends_with_caller: Whether it is killed when the thread that calls this ends; otherwise it trains on.
 
         Raises:
@@ -69,11 +68,12 @@ class JobProcess:
             if (path / "DONE").exists():  # whoever held the lock until now may have finished it
                 return None
             threads = str(job.config["threads"])
-            words = [*COMMAND, job.command, *_words(job, path), "--no-progress"]
+            words = [*COMMAND, "go_on" if _can_go_on(path) else "begin", str(path)]
             if ends_with_caller:
                 words = [sys.executable, "-P", "-c", ENDS_WITH_CALLER, str(os.getpid()), *words]
             process = subprocess.Popen(
                 words,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # In a group of its own: Ctrl-C of a terminal reaches the caller alone, who passes it on.
@@ -82,6 +82,9 @@ class JobProcess:
                 pass_fds=[lock.fileno()],
                 env={**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
             )
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as sent:  # how it ended says what was wrong
+                sent.write(json.dumps(dict(job.config)).encode())
         return cls(path, process)
 
     def has_ended(self) -> bool:
@@ -114,7 +117,7 @@ class JobProcess:
         self._process.wait()
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone(path: Path) -> Iterator[BinaryIO]:
     """While no other process of this machine starts or trains a run as one of a sweep; gives the file that is locked.
 
@@ -136,7 +139,7 @@ def alone(path: Path) -> Iterator[BinaryIO]:
         yield lock
 
 
-@contextmanager
+@contextlib.contextmanager
 def not_written(path: Path) -> Iterator[None]:
     """While nobody writes a run that exists, by hand or on another machine.
 
@@ -155,12 +158,11 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.log")
 
 
-def _words(job: Job, path: Path) -> list[str]:
-    if path.exists():
-        with not_written(path):
-            if full_checkpoints(RunFolder(path)):
-                return ["--resume", str(path)]
+def _can_go_on(path: Path) -> bool:
+    """Whether there is a run with a checkpoint; one without is deleted."""
+    if not path.exists():
+        return False
+    with not_written(path):
+        if not full_checkpoints(RunFolder(path)):
             shutil.rmtree(path)
-    config = path.with_name(f"{path.name}.yaml")
-    config.write_text(yaml.safe_dump(dict(job.config), sort_keys=False))
-    return ["--config", str(config), "--run-dir", str(path)]
+    return path.exists()

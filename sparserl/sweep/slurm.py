@@ -6,12 +6,13 @@ It is plain text to be read and changed before use. It was run under bash, never
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparserl.sweep.file import Job
-from sparserl.sweep.process import COMMAND
 
+COMMAND = (sys.executable, "-P", "-m", "sparserl")
 TEMPLATE = """\
 #!/bin/bash
 # UNTESTED on a real Slurm: read it, then set what your cluster asks for (time, memory, partition, account).

@@ -1,4 +1,4 @@
-"""A program that stands for `sparserl`: a run that is done at once, unless `orders.txt` beside it says otherwise.
+"""A program that stands for a sweep's worker: a run that is done at once, unless `orders.txt` beside it says otherwise.
 
 - `fail s3`: runs with the seed 3 fail.
 - `wait`: what has begun waits until the order is gone.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -36,7 +35,7 @@ def calls(out: Path) -> list[list[str]]:
 
 
 def main(words: list[str]) -> None:
-    path = Path(words[words.index("--resume" if "--resume" in words else "--run-dir") + 1])
+    path, config = Path(words[1]), json.load(sys.stdin)
     with path.with_name("calls.txt").open("a") as file:
         file.write(json.dumps(words) + "\n")
     orders = path.with_name("orders.txt")
@@ -44,8 +43,7 @@ def main(words: list[str]) -> None:
     def order() -> str:
         return orders.read_text() if orders.exists() else os.environ.get(ORDER, "")
 
-    config = path.with_name(f"{path.name}.yaml").read_text()
-    seed = int(found(r"(?m)^seed: (.*)", config))
+    seed = config["seed"]
     if order() == f"fail s{seed}":
         print("first")
         sys.exit("sparserl: it broke")
@@ -54,16 +52,10 @@ def main(words: list[str]) -> None:
     end = time.monotonic() + PATIENCE_S
     while order() == "wait" and time.monotonic() < end:
         time.sleep(0.01)
-    value = float("nan") if order() == "nan" else float(found(r"\n  density: (.*)", config)) + seed
+    value = float("nan") if order() == "nan" else config["topology"]["density"] + seed
     (path / "result.json").write_text(json.dumps({"return_last10": value, "seed": seed, "matrix": [[1]]}))
     print("trained")
     (path / "DONE").touch()
-
-
-def found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
-    assert match is not None
-    return match[1]
 
 
 if __name__ == "__main__":

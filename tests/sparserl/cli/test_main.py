@@ -13,8 +13,9 @@ from types import ModuleType
 import pytest
 
 from sparserl.cli import main
-from sparserl.cli.main import COMMANDS, TRACEBACK
+from sparserl.cli.main import COMMANDS
 from sparserl.errors import CheckpointError, RunFailed
+from sparserl.experiment.program import TRACEBACK
 
 
 @pytest.fixture

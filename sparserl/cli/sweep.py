@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.watching import counted, watched
 from sparserl.errors import ConfigError
+from sparserl.experiment.signals import INTERRUPTED
 from sparserl.extras import how_to_install
 from sparserl.ranges import Workers, check_ranges
 from sparserl.sweep.file import load_jobs
-from sparserl.sweep.pool import SHOWN_AT_ONCE, JobState, run_locally, states_of
+from sparserl.sweep.pool import JobState, run_locally, states_of
 from sparserl.sweep.slurm import array_script
 from sparserl.written_files import check_folder, check_writable
 
@@ -63,9 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     command = parse(SweepCommand, arguments, command="sweep")
     train = BACKENDS[command.backend](command)
     states = _chosen(states_of(load_jobs(command.file), command.out), command)
-    console = Console()
     if command.dry_run:
-        console.print(_table(states))
+        Console().print(_table(states))
         return 0
     if command.slurm is not None:
         check_writable(command.slurm)
@@ -73,16 +72,8 @@ def run(arguments: Sequence[str]) -> int:
         print(f"wrote {command.slurm}, an array of {len(states)} runs; never tried on a real Slurm, so read it first")
         return 0
     check_folder(command.out)
-    try:
-        if command.progress and console.is_terminal:
-            with Live(_table(states[:SHOWN_AT_ONCE]), console=console, refresh_per_second=2) as live:
-                train(states, lambda: live.update(_table(_interesting(states))))
-        else:
-            train(states, _Announcer(states))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was")
-        return 130
-    console.print(_table(states))
+    if not watched(partial(train, states), partial(_table, states), _Announcer(states), live=command.progress):
+        return INTERRUPTED
     failed = [state for state in states if state.status == "failed"]
     for state in failed:
         print(f"sparserl: {state.path} failed: {state.error}; see {state.log}")
@@ -144,19 +135,16 @@ class _Announcer:
         for state in self._states:
             if self._known[state.path] != state.status:
                 self._known[state.path] = state.status
-                count = Counter(other.status for other in self._states)
-                print(f"{state.status:8} {state.path.name} ({count['done']} of {len(self._states)} done)", flush=True)
+                done = sum(other.status == "done" for other in self._states)
+                print(f"{state.status:8} {state.path.name} ({done} of {len(self._states)} done)", flush=True)
 
 
-def _interesting(states: Sequence[JobState]) -> list[JobState]:
-    """What goes on or went wrong first, as many as are shown."""
-    order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
-    return sorted(states, key=lambda state: order[state.status])[:SHOWN_AT_ONCE]
-
-
-def _table(states: Sequence[JobState]) -> Table:
-    count = Counter(state.status for state in states)
-    table = Table(title=", ".join(f"{number} {status}" for status, number in count.items()), title_justify="left")
+def _table(states: Sequence[JobState], rows: int | None = None) -> Table:
+    """All runs as they stand in the file, or `rows` of them: what goes on or went wrong first."""
+    table = Table(title=counted(state.status for state in states), title_justify="left")
+    if rows is not None:
+        order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
+        states = sorted(states, key=lambda state: order[state.status])[:rows]
     keys = list(dict.fromkeys(key for state in states for key in state.job.point))
     for column in ("id", *keys):
         table.add_column(column)

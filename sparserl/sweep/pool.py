@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,6 @@ from sparserl.sweep.process import JobProcess, TakenError, log_of
 
 Status = Literal["waiting", "running", "done", "failed"]
 POLL_S = 0.2
-SHOWN_AT_ONCE = 20
-"""Rows of a table while runs go on."""
 
 
 @dataclass
@@ -73,41 +72,57 @@ def states_of(jobs: Sequence[Job], out: Path) -> list[JobState]:
 
 
 def run_locally(states: Sequence[JobState], watch: Callable[[], None], *, workers: int = 1) -> None:
-    """Trains what is not done, several runs at a time.
-
-    Ctrl-C stops every run as it would a single one, which saves first; the same sweep then goes on.
+    """Trains what is not done, several runs at a time; `run_jobs` says how.
 
     Args:
         states: The runs; changed in place.
         watch: Called again and again while runs go on.
         workers: Processes at a time, >= 1.
+    """
+    run_jobs((state for state in states if state.status == "waiting"), watch, workers=workers)
+
+
+def run_jobs(
+    waiting: Iterator[JobState], watch: Callable[[], None], *, workers: int, waits_for_others: bool = False
+) -> None:
+    """Trains runs in processes of this machine until there are no more.
+
+    Ctrl-C stops every run as it would a single one, which saves first; the same runs then go on.
+
+    Args:
+        waiting: Asked for the next run when there is a worker for it.
+        watch: Called again and again while runs go on, and at the end.
+        workers: Processes at a time, >= 1.
+        waits_for_others: Whether a run that another process trains waits for that; otherwise it fails.
 
     Raises:
-        KeyboardInterrupt: After everything has been stopped.
+        KeyboardInterrupt: After everything has been stopped, as with whatever `waiting` and `watch` raise.
     """
-    waiting = [state for state in states if state.status == "waiting"]
     running: list[JobState] = []
     with noted_signals() as raise_if_stopped:
         try:
-            while waiting or running:
+            while True:
                 raise_if_stopped()
-                while waiting and len(running) < workers:
-                    state = waiting.pop(0)
-                    if _start(state):
-                        running.append(state)
-                time.sleep(POLL_S)
-                for state in [state for state in running if _has_ended(state)]:
-                    running.remove(state)
+                running = [state for state in running if state.status == "running"]
+                for state in itertools.islice(waiting, workers - len(running)):
+                    state.status = "running"
+                    running.append(state)
+                if not running:
+                    break
+                for state in running:
+                    _go_on(state, waits_for_others)
                 watch()
-        except KeyboardInterrupt:
-            for state in running:
-                assert state.process is not None
-                state.process.stop()
-            for state in running:
-                assert state.process is not None
-                state.process.wait()
+                time.sleep(POLL_S)
+            watch()
+        finally:
+            left = [state for state in running if state.status == "running"]
+            processes = [state.process for state in left if state.process is not None]
+            for process in processes:
+                process.stop()
+            for process in processes:
+                process.wait()
+            for state in left:
                 state.status = "waiting"
-            raise
 
 
 @contextmanager
@@ -132,24 +147,18 @@ def noted_signals() -> Iterator[Callable[[], None]]:
         yield raise_if_stopped
 
 
-def _start(state: JobState) -> bool:
-    """Whether a process was started; otherwise the state says why not."""
+def _go_on(state: JobState, waits_for_others: bool) -> None:
+    """Begins a run that has been given a worker, or sees whether it has ended."""
+    if state.process is not None:
+        if state.process.has_ended():
+            state.error = state.process.failure
+            state.status = "failed" if state.error else "done"
+        return
     try:
         state.process = JobProcess.start(state.job, state.path)
     except TakenError as error:
-        state.status, state.error = "failed", str(error) or "another process is training it"
-        return False
+        if not waits_for_others:
+            state.status, state.error = "failed", str(error) or "another process is training it"
+        return
     if state.process is None:
         state.status, state.was_done = "done", True
-        return False
-    state.status = "running"
-    return True
-
-
-def _has_ended(state: JobState) -> bool:
-    assert state.process is not None
-    if not state.process.has_ended():
-        return False
-    state.error = state.process.failure
-    state.status = "failed" if state.error else "done"
-    return True

@@ -10,7 +10,6 @@ from support import stand_in as stand_in_program
 from support.envs import FunctionEnv
 from support.runs import FAST, REWIRE, train
 
-from sparserl.cli import tune
 from sparserl.sweep import pool as sweep_pool
 from sparserl.sweep import process as job_process
 
@@ -31,8 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of runs that `support.stand_in` pretends to train."""
     monkeypatch.setattr(job_process, "COMMAND", stand_in_program.COMMAND)
-    for module in (sweep_pool, tune):
-        monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(sweep_pool, "POLL_S", 0.01)
     out = tmp_path / "runs"
     out.mkdir()
     return out

@@ -42,34 +42,34 @@ CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What a task shall do.
 
     Attributes:
         job: The run.
-        version: Version of sparserl that gives the order; nodes with another one refuse it.
+        version: Version of sparserl that asks; nodes with another one refuse it.
         path: Run folder in a common folder; None to train elsewhere and send the result.
-        mark: File in that folder which is there as long as the sweep goes on.
+        alive_file: File in that folder which is there as long as the sweep goes on.
     """
 
     job: Job
     version: str
     path: Path | None = None
-    mark: Path | None = None
+    alive_file: Path | None = None
 
     def is_stopped(self) -> bool:
-        """Whether the mark is gone, or was never seen here. Opened each time, since NFS asks its server then."""
-        if self.mark is None:
+        """Whether that file is gone, or was never seen here. Opened each time, since NFS asks its server then."""
+        if self.alive_file is None:
             return False
         try:
-            self.mark.open().close()
+            self.alive_file.open().close()
         except OSError:
             return True
         return False
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What came of it.
 
     Attributes:
@@ -83,7 +83,7 @@ class Outcome:
     files: bytes | None = None
 
 
-class Board:
+class Progress:
     """What tasks say while they train: the step of each run that has begun, by id."""
 
     def __init__(self) -> None:
@@ -125,16 +125,16 @@ def run_on_ray(
     if not waiting:
         return
     _join(_existing(address))
-    mark = waiting[0].path.absolute().with_name(f".sweep-{uuid.uuid4().hex}")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    alive_file = waiting[0].path.absolute().with_name(f".sweep-{uuid.uuid4().hex}")
+    alive_file.parent.mkdir(parents=True, exist_ok=True)
+    alive_file.touch()
     try:
         _check_room(waiting)
-        _run(waiting, watch, mark if shared_files else None, workers or len(waiting))
+        _run(waiting, watch, alive_file if shared_files else None, workers or len(waiting))
     except RayError as error:
         raise SparserlError(f"the Ray cluster is lost ({_first_line(error)}); the same command goes on") from None
     finally:
-        mark.unlink(missing_ok=True)
+        alive_file.unlink(missing_ok=True)
         ray.shutdown()
 
 
@@ -169,9 +169,9 @@ def _check_room(states: Sequence[JobState]) -> None:
             raise ConfigError(f"{state.path.name} needs {threads} CPUs, and no node of the cluster has over {most}")
 
 
-def _run(waiting: Sequence[JobState], watch: Callable[[], None], mark: Path | None, workers: int) -> None:
+def _run(waiting: Sequence[JobState], watch: Callable[[], None], alive_file: Path | None, workers: int) -> None:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    progress: Any = ray.remote(num_cpus=0)(Progress).options(scheduling_strategy=here).remote()
     task: Any = ray.remote(max_retries=MAX_RETRIES)(_carry_out)
     waiting = list(waiting)
     given: dict[Any, JobState] = {}
@@ -181,10 +181,10 @@ def _run(waiting: Sequence[JobState], watch: Callable[[], None], mark: Path | No
                 raise_if_stopped()
                 while waiting and len(given) < workers:
                     state = waiting.pop(0)
-                    order = Order(state.job, __version__, state.path.absolute() if mark else None, mark)
-                    given[task.options(num_cpus=state.job.config["threads"]).remote(order, board)] = state
+                    request = Request(state.job, __version__, state.path.absolute() if alive_file else None, alive_file)
+                    given[task.options(num_cpus=state.job.config["threads"]).remote(request, progress)] = state
                 ended, _ = ray.wait(list(given), timeout=POLL_S)
-                steps = ray.get(board.steps.remote())
+                steps = ray.get(progress.steps.remote())
                 for state in given.values():
                     if state.job.id in steps:
                         state.status, state.step_said = "running", steps[state.job.id]
@@ -192,17 +192,17 @@ def _run(waiting: Sequence[JobState], watch: Callable[[], None], mark: Path | No
                     _end(given.pop(reference), reference)
                 watch()
         except KeyboardInterrupt:
-            _stop(given, mark)
+            _stop(given, alive_file)
             raise
 
 
-def _stop(given: Mapping[Any, JobState], mark: Path | None) -> None:
+def _stop(given: Mapping[Any, JobState], alive_file: Path | None) -> None:
     """Ends all tasks; those that work in a common folder save first."""
-    if mark is None:
+    if alive_file is None:
         for reference in given:
             ray.cancel(reference, force=True)
     else:
-        mark.unlink()
+        alive_file.unlink()
     for reference, state in given.items():
         _end(state, reference)  # it may have been finished meanwhile
         if state.status == "failed":
@@ -210,12 +210,12 @@ def _stop(given: Mapping[Any, JobState], mark: Path | None) -> None:
 
 
 def _end(state: JobState, reference: Any) -> None:
-    """Takes the outcome of a task."""
+    """Takes the result of a task."""
     try:
-        outcome: Outcome = ray.get(reference)
-        if outcome.files is not None:
-            _unpack(outcome.files, state.path)
-        state.error, state.was_done = outcome.failure, outcome.was_done
+        result: Result = ray.get(reference)
+        if result.files is not None:
+            _unpack(result.files, state.path)
+        state.error, state.was_done = result.failure, result.was_done
     except RayTaskError as error:
         state.error = _first_line(error.cause)
     except RayError as error:  # its nodes were lost more often than it may be tried again
@@ -251,42 +251,42 @@ def _unpack(files: bytes, path: Path) -> None:
             sent.replace(path)
 
 
-def _carry_out(order: Order, board: Any) -> Outcome:
+def _carry_out(request: Request, progress: Any) -> Result:
     """The task: trains a run on the node that it came to."""
     node = socket.gethostname()
-    if order.version != __version__:
-        raise SparserlError(f"{node} has sparserl {__version__}, not {order.version}")
+    if request.version != __version__:
+        raise SparserlError(f"{node} has sparserl {__version__}, not {request.version}")
 
     def post(step: int) -> None:
-        board.post.remote(order.job.id, step)
+        progress.post.remote(request.job.id, step)
 
-    if order.path is not None:
-        if order.is_stopped():
-            raise SparserlError(f"{node} does not see {order.path.parent}; --no-shared-files has the runs sent")
-        return _train(order, order.path, post)
+    if request.path is not None:
+        if request.is_stopped():
+            raise SparserlError(f"{node} does not see {request.path.parent}; --no-shared-files has the runs sent")
+        return _train(request, request.path, post)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / order.job.folder
-        outcome = _train(order, path, post)
-        return Outcome(outcome.failure, files=_packed([log_of(path)] if outcome.failure else [log_of(path), path]))
+        path = Path(folder) / request.job.folder
+        result = _train(request, path, post)
+        return Result(result.failure, files=_packed([log_of(path)] if result.failure else [log_of(path), path]))
 
 
-def _train(order: Order, path: Path, post: Callable[[int], None]) -> Outcome:
+def _train(request: Request, path: Path, post: Callable[[int], None]) -> Result:
     def raise_if_stopped() -> None:
-        if order.is_stopped():
+        if request.is_stopped():
             raise SparserlError("the sweep was stopped")
 
     while True:
         raise_if_stopped()
         with contextlib.suppress(TakenError), Lease(path, raise_if_stopped) as lease:
-            process = JobProcess.start(order.job, path, ends_with_caller=True)
+            process = JobProcess.start(request.job, path, ends_with_caller=True)
             if process is None:
-                return Outcome(was_done=True)
-            _await(process, order, lease, post)
-            return Outcome(process.failure)
+                return Result(was_done=True)
+            _await(process, request, lease, post)
+            return Result(process.failure)
         time.sleep(BEAT_S)
 
 
-def _await(process: JobProcess, order: Order, lease: Lease, post: Callable[[int], None]) -> None:
+def _await(process: JobProcess, request: Request, lease: Lease, post: Callable[[int], None]) -> None:
     """Until a run has ended; a sweep that is stopped has it save first.
 
     Raises:
@@ -299,7 +299,7 @@ def _await(process: JobProcess, order: Order, lease: Lease, post: Callable[[int]
             if (step := step_of(process.path)) != said:
                 post(step)
                 said = step
-            if not is_asked and order.is_stopped():
+            if not is_asked and request.is_stopped():
                 process.stop()
                 is_asked = True
             time.sleep(BEAT_S)

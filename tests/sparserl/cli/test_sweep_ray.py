@@ -34,7 +34,7 @@ ray = pytest.importorskip("ray")
 from ray.exceptions import NodeDiedError, RayTaskError  # noqa: E402
 
 from sparserl.sweep import ray as sweep_ray  # noqa: E402  (it needs ray)
-from sparserl.sweep.ray import Order, Outcome  # noqa: E402
+from sparserl.sweep.ray import Request, Result  # noqa: E402
 
 PATIENCE_S = 120
 SWEEP: dict[str, Any] = {
@@ -345,7 +345,7 @@ def test_a_cluster_that_is_not_there(
     assert not ray.is_initialized()
 
 
-class Board:
+class Progress:
     """One that needs no cluster."""
 
     def __init__(self) -> None:
@@ -377,14 +377,14 @@ def test_of_what_went_wrong_a_line_is_said(states: list[JobState], monkeypatch: 
 
 
 def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobState]) -> None:
-    out, board = states[0].path.parent, Board()
-    outcomes = [sweep_ray._carry_out(Order(state.job, __version__), board) for state in states]
-    assert [outcome.failure for outcome in outcomes] == ["", "sparserl: it broke"]
-    assert board.steps[0] == 0
+    out, progress = states[0].path.parent, Progress()
+    results = [sweep_ray._carry_out(Request(state.job, __version__), progress) for state in states]
+    assert [result.failure for result in results] == ["", "sparserl: it broke"]
+    assert progress.steps[0] == 0
     assert not out.exists()
-    for state, outcome in zip(states, outcomes, strict=True):
-        assert outcome.files is not None
-        sweep_ray._unpack(outcome.files, state.path)
+    for state, result in zip(states, results, strict=True):
+        assert result.files is not None
+        sweep_ray._unpack(result.files, state.path)
     assert sorted(path.name for path in out.iterdir()) == sorted([runs(out)[0], states[0].log.name, states[1].log.name])
     assert {path.name for path in states[0].path.iterdir()} == {"DONE", "checkpoints", "progress.csv", "result.json"}
     assert [state.log.read_text() for state in states] == ["trained\n", "first\nsparserl: it broke\n"]
@@ -392,7 +392,7 @@ def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobStat
 
 def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState]) -> None:
     state = states[0]
-    files = sweep_ray._carry_out(Order(state.job, __version__), Board()).files
+    files = sweep_ray._carry_out(Request(state.job, __version__), Progress()).files
     assert files is not None
     with alone(state.path), pytest.raises(TakenError):
         sweep_ray._unpack(files, state.path)
@@ -409,18 +409,18 @@ def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState
 
 def test_a_task_that_is_given_twice_trains_once(states: list[JobState], tmp_path: Path) -> None:
     state = states[0]
-    order = Order(state.job, __version__, state.path)
-    assert sweep_ray._carry_out(order, Board()) == Outcome()
+    request = Request(state.job, __version__, state.path)
+    assert sweep_ray._carry_out(request, Progress()) == Result()
     before = fingerprint(tmp_path)
-    assert sweep_ray._carry_out(order, Board()) == Outcome(was_done=True)
+    assert sweep_ray._carry_out(request, Progress()) == Result(was_done=True)
     assert fingerprint(tmp_path) == before
 
 
 def test_a_node_refuses_what_it_cannot_do(states: list[JobState], tmp_path: Path) -> None:
     state = states[0]
     with pytest.raises(SparserlError, match=f"has sparserl {__version__}, not 9$"):
-        sweep_ray._carry_out(Order(state.job, "9"), Board())
-    order = Order(state.job, __version__, state.path, mark=tmp_path / "elsewhere")
+        sweep_ray._carry_out(Request(state.job, "9"), Progress())
+    request = Request(state.job, __version__, state.path, alive_file=tmp_path / "elsewhere")
     with pytest.raises(SparserlError, match=r"does not see .*/runs; --no-shared-files has the runs sent"):
-        sweep_ray._carry_out(order, Board())
+        sweep_ray._carry_out(request, Progress())
     assert not state.path.parent.exists()

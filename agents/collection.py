@@ -30,15 +30,15 @@ class LeanVecEnv(DummyVecEnv):
     """A `DummyVecEnv` that copies what it gives in a fraction of the time; environments are stepped as there."""
 
     def step_wait(self) -> Any:
-        for place, (env, action) in enumerate(zip(self.envs, self.actions, strict=True)):
+        for index, (env, action) in enumerate(zip(self.envs, self.actions, strict=True)):
             obs, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
                 info["terminal_observation"] = obs
-                obs, self.reset_infos[place] = env.reset()
-            self.buf_rews[place], self.buf_dones[place], self.buf_infos[place] = reward, done, info
-            self._save_obs(place, obs)
+                obs, self.reset_infos[index] = env.reset()
+            self.buf_rews[index], self.buf_dones[index], self.buf_infos[index] = reward, done, info
+            self._save_obs(index, obs)
         infos = self.buf_infos
         copied = [info.copy() for info in infos] if all(map(_is_flat, infos)) else deepcopy(infos)
         return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), copied

@@ -46,5 +46,5 @@ def check_fits(parts: Mapping[str, float]) -> None:
 def _said(size: float) -> str:
     """A number of bytes in the unit that fits."""
     units = ("bytes", "kB", "MB", "GB", "TB", "PB")
-    place = min(int(math.log10(max(size, 1.0)) // 3), len(units) - 1)
-    return f"{size / 1000**place:.3g} {units[place]}"
+    power = min(int(math.log10(max(size, 1.0)) // 3), len(units) - 1)
+    return f"{size / 1000**power:.3g} {units[power]}"

@@ -114,7 +114,7 @@ class _Gather:
     """A step that copies transitions out of a buffer, and the arrays that it fills.
 
     Attributes:
-        rows: (B,) places in the first dimension of what is stored.
+        rows: (B,) indices in the first dimension of what is stored.
         columns: (B,) in the second.
         arrays: Of a `Batch`.
     """
@@ -133,7 +133,7 @@ class _Gather:
         self.arrays: list[Any] = given if stretch() is None else list(map(Deferred, given))
 
     def draw(self, buffer: ReplayBuffer, gamma: float) -> None:
-        """Draws places, as `BaseBuffer.sample` and `ReplayBuffer._get_samples` do."""
+        """Draws indices, as `BaseBuffer.sample` and `ReplayBuffer._get_samples` do."""
         size = len(self.rows)
         if isinstance(buffer, AdaptiveReplayBuffer):
             self.rows[:] = buffer.draw_rows(size)

@@ -102,7 +102,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
     policy_actions: npt.NDArray[np.float32]
     """What the policy wanted, without exploration, in [-1, 1]: (rows, envs, width)."""
     noise_orders: IntArray
-    """Which row of `noise_places` a transition was observed under: (rows,)."""
+    """Which row of `noise_positions` a transition was observed under: (rows,)."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         self._noted: npt.NDArray[np.float32] | None = None
         self._noise: NoiseSource | None = None
         self._generator: np.random.Generator | None = None
-        self.noise_places: IntArray = np.empty((0, 0), np.int64)  # (orders, noise features): where each stood
+        self.noise_positions: IntArray = np.empty((0, 0), np.int64)  # (orders, noise features): where each stood
         if redraw_seed is not None:
             if self.n_envs > 1:
                 raise ConfigError(f"noise features are redrawn for one environment, not {self.n_envs}")
@@ -165,7 +165,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         if self._generator is not None:
             if not ended:
                 self._note_order()
-            self.noise_orders[self.pos] = len(self.noise_places) - 1
+            self.noise_orders[self.pos] = len(self.noise_positions) - 1
         if self.full:  # the oldest row is overwritten
             self.forgotten = max(0, self.forgotten - 1)
         add_transition(self, obs, next_obs, action, reward, done, infos)
@@ -264,9 +264,9 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         if self._generator is None:
             return
         _, draw = self._noise_source
-        places = torch.from_numpy(self.noise_places[self.noise_orders[rows]]).to(observations.device)
+        positions = torch.from_numpy(self.noise_positions[self.noise_orders[rows]]).to(observations.device)
         for target in (observations, next_observations):
-            target.scatter_(1, places, torch.from_numpy(draw(self._generator, len(rows))).to(target))
+            target.scatter_(1, positions, torch.from_numpy(draw(self._generator, len(rows))).to(target))
 
     @property
     def _noise_source(self) -> NoiseSource:
@@ -276,9 +276,9 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
 
     def _note_order(self) -> None:
         origins, _ = self._noise_source
-        places = _places(origins(), self.obs_shape)
-        if not len(self.noise_places) or not np.array_equal(places, self.noise_places[-1]):
-            self.noise_places = np.vstack([*self.noise_places, places])
+        positions = _positions(origins(), self.obs_shape)
+        if not len(self.noise_positions) or not np.array_equal(positions, self.noise_positions[-1]):
+            self.noise_positions = np.vstack([*self.noise_positions, positions])
 
     # Its state, beside the transitions.
 
@@ -289,7 +289,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
             "updates": self.updates,
             "forgotten": self.forgotten,
             "generator": generator,
-            "noise_places": self.noise_places,
+            "noise_places": self.noise_positions,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,7 +301,7 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         if (state["generator"] is None) != (self._generator is None):
             raise CheckpointError("the checkpoint's replay buffer differs in whether it redraws noise features")
         self.updates, self.forgotten = int(state["updates"]), int(state["forgotten"])
-        self.noise_places = np.asarray(state["noise_places"], np.int64)
+        self.noise_positions = np.asarray(state["noise_places"], np.int64)
         if self._generator is not None:
             self._generator.bit_generator.state = state["generator"]
 
@@ -352,7 +352,7 @@ def _check_observations(space: spaces.Space[Any], *, redraws: bool) -> None:
         raise ConfigError(f"noise features are redrawn in vectors of floats, not in {space}")
 
 
-def _places(origins: IntArray, shape: tuple[int, ...]) -> IntArray:
+def _positions(origins: IntArray, shape: tuple[int, ...]) -> IntArray:
     """Where the noise features stand in an observation, the k-th at entry k."""
     if origins.shape != shape:
         raise ConfigError(f"features of shape {origins.shape} do not fit observations of shape {shape}")

@@ -24,7 +24,7 @@ class FrozenEntries:
 
         Args:
             parameter: Of any shape.
-            entries: (k,) int64 places in the flattened parameter.
+            entries: (k,) int64 indices in the flattened parameter.
         """
         self._entries[parameter] = entries
 
@@ -36,13 +36,13 @@ class FrozenEntries:
         """Freezes what was frozen when `state_dict` was taken.
 
         Raises:
-            CheckpointError: If it names places that a parameter does not have.
+            CheckpointError: If it names indices that a parameter does not have.
         """
         parameters = dict(network.named_parameters())
         for name, entries in state.items():
             size = parameters[name].numel()
             if entries.dtype != torch.int64 or entries.ndim != 1 or not bool(((entries >= 0) & (entries < size)).all()):
-                raise CheckpointError(f"what is frozen of {name!r} are no places in it")
+                raise CheckpointError(f"what is frozen of {name!r} are no indices of it")
         self._entries = {parameters[name]: entries for name, entries in state.items()}
 
     @torch.no_grad()

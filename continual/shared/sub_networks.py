@@ -87,11 +87,11 @@ def check_capacity(
     for task in range(n_tasks):
         free = [max(0, neurons - task * closed) for neurons, closed in zip(hidden, reserved, strict=True)]
         sides = [n_in, *free, *outputs[task : task + 1]]
-        for place, wanted in enumerate(connections):
-            earlier = 0 if archived and place == len(hidden) else task * wanted
-            if sides[place] * sides[place + 1] - earlier < wanted:
-                layer = f"{name}.{place}" if name else str(place)
-                raise no_room(task, n_tasks, layer, wanted, (sides[place], sides[place + 1]), earlier)
+        for index, wanted in enumerate(connections):
+            earlier = 0 if archived and index == len(hidden) else task * wanted
+            if sides[index] * sides[index + 1] - earlier < wanted:
+                layer = f"{name}.{index}" if name else str(index)
+                raise no_room(task, n_tasks, layer, wanted, (sides[index], sides[index + 1]), earlier)
 
 
 def release(evolver: TopologyEvolver, name: str, kind: str = "release") -> None:
@@ -180,9 +180,9 @@ class SubNetworks:
         self.selected = [np.zeros(count, bool) for count in hidden]
         self.bias_owner = [np.full(count, FREE, np.int16) for count in hidden] if owns_biases else []
         self.task = 0
-        for place, name in enumerate(self.names):
-            evolver.amend(name, functools.partial(self._amend, place))
-            evolver.follow(name, functools.partial(self._follow, place))
+        for index, name in enumerate(self.names):
+            evolver.amend(name, functools.partial(self._amend, index))
+            evolver.follow(name, functools.partial(self._follow, index))
 
     # Around a task.
 
@@ -225,23 +225,23 @@ class SubNetworks:
             moved = np.abs(layer.values.detach().numpy() - known.before)
             known.importance += moved * np.abs(layer.values.grad.numpy())
         if self._cumulates:
-            for place, sums in enumerate(self._cumulative):
-                sums += self._summed(place)
+            for index, sums in enumerate(self._cumulative):
+                sums += self._summed(index)
 
     def reserve(self) -> None:
         """Reserves the most important free neurons of each hidden layer; after the last task nobody needs them."""
         if self.task == self.n_tasks - 1:
             return
-        for place, (reserved_by, count) in enumerate(zip(self.reserved_by, self._reserve_count, strict=True)):
+        for index, (reserved_by, count) in enumerate(zip(self.reserved_by, self._reserve_count, strict=True)):
             free = np.flatnonzero(reserved_by == FREE)
-            worth = self._neurons(place + 1)[free]
+            worth = self._neurons(index + 1)[free]
             reserved_by[free[np.argsort(-worth, kind="stable")[:count]]] = self.task
 
     def freeze(self, frozen: FrozenEntries) -> None:
         """Holds, as connections are now, all that the present task must not move."""
-        for place, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
+        for index, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
             frozen.freeze(layer.values, torch.from_numpy(np.flatnonzero(known.owner < self.task)))
-            frozen.freeze(biases_of(layer), torch.from_numpy(np.flatnonzero(self._closed_biases(place))))
+            frozen.freeze(biases_of(layer), torch.from_numpy(np.flatnonzero(self._closed_biases(index))))
 
     # What it leaves behind.
 
@@ -251,19 +251,19 @@ class SubNetworks:
         Biases that belong to later tasks or to nobody are 0; if tasks do not own them, biases are as they are now.
         """
         found = []
-        for place, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
+        for index, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
             biases = biases_of(layer).detach().clone()
-            if place < len(self.bias_owner):
-                biases[torch.from_numpy(~_is_known(self.bias_owner[place], task))] = 0.0
+            if index < len(self.bias_owner):
+                biases[torch.from_numpy(~_is_known(self.bias_owner[index], task))] = 0.0
             found.append(connections_of(layer, _is_known(known.owner, task), nn.Parameter(biases)))
         return found
 
     def usage(self, n_tasks: int) -> list[ConnectionUsage]:
         """Connections of the first `n_tasks` tasks, and neurons that are reserved."""
         found = []
-        for place, (name, layer, known) in enumerate(zip(self.names, self.layers, self._known, strict=True)):
+        for index, (name, layer, known) in enumerate(zip(self.names, self.layers, self._known, strict=True)):
             owned = np.bincount(known.owner[known.owner != FREE], minlength=n_tasks)[:n_tasks]
-            reserved = np.count_nonzero(self.reserved_by[place] != FREE) if self._is_hidden(place) else 0
+            reserved = np.count_nonzero(self.reserved_by[index] != FREE) if self._is_hidden(index) else 0
             size = layer.n_out * layer.n_in
             found.append(
                 ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), size, layer.n_out, int(reserved))
@@ -307,86 +307,86 @@ class SubNetworks:
     def _select(self, connections: Sequence[int]) -> None:
         """Draws the neurons that the task may use, and more while some layer has no room for its connections."""
         spare = []
-        for place, (reserved_by, count) in enumerate(zip(self.reserved_by, self._select_count, strict=True)):
+        for index, (reserved_by, count) in enumerate(zip(self.reserved_by, self._select_count, strict=True)):
             free = np.flatnonzero(reserved_by == FREE)
-            rng = self._draws(str(self.task), str(place))
+            rng = self._draws(str(self.task), str(index))
             chosen = rng.choice(free, min(count, free.size), replace=False)
-            self.selected[place] = np.isin(np.arange(reserved_by.size), chosen)
+            self.selected[index] = np.isin(np.arange(reserved_by.size), chosen)
             spare.append(list(rng.permutation(np.setdiff1d(free, chosen))))
         while (full := self._full_layer(connections)) is not None:
             # Of the hidden layers at its two ends, the one with more neurons left.
-            ends = [place for place in (full - 1, full) if 0 <= place < len(spare)]
-            place = max(ends, key=lambda end: len(spare[end]))
-            if not spare[place]:
+            ends = [index for index in (full - 1, full) if 0 <= index < len(spare)]
+            index = max(ends, key=lambda end: len(spare[end]))
+            if not spare[index]:
                 raise no_room(self.task, self.n_tasks, self.names[full], connections[full], *self._room(full))
-            self.selected[place][spare[place].pop()] = True
+            self.selected[index][spare[index].pop()] = True
 
     def _full_layer(self, connections: Sequence[int]) -> int | None:
         """A layer whose open neurons have too few free positions for the task's connections."""
-        for place, wanted in enumerate(connections):
-            (sources, outputs), taken = self._room(place)
+        for index, wanted in enumerate(connections):
+            (sources, outputs), taken = self._room(index)
             if sources * outputs - taken < wanted:
-                return place
+                return index
         return None
 
-    def _room(self, place: int) -> tuple[tuple[int, int], int]:
+    def _room(self, index: int) -> tuple[tuple[int, int], int]:
         """Open neurons on both sides of a layer, and connections between them."""
-        constraint, topology = self._constraint(place), self.layers[place].topology
+        constraint, topology = self._constraint(index), self.layers[index].topology
         taken = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
         return (int(constraint.open_in.sum()), int(constraint.open_out.sum())), int(taken)
 
-    def _amend(self, place: int, view: LayerView) -> LayerView:
+    def _amend(self, index: int, view: LayerView) -> LayerView:
         """What the present task may touch of a layer, and how important its parts are."""
-        outputs = self._neurons(place + 1) if self._is_hidden(place) else np.zeros(view.topology.n_out)
-        importance = Importance(self._known[place].importance, outputs, self._neurons(place))
-        return dataclasses.replace(view, constraint=self._constraint(place), importance=importance)
+        outputs = self._neurons(index + 1) if self._is_hidden(index) else np.zeros(view.topology.n_out)
+        importance = Importance(self._known[index].importance, outputs, self._neurons(index))
+        return dataclasses.replace(view, constraint=self._constraint(index), importance=importance)
 
-    def _constraint(self, place: int) -> Constraint:
+    def _constraint(self, index: int) -> Constraint:
         return Constraint(
-            frozen=self._known[place].owner < self.task,
-            open_out=self.selected[place] if self._is_hidden(place) else self._open_outputs(),
-            open_in=self.selected[place - 1] if place else np.ones(self.layers[0].n_in, bool),
+            frozen=self._known[index].owner < self.task,
+            open_out=self.selected[index] if self._is_hidden(index) else self._open_outputs(),
+            open_in=self.selected[index - 1] if index else np.ones(self.layers[0].n_in, bool),
         )
 
-    def _is_hidden(self, place: int) -> bool:
-        """Whether the outputs of layer `place` are hidden neurons."""
-        return place < len(self.reserved_by)
+    def _is_hidden(self, index: int) -> bool:
+        """Whether the outputs of layer `index` are hidden neurons."""
+        return index < len(self.reserved_by)
 
     def _open_outputs(self) -> Flags:
         assert self._outputs is not None
         return self._outputs(self.task)
 
-    def _closed_biases(self, place: int) -> Flags:
+    def _closed_biases(self, index: int) -> Flags:
         """(n_out,) biases of a layer that the present task must not move."""
-        if not self._is_hidden(place):
+        if not self._is_hidden(index):
             return ~self._open_outputs()
-        closed: Flags = self.bias_owner[place] != self.task if self.bias_owner else self.reserved_by[place] != FREE
+        closed: Flags = self.bias_owner[index] != self.task if self.bias_owner else self.reserved_by[index] != FREE
         return closed
 
-    def _neurons(self, place: int) -> FloatArray:
-        """Importance of the neurons that feed layer `place`; 0 for reserved ones, which get no connections."""
-        return self._cumulative[place] if self._cumulates else self._summed(place)
+    def _neurons(self, index: int) -> FloatArray:
+        """Importance of the neurons that feed layer `index`; 0 for reserved ones, which get no connections."""
+        return self._cumulative[index] if self._cumulates else self._summed(index)
 
-    def _summed(self, place: int) -> FloatArray:
-        """Summed importance of the connections of the neurons that feed layer `place`: outgoing ones of input neurons,
+    def _summed(self, index: int) -> FloatArray:
+        """Summed importance of the connections of the neurons that feed layer `index`: outgoing ones of input neurons,
         incoming ones of the others."""
-        layer = self.layers[max(0, place - 1)]
+        layer = self.layers[max(0, index - 1)]
         topology = layer.topology
-        neurons, count = (topology.outputs, layer.n_out) if place else (topology.inputs, layer.n_in)
-        weights = self._known[max(0, place - 1)].importance.astype(np.float64)
+        neurons, count = (topology.outputs, layer.n_out) if index else (topology.inputs, layer.n_in)
+        weights = self._known[max(0, index - 1)].importance.astype(np.float64)
         return np.asarray(np.bincount(neurons, weights=weights, minlength=count), np.float64)
 
-    def _follow(self, place: int, change: TopologyChange, grown_values: float | FloatArray) -> None:
+    def _follow(self, index: int, change: TopologyChange, grown_values: float | FloatArray) -> None:
         del grown_values
-        known = self._known[place]
+        known = self._known[index]
         known.owner = remap(known.owner, change, self.task)
         known.importance = remap(known.importance, change)
-        self._claim_biases(place, change)
+        self._claim_biases(index, change)
 
-    def _claim_biases(self, place: int, change: TopologyChange) -> None:
+    def _claim_biases(self, index: int, change: TopologyChange) -> None:
         """Gives the task the biases at both ends of its new connections that nobody owns."""
         grown, n_in = change.new.flat[change.source < 0], change.new.n_in
-        for hidden, neurons in ((place - 1, grown % n_in), (place, grown // n_in)):
+        for hidden, neurons in ((index - 1, grown % n_in), (index, grown // n_in)):
             if 0 <= hidden < len(self.bias_owner):
                 owner = self.bias_owner[hidden]
                 owner[neurons[owner[neurons] == FREE]] = self.task

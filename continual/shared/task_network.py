@@ -50,7 +50,7 @@ class TaskNetwork:
         heads = isinstance(self.network, MultiHeadMLP)
         layers = self.network.trunk if isinstance(self.network, MultiHeadMLP) else self.network
         prefix = f"{self.name}.trunk" if heads else self.name
-        return {f"{prefix}.{place}": layer for place, layer in enumerate(layers)}  # type: ignore[misc]  # are linear
+        return {f"{prefix}.{index}": layer for index, layer in enumerate(layers)}  # type: ignore[misc]  # are linear
 
     @property
     def hidden(self) -> dict[str, Layer]:
@@ -61,8 +61,8 @@ class TaskNetwork:
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of `shared`, by name in `of_task(...)`."""
         return {
-            f"{place}.{name}": parameter
-            for place, layer in enumerate(self.shared.values())
+            f"{index}.{name}": parameter
+            for index, layer in enumerate(self.shared.values())
             for name, parameter in layer.named_parameters()
         }
 

@@ -61,7 +61,7 @@ class LwF(Strategy):
         loss: torch.Tensor = functional.cross_entropy(logits + learner.closed(batch), batch.y)
         for (known, competing), tasks in _questions(learner.sequence, learner.task).items():
             taught = distillation(
-                logits[:, competing], old[:, known], _places(known, competing), self.options.temperature
+                logits[:, competing], old[:, known], _indices(known, competing), self.options.temperature
             )
             loss = loss + self.options.alpha * tasks * taught
         return loss
@@ -86,19 +86,19 @@ def _questions(sequence: Any, task: int) -> Counter[tuple[tuple[int, ...], tuple
     return Counter((competing(earlier, task - 1), competing(earlier, task)) for earlier in range(task))
 
 
-def distillation(logits: torch.Tensor, target: torch.Tensor, places: list[int], temperature: float) -> torch.Tensor:
+def distillation(logits: torch.Tensor, target: torch.Tensor, indices: list[int], temperature: float) -> torch.Tensor:
     """temperature^2 times the mean cross-entropy between the teacher's and the learner's softened class probabilities.
 
     Args:
         logits: (B, n) of the learner.
         target: (B, k) of the teacher, k <= n.
-        places: (k,) which of the n classes the teacher knows; it gives the others probability 0.
+        indices: (k,) which of the n classes the teacher knows; it gives the others probability 0.
         temperature: Divides both before their softmax.
     """
-    log_probabilities = (logits / temperature).log_softmax(dim=1)[:, places]
+    log_probabilities = (logits / temperature).log_softmax(dim=1)[:, indices]
     probabilities = (target / temperature).softmax(dim=1)
     return -(temperature**2) * (probabilities * log_probabilities).sum(dim=1).mean()
 
 
-def _places(known: tuple[int, ...], competing: tuple[int, ...]) -> list[int]:
+def _indices(known: tuple[int, ...], competing: tuple[int, ...]) -> list[int]:
     return [competing.index(unit) for unit in known]

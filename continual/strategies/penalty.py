@@ -179,9 +179,9 @@ class QuadraticPenalty(Strategy):
         for group in list(learner.groups.values())[: None if self.options.critics else 1]:
             for network in group.networks:
                 self._pulled[network.name], self.terms[network.name] = network, QuadraticTerms()
-                for place, name in enumerate(network.shared):
+                for index, name in enumerate(network.shared):
                     if group.evolver is not None and name in group.evolver.layers:
-                        own = functools.partial(self._follow, network.name, f"{place}.values")
+                        own = functools.partial(self._follow, network.name, f"{index}.values")
                         group.evolver.follow(name, own)
 
     def _follow(self, network: str, name: str, change: TopologyChange, grown_values: float | FloatArray) -> None:

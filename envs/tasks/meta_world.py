@@ -157,7 +157,7 @@ class MetaWorldTask(MujocoEnv):
         ]
 
     def _described(self, value: Any) -> Any:
-        """The value; of an array that Meta-World took from the simulation without copying, the place."""
+        """The value; of an array that Meta-World took from the simulation without copying, a view."""
         if isinstance(value, np.generic):
             return np.asarray(value)
         if not isinstance(value, np.ndarray) or _is_of_numpy(value):

@@ -153,12 +153,12 @@ class ModifiedDynamics(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruc
         if not isinstance(env.unwrapped, MujocoEnv):
             raise ConfigError(f"other dynamics need a MuJoCo environment of Gymnasium, not {env.unwrapped}")
         model = env.unwrapped.model
-        places = [(_body_and_geoms(model, factors), factors) for factors in parts]  # refuses before anything is edited
+        targets = [(_body_and_geoms(model, factors), factors) for factors in parts]  # refuses before anything is edited
         model.opt.gravity[2] *= gravity
         model.geom_friction[:, 0] *= friction
-        for (body, geoms), factors in places:
+        for (body, geoms), factors in targets:
             _scale_part(model, body, geoms, factors)
-        if places:
+        if targets:
             mujoco.mj_setConst(model, mujoco.MjData(model))
 
     def state_dict(self) -> dict[str, Any]:

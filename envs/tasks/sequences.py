@@ -58,7 +58,7 @@ class RLSequence:
     """Tasks in the order in which they are learned, as plain data.
 
     Raises:
-        ConfigError: If there is no task, or an index is not the task's place.
+        ConfigError: If there is no task, or an index is not that of the task.
     """
 
     name: str
@@ -69,9 +69,9 @@ class RLSequence:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError(f"sequence {self.name!r} has no tasks")
-        for place, task in enumerate(self.tasks):
-            if task.index != place:
-                raise ConfigError(f"task {place} of sequence {self.name!r} has index {task.index}")
+        for index, task in enumerate(self.tasks):
+            if task.index != index:
+                raise ConfigError(f"task {index} of sequence {self.name!r} has index {task.index}")
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -79,7 +79,7 @@ class RLSequence:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """A task before its steps and place are known; the attributes are those of `TaskSpec`."""
+    """A task before its steps and index are known; the attributes are those of `TaskSpec`."""
 
     name: str
     env: str
@@ -294,7 +294,7 @@ def _body_parts(robot: str) -> RLSequenceSpec:
 
 def _in_order_of_lpg_ftw(tasks: list[TaskPlan], seed: int) -> list[TaskPlan]:
     """All tasks of a family in the order of that run there: runs 0 to 4 have the seeds 50, 60, ..., 90."""
-    return [tasks[place] for place in np.random.RandomState((50 + 10 * seed) % 2**32).permutation(len(tasks))]
+    return [tasks[index] for index in np.random.RandomState((50 + 10 * seed) % 2**32).permutation(len(tasks))]
 
 
 # -- CSP -------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def _scenario(env: str, modifications: dict[str, Modification], *names: str) -> 
     """Always the same tasks; more of them than there are names go round again, as in the "long" scenarios."""
 
     def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
-        around = [names[place % len(names)] for place in range(n_tasks)]
+        around = [names[index % len(names)] for index in range(n_tasks)]
         return [TaskPlan(name, env, modifications[name]) for name in around]
 
     return RLSequenceSpec(plan, len(names), 2 * len(names), f"{env}: {', '.join(names)}")
@@ -393,7 +393,7 @@ def _continual_world(n_tasks: int, summary: str) -> RLSequenceSpec:
     """Always the same tasks, which may go round again."""
 
     def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
-        around = [_CONTINUAL_WORLD[place % len(_CONTINUAL_WORLD)] for place in range(n_tasks)]
+        around = [_CONTINUAL_WORLD[index % len(_CONTINUAL_WORLD)] for index in range(n_tasks)]
         return [TaskPlan(name, f"Meta-World/{name}-v3", Modification(), episode_steps=200) for name in around]
 
     return RLSequenceSpec(plan, n_tasks, n_tasks, summary)

@@ -21,7 +21,7 @@ class PermuteFeatures(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCon
 
     Args:
         env: With vectors as observations.
-        permutation: Feature `permutation[i]` comes to place i; drawn if None.
+        permutation: Feature `permutation[i]` comes to index i; drawn if None.
         every_steps: A new order at the first reset after each so many env steps; never if None.
         seed: Root seed of the orders that are drawn, >= 0.
 
@@ -62,7 +62,7 @@ class PermuteFeatures(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCon
 
     @property
     def permutation(self) -> IntArray:
-        """The present order, int64, shape (features,): feature `permutation[i]` of the environment is at place i."""
+        """The present order, int64, shape (features,): feature `permutation[i]` of the environment is at index i."""
         return self._permutation if self._leader is None else self._leader.permutation
 
     def follow(self, leader: PermuteFeatures) -> None:

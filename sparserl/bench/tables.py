@@ -77,11 +77,11 @@ def kernel_tables(record: Record) -> list[Table]:
     """One table a configuration and product, and one of all crossovers."""
     tables = []
     for configuration in record["configurations"]:
-        place = f"batch {configuration['batch']}, width {configuration['width']}"
+        setting = f"batch {configuration['batch']}, width {configuration['width']}"
         for product in dict.fromkeys(row["product"] for row in configuration["rows"]):
             with_pairs = _with_pairs(configuration["rows"])
             columns = ["threads", *_sparse_columns(with_pairs), "microseconds", "GFLOP/s", "of dense", "x dense"]
-            table = _table(f"{place}: {product}", columns)
+            table = _table(f"{setting}: {product}", columns)
             for row in (row for row in configuration["rows"] if row["product"] == product):
                 cells = [str(row["threads"]), *_sparse_cells(row, with_pairs), _spread(row["microseconds"])]
                 cells += [f"{row['gflop_s']['median']:.1f}"]

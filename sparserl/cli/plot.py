@@ -212,8 +212,8 @@ def _by_keys(drawn: Sequence[_Drawn], keys: Sequence[str], alike: bool) -> dict[
     for key in keys:
         if key not in known:
             raise ConfigError(unknown_name("key for --group", key, known))
-    places = Counter(one.path.resolve() for one in drawn)
-    for path, times in places.items():
+    times_given = Counter(one.path.resolve() for one in drawn)
+    for path, times in times_given.items():
         if times > 1:
             raise ConfigError(f"{path} is named {times} times; leave {times - 1} out")
     for one in drawn:

@@ -28,15 +28,15 @@ def name_modules(env_ids: Iterable[str], folder: Path | None) -> None:
     """
     modules = {env_id.rpartition(":")[0]: env_id for env_id in env_ids if ":" in env_id}
     for module, env_id in modules.items():
-        places = _places(module)
+        paths = _paths(module)
         if folder is not None:
-            inside = next((place for place in places if _is_within(place, folder)), None)
+            inside = next((path for path in paths if _is_within(path, folder)), None)
             if inside is not None:
                 raise ConfigError(
                     f"environment {env_id!r} would import {inside}, which lies in the run folder; move it elsewhere "
                     "if you trust it"
                 )
-        where = str(places[0]) if places else "not found"
+        where = str(paths[0]) if paths else "not found"
         said = f"sparserl: environment {env_id!r} imports the module {module} ({where})"
         print(one_line(said), file=sys.stderr, flush=True)
     if modules and folder is not None:
@@ -48,7 +48,7 @@ def run_of(config: Path) -> Path | None:
     return config.parent if (config.parent / "checkpoints").is_dir() else None
 
 
-def _places(module: str) -> list[Path]:
+def _paths(module: str) -> list[Path]:
     """Files and folders that importing a module by its dotted name would look into; nothing is imported."""
     top = module.partition(".")[0]
     try:
@@ -58,7 +58,7 @@ def _places(module: str) -> list[Path]:
     if spec is None:
         return []
     found = [spec.origin] if spec.has_location and spec.origin else []
-    return [Path(place) for place in [*found, *(spec.submodule_search_locations or [])]]
+    return [Path(path) for path in [*found, *(spec.submodule_search_locations or [])]]
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -45,12 +45,12 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
         raise ConfigError(f"--name must be a C identifier, got {name!r}")
     arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
     calls = []
-    for place, layer in enumerate(policy.layers):
-        arrays |= {f"{what}{place}": array for what, array in _arrays(layer).items()}
-        source = "observation" if place == 0 else f"hidden{place - 1}"
-        target = "action" if place == len(policy.layers) - 1 else f"hidden{place}"
-        calls.append(_loop(name, place, layer, source, target, _activated(policy, place)))
-    widest = [f"    float hidden{place}[{layer.n_out}];" for place, layer in enumerate(policy.layers[:-1])]
+    for index, layer in enumerate(policy.layers):
+        arrays |= {f"{what}{index}": array for what, array in _arrays(layer).items()}
+        source = "observation" if index == 0 else f"hidden{index - 1}"
+        target = "action" if index == len(policy.layers) - 1 else f"hidden{index}"
+        calls.append(_loop(name, index, layer, source, target, _activated(policy, index)))
+    widest = [f"    float hidden{index}[{layer.n_out}];" for index, layer in enumerate(policy.layers[:-1])]
     about = [f" * {key}: {value}" for key, value in policy.about.items()]
     guard = f"{name.upper()}_H"
     text = "\n".join(
@@ -92,13 +92,13 @@ def _smallest(indices: np.ndarray) -> np.ndarray:
     return indices.astype(np.min_scalar_type(int(indices.max(initial=0))))
 
 
-def _activated(policy: ExportedPolicy, place: int) -> str:
-    last = place == len(policy.layers) - 1
+def _activated(policy: ExportedPolicy, index: int) -> str:
+    last = index == len(policy.layers) - 1
     return "sum > 0.0f ? sum : 0.0f" if policy.activation == "relu" and not last else "tanhf(sum)"
 
 
-def _loop(name: str, place: int, layer: PolicyLayer, source: str, target: str, activated: str) -> str:
-    values = f"{name}_values{place}"
+def _loop(name: str, index: int, layer: PolicyLayer, source: str, target: str, activated: str) -> str:
+    values = f"{name}_values{index}"
     if layer.row_ptr is None:
         inner = [
             f"        for (int j = 0; j < {layer.n_in}; j++)",
@@ -106,13 +106,13 @@ def _loop(name: str, place: int, layer: PolicyLayer, source: str, target: str, a
         ]
     else:
         inner = [
-            f"        for (uint32_t k = {name}_row_ptr{place}[i]; k < {name}_row_ptr{place}[i + 1]; k++)",
-            f"            sum += {values}[k] * {source}[{name}_col{place}[k]];",
+            f"        for (uint32_t k = {name}_row_ptr{index}[i]; k < {name}_row_ptr{index}[i + 1]; k++)",
+            f"            sum += {values}[k] * {source}[{name}_col{index}[k]];",
         ]
     return "\n".join(
         [
             f"    for (int i = 0; i < {layer.n_out}; i++) {{",
-            f"        float sum = {name}_bias{place}[i];",
+            f"        float sum = {name}_bias{index}[i];",
             *inner,
             f"        {target}[i] = {activated};",
             "    }",

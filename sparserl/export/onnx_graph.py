@@ -32,21 +32,21 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
 
     nodes, dense, sparse = [], [], []
     given = "observation"
-    for place, layer in enumerate(policy.layers):
-        last = place == len(policy.layers) - 1
+    for index, layer in enumerate(policy.layers):
+        last = index == len(policy.layers) - 1
         if layer.row_ptr is None:
             weights = layer.values.reshape(layer.n_out, layer.n_in).T
-            dense.append(numpy_helper.from_array(np.ascontiguousarray(weights), f"weights{place}"))
+            dense.append(numpy_helper.from_array(np.ascontiguousarray(weights), f"weights{index}"))
         else:
-            sparse.append(_sparse(helper, numpy_helper, layer, f"weights{place}"))
-        dense.append(numpy_helper.from_array(layer.bias, f"bias{place}"))
+            sparse.append(_sparse(helper, numpy_helper, layer, f"weights{index}"))
+        dense.append(numpy_helper.from_array(layer.bias, f"bias{index}"))
         activation = "Tanh" if last or policy.activation == "tanh" else "Relu"
         nodes += [
-            helper.make_node("MatMul", [given, f"weights{place}"], [f"product{place}"]),
-            helper.make_node("Add", [f"product{place}", f"bias{place}"], [f"sum{place}"]),
-            helper.make_node(activation, [f"sum{place}"], [f"activated{place}"]),
+            helper.make_node("MatMul", [given, f"weights{index}"], [f"product{index}"]),
+            helper.make_node("Add", [f"product{index}", f"bias{index}"], [f"sum{index}"]),
+            helper.make_node(activation, [f"sum{index}"], [f"activated{index}"]),
         ]
-        given = f"activated{place}"
+        given = f"activated{index}"
     half = np.float32(0.5) * (policy.high - policy.low)
     dense += [numpy_helper.from_array(half, "half_range"), numpy_helper.from_array(policy.low + half, "middle")]
     nodes += [

@@ -18,9 +18,9 @@ def save_tensors(policy: ExportedPolicy, path: Path) -> None:
         path: File to write.
     """
     arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
-    for place, layer in enumerate(policy.layers):
+    for index, layer in enumerate(policy.layers):
         own = {"values": layer.values, "bias": layer.bias, "row_ptr": layer.row_ptr, "col": layer.col}
-        arrays |= {f"layer{place}.{name}": array for name, array in own.items() if array is not None}
+        arrays |= {f"layer{index}.{name}": array for name, array in own.items() if array is not None}
     sizes = [str(policy.n_in), *(str(layer.n_out) for layer in policy.layers)]
     metadata = {
         **policy.about,

@@ -21,7 +21,7 @@ With 16 registers of 256 bits, 4 rows of one vector reach .54 at density .1, .67
 vectors .61, .70 and .95. With 32 of 512 bits, 4 rows fit with the widest tile: .75-.84 at .1 to .2, 1.5 at .5.
 """
 TILE_VECTORS = 3
-"""Vectors that a tile has at most: a connection's place and weight are read once for so many samples."""
+"""Vectors that a tile has at most: a connection's column and weight are read once for so many samples."""
 WIDE = 512
 """Columns beyond which rows are long, and what they read of a tile leaves the caches nearest to a core."""
 

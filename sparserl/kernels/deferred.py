@@ -66,12 +66,12 @@ class Deferred(NDArrayOperatorsMixin):
             raise AttributeError(name)
         return getattr(self.computed(), name)
 
-    def __getitem__(self, place: Any) -> Any:
-        if place is None:
+    def __getitem__(self, index: Any) -> Any:
+        if index is None:
             return self.reshaped(1, *self.shape)
-        if place == 0 and isinstance(place, int) and self.shape[0] == 1:
+        if index == 0 and isinstance(index, int) and self.shape[0] == 1:
             return self.reshaped(*self.shape[1:])
-        return self.computed()[place]
+        return self.computed()[index]
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -117,9 +117,9 @@ class Lease:
 def take(free: list[tuple[int | None, Any]]) -> Any:
     """Takes something out of a list that `Lease` fills; None if there is nothing that can be used now."""
     now = program.stretch()
-    for place, (used, item) in enumerate(free):
+    for index, (used, item) in enumerate(free):
         if used is None or used != now:
-            del free[place]
+            del free[index]
             return item
     return None
 

@@ -63,12 +63,12 @@ class Emitter:
         stored = self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()))
         stored.align = self._align
 
-    def places(self, row: Any, width: int) -> list[Any]:
+    def pointers(self, row: Any, width: int) -> list[Any]:
         """Where the vectors of a row of a tile are."""
         return [self.at(row, lane) for lane in range(0, width * LANES, self.lanes)]
 
     def row(self, row: Any, width: int) -> list[Any]:
-        return [self.load(place) for place in self.places(row, width)]
+        return [self.load(pointer) for pointer in self.pointers(row, width)]
 
     def multiply_add(self, a: Any, b: Any, accumulator: Any) -> Any:
         return self.builder.fadd(self.builder.fmul(a, b, flags=CONTRACT), accumulator, flags=CONTRACT)
@@ -77,7 +77,7 @@ class Emitter:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
 
     def neuron(self, col: Any, rows: Any, width: int) -> Any:
-        """Row of the tile that is named at a place in the columns."""
+        """Row of the tile that is named at an index of the columns."""
         neuron = self.builder.zext(self.builder.load(col), I64)
         return self.at(rows, self.builder.mul(neuron, ir.Constant(I64, width * LANES)))
 
@@ -195,8 +195,8 @@ def _fold_orders(lanes: int) -> list[tuple[list[int], list[int]]]:
 
 def lanes_of(count: int, lanes: int) -> list[int]:
     """Lane in which `folded` leaves the sum of each of `count` vectors, found by folding names."""
-    named = [[place] * lanes for place in range(count)]
+    named = [[number] * lanes for number in range(count)]
     for low, _ in _fold_orders(lanes):
         pairs = zip(named[::2], named[1::2], strict=True) if len(named) > 1 else [(named[0], named[0])]
         named = [[(a + b)[lane] for lane in low] for a, b in pairs]
-    return [named[0].index(place) for place in range(count)]
+    return [named[0].index(number) for number in range(count)]

@@ -28,10 +28,10 @@ def _like_first(shape: Shape, *others: Shape) -> list[Shape]:
 
 
 @compiled()
-def _matrix(arguments: int, place: int, zero: Any) -> Any:
-    """Input or result number `place`."""
-    rows, columns = read_int64(arguments, 3 * place + 2), read_int64(arguments, 3 * place + 3)
-    return array_at(read_int64(arguments, 3 * place + 1), (rows, columns), zero)
+def _matrix(arguments: int, index: int, zero: Any) -> Any:
+    """Input or result number `index`."""
+    rows, columns = read_int64(arguments, 3 * index + 2), read_int64(arguments, 3 * index + 3)
+    return array_at(read_int64(arguments, 3 * index + 1), (rows, columns), zero)
 
 
 @compiled()

@@ -120,14 +120,14 @@ def _backward_tile(
         d_levels: (layers,) address for the gradient of what each layer gave, likewise.
         scratch: Two addresses, each for a tile of the widest level.
         gradients: Address of the sums of gradients, 0 if none are wanted.
-        network: Place of the network.
+        network: Index of the network.
         call: (PASS,) arguments of the step.
         limits: (0, -inf, NaN) of the element type.
     """
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
     inside, lowest = min(columns, batch - first), call[LOWEST]
     to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
-    here = _gradient_place(table[depth - 1], d_levels[depth - 1], first, scratch[0], gradients, size)
+    here = _gradient_address(table[depth - 1], d_levels[depth - 1], first, scratch[0], gradients, size)
     read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
     for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
         if table[layer, SAMPLE] != 0:
@@ -143,7 +143,7 @@ def _backward_tile(
             threshold = zero if layer > 0 else limits[2]
             there = scratch[(depth - layer) % 2]
             if layer > 0:
-                there = _gradient_place(table[layer - 1], d_levels[layer - 1], first, there, gradients, size)
+                there = _gradient_address(table[layer - 1], d_levels[layer - 1], first, there, gradients, size)
             tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
             here = there
     if to_input:
@@ -153,7 +153,7 @@ def _backward_tile(
 
 
 @compiled()
-def _gradient_place(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> Any:
+def _gradient_address(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> Any:
     """Address for the gradient of what a layer gives for a tile: kept for the panels of its rows, or in `scratch`."""
     if gradients == 0 or layer[PANEL_ROWS] == 0:
         return scratch

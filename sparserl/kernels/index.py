@@ -114,8 +114,8 @@ def transpose(
     starts = np.zeros(n_cols + 1, np.int64)
     for entry in col:
         starts[np.int64(entry) + 1] += 1
-    for place in range(n_cols):
-        starts[place + 1] += starts[place]
+    for index in range(n_cols):
+        starts[index + 1] += starts[index]
     following = starts[:-1].copy()
     rows, slots = np.empty(col.size, np.uint32), np.empty(col.size, np.uint32)
     for row in range(row_ptr.size - 1):

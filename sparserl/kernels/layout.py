@@ -9,7 +9,7 @@ N_IN, N_OUT, ROW_PTR, COL, VALUES, BIAS, T_ROW_PTR, T_COL, T_SLOT, IN_ORDER, D_V
 """Columns of the table that describes networks to the kernels: sizes and addresses (0: none) of each layer.
 
 `IN_ORDER` holds the values in the order of the transposed index, `SAMPLE` gets the output's gradient. `D_VALUES` and
-`D_BIAS` are places in a thread's array of gradients, counted in floats.
+`D_BIAS` are offsets into a thread's array of gradients, counted in floats.
 """
 BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS = range(13, 23)
 """For products that go by blocks of rows (see `PatternIndex`; 0 blocks: by row), and those of the transposed matrix.
@@ -60,7 +60,7 @@ samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each r
 (sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
 first layer whose weights are needed in another order, `LOWEST` the first whose gradients matter, `SUMS` (shares,)
 addresses of sums of gradients or 0, `D_OUTPUT` the gradient of the output, `D_INPUT`
-(networks, B, `D_WIDTH`) place for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
+(networks, B, `D_WIDTH`) address for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
 (networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
 `PANEL_ROWS`.
 """

@@ -91,11 +91,11 @@ def _by_pattern(
                 if column == end:
                     break
                 pattern = 0
-                for place in range(rows):
-                    row = block * rows + place
+                for number in range(rows):
+                    row = block * rows + number
                     if cursor[row] < row_ptr[row + 1] and np.int64(col[cursor[row]]) == column:
-                        pattern |= 1 << place
-                        slot_of[count, place] = cursor[row]
+                        pattern |= 1 << number
+                        slot_of[count, number] = cursor[row]
                         cursor[row] += 1
                 column_of[count] = column
                 if found[pattern] == 0:
@@ -120,9 +120,9 @@ def _by_pattern(
                             first[pattern] = following[entry]
                         columns[to_column] = column_of[entry]
                         to_column += 1
-                        for place in used[pattern]:
-                            if place >= 0:
-                                slot[to_slot] = slot_of[entry, place]
+                        for number in used[pattern]:
+                            if number >= 0:
+                                slot[to_slot] = slot_of[entry, number]
                                 to_slot += 1
     for entry in range(inside, col.size):
         slot[entry] = entry
@@ -140,10 +140,10 @@ def shared_columns(row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.uint32], 
         cursor = row_ptr[start : start + rows].copy()
         for slot in range(row_ptr[start], row_ptr[start + 1]):
             in_all = True
-            for place in range(1, rows):
-                stop = row_ptr[start + place + 1]
-                while cursor[place] < stop and col[cursor[place]] < col[slot]:
-                    cursor[place] += 1
-                in_all &= cursor[place] < stop and col[cursor[place]] == col[slot]
+            for number in range(1, rows):
+                stop = row_ptr[start + number + 1]
+                while cursor[number] < stop and col[cursor[number]] < col[slot]:
+                    cursor[number] += 1
+                in_all &= cursor[number] < stop and col[cursor[number]] == col[slot]
             shared += rows * in_all
     return shared / max(connections, 1)

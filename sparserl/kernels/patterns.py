@@ -68,11 +68,11 @@ def block_tile(rows: int, *, gated: bool) -> Any:
 
                 def turn(at: Any, state: list[Any], patterns: tuple[int, ...] = patterns) -> list[Any]:
                     factor, *sums = state
-                    for place, pattern in enumerate(patterns):
-                        row = emit.neuron(emit.at(at, place), x_data, width)
+                    for index, pattern in enumerate(patterns):
+                        row = emit.neuron(emit.at(at, index), x_data, width)
                         used = rows_of(pattern)
-                        weights = [emit.splat(builder.load(emit.at(factor, place))) for place in range(len(used))]
-                        for register, entry_at in enumerate(emit.places(row, width)):
+                        weights = [emit.splat(builder.load(emit.at(factor, index))) for index in range(len(used))]
+                        for register, entry_at in enumerate(emit.pointers(row, width)):
                             entry = emit.load(entry_at)
                             for weight, own in zip(weights, used, strict=True):
                                 total = own * registers + register
@@ -87,13 +87,13 @@ def block_tile(rows: int, *, gated: bool) -> Any:
 
             def keep() -> list[Any]:
                 for row, own in zip(out_rows, by_row, strict=True):
-                    for place, total in zip(emit.places(row, width), own, strict=True):
-                        emit.store(total, place)
+                    for pointer, total in zip(emit.pointers(row, width), own, strict=True):
+                        emit.store(total, pointer)
                 return []
 
             def finish() -> list[Any]:
-                for place, (row, own) in enumerate(zip(out_rows, by_row, strict=True)):
-                    gate = [emit.at(emit.pointer(address), place * width * LANES) for address in gates]
+                for index, (row, own) in enumerate(zip(out_rows, by_row, strict=True)):
+                    gate = [emit.at(emit.pointer(address), index * width * LANES) for address in gates]
                     emit.finish(own, row, width, threshold, *gate)
                 return []
 

@@ -217,18 +217,18 @@ class Plan:
     def _describe(self, table: npt.NDArray[np.int64]) -> None:
         """Fills in what every pass needs."""
         starts, ordered = np.cumsum([0, *self.gradient_sizes]), self._ordered.data_ptr()
-        for place, (position, layer) in enumerate(self._layers):
+        for number, (position, layer) in enumerate(self._layers):
             row = table[position]
             row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
             row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
-            row[D_VALUES], row[D_BIAS] = starts[2 * place : 2 * place + 2]
+            row[D_VALUES], row[D_BIAS] = starts[2 * number : 2 * number + 2]
             row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
             if row[PANEL_ROWS]:
                 row[COLUMN_STARTS] = layer.index.column_starts.ctypes.data
             blocks = layer.index.blocks
             if blocks is not None:
-                row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _places(blocks)
+                row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _sizes_and_addresses(blocks)
                 row[SLOT], row[ORDERED] = blocks.slot.ctypes.data, ordered
                 ordered += layer.index.nnz * self.size
 
@@ -236,8 +236,8 @@ class Plan:
         """Fills in what describes the transposed matrices of the layers from `lowest` on and below `below`."""
         assert self._in_order is not None
         sizes = [layer.index.nnz for _, layer in self._layers]
-        places = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
-        table[:, :, IN_ORDER] = places.reshape(self.count, self.depth)
+        addresses = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
+        table[:, :, IN_ORDER] = addresses.reshape(self.count, self.depth)
         for (network, position), layer in self._layers:
             if lowest <= position < below:
                 transposed, slots = layer.index.transposed
@@ -246,7 +246,7 @@ class Plan:
                 row[T_SLOT] = slots.ctypes.data
                 blocks = layer.index.transposed_blocks
                 if blocks is not None:
-                    row[[T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS]] = _places(blocks)
+                    row[[T_BLOCKS, T_PANELS, T_COUNTS, T_COLUMNS]] = _sizes_and_addresses(blocks)
                     row[T_SLOT] = blocks.slot.ctypes.data
 
     def transpose_from(self, lowest: int) -> None:
@@ -300,7 +300,7 @@ class Plan:
         return Lease(frame, [] if frame.is_lent else free)  # what is lent goes back with the last that refers to it
 
 
-def _places(blocks: PatternIndex) -> list[int]:
+def _sizes_and_addresses(blocks: PatternIndex) -> list[int]:
     """Sizes and addresses of what kernels read of blocks."""
     return [blocks.blocks, blocks.panels, blocks.counts.ctypes.data, blocks.columns.ctypes.data]
 

@@ -17,18 +17,18 @@ _PAST = np.iinfo(np.int64).max
 
 @compiled()
 def slots_among(positions: Any, among: Any) -> Any:
-    """(k,) int64 place of each position in `among`, -1 where it is not; O(k + n).
+    """(k,) int64 index of each position in `among`, -1 where it is not; O(k + n).
 
     Args:
         positions: (k,).
         among: (n,).
     """
-    found, place = np.empty(positions.size, np.int64), 0
+    found, index = np.empty(positions.size, np.int64), 0
     for entry in range(positions.size):
         position = positions[entry]
-        while place < among.size and among[place] < position:
-            place += 1
-        found[entry] = place if place < among.size and among[place] == position else -1
+        while index < among.size and among[index] < position:
+            index += 1
+        found[entry] = index if index < among.size and among[index] == position else -1
     return found
 
 
@@ -42,14 +42,14 @@ def exchanged(flat: Any, kept: Any, grown: Any) -> Any:
         grown: (m,) positions to add.
 
     Returns:
-        (k,) new positions, (k,) the place of each in `flat`, -1 if it was grown, and whether they are strictly
+        (k,) new positions, (k,) the index of each in `flat`, -1 if it was grown, and whether they are strictly
         increasing: where one grows that is there, or `grown` is not in order, they are not.
     """
     count = grown.size
     for entry in range(flat.size):
         count += kept[entry]
     new, source = np.empty(count, np.int64), np.empty(count, np.int64)
-    place, following, valid = 0, 0, True
+    index, following, valid = 0, 0, True
     last: Any = np.int64(-1)
     next_grown = grown[0] if grown.size else _PAST
     for entry in range(flat.size):
@@ -57,20 +57,20 @@ def exchanged(flat: Any, kept: Any, grown: Any) -> Any:
             continue
         position = flat[entry]
         while next_grown <= position:
-            new[place], source[place] = next_grown, -1
+            new[index], source[index] = next_grown, -1
             valid &= last < next_grown < position
             last = next_grown
-            place, following = place + 1, following + 1
+            index, following = index + 1, following + 1
             next_grown = grown[following] if following < grown.size else _PAST
-        new[place], source[place] = position, entry
+        new[index], source[index] = position, entry
         valid &= last < position
         last = position
-        place += 1
+        index += 1
     for entry in range(following, grown.size):
-        new[place], source[place] = grown[entry], -1
+        new[index], source[index] = grown[entry], -1
         valid &= last < grown[entry]
         last = grown[entry]
-        place += 1
+        index += 1
     return new, source, valid
 
 
@@ -84,7 +84,7 @@ def united(listed: Any, trimmed: Any, wanted: Any) -> Any:
         wanted: (m,) positions.
 
     Returns:
-        (k,) positions, and for each its place in `listed`, -1 if it was not there.
+        (k,) positions, and for each its index in `listed`, -1 if it was not there.
     """
     new = np.empty(listed.size + wanted.size, np.int64)
     source = np.empty(new.size, np.int64)
@@ -151,11 +151,11 @@ def first_distinct(drawn: Any) -> Any:
     found, count = np.empty(drawn.size, np.int64), 0
     for number in drawn:
         # Multiplicative hashing by 2^64 / golden ratio (Knuth, TAOCP 3, 6.4); the highest bits are the mixed ones.
-        place = np.int64((np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
-        while table[place] >= 0 and table[place] != number:
-            place = (place + 1) & mask
-        if table[place] < 0:
-            table[place] = number
+        index = np.int64((np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
+        while table[index] >= 0 and table[index] != number:
+            index = (index + 1) & mask
+        if table[index] < 0:
+            table[index] = number
             found[count] = number
             count += 1
     return found[:count]
@@ -195,17 +195,17 @@ def present_and_gone(here: Any, of_here: Any, gone: Any, of_gone: Any, now: Any)
     flags = np.zeros(now.size, np.bool_)
     left = np.empty(here.size + gone.size, np.int64)
     of_left = np.empty(left.size, np.bool_)
-    count, entry, other, place = 0, 0, 0, 0
+    count, entry, other, index = 0, 0, 0, 0
     while entry < here.size or other < gone.size:
         from_here = other == gone.size or (entry < here.size and here[entry] < gone[other])
         position = here[entry] if from_here else gone[other]
         flag = of_here[entry] if from_here else of_gone[other]
         entry += from_here
         other += not from_here
-        while place < now.size and now[place] < position:
-            place += 1
-        if place < now.size and now[place] == position:
-            flags[place] = flag
+        while index < now.size and now[index] < position:
+            index += 1
+        if index < now.size and now[index] == position:
+            flags[index] = flag
         else:
             left[count], of_left[count] = position, flag
             count += 1

@@ -188,14 +188,14 @@ class Call:
 
     def __call__(self) -> None:
         """Runs them."""
-        place = self._table.buffer_info()[0]
+        rows = self._table.buffer_info()[0]
         if self.shares == 1:
-            _run_alone(len(self.steps), place, self._zero)
+            _run_alone(len(self.steps), rows, self._zero)
         else:
             threads = min(self.shares, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set at run time
             numba.set_num_threads(threads)
             counters = array("q", [0] * (2 * _APART // 8))
-            _run_together(threads, len(self.steps), place, counters.buffer_info()[0], self._zero)
+            _run_together(threads, len(self.steps), rows, counters.buffer_info()[0], self._zero)
 
 
 def _call_code(typing_context: Any, function: Any, share: Any, shares: Any, arguments: Any, zero: Any) -> Any:
@@ -215,8 +215,8 @@ def _draw_code(typing_context: Any, counter: Any) -> Any:
     del typing_context, counter
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        place = builder.inttoptr(given[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "acq_rel")
+        address = builder.inttoptr(given[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", address, ir.Constant(_I64, 1), "acq_rel")
 
     return types.int64(types.int64), generate
 
@@ -253,8 +253,8 @@ _pass_on: Any = intrinsic(_pass_on_code)
 
 @compiled()
 def _run_alone(steps: int, rows: int, zero: Any) -> None:
-    for place in range(steps):
-        _call(read_int64(rows, 3 * place), 0, 1, read_int64(rows, 3 * place + 1), zero)
+    for step in range(steps):
+        _call(read_int64(rows, 3 * step), 0, 1, read_int64(rows, 3 * step + 1), zero)
 
 
 @compiled()
@@ -268,20 +268,20 @@ def _run_tickets(steps: int, rows: int, drawn: int, zero: Any) -> None:
         zero: 0 of the element type.
     """
     done = drawn + _APART
-    place, first, following = -1, 0, 0  # the step of the ticket, its first ticket, and that of the next step
+    step, first, following = -1, 0, 0  # the step of the ticket, its first ticket, and that of the next step
     while True:
         ticket = _draw(drawn)
         while ticket >= following:
-            place += 1
-            if place == steps:
+            step += 1
+            if step == steps:
                 return
-            first, following = following, following + read_int64(rows, 3 * place + 2)
+            first, following = following, following + read_int64(rows, 3 * step + 2)
         looks = 0
         while _look(done) < first:
             looks += 1
             if looks % _PATIENCE == 0:
                 _pass_on()
-        row = 3 * place
+        row = 3 * step
         _call(read_int64(rows, row), ticket - first, following - first, read_int64(rows, row + 1), zero)
         _draw(done)
 

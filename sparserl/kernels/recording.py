@@ -42,7 +42,7 @@ class Recording:
         self._mappings, self._keys = [own for own, _ in self.items.values()], [key for _, key in self.items.values()]
         self._threads = torch.get_num_threads()
         # Steps keep the memory of tensors, so nothing else comes to lie at the same address.
-        self._places = tables.places(self._tensors)
+        self._key = tables.key(self._tensors)
         self._objects, self._needs = self._present_objects(), list(map(_requires_grad, self._trained))
 
     def _present_objects(self) -> list[object]:
@@ -61,7 +61,7 @@ class Recording:
         return (
             torch.get_num_threads() == self._threads
             and all(map(is_, objects, self._objects))
-            and tables.places(self._tensors) == self._places
+            and tables.key(self._tensors) == self._key
             and list(map(_requires_grad, self._trained)) == self._needs
             and all(condition() for condition in self.conditions.values())
         )

@@ -22,7 +22,7 @@ address: Callable[[torch.Tensor], int] = torch.Tensor.data_ptr
 length: Callable[[torch.Tensor], int] = torch.Tensor.numel
 
 
-def places(tensors: Sequence[torch.Tensor]) -> list[Any]:
+def key(tensors: Sequence[torch.Tensor]) -> list[Any]:
     """Addresses and lengths: another list whenever a table of these tensors has to be made anew.
 
     An element type is that of the whole table; where that can change too, the caller adds it.

@@ -129,22 +129,22 @@ def _forward_tile(
         vectors: Width of the tile.
         levels: (layers,) address of the activations that each layer reads.
         last: Address for a tile of the output.
-        network: Place of the network.
+        network: Index of the network.
         call: (PASS,) arguments of the step.
         limits: (0, -inf, NaN) of the element type.
     """
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
-    place, inside = call[KEPT] * first * size, min(columns, batch - first)
-    into = levels[0] + table[0, N_IN] * place
+    offset, inside = call[KEPT] * first * size, min(columns, batch - first)
+    into = levels[0] + table[0, N_IN] * offset
     for source in range(call[N_SOURCES]):
         width = read_int64(call[SOURCES], 2 * source + 1)
         read_tile(read_int64(call[SOURCES], 2 * source), width, first, inside, columns, into, zero)
         into += width * columns * size
     for layer in range(depth):
         is_last = layer + 1 == depth
-        out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * place
+        out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * offset
         threshold = limits[1] if is_last else zero
-        tile_product(vectors, table[layer], levels[layer] + table[layer, N_IN] * place, out, threshold, zero, size)
+        tile_product(vectors, table[layer], levels[layer] + table[layer, N_IN] * offset, out, threshold, zero, size)
         if inside < columns:
             clear_padding(out, table[layer, N_OUT], inside, columns, zero)
     n_out = table[depth - 1, N_OUT]

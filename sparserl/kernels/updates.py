@@ -86,8 +86,8 @@ def _count_up_to(limit: Any, values: int, size: int) -> int:
 
 
 @compiled()
-def _smallest(numbers: Any, place: int) -> Any:
-    """The number that `place` others come before in increasing order; moves numbers around (Hoare's selection).
+def _smallest(numbers: Any, index: int) -> Any:
+    """The number that `index` others come before in increasing order; moves numbers around (Hoare's selection).
 
     NumPy's partition would take longer to compile than all other kernels together.
     """
@@ -102,13 +102,13 @@ def _smallest(numbers: Any, place: int) -> Any:
             if left <= right:
                 numbers[left], numbers[right] = numbers[right], numbers[left]
                 left, right = left + 1, right - 1
-        if place <= right:
+        if index <= right:
             high = right
-        elif place >= left:
+        elif index >= left:
             low = left
         else:
             break
-    return numbers[place]
+    return numbers[index]
 
 
 @step_function()
@@ -167,20 +167,20 @@ def gather_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     Arguments: transitions to copy; environments, widths of observations and actions; bytes of a number in stored
     observations (8: float64, 4: float32); addresses of stored observations (size, envs, width), actions, next
     observations, dones (size, envs), timeouts (1 where a time limit ended the episode, which does not count as done)
-    and rewards; of the (B,) places in the first and second dimension; and of the results.
+    and rewards; of the (B,) indices in the first and second dimension; and of the results.
     """
     call = int64_array(arguments, (18,))
     count, envs, width, acted, size = call[0], call[1], call[2], call[3], call[4]
-    for place in range(count * share // shares, count * (share + 1) // shares):
-        at = read_int64(call[11], place) * envs + read_int64(call[12], place)
+    for index in range(count * share // shares, count * (share + 1) // shares):
+        at = read_int64(call[11], index) * envs + read_int64(call[12], index)
         for entry in range(width):
-            write_real(call[13], place * width + entry, _stored(call[5], at * width + entry, size, zero), zero)
-            write_real(call[15], place * width + entry, _stored(call[7], at * width + entry, size, zero), zero)
+            write_real(call[13], index * width + entry, _stored(call[5], at * width + entry, size, zero), zero)
+            write_real(call[15], index * width + entry, _stored(call[7], at * width + entry, size, zero), zero)
         for entry in range(acted):
-            write_real(call[14], place * acted + entry, read_real(call[6], at * acted + entry, np.float32(0)), zero)
+            write_real(call[14], index * acted + entry, read_real(call[6], at * acted + entry, np.float32(0)), zero)
         done = read_real(call[8], at, np.float32(0)) * (np.float32(1) - read_real(call[9], at, np.float32(0)))
-        write_real(call[16], place, done, zero)
-        write_real(call[17], place, read_real(call[10], at, np.float32(0)), zero)
+        write_real(call[16], index, done, zero)
+        write_real(call[17], index, read_real(call[10], at, np.float32(0)), zero)
 
 
 @compiled()

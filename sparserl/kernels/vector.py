@@ -133,16 +133,16 @@ def _row_gradient(
             cursor, target = first, emit.at(emit.pointer(out), start)
             for count in dict.fromkeys((emit.lanes, 4, 1)):
                 ends_in = lanes_of(count, emit.lanes)
-                # Connection c is folded from the place whose sum ends in the c-th of the lanes that are used.
-                places = sorted(range(count), key=ends_in.__getitem__)
-                lanes = [ends_in[place] for place in places]
+                # Connection c is folded from the vector whose sum ends in the c-th of the lanes that are used.
+                order = sorted(range(count), key=ends_in.__getitem__)
+                lanes = [ends_in[vector] for vector in order]
 
                 def several(
-                    at: Any, state: list[Any], count: int = count, places: list[int] = places, lanes: list[int] = lanes
+                    at: Any, state: list[Any], count: int = count, order: list[int] = order, lanes: list[int] = lanes
                 ) -> list[Any]:
                     sums = [None] * count
-                    for connection, place in enumerate(places):
-                        sums[place] = product(emit.at(at, connection))
+                    for connection, vector in enumerate(order):
+                        sums[vector] = product(emit.at(at, connection))
                     folded = emit.folded(sums)
                     emit.store(builder.fadd(emit.load(state[0], count), emit.shuffle(folded, folded, lanes)), state[0])
                     return [emit.at(state[0], count)]

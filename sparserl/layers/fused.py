@@ -130,15 +130,15 @@ class FusedLayers:
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
         given = [parameter for parameter in parameters if parameter is not None]
-        key = tables.places(given)
+        key = tables.key(given)
         key += [
             values.stride() if isinstance(layer, nn.Linear) else id(layer.index)  # type: ignore[union-attr]  # is there
             for layer, values in zip(self.layers, parameters[::2], strict=True)
         ]
         if self._networks is None or key != self._key:
             described = []
-            for place, layer in enumerate(self.layers):
-                values, bias = parameters[2 * place], parameters[2 * place + 1]
+            for number, layer in enumerate(self.layers):
+                values, bias = parameters[2 * number], parameters[2 * number + 1]
                 assert values is not None
                 index = CsrIndex.full(*values.shape) if isinstance(layer, nn.Linear) else layer.index
                 if not values.is_contiguous():
@@ -151,7 +151,7 @@ class FusedLayers:
             self._networks = Networks(chains, self._networks)
             self._key = key
         if tables.CHECKED:
-            tables.check("layers", [tables.places(self._networks.tensors())], [tables.places(given)])
+            tables.check("layers", [tables.key(self._networks.tensors())], [tables.key(given)])
         return self._networks
 
 
@@ -173,7 +173,7 @@ class FusedPass:
     def capturing(self) -> list[int]:
         """Places of the layers that keep what they see in a pass that trains them."""
         layers = enumerate(self._fused.layers)
-        return [place for place, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
+        return [number for number, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
 
     def pull_back(self, dy: Array) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
@@ -205,7 +205,8 @@ class FusedPass:
         `captured` keep what they saw.
         """
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
-        used = [place // 2 % depth for place, need in enumerate(needs) if need] + [place % depth for place in captured]
+        used = [number // 2 % depth for number, need in enumerate(needs) if need]
+        used += [number % depth for number in captured]
         if width is None and not used:
             return None, [None] * len(needs)
         wanted = Wanted(
@@ -213,19 +214,19 @@ class FusedPass:
             last=width or 0,
             parameters=any(needs),
             lowest=min(used) if width is None else 0,
-            samples=tuple(divmod(place, depth) for place in captured),
+            samples=tuple(divmod(number, depth) for number in captured),
             reuse=reuse,
         )
         count(self._networks.backward_flops(dy.shape[1], wanted))
         result = self._backend.backward(self._networks, self._saved, dy, wanted)
         if captured:
             not_again()
-        for place, sample in zip(captured, result.samples, strict=True):
-            layers[place].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
+        for number, sample in zip(captured, result.samples, strict=True):
+            layers[number].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:
             return result.x, [None] * len(needs)
-        for place, layer in enumerate(layers):
-            if needs[2 * place] and not isinstance(layer, nn.Linear):
+        for number, layer in enumerate(layers):
+            if needs[2 * number] and not isinstance(layer, nn.Linear):
                 vars(layer)["trained"] = True  # as an attribute of a module it would take ten times as long
         if reuse:
             return result.x, self._fused.shaped(result.parameters, needs)
@@ -259,7 +260,7 @@ class _Node(torch.autograd.Function):
             raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
         parameters = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
         needs_x, _, *needs = ctx.needs_input_grad
-        captured = [place for place in ctx.taken.capturing() if _trained(parameters[2 * place])]
+        captured = [number for number in ctx.taken.capturing() if _trained(parameters[2 * number])]
         with program.at_once():
             dx, by_parameter = ctx.taken.gradients(gradients[0], 0 if needs_x else None, needs, captured)
         return (None if dx is None else torch.from_numpy(dx), None, *by_parameter)

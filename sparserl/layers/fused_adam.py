@@ -117,8 +117,8 @@ class FusedAdam(torch.optim.Adam):
             batch.given = numbers
             batch.numbers[:] = numbers
 
-    def _given(self, place: int) -> tuple[float, ...]:
-        group = self.param_groups[place]
+    def _given(self, index: int) -> tuple[float, ...]:
+        group = self.param_groups[index]
         return (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,14 +141,14 @@ class FusedAdam(torch.optim.Adam):
 
     def _described(self) -> list[_Batch] | None:
         """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
-        if self._places() != self._key:
+        if self._indices() != self._key:
             not_again()  # the next step waits with others, and is worth recording
             program.run_waiting()  # clocks are read
             self._batches = self._describe()
-            self._key = self._places()
+            self._key = self._indices()
         return self._batches
 
-    def _places(self) -> list[Any]:
+    def _indices(self) -> list[Any]:
         """Whatever was replaced since the last time changes one of these."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         gradients = [_NONE if gradient is None else gradient for gradient in map(_gradient, parameters)]
@@ -158,11 +158,11 @@ class FusedAdam(torch.optim.Adam):
         for parameter, state in self.state.items():
             key.append(id(parameter))
             arrays += state.values()
-        return [torch.get_num_threads(), *key, *tables.places(arrays)]
+        return [torch.get_num_threads(), *key, *tables.key(arrays)]
 
     def _describe(self) -> list[_Batch] | None:
         batches: list[_Batch] = []
-        for place, group in enumerate(self.param_groups):
+        for index, group in enumerate(self.param_groups):
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
             by_clock: dict[float, list[torch.Tensor]] = {}
             for parameter in trained:
@@ -178,7 +178,7 @@ class FusedAdam(torch.optim.Adam):
                 clock = self._state_of(together[0])["step"].clone()
                 for parameter in together:
                     self._state_of(parameter)["step"] = clock
-                batches.append(self._batch(place, together, clock))
+                batches.append(self._batch(index, together, clock))
         return batches
 
     def _batch(self, group: int, parameters: Sequence[torch.Tensor], clock: torch.Tensor) -> _Batch:

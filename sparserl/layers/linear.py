@@ -54,7 +54,7 @@ class LinearLayer(ABC):
 
     @abstractmethod
     def flat(self, slots: Slots) -> Positions:
-        """Positions `output * n_in + input` of some weights, given their places among all of them, flattened."""
+        """Positions `output * n_in + input` of some weights, given their indices among all of them, flattened."""
 
     @abstractmethod
     def into(self, outputs: Flags) -> Entries:

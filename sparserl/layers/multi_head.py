@@ -61,7 +61,7 @@ class MultiHeadMLP(nn.Module):
             for task in range(n_tasks)
         ]
         network = cls(list(trunk), [head[0] for head in heads], activation, output_activation)
-        network.goals = {f"trunk.{place}": goal for place, goal in trunk.goals.items()}
+        network.goals = {f"trunk.{index}": goal for index, goal in trunk.goals.items()}
         network.goals |= {f"heads.{task}": goal for task, head in enumerate(heads) for goal in head.goals.values()}
         return network
 

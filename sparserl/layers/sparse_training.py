@@ -24,7 +24,7 @@ from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChan
 
 GROUP = "model"
 STORED = "connections"
-"""Key in an optimizer's `state_dict`: place of a layer's values among the parameters -> checksum of connections."""
+"""Key in an optimizer's `state_dict`: index of a layer's values among the parameters -> checksum of connections."""
 WHOLE_MATRIX = ("muon", "shampoo", "soap", "lbfgs", "kfac", "sparseadam")
 """Words in the names of optimizers that treat a weight as a matrix or all weights as one vector."""
 
@@ -201,18 +201,18 @@ class _Followed:
         self.optimizer.register_load_state_dict_pre_hook(self._note_checksums)
 
     def _add_checksums(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        places = self._places()
-        own = {places[name]: _checksum(layer.at) for name, layer in self.states.items()}
+        indices = self._indices()
+        own = {indices[name]: _checksum(layer.at) for name, layer in self.states.items()}
         state[STORED] = {**state.get(STORED, {}), **own}
 
     def _note_checksums(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         stored = state.get(STORED, {})
-        self._stored = {name: stored[place] for name, place in self._places().items() if place in stored}
+        self._stored = {name: stored[index] for name, index in self._indices().items() if index in stored}
 
-    def _places(self) -> dict[str, str]:
+    def _indices(self) -> dict[str, str]:
         parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-        places = {id(parameter): str(place) for place, parameter in enumerate(parameters)}
-        return {name: places[id(own.layer.values)] for name, own in self.states.items()}
+        indices = {id(parameter): str(index) for index, parameter in enumerate(parameters)}
+        return {name: indices[id(own.layer.values)] for name, own in self.states.items()}
 
     def catch_up(self) -> list[str]:
         """Brings each layer's state to the connections that the layer has now.

@@ -1,4 +1,4 @@
-"""Makes anybody's torch model truly sparse in place, and rewires it while its own training loop runs.
+"""Makes a torch model truly sparse in place, and rewires it while its own training loop runs.
 
 Decides which layers take part and how their parameters, gradients and optimizer state are carried over. Refuses to know
 about losses, data and agents; what is dropped and grown is decided in `sparserl.topology`.
@@ -220,7 +220,7 @@ def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:
 
 
 def _slot_in(optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor) -> tuple[dict[str, Any], int]:
-    """Parameter group of a weight and its place there."""
+    """Parameter group of a weight and its index there."""
     for group in optimizer.param_groups:
         for position, parameter in enumerate(group["params"]):
             if parameter is weight:

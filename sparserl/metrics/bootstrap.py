@@ -78,7 +78,7 @@ def interval(resampled: Floats, level_percent: float = LEVEL_PERCENT) -> tuple[f
 
 
 def band(resampled: Floats, level_percent: float = LEVEL_PERCENT) -> tuple[Floats, Floats]:
-    """Percentile interval at each place: of (RESAMPLES, ...) its lower and upper ends, (...) each."""
+    """Percentile interval at each index: of (RESAMPLES, ...) its lower and upper ends, (...) each."""
     low, high = np.percentile(resampled, [(100 - level_percent) / 2, (100 + level_percent) / 2], axis=0)
     return low, high
 

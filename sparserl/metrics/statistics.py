@@ -34,7 +34,7 @@ LEVEL_PERCENT = 95
 
 @dataclass(frozen=True)
 class Band:
-    """A value at each of some places and its pointwise interval, NaN where undefined."""
+    """A value at each of some points and its pointwise interval, NaN where undefined."""
 
     value: Floats
     low: Floats
@@ -193,11 +193,11 @@ def _estimate(value: float, resampled: Floats, n_runs: int) -> Estimate:
     return Estimate(value, *(interval(resampled, LEVEL_PERCENT) if n_runs > 1 else (math.nan, math.nan)))
 
 
-def _band(places: Sequence[Floats], function: Callable[[Floats], Floats], drawn: Seeds) -> Band:
-    """A function of the (S, T) at each place; one draw serves all places, one after the other to save memory."""
-    values = np.array([function(one) for one in places])
+def _band(points: Sequence[Floats], function: Callable[[Floats], Floats], drawn: Seeds) -> Band:
+    """A function of the (S, T) at each point; one draw serves all points, one after the other to save memory."""
+    values = np.array([function(one) for one in points])
     if drawn.shape[1] < 2:
         unknown = np.full_like(values, np.nan)
         return Band(values, unknown, unknown)
-    low, high = np.transpose([band(function(of_each_task(one, drawn)), LEVEL_PERCENT) for one in places])
+    low, high = np.transpose([band(function(of_each_task(one, drawn)), LEVEL_PERCENT) for one in points])
     return Band(values, low, high)

@@ -113,7 +113,7 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
 
 def task_colours(count: int) -> list[Colour]:
     """From dark to light in the order of learning; the lightest yellow is left out."""
-    return [colormaps[TASK_COLOURS](place) for place in np.linspace(0.0, 0.88, count)]
+    return [colormaps[TASK_COLOURS](at) for at in np.linspace(0.0, 0.88, count)]
 
 
 def draw_matrix(axis: Axes, matrix: FloatArray, limits: tuple[float, float], decimals: int) -> None:

@@ -65,8 +65,8 @@ def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
 def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     """Draws mean performance on the tasks so far, and on each task, over time; runs of equal label are averaged.
 
-    Averages and bands are those of `draw_curves`. Where runs learn their tasks in different orders, a panel is a place
-    in the sequence.
+    Averages and bands are those of `draw_curves`. Where runs learn their tasks in different orders, a panel is a
+    position in the sequence.
 
     Raises:
         ConfigError: If a run has no evaluation yet, if runs differ in the steps of their tasks or in what performance
@@ -79,8 +79,8 @@ def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
     mean_axis = above.subplots()
-    places = zip(*(run.names for run in read.values()), strict=True)
-    names = [place[0] if len(set(place)) == 1 else "" for place in places]
+    names_at = zip(*(run.names for run in read.values()), strict=True)
+    names = [alike[0] if len(set(alike)) == 1 else "" for alike in names_at]
     panels = _task_panels(below, first, names, [OWN_COLOUR] * len(names))
     for label, style in line_styles(run.label for run in runs).items():
         seeds = {run: read[run.path] for run in runs if run.label == label}

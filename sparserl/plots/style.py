@@ -78,8 +78,8 @@ class LineStyle:
 def line_styles(labels: Iterable[str]) -> dict[str, LineStyle]:
     """A style for each of some labels; no two lines are alike up to 28, no two points up to 63."""
     return {
-        label: LineStyle(*(among[place % len(among)] for among in (COLOURS, LINES, MARKERS)))
-        for place, label in enumerate(dict.fromkeys(labels))
+        label: LineStyle(*(among[index % len(among)] for among in (COLOURS, LINES, MARKERS)))
+        for index, label in enumerate(dict.fromkeys(labels))
     }
 
 
@@ -112,32 +112,30 @@ def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: Line
     """
     if not curves:
         return
-    places, values = _at_common_places(list(curves.values()))
+    x, values = _at_common_x(list(curves.values()))
     unfinished = sum(not run.finished for run in curves)
     said = f"{label} (n = {len(curves)}{f', {unfinished} unfinished' * bool(unfinished)})"
-    axis.plot(places, values.mean(axis=0), **style.of_line(len(places)), label=said)
+    axis.plot(x, values.mean(axis=0), **style.of_line(len(x)), label=said)
     if len(curves) > 1:
         low, high = _interval_of_mean(values, stream(0, "plot", label))
-        axis.fill_between(places, low, high, color=style.colour, alpha=0.2, linewidth=0)
-    end = places[-1] if len(places) else -np.inf
-    for own_places, own_values in curves.values():
-        further = own_places > end
+        axis.fill_between(x, low, high, color=style.colour, alpha=0.2, linewidth=0)
+    end = x[-1] if len(x) else -np.inf
+    for own_x, own_values in curves.values():
+        further = own_x > end
         if further.any():
-            reached = np.append(places[-1:], own_places[further])
-            axis.plot(
-                reached, np.interp(reached, own_places, own_values), style.line, color=style.colour, linewidth=0.7
-            )
+            reached = np.append(x[-1:], own_x[further])
+            axis.plot(reached, np.interp(reached, own_x, own_values), style.line, color=style.colour, linewidth=0.7)
 
 
-def _at_common_places(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
+def _at_common_x(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
     """(E,) x between the last beginning and the first end at which any curve has a value, and (S, E) values there."""
-    places = np.unique(np.concatenate([own for own, _ in curves]))
-    places = places[(places >= max(own[0] for own, _ in curves)) & (places <= min(own[-1] for own, _ in curves))]
-    return places, np.array([np.interp(places, *curve) for curve in curves])
+    x = np.unique(np.concatenate([own for own, _ in curves]))
+    x = x[(x >= max(own[0] for own, _ in curves)) & (x <= min(own[-1] for own, _ in curves))]
+    return x, np.array([np.interp(x, *curve) for curve in curves])
 
 
 def _interval_of_mean(values: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Bootstrap interval of the mean over seeds at each place: (S, E) -> (E,), (E,); a seed is drawn as a whole."""
+    """Bootstrap interval of the mean over seeds at each x: (S, E) -> (E,), (E,); a seed is drawn as a whole."""
     shares = np.eye(len(values))[resample(len(values), rng)].mean(axis=1)
     return band(shares @ values, LEVEL_PERCENT)
 

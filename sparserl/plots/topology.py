@@ -119,13 +119,13 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
     width = PANEL_WIDTH * (PANELS_A_ROW if detailed else n_columns)
     figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    places = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
-    for panel, axis in zip(panels, places, strict=False):
+    axes = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
+    for panel, axis in zip(panels, axes, strict=False):
         _draw_panel(axis, panel, curves[panel], line_styles(logged))
-    for axis in places[len(panels) :]:
+    for axis in axes[len(panels) :]:
         axis.axis("off")
-    places[len(panels)].legend(
-        *places[0].get_legend_handles_labels(), loc="center", fontsize="small", title="layer", handlelength=3
+    axes[len(panels)].legend(
+        *axes[0].get_legend_handles_labels(), loc="center", fontsize="small", title="layer", handlelength=3
     )
     if detailed:
         rows = parts[1].subplots(len(detailed), 3, squeeze=False)
@@ -323,8 +323,8 @@ def _snapshots_of(path: Path, layer: str) -> list[Path]:
 
 def _spread(files: Sequence[Path], count: int) -> list[Path]:
     """At most `count` files, the first and the last among them."""
-    places = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
-    return [files[place] for place in places]
+    indices = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
+    return [files[index] for index in indices]
 
 
 def _caption(file: Path, present: SparseTopology, initial: Positions) -> tuple[str, str, str]:

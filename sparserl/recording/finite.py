@@ -69,5 +69,5 @@ def check_weights(step: int, weights: Mapping[str, torch.Tensor], of: str = "") 
 def _of(name: str, values: Any, step: int, seen: Mapping[str, Any]) -> NotFiniteError:
     flat = np.ravel(values)
     bad = flat[~np.isfinite(flat)]
-    where = f" in {bad.size:,} of {flat.size:,} places" if flat.size > 1 else ""
+    where = f" in {bad.size:,} of {flat.size:,} entries" if flat.size > 1 else ""
     return NotFiniteError(f"{name} became {bad[0]}{where}", step, seen)

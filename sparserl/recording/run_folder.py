@@ -108,7 +108,7 @@ class RunFolder:
             files: Further files by their path in the folder.
 
         Raises:
-            ConfigError: If something of this name exists, or the place cannot be written.
+            ConfigError: If something of this name exists, or the folder cannot be written.
         """
         folder = cls(path)
         try:

@@ -47,7 +47,7 @@ def check_structure(found: Any, expected: Any, where: str = "the checkpoint") ->
         where: Where in the state this is, for messages.
 
     Raises:
-        CheckpointError: If they differ; names the place.
+        CheckpointError: If they differ; names where.
     """
     if expected is None:
         return
@@ -62,14 +62,14 @@ def check_structure(found: Any, expected: Any, where: str = "the checkpoint") ->
         for key, value in expected.items():
             check_structure(found[key], value, f"{where}/{key}")
     elif isinstance(expected, Each):
-        for place, value in enumerate(_of_type(found, list, where)):
-            check_structure(value, expected.item, f"{where}/{place}")
+        for index, value in enumerate(_of_type(found, list, where)):
+            check_structure(value, expected.item, f"{where}/{index}")
     elif isinstance(expected, list | tuple):
         items = _of_type(found, list, where)
         if expected and len(items) != len(expected):
             raise CheckpointError(f"{_place(where)} holds {len(items)} items, not {len(expected)}")
-        for place, (one, other) in enumerate(zip(items, expected, strict=False)):
-            check_structure(one, other, f"{where}/{place}")
+        for index, (one, other) in enumerate(zip(items, expected, strict=False)):
+            check_structure(one, other, f"{where}/{index}")
     else:
         _check_plain(found, expected, where)
 

@@ -48,7 +48,7 @@ def first_to_last_cell(seeds: Sequence[Sequence[float] | None]) -> str:
     known = [one for one in seeds if one]
     if len(known) < len(seeds):
         return UNKNOWN
-    first, last = (mean_cell([one[place] for one in known]) for place in (0, -1))
+    first, last = (mean_cell([one[index] for one in known]) for index in (0, -1))
     return first if first == last else f"{first} .. {last}"
 
 

@@ -83,20 +83,20 @@ def _draw_lines(figure: Figure, chart: LineChart, styles: Mapping[str, LineStyle
 def _draw_intervals(figure: Figure, chart: IntervalChart, styles: Mapping[str, LineStyle]) -> None:
     axis = figure.subplots()
     names = [textwrap.fill(row.label, NAME_LETTERS) for row in chart.rows]
-    places = []
+    heights = []
     height = 0.0  # of the rows above, in lines of text
     for row, name in zip(chart.rows, names, strict=True):
         own = 1.4 + name.count("\n")
-        places.append(height + own / 2)
+        heights.append(height + own / 2)
         height += own
         style = styles[row.label]
-        axis.plot(row.value, places[-1], **_of_point(style))
+        axis.plot(row.value, heights[-1], **_of_point(style))
         if row.low is not None and row.high is not None:
             middle, reach = (row.low + row.high) / 2, (row.high - row.low) / 2
-            axis.errorbar(middle, places[-1], xerr=reach, **_of_interval(style))
+            axis.errorbar(middle, heights[-1], xerr=reach, **_of_interval(style))
     if chart.mark is not None:
         axis.axvline(chart.mark, color=INK, linestyle=":", linewidth=1)
-    axis.set_yticks(places, names)
+    axis.set_yticks(heights, names)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(height, 0)
     axis.margins(x=0.08)

@@ -107,9 +107,9 @@ def _group(comparison: Comparison, group: Group, thresholds: Sequence[float]) ->
     }
 
 
-def _band(axis: str, places: Sequence[float], band: statistics.Band) -> Record:
+def _band(axis: str, points: Sequence[float], band: statistics.Band) -> Record:
     return {
-        axis: list(places),
+        axis: list(points),
         **{part: [or_none(value) for value in getattr(band, part).tolist()] for part in ("value", "low", "high")},
     }
 

@@ -30,10 +30,10 @@ def _runs_at(path: Path) -> list[RunFolder]:
     if not path.is_dir() or (path / "config.yaml").is_file():
         return [RunFolder.open(path)]
     found = []
-    for place, inside, files in os.walk(path):
+    for folder, inside, files in os.walk(path):
         inside.sort()
         if "config.yaml" in files:
-            found.append(RunFolder(Path(place)))
+            found.append(RunFolder(Path(folder)))
             inside.clear()  # what a tracker keeps inside a run may look like one
     if not found:
         raise ConfigError(f"{path} is not a run folder, and holds none: there is no config.yaml")

@@ -54,12 +54,12 @@ def _with_pictures(sections: Sequence[Section]) -> list[tuple[Section, list[tupl
         (
             section,
             [
-                (chart, draw_chart(chart, known, f"{place}.{number}"))
+                (chart, draw_chart(chart, known, f"{index}.{number}"))
                 for number, chart in enumerate(section.charts)
                 if labels(chart)  # not empty
             ],
         )
-        for place, section in enumerate(sections)
+        for index, section in enumerate(sections)
     ]
 
 

@@ -112,7 +112,7 @@ def _notes(section: RLComparison, groups: Sequence[Record]) -> list[str]:
     orders = {run.tasks for group in section.groups for run in group.runs}
     if len(orders) > 1:
         notes.append(
-            "the order of the tasks depends on the seed: seeds are averaged over equal tasks, not equal places"
+            "the order of the tasks depends on the seed: seeds are averaged over equal tasks, not equal positions"
         )
     rows = [(group["label"], _policy(one), one["undefined"]) for group in groups for one in group["summaries"]]
     missing: dict[tuple[str, str], list[str]] = defaultdict(list)

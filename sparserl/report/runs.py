@@ -99,7 +99,7 @@ class RLComparison:
         column = "return" if measure == NORMALISED else measure
         reference = None
         if self.reference is not None:
-            random = [run.random_returns[_places(run, self.tasks)] for run in self.reference.runs]
+            random = [run.random_returns[_indices(run, self.tasks)] for run in self.reference.runs]
             reference = Reference(
                 self.reference.scores(self.tasks, column, policy, last),
                 np.stack(random) if measure == NORMALISED else None,
@@ -177,7 +177,7 @@ def difference(run: RLRun, reference: RLRun) -> str | None:
     return f"one of them alone was evaluated at env step {at_one_alone[0]:.0f}" if at_one_alone.size else None
 
 
-def _places(run: RLRun, tasks: Sequence[RLTask]) -> list[int]:
+def _indices(run: RLRun, tasks: Sequence[RLTask]) -> list[int]:
     """Where in the sequence of a run some tasks come."""
     return [run.tasks.index(task) for task in tasks]
 
@@ -187,5 +187,5 @@ def _scores(run: RLRun, tasks: Sequence[RLTask], measure: str, policy: str, last
         own = scores(run.steps, run.performance(measure, policy), [task.steps for task in run.tasks], last=last)
     except ConfigError as error:
         raise ConfigError(f"{run.path}: {error}") from None
-    places = _places(run, tasks)
-    return own.map(lambda values: values[places])
+    indices = _indices(run, tasks)
+    return own.map(lambda values: values[indices])

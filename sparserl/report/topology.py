@@ -77,4 +77,4 @@ def _has_events(run: TrainedRun) -> bool:
 
 def _line(label: str, steps: Sequence[float], values: Sequence[float]) -> Line:
     shown = np.unique(np.linspace(0, len(steps) - 1, MOST_POINTS).astype(int))
-    return Line(label, [steps[place] for place in shown], [values[place] for place in shown])
+    return Line(label, [steps[index] for index in shown], [values[index] for index in shown])

@@ -53,7 +53,7 @@ def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -
     if count == 0:
         return NOTHING
     score = score[droppable]
-    highest = np.sort(score)[count - 1]  # a sort of values alone is vectorised, unlike one of places
+    highest = np.sort(score)[count - 1]  # a sort of values alone is vectorised, unlike one of indices
     below, equal = score < highest, score == highest
     if np.isnan(highest):  # they come last
         below, equal = ~np.isnan(score), np.isnan(score)
@@ -280,8 +280,8 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
     def score(outputs: Positions, inputs: Positions) -> FloatArray:
         del inputs
         of_neurons = (
-            np.abs(np.asarray(sum(dy[outputs * view.neurons + place] @ x.T for x, dy in samples)))
-            for place in range(view.neurons)
+            np.abs(np.asarray(sum(dy[outputs * view.neurons + index] @ x.T for x, dy in samples)))
+            for index in range(view.neurons)
         )
         gradient: FloatArray = reduce(np.add, of_neurons)
         if np.isnan(gradient).any():

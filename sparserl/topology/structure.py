@@ -152,11 +152,11 @@ class SparseTopology:
     def _shares_inputs(self) -> bool:
         if self.pairs < 1 or self.n_out % self.pairs or self.nnz % self.pairs:
             return False
-        place = self.outputs % self.pairs
+        index_in_group = self.outputs % self.pairs
         flat = self.flat
-        of_first = flat - place * self.n_in
-        first = flat[place == 0]
-        return all(np.array_equal(of_first[place == other], first) for other in range(1, self.pairs))
+        of_first = flat - index_in_group * self.n_in
+        first = flat[index_in_group == 0]
+        return all(np.array_equal(of_first[index_in_group == other], first) for other in range(1, self.pairs))
 
 
 @dataclass(frozen=True)

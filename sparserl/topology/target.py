@@ -193,7 +193,7 @@ class PolyakUpdate:
         """`target = tau online + (1 - tau) target`, and what the layers' policies do after it."""
         pairings = [layer.pairing() for layer in self._layers]
         # Whatever was replaced since the last time changes one of them.
-        key: list[object] = [torch.get_num_threads(), *tables.places(self._tensors), *map(_dtype, self._tensors)]
+        key: list[object] = [torch.get_num_threads(), *tables.key(self._tensors), *map(_dtype, self._tensors)]
         key += map(id, pairings)
         if key != self._key:
             self._key, self._kept = key, pairings  # kept, so that no other object takes the place of one

@@ -342,7 +342,7 @@ def test_noise_goes_where_it_stood_when_the_transition_was_observed() -> None:
     noise.origins = np.array([-1, -2, 0, 1])
     add(store, 6, ended="limit")
     add(store, 7, ended="terminal")  # an episode of one step
-    assert store.noise_places.tolist() == [[2, 3], [2, 0], [3, 2], [0, 1]]
+    assert store.noise_positions.tolist() == [[2, 3], [2, 0], [3, 2], [0, 1]]
     real_first_second = ("rrab", "rrab", "rrab", "brar", "brar", "rrba", "rrba", "abrr")
     expected = dict(enumerate(real_first_second))
     batch = sample(store, 300, None, 0.5)

@@ -39,11 +39,11 @@ def infinite_observation(given: Any) -> Any:
 
 SPOILT: dict[str, tuple[Spoil, int, str]] = {
     "reward": (nan_reward, 77, "reward became nan at step 77"),
-    "observation": (infinite_observation, 77, "observation became -inf in 1 of 3 places at step 77"),
+    "observation": (infinite_observation, 77, "observation became -inf in 1 of 3 entries at step 77"),
     "observation at the end of an episode": (
         infinite_observation,
         85,
-        "observation became -inf in 1 of 3 places at step 85",
+        "observation became -inf in 1 of 3 entries at step 85",
     ),
 }
 

@@ -158,10 +158,10 @@ class FusedForward:
         self.outputs = _activated(ensemble, self._pass.y)
 
     def backward(self, gradient: FloatArray) -> None:
-        self._pass.pull_back(self._before_activation(gradient))
+        self._pass.backward(self._before_activation(gradient))
 
     def input_gradient(self, gradient: FloatArray) -> FloatArray:
-        by_input: FloatArray = self._pass.pull_back_to_input(self._before_activation(gradient), self._last)
+        by_input: FloatArray = self._pass.backward_to_input(self._before_activation(gradient), self._last)
         return by_input
 
     def _before_activation(self, gradient: FloatArray) -> FloatArray:

@@ -17,17 +17,17 @@ from sparserl.kernels import cpu, reference
 from sparserl.kernels.cpu import prepare
 from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
 
 __all__ = [
     "BACKENDS",
+    "ActivationPair",
     "Backend",
     "CsrIndex",
+    "GradientRequest",
     "Gradients",
     "Linear",
     "Networks",
-    "Sample",
-    "Wanted",
     "active_backend",
     "prepare",
     "require_cpu",
@@ -53,7 +53,7 @@ class Backend(Protocol):
             ValueError: If they have another width or dtype than the networks.
         """
 
-    def backward(self, networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
+    def backward(self, networks: Networks, saved: object, dy: Array, request: GradientRequest) -> Gradients:
         """The gradients, given `dy` (N, B, widths[-1]) by the outputs; `saved` is from `forward` and stays valid."""
 
 

@@ -24,7 +24,7 @@ from sparserl.kernels.layout import (
     PANEL_ROWS,
     SAMPLE,
 )
-from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
 from sparserl.kernels.pattern_index import pattern_index, shared_columns
 from sparserl.kernels.plan import Frame, Plan, plan_of
 from sparserl.kernels.program import Step, make_step
@@ -96,21 +96,21 @@ def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
     return y
 
 
-def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
+def backward(networks: Networks, saved: object, dy: Array, request: GradientRequest) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, _Pass)
-    found: _Backward | None = saved.ways_back.find([dy], wanted)
+    found: _Backward | None = saved.ways_back.find([dy], request)
     plan = plan_of(networks)
     if found is None:
         networks.check_gradient(dy, saved.frame.batch)
-        plan.transpose_from(0 if wanted.inputs else wanted.lowest + 1)
-        found = _Backward(plan, saved.taken, contiguous(dy), wanted)
-        if not wanted.samples and (wanted.reuse or not wanted.parameters):
-            saved.ways_back.keep(found, [dy], wanted)
+        plan.transpose_from(0 if request.inputs else request.lowest + 1)
+        found = _Backward(plan, saved.taken, contiguous(dy), request)
+        if not request.samples and (request.reuse or not request.parameters):
+            saved.ways_back.keep(found, [dy], request)
     if tables.CHECKED:
         plan.check(saved.frame)
     program.add(*found.steps)
-    if wanted.samples:
+    if request.samples:
         program.run_waiting()
     return Gradients(found.toward, found.totals, found.samples(plan))
 
@@ -124,43 +124,45 @@ class _Backward:
         totals: Places for the gradients of parameters, or None.
     """
 
-    def __init__(self, plan: Plan, taken: Lease, dy: Array, wanted: Wanted):
+    def __init__(self, plan: Plan, taken: Lease, dy: Array, request: GradientRequest):
         frame: Frame = taken.item
-        self._frame, self._wanted = frame, wanted
-        sums = plan.sums(frame.workers, wanted.reuse) if wanted.parameters else None
+        self._frame, self._request = frame, request
+        sums = plan.sums(frame.workers, request.reuse) if request.parameters else None
         self.totals = None if sums is None else sums.totals
-        width = (wanted.last or plan.widths[0]) if wanted.inputs else 0
+        width = (request.last or plan.widths[0]) if request.inputs else 0
         dx = np.empty((plan.count, frame.batch, width), plan.limits.dtype)
         self.toward: Array | None = None
         if width:
             self.toward = dx[0] if program.stretch() is None else Deferred(dx[0])
         table, self._tapes = plan.table, []
-        if wanted.samples:
+        if request.samples:
             table = table.copy()
-            for network, layer in wanted.samples:
+            for network, layer in request.samples:
                 self._tapes.append(torch.empty(plan.widths[layer + 1] * frame.padded, dtype=plan.dtype))
                 table[network, layer, SAMPLE] = self._tapes[-1].data_ptr()
         addresses = frame.nowhere if sums is None else sums.addresses
-        ordered = 0 if width else wanted.lowest + 1
+        ordered = 0 if width else request.lowest + 1
         common = frame.arguments(plan)
         common[0] = table.ctypes.data
-        arguments = [*common, 0, 0, 0, ordered, wanted.lowest, addresses.ctypes.data]
+        arguments = [*common, 0, 0, 0, ordered, request.lowest, addresses.ctypes.data]
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
         kept = plan.kept, taken, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
-        if sums is not None and (table[:, wanted.lowest :, PANEL_ROWS] > 0).any():
+        if sums is not None and (table[:, request.lowest :, PANEL_ROWS] > 0).any():
             functions.append(panel_step)
         if frame.workers > 1 or (width and plan.count > 1):
             functions.append(total_step)
         self.steps = [make_step(function, arguments, plan.limits.dtype, kept, frame.workers) for function in functions]
 
-    def samples(self, plan: Plan) -> list[Sample]:
+    def samples(self, plan: Plan) -> list[ActivationPair]:
         """What was seen at the layers that were asked for, once the steps have run."""
         frame = self._frame
         return [
-            Sample(network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, plan.widths[layer + 1]))
-            for (network, layer), tape in zip(self._wanted.samples, self._tapes, strict=True)
+            ActivationPair(
+                network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, plan.widths[layer + 1])
+            )
+            for (network, layer), tape in zip(self._request.samples, self._tapes, strict=True)
         ]
 
 
@@ -183,7 +185,7 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     networks = Networks([[Linear(index, one, one)]])
     for batch in (1, 2):
         _, saved = forward(networks, [torch.ones(batch, 1, dtype=dtype)], keep=batch > 1)
-    backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), Wanted())
+    backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), GradientRequest())
     for function in (*STEPS, total_step):
         function.address(one.numpy().dtype)
     positions.prepare()

@@ -101,18 +101,18 @@ class Networks:
         """Operations of a forward pass: a multiplication and an addition for each connection and sample."""
         return 2 * batch * self.nnz
 
-    def backward_flops(self, batch: int, wanted: Wanted) -> int:
+    def backward_flops(self, batch: int, request: GradientRequest) -> int:
         """Operations of a backward pass: as many for each gradient by a layer's weights or input that it forms.
 
         The gradient by the input counts whole, also where only some features of it are wanted.
         """
-        reached = sum(self.nnz_of_levels[wanted.lowest :])
-        by_inputs = reached if wanted.inputs else reached - self.nnz_of_levels[wanted.lowest]
-        return 2 * batch * (by_inputs + (reached if wanted.parameters else 0))
+        reached = sum(self.nnz_of_levels[request.lowest :])
+        by_inputs = reached if request.inputs else reached - self.nnz_of_levels[request.lowest]
+        return 2 * batch * (by_inputs + (reached if request.parameters else 0))
 
 
 @dataclass(frozen=True)
-class Sample:
+class ActivationPair:
     """Where gradient growth looks: what one layer saw in one backward pass.
 
     Attributes:
@@ -129,7 +129,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GradientRequest:
     """Which results a backward pass is for.
 
     Attributes:
@@ -162,4 +162,4 @@ class Gradients:
 
     x: Array | None
     parameters: Sequence[torch.Tensor] | None
-    samples: list[Sample]
+    samples: list[ActivationPair]

@@ -8,7 +8,7 @@ import torch
 
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import Gradients, Linear, Networks, Sample, Wanted
+from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
 
 
 def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,7 +52,7 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
     return torch.stack(outputs).numpy(), saved
 
 
-def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gradients:
+def backward(networks: Networks, saved: object, dy: Array, request: GradientRequest) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, list)
     networks.check_gradient(dy, saved[0][0].shape[1])
@@ -62,17 +62,17 @@ def backward(networks: Networks, saved: object, dy: Array, wanted: Wanted) -> Gr
         gradient = gradient.t()
         own: list[torch.Tensor] = []
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
-            samples[network, position] = Sample(network, position, x, gradient)
+            samples[network, position] = ActivationPair(network, position, x, gradient)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
             formed = [value_gradient(layer, x, gradient), bias]
-            own = [*(formed if position >= wanted.lowest else map(torch.zeros_like, formed)), *own]
+            own = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *own]
             gradient = input_gradient(layer, gradient)
             if position > 0:
                 gradient = torch.where(x <= 0, 0.0, gradient)
         inputs.append(gradient.t())
         parameters += own
     return Gradients(
-        torch.stack(inputs).sum(dim=0)[:, -wanted.last :].numpy() if wanted.inputs else None,
-        parameters if wanted.parameters else None,
-        [samples[position] for position in wanted.samples],
+        torch.stack(inputs).sum(dim=0)[:, -request.last :].numpy() if request.inputs else None,
+        parameters if request.parameters else None,
+        [samples[position] for position in request.samples],
     )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sparserl.kernels import CsrIndex, Linear, Networks, Wanted, active_backend, program, tables
+from sparserl.kernels import CsrIndex, GradientRequest, Linear, Networks, active_backend, program, tables
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
@@ -34,7 +34,7 @@ class SparseLayer(Protocol):
     values: nn.Parameter
     bias: nn.Parameter | None
     capture: bool
-    captured: list[tuple[torch.Tensor, torch.Tensor]]
+    activation_pairs: list[tuple[torch.Tensor, torch.Tensor]]
 
     @property
     def index(self) -> CsrIndex:
@@ -171,11 +171,11 @@ class FusedPass:
         self.y, self._saved = self._backend.forward(networks, inputs, keep=True)
 
     def capturing(self) -> list[int]:
-        """Places of the layers that keep what they see in a pass that trains them."""
+        """Indices of the layers that keep what they see in a pass that trains them."""
         layers = enumerate(self._fused.layers)
         return [number for number, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
 
-    def pull_back(self, dy: Array) -> None:
+    def backward(self, dy: Array) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
 
         What was there is replaced, and its memory used again.
@@ -187,7 +187,7 @@ class FusedPass:
                 parameter.grad = gradient  # type: ignore[union-attr]
         relies_on_gradients(parameter for parameter in self._parameters if parameter is not None)
 
-    def pull_back_to_input(self, dy: Array, width: int = 0) -> Array:
+    def backward_to_input(self, dy: Array, width: int = 0) -> Array:
         """(B, width) gradient of the last `width` features of the input, 0: of all; parameters keep their `grad`.
 
         No layer captures it: a pass that trains nothing says nothing of the weights.
@@ -199,9 +199,9 @@ class FusedPass:
     def gradients(
         self, dy: Array, width: int | None, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False
     ) -> tuple[Array | None, Sequence[torch.Tensor | None]]:
-        """Gradient of the input, and of each parameter that is needed; `reuse` as in `Wanted`.
+        """Gradient of the input, and of each parameter that is needed; `reuse` as in `GradientRequest`.
 
-        `width` is as in `pull_back_to_input`, None if no gradient of the input is wanted. Layers at the places
+        `width` is as in `backward_to_input`, None if no gradient of the input is wanted. Layers at the indices
         `captured` keep what they saw.
         """
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
@@ -209,7 +209,7 @@ class FusedPass:
         used += [number % depth for number in captured]
         if width is None and not used:
             return None, [None] * len(needs)
-        wanted = Wanted(
+        request = GradientRequest(
             inputs=width is not None,
             last=width or 0,
             parameters=any(needs),
@@ -217,12 +217,12 @@ class FusedPass:
             samples=tuple(divmod(number, depth) for number in captured),
             reuse=reuse,
         )
-        count(self._networks.backward_flops(dy.shape[1], wanted))
-        result = self._backend.backward(self._networks, self._saved, dy, wanted)
+        count(self._networks.backward_flops(dy.shape[1], request))
+        result = self._backend.backward(self._networks, self._saved, dy, request)
         if captured:
             not_again()
         for number, sample in zip(captured, result.samples, strict=True):
-            layers[number].captured.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
+            layers[number].activation_pairs.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
         if result.parameters is None:
             return result.x, [None] * len(needs)
         for number, layer in enumerate(layers):
@@ -247,10 +247,10 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layers: FusedLayers, *parameters: torch.Tensor | None) -> torch.Tensor:
         with program.at_once():
-            ctx.taken = layers.run([x])
+            ctx.fused_pass = layers.run([x])
         ctx.save_for_backward(*parameters)
-        y = torch.from_numpy(ctx.taken.y)
-        del ctx.taken.y  # it will refer to its node, which refers to the pass: a cycle would outlive the graph
+        y = torch.from_numpy(ctx.fused_pass.y)
+        del ctx.fused_pass.y  # it will refer to its node, which refers to the pass: a cycle would outlive the graph
         return y
 
     @staticmethod
@@ -260,9 +260,9 @@ class _Node(torch.autograd.Function):
             raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
         parameters = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
         needs_x, _, *needs = ctx.needs_input_grad
-        captured = [number for number in ctx.taken.capturing() if _trained(parameters[2 * number])]
+        captured = [number for number in ctx.fused_pass.capturing() if _trained(parameters[2 * number])]
         with program.at_once():
-            dx, by_parameter = ctx.taken.gradients(gradients[0], 0 if needs_x else None, needs, captured)
+            dx, by_parameter = ctx.fused_pass.gradients(gradients[0], 0 if needs_x else None, needs, captured)
         return (None if dx is None else torch.from_numpy(dx), None, *by_parameter)
 
 

@@ -39,8 +39,8 @@ class SparseLinear(nn.Module):
         row_ptr: (n_out + 1,) int64, first slot of each output. In `state_dict` but no buffer, like `col`: what
             averages, casts or synchronises buffers leaves indices alone.
         col: (nnz,) int32, input of each slot.
-        capture: While true, backward passes that form the gradient of `values` append to `captured`.
-        captured: (input (n_in, B), output gradient (n_out, B)) of captured passes.
+        capture: While true, backward passes that form the gradient of `values` append to `activation_pairs`.
+        activation_pairs: (input (n_in, B), output gradient (n_out, B)) of captured passes.
         trained: Whether a backward pass has formed the gradient of this object's weights, an event has changed its
             connections, or a target network keeps it in step with another layer.
 
@@ -86,7 +86,7 @@ class SparseLinear(nn.Module):
         self.n_out, self.n_in = topology.n_out, topology.n_in
         self.values, self.bias = values, bias
         self.capture = False
-        self.captured: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.activation_pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._fused = FusedLayers([[self]])
         self.trained = False
         self._relatives = Relatives()
@@ -143,7 +143,7 @@ class SparseLinear(nn.Module):
 
     def view(self) -> LayerView:
         """The layer as a criterion sees it."""
-        samples = tuple((x.numpy(), dy.numpy()) for x, dy in self.captured)
+        samples = tuple((x.numpy(), dy.numpy()) for x, dy in self.activation_pairs)
         return LayerView(self.topology, self.values.detach().numpy(), samples)
 
     @torch.no_grad()

@@ -235,7 +235,7 @@ class TopologyEvolver:
         for group, layers in self.groups.items():
             armed = self.is_due(group) and not self.rule.is_over(update)
             for name, layer in layers.items():
-                layer.capture, layer.captured = armed, [*self._gathered[name]]
+                layer.capture, layer.activation_pairs = armed, [*self._gathered[name]]
 
     def end_update(self, group: str) -> list[TopologyEvent]:
         """Call after the group's optimizer has stepped; rewires its layers if they are due.
@@ -291,7 +291,7 @@ class TopologyEvolver:
             return False
         for name, layer in self.groups[group].items():
             # In one layout, which is also the one that a stored sample comes back in: products add in the same order.
-            self._gathered[name] = [(x.contiguous(), dy.contiguous()) for x, dy in layer.captured]
+            self._gathered[name] = [(x.contiguous(), dy.contiguous()) for x, dy in layer.activation_pairs]
         return True
 
     def _next_due(self) -> int:
@@ -376,7 +376,7 @@ class TopologyEvolver:
         """
         run_waiting()
         layer = self.layers[name]
-        layer.capture, layer.captured = False, []
+        layer.capture, layer.activation_pairs = False, []
         positions = change.old.flat, change.new.flat  # all that follows asks for them: formed once while they are held
         layer.apply_change(change, grown_values)
         for follower in self._followers[name]:

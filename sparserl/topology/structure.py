@@ -274,7 +274,7 @@ class EvolvingLayer(Protocol):
     capture: bool
     """While true, a backward pass that forms the gradient of `values` keeps (input, output gradient) for `view`."""
 
-    captured: list[Any]
+    activation_pairs: list[Any]
     """What it kept."""
 
     @property

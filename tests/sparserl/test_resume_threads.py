@@ -27,7 +27,7 @@ from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
 from sparserl.continual.supervised.runner import run_sequence
-from sparserl.kernels import Networks, Wanted, cpu, plan
+from sparserl.kernels import GradientRequest, Networks, cpu, plan
 from sparserl.kernels.program import Call
 from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.recording import checkpoint
@@ -57,7 +57,7 @@ def test_a_pass_depends_on_no_earlier_connections(
     results = []
     for networks in (before, Networks(after.networks, before), Networks(after.networks)):
         y, saved = forward(cpu, networks, x, keep=True)
-        gradients = backward(cpu, networks, saved, dy, Wanted(reuse=True))
+        gradients = backward(cpu, networks, saved, dy, GradientRequest(reuse=True))
         results.append([y, forward(cpu, networks, x, keep=False)[0], *(gradients.parameters or ())])
     assert_equal_trees(results[1], results[2])
     assert [call.shares for call in calls] == ([1] * 3 + [2] * 6 if densities[0] < densities[1] else [2] * 3 + [1] * 6)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from sparserl.kernels import Backend, CsrIndex, Gradients, Linear, Networks, Wanted
+from sparserl.kernels import Backend, CsrIndex, GradientRequest, Gradients, Linear, Networks
 
 
 def forward(kernels: Backend, networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
@@ -18,9 +18,11 @@ def forward(kernels: Backend, networks: Networks, x: torch.Tensor, *, keep: bool
     return torch.from_numpy(y), saved
 
 
-def backward(kernels: Backend, networks: Networks, saved: object, dy: torch.Tensor, wanted: Wanted) -> Gradients:
+def backward(
+    kernels: Backend, networks: Networks, saved: object, dy: torch.Tensor, request: GradientRequest
+) -> Gradients:
     """As the backend, with a gradient of torch."""
-    gradients = kernels.backward(networks, saved, dy, wanted)
+    gradients = kernels.backward(networks, saved, dy, request)
     return replace(gradients, x=None if gradients.x is None else torch.from_numpy(gradients.x))
 
 

@@ -146,7 +146,7 @@ def test_nothing_is_left_behind() -> None:
         layer.capture = True  # as between the start of an update and its topology event
     with torch.no_grad():
         found = mean_gradient_power(network, drawn(SAMPLES, 6), drawn(SAMPLES, 3), 2)
-    assert all(layer.captured == [] and layer.capture for layer in network)
+    assert all(layer.activation_pairs == [] and layer.capture for layer in network)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(one.requires_grad for one in found.values())
     for name, tensor in network.state_dict().items():

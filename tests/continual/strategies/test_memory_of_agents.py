@@ -183,7 +183,7 @@ def test_growth_by_gradient_sees_the_task_alone() -> None:
 
     def ended(group: str) -> Any:
         captured.extend(
-            [x.shape[1] for x, _ in layer.captured] for layer in evolver.groups[group].values() if layer.capture
+            [x.shape[1] for x, _ in layer.activation_pairs] for layer in evolver.groups[group].values() if layer.capture
         )
         return end_update(group)
 

@@ -14,7 +14,7 @@ from oracle.network_twins import by_connection, twin_of
 from support.blocks import force_blocks, force_rows
 from support.networks import MASKS, backward, forward, of_mask, random_mask, whole, whole_networks
 
-from sparserl.kernels import BACKENDS, CsrIndex, Linear, Networks, Wanted, choice, emitter
+from sparserl.kernels import BACKENDS, CsrIndex, GradientRequest, Linear, Networks, choice, emitter
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import BLOCKS, COLUMNS, PANELS, T_BLOCKS
 from sparserl.kernels.pattern_index import PatternIndex, pattern_index, shared_columns
@@ -105,7 +105,7 @@ def test_one_layer_equals_the_dense_products(
     for batch in BATCHES:
         x, dy = drawn(batch, n_in), drawn(1, batch, n_out)
         y, saved = forward(CPU, networks, x, keep=True)
-        gradients = backward(CPU, networks, saved, dy, Wanted())
+        gradients = backward(CPU, networks, saved, dy, GradientRequest())
         assert gradients.x is not None
         assert gradients.parameters is not None
         x64, dy64 = x.double().numpy(), dy[0].double().numpy()
@@ -131,7 +131,7 @@ def test_networks_equal_the_dense_twin(
         dy = whole(2, batch, widths[-1], among=SIGNED, dtype=dtype)
         twin = twin_of(networks, x, dy)
         y, saved = forward(CPU, networks, x, keep=True)
-        gradients = backward(CPU, networks, saved, dy, Wanted())
+        gradients = backward(CPU, networks, saved, dy, GradientRequest())
         assert torch.equal(y, twin.y)
         assert torch.equal(forward(CPU, networks, x, keep=False)[0], twin.y)
         assert torch.equal(gradients.x, twin.x)  # type: ignore[arg-type]  # it is wanted
@@ -154,7 +154,7 @@ def test_results_are_the_same_every_time(threads: int, monkeypatch: pytest.Monke
     def results() -> list[torch.Tensor]:
         fresh = Networks(networks.networks)
         y, saved = forward(CPU, fresh, x, keep=True)
-        gradients = backward(CPU, fresh, saved, dy, Wanted())
+        gradients = backward(CPU, fresh, saved, dy, GradientRequest())
         return [y, gradients.x, *(gradients.parameters or ())]  # type: ignore[list-item]  # it is wanted
 
     for ours, theirs in zip(results(), results(), strict=True):
@@ -183,7 +183,7 @@ def test_what_is_not_finite_goes_where_torch_sends_it(
     PLACES[place](networks, x, dy).fill_(value)
     twin = twin_of(networks, x, dy, by_connection)
     y, saved = forward(CPU, networks, x, keep=True)
-    gradients = backward(CPU, networks, saved, dy, Wanted())
+    gradients = backward(CPU, networks, saved, dy, GradientRequest())
     pairs = [(y, twin.y), (gradients.x, twin.x), *zip(gradients.parameters or (), twin.parameters, strict=True)]
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
@@ -330,7 +330,7 @@ def test_rows_and_blocks_agree(monkeypatch: pytest.MonkeyPatch) -> None:
             force(patch)
             fresh = Networks([[replace(layer, index=_copy(layer.index)) for layer in own] for own in networks.networks])
             y, saved = forward(CPU, fresh, x, keep=True)
-            results.append((y, *(backward(CPU, fresh, saved, dy, Wanted()).parameters or ())))
+            results.append((y, *(backward(CPU, fresh, saved, dy, GradientRequest()).parameters or ())))
             assert (plan_of(fresh).table[:, :, BLOCKS] > 0).any() == (len(results) == 2)
     for ours, theirs in zip(*results, strict=True):
         assert torch.equal(ours, theirs)

@@ -7,7 +7,7 @@ import torch
 from oracle.network_twins import twin_of
 from support.networks import backward, forward, whole_networks
 
-from sparserl.kernels import BACKENDS, Gradients, Networks, Wanted, choice, layout, plan
+from sparserl.kernels import BACKENDS, GradientRequest, Gradients, Networks, choice, layout, plan
 
 CPU = BACKENDS["cpu"]
 WIDTHS = (6, 35, 18, 20, 3)
@@ -20,13 +20,13 @@ def force_panels(monkeypatch: pytest.MonkeyPatch, rows: int, narrowest: int = 0)
 
 
 def passed(
-    networks: Networks, batch: int, wanted: Wanted, seed: int = 1
+    networks: Networks, batch: int, request: GradientRequest, seed: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor, Gradients]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, networks.widths[0], generator=generator).to(networks.dtype)
     dy = torch.randn(len(networks.networks), batch, networks.widths[-1], generator=generator).to(networks.dtype)
     saved = forward(CPU, networks, x, keep=True)[1]
-    return x, dy, backward(CPU, networks, saved, dy, wanted)
+    return x, dy, backward(CPU, networks, saved, dy, request)
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
@@ -35,12 +35,12 @@ def passed(
 def test_one_thread_sums_in_the_same_order(
     monkeypatch: pytest.MonkeyPatch, rows: int, narrowest: int, batch: int, dtype: torch.dtype
 ) -> None:
-    wanted = Wanted(inputs=True, parameters=True, lowest=0, samples=((1, 2), (0, 3)))
+    request = GradientRequest(inputs=True, parameters=True, lowest=0, samples=((1, 2), (0, 3)))
     force_panels(monkeypatch, 0)
-    x, dy, by_tile = passed(whole_networks(WIDTHS, 2, dtype), batch, wanted)
+    x, dy, by_tile = passed(whole_networks(WIDTHS, 2, dtype), batch, request)
     force_panels(monkeypatch, rows, narrowest)
     networks = whole_networks(WIDTHS, 2, dtype)
-    in_panels = passed(networks, batch, wanted)[2]
+    in_panels = passed(networks, batch, request)[2]
     assert any(parameter.any() for parameter in by_tile.parameters or ())
     for ours, theirs in zip(in_panels.parameters or (), by_tile.parameters or (), strict=True):
         assert torch.equal(ours, theirs)
@@ -55,9 +55,9 @@ def test_one_thread_sums_in_the_same_order(
 @pytest.mark.parametrize("n_in", [127, 128, 129, 300])
 def test_long_rows_are_cut_into_panels_of_columns(monkeypatch: pytest.MonkeyPatch, n_in: int) -> None:
     force_panels(monkeypatch, 0)
-    by_tile = passed(whole_networks((n_in, 11), 1, torch.float32), 49, Wanted())[2]
+    by_tile = passed(whole_networks((n_in, 11), 1, torch.float32), 49, GradientRequest())[2]
     force_panels(monkeypatch, 4)
-    in_panels = passed(whole_networks((n_in, 11), 1, torch.float32), 49, Wanted())[2]
+    in_panels = passed(whole_networks((n_in, 11), 1, torch.float32), 49, GradientRequest())[2]
     for ours, theirs in zip(in_panels.parameters or (), by_tile.parameters or (), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -65,11 +65,11 @@ def test_long_rows_are_cut_into_panels_of_columns(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("lowest", range(4))
 @pytest.mark.parametrize("parameters", [True, False])
 def test_only_what_is_wanted_is_formed(monkeypatch: pytest.MonkeyPatch, lowest: int, parameters: bool) -> None:
-    wanted = Wanted(inputs=True, parameters=parameters, lowest=lowest, samples=(), reuse=True)
+    request = GradientRequest(inputs=True, parameters=parameters, lowest=lowest, samples=(), reuse=True)
     force_panels(monkeypatch, 5)
     networks = whole_networks(WIDTHS, 2, torch.float64)
-    passed(networks, 37, Wanted(), seed=2)  # leaves sums behind
-    x, dy, found = passed(networks, 37, wanted)
+    passed(networks, 37, GradientRequest(), seed=2)  # leaves sums behind
+    x, dy, found = passed(networks, 37, request)
     twin = twin_of(networks, x, dy)
     torch.testing.assert_close(found.x, twin.x)
     assert (found.parameters is not None) == parameters
@@ -85,11 +85,13 @@ def test_threads_share_panels(monkeypatch: pytest.MonkeyPatch, threads: int, cou
     force_panels(monkeypatch, 4, 19)
     torch.set_num_threads(threads)
     networks = whole_networks(WIDTHS, count, torch.float64)
-    x, dy, found = passed(networks, 100, Wanted())
+    x, dy, found = passed(networks, 100, GradientRequest())
     for ours, theirs in zip(found.parameters or (), twin_of(networks, x, dy).parameters, strict=True):
         torch.testing.assert_close(ours, theirs)
     torch.set_num_threads(threads)  # where these are more than the cores, the first pass has left fewer
-    for ours, theirs in zip(found.parameters or (), passed(networks, 100, Wanted())[2].parameters or (), strict=True):
+    for ours, theirs in zip(
+        found.parameters or (), passed(networks, 100, GradientRequest())[2].parameters or (), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
@@ -100,7 +102,7 @@ def test_networks_with_fewer_connections_share_a_frame_with_wide_ones(monkeypatc
     assert [plan.plan_of(one).table[0, 1, layout.PANEL_ROWS] > 0 for one in (dense, sparse)] == [True, False]
     replaced = Networks(sparse.networks, dense)
     for networks in (dense, replaced):
-        x, dy, found = passed(networks, 33, Wanted())
+        x, dy, found = passed(networks, 33, GradientRequest())
         for ours, theirs in zip(found.parameters or (), twin_of(networks, x, dy).parameters, strict=True):
             torch.testing.assert_close(ours, theirs)
 

@@ -13,10 +13,10 @@ from support.networks import MASKS, backward, forward, of_mask, whole, whole_net
 from sparserl.errors import KernelUnavailable
 from sparserl.kernels import (
     BACKENDS,
+    GradientRequest,
     Gradients,
     Linear,
     Networks,
-    Wanted,
     active_backend,
     cpu,
     plan,
@@ -70,7 +70,7 @@ def test_one_layer_equals_the_dense_products(backend: str, name: str, with_bias:
         x, dy = drawn(batch, n_in), drawn(1, batch, n_out)
         before = [None if tensor is None else tensor.clone() for tensor in (values, bias, x, dy)]
         y, saved = forward(BACKENDS[backend], networks, x, keep=True)
-        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted())
+        gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest())
         x64, dy64 = x.double().numpy(), dy[0].double().numpy()
         assert gradients.x is not None
         assert gradients.parameters is not None
@@ -102,7 +102,7 @@ def test_networks_equal_the_dense_twin(backend: str, widths: tuple[int, ...], co
         x, dy = passes(networks, batch)
         twin = twin_of(networks, x, dy)
         y, saved = forward(BACKENDS[backend], networks, x, keep=True)
-        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(samples=tuple(places)))
+        gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest(samples=tuple(places)))
         assert torch.equal(y, twin.y)
         assert torch.equal(forward(BACKENDS[backend], networks, x, keep=False)[0], twin.y)
         assert_equal(gradients, twin)
@@ -135,7 +135,7 @@ def test_what_is_wanted_is_returned(
     x, dy = passes(networks, 37)
     twin = twin_of(networks, x, dy)
     _, saved = forward(BACKENDS[backend], networks, x, keep=True)
-    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(inputs, parameters, lowest, samples))
+    gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest(inputs, parameters, lowest, samples))
     assert (gradients.x is not None, gradients.parameters is not None) == (inputs, parameters)
     if gradients.x is not None:
         assert torch.equal(gradients.x, twin.x)
@@ -155,16 +155,16 @@ def test_what_one_pass_prepared_is_enough_for_no_other(backend: str) -> None:
     twin = twin_of(networks, x, dy)
     _, saved = forward(BACKENDS[backend], networks, x, keep=True)
     for lowest in (3, 1, 2, 0):
-        gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(inputs=False, lowest=lowest))
+        gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest(inputs=False, lowest=lowest))
         for place, (ours, theirs) in enumerate(zip(gradients.parameters or (), twin.parameters, strict=True)):
             assert place // 2 % 4 < lowest or torch.equal(ours, theirs)
-    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, GradientRequest()), twin)
 
 
 def _pass(networks: Networks, backend: str, batch: int, keep: bool, backwards: int = 0) -> object:
     x, dy = passes(networks, batch, seed=7)
     y, saved = forward(BACKENDS[backend], networks, x, keep=keep)
-    gradients = [backward(BACKENDS[backend], networks, saved, dy, Wanted()) for _ in range(backwards)]
+    gradients = [backward(BACKENDS[backend], networks, saved, dy, GradientRequest()) for _ in range(backwards)]
     return y, saved, gradients
 
 
@@ -190,9 +190,9 @@ def test_what_a_pass_saved_and_returned_stays_valid(backend: str, between: str) 
     changed_twin, kernels, samples = twin_of(networks, x, changed_dy), BACKENDS[backend], ((0, 1),)
     y, saved = forward(kernels, networks, x.clone(), keep=True)
     others = [BETWEEN[between](networks, backend)]
-    first = backward(kernels, networks, saved, dy, Wanted(samples=samples))
+    first = backward(kernels, networks, saved, dy, GradientRequest(samples=samples))
     others.append(BETWEEN[between](networks, backend))
-    changed = backward(kernels, networks, saved, changed_dy, Wanted(samples=samples))
+    changed = backward(kernels, networks, saved, changed_dy, GradientRequest(samples=samples))
     saved = None  # from here on others may take its memory
     others.append(BETWEEN[between](networks, backend))
     assert torch.equal(y, twin.y)
@@ -209,7 +209,7 @@ def test_the_input_may_be_overwritten_before_the_way_back(backend: str) -> None:
     twin = twin_of(networks, x, dy)
     _, saved = forward(BACKENDS[backend], networks, x, keep=True)
     x.zero_()
-    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, GradientRequest()), twin)
 
 
 @each_backend
@@ -221,7 +221,7 @@ def test_values_are_read_when_they_are_needed(backend: str) -> None:
         y, saved = forward(BACKENDS[backend], networks, x, keep=True)
         twin = twin_of(networks, x, dy)
         assert torch.equal(y, twin.y)
-        assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
+        assert_equal(backward(BACKENDS[backend], networks, saved, dy, GradientRequest()), twin)
         for layers in networks.networks:
             for layer in layers:
                 layer.values.mul_(-2.0)
@@ -237,9 +237,9 @@ def test_tensors_of_any_layout_are_taken(backend: str) -> None:
     assert torch.equal(y, twin.y)
     assert not y.requires_grad
     strided = dy.permute(2, 0, 1).contiguous().permute(1, 2, 0)
-    assert_equal(backward(BACKENDS[backend], networks, saved, strided, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, strided, GradientRequest()), twin)
     ones = torch.ones(1, 1, 1, dtype=torch.float64).expand_as(dy)
-    assert_equal(backward(BACKENDS[backend], networks, saved, ones, Wanted()), twin_of(networks, x, ones))
+    assert_equal(backward(BACKENDS[backend], networks, saved, ones, GradientRequest()), twin_of(networks, x, ones))
 
 
 @each_backend
@@ -250,7 +250,7 @@ def test_a_layer_may_be_used_twice(backend: str) -> None:
     y, saved = forward(BACKENDS[backend], networks, x, keep=True)
     twin = twin_of(networks, x, dy)
     assert torch.equal(y, twin.y)
-    assert_equal(backward(BACKENDS[backend], networks, saved, dy, Wanted()), twin)
+    assert_equal(backward(BACKENDS[backend], networks, saved, dy, GradientRequest()), twin)
 
 
 @each_backend
@@ -258,10 +258,10 @@ def test_gradients_take_the_memory_of_those_before_only_where_both_say_so(backen
     networks, kernels = whole_networks((6, 35, 3), 2, torch.float64), BACKENDS[backend]
     x, dy = passes(networks, 37)
     _, saved = forward(kernels, networks, x, keep=True)
-    kept = backward(kernels, networks, saved, dy, Wanted())
+    kept = backward(kernels, networks, saved, dy, GradientRequest())
     for scale in (2, 3):
-        gradients = backward(kernels, networks, saved, scale * dy, Wanted(reuse=True))
-        other = backward(kernels, networks, saved, -dy, Wanted())
+        gradients = backward(kernels, networks, saved, scale * dy, GradientRequest(reuse=True))
+        other = backward(kernels, networks, saved, -dy, GradientRequest())
         assert_equal(gradients, twin_of(networks, x, scale * dy))
         assert_equal(other, twin_of(networks, x, -dy))
     assert_equal(kept, twin_of(networks, x, dy))
@@ -295,9 +295,9 @@ def test_networks_that_replace_others_compute_on_their_own(backend: str) -> None
         _, late = forward(kernels, before, -x, keep=True)
         assert torch.equal(y, twin_of(after, x, dy).y)
         assert torch.equal(forward(kernels, after, x, keep=False)[0], y)
-        assert_equal(backward(kernels, after, saved, dy, Wanted()), twin_of(after, x, dy))
-        assert_equal(backward(kernels, before, late, dy, Wanted()), twin_of(before, -x, dy))
-        assert_equal(backward(kernels, before, early, dy, Wanted()), twin_of(before, x, dy))
+        assert_equal(backward(kernels, after, saved, dy, GradientRequest()), twin_of(after, x, dy))
+        assert_equal(backward(kernels, before, late, dy, GradientRequest()), twin_of(before, -x, dy))
+        assert_equal(backward(kernels, before, early, dy, GradientRequest()), twin_of(before, x, dy))
 
 
 @pytest.mark.parametrize(

@@ -81,15 +81,15 @@ def test_networks_that_take_turns_use_the_same_memory(pool: Pool) -> None:
     in_use = pool.lent
     y_others, saved_others = cpu.forward(others, [x], keep=True)  # while the first is in use: memory of its own
     assert pool.lent > in_use
-    wanted = cpu.Wanted(inputs=True)
-    gradients = cpu.backward(alone, saved, np.ones_like(y), wanted)
-    gradients_others = cpu.backward(others, saved_others, np.ones_like(y_others), wanted)
+    request = cpu.GradientRequest(inputs=True)
+    gradients = cpu.backward(alone, saved, np.ones_like(y), request)
+    gradients_others = cpu.backward(others, saved_others, np.ones_like(y_others), request)
     del saved, saved_others
     assert pool.lent == 0
     most = pool.most
     for networks, expected, first in ((alone, gradients, y), (others, gradients_others, y_others)):
         again, kept = cpu.forward(networks, [x], keep=True)
-        found = cpu.backward(networks, kept, np.ones_like(again), wanted)
+        found = cpu.backward(networks, kept, np.ones_like(again), request)
         assert np.array_equal(again, first)
         assert np.array_equal(found.x, expected.x)
         del kept
@@ -101,13 +101,13 @@ def test_passes_that_wait_keep_their_memory_until_they_have_run(pool: Pool) -> N
     networks = chain(60)
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).numpy()
     expected, saved = cpu.forward(networks, [x], keep=True)
-    gradient = cpu.backward(networks, saved, np.ones_like(expected), cpu.Wanted(inputs=True)).x
+    gradient = cpu.backward(networks, saved, np.ones_like(expected), cpu.GradientRequest(inputs=True)).x
     del saved
     inputs = Deferred(x)
     for _ in range(2):
         with deferred():
             found, saved = cpu.forward(networks, [inputs], keep=True)
-            toward = cpu.backward(networks, saved, Deferred(np.ones_like(expected)), cpu.Wanted(inputs=True)).x
+            toward = cpu.backward(networks, saved, Deferred(np.ones_like(expected)), cpu.GradientRequest(inputs=True)).x
             del saved
             in_use = pool.lent
             other, _ = cpu.forward(networks, [inputs], keep=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.networks import backward, forward, of_mask, random_mask
 
-from sparserl.kernels import BACKENDS, Linear, Networks, Wanted
+from sparserl.kernels import BACKENDS, GradientRequest, Linear, Networks
 
 FIRST, SECOND = of_mask(random_mask(5, 4, 0.5)), of_mask(random_mask(3, 5, 0.5))
 
@@ -95,4 +95,4 @@ def test_gradient_that_does_not_fit_is_refused(backend: str, dy: torch.Tensor) -
     networks = Networks([layers()])
     _, saved = forward(BACKENDS[backend], networks, torch.ones(7, 4), keep=True)
     with pytest.raises(ValueError, match="gradient"):
-        backward(BACKENDS[backend], networks, saved, dy, Wanted())
+        backward(BACKENDS[backend], networks, saved, dy, GradientRequest())

@@ -11,7 +11,7 @@ import torch
 from oracle.network_twins import by_connection, twin_of
 from support.networks import backward, forward, whole, whole_networks
 
-from sparserl.kernels import BACKENDS, Networks, Wanted
+from sparserl.kernels import BACKENDS, GradientRequest, Networks
 
 NAN, INF = torch.nan, torch.inf
 BATCHES = [1, 5, 16, 100]
@@ -47,7 +47,7 @@ def test_what_is_not_finite_goes_where_torch_sends_it(backend: str, place: str, 
     twin = twin_of(networks, x, dy, by_connection)
     places = tuple(twin.samples)
     y, saved = forward(BACKENDS[backend], networks, x, keep=True)
-    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted(samples=places))
+    gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest(samples=places))
     assert gradients.x is not None
     assert gradients.parameters is not None
     assert_same(y, twin.y)
@@ -68,7 +68,7 @@ def test_other_samples_and_networks_stay_finite(backend: str, value: float) -> N
     x[40, 1] = value
     networks.networks[1][2].bias[0] = value  # type: ignore[index]  # there is one
     y, saved = forward(BACKENDS[backend], networks, x, keep=True)
-    gradients = backward(BACKENDS[backend], networks, saved, dy, Wanted())
+    gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest())
     assert gradients.x is not None
     others = torch.arange(100) != 40
     assert not y[0, 40].isfinite().all()
@@ -86,12 +86,12 @@ def test_memory_that_held_nan_leaves_no_trace(batch: int, keep: bool) -> None:
     for _ in range(2):
         _, saved = forward(kernels, networks, torch.full_like(x, NAN), keep=keep)
         if keep:
-            backward(kernels, networks, saved, torch.full_like(dy, NAN), Wanted())
+            backward(kernels, networks, saved, torch.full_like(dy, NAN), GradientRequest())
     saved = None
     y, saved = forward(kernels, networks, x, keep=True)
-    gradients = backward(kernels, networks, saved, dy, Wanted())
+    gradients = backward(kernels, networks, saved, dy, GradientRequest())
     y_fresh, saved_fresh = forward(kernels, fresh, x, keep=True)
-    expected = backward(kernels, fresh, saved_fresh, dy, Wanted())
+    expected = backward(kernels, fresh, saved_fresh, dy, GradientRequest())
     assert torch.equal(forward(kernels, networks, x, keep=False)[0], y_fresh)
     assert torch.equal(y, y_fresh)
     assert torch.equal(gradients.x, expected.x)  # type: ignore[arg-type]  # both are wanted

@@ -33,7 +33,7 @@ def test_nothing_is_left_to_compile_for_a_network_on_one_thread() -> None:
     )
     forward(cpu, networks, torch.ones(1, 3), keep=False)
     y, saved = forward(cpu, networks, torch.ones(40, 3), keep=True)
-    backward(cpu, networks, saved, y, cpu.Wanted())
+    backward(cpu, networks, saved, y, cpu.GradientRequest())
     FusedAdam([torch.nn.Parameter(torch.ones(3))]).step()
     assert len(program_functions()) == before
     assert [len(kernel.signatures) for kernel in kernels] == signatures

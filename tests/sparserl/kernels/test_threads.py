@@ -7,7 +7,7 @@ import torch
 from support.calls import watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
-from sparserl.kernels import Gradients, Networks, Wanted, cpu, plan, program
+from sparserl.kernels import GradientRequest, Gradients, Networks, cpu, plan, program
 from sparserl.kernels.choice import tile_vectors
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.program import Call
@@ -35,7 +35,11 @@ def random_pass(networks: Networks, batch: int) -> tuple[torch.Tensor, torch.Ten
     dy = torch.randn(len(networks.networks), batch, networks.widths[-1], generator=generator, dtype=networks.dtype)
     places = tuple((network, 1) for network in range(len(networks.networks)))
     y, saved = forward(cpu, networks, x, keep=True)
-    return y, forward(cpu, networks, x, keep=False)[0], backward(cpu, networks, saved, dy, Wanted(samples=places))
+    return (
+        y,
+        forward(cpu, networks, x, keep=False)[0],
+        backward(cpu, networks, saved, dy, GradientRequest(samples=places)),
+    )
 
 
 def networks_of(count: int, dtype: torch.dtype = torch.float32) -> Networks:
@@ -112,7 +116,7 @@ def test_the_way_back_takes_as_many_threads_as_the_way_there(
         torch.set_num_threads(there)
         _, saved = forward(cpu, networks, x, keep=True)
         torch.set_num_threads(back)
-        results.append(backward(cpu, networks, saved, dy, Wanted()))
+        results.append(backward(cpu, networks, saved, dy, GradientRequest()))
     assert shares_of(launched) == [2, 2, 1, 1, 2, 2]
     for gradients in results:
         for ours, theirs in zip(gradients.parameters or (), results[0].parameters or (), strict=True):

@@ -97,7 +97,7 @@ def test_leaves_no_trace() -> None:
     for parameter, old in zip(mlp.parameters(), before, strict=True):
         assert parameter.grad is None
         assert torch.equal(parameter.detach(), old)
-    assert all(part.captured == [] for part in mlp)
+    assert all(part.activation_pairs == [] for part in mlp)
 
 
 def test_bad_input_is_refused() -> None:

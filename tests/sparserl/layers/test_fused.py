@@ -127,9 +127,9 @@ def test_capture_in_an_ensemble_is_that_of_its_networks() -> None:
     x = torch.randn(9, WIDTH)
     backward(ensemble(x), networks)
     backward([network(x) for network in networks], networks)
-    assert networks[1][1].captured == []
+    assert networks[1][1].activation_pairs == []
     for layer in captures:
-        (x_together, dy_together), (x_apart, dy_apart) = layer.captured
+        (x_together, dy_together), (x_apart, dy_apart) = layer.activation_pairs
         assert (x_together.shape, dy_together.shape) == ((15, 9), (13, 9))
         assert dy_together.abs().sum() > 0
         assert torch.equal(x_together, x_apart)
@@ -169,7 +169,7 @@ def test_what_runs_in_one_call(name: str, joined_up_to: int, parts: list[int], m
 
 
 @pytest.mark.parametrize("name", JOINED)
-def test_pull_back_equals_autograd_bit_for_bit(name: str) -> None:
+def test_backward_equals_autograd_bit_for_bit(name: str) -> None:
     networks, ensemble = ensemble_of(name)
     layers, x = ensemble.joined, torch.randn(19, WIDTH, requires_grad=True)
     assert layers is not None
@@ -181,16 +181,16 @@ def test_pull_back_equals_autograd_bit_for_bit(name: str) -> None:
             parameter.grad = torch.full_like(parameter, 7.0)
         taken = layers.run([x])
         assert np.array_equal(taken.y, y.detach())
-        assert np.array_equal(taken.pull_back_to_input(dy), dx)
-        assert np.array_equal(taken.pull_back_to_input(dy, 3), dx[:, -3:])
+        assert np.array_equal(taken.backward_to_input(dy), dx)
+        assert np.array_equal(taken.backward_to_input(dy, 3), dx[:, -3:])
         assert all(bool((parameter.grad == 7.0).all()) for parameter in parameters_of(networks))
         for _ in range(2):  # what was there is replaced
-            taken.pull_back(dy)
+            taken.backward(dy)
             for parameter, gradient in zip(parameters_of(networks), expected, strict=True):
                 assert torch.equal(parameter.grad, gradient)
 
 
-def test_pull_back_leaves_frozen_parameters_alone() -> None:
+def test_backward_leaves_frozen_parameters_alone() -> None:
     networks, ensemble = ensemble_of("dense ends", 2)
     x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
     assert ensemble.joined is not None
@@ -199,24 +199,24 @@ def test_pull_back_leaves_frozen_parameters_alone() -> None:
         for place, parameter in enumerate(parameters_of(networks)):
             parameter.grad = None
             parameter.requires_grad_(place in trained)
-        ensemble.joined.run([x]).pull_back(dy)
+        ensemble.joined.run([x]).backward(dy)
         for place, parameter in enumerate(parameters_of(networks)):
             assert torch.equal(parameter.grad, expected[place]) if place in trained else parameter.grad is None
 
 
-def test_pull_back_captures_whatever_is_trained_and_the_way_to_the_input_nothing() -> None:
+def test_backward_captures_what_is_trained_and_the_way_to_the_input_nothing() -> None:
     networks, ensemble = ensemble_of("sparse", 2)
     x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
     networks[1][1].capture = True
     assert ensemble.joined is not None
     taken = ensemble.joined.run([x])
-    taken.pull_back(dy)
-    taken.pull_back_to_input(dy)
+    taken.backward(dy)
+    taken.backward_to_input(dy)
     for parameter in parameters_of(networks):
         parameter.requires_grad_(False)
-    taken.pull_back(dy)
-    taken.pull_back_to_input(dy)
-    first, second = networks[1][1].captured
+    taken.backward(dy)
+    taken.backward_to_input(dy)
+    first, second = networks[1][1].activation_pairs
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
@@ -242,7 +242,7 @@ def test_autograd_captures_passes_that_train_and_no_others(name: str, inner: boo
     taken = network(2 * x if inner else x)
     take, trains = WAYS[way]
     take(taken.square().sum(), x, list(network.parameters()))
-    assert len(layer.captured) == trains
+    assert len(layer.activation_pairs) == trains
 
 
 def test_each_layer_captures_what_trains_it() -> None:
@@ -250,10 +250,10 @@ def test_each_layer_captures_what_trains_it() -> None:
     for layer in network:
         layer.capture = True
     torch.autograd.grad(network(torch.randn(9, WIDTH, requires_grad=True)).sum(), network[1].values)
-    assert [len(layer.captured) for layer in network] == [0, 1, 0]
+    assert [len(layer.activation_pairs) for layer in network] == [0, 1, 0]
 
 
-def test_gradients_of_autograd_share_no_memory_with_those_of_pull_back() -> None:
+def test_gradients_of_autograd_share_no_memory_with_those_of_backward() -> None:
     networks, ensemble = ensemble_of("sparse", 2)
     x, dy = torch.randn(19, WIDTH), torch.randn(2, 19, 4)
     assert ensemble.joined is not None
@@ -261,7 +261,7 @@ def test_gradients_of_autograd_share_no_memory_with_those_of_pull_back() -> None
     kept = []
     for scale in (1.0, 2.0, 3.0):
         kept.append(torch.autograd.grad(y, parameters_of(networks), scale * dy, retain_graph=True))
-        taken.pull_back(scale * dy)
+        taken.backward(scale * dy)
         kept.append([parameter.grad.clone() for parameter in parameters_of(networks)])
     for scale, gradients in zip((1.0, 1.0, 2.0, 2.0, 3.0, 3.0), kept, strict=True):
         for gradient, expected in zip(gradients, kept[0], strict=True):
@@ -283,7 +283,7 @@ def test_a_pass_leaves_no_garbage(through: str) -> None:
             torch.stack(list(ensemble(x))).square().sum().backward()
         else:
             taken = ensemble.joined.run([x])
-            taken.pull_back(taken.y)
+            taken.backward(taken.y)
 
     step()
     gc.collect()

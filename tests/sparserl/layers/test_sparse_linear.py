@@ -347,7 +347,7 @@ def test_what_is_captured_holds_no_graph(batch: int) -> None:
         layer.capture = True
     model(torch.randn(batch, 5, requires_grad=True)).sum().backward()
     for layer in model:
-        assert not any(tensor.requires_grad for pair in layer.captured for tensor in pair)
+        assert not any(tensor.requires_grad for pair in layer.activation_pairs for tensor in pair)
         assert [x.shape for x, _ in layer.view().samples] == [(layer.n_in, batch)]
 
 

@@ -202,13 +202,13 @@ def test_capture_holds_input_and_output_gradient_of_the_layer() -> None:
     x = torch.randn(9, 17, dtype=torch.float64)
     mlp[1].capture = True
     mlp(x).square().sum().backward()
-    assert [len(layer.captured) for layer in mlp] == [0, 1, 0]
+    assert [len(layer.activation_pairs) for layer in mlp] == [0, 1, 0]
     twin = MaskedMLP(mlp, mlp.activations)
     hidden = torch.tanh(x @ twin.weights[0].T + twin.biases[0])
     before_activation = hidden @ twin.weights[1].T + twin.biases[1]
     y = torch.tanh(before_activation) @ twin.weights[2].T + twin.biases[2]
     (dy,) = torch.autograd.grad(y.square().sum(), before_activation)
-    captured_x, captured_dy = mlp[1].captured[0]
+    captured_x, captured_dy = mlp[1].activation_pairs[0]
     torch.testing.assert_close(captured_x, hidden.detach().T)
     torch.testing.assert_close(captured_dy, dy.T)
     # What is captured is all that growth by gradient needs: at the connections it gives the values' own gradient.
@@ -228,7 +228,7 @@ def test_captured_pair_is_still_right_when_everything_has_run(frozen: bool) -> N
     twin = MaskedMLP(mlp, mlp.activations)
     twin(x).square().sum().backward()
     for position, layer in enumerate(mlp):
-        ((captured_x, captured_dy),) = layer.captured
+        ((captured_x, captured_dy),) = layer.activation_pairs
         gradient = twin.gather(position, captured_dy @ captured_x.T)
         torch.testing.assert_close(gradient, twin.gather(position, twin.weights[position].grad))
 

@@ -214,7 +214,7 @@ def test_growth_by_gradient_takes_the_largest_of_the_last_backward_pass() -> Non
         x = x + 0.5
         optimizer.zero_grad()
         (model(x) - y).square().mean().backward()
-        assert bool(model[2].captured) == (update == 3)  # memory is held only where it is needed
+        assert bool(model[2].activation_pairs) == (update == 3)  # memory is held only where it is needed
         if update == 3:
             dense = nn.Sequential(*[copy.deepcopy(m) for m in model])
             dense[2] = nn.Linear(40, 40, dtype=torch.float64)
@@ -231,7 +231,7 @@ def test_growth_by_gradient_takes_the_largest_of_the_last_backward_pass() -> Non
     gradient = dense[2].weight.grad.abs().flatten().numpy()
     never = np.setdiff1d(np.arange(1600), np.union1d(old, new))
     assert gradient[grown].min() >= gradient[never].max()
-    assert model[2].captured == []
+    assert model[2].activation_pairs == []
 
 
 def test_growth_by_gradient_needs_a_backward_pass() -> None:

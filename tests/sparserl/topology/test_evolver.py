@@ -397,14 +397,14 @@ def test_gradients_are_captured_only_where_an_event_needs_them() -> None:
     armed: list[tuple[bool, bool]] = []
     for update in range(1, 13):
         evolver.begin_update(update)
-        assert all(layer.captured == [] for layer in layers.values())
+        assert all(layer.activation_pairs == [] for layer in layers.values())
         armed.append((layers["a.0"].capture, layers["b.0"].capture))
         for group, layer in zip(groups, layers.values(), strict=True):
             if layer.capture:
-                layer.captured.append((torch.ones(7, 2), torch.ones(6, 2)))
+                layer.activation_pairs.append((torch.ones(7, 2), torch.ones(6, 2)))
             if group == "a" or update % 2 == 0:
                 events = evolver.end_update(group)
-                assert not (events and (layer.capture or layer.captured))
+                assert not (events and (layer.capture or layer.activation_pairs))
     # a is due at 1, 4, 7 and shrinks at 10 without gradients; b steps at even updates: due at 1, 4, 7, then it is over.
     a, b = zip(*armed, strict=True)
     assert [update for update, on in enumerate(a, 1) if on] == [1, 4, 7]
@@ -459,7 +459,7 @@ def test_growth_follows_the_dense_gradient_of_the_update() -> None:
     evolver.begin_update(2)
     with use_backend("reference"):
         layer(xs[0]).sum().backward()
-    assert layer.captured == []
+    assert layer.activation_pairs == []
 
 
 # --- storing the clock ------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_when_it_looks_and_when_the_event_falls(
         if steps(update) and evolver.end_update("net"):
             at.append(update)
             assert not layer.capture
-            assert layer.captured == []
+            assert layer.activation_pairs == []
     assert at == expected
     assert looked == captured
 
@@ -178,11 +178,11 @@ def through_autograd(layer: SparseLinear, update: int) -> None:
 
 
 def through_a_pass(layer: SparseLinear, update: int) -> None:
-    FusedLayers([[layer]]).run([batch(update + 50)]).pull_back_to_input(torch.full((1, 9, 6), 100.0 * update))
+    FusedLayers([[layer]]).run([batch(update + 50)]).backward_to_input(torch.full((1, 9, 6), 100.0 * update))
 
 
 def trained(layer: SparseLinear, update: int) -> None:
-    FusedLayers([[layer]]).run([batch(update + 50)]).pull_back(torch.full((1, 9, 6), 100.0 * update))
+    FusedLayers([[layer]]).run([batch(update + 50)]).backward(torch.full((1, 9, 6), 100.0 * update))
 
 
 def test_passes_that_only_want_the_gradient_of_the_input_do_not_count() -> None:

@@ -26,7 +26,7 @@ from sparserl.bench.return_agents import make_learner
 from sparserl.bench.threads import limit_threads
 from sparserl.envs import make_env
 from sparserl.json_text import json_text
-from sparserl.kernels import prepare
+from sparserl.kernels import compile_kernels
 from sparserl.recording.run_folder import versions
 from sparserl.written_files import write_text
 
@@ -273,7 +273,7 @@ def learn(
     with limit_threads(settings.threads, bind=run.entry.is_jax):
         start = now()
         if run.entry.name in OURS:
-            prepare(say)
+            compile_kernels(say)
         prepared = now()
         agent, parameters = make_learner(run.entry, make_env(settings.env), run.seed, settings)
         evaluator = Evaluator(lambda: make_env(settings.env), settings.episodes, seed=run.seed + EVALUATION_SEED_OFFSET)

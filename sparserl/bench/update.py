@@ -17,7 +17,7 @@ from sparserl.bench.options import Record, UpdateOptions
 from sparserl.bench.threads import CAN_BIND, limit_threads
 from sparserl.bench.timing import Contender, Timing, measure, speed_up, spread
 from sparserl.envs import make_env
-from sparserl.kernels import prepare
+from sparserl.kernels import compile_kernels
 
 STEPS_A_CALL = 2
 """Env steps in a repetition: one period of the delayed policy update."""
@@ -44,7 +44,7 @@ def measure_update(options: UpdateOptions) -> Record:
     for note in notes:
         print(note, flush=True)
     start = time.perf_counter()
-    prepare(lambda message: print(message, flush=True))
+    compile_kernels(lambda message: print(message, flush=True))
     compile_s = time.perf_counter() - start
     configurations = [
         configuration for width in options.widths for configuration in _of_width(width, compared, replay, options)

@@ -24,7 +24,7 @@ from sparserl.experiment.resuming import restoring, tidy
 from sparserl.experiment.run_config import written_config
 from sparserl.experiment.run_failure import finishing, getting_ready, how_to_resume, run_failed
 from sparserl.experiment.signals import handled
-from sparserl.kernels import prepare
+from sparserl.kernels import compile_kernels
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.recording.trackers import JobType, Tracker
@@ -229,7 +229,7 @@ def _ready(
     training: Training[Any], folder: RunFolder, state: dict[str, Any] | None, *, show_progress: bool
 ) -> Recorder:
     if training.is_sparse:
-        prepare(lambda message: print(message, flush=True))
+        compile_kernels(lambda message: print(message, flush=True))
     recorder = training.record(folder, show_progress=show_progress)
     if state is not None:
         with restoring():

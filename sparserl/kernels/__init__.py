@@ -14,7 +14,7 @@ import torch
 
 from sparserl.errors import KernelUnavailable, unknown_name
 from sparserl.kernels import cpu, reference
-from sparserl.kernels.cpu import prepare
+from sparserl.kernels.cpu import compile_kernels
 from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
 from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
@@ -29,7 +29,7 @@ __all__ = [
     "Linear",
     "Networks",
     "active_backend",
-    "prepare",
+    "compile_kernels",
     "require_cpu",
     "use_backend",
 ]

@@ -166,7 +166,7 @@ class _Backward:
         ]
 
 
-def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) -> None:
+def compile_kernels(say: Callable[[str], object], dtype: torch.dtype = torch.float32) -> None:
     """Compiles what training needs, or loads what was compiled before on this machine.
 
     Args:
@@ -188,4 +188,4 @@ def prepare(say: Callable[[str], object], dtype: torch.dtype = torch.float32) ->
     backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), GradientRequest())
     for function in (*STEPS, total_step):
         function.address(one.numpy().dtype)
-    positions.prepare()
+    positions.compile_kernels()

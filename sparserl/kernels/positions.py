@@ -212,7 +212,7 @@ def present_and_gone(here: Any, of_here: Any, gone: Any, of_gone: Any, now: Any)
     return flags, left[:count].copy(), of_left[:count].copy()
 
 
-def prepare() -> None:
+def compile_kernels() -> None:
     """Compiles all of these, or loads what was compiled before."""
     one = np.zeros(1, np.int64)
     flags = one == 0

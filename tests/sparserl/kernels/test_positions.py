@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparserl.kernels import positions, prepare
+from sparserl.kernels import compile_kernels, positions
 from sparserl.kernels.positions import (
     at_free_ranks,
     exchanged,
@@ -172,7 +172,7 @@ def test_free_ranks_are_those_of_what_is_left(taken: list[int]) -> None:
 @pytest.mark.parametrize("pairs", [1, 2])
 @pytest.mark.parametrize(("method", "target"), [("set", "shared"), ("ds_td3", "union_trim"), ("anf", "union_trim")])
 def test_nothing_is_left_to_compile_for_an_event(method: str, target: str, pairs: int) -> None:
-    prepare(print)
+    compile_kernels(print)
     passes = [kernel for kernel in vars(positions).values() if hasattr(kernel, "signatures")]
     before = [len(kernel.signatures) for kernel in passes]
     assert all(before)

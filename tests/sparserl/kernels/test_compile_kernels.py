@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.networks import backward, forward
 
-from sparserl.kernels import compiled, cpu, prepare, program
+from sparserl.kernels import compile_kernels, compiled, cpu, program
 from sparserl.layers.fused_adam import FusedAdam
 
 
@@ -18,13 +18,13 @@ def test_says_so_only_if_nothing_was_stored(
 ) -> None:
     monkeypatch.setattr(cpu, "transpose", SimpleNamespace(stats=SimpleNamespace(cache_misses=misses)))
     said: list[str] = []
-    prepare(said.append)
+    compile_kernels(said.append)
     assert len(said) == messages
     assert all("compiling" in message for message in said)
 
 
 def test_nothing_is_left_to_compile_for_a_network_on_one_thread() -> None:
-    prepare(print)
+    compile_kernels(print)
     kernels, before = (program._run_alone, cpu.forward_one), len(program_functions())
     signatures = [len(kernel.signatures) for kernel in kernels]
     layer = torch.nn.Linear(3, 2)

@@ -127,8 +127,8 @@ class SubNetworks:
     after `begin_task` and after every topology event.
 
     Args:
-        evolver: Holds the layers, and perhaps others. Its views of them are amended and its events followed here; the
-            optimizer's state follows by somebody else.
+        evolver: Holds the layers, and perhaps others. Its views of them get constraints and its events are followed here;
+            the caller makes the state of the optimizer follow.
         names: Full names of the layers in it, from the input on: one for each hidden layer, and perhaps an output
             layer. What feeds the first is open to every task.
         selected: Neurons of each hidden layer that a task may use, drawn among the free ones; more where its
@@ -181,7 +181,7 @@ class SubNetworks:
         self.bias_owner = [np.full(count, FREE, np.int16) for count in hidden] if owns_biases else []
         self.task = 0
         for index, name in enumerate(self.names):
-            evolver.amend(name, functools.partial(self._amend, index))
+            evolver.set_constraint(name, functools.partial(self._constrained, index))
             evolver.follow(name, functools.partial(self._follow, index))
 
     # Around a task.
@@ -335,7 +335,7 @@ class SubNetworks:
         taken = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
         return (int(constraint.open_in.sum()), int(constraint.open_out.sum())), int(taken)
 
-    def _amend(self, index: int, view: LayerView) -> LayerView:
+    def _constrained(self, index: int, view: LayerView) -> LayerView:
         """What the present task may touch of a layer, and how important its parts are."""
         outputs = self._neurons(index + 1) if self._is_hidden(index) else np.zeros(view.topology.n_out)
         importance = Importance(self._known[index].importance, outputs, self._neurons(index))

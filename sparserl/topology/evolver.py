@@ -163,7 +163,7 @@ class TopologyEvolver:
         self.grown_total = dict.fromkeys(names, 0)
         self.dropped_total = dict.fromkeys(names, 0)
         self._followers: dict[str, list[Follower]] = {name: [] for name in names}
-        self._amendments: dict[str, Callable[[LayerView], LayerView]] = {}
+        self._constraints: dict[str, Callable[[LayerView], LayerView]] = {}
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
@@ -187,11 +187,11 @@ class TopologyEvolver:
         """Registers data that must follow the connections of `layer`; followers run in order of registration."""
         self._followers[layer].append(follower)
 
-    def amend(self, layer: str, amendment: Callable[[LayerView], LayerView]) -> None:
+    def set_constraint(self, layer: str, constrain: Callable[[LayerView], LayerView]) -> None:
         """Registers what a learner adds to the view of `layer` before every event: constraint and importance."""
         if layer not in self._followers:
             raise KeyError(layer)
-        self._amendments[layer] = amendment
+        self._constraints[layer] = constrain
 
     def explored_fraction(self, layer: str) -> float:
         """Share of a layer's possible connections that have ever existed.
@@ -300,7 +300,7 @@ class TopologyEvolver:
         return self.rule.first_update + (since // self.rule.update_interval + 1) * self.rule.update_interval
 
     def allocate(self, layer: str, count: int, new_value: str | None = None) -> TopologyEvent:
-        """Gives a layer `count` new connections now, between the neurons that its amendment leaves open.
+        """Gives a layer `count` new connections now, between the neurons that its constraint leaves open.
 
         Args:
             layer: Full name.
@@ -361,7 +361,7 @@ class TopologyEvolver:
         view = self.layers[layer].view()
         if rule is not None and rule.needs_explored:
             view = replace(view, explored=self._history[layer].explored)
-        return self._amendments[layer](view) if layer in self._amendments else view
+        return self._constraints[layer](view) if layer in self._constraints else view
 
     def apply(
         self, name: str, change: TopologyChange, kind: str, grown_values: float | FloatArray = 0.0

@@ -301,7 +301,7 @@ def test_other_layers_of_the_evolver_are_not_touched() -> None:
     for task in range(N_TASKS):
         agent.learn(task)
     assert agent.critic.topology.flat.tolist() == before
-    assert agent.evolver._amendments.keys() == set(NAMES)
+    assert agent.evolver._constraints.keys() == set(NAMES)
     agent.evolver.rewire(OTHER, RewireRule(drop_fraction=0.3))  # no constraint, no importance
     assert agent.critic.nnz == 9
 

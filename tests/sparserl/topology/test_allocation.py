@@ -260,13 +260,13 @@ class Learner:
         self.owner = {name: np.empty(0, np.int64) for name in self.layers}
         self.task, self.count = 0, count
         for name in self.layers:
-            self.evolver.amend(name, lambda view, name=name: self.amended(name, view))
+            self.evolver.set_constraint(name, lambda view, name=name: self.constrained(name, view))
             self.evolver.follow(name, lambda change, grown, name=name: self.own(name, change))
 
     def own(self, name: str, change: TopologyChange) -> None:
         self.owner[name] = remap(self.owner[name], change, float(self.task))
 
-    def amended(self, name: str, view: LayerView) -> LayerView:
+    def constrained(self, name: str, view: LayerView) -> LayerView:
         topology = view.topology
         rng = RNG([self.task, topology.n_out])
         open_out, open_in = rng.random(topology.n_out) < 0.8, rng.random(topology.n_in) < 0.8

@@ -126,7 +126,7 @@ def test_the_evolver_shows_it_only_where_it_is_needed(grow: str) -> None:
     layer = SparseLinear(SparseTopology(2, 4, ints(0, 3, 5)), bias=False)
     evolver = TopologyEvolver({"net": {"net.0": layer}}, RewireRule("weight_magnitude", grow, 0.5), seed=0)
     shown: list[LayerView] = []
-    evolver.amend("net.0", lambda view: [shown.append(view), view][1])  # type: ignore[func-returns-value,list-item,return-value]
+    evolver.set_constraint("net.0", lambda view: [shown.append(view), view][1])  # type: ignore[func-returns-value,list-item,return-value]
     evolver.rewire("net.0")
     explored = shown[0].explored
     assert (None if explored is None else explored.tolist()) == ([0, 3, 5] if grow == "random_unfired" else None)

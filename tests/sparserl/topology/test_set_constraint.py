@@ -39,13 +39,13 @@ def one_layer(layer: SparseLinear, rule: RewireRule | None, **kwargs: Any) -> To
 
 
 def asking(asked: list[LayerView]) -> Callable[[LayerView], LayerView]:
-    """An amendment that changes nothing and remembers what it was shown."""
+    """A constraint that changes nothing and remembers what it was shown."""
 
-    def amendment(view: LayerView) -> LayerView:
+    def shown(view: LayerView) -> LayerView:
         asked.append(view)
         return view
 
-    return amendment
+    return shown
 
 
 # --- when it is asked -------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def test_the_learner_is_asked_once_before_every_event() -> None:
     rule = RewireRule(drop_fraction=0.2, update_interval=3, last_update=5, shrink_at_end=True)
     evolver = one_layer(layer, rule)
     asked: list[LayerView] = []
-    evolver.amend("net.0", asking(asked))
+    evolver.set_constraint("net.0", asking(asked))
     assert asked == []
     at: list[tuple[int, str]] = []
     for update in range(1, 12):
@@ -75,13 +75,13 @@ def test_the_learner_is_asked_once_before_every_event() -> None:
     assert at == [(1, "rewire"), (4, "rewire"), (5, "allocate"), (6, "rewire"), (7, "shrink")]
 
 
-def test_each_layer_has_an_amendment_of_its_own_and_the_last_one_counts() -> None:
+def test_each_layer_has_a_constraint_of_its_own_and_the_last_one_counts() -> None:
     layers = {name: random_layer(seed) for seed, name in enumerate(("a", "b", "c"))}
     evolver = TopologyEvolver({"net": layers}, RewireRule(), seed=0)
     first, a, b = [], [], []  # type: list[LayerView], list[LayerView], list[LayerView]
-    evolver.amend("a", asking(first))
-    evolver.amend("a", asking(a))
-    evolver.amend("b", asking(b))
+    evolver.set_constraint("a", asking(first))
+    evolver.set_constraint("a", asking(a))
+    evolver.set_constraint("b", asking(b))
     evolver.begin_update(1)
     assert len(evolver.end_update("net")) == 3  # c has none
     assert first == []
@@ -89,23 +89,23 @@ def test_each_layer_has_an_amendment_of_its_own_and_the_last_one_counts() -> Non
     assert [view.topology.flat.tolist() for view in b] == [random_layer(1).topology.flat.tolist()]
 
 
-def test_an_amendment_that_adds_nothing_changes_nothing() -> None:
-    plain, amended = random_layer(0), random_layer(0)
+def test_a_constraint_that_adds_nothing_changes_nothing() -> None:
+    plain, constrained = random_layer(0), random_layer(0)
     rule = RewireRule("signed_magnitude", "random", 0.3, update_interval=1)
-    for layer, evolver in ((plain, one_layer(plain, rule)), (amended, one_layer(amended, rule))):
-        if layer is amended:
-            evolver.amend("net.0", lambda view: view)
+    for layer, evolver in ((plain, one_layer(plain, rule)), (constrained, one_layer(constrained, rule))):
+        if layer is constrained:
+            evolver.set_constraint("net.0", lambda view: view)
         evolver.allocate("net.0", 4, "xavier")
         for update in range(1, 4):
             evolver.begin_update(update)
             evolver.end_update("net")
-    assert amended.topology.flat.tolist() == plain.topology.flat.tolist()
-    assert amended.values.tolist() == plain.values.tolist()
+    assert constrained.topology.flat.tolist() == plain.topology.flat.tolist()
+    assert constrained.values.tolist() == plain.values.tolist()
 
 
-def test_an_amendment_of_an_unknown_layer_is_refused() -> None:
+def test_a_constraint_of_an_unknown_layer_is_refused() -> None:
     with pytest.raises(KeyError):
-        one_layer(random_layer(0), None).amend("net.1", lambda view: view)
+        one_layer(random_layer(0), None).set_constraint("net.1", lambda view: view)
 
 
 # --- events obey it ---------------------------------------------------------------------------------
@@ -119,10 +119,10 @@ def constrain(view: LayerView) -> LayerView:
     return dataclasses.replace(view, constraint=constraint)
 
 
-def amended(rule: RewireRule | None) -> tuple[SparseLinear, TopologyEvolver]:
+def constrained(rule: RewireRule | None) -> tuple[SparseLinear, TopologyEvolver]:
     layer = sparse(2, 4, list(WEIGHTS), list(WEIGHTS.values()))
     evolver = one_layer(layer, rule)
-    evolver.amend("net.0", constrain)
+    evolver.set_constraint("net.0", constrain)
     return layer, evolver
 
 
@@ -132,7 +132,7 @@ def weights(layer: SparseLinear) -> dict[int, float]:
 
 def test_a_rewire_on_the_clock_obeys_the_learner() -> None:
     # int(.5 * 2) = 1 of what is not frozen: position 1. Free in the open block: 1, 2 and 5.
-    layer, evolver = amended(RewireRule("weight_magnitude", "random", 0.5))
+    layer, evolver = constrained(RewireRule("weight_magnitude", "random", 0.5))
     evolver.begin_update(1)
     (event,) = evolver.end_update("net")
     (new,) = set(layer.topology.flat.tolist()) - {0, 4, 6}
@@ -143,7 +143,7 @@ def test_a_rewire_on_the_clock_obeys_the_learner() -> None:
 
 def test_a_rewire_now_obeys_the_learner_whatever_the_clock_says() -> None:
     rule = RewireRule("weight_magnitude", "random", 0.9, first_update=1000)
-    layer, evolver = amended(rule)
+    layer, evolver = constrained(rule)
     evolver.begin_update(3)
     assert evolver.end_update("net") == []
     for _ in range(20):
@@ -158,14 +158,14 @@ def test_a_rewire_now_obeys_the_learner_whatever_the_clock_says() -> None:
 
 
 def test_a_shrink_obeys_the_learner() -> None:
-    layer, evolver = amended(RewireRule("weight_magnitude", "random", 0.5, last_update=0, shrink_at_end=True))
+    layer, evolver = constrained(RewireRule("weight_magnitude", "random", 0.5, last_update=0, shrink_at_end=True))
     evolver.begin_update(1)
     assert evolver.end_update("net") == [TopologyEvent(1, "net.0", "shrink", 3, 8, grown=0, dropped=1, explored=4)]
     assert weights(layer) == pytest.approx({0: -0.2, 4: 0.1, 6: 4.0})
 
 
 def test_an_allocation_obeys_the_learner() -> None:
-    layer, evolver = amended(None)
+    layer, evolver = constrained(None)
     with pytest.raises(TopologyError, match=r"^cannot choose 3 of 2 free positions$"):
         evolver.allocate("net.0", 3)
     event = evolver.allocate("net.0", 2)
@@ -181,14 +181,14 @@ def test_a_learner_measures_what_a_criterion_needs() -> None:
     importance = Importance(np.array([5.0, 4.0, 3.0, 2.0]), np.array([2.0, 1.0]), np.array([4.0, 1.0, 3.0, 2.0]))
     with pytest.raises(TopologyError, match="needs a learner that measures it"):
         evolver.rewire("net.0")
-    evolver.amend("net.0", lambda view: dataclasses.replace(view, importance=importance))
+    evolver.set_constraint("net.0", lambda view: dataclasses.replace(view, importance=importance))
     evolver.rewire("net.0")
     assert weights(layer) == pytest.approx({0: -0.2, 1: 0.3, 2: 0.0, 3: 0.0})
 
 
 def test_a_change_that_the_learner_planned() -> None:
     # Positions 1 and 4 go, 3 and 5 grow; the constraint is of plans, and this one is made.
-    layer, evolver = amended(None)
+    layer, evolver = constrained(None)
     followed: list[Any] = []
     evolver.follow("net.0", lambda change, grown_values: followed.append((change, grown_values)))
     evolver.begin_update(8)

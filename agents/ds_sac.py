@@ -25,7 +25,7 @@ class DSSAC(SparseActorCritic, SAC):
     """Dynamic Sparse SAC on Stable-Baselines3's `SAC`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
 
     The update is SAC's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
-    any method of `sparserl.topology.presets`. With Stable-Baselines3's dense `SACPolicy` passed as `policy`, parameters
+    any method of `sparserl.topology.methods`. With Stable-Baselines3's dense `SACPolicy` passed as `policy`, parameters
     equal those of its `SAC` bit for bit. `target_update_interval` counts gradient updates of the whole run; there, it
     counts within one call of `train`, and has no effect at one update per env step.
 

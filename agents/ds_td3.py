@@ -21,7 +21,7 @@ class DSTD3(SparseActorCritic, TD3):
     """Dynamic Sparse TD3 on Stable-Baselines3's `TD3`: same constructor, `learn`, `predict`, `save`, `load`, callbacks.
 
     The update is TD3's, in Stable-Baselines3's order; topology events follow the optimizer steps. `topology` chooses
-    any method of `sparserl.topology.presets`, so static sparse TD3, SET and RigL are this class too. With
+    any method of `sparserl.topology.methods`, so static sparse TD3, SET and RigL are this class too. With
     Stable-Baselines3's dense `TD3Policy` passed as `policy`, parameters equal those of its `TD3` bit for bit.
 
     Args:

@@ -36,7 +36,7 @@ from sparserl.experiment.presets import presets
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.recording.metrics_table import Kind, columns, glossary, names
 from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 from sparserl.topology.target import TARGET
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

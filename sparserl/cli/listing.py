@@ -34,7 +34,7 @@ def _sequences() -> Entries:
 
 def _methods() -> Entries:
     from sparserl.continual.strategies import methods_of
-    from sparserl.topology.presets import METHODS
+    from sparserl.topology.methods import METHODS
 
     return {
         "sparserl train --topology.method": {name: method.summary for name, method in METHODS.items()},

@@ -56,7 +56,7 @@ def sparsify(
             out among the layers that take part (by Erdos-Renyi, wide layers sparser, unless `allocation` says
             otherwise), or a number for each of them in the order of `named_modules`; 0.1 if neither it nor `epsilon` is
             given.
-        method: Name in `sparserl.topology.presets.METHODS`. Most keep the last layer dense unless it is the only one.
+        method: Name in `sparserl.topology.methods.METHODS`. Most keep the last layer dense unless it is the only one.
         exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
         seed: Root seed of initial topology and growth.
         total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not

@@ -18,7 +18,7 @@ from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import performance_curves
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import read_columns, read_rows
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 
 POLICIES = {"stochastic": 1, "deterministic": 0}
 """Name -> column `stochastic` of eval.csv; the first makes the headline."""

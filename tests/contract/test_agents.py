@@ -19,7 +19,7 @@ from sparserl.agents.config import OffPolicyConfig, SACConfig, TD3Config
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
 FAST = {"update_interval": 7, "last_update": 60}

@@ -11,7 +11,7 @@ import torch
 from sparserl.agents.table import AGENTS
 from sparserl.cli import enjoy
 from sparserl.cli.main import COMMANDS, main
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 
 TINY = "--env Hopper-v5 --total-steps 120 --agent.learning-starts 40 --agent.net-arch 8 8 --no-progress"
 EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50"

@@ -23,7 +23,7 @@ from sparserl.kernels.positions import (
 )
 from sparserl.layers import SparseLinear
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.target import TargetNetwork
 

@@ -10,7 +10,7 @@ import pytest
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.topology.config import PARTS, TopologyConfig
 from sparserl.topology.density import Shape
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import RewireRule
 
 ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]

@@ -21,7 +21,7 @@ from sparserl.topology.evolver import (
     TopologyEvent,
     TopologyEvolver,
 )
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 from sparserl.topology.values import NEW_VALUE

@@ -20,8 +20,8 @@ from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.group_sizes import PAIRS, check_divides, check_pairs
+from sparserl.topology.methods import METHODS
 from sparserl.topology.pairs import folded, member_slots
-from sparserl.topology.presets import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, plan_allocation, plan_rewire, plan_shrink, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 from sparserl.topology.target import TargetNetwork, UnionTrimTarget

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from sparserl.errors import TopologyError
 from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import RewireRule, exchange, plan_rewire, plan_shrink, random_topology, remap
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
 from tests.oracle.dense_topology import (

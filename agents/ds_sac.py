@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import BasePolicy
 from sparserl.agents.networks.policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sparserl.agents.networks.squashed_gaussian import TracedActions, sample_actions, traced_actions
 from sparserl.agents.networks.traced_forward import evaluate, traced_forward
-from sparserl.agents.replay.batch import Batch, FloatArray
+from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Number
 from sparserl.kernels.deferred import computed, filled
@@ -69,7 +69,7 @@ class DSSAC(SparseActorCritic, SAC):
             # The same steps in a fifth of the time; with dense policies every bit is Stable-Baselines3's.
             self.ent_coef_optimizer = FusedAdam([cast(torch.Tensor, self.log_ent_coef)], lr=self.lr_schedule(1))
 
-    def _update(self, batch: Batch) -> dict[str, Number]:
+    def _update(self, batch: TransitionBatch) -> dict[str, Number]:
         policy, temperature = traced_actions(self.actor, batch.observations), self._temperature()
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch, temperature))}
         losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
@@ -79,7 +79,7 @@ class DSSAC(SparseActorCritic, SAC):
         # Last, because nothing of this update waits for it: all of it goes by the temperature before.
         return {**self._update_temperature(policy.log_prob), **losses}
 
-    def form_gradients(self, group: str, batch: Batch) -> None:
+    def form_gradients(self, group: str, batch: TransitionBatch) -> None:
         if group == "critic":
             self._form_critic_gradients(batch, self._targets(batch, self._temperature()))
         else:
@@ -94,7 +94,7 @@ class DSSAC(SparseActorCritic, SAC):
         learned = self.log_ent_coef
         memory[0] = self.ent_coef_tensor.item() if learned is None else learned.detach().exp().item()
 
-    def _form_actor_gradients(self, batch: Batch, policy: TracedActions, temperature: FloatArray) -> Number:
+    def _form_actor_gradients(self, batch: TransitionBatch, policy: TracedActions, temperature: FloatArray) -> Number:
         critics = traced_forward(self.critic, "forward", batch.observations, policy.actions)
         loss, by_q_values, by_log_prob = self._loss("_actor_loss", critics.outputs, policy.log_prob, temperature)
         policy.backward(critics.input_gradient(by_q_values), by_log_prob)
@@ -104,7 +104,7 @@ class DSSAC(SparseActorCritic, SAC):
         own = super()._optimizers()
         return own if self.ent_coef_optimizer is None else [*own, self.ent_coef_optimizer]
 
-    def _targets(self, batch: Batch, temperature: FloatArray) -> FloatArray:
+    def _targets(self, batch: TransitionBatch, temperature: FloatArray) -> FloatArray:
         """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""
         next_actions, next_log_prob = sample_actions(self.actor, batch.next_observations)
         next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from sparserl.agents.networks.normal import normal
 from sparserl.agents.networks.policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
 from sparserl.agents.networks.traced_forward import evaluate, traced_forward
-from sparserl.agents.replay.batch import Batch, FloatArray
+from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Loss, Number
 from sparserl.kernels.formulas import negative_mean, smoothed, td_targets
@@ -71,7 +71,7 @@ class DSTD3(SparseActorCritic, TD3):
     def updates_per_step(self) -> Mapping[str, int]:
         return {"actor": self.policy_delay, "critic": 1}
 
-    def _update(self, batch: Batch) -> dict[str, Number]:
+    def _update(self, batch: TransitionBatch) -> dict[str, Number]:
         losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
         if self._is_turn(self.policy_delay):
             losses["actor_loss"] = self._form_actor_gradients(batch)
@@ -79,13 +79,13 @@ class DSTD3(SparseActorCritic, TD3):
             self._sync_targets(self.tau)
         return losses
 
-    def form_gradients(self, group: str, batch: Batch) -> None:
+    def form_gradients(self, group: str, batch: TransitionBatch) -> None:
         if group == "critic":
             self._form_critic_gradients(batch, self._targets(batch))
         else:
             self._form_actor_gradients(batch)
 
-    def _targets(self, batch: Batch) -> FloatArray:
+    def _targets(self, batch: TransitionBatch) -> FloatArray:
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
         noise = normal(batch.actions.shape, self.target_policy_noise, self.target_noise_clip)
         next_actions = smoothed(evaluate(self.actor_target, "forward", batch.next_observations)[0], noise)
@@ -98,7 +98,7 @@ class DSTD3(SparseActorCritic, TD3):
         loss: Loss = negative_mean(q_values)
         return loss
 
-    def _form_actor_gradients(self, batch: Batch) -> Number:
+    def _form_actor_gradients(self, batch: TransitionBatch) -> Number:
         actor = traced_forward(self.actor, "forward", batch.observations)
         critic = traced_forward(self.critic, "q1_forward", batch.observations, actor.outputs[0])
         loss, gradient = self._loss("_actor_loss", critic.outputs)

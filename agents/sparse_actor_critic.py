@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from sparserl.agents.networks.traced_forward import traced_forward
 from sparserl.agents.parts import ActorCriticParts
-from sparserl.agents.replay.batch import Batch, FloatArray
+from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_off_policy import Loss, Number, SparseTopologyMixin
 from sparserl.kernels.formulas import squared_errors
 
@@ -26,12 +26,12 @@ class SparseActorCritic(ActorCriticParts, SparseTopologyMixin):
         loss: Loss = squared_errors(q_values, targets, number=self.critic_loss_scale)
         return loss
 
-    def _update_critics(self, batch: Batch, targets: FloatArray) -> Number:
+    def _update_critics(self, batch: TransitionBatch, targets: FloatArray) -> Number:
         loss = self._form_critic_gradients(batch, targets)
         self._step("critic")
         return loss
 
-    def _form_critic_gradients(self, batch: Batch, targets: FloatArray) -> Number:
+    def _form_critic_gradients(self, batch: TransitionBatch, targets: FloatArray) -> Number:
         critics = traced_forward(self.critic, "forward", batch.observations, batch.actions)
         loss, gradient = self._loss("_critic_loss", critics.outputs, targets)
         critics.backward(gradient)

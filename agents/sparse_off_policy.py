@@ -19,7 +19,7 @@ from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.collection import CollectionMixin
 from sparserl.agents.networks.policies import goals, sparse_layers
 from sparserl.agents.parts import AgentParts
-from sparserl.agents.replay.batch import Batch, FloatArray, sample, transitions_at
+from sparserl.agents.replay.batch import FloatArray, TransitionBatch, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.saved_topology import SavedTopologyMixin
 from sparserl.errors import ConfigError, TopologyError
@@ -155,7 +155,9 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             goals={layer: count for name, own in self.networks.items() for layer, count in goals(own, name).items()},
         )
         self.recycler = self._make_recycler()
-        self._repeated: Repeated[tuple[Batch, dict[str, Number]]] = Repeated(besides=COUNTERS.union(self.counters))
+        self._repeated: Repeated[tuple[TransitionBatch, dict[str, Number]]] = Repeated(
+            besides=COUNTERS.union(self.counters)
+        )
         for group, layers in groups.items():
             for name, layer in layers.items():
                 follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
@@ -263,7 +265,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         for name, values in logged.items():
             self.logger.record(f"train/{name}", sum(values) / len(values))
 
-    def _sample_and_update(self, batch_size: int) -> tuple[Batch, dict[str, Number]]:
+    def _sample_and_update(self, batch_size: int) -> tuple[TransitionBatch, dict[str, Number]]:
         assert self.replay_buffer is not None
         with counting(self.flops), deferred() if self._waits() else at_once():
             batch = sample(self.replay_buffer, batch_size, self._vec_normalize_env, self.gamma)
@@ -286,7 +288,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         method = getattr(self, name)
         return method(*(given if _is_ours(method) else map(computed, given)))
 
-    def _update(self, batch: Batch) -> dict[str, Number]:
+    def _update(self, batch: TransitionBatch) -> dict[str, Number]:
         """One gradient update on a batch.
 
         Returns:
@@ -302,7 +304,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         """What an update reads of the class, which somebody may change."""
         return ()
 
-    def transitions(self, rows: np.ndarray) -> Batch:
+    def transitions(self, rows: np.ndarray) -> TransitionBatch:
         """Copies of transitions of the replay buffer, of one environment and one step each, for `form_gradients`.
 
         Args:
@@ -311,7 +313,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         assert self.replay_buffer is not None
         return transitions_at(self.replay_buffer, rows, self.gamma)
 
-    def form_gradients(self, group: str, batch: Batch) -> None:
+    def form_gradients(self, group: str, batch: TransitionBatch) -> None:
         """Forms the gradients of a trained network on a batch, in place of those that it has, and takes no step.
 
         Args:
@@ -320,7 +322,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         """
         raise NotImplementedError
 
-    def _recycle(self, recycler: Recycler, batch: Batch) -> None:
+    def _recycle(self, recycler: Recycler, batch: TransitionBatch) -> None:
         inputs = self.read_by(batch.observations, batch.actions)
         recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(own) for name, own in inputs.items()})
 

@@ -33,8 +33,8 @@ from support.envs import FunctionEnv  # noqa: E402
 from sparserl import config as yaml_config  # noqa: E402
 from sparserl.errors import RunFailed, SparserlError  # noqa: E402
 from sparserl.experiment import resuming  # noqa: E402
+from sparserl.experiment.opened_agent_run import open_trained  # noqa: E402
 from sparserl.experiment.runs import go_on  # noqa: E402
-from sparserl.experiment.trained_run import open_trained  # noqa: E402
 from sparserl.recording import checkpoint  # noqa: E402
 from sparserl.recording.run_folder import RunFolder, full_checkpoints  # noqa: E402
 

@@ -73,7 +73,7 @@ def traced_actions(actor: nn.Module, observations: Observations) -> TracedAction
 
     Args:
         actor: A `SparseSACActor`, or the SAC `Actor` of Stable-Baselines3.
-        observations: As `Batch` has them.
+        observations: As `TransitionBatch` has them.
     """
     if not isinstance(actor, DenseActor):
         return _SparseActions(actor, observations)

@@ -45,7 +45,7 @@ def traced_forward(network: nn.Module, method: str, observations: Observations, 
     Args:
         network: Of Stable-Baselines3's shape.
         method: `"forward"` or `"q1_forward"`.
-        observations: As `Batch` has them.
+        observations: As `TransitionBatch` has them.
         more: (B, width) actions, if it takes them.
     """
     ensemble, inputs = _fused(network, method), (observations, *more)

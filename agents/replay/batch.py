@@ -25,7 +25,7 @@ Observations = FloatArray | dict[str, FloatArray]
 
 
 @dataclass
-class Batch:
+class TransitionBatch:
     """Transitions, float32; NumPy arrays, or such that wait to be computed and are taken like them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Batch:
     discounts: FloatArray
 
 
-def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: float) -> Batch:
+def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: float) -> TransitionBatch:
     """Draws the transitions that `buffer.sample` would draw, with the same generator.
 
     Args:
@@ -63,13 +63,13 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
         if isinstance(buffer, AdaptiveReplayBuffer) and buffer.redraws:
             arrays = [computed(array) for array in gather.arrays]
             buffer.redraw_noise(gather.rows, torch.from_numpy(arrays[0]), torch.from_numpy(arrays[2]))
-            return Batch(*arrays)
-        return Batch(*gather.arrays)
+            return TransitionBatch(*arrays)
+        return TransitionBatch(*gather.arrays)
     not_again()
     drawn = buffer.sample(size, env=env)
     observations, actions, next_observations, dones, rewards = map(_arrays, drawn[:5])
     discounts = _constant(gamma) if drawn.discounts is None else drawn.discounts.numpy()
-    return Batch(observations, actions.reshape(size, -1), next_observations, dones, rewards, discounts)
+    return TransitionBatch(observations, actions.reshape(size, -1), next_observations, dones, rewards, discounts)
 
 
 def _arrays(drawn: Any) -> Any:
@@ -78,7 +78,7 @@ def _arrays(drawn: Any) -> Any:
     return drawn.numpy().astype(np.float32, copy=False)
 
 
-def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: float) -> Batch:
+def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: float) -> TransitionBatch:
     """Copies one-step transitions at given rows of a replay buffer of one environment, as they are stored.
 
     Args:
@@ -89,7 +89,7 @@ def transitions_at(buffer: ReplayBuffer, rows: npt.NDArray[np.int64], gamma: flo
     dones = buffer.dones[rows] * (1 - buffer.timeouts[rows])
     arrays = [getattr(buffer, name)[rows, 0] for name in ("observations", "actions", "next_observations")]
     columns = [array.reshape(-1, 1) for array in (dones, buffer.rewards[rows])]
-    return Batch(*(array.astype(np.float32) for array in (*arrays, *columns)), _constant(gamma))  # type: ignore[call-arg]  # there are five
+    return TransitionBatch(*(array.astype(np.float32) for array in (*arrays, *columns)), _constant(gamma))  # type: ignore[call-arg]  # there are five
 
 
 def _constant(number: float) -> FloatArray:
@@ -116,7 +116,7 @@ class _Gather:
     Attributes:
         rows: (B,) indices in the first dimension of what is stored.
         columns: (B,) in the second.
-        arrays: Of a `Batch`.
+        arrays: Of a `TransitionBatch`.
     """
 
     def __init__(self, buffer: ReplayBuffer, count: int):

@@ -127,8 +127,8 @@ class SubNetworks:
     after `begin_task` and after every topology event.
 
     Args:
-        evolver: Holds the layers, and perhaps others. Its views of them get constraints and its events are followed here;
-            the caller makes the state of the optimizer follow.
+        evolver: Holds the layers, and perhaps others. Its views of them get constraints and its events are followed
+            here; the caller makes the state of the optimizer follow.
         names: Full names of the layers in it, from the input on: one for each hidden layer, and perhaps an output
             layer. What feeds the first is open to every task.
         selected: Neurons of each hidden layer that a task may use, drawn among the free ones; more where its

@@ -78,7 +78,7 @@ class RLSequence:
 
 
 @dataclass(frozen=True)
-class TaskPlan:
+class EnvTaskPlan:
     """A task before its steps and index are known; the attributes are those of `TaskSpec`."""
 
     name: str
@@ -98,7 +98,7 @@ class RLSequenceSpec:
         summary: One line.
     """
 
-    plan: Callable[[int, int], list[TaskPlan]]
+    plan: Callable[[int, int], list[EnvTaskPlan]]
     n_tasks: int
     most_tasks: int
     summary: str
@@ -266,9 +266,9 @@ _LPG_FTW_PARTS = {
 def _gravity(robot: str) -> RLSequenceSpec:
     env, literature_seed, most = _LPG_FTW[robot]
 
-    def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
+    def plan(seed: int, n_tasks: int) -> list[EnvTaskPlan]:
         factors = np.random.RandomState(literature_seed).uniform(0.5, 1.5, n_tasks).tolist()
-        tasks = [TaskPlan(f"gravity {factor:.4f}", env, Modification(gravity=factor)) for factor in factors]
+        tasks = [EnvTaskPlan(f"gravity {factor:.4f}", env, Modification(gravity=factor)) for factor in factors]
         return _in_order_of_lpg_ftw(tasks, seed)
 
     return RLSequenceSpec(plan, 4, most, f"{env}, gravity times 0.5 to 1.5")
@@ -278,7 +278,7 @@ def _body_parts(robot: str) -> RLSequenceSpec:
     env, literature_seed, most = _LPG_FTW[robot]
     parts = _LPG_FTW_PARTS[robot]
 
-    def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
+    def plan(seed: int, n_tasks: int) -> list[EnvTaskPlan]:
         drawn = np.random.RandomState(literature_seed).uniform(0.5, 1.5, (n_tasks, len(parts)))
         tasks = []
         for factors in (np.floor(drawn * 10_000) / 10_000).tolist():
@@ -286,13 +286,13 @@ def _body_parts(robot: str) -> RLSequenceSpec:
                 PartFactors(part, radius=factor, length=factor if longer else 1.0)
                 for (part, longer), factor in zip(parts.items(), factors, strict=True)
             ]
-            tasks.append(TaskPlan(f"sizes {' '.join(map(str, factors))}", env, Modification(parts=tuple(scaled))))
+            tasks.append(EnvTaskPlan(f"sizes {' '.join(map(str, factors))}", env, Modification(parts=tuple(scaled))))
         return _in_order_of_lpg_ftw(tasks, seed)
 
     return RLSequenceSpec(plan, 4, most, f"{env}, sizes of {', '.join(parts)} times 0.5 to 1.5")
 
 
-def _in_order_of_lpg_ftw(tasks: list[TaskPlan], seed: int) -> list[TaskPlan]:
+def _in_order_of_lpg_ftw(tasks: list[EnvTaskPlan], seed: int) -> list[EnvTaskPlan]:
     """All tasks of a family in the order of that run there: runs 0 to 4 have the seeds 50, 60, ..., 90."""
     return [tasks[index] for index in np.random.RandomState((50 + 10 * seed) % 2**32).permutation(len(tasks))]
 
@@ -350,9 +350,9 @@ _ANT = {
 def _scenario(env: str, modifications: dict[str, Modification], *names: str) -> RLSequenceSpec:
     """Always the same tasks; more of them than there are names go round again, as in the "long" scenarios."""
 
-    def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
+    def plan(seed: int, n_tasks: int) -> list[EnvTaskPlan]:
         around = [names[index % len(names)] for index in range(n_tasks)]
-        return [TaskPlan(name, env, modifications[name]) for name in around]
+        return [EnvTaskPlan(name, env, modifications[name]) for name in around]
 
     return RLSequenceSpec(plan, len(names), 2 * len(names), f"{env}: {', '.join(names)}")
 
@@ -360,7 +360,7 @@ def _scenario(env: str, modifications: dict[str, Modification], *names: str) -> 
 # -- Slippery Ant ----------------------------------------------------------------------------------
 
 
-def _slippery_ant(seed: int, n_tasks: int) -> list[TaskPlan]:
+def _slippery_ant(seed: int, n_tasks: int) -> list[EnvTaskPlan]:
     """Frictions are log-uniform in [0.02, 2]; the first n are the same for every number of tasks.
 
     The source has a table of 50 per seed, drawn from an unknown generator, and changes at the first end of an episode
@@ -368,7 +368,7 @@ def _slippery_ant(seed: int, n_tasks: int) -> list[TaskPlan]:
     """
     draws = stream(seed, "envs", "slippery_ant").uniform(np.log(0.02), np.log(2.0), n_tasks)
     return [
-        TaskPlan(f"friction {friction:.4f}", "Ant-v5", Modification(friction=friction))
+        EnvTaskPlan(f"friction {friction:.4f}", "Ant-v5", Modification(friction=friction))
         for friction in np.exp(draws).tolist()
     ]
 
@@ -392,9 +392,9 @@ _CONTINUAL_WORLD = (
 def _continual_world(n_tasks: int, summary: str) -> RLSequenceSpec:
     """Always the same tasks, which may go round again."""
 
-    def plan(seed: int, n_tasks: int) -> list[TaskPlan]:
+    def plan(seed: int, n_tasks: int) -> list[EnvTaskPlan]:
         around = [_CONTINUAL_WORLD[index % len(_CONTINUAL_WORLD)] for index in range(n_tasks)]
-        return [TaskPlan(name, f"Meta-World/{name}-v3", Modification(), episode_steps=200) for name in around]
+        return [EnvTaskPlan(name, f"Meta-World/{name}-v3", Modification(), episode_steps=200) for name in around]
 
     return RLSequenceSpec(plan, n_tasks, n_tasks, summary)
 

@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     check_writable(command.video)
     if command.video is not None:
         render_off_screen()  # before MuJoCo is imported, which reads what this sets
-    from sparserl.experiment.trained_run import open_trained
+    from sparserl.experiment.opened_agent_run import open_trained
 
     trained = open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)

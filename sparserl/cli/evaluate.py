@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sparserl.cli.arguments import parse
 from sparserl.continual.rl.evaluation import Episode, warning_of
-from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
+from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 from sparserl.recording.run_folder import WhichCheckpoint

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.cli.arguments import parse
-from sparserl.experiment.trained_run import TrainedAgent, TrainedSequence, open_trained
+from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
 from sparserl.ranges import CountOrZero, check_ranges
 from sparserl.recording.run_folder import WhichCheckpoint

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sparserl.experiment.opened_agent_run import open_trained, refuse_best
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.experiment.run_config import is_continual, is_of_agents
 from sparserl.experiment.runs import begin, train
-from sparserl.experiment.trained_run import open_trained, refuse_best
 from sparserl.experiment.training import Source
 from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 

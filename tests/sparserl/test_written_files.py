@@ -105,7 +105,7 @@ def test_no_window_without_a_display(
 ) -> None:
     """MuJoCo would end the process."""
     run = SimpleNamespace(chosen=lambda task: [0])
-    monkeypatch.setattr("sparserl.experiment.trained_run.open_trained", lambda path, which: run)
+    monkeypatch.setattr("sparserl.experiment.opened_agent_run.open_trained", lambda path, which: run)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     for display, said in (
         ("", "there is no display here"),

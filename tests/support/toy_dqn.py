@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from sparserl.agents.config import OffPolicyConfig
 from sparserl.agents.networks.networks import network, plain_ensembles
 from sparserl.agents.networks.traced_forward import evaluate, traced_forward
-from sparserl.agents.replay.batch import Batch
+from sparserl.agents.replay.batch import TransitionBatch
 from sparserl.agents.sparse_off_policy import Number, SparseTopologyMixin
 from sparserl.kernels.deferred import computed
 from sparserl.layers.fused_adam import FusedAdam
@@ -99,14 +99,14 @@ class ToyDQN(SparseTopologyMixin, DQN):
     def _on_step(self) -> None:
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
 
-    def _update(self, batch: Batch) -> dict[str, Number]:
+    def _update(self, batch: TransitionBatch) -> dict[str, Number]:
         loss = self._form(batch)
         self._step("q_net")
         if self._is_turn(self.target_update_interval):
             self._sync_targets(self.tau)
         return {"loss": loss}
 
-    def _form(self, batch: Batch) -> float:
+    def _form(self, batch: TransitionBatch) -> float:
         following = computed(evaluate(self.q_net_target, "forward", batch.next_observations))[0]
         best = following.max(axis=1, keepdims=True)
         targets = computed(batch.rewards) + (1 - computed(batch.dones)) * computed(batch.discounts) * best

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 
 from sparserl.agents.replay import batch as batch_module
-from sparserl.agents.replay.batch import Batch, sample
+from sparserl.agents.replay.batch import TransitionBatch, sample
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
 
 FIELDS = ("observations", "actions", "next_observations", "dones", "rewards")
@@ -101,6 +101,6 @@ def test_what_is_not_a_vector_is_flat_at_least_in_actions() -> None:
     buffer = ReplayBuffer(4, spaces.Box(0, 255, (1, 3, 3), np.uint8), spaces.Box(-1, 1, (2,)), device="cpu")
     buffer.add(*np.zeros((2, 1, 1, 3, 3), np.uint8), np.ones((1, 2)), np.ones(1), np.zeros(1), [{}])
     drawn = sample(buffer, 5, None, 0.9)
-    assert isinstance(drawn, Batch)
+    assert isinstance(drawn, TransitionBatch)
     assert drawn.observations.shape == (5, 1, 3, 3)
     assert drawn.actions.shape == (5, 2)

@@ -17,7 +17,7 @@ from support.runs import FAST, WRAPPED, rows, same_run, train
 from sparserl.cli import main
 from sparserl.envs import FeatureHistograms, ObservationStatistics
 from sparserl.envs.array_file import write_arrays
-from sparserl.experiment.trained_run import open_trained
+from sparserl.experiment.opened_agent_run import open_trained
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.video import play
 

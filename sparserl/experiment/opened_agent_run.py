@@ -41,7 +41,7 @@ EVAL_SEED = 10_000
 """Seed of evaluations of a run that is opened, away from the seeds of training."""
 
 
-class TrainedRun(OpenedRun[A]):
+class OpenedAgentRun(OpenedRun[A]):
     """A run of an agent, ready to act.
 
     Attributes:
@@ -108,7 +108,7 @@ class TrainedRun(OpenedRun[A]):
         return ", ".join(f"{task} ({name})" for task, name in enumerate(self.tasks))
 
 
-class TrainedAgent(TrainedRun[TrainConfig]):
+class TrainedAgent(OpenedAgentRun[TrainConfig]):
     """A run of `sparserl train`.
 
     Attributes:
@@ -163,7 +163,7 @@ class TrainedAgent(TrainedRun[TrainConfig]):
         return exported_policy(self.agent, about)
 
 
-class TrainedSequence(TrainedRun[RLContinualConfig]):
+class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
     """A run of `sparserl continual` on environments, which has no best checkpoint.
 
     Attributes:

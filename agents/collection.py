@@ -65,7 +65,7 @@ class CollectionMixin(OffPolicyAlgorithm):
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
-        if not isinstance(env, VecEnv):  # so the DummyVecEnv was made a moment ago, and is nobody else's
+        if not isinstance(env, VecEnv):  # so the DummyVecEnv was made a moment ago, and is not shared
             wrapped.unwrapped.__class__ = LeanVecEnv
         return wrapped
 

@@ -29,7 +29,7 @@ class TopologyObserver:
     Args:
         agent: The agent.
         relevant_features: Tells which features of an observation are relevant at this moment, as (features,) flags;
-            None where nobody knows.
+            None if unknown.
     """
 
     def __init__(self, agent: AgentParts, relevant_features: Callable[[], Flags] | None = None):

@@ -1,7 +1,7 @@
 """What the rest of the library asks of an agent: its networks, their optimizers and targets, and what they read.
 
-Nobody outside an agent knows how many networks it has, what they are called, which actions it takes, or whether it has
-a replay buffer.
+Code outside an agent does not depend on how many networks it has, what they are called, which actions it takes, or
+whether it has a replay buffer.
 """
 
 from __future__ import annotations

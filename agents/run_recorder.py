@@ -57,7 +57,7 @@ class RunRecorder(Recorder, BaseCallback):
         total_steps: Length of the run in env steps.
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
         wrapper_state: Gives that of the wrappers, on which the policy depends.
-        relevant_features: Tells which features of an observation are relevant; None where nobody knows.
+        relevant_features: Tells which features of an observation are relevant; None if unknown.
     """
 
     columns = LOGS

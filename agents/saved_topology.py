@@ -84,7 +84,7 @@ class SavedTopologyMixin(OffPolicyAlgorithm):
 
 
 def _with_own_arguments(path: Any, objects: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Policy arguments with those that the agent had added when it was saved, which nobody can give."""
+    """Policy arguments with those that the agent had added when it was saved, which users cannot give."""
     data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=dict(objects))
     if hasattr(path, "seek"):
         path.seek(0)

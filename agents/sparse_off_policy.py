@@ -278,7 +278,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         return is_turn
 
     def _waits(self) -> bool:
-        """Whether steps of an update may wait for each other: whoever overrides a method expects numbers."""
+        """Whether steps of an update may wait for each other: a subclass that overrides a method expects numbers."""
         groups = chain.from_iterable(optimizer.param_groups for optimizer in self._optimizers())
         weights = sum(values.numel() for group in groups for values in group["params"])
         return weights <= WAITS_TO and all(_is_ours(getattr(self, name)) for name in UPDATE if hasattr(self, name))
@@ -301,7 +301,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         return [self.optimizer_of(name) for name in self.trained]
 
     def _class_settings(self) -> tuple[object, ...]:
-        """What an update reads of the class, which somebody may change."""
+        """What an update reads of the class, which may be patched."""
         return ()
 
     def transitions(self, rows: np.ndarray) -> TransitionBatch:

@@ -1,7 +1,7 @@
 """Making one environment from its id, with errors that a user can act on.
 
 Decides which environments the suite accepts: actions that the agent takes, one flat vector of observations.
-Refuses to know agents, wrappers and seeds; every refusal is one line that names the bad value.
+Independent of agents, wrappers and seeds; every refusal is one line that names the bad value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Saving and restoring the exact state of one environment, so that a killed run goes on bit for bit.
 
 Decides what belongs to that state: MuJoCo's integration state *and* its derived quantities, every random
-generator, the counters of known wrappers. Holds it as plain arrays and JSON values; refuses to know files,
+generator, the counters of known wrappers. Holds it as plain arrays and JSON values; independent of files,
 agents and pickle.
 """
 
@@ -244,7 +244,7 @@ def _restore_layer(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
 
 
 def _attributes(layer: gym.Env[Any, Any]) -> tuple[str, ...]:
-    """Which attributes to save; raises for a class of which nobody has said so."""
+    """Which attributes to save; raises for a class that is not listed."""
     name = _class_name(layer)
     if isinstance(layer, HasState):
         return ()

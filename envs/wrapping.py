@@ -1,6 +1,6 @@
 """Which wrappers a run puts around its environments: plain data, and the one place that applies them.
 
-Decides their order. Refuses to know how an environment is made and who uses it.
+Decides their order. Independent of how an environment is made and what acts in it.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class NotFiniteError(RunFailed, ArithmeticError):
 
     Args:
         message: What; the step is added.
-        step: At which step; None where nobody knows.
-        seen: Values around it, by name, for whoever looks for the cause.
+        step: At which step; None if unknown.
+        seen: Values around it, by name, to help find the cause.
     """
 
     def __init__(self, message: str, step: int | None = None, seen: Mapping[str, Any] | None = None):

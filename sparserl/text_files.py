@@ -1,6 +1,6 @@
 """Files that users write, read with care: plain files of bounded size, text in UTF-8, numbers and nesting in bounds.
 
-Decides how much is read and what counts as plain data. Refuses to know what any of it means.
+Decides how much is read and what counts as plain data. Independent of what any of it means.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The replay buffer with options: delayed multi-step returns, a capacity that follows the policy, fresh noise features.
 
-Decides which stored transitions a batch may hold and what they look like when they are drawn. Refuses to know which
+Decides which stored transitions a batch may hold and what they look like when they are drawn. Independent of which
 agent learns from them, and which environment they come from.
 """
 

@@ -326,7 +326,7 @@ class RLLearner:
         self.agent.batch_size *= options.batch_scale
 
     def usage(self) -> list[ConnectionUsage]:
-        """Who uses each layer now."""
+        """Which tasks use the connections of each layer now."""
         return [use for network in self.networks for use in self.strategy.usage(self, network)]
 
     # What answers.

@@ -1,7 +1,7 @@
 """Quadratic penalties that pull parameters back to the values they had: `strength * sum importance * (parameter -
 anchor)^2`, over all parameters and terms.
 
-Decides how terms add up and how they follow connections. Refuses to know how importances are found. The pull is added
+Decides how terms add up and how they follow connections. Independent of how importances are found. The pull is added
 to gradients, whatever formed them, so no loss that autograd records is needed.
 """
 

@@ -1,7 +1,7 @@
 """Sparse sub-networks of tasks in layers that they share, between neurons that no earlier task has reserved (SpaceNet).
 
 Decides who owns which connection, which neurons are open, and how important connections and neurons are. What is
-dropped and grown is decided in `sparserl.topology`. Refuses to know when connections move, and how a task is trained.
+dropped and grown is decided in `sparserl.topology`. Independent of when connections move, and how a task is trained.
 
 Source:
     Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code.
@@ -116,7 +116,7 @@ class _Connections:
 
     @classmethod
     def unowned(cls, count: int) -> _Connections:
-        """So many, of nobody."""
+        """`count` connections that no task owns."""
         return cls(np.full(count, FREE, np.int16), np.zeros(count, np.float32), np.zeros(count, np.float32))
 
 
@@ -229,7 +229,7 @@ class SubNetworks:
                 sums += self._summed(index)
 
     def reserve(self) -> None:
-        """Reserves the most important free neurons of each hidden layer; after the last task nobody needs them."""
+        """Reserves the most important free neurons of each hidden layer; after the last task none are needed."""
         if self.task == self.n_tasks - 1:
             return
         for index, (reserved_by, count) in enumerate(zip(self.reserved_by, self._reserve_count, strict=True)):
@@ -248,7 +248,7 @@ class SubNetworks:
     def task_layers(self, task: int) -> list[SparseLinear]:
         """The layers as `task` left them: its connections and those of the tasks before it, with copies of all values.
 
-        Biases that belong to later tasks or to nobody are 0; if tasks do not own them, biases are as they are now.
+        Biases that belong to later tasks or to none are 0; if tasks do not own them, biases are as they are now.
         """
         found = []
         for index, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
@@ -384,7 +384,7 @@ class SubNetworks:
         self._claim_biases(index, change)
 
     def _claim_biases(self, index: int, change: TopologyChange) -> None:
-        """Gives the task the biases at both ends of its new connections that nobody owns."""
+        """Gives the task the biases at both ends of its new connections that no task owns."""
         grown, n_in = change.new.flat[change.source < 0], change.new.n_in
         for hidden, neurons in ((index - 1, grown % n_in), (index, grown // n_in)):
             if 0 <= hidden < len(self.bias_owner):

@@ -70,7 +70,7 @@ class TaskNetwork:
         """Lets the training of a task move its own outputs alone; heads of other tasks get no gradient anyway."""
 
     def usage(self, tasks_learned: int) -> list[ConnectionUsage]:
-        """When nobody owns connections: hidden layers are shared, a head belongs to its task."""
+        """Without owned connections: hidden layers are shared, a head belongs to its task."""
         found = []
         for name, layer in self.shared.items():
             n_out, n_in = linear(layer).shape

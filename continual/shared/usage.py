@@ -10,7 +10,7 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class ConnectionUsage:
-    """Who uses the connections of one layer after a task.
+    """Which tasks use the connections of one layer after a task.
 
     Attributes:
         layer: Full name, e.g. `network.0`.
@@ -37,10 +37,10 @@ class ConnectionUsage:
 
     @property
     def used(self) -> int:
-        """Connections that belong to somebody."""
+        """Connections that belong to a task."""
         return sum(self.owned) + self.shared
 
     @property
     def free(self) -> int:
-        """Connections that do not exist, or that nobody has kept."""
+        """Connections that do not exist or belong to no task."""
         return self.size - self.used

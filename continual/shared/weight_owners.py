@@ -1,6 +1,6 @@
 """Which task owns each weight of hidden layers that all tasks share, one weight to one task for good (PackNet).
 
-Decides what is kept, what may move, and what answers for a task. Refuses to know when a task is pruned, and what
+Decides what is kept, what may move, and what answers for a task. Independent of when a task is pruned, and what
 follows the hidden layers.
 
 Source:
@@ -40,7 +40,7 @@ class WeightOwners:
         self.owner = [np.full(linear(layer).weights.numel(), FREE, np.int16) for layer in self.layers.values()]
 
     def freeze_owned(self, frozen: FrozenEntries, task: int) -> None:
-        """Lets the training of `task` move what nobody owns; biases in the first task alone."""
+        """Lets the training of `task` move what no task owns; biases in the first task alone."""
         for layer, owner in zip(self.layers.values(), self.owner, strict=True):
             frozen.freeze(linear(layer).weights, torch.from_numpy(np.flatnonzero(owner != FREE)))
             frozen.freeze(biases_of(layer), torch.arange(linear(layer).shape[0] if task else 0))

@@ -1,4 +1,4 @@
-"""PackNet: each task keeps the largest of the weights that nobody owns, and nobody moves them again.
+"""PackNet: each task keeps the largest of the free weights, and they never change again.
 
 Decides when a task is pruned and retrained. Who owns the weights of hidden layers is
 `sparserl.continual.shared.weight_owners`.
@@ -62,7 +62,7 @@ class PackNet(Strategy):
     options: PackNetOptions
 
     def attach(self, learner: Learner) -> None:
-        """Takes the network off the topology clock; nobody owns its weights yet."""
+        """Takes the network off the topology clock; no task owns its weights yet."""
         super().attach(learner)
         learner.require_heads()
         self._network = learner.networks[0]
@@ -76,7 +76,7 @@ class PackNet(Strategy):
         self._owners = WeightOwners(self._network.hidden)
 
     def begin_task(self, learner: Learner) -> None:
-        """Everything that nobody owns may be trained."""
+        """All weights that no task owns may be trained."""
         self._owners.freeze_owned(self._group.frozen, learner.task)
         self._network.freeze_other_heads(self._group.frozen, learner.task)
 

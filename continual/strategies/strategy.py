@@ -91,7 +91,7 @@ class Strategy:
         return learner.networks[0].of_task(task)
 
     def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
-        """Who uses each layer of a network now."""
+        """Which tasks use the connections of each layer of a network now."""
         return network.usage(learner.task)
 
     def state_dict(self) -> dict[str, Any]:

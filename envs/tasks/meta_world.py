@@ -1,7 +1,7 @@
 """Meta-World's tasks as environments of Gymnasium, one id each, whose episodes a seed repeats.
 
 Decides what Meta-World leaves open: where placements come from, which observations are declared, what belongs to the
-exact state. Refuses to know sequences. Meta-World is an extra: nothing imports it before an id of it is used.
+exact state. Independent of sequences. Meta-World is an extra: nothing imports it before an id of it is used.
 """
 
 from __future__ import annotations

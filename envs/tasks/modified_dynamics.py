@@ -1,6 +1,6 @@
 """A MuJoCo environment with other physics, other body parts or a broken robot: as plain data, and what applies it.
 
-Decides what a factor means for the compiled model. Refuses to know sequences of tasks.
+Decides what a factor means for the compiled model. Independent of sequences of tasks.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def broken_features(n_features: int, share: float, seed: int) -> list[int]:
 class ModifiedDynamics(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Edits the compiled model of a MuJoCo environment, once, when it is made; resets leave it so.
 
-    The model is not part of a captured state, since whoever restores it makes the environment the same way. The factors
-    are, so that a state of other physics is refused.
+    The model is not part of a captured state, since the environment is made the same way before it is restored. The
+    factors are, so that a state of other physics is refused.
 
     Inertia and centre of mass of a body with a new size are those of uniform density, as MuJoCo's compiler computes
     them.

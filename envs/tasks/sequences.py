@@ -1,6 +1,6 @@
 """Sequences of tasks for continual reinforcement learning: which environment, modified how, for how many steps.
 
-Decides the tasks and their order. Refuses to know what learns them and what happens at a border, which is always a
+Decides the tasks and their order. Independent of what learns them and what happens at a border, which is always a
 truncation: a task ends because its steps are over.
 
 Source:

@@ -159,10 +159,10 @@ class Stopwatch(BaseCallback):
         evaluate: Returns of the episodes of an evaluation.
         say: Told of each.
         clock: What this process has spent so far.
-        goes_on: Asked after each step whether anybody waits for the result.
+        goes_on: Asked after each step whether the result is still awaited.
 
     Attributes:
-        ended: Why: `returns`, `limit`, or `steps`; `abandoned` if nobody waits.
+        ended: Why: `returns`, `limit`, or `steps`; `abandoned` if it is not awaited.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Interleaved timing: contenders take turns, so that whatever else the machine does meets all of them alike.
 
 Decides what a measurement is: warm-up apart, chunks of about equal length, ratios of neighbours in time, medians.
-Refuses to know what is measured.
+Independent of what is measured.
 """
 
 from __future__ import annotations

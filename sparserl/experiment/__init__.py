@@ -1,4 +1,4 @@
-"""Runs as functions: `resolve` makes a config of what is wished, `run` trains it, `open_run` opens what there is.
+"""Runs as functions: `resolve` makes a config of settings, `run` trains it, `open_run` opens an existing run.
 
 What defines a run, how it is made from presets, files and options, and how it is trained and resumed. Names come from
 their modules when they are first used, which import torch.

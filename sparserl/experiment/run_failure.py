@@ -1,4 +1,4 @@
-"""What is done and said when something goes wrong in a run that has a folder: nobody sees a bare traceback.
+"""What is done and said when something goes wrong in a run that has a folder: no bare traceback is shown.
 
 A refusal while it gets ready takes the folder of a new run with it, so that the command can be given again. After that
 the folder stays, with the traceback in a file, and the last line says how to go on.
@@ -54,7 +54,7 @@ def finishing(folder: RunFolder, command: JobType) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped at once; {how_to_resume(folder, command)}") from None
-    except BrokenPipeError:  # nobody reads what is printed
+    except BrokenPipeError:  # the reader of what is printed has gone
         raise
     except Exception as error:
         raise run_failed(error, folder, command) from error

@@ -179,7 +179,7 @@ class Training(ABC, Generic[C]):
         """Draws the finished run."""
 
     def clean_up(self) -> None:
-        """Deletes what nobody needs of a finished run."""
+        """Deletes what a finished run no longer needs."""
 
 
 def carry_out(

@@ -40,7 +40,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def compiled_callback(function: Callable[..., Any], signature: Any, **options: Any) -> int:
     """Address of the code of a function with a signature of C, stored like that of `compiled`.
 
-    It must not raise: nobody would notice.
+    It must not raise: the error would be lost.
     """
     callback = _stored(CFunc(function, signature_of(signature), {}, options), function)  # type: ignore[no-untyped-call]
     _CALLBACKS.append(callback)
@@ -100,7 +100,7 @@ def _usual(folder: Path) -> Iterator[Path]:
         return
     yield folder / "__pycache__"
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if home.is_absolute():  # not so if nobody knows of a home
+    if home.is_absolute():  # not so if there is no home folder
         yield home / "numba" / _name(folder)
 
 
@@ -118,7 +118,7 @@ def _writable(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this is a folder that nobody else can write: what is loaded from it is run."""
+    """Whether this is a folder that no other user can write: what is loaded from it is run."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

@@ -1,6 +1,6 @@
 """Arrays whose numbers a waiting step has yet to compute, and functions from arrays to such arrays.
 
-Whoever looks at a `Deferred` array with NumPy makes the steps run that wait (`sparserl.kernels.program`), so code that
+Reading a `Deferred` array with NumPy runs the waiting steps (`sparserl.kernels.program`), so code that
 knows nothing of steps sees numbers, never memory that is not filled yet.
 """
 

@@ -1,4 +1,4 @@
-"""Memory for passes of wide networks, lent to whoever has one at the moment.
+"""Memory for passes of wide networks, lent to one pass at a time.
 
 Actor and critics take turns, and at a million neurons what each keeps for its way back is more than all connections.
 Fresh pages cost more than a product, so a block that is given back is kept for the next one of about its size.
@@ -49,7 +49,7 @@ class Pool:
         self._let_go()
 
     def idle(self) -> int:
-        """Bytes that nobody uses."""
+        """Bytes that are not lent."""
         return sum(map(len, self._idle))
 
     def _let_go(self) -> None:
@@ -79,7 +79,7 @@ class Memory:
 
     Attributes:
         array: (count,) to be used as long as this object is there.
-        is_lent: Whether somebody else gets the memory after that.
+        is_lent: Whether another pass gets the memory after that.
     """
 
     def __init__(self, count: int, dtype: npt.DTypeLike):

@@ -104,7 +104,7 @@ _waiting = _Waiting()
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, steps wait until `run_waiting` is called, which whoever looks at a result does, or until the end.
+    """Inside, steps wait until `run_waiting` is called, which reading a result does, or until the end.
 
     After an exception what still waits is dropped.
     """

@@ -1,9 +1,9 @@
-"""What an update did, kept so that the next one does it again without finding out anew what there is to do.
+"""What an update did, kept so that the next one does it again without working it out again.
 
 At the sizes of an agent, Python that looks up layers, checks addresses and lists steps takes as long as the arithmetic.
 While an update is recorded, whatever does something in Python that belongs to *every* update (draws noise, reads a
 learning rate) says so with `each_time`, and whatever took something for granted says so with `relies_on` or `only_if`.
-Whoever looks at a number makes the recording one that cannot be repeated, since what follows may depend on it.
+Reading a number makes the recording one that cannot be repeated, since what follows may depend on it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _listening() -> Recording | None:
 
 
 def is_recorded() -> bool:
-    """Whether anybody notes what is relied on; asked where saying it takes time."""
+    """Whether a recording notes what is relied on; asked where telling it takes time."""
     return _listening() is not None
 
 
@@ -189,7 +189,7 @@ class Repeated(Generic[T]):
     """Something that is done over and over, with recordings of how; a copy of it has none.
 
     Args:
-        besides: Attributes of whoever does it that it does not depend on, but for what `only_if` is told of.
+        besides: Attributes of its owner that it does not depend on, but for what `only_if` is told of.
     """
 
     def __init__(self, besides: frozenset[str] = frozenset()):
@@ -212,7 +212,7 @@ class Repeated(Generic[T]):
 
         Args:
             do: What; its result must be such that a repetition fills it anew.
-            attributes: Of whoever does it; recordings were made with the very same objects.
+            attributes: Of its owner; recordings were made with the very same objects.
             more: Further such objects.
         """
         if attributes.keys() != self._names:

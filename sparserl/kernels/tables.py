@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 CHECKED = os.environ.get("SPARSERL_CHECK_TABLES", "0") not in ("", "0")
-"""Whether tables are compared with their arrays before each call; for tests, and for whoever looks for a fault."""
+"""Whether tables are compared with their arrays before each call; for tests and debugging."""
 
 address: Callable[[torch.Tensor], int] = torch.Tensor.data_ptr
 length: Callable[[torch.Tensor], int] = torch.Tensor.numel

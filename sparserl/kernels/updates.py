@@ -1,8 +1,8 @@
 """Elementwise updates of many arrays in one step: at the sizes of an agent, calls cost more than arithmetic.
 
-Arrays are described by rows of sizes and addresses, as in `sparserl.kernels.cpu`; whoever builds the rows keeps the
-arrays alive. Arguments of a step are the address of its rows, their number, and the address of its numbers in double
-precision, which are rounded to the arrays' element type where torch does.
+Arrays are described by rows of sizes and addresses, as in `sparserl.kernels.cpu`; the caller that builds the rows keeps
+the arrays alive. Arguments of a step are the address of its rows, their number, and the address of its numbers in
+double precision, which are rounded to the arrays' element type where torch does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linear layers that run in one kernel call, as one autograd node.
 
-Decides which layers are joined and which gradients are formed. Refuses to know how products are computed
+Decides which layers are joined and which gradients are formed. Independent of how products are computed
 (`sparserl.kernels`) and which connections exist (`sparserl.topology`).
 """
 

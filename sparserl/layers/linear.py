@@ -1,7 +1,7 @@
 """The protocol of layers with weights between inputs and outputs, and what kinds of modules speak it.
 
-Who looks at weights by the neurons they join asks `linear` and knows no kind of layer. A new kind (a convolution, a
-recurrent cell) is a class here and a line in `KINDS`.
+Code that reads weights by the neurons they join calls `linear` and depends on no kind of layer. A new kind (a
+convolution, a recurrent cell) is a class here and a line in `KINDS`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recycling of dormant neurons within the connections that exist (ReDo).
 
-Decides which weights, biases and optimizer state start anew. Never changes which connections exist, and refuses to know
+Decides which weights, biases and optimizer state start anew. Never changes which connections exist, and independent of
 about agents: they hand in networks, their optimizers and a batch of inputs.
 """
 

@@ -180,8 +180,8 @@ class SparseLinear(nn.Module):
         return self
 
     def _replace_values(self, values: torch.Tensor) -> None:
-        # A graph that somebody still holds (`loss` of the last batch) keeps the node that accumulates the gradient, and
-        # with it the old length. torch makes a new one only when the dtype changes.
+        # A graph that is still referenced (by `loss` of the last batch) keeps the node that accumulates the gradient,
+        # and with it the old length. torch makes a new one only when the dtype changes.
         self.values.data = torch.empty(0, dtype=torch.bfloat16)
         self.values.data = values
         self.values.grad = None
@@ -189,7 +189,7 @@ class SparseLinear(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self._relatives.check(self)
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # Copies: whoever changes a state in place changes no index.
+        # Copies: editing a state in place changes no index.
         destination |= {prefix + "row_ptr": self.row_ptr.clone(), prefix + "col": self.col.clone()}
 
     def _load_from_state_dict(

@@ -1,7 +1,7 @@
-"""The topology clock of a model that `sparsify` made sparse, inside somebody's own training loop.
+"""The topology clock of a model that `sparsify` made sparse, inside a training loop of the user's.
 
 Decides what follows the connections of its layers: every optimizer that moves their weights, through events and through
-states that are loaded. Refuses to know how layers were chosen (`sparserl.sparsify`) and what events do
+states that are loaded. Independent of how layers were chosen (`sparserl.sparsify`) and what events do
 (`sparserl.topology`).
 """
 

@@ -1,6 +1,6 @@
 """Makes a torch model truly sparse in place, and rewires it while its own training loop runs.
 
-Decides which layers take part and how their parameters, gradients and optimizer state are carried over. Refuses to know
+Decides which layers take part and how their parameters, gradients and optimizer state are carried over. Independent of
 about losses, data and agents; what is dropped and grown is decided in `sparserl.topology`.
 """
 
@@ -22,7 +22,7 @@ from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 from sparserl.topology.structure import SparseTopology
 
 NOT_HERE = (*OWN_DENSITIES, "initial_value", "recycle_interval", "recycle_threshold")
-"""Fields of a `TopologyConfig` that say nothing about a model in somebody's own training loop."""
+"""Fields of a `TopologyConfig` that do not apply to a model in a training loop of the user's."""
 
 
 def sparsify(
@@ -131,7 +131,7 @@ class _Swap:
     def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> SparseLinear:
         weight = self.linear.weight
         layer = from_dense(self.linear, self.topology)
-        layer.bias = self.linear.bias  # the same parameter: the optimizer and whoever shares it keep it
+        layer.bias = self.linear.bias  # the same parameter object, as the optimizer and other modules share it
         if weight.grad is not None:
             layer.values.grad = _gather(weight.grad, self.topology)
         layer.train(self.linear.training)

@@ -67,7 +67,7 @@ _outside: Callable[..., torch.Tensor] | None = None
 
 
 def _check_averaged(layers: Sequence[Any]) -> None:
-    """Gradients of weights that were replaced after the model was wrapped are averaged by nobody."""
+    """Gradients of weights that were replaced after the model was wrapped are never averaged."""
     wrapper = DistributedDataParallel._active_ddp_module
     if wrapper is None:
         return

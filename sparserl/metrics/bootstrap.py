@@ -1,6 +1,6 @@
 """Bootstrap over seeds: resamples, intervals, and the interquartile mean.
 
-Decides how seeds are resampled. Refuses to know what is computed from them.
+Decides how seeds are resampled. Independent of what is computed from them.
 
 Not `scipy.stats.bootstrap`: it refuses a sample of one seed and serves one number a call, while one draw of seeds here
 serves every metric of a table.

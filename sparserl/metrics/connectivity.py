@@ -1,7 +1,7 @@
 """What a topology looks like while it evolves, under the names that are logged.
 
-Decides what is counted, from indices alone. Refuses to know agents: what only they can tell (which inputs are relevant,
-which neurons are dormant) is handed in by layer, and what nobody knows is left out.
+Decides what is counted, from indices alone. Independent of agents: what is known to them alone (which inputs are
+relevant, which neurons are dormant) is passed in by layer, and left out where it is unknown.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def fan_out(topology: SparseTopology) -> Positions:
 def dead_neurons(topology: SparseTopology, reader: SparseTopology | None = None) -> int:
     """Output neurons of a layer that compute nothing, whatever the weights are.
 
-    One without connections into it gives a constant; one without connections out of it is read by nobody. Neither need
+    One without connections into it gives a constant; one without connections out of it is never read. Neither need
     be dormant, and neither comes back but by growth.
 
     Args:
@@ -294,7 +294,7 @@ def _degrees(topology: SparseTopology) -> dict[str, float]:
 def _compared(
     name: str, evolver: TopologyEvolver, relevant: Mapping[str, Flags], dormant: Mapping[str, float]
 ) -> dict[str, float]:
-    """What is said of a layer beside its own connections; what nobody knows is left out."""
+    """What is said of a layer beside its own connections; what is unknown is left out."""
     topology = evolver.layers[name].topology
     said = {"initial_overlap": evolver.initial_overlap(name)}
     if name in relevant:

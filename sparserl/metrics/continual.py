@@ -1,7 +1,7 @@
 """What a continual learner kept, lost and gained, as pure functions of one matrix of performances.
 
 Decides the definition and the sign of each metric. `returns[i, j]` is the performance on task j after training task i,
-both from 0 (accuracies of a supervised learner); NaN where nothing was measured. Refuses to know what learned, and
+both from 0 (accuracies of a supervised learner); NaN where nothing was measured. Independent of what learned, and
 among which classes an accuracy was measured: that is the scenario, and it belongs beside every number made here.
 
 What is undefined is NaN, never 0; `summary` says why. A NaN reaches exactly the metrics that need its cell. All results

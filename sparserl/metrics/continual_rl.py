@@ -1,6 +1,6 @@
 """What a continual RL learner kept, lost and gained, as pure functions of curves of evaluations.
 
-Decides the definition and the sign of each metric, those of Continual World. Refuses to know what learned. The metrics
+Decides the definition and the sign of each metric, those of Continual World. Independent of what learned. The metrics
 of one matrix of accuracies are in `sparserl.metrics.continual`.
 
 `performance[e, i]` is the performance p_i on task i at evaluation e, a success rate or a mean return, after `steps[e]`

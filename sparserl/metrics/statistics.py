@@ -1,7 +1,7 @@
 """What runs on several tasks say together: aggregates, improvement, profiles, and how sure they are.
 
 Decides the definitions, those of Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice" (arXiv
-2108.13264), and of `rliable`. Refuses to know what the scores are, and how they were normalised.
+2108.13264), and of `rliable`. Independent of what the scores are, and how they were normalised.
 
 Scores are (S, T), one of each run and task, finite. Intervals are percentile intervals of a bootstrap that resamples
 the runs of each task by themselves; one run has none, which is NaN.

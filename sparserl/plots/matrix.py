@@ -1,6 +1,6 @@
 """Pictures of supervised continual runs, from their CSV files alone, and the parts that pictures of all of them share.
 
-Decides how a run is drawn. Refuses to know learners and configs: whoever asks gives each run its label.
+Decides how a run is drawn. Independent of learners and configs: the caller labels each run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of continual RL runs, from their `sequence.yaml` and CSV files alone.
 
-Decides how a run is drawn. Refuses to know agents and configs: whoever asks gives each run its label.
+Decides how a run is drawn. Independent of agents and configs: the caller labels each run.
 """
 
 from __future__ import annotations

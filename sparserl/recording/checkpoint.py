@@ -240,7 +240,7 @@ def _number(held: Mapping[str, Any]) -> float:
 
 
 def _discard(path: Path) -> None:
-    """Deletes what is there, of whatever kind; a link alone and not what it points to."""
+    """Deletes a file, folder or link; of a link, not what it points to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -16,7 +16,7 @@ ShouldStop = Callable[[], bool]
 
 
 def never() -> bool:
-    """Nobody asks."""
+    """Never evaluated."""
     return False
 
 

@@ -1,6 +1,6 @@
 """What every recorder of a run does: the logs, the clock, the progress bar, films, an orderly stop, its own state.
 
-It knows no agent and no learner: training is a sequence of one task, and who trains says when to act and what to log.
+It knows no agent and no learner: training is a sequence of one task, and the caller says when to act and what to log.
 """
 
 from __future__ import annotations

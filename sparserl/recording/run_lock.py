@@ -2,7 +2,7 @@
 
 The operating system frees the lock when its holder ends, however it ends, so within one machine it is certain who
 lives. Between machines it is not: some file systems keep locks to each machine. A holder therefore also touches the
-file as long as it lives, and whoever finds the file that another machine left (or this one, before it was started
+file as long as it lives, and a process that finds the file of another machine (or this one, before it was started
 anew) waits `LEASE_S` to see whether that goes on.
 """
 

@@ -1,7 +1,7 @@
 """Whether the state in a checkpoint is built as this run would write it: keys, types, shapes.
 
 What is expected is the state of the run as it was just made, with `Each`, `Named` and `ANYTHING` where it grows later.
-A checkpoint whose files are as its manifest says may still have been edited by somebody who renewed the checksums.
+A checkpoint whose files are as its manifest says may still have been edited, and its checksums renewed.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def set_aside(folder: RunFolder, step: int) -> Path | None:
     final = folder.checkpoints / FINAL
     moved += [final] if os.path.lexists(final) else []
     aside = _free(folder.path / SET_ASIDE)
-    for path in [*moved, *newer]:  # full checkpoints last: whoever is cut off here moves the rest next time
+    for path in [*moved, *newer]:  # full checkpoints last: if this is interrupted, the rest is moved next time
         target = aside / path.relative_to(folder.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)

@@ -1,6 +1,6 @@
 """Charts of a report as SVG that stands inside a page and takes its ink from there.
 
-Decides how a chart is drawn. Refuses to know what is charted.
+Decides how a chart is drawn. Independent of what is charted.
 """
 
 from __future__ import annotations

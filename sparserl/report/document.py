@@ -1,6 +1,6 @@
 """A report as content: tables of text, charts of numbers, and the runs behind them.
 
-Decides what a report may hold. Refuses to know how it is shown: `text` and `page` render it.
+Decides what a report may hold. Independent of how it is shown: `text` and `page` render it.
 """
 
 from __future__ import annotations

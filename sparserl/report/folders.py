@@ -54,7 +54,7 @@ def each_readable(
     for folder in folders:
         try:
             found.append((folder, read(folder)))
-        except Exception as error:  # whatever is in files that somebody may have edited
+        except Exception as error:  # files may have been edited by hand
             broken[folder.path] = reason(error).removeprefix(f"{folder.path}: ")
     return found
 

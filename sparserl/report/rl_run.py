@@ -53,7 +53,7 @@ class Connections:
         frozen: Connections whose values are fixed.
         free: Connections that a further task may have.
         size: All that dense layers would have.
-        density: Network, the first part of a layer's name -> share of its dense connections that belong to somebody.
+        density: Network, the first part of a layer's name -> share of its dense connections that belong to a task.
     """
 
     owned: dict[str, int]

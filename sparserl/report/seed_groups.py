@@ -1,6 +1,6 @@
 """Runs that differ in the seed alone, and what to call them.
 
-Decides which keys of a config are of one run and not of its method. Refuses to know what ran.
+Decides which keys of a config are of one run and not of its method. Independent of what ran.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finished runs of `sparserl train`: what each reached, which are seeds of one method, which may be compared.
 
-Decides what is measured of a learning curve, and what a comparison over environments is normalised by. Refuses to know
-agents and configs beyond their keys: whoever asks gives each run its name.
+Decides what is measured of a learning curve, and what a comparison over environments is normalised by. Independent of
+agents and configs beyond their keys: the caller names each run.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def measured(view: LayerView) -> Importance:
     """The importances of a layer.
 
     Raises:
-        TopologyError: If nobody measured them, or one is not finite.
+        TopologyError: If they were not measured, or one is not finite.
     """
     found = view.importance
     if found is None:
@@ -234,7 +234,7 @@ def _random_unfired(view: LayerView, kept: Positions, count: int, rng: np.random
     Time and memory O((explored + count) log + n_in + n_out).
 
     Raises:
-        TopologyError: If fewer than `count` are free, or nobody recorded what was explored.
+        TopologyError: If fewer than `count` are free, or what was explored was not recorded.
 
     Source:
         Liu et al. 2021 (in-time over-parameterisation), `random_unfired` of its code; there in expectation, here exact.

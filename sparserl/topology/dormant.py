@@ -1,6 +1,6 @@
 """Which neurons of a layer hardly ever answer.
 
-Decides what a score is and when a neuron is dormant. Refuses to know where activities come from and what is done with
+Decides what a score is and when a neuron is dormant. Independent of where activities come from and what is done with
 a dormant neuron (`sparserl.layers.recycle`).
 """
 

@@ -122,7 +122,7 @@ class TopologyEvolver:
         goals: Connections of layers at the end of the rule's density schedule; a layer that is absent keeps its number.
 
     Attributes:
-        events: What has happened and nobody has taken yet, the initial topologies first.
+        events: What has happened since the last `take_events`, the initial topologies first.
         grown_total: Connections grown so far, by layer.
         dropped_total: Connections dropped so far, by layer.
         before_event: Called whenever the clock is about to change layers of a group, if not None.
@@ -318,7 +318,7 @@ class TopologyEvolver:
         return self.apply(layer, change, "allocate", NEW_VALUE[new_value](change, rng))
 
     def stop(self, group: str) -> None:
-        """Takes a group off the clock for good: from now on its layers change only where somebody asks for it.
+        """Takes a group off the clock for good: from now on its layers change only by explicit calls.
 
         Raises:
             TopologyError: If the layers of the group would be left at another density than they are to have.

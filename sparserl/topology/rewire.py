@@ -1,6 +1,6 @@
 """Topology events as pure functions: plan a change, and carry per-connection data through it.
 
-Refuses to know who owns the data: the evolver applies what is planned here.
+Independent of who owns the data: the evolver applies what is planned here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which connections a layer has, and a change of that, as frozen values.
 
-Decides what a valid topology is. Refuses to know about weights, layers, optimizers or agents.
+Decides what a valid topology is. Independent of weights, layers, optimizers or agents.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SparseTopology:
 
     @property
     def flat(self) -> Positions:
-        """(nnz,) int64 positions; once rows and columns have been asked for, formed anew unless somebody has them."""
+        """(nnz,) int64 positions; once rows and columns have been asked for, formed anew unless still referenced."""
         held = self._held
         if not isinstance(held, tuple):
             return held
@@ -241,7 +241,7 @@ class LayerView:
         samples: Pairs of layer input (n_in, B) and gradient at the layer's output (n_out, B), both
             feature-major, of the update that just ended; empty unless the grow rule needs gradients.
         constraint: What must stay as it is; None where everything may change.
-        importance: As a learner measured it; None where nobody did.
+        importance: As a learner measured it; None if it was not measured.
         explored: Sorted positions that have ever been connected, the present ones included; None unless the grow rule
             needs them.
         neurons: How many each output of `topology` stands for; output gradients in `samples` are of all of them,

@@ -1,6 +1,6 @@
 """What weight a connection starts with, whether it grows in an event or is there from the beginning.
 
-Decides distributions alone. Refuses to know about layers and optimizers.
+Decides distributions alone. Independent of layers and optimizers.
 """
 
 from __future__ import annotations

@@ -127,7 +127,6 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As inherited."""
         self.depth += 1
         if self.depth > DEEPEST + 1:
             raise _Refused(f"lists and mappings are nested more than {DEEPEST} deep", parent)

@@ -81,7 +81,6 @@ class PermuteFeatures(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCon
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As `Env.step`."""
         self._steps += 1
         return super().step(action)
 

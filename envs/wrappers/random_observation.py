@@ -25,7 +25,6 @@ class RandomObservation(gym.ObservationWrapper[Any, Any, Any]):
         self._generator = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As `Env.reset`."""
         if seed is not None:
             self._generator = stream(seed, "envs", self.stream_name)
         return super().reset(seed=seed, options=options)

@@ -146,7 +146,6 @@ class TimedOptions(Options):
 
     @property
     def most_threads(self) -> int:
-        """As `Options`."""
         return max(self.threads)
 
 
@@ -192,7 +191,6 @@ class UpdateOptions(TimedOptions):
 
     @property
     def title(self) -> str:
-        """As `Options`."""
         agents = f"{_listed(dict.fromkeys((*self.only, 'td3')))} on {self.env}"
         sizes = f"two hidden layers of {_listed(self.widths)}, batch {_listed(self.batches)}"
         quick = "quick: " if self.quick else ""
@@ -225,7 +223,6 @@ class KernelOptions(TimedOptions):
 
     @property
     def title(self) -> str:
-        """As `Options`."""
         sizes = f"layers of width {_listed(self.widths)}, batch {_listed(self.batches)}"
         effort = f"{_listed(self.threads)} thread(s), {self.rounds} rounds"
         return f"three products of {sizes}, densities {_listed(self.densities)}, {effort}"
@@ -255,7 +252,6 @@ class ScaleOptions(TimedOptions):
 
     @property
     def title(self) -> str:
-        """As `Options`."""
         sizes = _listed(f"{nnz:,}" for nnz in self.nnz)
         return f"updates of {sizes} connections, batch {self.batch}, {_listed(self.threads)} thread(s)"
 
@@ -327,12 +323,10 @@ class ReturnOptions(RunSettings, Options):
 
     @property
     def most_threads(self) -> int:
-        """As `Options`."""
         return self.threads
 
     @property
     def title(self) -> str:
-        """As `Options`."""
         goals = _listed(f"{goal:g}" for goal in self.returns)
         agents = f"{_listed(dict.fromkeys(self.only))}, densities {_listed(self.densities)} of ours"
         effort = f"{self.threads} thread(s), seeds {_listed(self.seeds)}"

@@ -122,7 +122,6 @@ class FusedAdam(torch.optim.Adam):
         return (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's."""
         program.run_waiting()
         self._separate_clocks()
         return super().state_dict()

@@ -260,7 +260,6 @@ class _LayerState:
         self._carry = OptimizerMoments(optimizer, layer.values, moments)
 
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
-        """As a `Follower`."""
         self._carry(change, grown_values)
         self.at = change.new
 

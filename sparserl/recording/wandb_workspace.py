@@ -43,7 +43,6 @@ class Lines:
         return self.metrics if self.regex is None else (f"/{self.regex}/",)
 
     def panel(self, reports: Any) -> Any:
-        """As W&B's library has it."""
         of_group = {"groupby": reports.Metric("Group"), **BY_GROUP}
         return reports.LinePlot(
             title=self.title,
@@ -69,7 +68,6 @@ class Points:
         return (self.x, self.y)
 
     def panel(self, reports: Any) -> Any:
-        """As W&B's library has it."""
         return reports.ScatterPlot(title=self.title, x=_of_run(reports, self.x), y=_of_run(reports, self.y), log_x=True)
 
 
@@ -86,7 +84,6 @@ class Bars:
         return (f"summary:{self.metric}",)
 
     def panel(self, reports: Any) -> Any:
-        """As W&B's library has it."""
         of_group = {"groupby": reports.Metric("Group"), **BY_GROUP}
         return reports.BarPlot(title=self.title, metrics=[self.metric], **of_group)
 
@@ -99,7 +96,6 @@ class Parallel:
     names: tuple[str, ...]
 
     def panel(self, reports: Any) -> Any:
-        """As W&B's library has it."""
         columns = [reports.ParallelCoordinatesPlotColumn(metric=_of_run(reports, name)) for name in self.names]
         return reports.ParallelCoordinatesPlot(title=self.title, columns=columns)
 
@@ -112,7 +108,6 @@ class Films:
     names: tuple[str, ...]
 
     def panel(self, reports: Any) -> Any:
-        """As W&B's library has it."""
         return reports.MediaBrowser(title=self.title, media_keys=list(self.names))
 
 

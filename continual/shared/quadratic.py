@@ -1,8 +1,8 @@
 """Quadratic penalties that pull parameters back to the values they had: `strength * sum importance * (parameter -
 anchor)^2`, over all parameters and terms.
 
-Decides how terms add up and how they follow connections. Independent of how importances are found. The pull is added
-to gradients, whatever formed them, so no loss that autograd records is needed.
+Decides how terms add up and how they follow connections. Independent of how importances are found. Its gradient is
+added to gradients, whatever formed them, so no loss that autograd records is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """What one quadratic term pulls to, and how hard.
+    """Anchors of one quadratic term, and their weights.
 
     Attributes:
         importances: Non-negative, of the parameter's shape, or () for all its entries alike.

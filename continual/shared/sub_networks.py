@@ -42,7 +42,7 @@ FREE = -1
 NeuronImportance = Literal["cumulative", "final"]
 
 
-def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, int], taken: int) -> ConfigError:
+def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, int], room_used: int) -> ConfigError:
     """That a task has no room for its connections in a layer, with the numbers.
 
     Args:
@@ -51,11 +51,11 @@ def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, 
         layer: What to call the layer.
         wanted: Connections of the task.
         sides: Neurons that are open to it: those that feed the layer, and its outputs.
-        taken: Connections of earlier tasks between them.
+        room_used: Connections of earlier tasks between them.
     """
     return ConfigError(
         f"task {task + 1} of {n_tasks} needs {wanted} connections in layer {layer}, where {sides[0]} x {sides[1]} "
-        f"free neurons have room for {sides[0] * sides[1]}, {taken} of it taken by earlier tasks: use more hidden "
+        f"free neurons have room for {sides[0] * sides[1]}, {room_used} of it taken by earlier tasks: use more hidden "
         "neurons, or lower spacenet.reserved or spacenet.connections (for agents spacenet.capacity and "
         "spacenet.input-capacity)"
     )
@@ -324,16 +324,16 @@ class SubNetworks:
     def _full_layer(self, connections: Sequence[int]) -> int | None:
         """A layer whose open neurons have too few free positions for the task's connections."""
         for index, wanted in enumerate(connections):
-            (sources, outputs), taken = self._room(index)
-            if sources * outputs - taken < wanted:
+            (sources, outputs), room_used = self._room(index)
+            if sources * outputs - room_used < wanted:
                 return index
         return None
 
     def _room(self, index: int) -> tuple[tuple[int, int], int]:
         """Open neurons on both sides of a layer, and connections between them."""
         constraint, topology = self._constraint(index), self.layers[index].topology
-        taken = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
-        return (int(constraint.open_in.sum()), int(constraint.open_out.sum())), int(taken)
+        room_used = np.count_nonzero(constraint.open_out[topology.outputs] & constraint.open_in[topology.inputs])
+        return (int(constraint.open_in.sum()), int(constraint.open_out.sum())), int(room_used)
 
     def _constrained(self, index: int, view: LayerView) -> LayerView:
         """What the present task may touch of a layer, and how important its parts are."""

@@ -40,8 +40,8 @@ LABELS: tuple[Labels, ...] = ("true", "predicted", "sampled")
 
 
 @dataclass(frozen=True)
-class PullOptions(Options):
-    """How hard a method pulls, and what.
+class PenaltyOptions(Options):
+    """Strength of a penalty, and which networks it is for.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -50,7 +50,7 @@ class PullOptions(Options):
     strength: NotNegative | None = None
     """Factor of the penalty, >= 0."""
     critics: bool = False
-    """Agents: whether critics are pulled as well as the actor."""
+    """Agents: whether critics have the penalty as well as the actor."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,8 +60,8 @@ class PullOptions(Options):
 
 
 @dataclass(frozen=True)
-class L2Options(PullOptions):
-    """How hard l2 pulls, and what.
+class L2Options(PenaltyOptions):
+    """Strength of l2, and which networks it is for.
 
     Default strengths: classifiers 100 (Hsu et al., class-incremental; they use 0.01 task-incremental), agents 1e5.
     """
@@ -74,8 +74,8 @@ class L2Options(PullOptions):
 
 
 @dataclass(frozen=True)
-class MASOptions(PullOptions):
-    """How hard mas pulls, what, and how importances are estimated.
+class MASOptions(PenaltyOptions):
+    """Strength of mas, which networks it is for, and how importances are estimated.
 
     Default strengths: classifiers 1 (Hsu et al., in both scenarios; their importances are smaller, because gradients
     are averaged over a batch before their size is taken, and squares over outputs), agents 1e4 (Continual World).
@@ -93,8 +93,8 @@ class MASOptions(PullOptions):
 
 
 @dataclass(frozen=True)
-class EWCOptions(PullOptions):
-    """How hard ewc pulls, what, and how the Fisher information is estimated.
+class EWCOptions(PenaltyOptions):
+    """Strength of ewc, which networks it is for, and how the Fisher information is estimated.
 
     Default strengths: classifiers 600 (Hsu et al., class-incremental; they use 100 task-incremental; lambda/2 of the
     paper), agents 1e4 (Continual World).
@@ -135,8 +135,8 @@ class OnlineEWCOptions(EWCOptions):
 
 
 @dataclass(frozen=True)
-class SIOptions(PullOptions):
-    """How hard si pulls, and what.
+class SIOptions(PenaltyOptions):
+    """Strength of si, and which networks it is for.
 
     Default strengths, c of the paper: classifiers 600 (Hsu et al., class-incremental; they use 300 task-incremental);
     agents the same, for which no source has a value.
@@ -160,7 +160,7 @@ class QuadraticPenalty(Strategy):
             every term.
     """
 
-    options: PullOptions
+    options: PenaltyOptions
     retained: ClassVar[Mapping[Kind, float | None]] = {"classifier": 1.0, "agent": 1.0}
 
     def attach(self, learner: Learner) -> None:

@@ -32,7 +32,7 @@ class SequenceEnv(gym.Env[Any, Any]):
 
     Attributes:
         task: Index of the task that the environment is in.
-        taken: Steps taken in it.
+        task_steps: Steps taken in it.
 
     Raises:
         ConfigError: At a reset, if the next task has other spaces than the first.
@@ -46,7 +46,7 @@ class SequenceEnv(gym.Env[Any, Any]):
 
     def __init__(self, sequence: RLSequence, make_task: Callable[[TaskSpec], gym.Env[Any, Any]], *, seed: int):
         self.sequence, self._make_task, self._seed = sequence, make_task, seed
-        self.task = self.taken = 0
+        self.task = self.task_steps = 0
         self.current = make_task(sequence.tasks[0])
         # Copies, whose generators are not those of the first task.
         self.action_space = copy.deepcopy(self.current.action_space)
@@ -56,7 +56,7 @@ class SequenceEnv(gym.Env[Any, Any]):
     @property
     def steps_left(self) -> int:
         """Steps that the present task still has."""
-        return self.sequence.tasks[self.task].steps - self.taken
+        return self.sequence.tasks[self.task].steps - self.task_steps
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode: of the next task, if the steps of the present one are over."""
@@ -74,10 +74,10 @@ class SequenceEnv(gym.Env[Any, Any]):
         """
         if self.steps_left == 0:
             raise RuntimeError(
-                f"the {self.taken} steps of task {self.task} are over: call reset, or stop after the last"
+                f"the {self.task_steps} steps of task {self.task} are over: call reset, or stop after the last"
             )
         observation, reward, terminated, truncated, info = self.current.step(action)
-        self.taken += 1
+        self.task_steps += 1
         if self.steps_left == 0:
             truncated, info = truncated or not terminated, {**info, BORDER: True}
         return observation, float(reward), terminated, truncated, info
@@ -90,15 +90,15 @@ class SequenceEnv(gym.Env[Any, Any]):
         """Closes the present task."""
         self.current.close()
 
-    def enter(self, task: int, taken: int = 0) -> None:
+    def enter(self, task: int, task_steps: int = 0) -> None:
         """Puts the environment before an episode of a task.
 
         Args:
             task: Index.
-            taken: Steps that count as taken in it.
+            task_steps: Steps that count as taken in it.
         """
         self.current.close()
-        self.current, self.task, self.taken = self._make_task(self.sequence.tasks[task]), task, taken
+        self.current, self.task, self.task_steps = self._make_task(self.sequence.tasks[task]), task, task_steps
         for what in ("action_space", "observation_space"):
             if getattr(self.current, what) != getattr(self, what):
                 raise ConfigError(f"task {task} has another {what.replace('_', ' ')} than task 0")
@@ -114,7 +114,7 @@ class SequenceEnv(gym.Env[Any, Any]):
         state = capture_state(self.current)
         if state is None:
             raise NotCapturable(f"the state of task {self.task} cannot be captured")
-        return {"task": self.task, "taken": self.taken, "scalars": state.scalars, **state.tensors}
+        return {"task": self.task, "taken": self.task_steps, "scalars": state.scalars, **state.tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where `state_dict` was taken.

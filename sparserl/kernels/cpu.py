@@ -62,7 +62,7 @@ class _Pass:
         keep: Whether a backward pass follows.
 
     Attributes:
-        taken: Its memory, given back when the pass and all steps on it are gone.
+        lease: Its memory, given back when the pass and all steps on it are gone.
         frame: The same.
         outputs: (networks, B, n_out).
         steps: What computes them.
@@ -70,12 +70,12 @@ class _Pass:
     """
 
     def __init__(self, plan: Plan, inputs: Sequence[Array], keep: bool):
-        self.taken = plan.take(len(inputs[0]), keep)
-        self.frame: Frame = self.taken.item
+        self.lease = plan.take(len(inputs[0]), keep)
+        self.frame: Frame = self.lease.item
         out = np.empty((plan.count, self.frame.batch, plan.widths[-1]), plan.limits.dtype)
         sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
-        kept = plan.kept, self.taken, sources, [getattr(part, "memory", part) for part in inputs], out
+        kept = plan.kept, self.lease, sources, [getattr(part, "memory", part) for part in inputs], out
         self.steps: list[Step] = []
         if plan.has_blocks:
             order = [*arguments, 0, *[0] * 5, FORWARD]
@@ -88,11 +88,11 @@ class _Pass:
 def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
     """(networks, 1, n_out) of a single sample."""
     program.run_waiting()
-    taken = plan.take(1, False)
+    lease = plan.take(1, False)
     y = np.empty((plan.count, 1, plan.widths[-1]), plan.limits.dtype)
     parts = [contiguous(part) for part in inputs]
     row = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    forward_one(plan.table, taken.item.scratch[0], row[0], y[:, 0], plan.limits)
+    forward_one(plan.table, lease.item.scratch[0], row[0], y[:, 0], plan.limits)
     return y
 
 
@@ -104,7 +104,7 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
     if found is None:
         networks.check_gradient(dy, saved.frame.batch)
         plan.transpose_from(0 if request.inputs else request.lowest + 1)
-        found = _Backward(plan, saved.taken, contiguous(dy), request)
+        found = _Backward(plan, saved.lease, contiguous(dy), request)
         if not request.samples and (request.reuse or not request.parameters):
             saved.ways_back.keep(found, [dy], request)
     if tables.CHECKED:
@@ -124,8 +124,8 @@ class _Backward:
         totals: Places for the gradients of parameters, or None.
     """
 
-    def __init__(self, plan: Plan, taken: Lease, dy: Array, request: GradientRequest):
-        frame: Frame = taken.item
+    def __init__(self, plan: Plan, lease: Lease, dy: Array, request: GradientRequest):
+        frame: Frame = lease.item
         self._frame, self._request = frame, request
         sums = plan.sums(frame.workers, request.reuse) if request.parameters else None
         self.totals = None if sums is None else sums.totals
@@ -146,7 +146,7 @@ class _Backward:
         common[0] = table.ctypes.data
         arguments = [*common, 0, 0, 0, ordered, request.lowest, addresses.ctypes.data]
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
-        kept = plan.kept, taken, table, sums, getattr(dy, "memory", dy), dx, self._tapes
+        kept = plan.kept, lease, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
         if sums is not None and (table[:, request.lowest :, PANEL_ROWS] > 0).any():

@@ -145,7 +145,7 @@ def test_episodes_at_a_border_are_cut_and_the_next_one_is_a_reset_away() -> None
     learn_tasks(learner, 1)
     env = learner.agent.env.envs[0].unwrapped
     assert isinstance(env, SequenceEnv)
-    assert (env.task, env.taken) == (1, 0)
+    assert (env.task, env.task_steps) == (1, 0)
     assert learner.agent._last_obs[0, 0] == 1
     assert [episode["l"] for episode in learner.agent.ep_info_buffer] == [7, 5]
 

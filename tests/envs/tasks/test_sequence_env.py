@@ -79,7 +79,7 @@ def test_steps_are_counted_by_task_and_not_by_episode() -> None:
     for _ in range(5):
         env.step(ACTION)
         env.reset()  # a reset in the middle costs nothing
-        found.append((env.task, env.taken, env.steps_left))
+        found.append((env.task, env.task_steps, env.steps_left))
     assert found == [(0, 1, 4), (0, 2, 3), (0, 3, 2), (0, 4, 1), (1, 0, 3)]
 
 
@@ -116,11 +116,11 @@ def test_nobody_steps_beyond_a_budget() -> None:
     env.step(ACTION)
     with pytest.raises(RuntimeError, match="the 2 steps of task 0 are over: call reset, or stop after the last"):
         env.step(ACTION)
-    assert env.taken == 2
+    assert env.task_steps == 2
     env.reset()
     env.step(ACTION)
     env.reset()
-    assert (env.task, env.taken) == (1, 1)
+    assert (env.task, env.task_steps) == (1, 1)
     with pytest.raises(RuntimeError, match="the 1 steps of task 1 are over"):
         env.step(ACTION)
 
@@ -232,7 +232,7 @@ def test_its_own_state_names_task_and_steps() -> None:
     state = env.state_dict()
     assert (state["task"], state["taken"]) == (1, 2)
     other.load_state_dict(state)
-    assert (other.task, other.taken, other.steps_left) == (1, 2, 4)
+    assert (other.task, other.task_steps, other.steps_left) == (1, 2, 4)
     assert_equal_trees(run(other, 8, reset=False), run(env, 8, reset=False))
 
 

@@ -87,8 +87,8 @@ class DSSAC(SparseActorCritic, SAC):
 
     def _temperature(self) -> FloatArray:
         """(1,) weight of the entropy, as it is now."""
-        found: FloatArray = filled((1,), self._write_temperature)
-        return found
+        temperature: FloatArray = filled((1,), self._write_temperature)
+        return temperature
 
     def _write_temperature(self, memory: FloatArray) -> None:
         learned = self.log_ent_coef
@@ -101,8 +101,8 @@ class DSSAC(SparseActorCritic, SAC):
         return loss
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        own = super()._optimizers()
-        return own if self.ent_coef_optimizer is None else [*own, self.ent_coef_optimizer]
+        of_networks = super()._optimizers()
+        return of_networks if self.ent_coef_optimizer is None else [*of_networks, self.ent_coef_optimizer]
 
     def _targets(self, batch: TransitionBatch, temperature: FloatArray) -> FloatArray:
         """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""

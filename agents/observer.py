@@ -68,7 +68,7 @@ class TopologyObserver:
         rows, columns = (oldest + draws // buffer.n_envs) % buffer.buffer_size, draws % buffer.n_envs
         stored = (buffer.observations, buffer.actions)
         read = self._agent.read_by(*(array[rows, columns].astype(np.float32).reshape(SAMPLES, -1) for array in stored))
-        inputs = {group: torch.from_numpy(own) for group, own in read.items()}
+        inputs = {group: torch.from_numpy(array) for group, array in read.items()}
         threshold = self._agent.topology.recycle_threshold
         return {
             f"{group}.{name}.{level}": fraction

@@ -75,13 +75,13 @@ class AgentParts(BaseAlgorithm):
     @property
     def acting(self) -> nn.Module:
         """The network that chooses actions."""
-        found: nn.Module = getattr(self, self.trained[0])
-        return found
+        network: nn.Module = getattr(self, self.trained[0])
+        return network
 
     def optimizer_of(self, group: str) -> torch.optim.Optimizer:
         """The optimizer of a group."""
-        found: torch.optim.Optimizer = getattr(self, group).optimizer
-        return found
+        optimizer: torch.optim.Optimizer = getattr(self, group).optimizer
+        return optimizer
 
     @property
     def updates_per_step(self) -> Mapping[str, int]:

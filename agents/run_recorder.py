@@ -108,8 +108,8 @@ class RunRecorder(Recorder, BaseCallback):
     @property
     def evolver(self) -> TopologyEvolver | None:
         """That of the agent."""
-        own: TopologyEvolver | None = self.agent.evolver
-        return own
+        evolver: TopologyEvolver | None = self.agent.evolver
+        return evolver
 
     # What stable-baselines3 calls.
 
@@ -186,14 +186,14 @@ class RunRecorder(Recorder, BaseCallback):
         save_snapshot(self.folder.snapshots, step, {name: layer.topology for name, layer in layers.items()})
 
     def _evaluate(self, step: int) -> None:
-        found = self.evaluator(self.agent)
-        returns, lengths = found.returns, found.lengths
+        evaluation = self.evaluator(self.agent)
+        returns, lengths = evaluation.returns, evaluation.lengths
         rows = [
             {"global_step": step, "episode": episode, "return": value, "length": length, "cut_off": int(cut_off)}
-            for episode, (value, length, cut_off) in enumerate(zip(returns, lengths, found.cut_off, strict=True))
+            for episode, (value, length, cut_off) in enumerate(zip(returns, lengths, evaluation.cut_off, strict=True))
         ]
         self.logs["eval"].write(rows)
-        self.progress.say_once(found.warning)
+        self.progress.say_once(evaluation.warning)
         mean = float(np.mean(returns))
         if not math.isfinite(mean):
             count = sum(not math.isfinite(value) for value in returns)

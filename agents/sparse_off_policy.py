@@ -146,13 +146,13 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             seed = secrets.randbits(32) if self.seed is None else self.seed
             self.policy_kwargs = {"topology_seed": seed, **self.policy_kwargs, "topology": self.topology}
         super()._setup_model()
-        groups = {name: sparse_layers(network, name) for name, network in self.networks.items()}
+        groups = {name: sparse_layers(net, name) for name, net in self.networks.items()}
         self.evolver = TopologyEvolver(
             groups,
             self.topology.rule(),
             seed=self.policy_kwargs.get("topology_seed", 0),
             new_value=self.topology.part("new_value"),
-            goals={layer: count for name, own in self.networks.items() for layer, count in goals(own, name).items()},
+            goals={layer: count for name, net in self.networks.items() for layer, count in goals(net, name).items()},
         )
         self.recycler = self._make_recycler()
         self._repeated: Repeated[tuple[TransitionBatch, dict[str, Number]]] = Repeated(
@@ -169,7 +169,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         self._running_statistics = {
             name: list(
                 zip(
-                    *(get_parameters_by_name(own, ["running_"]) for own in (self.networks[name], target)),
+                    *(get_parameters_by_name(net, ["running_"]) for net in (self.networks[name], target)),
                     strict=True,
                 )
             )
@@ -253,11 +253,11 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             self.evolver.begin_update(self._n_updates)
             if any(map(self.evolver.is_due, self.trained)):
                 self._repeated.forget()
-                batch, found = self._sample_and_update(batch_size)
+                batch, numbers = self._sample_and_update(batch_size)
             else:
                 update = partial(self._sample_and_update, batch_size)
-                batch, found = self._repeated(update, vars(self), batch_size, *self._class_settings())
-            for name, value in found.items():
+                batch, numbers = self._repeated(update, vars(self), batch_size, *self._class_settings())
+            for name, value in numbers.items():
                 logged.setdefault(name, []).append(np.asarray(value).item())
             if self.recycler is not None and self.recycler.is_due(self._n_updates):
                 self._recycle(self.recycler, batch)
@@ -324,7 +324,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
 
     def _recycle(self, recycler: Recycler, batch: TransitionBatch) -> None:
         inputs = self.read_by(batch.observations, batch.actions)
-        recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(own) for name, own in inputs.items()})
+        recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
     def _step(self, group: str) -> None:
         """One optimizer step of a group, then its topology event if one is due."""

@@ -196,7 +196,7 @@ def _capture_layer(layer: gym.Env[Any, Any]) -> dict[str, Any]:
 def _check_fits(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
     """Raises unless `part` holds what `_restore_layer` will ask for; a class judges its `own.` entries."""
     try:
-        own = _capture_layer(layer)
+        present = _capture_layer(layer)
     except NotCapturable as reason:
         raise CheckpointError(f"environment state cannot be restored: {reason}") from reason
     expected, found = (
@@ -205,7 +205,7 @@ def _check_fits(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
             for name, value in values.items()
             if not name.startswith(("attribute.", "own."))
         }
-        for values in (own, part)
+        for values in (present, part)
     )
     wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
     if wrong:
@@ -218,15 +218,15 @@ def _check_fits(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
 
 
 def _restore_layer(layer: gym.Env[Any, Any], part: Mapping[str, Any]) -> None:
-    own: dict[str, Any] = {}
+    fresh: dict[str, Any] = {}
     for key, value in part.items():
         kind, _, name = key.partition(".")
         if kind == "attribute":
             setattr(layer, name, _fresh(value))
         elif kind == "own":
-            own[name] = _fresh(value)
+            fresh[name] = _fresh(value)
     if isinstance(layer, HasState):
-        layer.load_state_dict(own)
+        layer.load_state_dict(fresh)
     if "elapsed_s" in part:
         layer.t_start = time.time() - part["elapsed_s"]  # type: ignore[attr-defined]
     if isinstance(layer, gym.wrappers.PassiveEnvChecker):

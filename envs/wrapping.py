@@ -200,10 +200,10 @@ def load_wrapper_state(env: gym.Env[Any, Any], state: Mapping[str, Any]) -> None
     Raises:
         CheckpointError: If it belongs to other wrappers.
     """
-    found = _stateful(env)
-    if sorted(found) != sorted(state):
-        raise CheckpointError(f"state of the wrappers {sorted(state)} does not fit {sorted(found)}")
-    for name, layer in found.items():
+    stateful = _stateful(env)
+    if sorted(stateful) != sorted(state):
+        raise CheckpointError(f"state of the wrappers {sorted(state)} does not fit {sorted(stateful)}")
+    for name, layer in stateful.items():
         layer.load_state_dict(state[name])
 
 

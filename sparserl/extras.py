@@ -22,7 +22,7 @@ def how_to_install(extra: str) -> str:
     except importlib.metadata.PackageNotFoundError:  # run from a folder, without being installed
         stated = []
     of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(extra)}['"]""")
-    found = [text.partition(";")[0].strip() for text in stated if of_extra.search(text)]
-    if not found:
+    requirements = [text.partition(";")[0].strip() for text in stated if of_extra.search(text)]
+    if not requirements:
         return f"pip install -e {shlex.quote(f'.[{extra}]')} in a checkout"
-    return "pip install " + " ".join(map(shlex.quote, found))
+    return "pip install " + " ".join(map(shlex.quote, requirements))

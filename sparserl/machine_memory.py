@@ -18,14 +18,14 @@ DENSE_BYTES, SPARSE_BYTES = 20, 40
 
 def memory_bytes() -> int | None:
     """Bytes of memory and swap that processes of this machine, or container, can have; None where that is unknown."""
-    found = []
+    limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in MEMINFO.read_text().splitlines()}
-        found.append(1024 * (sizes["MemTotal"] + sizes.get("SwapTotal", 0)))
+        limits.append(1024 * (sizes["MemTotal"] + sizes.get("SwapTotal", 0)))
     for path in LIMITS:
         with contextlib.suppress(OSError, ValueError):  # `max` is no limit
-            found.append(int(path.read_text()))
-    return min(found, default=None)
+            limits.append(int(path.read_text()))
+    return min(limits, default=None)
 
 
 def check_fits(parts: Mapping[str, float]) -> None:

@@ -101,14 +101,14 @@ def check_ranges(config: Any, where: str, *, hyphens: bool = True) -> None:
 def ranges_of(schema: Any) -> dict[str, Range]:
     """Range of each field of a dataclass that has one."""
     hints = typing.get_type_hints(schema, include_extras=True)
-    found = {field.name: _range_in(hints[field.name]) for field in dataclasses.fields(schema)}
-    return {name: one for name, one in found.items() if one is not None}
+    by_name = {field.name: _range_in(hints[field.name]) for field in dataclasses.fields(schema)}
+    return {name: one for name, one in by_name.items() if one is not None}
 
 
 def _range_in(hint: Any) -> Range | None:
     """The range in an annotation, be it optional, in a tuple, or beside a name."""
     for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
-        found = part if isinstance(part, Range) else _range_in(part)
-        if found is not None:
-            return found
+        range_ = part if isinstance(part, Range) else _range_in(part)
+        if range_ is not None:
+            return range_
     return None

@@ -77,4 +77,4 @@ class HeadEnsembles:
         if (tasks == tasks[0]).all():
             return [(int(tasks[0]), np.arange(len(tasks)), whole)]
         rows = ((task, np.flatnonzero(tasks == task)) for task in range(self.heads.n_tasks))
-        return [(task, own, [array[own] for array in whole]) for task, own in rows if own.size]
+        return [(task, entries, [array[entries] for array in whole]) for task, entries in rows if entries.size]

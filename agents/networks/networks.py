@@ -114,7 +114,7 @@ class SparseActor(BasePolicy):
             squash_output=True,
         )
         self.heads = heads
-        own = network(
+        mlp = network(
             features_dim,
             net_arch,
             self.outputs_per_action * get_action_dim(action_space),
@@ -125,14 +125,14 @@ class SparseActor(BasePolicy):
             output_activation=self.output_activation,
             heads=heads,
         )
-        self.add_module(self.network_name, own)
-        self.ensembles = plain_ensembles(self, {self.method: [own]}, heads)
+        self.add_module(self.network_name, mlp)
+        self.ensembles = plain_ensembles(self, {self.method: [mlp]}, heads)
 
     @property
     def network(self) -> SparseMLP | MultiHeadMLP:
         """From features to what actions are made of."""
-        own: SparseMLP | MultiHeadMLP = getattr(self, self.network_name)
-        return own
+        mlp: SparseMLP | MultiHeadMLP = getattr(self, self.network_name)
+        return mlp
 
     def outputs(self, obs: PyTorchObs) -> torch.Tensor:
         """(B, obs) to the (B, outputs) that actions are made of."""
@@ -292,5 +292,5 @@ def plain_ensembles(
 
 
 def _by_task(heads: TaskHeads, networks: Sequence[MultiHeadMLP]) -> HeadEnsembles:
-    by_task = [SparseEnsemble([own.by_task[task] for own in networks]) for task in range(heads.n_tasks)]
-    return HeadEnsembles(heads, by_task, [parameter for own in networks for parameter in own.parameters()])
+    by_task = [SparseEnsemble([one.by_task[task] for one in networks]) for task in range(heads.n_tasks)]
+    return HeadEnsembles(heads, by_task, [parameter for one in networks for parameter in one.parameters()])

@@ -68,7 +68,7 @@ def evaluate(network: nn.Module, method: str, observations: Observations, *more:
     if isinstance(ensemble, HeadEnsembles):
         run_waiting()
         parts = ensemble.parts([computed(given) for given in inputs])
-        return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], own))) for task, rows, own in parts])
+        return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], part))) for task, rows, part in parts])
     return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
 
 
@@ -185,7 +185,7 @@ class TasksForward:
     def __init__(self, ensembles: HeadEnsembles, *inputs: FloatArray):
         self._parameters = ensembles.parameters
         self._parts = [
-            (rows, FusedForward(ensembles.by_task[task], *own)) for task, rows, own in ensembles.parts(inputs)
+            (rows, FusedForward(ensembles.by_task[task], *part)) for task, rows, part in ensembles.parts(inputs)
         ]
         self.outputs = _in_rows([(rows, computed(part.outputs)) for rows, part in self._parts])
 

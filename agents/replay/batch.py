@@ -106,8 +106,8 @@ def _gather(buffer: ReplayBuffer, count: int) -> _Gather:
     """One that is not in use."""
     free = _free.setdefault(buffer, {}).setdefault(count, [])
     free[:] = [(used, made) for used, made in free if made.reads(buffer)]
-    found: _Gather = once_a_stretch(free, lambda: _Gather(buffer, count))
-    return found
+    gather: _Gather = once_a_stretch(free, lambda: _Gather(buffer, count))
+    return gather
 
 
 class _Gather:

@@ -122,9 +122,9 @@ class ReplayLog:
         checkpoint.check_file(path, part["sha256"])
         arrays = checkpoint.read_tensors(path)
         for name in self._arrays:
-            own: np.ndarray = getattr(self.buffer, name)
-            expected = (part["stop"] - part["start"], *own.shape[1:])
-            if name not in arrays or arrays[name].shape != expected or arrays[name].numpy().dtype != own.dtype:
+            stored: np.ndarray = getattr(self.buffer, name)
+            expected = (part["stop"] - part["start"], *stored.shape[1:])
+            if name not in arrays or arrays[name].shape != expected or arrays[name].numpy().dtype != stored.dtype:
                 raise CheckpointError(f"{path} holds no {name!r} of this run's replay buffer")
         return {name: arrays[name] for name in self._arrays}
 

@@ -98,9 +98,9 @@ class TaskEvaluator:
         def act(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
             actions = np.empty((len(rows), *self._of(task)[0].action_space.shape), np.float32)  # type: ignore[misc]  # a box
             for drawn in (True, False):
-                own = stochastic[rows] == drawn
-                if own.any():
-                    actions[own] = policy(observations[own], not drawn)
+                of_kind = stochastic[rows] == drawn
+                if of_kind.any():
+                    actions[of_kind] = policy(observations[of_kind], not drawn)
             return actions
 
         return self._run(task, self._kinds, act)
@@ -151,11 +151,11 @@ class TaskEvaluator:
                 ended.append(terminated or truncated)
             running = running[~np.array(ended)]
         numbers = {True: 0, False: 0}
-        found = []
+        episodes = []
         for row, kind in enumerate(kinds):
             seen = successes[row]
             success, success_last = (any(seen), seen[-1]) if seen else (None, None)
             outcome = float(returns[row]), int(lengths[row]), success, success_last, cut_off[row]
-            found.append(Episode(task, kind, numbers[kind], *outcome))
+            episodes.append(Episode(task, kind, numbers[kind], *outcome))
             numbers[kind] += 1
-        return found
+        return episodes

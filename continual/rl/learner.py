@@ -211,15 +211,15 @@ class RLLearner:
 
     def before_step(self, group: str) -> None:
         """Lets the strategy change gradients, and remembers what must not move."""
-        own = self.groups[group]
-        self.strategy.before_step(self, own)
-        own.frozen.before_step()
+        of_group = self.groups[group]
+        self.strategy.before_step(self, of_group)
+        of_group.frozen.before_step()
 
     def after_step(self, group: str) -> None:
         """Puts back what must not move."""
-        own = self.groups[group]
-        own.frozen.after_step(own.optimizer)
-        self.strategy.after_step(self, own)
+        of_group = self.groups[group]
+        of_group.frozen.after_step(of_group.optimizer)
+        self.strategy.after_step(self, of_group)
 
     # What a method asks for; see `sparserl.continual.learner.Learner`.
 
@@ -290,7 +290,7 @@ class RLLearner:
     def gradients(self, group: Group, batch: Any) -> list[torch.Tensor]:
         """Gradients of the agent's loss; those of the task become copies, since a pass uses their memory again."""
         parameters = list(group.module.parameters())
-        own = [_gradient(parameter) for parameter in parameters]
+        kept = [_gradient(parameter) for parameter in parameters]
         # Where connections grow by gradient, that is the task's own: no layer keeps what it sees of other transitions.
         layers = [layer for layer in self.agent.evolver.groups[group.name].values() if layer.capture]
         for layer in layers:
@@ -298,10 +298,10 @@ class RLLearner:
         self.agent.form_gradients(group.name, batch)
         for layer in layers:
             layer.capture = True
-        found = [_gradient(parameter) for parameter in parameters]
-        for parameter, gradient in zip(parameters, own, strict=True):
+        formed = [_gradient(parameter) for parameter in parameters]
+        for parameter, gradient in zip(parameters, kept, strict=True):
             parameter.grad = gradient
-        return found
+        return formed
 
     def new_memory(self) -> TransitionMemory:
         """One of transitions."""
@@ -386,12 +386,12 @@ class RLLearner:
 
 def groups_of(agent: Any) -> dict[str, Group]:
     """The trained networks of an agent, by group; the one that acts comes first."""
-    found = {}
+    groups = {}
     for group, module in agent.networks.items():
-        children = {name: own for name, own in module.named_children() if isinstance(own, SparseMLP | MultiHeadMLP)}
-        networks = [TaskNetwork(f"{group}.{name}", own) for name, own in children.items()]
-        found[group] = Group(group, networks, module, partial(agent.optimizer_of, group), agent.evolver)
-    return found
+        children = {name: mlp for name, mlp in module.named_children() if isinstance(mlp, SparseMLP | MultiHeadMLP)}
+        networks = [TaskNetwork(f"{group}.{name}", mlp) for name, mlp in children.items()]
+        groups[group] = Group(group, networks, module, partial(agent.optimizer_of, group), agent.evolver)
+    return groups
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -22,12 +22,12 @@ def likelihood_cotangents(outputs: torch.Tensor, gaussian: bool) -> list[torch.T
         (B, n_out) each, zero but for one output.
     """
     scales = _gaussian_scales(outputs) if gaussian else torch.ones_like(outputs)
-    found = []
+    by_head = []
     for output in range(scales.shape[1]):
         cotangents = torch.zeros_like(scales)
         cotangents[:, output] = scales[:, output]
-        found.append(cotangents)
-    return found
+        by_head.append(cotangents)
+    return by_head
 
 
 def _gaussian_scales(outputs: torch.Tensor) -> torch.Tensor:

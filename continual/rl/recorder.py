@@ -119,7 +119,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
 
     def _on_start(self) -> None:
         by_chance = [self.evaluator.random(task) for task in range(len(self.learner.sequence))]
-        self.baseline = [_mean(own, "returned") for own in self._evaluate(BEFORE)]
+        self.baseline = [_mean(of_task, "returned") for of_task in self._evaluate(BEFORE)]
         for episodes in by_chance:
             self._write("random", BEFORE, episodes)
 
@@ -167,19 +167,19 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             # The same draws each time, so that a policy that has not changed has the same returns.
             with self.learner.drawing("evaluation", task):
                 episodes.append(self.evaluator(self.learner.policy(task), task))
-        for own in episodes:  # when all are there: an evaluation may be abandoned
-            self._write("eval", training_task, own)
-            self.progress.say_once(evaluation.warning_of(own))
+        for of_task in episodes:  # when all are there: an evaluation may be abandoned
+            self._write("eval", training_task, of_task)
+            self.progress.say_once(evaluation.warning_of(of_task))
         seen = range(max(1, training_task + 1))
-        returns = [_mean(own, "returned") for own in episodes]
-        successes = [_mean(own, "success") for own in episodes]
+        returns = [_mean(of_task, "returned") for of_task in episodes]
+        successes = [_mean(of_task, "success") for of_task in episodes]
         self._seen = {
             "cl/return_own": returns[max(0, training_task)],
             "cl/return_seen": float(np.mean([returns[task] for task in seen])),
             "cl/success_seen": float(np.mean([successes[task] for task in seen])),
         }
         names = {"return": returns, "success": successes}
-        by_task = {f"cl/{what}/task{task}": value for what, own in names.items() for task, value in enumerate(own)}
+        by_task = {f"cl/{what}/task{task}": value for what, one in names.items() for task, value in enumerate(one)}
         self._log({"train/task": training_task, **self._seen, **by_task})
         if self.camera is not None and self.camera.is_due(self.learner.steps):
             filmed = max(0, training_task)

@@ -30,7 +30,7 @@ class FrozenEntries:
 
     def state_dict(self, network: nn.Module) -> dict[str, torch.Tensor]:
         """What is frozen, by the parameter's name in `network`."""
-        return {name: self._entries[own] for name, own in network.named_parameters() if own in self._entries}
+        return {name: self._entries[tensor] for name, tensor in network.named_parameters() if tensor in self._entries}
 
     def load_state_dict(self, network: nn.Module, state: dict[str, torch.Tensor]) -> None:
         """Freezes what was frozen when `state_dict` was taken.

@@ -36,12 +36,12 @@ def mean_gradient_power(
         By name in `network.named_parameters()`, of the parameter's shape.
     """
     inputs, deltas = _by_layer(network, x, cotangents)
-    found: dict[str, torch.Tensor] = {}
+    powers: dict[str, torch.Tensor] = {}
     for (name, layer), h, delta in zip(network.named_children(), inputs, deltas, strict=True):
         sums = _sums(layer, h.abs().pow(power), delta.abs().pow(power))
-        names = [own for own, _ in layer.named_parameters()]  # weights, and biases if there are any
-        found |= {f"{name}.{own}": total / len(x) for own, total in zip(names, sums, strict=False)}
-    return found
+        names = [parameter for parameter, _ in layer.named_parameters()]  # weights, and biases if there are any
+        powers |= {f"{name}.{parameter}": total / len(x) for parameter, total in zip(names, sums, strict=False)}
+    return powers
 
 
 def _by_layer(

@@ -14,8 +14,8 @@ def project(gradients: Sequence[torch.Tensor], references: Sequence[torch.Tensor
     Source:
         Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", eq. 11.
     """
-    product = sum(float((own * other).sum()) for own, other in zip(gradients, references, strict=True))
+    product = sum(float((grad * ref).sum()) for grad, ref in zip(gradients, references, strict=True))
     if product < 0.0:
-        square = sum(float(other.square().sum()) for other in references)
-        for own, other in zip(gradients, references, strict=True):
-            own.sub_(other, alpha=product / square)
+        square = sum(float(ref.square().sum()) for ref in references)
+        for grad, ref in zip(gradients, references, strict=True):
+            grad.sub_(ref, alpha=product / square)

@@ -44,21 +44,21 @@ class QuadraticTerms:
     def __init__(self) -> None:
         self.terms: list[Term] = []
 
-    def add(self, found: Tensors, anchors: Tensors, retained: float | None) -> None:
+    def add(self, importances: Tensors, anchors: Tensors, retained: float | None) -> None:
         """Adds a term, or replaces the only one. A sum below 0 counts as 0: it would push away, without bound.
 
         Args:
-            found: Importances to the task that ends, of the parameter's shape or ().
+            importances: To the task that ends, of the parameter's shape or ().
             anchors: Values of the parameters, which are kept, not copied.
-            retained: Share of the older importances that is added to `found`, around the new anchors; None keeps every
+            retained: Share of the older importances that is added to these, around the new anchors; None keeps every
                 term.
         """
         older = self.terms
         if retained is not None:
             for term in older:
-                found = {name: own + retained * term.importances[name] for name, own in found.items()}
+                importances = {name: new + retained * term.importances[name] for name, new in importances.items()}
             older = []
-        self.terms = [*older, Term({name: own.clamp(min=0.0) for name, own in found.items()}, dict(anchors))]
+        self.terms = [*older, Term({name: new.clamp(min=0.0) for name, new in importances.items()}, dict(anchors))]
 
     @torch.no_grad()
     def add_penalty_grad(self, parameters: Iterable[tuple[str, nn.Parameter]], strength: float) -> None:

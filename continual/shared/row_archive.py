@@ -48,7 +48,7 @@ class RowArchive:
         rows.append((last.topology.flat, last.values.detach().numpy()))
         flat = np.concatenate([positions for positions, _ in rows])
         order = np.argsort(flat)
-        values = torch.from_numpy(np.concatenate([own for _, own in rows])[order])
+        values = torch.from_numpy(np.concatenate([weights for _, weights in rows])[order])
         return SparseLinear.of(SparseTopology(last.n_out, last.n_in, flat[order]), values, last.bias)
 
     def with_rows(self, usage: ConnectionUsage) -> ConnectionUsage:

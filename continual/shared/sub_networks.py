@@ -250,25 +250,25 @@ class SubNetworks:
 
         Biases that belong to later tasks or to none are 0; if tasks do not own them, biases are as they are now.
         """
-        found = []
+        layers = []
         for index, (layer, known) in enumerate(zip(self.layers, self._known, strict=True)):
             biases = biases_of(layer).detach().clone()
             if index < len(self.bias_owner):
                 biases[torch.from_numpy(~_is_known(self.bias_owner[index], task))] = 0.0
-            found.append(connections_of(layer, _is_known(known.owner, task), nn.Parameter(biases)))
-        return found
+            layers.append(connections_of(layer, _is_known(known.owner, task), nn.Parameter(biases)))
+        return layers
 
     def usage(self, n_tasks: int) -> list[ConnectionUsage]:
         """Connections of the first `n_tasks` tasks, and neurons that are reserved."""
-        found = []
+        usages = []
         for index, (name, layer, known) in enumerate(zip(self.names, self.layers, self._known, strict=True)):
             owned = np.bincount(known.owner[known.owner != FREE], minlength=n_tasks)[:n_tasks]
             reserved = np.count_nonzero(self.reserved_by[index] != FREE) if self._is_hidden(index) else 0
             size = layer.n_out * layer.n_in
-            found.append(
+            usages.append(
                 ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), size, layer.n_out, int(reserved))
             )
-        return found
+        return usages
 
     def memory(self) -> dict[str, int]:
         """Bytes of the owners of connections and biases."""

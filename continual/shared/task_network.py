@@ -71,11 +71,11 @@ class TaskNetwork:
 
     def usage(self, tasks_learned: int) -> list[ConnectionUsage]:
         """Without owned connections: hidden layers are shared, a head belongs to its task."""
-        found = []
+        usages = []
         for name, layer in self.shared.items():
             n_out, n_in = linear(layer).shape
-            found.append(ConnectionUsage(name, (), 0, n_out * n_in, n_out, 0, shared=linear(layer).weights.numel()))
-        return found if self.task_outputs is not None else [*found, *self.head_usage(tasks_learned)]
+            usages.append(ConnectionUsage(name, (), 0, n_out * n_in, n_out, 0, shared=linear(layer).weights.numel()))
+        return usages if self.task_outputs is not None else [*usages, *self.head_usage(tasks_learned)]
 
     def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
         """The outputs of the tasks learned so far as one layer; nothing where one is for all."""
@@ -109,8 +109,8 @@ class ClassifierNetwork(TaskNetwork):
     def outputs_of(self, task: int) -> Flags:
         """(n_out,) which outputs are the task's."""
         assert self.task_outputs is not None
-        own: Flags = np.isin(np.arange(linear(self._output).shape[0]), self.task_outputs[task])
-        return own
+        outputs: Flags = np.isin(np.arange(linear(self._output).shape[0]), self.task_outputs[task])
+        return outputs
 
     def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
         others, n_in = np.flatnonzero(~self.outputs_of(task)), linear(self._output).shape[1]
@@ -122,5 +122,5 @@ class ClassifierNetwork(TaskNetwork):
         assert self.task_outputs is not None
         *_, name = self.shared
         n_out, n_in = linear(self._output).shape
-        rows = tuple(len(own) * n_in for own in self.task_outputs[:tasks_learned])
+        rows = tuple(len(outputs) * n_in for outputs in self.task_outputs[:tasks_learned])
         return [ConnectionUsage(name, rows, sum(rows), n_out * n_in, n_out, 0)]

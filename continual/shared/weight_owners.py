@@ -73,12 +73,12 @@ class WeightOwners:
 
     def usage(self, n_tasks: int) -> list[ConnectionUsage]:
         """Weights of the first `n_tasks` tasks."""
-        found = []
+        usages = []
         for (name, layer), owner in zip(self.layers.items(), self.owner, strict=True):
             owned = np.bincount(owner[owner != FREE], minlength=n_tasks)[:n_tasks]
             n_out, n_in = linear(layer).shape
-            found.append(ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), n_out * n_in, n_out, 0))
-        return found
+            usages.append(ConnectionUsage(name, tuple(owned.tolist()), int(owned.sum()), n_out * n_in, n_out, 0))
+        return usages
 
     def memory(self) -> dict[str, int]:
         """Bytes of the owner of each weight."""

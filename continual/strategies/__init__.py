@@ -180,10 +180,10 @@ def make_strategy(name: str, kind: Kind, options: MethodOptions) -> Strategy:
         ConfigError: As `method_spec`, or if an option is given that the kind does not have.
     """
     spec = method_spec(name, kind)
-    own: Options | None = None
+    chosen: Options | None = None
     if spec.options is not None:
-        own = dataclasses.replace(getattr(options, spec.options).of_kind(kind), **spec.fixed)
-    return spec.strategy(own)
+        chosen = dataclasses.replace(getattr(options, spec.options).of_kind(kind), **spec.fixed)
+    return spec.strategy(chosen)
 
 
 def own_options(name: str, options: MethodOptions, kind: Kind) -> dict[str, Any]:
@@ -191,6 +191,6 @@ def own_options(name: str, options: MethodOptions, kind: Kind) -> dict[str, Any]
     group = STRATEGIES[name].options
     if group is None:
         return {}
-    own = getattr(options, group)
-    values = {name: getattr(own, name) for name in own.defaults[kind]}
+    of_method = getattr(options, group)
+    values = {name: getattr(of_method, name) for name in of_method.defaults[kind]}
     return {group: {name: list(one) if isinstance(one, tuple) else one for name, one in values.items()}}

@@ -90,4 +90,4 @@ class Scratch(Strategy):
 
     def memory(self) -> dict[str, int]:
         """Bytes of the copies: weights, biases, and where connections are."""
-        return {"actors": sum(tensor.nbytes for own in self._learned for tensor in own.state_dict().values())}
+        return {"actors": sum(tensor.nbytes for network in self._learned for tensor in network.state_dict().values())}

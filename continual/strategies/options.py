@@ -36,13 +36,13 @@ class Options:
         Raises:
             ConfigError: If an option is given that the kind does not have.
         """
-        own = self.defaults.get(kind, {})
+        defaults = self.defaults.get(kind, {})
         for field in dataclasses.fields(self):
-            if field.name not in own and getattr(self, field.name) != field.default:
+            if field.name not in defaults and getattr(self, field.name) != field.default:
                 others = ", ".join(f"{other}s" for other in self.defaults if field.name in self.defaults[other])
                 said = f"--{self._said()}{field.name.replace('_', '-')}"
                 raise ConfigError(f"{said} is an option of {others or 'nothing'}, and here {kind}s learn")
-        missing = {name: value for name, value in own.items() if getattr(self, name) is None}
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing) if missing else self
 
     def _said(self) -> str:

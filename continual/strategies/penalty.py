@@ -181,8 +181,8 @@ class QuadraticPenalty(Strategy):
                 self._pulled[network.name], self.terms[network.name] = network, QuadraticTerms()
                 for index, name in enumerate(network.shared):
                     if group.evolver is not None and name in group.evolver.layers:
-                        own = functools.partial(self._follow, network.name, f"{index}.values")
-                        group.evolver.follow(name, own)
+                        follow = functools.partial(self._follow, network.name, f"{index}.values")
+                        group.evolver.follow(name, follow)
 
     def _follow(self, network: str, name: str, change: TopologyChange, grown_values: float | FloatArray) -> None:
         del grown_values
@@ -199,9 +199,9 @@ class QuadraticPenalty(Strategy):
     def end_task(self, learner: Learner) -> None:
         for name, network in self._pulled.items():
             parameters = network.shared_parameters()
-            found = self.importances(learner, network)
+            importances = self.importances(learner, network)
             anchors = copies(parameters.items())
-            self.terms[name].add({own: found[own] for own in parameters}, anchors, self.older_share())
+            self.terms[name].add({key: importances[key] for key in parameters}, anchors, self.older_share())
 
     def before_step(self, learner: Learner, group: Group) -> None:
         assert self.options.strength is not None
@@ -226,22 +226,22 @@ class QuadraticPenalty(Strategy):
         self, learner: Learner, network: TaskNetwork, objective: Objective, power: Literal[1, 2]
     ) -> Tensors:
         """Mean of |gradient|^power of an objective of single samples, over samples of the present task."""
-        own, parameters = self.options, network.of_task(learner.task)
-        count = getattr(own, "samples", None) or getattr(own, "fisher_samples", None)
+        options, parameters = self.options, network.of_task(learner.task)
+        count = getattr(options, "samples", None) or getattr(options, "fisher_samples", None)
         assert count is not None
         totals = {name: torch.zeros_like(one) for name, one in parameters.named_parameters()}
-        for probe in learner.probe(network, objective, count, getattr(own, "fisher_labels", None)):
+        for probe in learner.probe(network, objective, count, getattr(options, "fisher_labels", None)):
             for cotangents in probe.cotangents:
-                found = mean_gradient_power(parameters, probe.x, cotangents, power)
+                powers = mean_gradient_power(parameters, probe.x, cotangents, power)
                 for name, total in totals.items():
-                    total.add_(found[name], alpha=probe.share)
+                    total.add_(powers[name], alpha=probe.share)
         return totals
 
 
 def of_network(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """What a state holds of a network; in checkpoints of 0.1 that of a classifier's only one is not under its name."""
-    own: Mapping[str, Any] = state.get(name, state)
-    return own
+    of_name: Mapping[str, Any] = state.get(name, state)
+    return of_name
 
 
 class L2(QuadraticPenalty):
@@ -273,8 +273,8 @@ class EWC(QuadraticPenalty):
     retained: ClassVar[Mapping[Kind, float | None]] = {"classifier": None, "agent": 1.0}
 
     def importances(self, learner: Learner, network: TaskNetwork) -> Tensors:
-        found = self.mean_over_probes(learner, network, "likelihood", 2)
-        return {name: fisher.clamp(min=learner.fisher_floor) for name, fisher in found.items()}
+        fisher_of = self.mean_over_probes(learner, network, "likelihood", 2)
+        return {name: fisher.clamp(min=learner.fisher_floor) for name, fisher in fisher_of.items()}
 
 
 class OnlineEWC(EWC):
@@ -315,24 +315,24 @@ class SI(QuadraticPenalty):
                 path[network][name] = torch.from_numpy(remap(path[network][name].numpy(), change, grown))
 
     def begin_task(self, learner: Learner) -> None:
-        for own, network in self._pulled.items():
-            self._start[own] = copies(network.shared_parameters().items())
-            self._lowered[own] = {name: torch.zeros_like(value) for name, value in self._start[own].items()}
+        for key, network in self._pulled.items():
+            self._start[key] = copies(network.shared_parameters().items())
+            self._lowered[key] = {name: torch.zeros_like(value) for name, value in self._start[key].items()}
 
     def before_step(self, learner: Learner, group: Group) -> None:
-        for own, network in self._of(group):
+        for key, network in self._of(group):
             parameters = network.shared_parameters()
             gradients = {name: parameter.grad.clone() for name, parameter in parameters.items()}  # type: ignore[union-attr]
-            self._before[own] = copies(parameters.items()), gradients
+            self._before[key] = copies(parameters.items()), gradients
         super().before_step(learner, group)
 
     @torch.no_grad()
     def after_step(self, learner: Learner, group: Group) -> None:
         """Adds what the step lowered the loss, to first order."""
-        for own, network in self._of(group):
-            before, gradients = self._before[own]
+        for key, network in self._of(group):
+            before, gradients = self._before[key]
             for name, parameter in network.shared_parameters().items():
-                self._lowered[own][name].addcmul_(gradients[name], parameter - before[name], value=-1.0)
+                self._lowered[key][name].addcmul_(gradients[name], parameter - before[name], value=-1.0)
 
     @torch.no_grad()
     def importances(self, learner: Learner, network: TaskNetwork) -> Tensors:
@@ -343,14 +343,14 @@ class SI(QuadraticPenalty):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        paths = {own: {"start": self._start[own], "lowered": self._lowered[own]} for own in self._pulled}
-        return {own: {**terms, **paths[own]} for own, terms in super().state_dict().items()}
+        paths = {key: {"start": self._start[key], "lowered": self._lowered[key]} for key in self._pulled}
+        return {key: {**terms, **paths[key]} for key, terms in super().state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        for own in self._pulled:
-            stored = of_network(state, own)
-            self._start[own], self._lowered[own] = dict(stored["start"]), dict(stored["lowered"])
+        for key in self._pulled:
+            stored = of_network(state, key)
+            self._start[key], self._lowered[key] = dict(stored["start"]), dict(stored["lowered"])
 
 
 class MAS(QuadraticPenalty):

@@ -131,13 +131,13 @@ class SpaceNetOptions(Options):
                 shares[name] = float(given[0])  # a flag's 1 is read as a count
             elif isinstance(given, tuple):
                 raise ConfigError(f"spacenet.{name} is one share for all layers where agents learn, got {given}")
-        own = super(SpaceNetOptions, dataclasses.replace(self, **shares)).of_kind(kind)
+        filled = super(SpaceNetOptions, dataclasses.replace(self, **shares)).of_kind(kind)
         if kind == "classifier":
-            own._check_counts()
-        return own
+            filled._check_counts()
+        return filled
 
     def _check_counts(self) -> None:
-        counts = [own if isinstance(own, tuple) else () for own in (self.connections, self.selected, self.reserved)]
+        counts = [one if isinstance(one, tuple) else () for one in (self.connections, self.selected, self.reserved)]
         hidden = len(counts[0]) - 1
         if hidden < 1 or len(counts[1]) != hidden or len(counts[2]) != hidden:
             raise ConfigError(
@@ -170,12 +170,12 @@ class SpaceNet(Strategy):
 
     def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
         """A task's part of each hidden layer of an agent; a classifier begins without connections."""
-        own = self.options.of_kind(kind)
-        if own.capacity is None or own.input_capacity is None:
+        options = self.options.of_kind(kind)
+        if options.capacity is None or options.input_capacity is None:
             return {"network": (0.0,) * (hidden + 1)}
-        capacities = own.input_capacity, *[own.capacity] * (hidden - 1)
+        capacities = options.input_capacity, *[options.capacity] * (hidden - 1)
         share = tuple(capacity / n_tasks for capacity in capacities)
-        return {"actor": share, "critic": share} if own.critics else {"actor": share}
+        return {"actor": share, "critic": share} if options.critics else {"actor": share}
 
     def attach(self, learner: Learner) -> None:
         """Takes the networks off the topology clock; they have no connections when the first task begins.
@@ -206,12 +206,12 @@ class SpaceNet(Strategy):
         layers = network.shared
         _check_layers(layers)
         capacity = self._capacity(network, learner.n_tasks)
-        own: dict[str, Any] = {"owns_biases": True, "network": network.name}
+        extra: dict[str, Any] = {"owns_biases": True, "network": network.name}
         room: dict[str, Any] = {"name": f"{network.name}.trunk"}
         if isinstance(network, ClassifierNetwork):
             rows = network.task_outputs or ()
             archived = len({tuple(outputs) for outputs in rows}) == len(rows)  # each task has rows of its own
-            own = {"outputs": network.outputs_of}
+            extra = {"outputs": network.outputs_of}
             room = {"outputs": [len(outputs) for outputs in rows], "archived": archived}
             if archived:
                 self._archive = RowArchive(evolver, list(layers)[-1])
@@ -226,26 +226,26 @@ class SpaceNet(Strategy):
             n_tasks=learner.n_tasks,
             seed=learner.seed,
             neuron_importance=self.options.neuron_importance or "final",
-            **own,
+            **extra,
         )
         self._shared_out[network.name] = shared_out, capacity, group
 
     def _capacity(self, network: TaskNetwork, n_tasks: int) -> _Capacity:
-        own, layers = self.options, network.shared.values()
-        if own.connections is not None and isinstance(own.selected, tuple) and isinstance(own.reserved, tuple):
-            if len(layers) != len(own.connections):
+        opt, layers = self.options, network.shared.values()
+        if opt.connections is not None and isinstance(opt.selected, tuple) and isinstance(opt.reserved, tuple):
+            if len(layers) != len(opt.connections):
                 raise ConfigError(
-                    f"spacenet.connections is for {len(own.selected)} hidden layer(s), "
+                    f"spacenet.connections is for {len(opt.selected)} hidden layer(s), "
                     f"learner.hidden has {len(layers) - 1}"
                 )
-            return _Capacity(own.connections, own.selected, own.reserved)
-        assert isinstance(own.selected, float)
-        assert isinstance(own.reserved, float)
+            return _Capacity(opt.connections, opt.selected, opt.reserved)
+        assert isinstance(opt.selected, float)
+        assert isinstance(opt.reserved, float)
         sparse: list[SparseLinear] = list(layers)  # type: ignore[arg-type]  # as was checked
         return _Capacity(
             [layer.nnz for layer in sparse],
-            [max(1, round(own.selected * layer.n_out)) for layer in sparse],
-            [int(own.reserved * layer.n_out / n_tasks) for layer in sparse],
+            [max(1, round(opt.selected * layer.n_out)) for layer in sparse],
+            [int(opt.reserved * layer.n_out / n_tasks) for layer in sparse],
         )
 
     # Around a task.
@@ -253,24 +253,24 @@ class SpaceNet(Strategy):
     def begin_task(self, learner: Learner) -> None:
         """Puts the last task's classifier rows away, chooses neurons and allocates connections between them."""
         self._steps = dict.fromkeys(self._steps, 0)
-        for own, capacity, group in self._shared_out.values():
-            own.evolver.begin_update(learner.updates)
+        for shared, capacity, group in self._shared_out.values():
+            shared.evolver.begin_update(learner.updates)
             if self._archive is not None:
                 self._archive.put_away(learner.task - 1)
             if learner.task == 0 and self._by_task:
-                own.release()  # a classifier comes without connections
-            own.begin_task(learner.task, capacity.connections, self.options.initial_value or "xavier")
-            own.freeze(group.frozen)
+                shared.release()  # a classifier comes without connections
+            shared.begin_task(learner.task, capacity.connections, self.options.initial_value or "xavier")
+            shared.freeze(group.frozen)
 
     def before_step(self, learner: Learner, group: Group) -> None:
         """Remembers the weights, to see how far they move."""
-        for own in self._of(group):
-            own.before_step()
+        for shared in self._of(group):
+            shared.before_step()
 
     def after_step(self, learner: Learner, group: Group) -> None:
         """Gathers importances, and moves an agent's connections when that is due."""
-        for own in self._of(group):
-            own.after_step()
+        for shared in self._of(group):
+            shared.after_step()
         self._steps[group.name] += 1
         interval, until = self.options.rewire_interval, self.options.rewire_until
         if interval and until is not None and learner.is_within(until) and self._steps[group.name] % interval == 0:
@@ -286,18 +286,18 @@ class SpaceNet(Strategy):
 
     def _rewire(self, group: Group) -> None:
         rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=self.options.drop_fraction)
-        for own in self._of(group):
-            for name in own.names[: len(own.reserved_by)]:  # those of hidden neurons
-                own.evolver.rewire(name, rule)
-            own.freeze(group.frozen)
+        for shared in self._of(group):
+            for name in shared.names[: len(shared.reserved_by)]:  # those of hidden neurons
+                shared.evolver.rewire(name, rule)
+            shared.freeze(group.frozen)
 
     def _of(self, group: Group) -> list[SubNetworks]:
-        return [own for own, _, other in self._shared_out.values() if other is group]
+        return [shared for shared, _, other in self._shared_out.values() if other is group]
 
     def end_task(self, learner: Learner) -> None:
         """Reserves the most important free neurons of each hidden layer."""
-        for own, _, _ in self._shared_out.values():
-            own.reserve()
+        for shared, _, _ in self._shared_out.values():
+            shared.reserve()
 
     # What it leaves behind.
 
@@ -305,40 +305,41 @@ class SpaceNet(Strategy):
         """Of a classifier, the union of all tasks' connections, rows of earlier tasks restored; of an agent, the
         connections of `task` and of the tasks before it, and its head; for a task that has none yet, all."""
         network = learner.networks[0]
-        own, _, _ = self._shared_out[network.name]
+        shared, _, _ = self._shared_out[network.name]
         if self._by_task and task < learner.task:
-            return network.with_hidden(task, own.task_layers(task))
+            return network.with_hidden(task, shared.task_layers(task))
         if self._archive:
-            return SparseMLP([*own.layers[:-1], self._archive.restored()])
+            return SparseMLP([*shared.layers[:-1], self._archive.restored()])
         return network.of_task(task)
 
     def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
         if network.name not in self._shared_out:
             return super().usage(learner, network)
-        own, _, _ = self._shared_out[network.name]
-        found = own.usage(learner.task)
+        shared, _, _ = self._shared_out[network.name]
+        usages = shared.usage(learner.task)
         if self._by_task:
-            return [*found, *network.head_usage(learner.task)]
-        return found if self._archive is None else [*found[:-1], self._archive.with_rows(found[-1])]
+            return [*usages, *network.head_usage(learner.task)]
+        return usages if self._archive is None else [*usages[:-1], self._archive.with_rows(usages[-1])]
 
     def memory(self) -> dict[str, int]:
         """The owner of each connection and bias."""
-        return {"owners": sum(own.memory()["owners"] for own, _, _ in self._shared_out.values())}
+        return {"owners": sum(shared.memory()["owners"] for shared, _, _ in self._shared_out.values())}
 
     def state_dict(self) -> dict[str, Any]:
         """Owners, importances, reservations, archived rows and clocks."""
         if self._by_task:
-            return {"steps": self._steps, **{name: own.state_dict() for name, (own, _, _) in self._shared_out.items()}}
-        ((own, _, _),) = self._shared_out.values()
+            by_name = {name: nets.state_dict() for name, (nets, _, _) in self._shared_out.items()}
+            return {"steps": self._steps, **by_name}
+        ((nets, _, _),) = self._shared_out.values()
         archive = [] if self._archive is None else self._archive.state()
-        return {**own.state_dict(), "archive": archive, "evolver": own.evolver.state_dict()}
+        return {**nets.state_dict(), "archive": archive, "evolver": nets.evolver.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, (own, _, _) in self._shared_out.items():
-            own.load_state_dict(state.get(name, state))
-            own.check_fits()
+        for name, (shared, _, _) in self._shared_out.items():
+            shared.load_state_dict(state.get(name, state))
+            shared.check_fits()
             if not self._by_task:
-                own.evolver.load_state_dict(state["evolver"])
+                shared.evolver.load_state_dict(state["evolver"])
         self._steps = dict(state.get("steps", self._steps))
         if self._archive is not None:
             self._archive.load_state(state["archive"])

@@ -126,8 +126,8 @@ class NormalizeObservations(gym.wrappers.NormalizeObservation[Any, Any, Any]):
 
 def observation_statistics(env: gym.Env[Any, Any]) -> ObservationStatistics | None:
     """The present statistics of the outermost normalisation of an environment; None if there is none."""
-    found = (layer.statistics for layer in layers(env) if isinstance(layer, NormalizeObservations))
-    return next(found, None)
+    statistics = (layer.statistics for layer in layers(env) if isinstance(layer, NormalizeObservations))
+    return next(statistics, None)
 
 
 def share_statistics(envs: Sequence[gym.Env[Any, Any]]) -> None:
@@ -137,6 +137,6 @@ def share_statistics(envs: Sequence[gym.Env[Any, Any]]) -> None:
         envs: At least one.
     """
     leading, *others = ([one for one in layers(env) if isinstance(one, NormalizeObservations)] for env in envs)
-    for own in others:
-        for leader, layer in zip(leading, own, strict=True):
+    for layers_of in others:
+        for leader, layer in zip(leading, layers_of, strict=True):
             layer.obs_rms = leader.obs_rms

@@ -86,7 +86,7 @@ def said_missing(name: str) -> str:
 
 def installed() -> dict[str, str]:
     """Versions of what only some contenders need."""
-    return {found.name: found.version for found in metadata.distributions() if found.name in ("sbx-rl", "jax")}
+    return {package.name: package.version for package in metadata.distributions() if package.name in ("sbx-rl", "jax")}
 
 
 def ours(name: str, densities: Sequence[float], pairs: Sequence[int]) -> list[Entry]:
@@ -98,7 +98,7 @@ def entries(
     names: Sequence[str], densities: Sequence[float], pairs: Sequence[int] = (1,)
 ) -> tuple[list[Entry], list[str]]:
     """The contenders that can run here, and a line for each that cannot; baselines are always among them."""
-    found, missing = [], []
+    there, missing = [], []
     wanted = {*names, BASELINE, *(Entry(name, 1.0).baseline.name for name in names)}
     for name in SUMMARIES:
         if name not in wanted:
@@ -106,10 +106,10 @@ def entries(
         if is_missing(name):
             missing.append(said_missing(name))
         elif name in OURS:
-            found += ours(name, densities, pairs)
+            there += ours(name, densities, pairs)
         else:
-            found.append(Entry(name, MASKED_DENSITY if name == "masked" else 1.0))
-    return found, missing
+            there.append(Entry(name, MASKED_DENSITY if name == "masked" else 1.0))
+    return there, missing
 
 
 def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology: Any) -> OffPolicyAlgorithm:

@@ -33,9 +33,9 @@ def update_figure(record: Record) -> Figure:
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         ours = [row for row in rows if row["contender"] == "ds_td3"]
         for number, style in zip(threads, THREAD_STYLES, strict=False):
-            own = [row for row in ours if row["threads"] == number]
-            for pairs in _pairs_of(own):
-                of_pairs = [row for row in own if _pairs(row) == pairs or row["density"] == 1.0]
+            of_number = [row for row in ours if row["threads"] == number]
+            for pairs in _pairs_of(of_number):
+                of_pairs = [row for row in of_number if _pairs(row) == pairs or row["density"] == 1.0]
                 points = [(row["density"], row[what]["speed_up"]) for row in of_pairs]
                 _curve(axis, points, 0, style, f"ds_td3, {_threads(number)}", pairs)
             for row in rows:
@@ -68,9 +68,9 @@ def kernel_figure(record: Record) -> Figure:
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         for position, product in enumerate(dict.fromkeys(row["product"] for row in rows)):
             for number, style in zip(threads, THREAD_STYLES, strict=False):
-                own = [row for row in rows if row["product"] == product and row["threads"] == number]
-                for pairs in _pairs_of(own):
-                    points = [(row["density"], row["speed_up"]) for row in own if _pairs(row) == pairs]
+                drawn = [row for row in rows if row["product"] == product and row["threads"] == number]
+                for pairs in _pairs_of(drawn):
+                    points = [(row["density"], row["speed_up"]) for row in drawn if _pairs(row) == pairs]
                     _curve(axis, points, position, style, f"{product}, {_threads(number)}", pairs)
         densities = sorted({row["density"] for row in rows})
         axis.plot(densities, [1 / d for d in densities], color="black", linestyle=":", linewidth=1, label="1 / density")
@@ -181,8 +181,8 @@ def _pairs_of(rows: Sequence[Record]) -> list[int]:
 
 def _mark_crossovers(axis: Axes, crossovers: Sequence[Record], colour: int) -> None:
     """A cross on the line of equal times, with its density beneath, for each that lies among the measured ones."""
-    found = [row for row in crossovers if row["crossover"] is not None]
-    for line, row in enumerate(found):
+    crossed = [row for row in crossovers if row["crossover"] is not None]
+    for line, row in enumerate(crossed):
         at, paint = (row["crossover"], 1.0), COLOURS[colour]
         pairs = f", pairs {_pairs(row)}" if _pairs(row) > 1 else ""
         said, beneath = f"{row['text']} ({_threads(row['threads'])}{pairs})", (-6, -12 - 10 * line)

@@ -115,9 +115,9 @@ def _configuration(width: int, batch: int, options: KernelOptions) -> Record:
                     | {"speed_up": ratio, "flop_rate_over_dense": flop_rates}
                 )
             for group in options.pairs:
-                own = [(density, timing) for (density, pairs), timing in sparse.items() if pairs == group]
-                medians = [spread(speed_up(timing, dense))["median"] for _, timing in own]
-                crossovers.append({**at, "pairs": group, **crossover([density for density, _ in own], medians)})
+                of_group = [(density, timing) for (density, pairs), timing in sparse.items() if pairs == group]
+                medians = [spread(speed_up(timing, dense))["median"] for _, timing in of_group]
+                crossovers.append({**at, "pairs": group, **crossover([density for density, _ in of_group], medians)})
     return {"width": width, "batch": batch, "rows": rows, "crossovers": crossovers}
 
 

@@ -47,8 +47,8 @@ WIDTHS = ("net_arch_pi", "net_arch_qf")
 def preset_of(algo: str, env: str) -> str:
     """Name of the preset that an agent takes its settings from, e.g. `ds_sac/HalfCheetah-v5-modern`."""
     variant = VARIANTS.get(algo)
-    own, usual = (env, "default") if variant is None else (f"{env}-{variant}", variant)
-    name = own if (yaml_config.PRESETS / algo / f"{own}.yaml").exists() else usual
+    of_env, usual = (env, "default") if variant is None else (f"{env}-{variant}", variant)
+    name = of_env if (yaml_config.PRESETS / algo / f"{of_env}.yaml").exists() else usual
     return f"{algo}/{name}"
 
 
@@ -90,8 +90,8 @@ def make_learner(
         else:
             if entry.name in OURS and entry.density < 1.0:
                 of_preset = {key: value for key, value in data["topology"].items() if key != "epsilon"}
-                own = {"density": entry.density, "pairs": entry.pairs}
-                topology = yaml_config.build(TopologyConfig, {**of_preset, **own}, "topology.")
+                of_entry = {"density": entry.density, "pairs": entry.pairs}
+                topology = yaml_config.build(TopologyConfig, {**of_preset, **of_entry}, "topology.")
             made: Any = make_agent(algo, config, topology, env, seed=seed, total_steps=settings.max_steps)
             agent = made
     agent.set_logger(Logger(folder=None, output_formats=[]))
@@ -103,10 +103,10 @@ def make_learner(
 
 def _parameters(agent: OffPolicyAlgorithm) -> Record:
     """Hyper-parameters of an agent, as plain data."""
-    found = {name: getattr(agent, name) for name in SHOWN if hasattr(agent, name)}
+    shown = {name: getattr(agent, name) for name in SHOWN if hasattr(agent, name)}
     given = agent.policy_kwargs
     policy: Record = {name: given[name] for name in ("net_arch", "optimizer_kwargs") if name in given}
     policy |= {name: getattr(agent.policy, name) for name in WIDTHS if hasattr(agent.policy, name)}
-    plain = {name: value for name, value in found.items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in shown.items() if isinstance(value, int | float | str)}
     noise = None if agent.action_noise is None else str(agent.action_noise)
     return {**plain, "action_noise": noise, "policy": policy}

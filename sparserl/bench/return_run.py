@@ -235,8 +235,8 @@ class Stopwatch(BaseCallback):
         """What was found, with the time of compiling taken out of all others."""
         means = self._means
         for at, (evaluation, (spent, laps)) in enumerate(zip(self.evaluations, self._spent_at, strict=True)):
-            own = spent - self._compiled(laps)
-            evaluation |= {"seconds": own.wall, "cpu_seconds": own.cpu}
+            training = spent - self._compiled(laps)
+            evaluation |= {"seconds": training.wall, "cpu_seconds": training.cpu}
             evaluation["mean_of_three"] = mean_of_last(means[: at + 1]) if at >= EVALUATIONS - 1 else None
         reached = []
         for goal in self._settings.returns:
@@ -244,8 +244,8 @@ class Stopwatch(BaseCallback):
             if at_evaluation is None:
                 reached.append({"return": goal, "step": None, "seconds": None, "cpu_seconds": None})
             else:
-                found = self.evaluations[at_evaluation]
-                reached.append({"return": goal, **{name: found[name] for name in ("step", "seconds", "cpu_seconds")}})
+                at_goal = self.evaluations[at_evaluation]
+                reached.append({"return": goal, **{name: at_goal[name] for name in ("step", "seconds", "cpu_seconds")}})
         in_all, best = (
             self._end - self._compiling,
             [one["mean_of_three"] for one in self.evaluations[EVALUATIONS - 1 :]],
@@ -303,10 +303,10 @@ def main(words: Sequence[str]) -> int:
         if task.say:
             print(f"{task.run.title}: {line}", flush=True)
 
-    found = learn(task.run, say, lambda: os.getppid() == task.parent)
-    if found["ended"] == "abandoned":
+    measured = learn(task.run, say, lambda: os.getppid() == task.parent)
+    if measured["ended"] == "abandoned":
         return 1
-    write_text(task.path, json_text({**found, "importing_s": importing_s}, indent=1) + "\n")
+    write_text(task.path, json_text({**measured, "importing_s": importing_s}, indent=1) + "\n")
     return 0
 
 

@@ -86,10 +86,10 @@ def runs_of(options: ReturnOptions) -> tuple[list[Run], list[str]]:
         raise ConfigError(notes[0])
     if not CAN_BIND and any(name.startswith("sbx_") for name in there):
         notes.append("sbx: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for name in there:
-        found += ours(name, options.densities, options.pairs) if name in OURS else [Entry(name, 1.0)]
-    return [Run(entry, seed, options.settings) for seed in options.seeds for entry in found], notes
+        entries += ours(name, options.densities, options.pairs) if name in OURS else [Entry(name, 1.0)]
+    return [Run(entry, seed, options.settings) for seed in options.seeds for entry in entries], notes
 
 
 def finished(folder: Path, run: Run) -> Record | None:
@@ -104,10 +104,10 @@ def finished(folder: Path, run: Run) -> Record | None:
     record = read_json(path)
     if not isinstance(record, dict) or {name: record.get(name) for name in run.who} != run.who:
         raise ConfigError(f"{path} is no record of this run; remove it, or choose another --folder")
-    wanted, own = json.loads(json_text(plain(run.settings))), record.get("settings")
+    wanted, settings = json.loads(json_text(plain(run.settings))), record.get("settings")
     for name, value in wanted.items():
-        if not isinstance(own, dict) or own.get(name) != value:
-            has = own.get(name) if isinstance(own, dict) else None
+        if not isinstance(settings, dict) or settings.get(name) != value:
+            has = settings.get(name) if isinstance(settings, dict) else None
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{path} is of a run with {flag} {_said(has)}, not {_said(value)}; choose another --folder"
@@ -168,12 +168,12 @@ def summary(records: Sequence[Record], returns: Sequence[float]) -> list[Record]
     """
     rows = []
     for who in dict.fromkeys((record["contender"], record["density"], record["pairs"]) for record in records):
-        own = [record for record in records if (record["contender"], record["density"], record["pairs"]) == who]
+        group = [record for record in records if (record["contender"], record["density"], record["pairs"]) == who]
         for position, goal in enumerate(returns):
-            reached = [record["reached"][position] for record in own]
-            missed = [record for record, at in zip(own, reached, strict=True) if at["step"] is None]
+            reached = [record["reached"][position] for record in group]
+            missed = [record for record, at in zip(group, reached, strict=True) if at["step"] is None]
             row: Record = {**dict(zip(("contender", "density", "pairs"), who, strict=True)), "return": goal}
-            row |= {"runs": len(own), "reached": len(own) - len(missed)}
+            row |= {"runs": len(group), "reached": len(group) - len(missed)}
             row["best_of_others"] = [one["best_mean_of_three"] for one in missed]
             for what in SPENT:
                 late = [record[AT_THE_END[what]] for record in missed]
@@ -200,5 +200,5 @@ def extent(reached: Sequence[float], missed: Sequence[float]) -> Mapping[str, An
     values = known + [max([one, *known]) for one in sorted(missed)]
     middle = ((len(values) - 1) // 2, len(values) // 2)
     at = {"median": middle, "min": (0, 0), "max": (len(values) - 1, len(values) - 1)}
-    found: dict[str, Any] = {name: (values[low] + values[high]) / 2 for name, (low, high) in at.items()}
-    return {**found, "above": [name for name, (_, high) in at.items() if high >= len(known)]}
+    halves: dict[str, Any] = {name: (values[low] + values[high]) / 2 for name, (low, high) in at.items()}
+    return {**halves, "above": [name for name, (_, high) in at.items() if high >= len(known)]}

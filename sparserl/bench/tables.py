@@ -94,13 +94,13 @@ def kernel_tables(record: Record) -> list[Table]:
 
 def _crossovers(record: Record, of: str) -> list[Table]:
     """A table of the densities at which sparse and dense take as long, by the key `of`; none if there are none."""
-    found = [(at, row) for at in record["configurations"] for row in at.get("crossovers", ())]
-    pairs = ["pairs"] if _with_pairs([row for _, row in found]) else []
+    rows = [(at, row) for at in record["configurations"] for row in at.get("crossovers", ())]
+    pairs = ["pairs"] if _with_pairs([row for _, row in rows]) else []
     table = _table("where sparse and dense take as long", ["batch", "width", of, *pairs, "threads", "density"])
-    for at, row in found:
+    for at, row in rows:
         cells = [str(at["batch"]), str(at["width"]), row[of]]
         table.add_row(*cells, *(str(row[name]) for name in (*pairs, "threads")), row["text"])
-    return [table] if found else []
+    return [table] if rows else []
 
 
 def scale_tables(record: Record) -> list[Table]:

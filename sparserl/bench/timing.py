@@ -116,7 +116,7 @@ def _time(contender: Contender, repetitions: int, clock: Clock) -> float:
 
 def speed_up(timing: Timing, baseline: Timing) -> list[float]:
     """How many times faster than the baseline, round by round."""
-    return [base / own for base, own in zip(baseline.seconds, timing.seconds, strict=True)]
+    return [base / ours for base, ours in zip(baseline.seconds, timing.seconds, strict=True)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

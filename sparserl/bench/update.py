@@ -85,16 +85,16 @@ def _row(entry: Entry, threads: int) -> Record:
 
 def _crossovers(rows: Sequence[Record]) -> list[Record]:
     """At which density updates of ours take as long as those of their dense baseline, by agent, pairs and threads."""
-    found = []
+    crossovers = []
     of_ours = [row for row in rows if row["contender"] in OURS]
     sparse = [row for row in of_ours if row["density"] < 1.0] or of_ours  # dense ones belong to each number of pairs
     for name, pairs, threads in dict.fromkeys((row["contender"], row["pairs"], row["threads"]) for row in sparse):
-        own = [row for row in of_ours if (row["contender"], row["threads"]) == (name, threads)]
-        own = [row for row in own if row["pairs"] == pairs or row["density"] == 1.0]
-        medians = [row["update"]["speed_up"]["median"] for row in own]
+        group = [row for row in of_ours if (row["contender"], row["threads"]) == (name, threads)]
+        group = [row for row in group if row["pairs"] == pairs or row["density"] == 1.0]
+        medians = [row["update"]["speed_up"]["median"] for row in group]
         at = {"contender": name, "baseline": Entry(name, 1.0).baseline.name, "pairs": pairs, "threads": threads}
-        found.append({**at, **crossover([row["density"] for row in own], medians)})
-    return found
+        crossovers.append({**at, **crossover([row["density"] for row in group], medians)})
+    return crossovers
 
 
 def _measure(

@@ -104,18 +104,18 @@ def options_of(schema: type[Any], instead: Schemas | None = None, prefix: str = 
         instead: Dataclasses in place of those that the schema names, by dotted key.
         prefix: Of all keys.
     """
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     hints, texts = _hints(schema), _texts(schema)  # type: ignore[arg-type]  # a class is hashable
     for field in dataclasses.fields(schema):
         key, (hint, marks) = f"{prefix}{field.name}", hints[field.name]
         hint = (instead or {}).get(key, hint)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found |= options_of(hint, instead, f"{key}.")
+            options |= options_of(hint, instead, f"{key}.")
             continue
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
-        found[key] = Option(key, hint, texts.get(field.name, ""), default, Positional() in marks)
-    return found
+        options[key] = Option(key, hint, texts.get(field.name, ""), default, Positional() in marks)
+    return options
 
 
 def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
@@ -131,30 +131,30 @@ def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]
     flags = {option.flag: option for option in options.values() if not option.is_positional}
     negatives = {option.negative: option for option in flags.values() if option.negative is not None}
     positional = next((option for option in options.values() if option.is_positional), None)
-    found: dict[str, Any] = {}
+    given_values: dict[str, Any] = {}
     loose: list[str] = []
-    for flag, own in _split(words):
+    for flag, values in _split(words):
         if flag in negatives:
-            found[negatives[flag].key] = False
+            given_values[negatives[flag].key] = False
         elif flag in flags:
             option = flags[flag]
-            most = 0 if option.negative else len(own) if option.takes_many else 1
-            found[option.key] = True if option.negative else option.value(own[:most])
-            own = own[most:]
+            most = 0 if option.negative else len(values) if option.takes_many else 1
+            given_values[option.key] = True if option.negative else option.value(values[:most])
+            values = values[most:]
         elif flag:
             raise ConfigError(unknown_name("option", flag, [*flags, *negatives]))
-        loose += own
+        loose += values
     if positional is not None and loose:
-        found[positional.key] = positional.value(loose if positional.takes_many else loose[:1])
+        given_values[positional.key] = positional.value(loose if positional.takes_many else loose[:1])
         loose = [] if positional.takes_many else loose[1:]
     if loose:
         raise ConfigError(f"unexpected word {shown(loose[0])}")
-    return found
+    return given_values
 
 
 def last_value(name: str, words: Sequence[str]) -> str | None:
     """The word that the last `--name` of a command line gives it; None if there is none."""
-    values = [own[0] for flag, own in _split(words) if flag == f"--{name}" and own]
+    values = [texts[0] for flag, texts in _split(words) if flag == f"--{name}" and texts]
     return values[-1] if values else None
 
 
@@ -163,10 +163,10 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for key, value in options.items():
         *groups, name = key.split(".")
-        own = data
+        target = data
         for group in groups:
-            own = own.setdefault(group, {})
-        own[name] = value
+            target = target.setdefault(group, {})
+        target[name] = value
     return data
 
 
@@ -187,13 +187,13 @@ def parse(schema: type[C], arguments: Sequence[str], *, command: str, below: Map
     if wants_help(arguments):
         print_help(command, inspect.getdoc(schema) or "", options.values())
         raise SystemExit(0)
-    found = given(arguments, options)
+    values = given(arguments, options)
     for option in options.values():
         if option.is_positional and option.takes_many:
-            found.setdefault(option.key, [])
-        if option.default is dataclasses.MISSING and option.key not in found:
+            values.setdefault(option.key, [])
+        if option.default is dataclasses.MISSING and option.key not in values:
             raise ConfigError(f"{option.key.upper() if option.is_positional else option.flag} is missing")
-    return build(schema, nested({**(below or {}), **found}))
+    return build(schema, nested({**(below or {}), **values}))
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
@@ -255,15 +255,15 @@ def _default(option: Option) -> str:
 
 def _split(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Flags, each with the words up to the next one; "" has those before the first."""
-    found: list[tuple[str, list[str]]] = [("", [])]
+    parts: list[tuple[str, list[str]]] = [("", [])]
     for word in words:
         if word.startswith("--") and len(word) > 2:
             flag, is_set, value = word.partition("=")
             name = flag.replace("_", "-") if "_" in flag else flag
-            found.append((name, [value] if is_set else []))
+            parts.append((name, [value] if is_set else []))
         else:
-            found[-1][1].append(word)
-    return found
+            parts[-1][1].append(word)
+    return parts
 
 
 def _kinds(hint: Any) -> list[Any]:
@@ -328,7 +328,7 @@ def _hints(schema: type[Any]) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 @functools.cache
 def _texts(schema: type[Any]) -> dict[str, str]:
     """The docstring below each field of a class and of those that it inherits from."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for owner in reversed(schema.__mro__):
         if not dataclasses.is_dataclass(owner):
             continue
@@ -337,5 +337,5 @@ def _texts(schema: type[Any]) -> dict[str, str]:
         for field, below in zip(body.body, body.body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-                found[field.target.id] = str(below.value.value)  # type: ignore[attr-defined]  # as `is_text` says
-    return found
+                texts[field.target.id] = str(below.value.value)  # type: ignore[attr-defined]  # as `is_text` says
+    return texts

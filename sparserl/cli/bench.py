@@ -108,8 +108,8 @@ def run(arguments: Sequence[str]) -> int:
     options = _options(benchmark.options, rest, f"bench {name}")
     busy = os.getloadavg()[0]
     print(f"measuring {options.title}", flush=True)
-    found = benchmark.measure(options)
-    for table in benchmark.tables(found):
+    measured = benchmark.measure(options)
+    for table in benchmark.tables(measured):
         Console().print(table)
     if options.json is not None:
         from sparserl.recording.run_folder import versions  # here, because it imports torch
@@ -121,14 +121,14 @@ def run(arguments: Sequence[str]) -> int:
             "versions": versions(options.most_threads),
             "cpus_available": len(available_cpus()),
             "load_average_before": busy,
-            **found,
+            **measured,
         }
         write_text(options.json, json_text(record, indent=1) + "\n")
         print(f"wrote {options.json}")
     if options.plot is not None:
-        write_figure(benchmark.figure(found), options.plot)
+        write_figure(benchmark.figure(measured), options.plot)
         print(f"wrote {options.plot}")
-    return 1 if found.get("failed") else 0
+    return 1 if measured.get("failed") else 0
 
 
 def _options(schema: type[Options], arguments: Sequence[str], command: str) -> Options:

@@ -57,29 +57,29 @@ def run(arguments: Sequence[str]) -> int:
     trained = open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)
     if isinstance(trained, TrainedAgent):
-        found, table = _of_agent(trained, command)
+        result, table = _of_agent(trained, command)
     else:
-        found, table = _of_sequence(trained, tasks, command)
+        result, table = _of_sequence(trained, tasks, command)
     if command.json:
-        print(json_text({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **found}))
+        print(json_text({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **result}))
     else:
         Console().print(table)
     return 0
 
 
 def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:
-    found = trained.evaluate(command.episodes, seed=command.seed, max_steps=command.max_steps)
-    _warn(found.warning)
-    means = {"return_mean": found.return_mean, "return_std": found.return_std, "ep_len_mean": found.length_mean}
+    result = trained.evaluate(command.episodes, seed=command.seed, max_steps=command.max_steps)
+    _warn(result.warning)
+    means = {"return_mean": result.return_mean, "return_std": result.return_std, "ep_len_mean": result.length_mean}
     table = Table(title=trained.title)
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
-    for episode, (value, length) in enumerate(zip(found.returns, found.lengths, strict=True)):
-        mark = " cut off" if found.cut_off[episode] else ""
+    for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
+        mark = " cut off" if result.cut_off[episode] else ""
         table.add_row(str(episode), f"{value:.1f}", f"{length}{mark}")
     table.add_section()
     table.add_row("mean", f"{means['return_mean']:.1f} +- {means['return_std']:.1f}", f"{means['ep_len_mean']:.0f}")
-    return {"checkpoint": trained.which, **means, "cut_off": sum(found.cut_off)}, table
+    return {"checkpoint": trained.which, **means, "cut_off": sum(result.cut_off)}, table
 
 
 def _warn(line: str | None) -> None:
@@ -88,38 +88,38 @@ def _warn(line: str | None) -> None:
 
 
 def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCommand) -> tuple[dict[str, Any], Table]:
-    found = []
+    rows = []
     how: dict[str, Any] = {"seed": command.seed, "max_steps": command.max_steps}
     for task in tqdm(tasks, unit="task", disable=None, leave=False):
         [(name, all_of_task)] = trained.evaluate(command.episodes, tasks=[task], **how).items()
         _warn(warning_of(all_of_task))
-        own = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
-        found.append({"task": task, "name": name, **own})
+        each = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
+        rows.append({"task": task, "name": name, **each})
     table = Table(title=trained.title)
     table.add_column("task")
-    columns = [(kind, what) for what in MEASURES if found[0]["stochastic"][what] is not None for kind in KINDS]
+    columns = [(kind, what) for what in MEASURES if rows[0]["stochastic"][what] is not None for kind in KINDS]
     for kind, what in columns:
         table.add_column(f"{MEASURES[what]},\n{kind}", justify="right")
-    for row in found:
+    for row in rows:
         table.add_row(f"{row['task']}: {row['name']}", *(_shown(row[kind], what) for kind, what in columns))
     table.add_section()
-    means = [float(np.mean([row[kind][what] for row in found])) for kind, what in columns]
+    means = [float(np.mean([row[kind][what] for row in rows])) for kind, what in columns]
     table.add_row("mean", *(_shown({what: mean}, what) for (_, what), mean in zip(columns, means, strict=True)))
-    return {"checkpoint": trained.which, "tasks": found}, table
+    return {"checkpoint": trained.which, "tasks": rows}, table
 
 
 def _means(episodes: Sequence[Episode]) -> dict[str, float | None]:
     returns = [episode.returned for episode in episodes]
-    found: dict[str, float | None] = {
+    means: dict[str, float | None] = {
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
         "ep_len_mean": float(np.mean([episode.length for episode in episodes])),
     }
-    found["cut_off"] = sum(episode.cut_off for episode in episodes)
+    means["cut_off"] = sum(episode.cut_off for episode in episodes)
     for what in ("success", "success_last"):
         flags = [getattr(episode, what) for episode in episodes]
-        found[what] = None if None in flags else float(np.mean(flags))
-    return found
+        means[what] = None if None in flags else float(np.mean(flags))
+    return means
 
 
 def _shown(means: Mapping[str, float], what: str) -> str:

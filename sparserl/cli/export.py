@@ -108,8 +108,8 @@ def _largest_difference(policy: ExportedPolicy, trained: TrainedAgent | TrainedS
     largest = 0.0
     for _ in range(COMPARED_STEPS):
         action = act(observation[None], True)[0]
-        own = policy(np.asarray(observation[: policy.n_in], np.float32))
-        largest = max(largest, float(np.abs(own - action).max()))
+        exported = policy(np.asarray(observation[: policy.n_in], np.float32))
+        largest = max(largest, float(np.abs(exported - action).max()))
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             observation, _ = env.reset()

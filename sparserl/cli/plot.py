@@ -86,11 +86,11 @@ def _readable(folders: Sequence[RunFolder]) -> list[RunFolder]:
     if len(folders) == 1:
         return list(folders)
     broken: dict[Path, str] = {}
-    found = each_readable(folders, _check, broken)
+    readable = each_readable(folders, _check, broken)
     refuse_if_all_broken(folders, broken)
     for path, why in broken.items():
         print(f"sparserl: left out: {path}: {why}", file=sys.stderr)
-    return [folder for folder, _ in found]
+    return [folder for folder, _ in readable]
 
 
 def _check(folder: RunFolder) -> None:

@@ -90,7 +90,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
 
     def read(kind: str, reader: Callable[[RunFolder], T]) -> list[T]:
         of_kind = [folder for folder, own in kinds if own == kind]
-        return [found for _, found in each_readable(of_kind, reader, broken)]
+        return [run for _, run in each_readable(of_kind, reader, broken)]
 
     trained = read("train", _trained)
     of_agents = sections(read("agents", lambda folder: read_run(folder.path)))
@@ -166,11 +166,11 @@ def _of_folder(read: Callable[[RunFolder], C], folder: RunFolder) -> C:
 
 def _labels(groups: Sequence[Record]) -> dict[str, str]:
     """Folder of each finished run -> its group; the first one where it is in several."""
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for group in groups:
         for path in np.ravel(group["runs"]).tolist():  # over environments a row of runs has one seed
-            found.setdefault(path, group["label"])
-    return found
+            labels.setdefault(path, group["label"])
+    return labels
 
 
 def _label_and_seed(folder: RunFolder, labels: Mapping[str, str]) -> tuple[str, int]:

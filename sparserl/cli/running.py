@@ -119,14 +119,14 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     if kind == "train" or choice.agent is not None:
         options = {key: option for key, option in options.items() if key not in OF_DATA}
     of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
-    found = given(words, {**options, **of_config})
-    own = {key: found.pop(key) for key in options if key in found}
-    config = choice.resolve(over(below, nested(found)))
+    values = given(words, {**options, **of_config})
+    of_command = {key: values.pop(key) for key in options if key in values}
+    config = choice.resolve(over(below, nested(values)))
     if help is not None and wants_help(arguments):
         _print_help(kind, help, choice, config, [*options.values(), *of_config.values()], HELP_ALL in arguments)
         raise SystemExit(0)
-    _refuse_untracked(found, config)
-    return Request(build(RunCommand, own), config, choice.preset)
+    _refuse_untracked(values, config)
+    return Request(build(RunCommand, of_command), config, choice.preset)
 
 
 def _is_of_agents(path: Path) -> bool:
@@ -143,12 +143,12 @@ def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequ
     return build(RunCommand, given(words, known))
 
 
-def _refuse_untracked(found: Iterable[str], config: RecordedConfig) -> None:
+def _refuse_untracked(keys: Iterable[str], config: RecordedConfig) -> None:
     """Raises ConfigError if flags say where a run is tracked that is not.
 
     A config file may say so: it is for several runs, or of one that took it from the environment.
     """
-    key = next((key for key in found if key.startswith("wandb.")), None)
+    key = next((key for key in keys if key.startswith("wandb.")), None)
     if key is not None and not config.track:
         raise ConfigError(f"--{key.replace('_', '-')} is for runs that are tracked: add --track")
 

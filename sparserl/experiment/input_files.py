@@ -68,14 +68,14 @@ def beside(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
     wrappers = data.get("wrappers")
     if not isinstance(wrappers, Mapping):
         return dict(data)
-    found = {
+    copied = {
         option: file.parent / str(wrappers[option])
         for option in FILES
         if isinstance(wrappers.get(option), str) and (file.parent / str(wrappers[option])).exists()
     }
-    for path in found.values():
+    for path in copied.values():
         _check(path)
-    return {**data, "wrappers": {**wrappers, **{option: str(path) for option, path in found.items()}}}
+    return {**data, "wrappers": {**wrappers, **{option: str(path) for option, path in copied.items()}}}
 
 
 def _check(path: Path) -> None:

@@ -57,8 +57,8 @@ def _paths(module: str) -> list[Path]:
         return []
     if spec is None:
         return []
-    found = [spec.origin] if spec.has_location and spec.origin else []
-    return [Path(path) for path in [*found, *(spec.submodule_search_locations or [])]]
+    origin = [spec.origin] if spec.has_location and spec.origin else []
+    return [Path(path) for path in [*origin, *(spec.submodule_search_locations or [])]]
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -98,10 +98,10 @@ class OpenedAgentRun(OpenedRun[A]):
         Raises:
             ConfigError: If there is no such task, or it must be said which.
         """
-        found = self.chosen(task)
-        if len(found) > 1:
+        chosen = self.chosen(task)
+        if len(chosen) > 1:
             raise ConfigError(f"--task must say which: {self._listing}")
-        return found[0]
+        return chosen[0]
 
     @property
     def _listing(self) -> str:
@@ -217,12 +217,12 @@ class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
             seed=seed,
             max_steps=self.config.eval.max_steps if max_steps is None else max_steps,
         )
-        found = {}
+        evaluations = {}
         with closing(evaluator):
             for task in range(len(self.tasks)) if tasks is None else tasks:
                 with self.learner.drawing("evaluation", task):  # as in training
-                    found[self.tasks[task]] = evaluator(self.policy(task), task)
-        return found
+                    evaluations[self.tasks[task]] = evaluator(self.policy(task), task)
+        return evaluations
 
     def _environment(self, task: int) -> str:
         return f"{self._sequence.tasks[task].env}, {self.tasks[task]}"

@@ -49,8 +49,8 @@ class OpenedRun(ABC, Generic[C]):
     @property
     def result(self) -> dict[str, Any] | None:
         """What `result.json` says; None if the run is not finished."""
-        found: dict[str, Any] | None = read_json(self.folder.path / "result.json") if self.folder.is_done else None
-        return found
+        result: dict[str, Any] | None = read_json(self.folder.path / "result.json") if self.folder.is_done else None
+        return result
 
     def resume(self, *, from_step: int | None = None, progress: bool = False) -> Self:
         """Trains on to the end, from the newest checkpoint; this object stays as it is.
@@ -100,13 +100,13 @@ class TrainedClassifier(OpenedRun[ContinualConfig]):
 
 def last_state(folder: RunFolder) -> dict[str, Any]:
     """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
-    final, found = folder.checkpoints / FINAL, full_checkpoints(folder)
+    final, checkpoints = folder.checkpoints / FINAL, full_checkpoints(folder)
     has_best = (folder.checkpoints / BEST).exists()
-    if not found and not final.exists():
+    if not checkpoints and not final.exists():
         raise CheckpointError(
             f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
         )
-    path = final if final.exists() else found[-1]
+    path = final if final.exists() else checkpoints[-1]
     try:
         state = checkpoint.load(path)
         if path != final:

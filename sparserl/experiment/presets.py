@@ -13,8 +13,8 @@ from sparserl.errors import ConfigError, unknown_name
 
 def presets() -> dict[str, Path]:
     """Of `sparserl train`: name -> file, e.g. `ds_td3/HalfCheetah-v5`."""
-    found = sorted(path for path in yaml_config.PRESETS.glob("*/*.yaml") if path.parent.name in AGENTS)
-    return {f"{path.parent.name}/{path.stem}": path for path in found}
+    paths = sorted(path for path in yaml_config.PRESETS.glob("*/*.yaml") if path.parent.name in AGENTS)
+    return {f"{path.parent.name}/{path.stem}": path for path in paths}
 
 
 def continual_presets() -> dict[str, Path]:

@@ -38,14 +38,14 @@ def _refuse_finished(folder: RunFolder) -> None:
 
 
 def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
-    found = full_checkpoints(folder)
-    if not found:
+    checkpoints = full_checkpoints(folder)
+    if not checkpoints:
         raise CheckpointError(f"{folder.path} has no checkpoint yet; start the run again in another --run-dir")
     if from_step is None:
-        chosen = found[-1]
+        chosen = checkpoints[-1]
     else:
         chosen = folder.checkpoints / step_name(from_step)
-        if chosen not in found:
+        if chosen not in checkpoints:
             steps = ", ".join(map(str, whole_steps(folder))) or "none"
             raise ConfigError(f"{folder.path} has no checkpoint of step {from_step}; whole ones are of step: {steps}")
     try:

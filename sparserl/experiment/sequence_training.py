@@ -126,8 +126,8 @@ class SequenceTraining(Training[RLContinualConfig]):
 
     @property
     def named(self) -> dict[str, Any]:
-        own = {name: getattr(self.config, name) for name in ("algo", "method", "seed")}
-        return {"sequence": self.sequence.name, **own}
+        settings = {name: getattr(self.config, name) for name in ("algo", "method", "seed")}
+        return {"sequence": self.sequence.name, **settings}
 
     def draw(self, folder: RunFolder, out: Path) -> None:
         from sparserl.plots.sequences import plot_rl_run  # as in `AgentTraining`

@@ -274,11 +274,11 @@ def _after_not_finite(recorder: Recorder, error: NotFiniteError, folder: RunFold
     path = recorder.save_not_finite(error)
     at = "" if error.step is not None else f", of step {checkpoint.load(path)['global_step']:,},"
     saved = f"that state{at} is in {path}"
-    found = full_checkpoints(folder)
-    if not found:
+    full = full_checkpoints(folder)
+    if not full:
         return f"{saved}; {how_to_resume(folder, command)}"
     again = "resuming repeats it unless the environment is mended, and other settings need a new run"
-    return f"{saved}, the last checkpoint before it is {found[-1].name}; {again}; {how_to_resume(folder, command)}"
+    return f"{saved}, the last checkpoint before it is {full[-1].name}; {again}; {how_to_resume(folder, command)}"
 
 
 def _close_trackers(recorder: Recorder, summary: Mapping[str, Any]) -> None:

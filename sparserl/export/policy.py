@@ -46,17 +46,17 @@ class PolicyLayer:
         Raises:
             ConfigError: If it is another module.
         """
-        own = linear(layer)
-        assert own.bias is not None
-        n_out, n_in = own.shape
+        view = linear(layer)
+        assert view.bias is not None
+        n_out, n_in = view.shape
         outputs = n_out if outputs is None else outputs
-        bias = own.bias.detach().numpy()[:outputs].copy()
-        weights = own.weights.detach().numpy().ravel()
-        if own.index is None:
+        bias = view.bias.detach().numpy()[:outputs].copy()
+        weights = view.weights.detach().numpy().ravel()
+        if view.index is None:
             return cls(n_in, outputs, weights[: outputs * n_in].copy(), bias, None, None)
-        row_ptr = own.index.row_ptr[: outputs + 1].astype(np.uint32)
+        row_ptr = view.index.row_ptr[: outputs + 1].astype(np.uint32)
         end = int(row_ptr[-1])
-        return cls(n_in, outputs, weights[:end].copy(), bias, row_ptr, own.index.col[:end].copy())
+        return cls(n_in, outputs, weights[:end].copy(), bias, row_ptr, view.index.col[:end].copy())
 
     def __call__(self, x: Floats) -> Floats:
         """(n_in,) to (n_out,), connection by connection."""

@@ -19,8 +19,8 @@ def save_tensors(policy: ExportedPolicy, path: Path) -> None:
     """
     arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
     for index, layer in enumerate(policy.layers):
-        own = {"values": layer.values, "bias": layer.bias, "row_ptr": layer.row_ptr, "col": layer.col}
-        arrays |= {f"layer{index}.{name}": array for name, array in own.items() if array is not None}
+        parts = {"values": layer.values, "bias": layer.bias, "row_ptr": layer.row_ptr, "col": layer.col}
+        arrays |= {f"layer{index}.{name}": array for name, array in parts.items() if array is not None}
     sizes = [str(policy.n_in), *(str(layer.n_out) for layer in policy.layers)]
     metadata = {
         **policy.about,

@@ -60,10 +60,10 @@ def _stored(kernel: Any, function: Callable[..., Any]) -> Any:
 @lru_cache
 def source_stamp(folder: Path) -> str:
     """One word for the state of all files that kernels in this folder are made of."""
-    found = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     for path in sorted(folder.glob("*.py")):
-        found.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
-    return found.hexdigest()
+        digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 @lru_cache
@@ -81,12 +81,12 @@ def cache_folder(folder: Path) -> Path | None:
             return path
     where = f"sparserl cannot write {' or '.join(map(str, usual))} (set NUMBA_CACHE_DIR)"
     try:
-        own = Path(tempfile.gettempdir(), f"sparserl-{os.getuid()}")
+        of_user = Path(tempfile.gettempdir(), f"sparserl-{os.getuid()}")
     except OSError:
-        own = None
-    if own is not None:
-        is_new = not own.exists()
-        if _is_ours(own) and _writable(path := own / _name(folder)):
+        of_user = None
+    if of_user is not None:
+        is_new = not of_user.exists()
+        if _is_ours(of_user) and _writable(path := of_user / _name(folder)):
             if is_new:
                 LOG.warning("%s: compiled kernels are kept in %s", where, path)
             return path
@@ -121,10 +121,10 @@ def _is_ours(path: Path) -> bool:
     """Whether this is a folder that no other user can write: what is loaded from it is run."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 class _Locator(caching._CacheLocator):

@@ -39,18 +39,18 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
     """
     plan = plan_of(networks)
     kind = keep, torch.get_num_threads()
-    found: _Pass | None = plan.passes.find(inputs, kind)
-    if found is None:
+    forward_pass: _Pass | None = plan.passes.find(inputs, kind)
+    if forward_pass is None:
         networks.check_inputs(inputs)
         if len(inputs[0]) == 1 and not keep:
             return _forward_one(plan, inputs), None
-        found = _Pass(plan, [contiguous(part) for part in inputs], keep)
-        if not found.frame.is_lent:
-            plan.passes.keep(found, inputs, kind)
+        forward_pass = _Pass(plan, [contiguous(part) for part in inputs], keep)
+        if not forward_pass.frame.is_lent:
+            plan.passes.keep(forward_pass, inputs, kind)
     if tables.CHECKED:
-        plan.check(found.frame)
-    program.add(*found.steps)
-    return found.outputs, found if keep else None
+        plan.check(forward_pass.frame)
+    program.add(*forward_pass.steps)
+    return forward_pass.outputs, forward_pass if keep else None
 
 
 class _Pass:
@@ -99,20 +99,20 @@ def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
 def backward(networks: Networks, saved: object, dy: Array, request: GradientRequest) -> Gradients:
     """Gradients of every network. See `sparserl.kernels.Backend`."""
     assert isinstance(saved, _Pass)
-    found: _Backward | None = saved.ways_back.find([dy], request)
+    way_back: _Backward | None = saved.ways_back.find([dy], request)
     plan = plan_of(networks)
-    if found is None:
+    if way_back is None:
         networks.check_gradient(dy, saved.frame.batch)
         plan.transpose_from(0 if request.inputs else request.lowest + 1)
-        found = _Backward(plan, saved.lease, contiguous(dy), request)
+        way_back = _Backward(plan, saved.lease, contiguous(dy), request)
         if not request.samples and (request.reuse or not request.parameters):
-            saved.ways_back.keep(found, [dy], request)
+            saved.ways_back.keep(way_back, [dy], request)
     if tables.CHECKED:
         plan.check(saved.frame)
-    program.add(*found.steps)
+    program.add(*way_back.steps)
     if request.samples:
         program.run_waiting()
-    return Gradients(found.toward, found.totals, found.samples(plan))
+    return Gradients(way_back.toward, way_back.totals, way_back.samples(plan))
 
 
 class _Backward:

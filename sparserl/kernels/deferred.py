@@ -49,14 +49,14 @@ class Deferred(NDArrayOperatorsMixin):
 
     def reshaped(self, *shape: int) -> Deferred:
         """The same numbers in another shape, without looking at them."""
-        found = self._views.get(shape)
-        if found is None:
-            found = self._views[shape] = Deferred(self.memory.reshape(shape))
-        return found
+        view = self._views.get(shape)
+        if view is None:
+            view = self._views[shape] = Deferred(self.memory.reshape(shape))
+        return view
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        found = self.computed()
-        return found if dtype is None else found.astype(dtype, copy=False)
+        array = self.computed()
+        return array if dtype is None else array.astype(dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return getattr(ufunc, method)(*map(computed, inputs), **kwargs)
@@ -134,9 +134,9 @@ def once_a_stretch(free: list[tuple[int | None, T]], make: Callable[[], T]) -> T
     now = program.stretch()
     if now is None:
         return make()
-    found: T = take(free) or make()
-    free.append((now, found))
-    return found
+    item: T = take(free) or make()
+    free.append((now, item))
+    return item
 
 
 class _Free(threading.local):
@@ -220,14 +220,14 @@ class Formula:
         Raises:
             ValueError: If element types differ.
         """
-        found: _Bound | None = self._memo.find(inputs)
-        if found is None:
+        bound: _Bound | None = self._memo.find(inputs)
+        if bound is None:
             shapes = self._shapes(*(array.shape for array in inputs))
-            found = _Bound(self.function, [contiguous(array) for array in inputs], shapes)
-            self._memo.keep(found, inputs)
-        recording.each_time(partial(found.number.__setitem__, 0, number))
-        program.add(found.step)
-        return found.results
+            bound = _Bound(self.function, [contiguous(array) for array in inputs], shapes)
+            self._memo.keep(bound, inputs)
+        recording.each_time(partial(bound.number.__setitem__, 0, number))
+        program.add(bound.step)
+        return bound.results
 
 
 def formula(shapes: Callable[..., Sequence[Shape]]) -> Callable[[Callable[[int, int, int, Any], None]], Formula]:

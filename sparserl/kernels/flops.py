@@ -94,7 +94,7 @@ def _watch() -> tuple[Any, FlopCounter]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
-    found = FlopCounter()
+    counter = FlopCounter()
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         def __torch_dispatch__(
@@ -103,7 +103,7 @@ def _watch() -> tuple[Any, FlopCounter]:
             result = func(*args, **(kwargs or {}))
             flops: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
             if flops is not None:
-                found.total += flops(*args, **(kwargs or {}), out_val=result)
+                counter.total += flops(*args, **(kwargs or {}), out_val=result)
             return result
 
-    return Watch(), found  # type: ignore[no-untyped-call]  # as above
+    return Watch(), counter  # type: ignore[no-untyped-call]  # as above

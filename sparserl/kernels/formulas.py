@@ -77,10 +77,10 @@ def through_tanh(share: int, shares: int, arguments: int, zero: Any) -> None:
 @formula(_like_first)
 def smoothed(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Of actions (B, A) and noise (B, A): actions (B, A) in [-1, 1] (Fujimoto et al. 2018, equation 14)."""
-    actions, noise, found = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    actions, noise, result = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
     for row in range(share, actions.shape[0], shares):
         for column in range(actions.shape[1]):
-            found[row, column] = _clip(actions[row, column] + noise[row, column], -1.0, 1.0)
+            result[row, column] = _clip(actions[row, column] + noise[row, column], -1.0, 1.0)
 
 
 @compiled()

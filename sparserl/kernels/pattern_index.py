@@ -77,7 +77,7 @@ def _by_pattern(
     widest = max(1, min(panel, inside))
     column_of, following = np.empty(widest, np.uint32), np.empty(widest, np.int64)
     slot_of = np.empty((widest, rows), np.uint32)
-    first, last, found = np.empty(patterns, np.int64), np.empty(patterns, np.int64), np.zeros(patterns, np.int64)
+    first, last, waiting = np.empty(patterns, np.int64), np.empty(patterns, np.int64), np.zeros(patterns, np.int64)
     to_column, to_slot = 0, 0
     for at in range(panels):
         end = (at + 1) * panel
@@ -98,25 +98,25 @@ def _by_pattern(
                         slot_of[count, number] = cursor[row]
                         cursor[row] += 1
                 column_of[count] = column
-                if found[pattern] == 0:
+                if waiting[pattern] == 0:
                     first[pattern] = count
                 else:
                     following[last[pattern]] = count
                 last[pattern] = count
-                found[pattern] += 1
+                waiting[pattern] += 1
                 count += 1
             for group in range(members.shape[0]):
-                turns = found[members[group, 0]]
+                turns = waiting[members[group, 0]]
                 if members[group, 1] != 0:
-                    turns = min(turns, found[members[group, 1]])
+                    turns = min(turns, waiting[members[group, 1]])
                 counts[at, block, group] = turns
                 for _ in range(turns):
                     for pattern in members[group]:
                         if pattern == 0:
                             continue
                         entry = first[pattern]
-                        found[pattern] -= 1
-                        if found[pattern] > 0:
+                        waiting[pattern] -= 1
+                        if waiting[pattern] > 0:
                             first[pattern] = following[entry]
                         columns[to_column] = column_of[entry]
                         to_column += 1

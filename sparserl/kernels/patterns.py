@@ -74,8 +74,8 @@ def block_tile(rows: int, *, gated: bool) -> Any:
                         weights = [emit.splat(builder.load(emit.at(factor, index))) for index in range(len(used))]
                         for register, entry_at in enumerate(emit.pointers(row, width)):
                             entry = emit.load(entry_at)
-                            for weight, own in zip(weights, used, strict=True):
-                                total = own * registers + register
+                            for weight, used_row in zip(weights, used, strict=True):
+                                total = used_row * registers + register
                                 sums[total] = emit.multiply_add(weight, entry, sums[total])
                         factor = emit.at(factor, len(used))
                     return [factor, *sums]
@@ -86,15 +86,15 @@ def block_tile(rows: int, *, gated: bool) -> Any:
             by_row = [sums[row * registers : (row + 1) * registers] for row in range(rows)]
 
             def keep() -> list[Any]:
-                for row, own in zip(out_rows, by_row, strict=True):
-                    for pointer, total in zip(emit.pointers(row, width), own, strict=True):
+                for row, totals in zip(out_rows, by_row, strict=True):
+                    for pointer, total in zip(emit.pointers(row, width), totals, strict=True):
                         emit.store(total, pointer)
                 return []
 
             def finish() -> list[Any]:
-                for index, (row, own) in enumerate(zip(out_rows, by_row, strict=True)):
+                for index, (row, totals) in enumerate(zip(out_rows, by_row, strict=True)):
                     gate = [emit.at(emit.pointer(address), index * width * LANES) for address in gates]
-                    emit.finish(own, row, width, threshold, *gate)
+                    emit.finish(totals, row, width, threshold, *gate)
                 return []
 
             emit.where(_is_set(builder, is_last), finish, keep)

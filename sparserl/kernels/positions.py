@@ -23,13 +23,13 @@ def slots_among(positions: Any, among: Any) -> Any:
         positions: (k,).
         among: (n,).
     """
-    found, index = np.empty(positions.size, np.int64), 0
+    slots, index = np.empty(positions.size, np.int64), 0
     for entry in range(positions.size):
         position = positions[entry]
         while index < among.size and among[index] < position:
             index += 1
-        found[entry] = index if index < among.size and among[index] == position else -1
-    return found
+        slots[entry] = index if index < among.size and among[index] == position else -1
+    return slots
 
 
 @compiled()
@@ -148,7 +148,7 @@ def first_distinct(drawn: Any) -> Any:
     while 1 << bits < 2 * drawn.size:
         bits += 1
     table, mask = np.full(1 << bits, -1, np.int64), (1 << bits) - 1
-    found, count = np.empty(drawn.size, np.int64), 0
+    distinct, count = np.empty(drawn.size, np.int64), 0
     for number in drawn:
         # Multiplicative hashing by 2^64 / golden ratio (Knuth, TAOCP 3, 6.4); the highest bits are the mixed ones.
         index = np.int64((np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
@@ -156,9 +156,9 @@ def first_distinct(drawn: Any) -> Any:
             index = (index + 1) & mask
         if table[index] < 0:
             table[index] = number
-            found[count] = number
+            distinct[count] = number
             count += 1
-    return found[:count]
+    return distinct[:count]
 
 
 @compiled()
@@ -169,13 +169,13 @@ def at_free_ranks(ranks: Any, occupied: Any) -> Any:
         ranks: (k,).
         occupied: (n,) positions that are not free.
     """
-    found, below = np.empty(ranks.size, np.int64), 0
+    positions, below = np.empty(ranks.size, np.int64), 0
     for entry in range(ranks.size):
         # The i-th occupied position has occupied[i] - i free ones below it.
         while below < occupied.size and occupied[below] - below <= ranks[entry]:
             below += 1
-        found[entry] = ranks[entry] + below
-    return found
+        positions[entry] = ranks[entry] + below
+    return positions
 
 
 @compiled()

@@ -50,11 +50,11 @@ class StepFunction:
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Of the machine code, which the first call compiles or loads."""
-        found = self.addresses.get(dtype)
-        if found is None:
+        address = self.addresses.get(dtype)
+        if address is None:
             signature: Any = types.void(types.int64, types.int64, types.int64, _REAL[dtype])
-            found = self.addresses[dtype] = compiled_callback(self._function, signature, **self._options)
-        return found
+            address = self.addresses[dtype] = compiled_callback(self._function, signature, **self._options)
+        return address
 
 
 def step_function(**options: Any) -> Callable[[Callable[[int, int, int, Any], None]], StepFunction]:

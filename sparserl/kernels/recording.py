@@ -39,7 +39,8 @@ class Recording:
     def seal(self) -> None:
         """Takes note of how everything is that it relies on."""
         self._tensors, self._trained = list(self.tensors.values()), list(self.trained.values())
-        self._mappings, self._keys = [own for own, _ in self.items.values()], [key for _, key in self.items.values()]
+        self._mappings = [mapping for mapping, _ in self.items.values()]
+        self._keys = [key for _, key in self.items.values()]
         self._threads = torch.get_num_threads()
         # Steps keep the memory of tensors, so nothing else comes to lie at the same address.
         self._key = tables.key(self._tensors)

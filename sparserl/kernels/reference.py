@@ -60,17 +60,17 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
     dy = torch.as_tensor(computed(dy)).detach()
     for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy, strict=True)):
         gradient = gradient.t()
-        own: list[torch.Tensor] = []
+        of_network: list[torch.Tensor] = []
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
             samples[network, position] = ActivationPair(network, position, x, gradient)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
             formed = [value_gradient(layer, x, gradient), bias]
-            own = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *own]
+            of_network = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *of_network]
             gradient = input_gradient(layer, gradient)
             if position > 0:
                 gradient = torch.where(x <= 0, 0.0, gradient)
         inputs.append(gradient.t())
-        parameters += own
+        parameters += of_network
     return Gradients(
         torch.stack(inputs).sum(dim=0)[:, -request.last :].numpy() if request.inputs else None,
         parameters if request.parameters else None,

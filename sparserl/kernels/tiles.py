@@ -208,9 +208,9 @@ def forward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     for task in range(share, call[NETWORKS] * call[N_TILES], shares):
         network, tile = task // call[N_TILES], task % call[N_TILES]
         first, vectors = tiles[tile]
-        own = levels[network if call[KEPT] == 1 else share]
+        level = levels[network if call[KEPT] == 1 else share]
         _forward_tile(
-            table[network], first, vectors, own, read_int64(call[LAST], share), network, call, limits_of(call, zero)
+            table[network], first, vectors, level, read_int64(call[LAST], share), network, call, limits_of(call, zero)
         )
 
 

@@ -21,11 +21,11 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
     Returns:
         (n,) float64 of each layer but the last.
     """
-    found = []
+    activities = []
     for layer, activation in zip(list(mlp)[:-1], mlp.activations[:-1], strict=True):
         x = ACTIVATIONS[activation](layer(x))
-        found.append(x.abs().mean(0, dtype=torch.float64).numpy())
-    return found
+        activities.append(x.abs().mean(0, dtype=torch.float64).numpy())
+    return activities
 
 
 def dormant_fraction(mlp: SparseMLP, x: torch.Tensor, threshold: float) -> list[float]:

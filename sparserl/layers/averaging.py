@@ -55,10 +55,10 @@ class AveragedModel(nn.Module):
                 "the model has other parameters than when its average was made: average it after sparsify"
             )
         for pair in self._targets.layers.values():
-            online, own = pair.online, pair.target
-            if own.topology is not online.topology:
-                change = difference(own.topology, online.topology)
-                own.apply_change(change, online.values.detach().numpy()[change.source < 0])
+            online, target = pair.online, pair.target
+            if target.topology is not online.topology:
+                change = difference(target.topology, online.topology)
+                target.apply_change(change, online.values.detach().numpy()[change.source < 0])
         self._targets.sync(1.0 - self.decay)
         for buffer, own_buffer in zip(model.buffers(), self.module.buffers(), strict=True):
             own_buffer.copy_(buffer)

@@ -121,11 +121,11 @@ class FusedLayers:
         return torch.from_numpy(computed(y))
 
     def _parameters(self) -> list[torch.Tensor | None]:
-        found: list[torch.Tensor | None] = []
+        given: list[torch.Tensor | None] = []
         for layer in self.layers:
-            own = layer._parameters  # type: ignore[union-attr]  # `layer.values` takes ten times as long
-            found += [own["weight" if "weight" in own else "values"], own.get("bias")]
-        return found
+            named = layer._parameters  # type: ignore[union-attr]  # `layer.values` takes ten times as long
+            given += [named["weight" if "weight" in named else "values"], named.get("bias")]
+        return given
 
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""

@@ -98,8 +98,8 @@ class _Sparse(LinearLayer):
         return counts
 
     def flat(self, slots: Slots) -> Positions:
-        found: Positions = self.layer.topology.flat[slots]
-        return found
+        positions: Positions = self.layer.topology.flat[slots]
+        return positions
 
     def into(self, outputs: Flags) -> Entries:
         return (torch.from_numpy(np.repeat(outputs, self.fan_in)),)
@@ -188,6 +188,6 @@ def connections_of(layer: Layer, keep: Flags, bias: nn.Parameter) -> SparseLinea
         keep: Flag of each of its weights, flattened.
         bias: (n_out,), the very parameter that the new layer will have.
     """
-    own, slots = linear(layer), np.flatnonzero(keep)
-    weights = own.weights.detach().flatten()[torch.from_numpy(slots)]
-    return SparseLinear.of(SparseTopology(*own.shape, own.flat(slots)), weights, bias)
+    source, slots = linear(layer), np.flatnonzero(keep)
+    weights = source.weights.detach().flatten()[torch.from_numpy(slots)]
+    return SparseLinear.of(SparseTopology(*source.shape, source.flat(slots)), weights, bias)

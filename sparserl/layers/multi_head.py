@@ -72,5 +72,5 @@ class MultiHeadMLP(nn.Module):
             alone: torch.Tensor = self.by_task[present[0]](x)
             return alone
         rows = [torch.nonzero(tasks == task).flatten() for task in present]
-        parts = [self.by_task[task](x[own]) for task, own in zip(present, rows, strict=True)]
+        parts = [self.by_task[task](x[of_task]) for task, of_task in zip(present, rows, strict=True)]
         return torch.cat(parts)[torch.argsort(torch.cat(rows))]

@@ -182,11 +182,11 @@ def _networks_in(module: nn.Module, prefix: str) -> dict[str, SparseMLP]:
     Raises:
         TopologyError: If there is none.
     """
-    found = {
+    networks = {
         f"{prefix}.{name}" if name else prefix: part
         for name, part in module.named_modules()
         if isinstance(part, SparseMLP)
     }
-    if not found:
+    if not networks:
         raise TopologyError(f"{prefix!r} has no sparse network whose neurons could be recycled")
-    return found
+    return networks

@@ -149,7 +149,7 @@ class SparseEnsemble:
         self._seen = stretch
         parts = [network.parts for network in self.networks]
         if parts != self._cut[0]:
-            alone = all(len(own) == 1 and isinstance(own[0][0], FusedLayers) for own in parts)
+            alone = all(len(run) == 1 and isinstance(run[0][0], FusedLayers) for run in parts)
             alone &= len({network.activations[-1] for network in self.networks}) == 1
             self._cut = parts, FusedLayers([list(network) for network in self.networks]) if alone else None  # type: ignore[arg-type]
         for network in self.networks:

@@ -172,8 +172,8 @@ class SparseTraining:
         if any(followed.optimizer is optimizer for followed in self._followed):
             self._catch_up()
             return
-        own = {id(layer.values) for layer in self.layers.values()}
-        if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        ids = {id(layer.values) for layer in self.layers.values()}
+        if any(id(parameter) in ids for group in optimizer.param_groups for parameter in group["params"]):
             self._stranger = type(optimizer).__name__
 
 
@@ -202,8 +202,8 @@ class _Followed:
 
     def _add_checksums(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         indices = self._indices()
-        own = {indices[name]: _checksum(layer.at) for name, layer in self.states.items()}
-        state[STORED] = {**state.get(STORED, {}), **own}
+        checksums = {indices[name]: _checksum(layer.at) for name, layer in self.states.items()}
+        state[STORED] = {**state.get(STORED, {}), **checksums}
 
     def _note_checksums(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         stored = state.get(STORED, {})
@@ -212,7 +212,7 @@ class _Followed:
     def _indices(self) -> dict[str, str]:
         parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         indices = {id(parameter): str(index) for index, parameter in enumerate(parameters)}
-        return {name: indices[id(own.layer.values)] for name, own in self.states.items()}
+        return {name: indices[id(state.layer.values)] for name, state in self.states.items()}
 
     def catch_up(self) -> list[str]:
         """Brings each layer's state to the connections that the layer has now.

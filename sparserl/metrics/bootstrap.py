@@ -102,5 +102,5 @@ def interquartile_mean(values: Floats) -> Floats:
     n = values.shape[-1]
     ordered = np.sort(values, axis=-1)  # NaN last
     middle = ordered[..., n // 4 : n - n // 4].mean(axis=-1)
-    found: Floats = np.where(np.isnan(ordered[..., -1]), np.nan, middle)
-    return found
+    means: Floats = np.where(np.isnan(ordered[..., -1]), np.nan, middle)
+    return means

@@ -127,7 +127,7 @@ def _leading_on(chain: Sequence[tuple[Positions, int, Positions, int] | None]) -
             where they end; None of a dense layer.
     """
     neurons: Flags = np.array(True)  # without dimensions: all alike, of a layer of any width
-    found = []
+    leading = []
     for layer in chain:
         if layer is None:
             neurons = np.array(neurons.any())
@@ -136,8 +136,8 @@ def _leading_on(chain: Sequence[tuple[Positions, int, Positions, int] | None]) -
         connections = np.broadcast_to(neurons, n_starts)[starts]
         neurons = np.zeros(n_ends, bool)
         neurons[ends[connections]] = True
-        found.append(connections)
-    return found
+        leading.append(connections)
+    return leading
 
 
 def overlap(topology: SparseTopology, initial: Positions) -> float:
@@ -193,14 +193,14 @@ def relevant_inputs(layers: Mapping[str, EvolvingLayer], features: Flags) -> dic
     Source:
         Grooten et al. 2023 (ANF), whose code counts the critics' action inputs as relevant.
     """
-    found = {}
+    relevant = {}
     for name, layer in layers.items():
         n_in = layer.topology.n_in
         if name.rpartition(".")[2] == "0":
             if n_in < features.size:
                 raise TopologyError(f"{features.size} features do not fit the {n_in} inputs of {name}")
-            found[name] = np.pad(features, (0, n_in - features.size), constant_values=True)
-    return found
+            relevant[name] = np.pad(features, (0, n_in - features.size), constant_values=True)
+    return relevant
 
 
 def chains(names: Iterable[str]) -> dict[str, list[str]]:
@@ -217,16 +217,16 @@ def chains(names: Iterable[str]) -> dict[str, list[str]]:
         {'actor.mu': ['actor.mu.0', 'actor.mu.1', 'actor.mu.2'], 'head': ['head']}
     """
     numbers: dict[str, list[int]] = {}
-    found = {}
+    chains = {}
     for name in names:
         network, _, number = name.rpartition(".")
         if not (network and number.isdecimal()):
-            found[name] = [name]
+            chains[name] = [name]
             continue
         known = numbers.setdefault(network, [])
         known.append(int(number))
-        found[network] = [f"{network}.{layer}" for layer in range(min(known), max(known) + 1)]
-    return found
+        chains[network] = [f"{network}.{layer}" for layer in range(min(known), max(known) + 1)]
+    return chains
 
 
 def event_rows(

@@ -57,10 +57,10 @@ def performance_curves(
         raise ConfigError(f"tasks are 0 to {n_tasks - 1}, got {wrong[0]}")
     cells = np.searchsorted(grid, np.asarray(steps)) * n_tasks + tasks
     order = np.argsort(cells, kind="stable")  # episodes of a cell stay in their order, so their mean repeats exactly
-    own = np.asarray(values, dtype=np.float64)[order]
+    in_order = np.asarray(values, dtype=np.float64)[order]
     measured, first = np.unique(cells[order], return_index=True)
     means = np.full(len(grid) * n_tasks, np.nan)
-    for cell, part in zip(measured, np.split(own, first[1:]), strict=False):  # of no cell there is one empty part
+    for cell, part in zip(measured, np.split(in_order, first[1:]), strict=False):  # of no cell there is one empty part
         means[cell] = part.mean()
     return means.reshape(len(grid), n_tasks)
 
@@ -301,7 +301,7 @@ def summary(seeds: Scores, reference: Reference | None, rng: np.random.Generator
     per_task = _per_task(mean, of_reference)
     values = {name: per_task[name].mean() for name in METRICS if name in per_task}
     values["performance_iqm"] = _iqm(seeds.end, of_reference)
-    resampled = {name: found.mean(axis=-1) for name, found in _per_task(means, of_references).items()}
+    resampled = {name: of_metric.mean(axis=-1) for name, of_metric in _per_task(means, of_references).items()}
     resampled["performance_iqm"] = _iqm(stratified(seeds.end, rng), spread)
 
     estimates, undefined = {}, {}
@@ -324,8 +324,8 @@ def _mean(values: Floats) -> Floats:
 
 def _iqm(end: Floats, reference: Reference | None) -> Floats:
     """(..., S, T) -> (...)"""
-    found = end if reference is None else reference.normalise(end)
-    return interquartile_mean(found.reshape(*found.shape[:-2], -1))
+    scores = end if reference is None else reference.normalise(end)
+    return interquartile_mean(scores.reshape(*scores.shape[:-2], -1))
 
 
 def _per_task(mean: Scores, reference: Reference | None) -> dict[str, Floats]:

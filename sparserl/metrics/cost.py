@@ -80,4 +80,4 @@ def flops_short(trained: Iterable[tuple[nn.Module, int]], batch_size: int) -> fl
         Sokar et al. 2022, Table 3; 1.07e14 for dense TD3 on HalfCheetah.
     """
     weights = [(sum(layer.weights for layer in layer_costs(network)), period) for network, period in trained]
-    return 3.0 * batch_size * sum(2 * own / period for own, period in weights)
+    return 3.0 * batch_size * sum(2 * count / period for count, period in weights)

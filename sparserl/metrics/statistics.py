@@ -46,20 +46,20 @@ class Band:
 
 def mean(scores: Floats) -> Floats:
     """Mean over runs and tasks."""
-    found: Floats = scores.mean(axis=(-2, -1))
-    return found
+    means: Floats = scores.mean(axis=(-2, -1))
+    return means
 
 
 def median(scores: Floats) -> Floats:
     """Median over tasks of the mean over runs: (..., S, T) -> (...)."""
-    found: Floats = np.median(scores.mean(axis=-2), axis=-1)
-    return found
+    medians: Floats = np.median(scores.mean(axis=-2), axis=-1)
+    return medians
 
 
 def median_run(scores: Floats) -> Floats:
     """Median over runs of the mean over tasks: (..., S, T) -> (...). On one task, where `median` is the mean."""
-    found: Floats = np.median(scores.mean(axis=-1), axis=-1)
-    return found
+    medians: Floats = np.median(scores.mean(axis=-1), axis=-1)
+    return medians
 
 
 def iqm(scores: Floats) -> Floats:
@@ -76,8 +76,8 @@ def optimality_gap(scores: Floats) -> Floats:
         >>> float(optimality_gap(np.array([[0.5, 3.0]])))
         0.25
     """
-    found: Floats = 1.0 - np.minimum(scores, 1.0).mean(axis=(-2, -1))
-    return found
+    gaps: Floats = 1.0 - np.minimum(scores, 1.0).mean(axis=(-2, -1))
+    return gaps
 
 
 OF_ONE_TASK: Mapping[str, Callable[[Floats], Floats]] = {"mean": mean, "median": median_run, "iqm": iqm}
@@ -128,8 +128,8 @@ def improvement(x: Floats, y: Floats) -> Floats:
         np.sign(x[..., :, np.newaxis, task] - y[..., np.newaxis, :, task]).mean(axis=(-2, -1))
         for task in range(x.shape[-1])  # one after the other: all pairs of all tasks are too many at once
     ]
-    found: Floats = 0.5 + 0.5 * np.mean(won, axis=0)
-    return found
+    probability: Floats = 0.5 + 0.5 * np.mean(won, axis=0)
+    return probability
 
 
 def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike, rng: np.random.Generator) -> Estimate:

@@ -41,8 +41,8 @@ def plot_runs(runs: Sequence[Run], out: Path, title: str = "", *, x: str = "step
     """
     if x not in X_AXES:
         raise ConfigError(unknown_name("x axis", x, X_AXES))
-    found = {name: _curves_of(runs, name, x) for name in (Y_AXES if y is None else (y,))}
-    panels = {name: curves for name, curves in found.items() if curves}
+    curves_of = {name: _curves_of(runs, name, x) for name in (Y_AXES if y is None else (y,))}
+    panels = {name: curves for name, curves in curves_of.items() if curves}
     if not panels:
         raise ConfigError(f"no run has a value of {y} yet")
     with rc_context(STYLE):

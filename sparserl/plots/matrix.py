@@ -88,10 +88,10 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
     for border in borders[:-1]:
         axis.axvline(border, **BORDER)
     for task, colour in enumerate(task_colours(len(matrix))):
-        own = columns["task"] == task
+        of_task = columns["task"] == task
         axis.plot(
-            columns["global_step"][own],
-            columns["accuracy"][own],
+            columns["global_step"][of_task],
+            columns["accuracy"][of_task],
             color=colour,
             marker="o",
             markersize=4,

@@ -143,14 +143,14 @@ def _draw_tasks(figure: SubFigure, run: Evaluations) -> None:
     figure.legend(handles=meanings, loc="outside upper right", ncols=len(meanings), fontsize="small")
 
 
-def _task_panels(figure: SubFigure, run: Evaluations, names: Sequence[str], own: Sequence[Any]) -> list[Axes]:
+def _task_panels(figure: SubFigure, run: Evaluations, names: Sequence[str], colours: Sequence[Any]) -> list[Axes]:
     """Empty panels over the whole sequence, one per task, in reading order from top to bottom; `own` colours."""
     columns = _panel_columns(len(names))
     grid = figure.subplots(-(-len(names) // columns), columns, sharex=True, squeeze=False)
     for axis in grid.T.flat[len(names) :]:
         axis.remove()
     panels: list[Axes] = list(grid.T.flat[: len(names)])
-    for task, (axis, name, colour) in enumerate(zip(panels, names, own, strict=True)):
+    for task, (axis, name, colour) in enumerate(zip(panels, names, colours, strict=True)):
         axis.axvspan(run.borders[task], run.borders[task + 1], color=colour, linewidth=0)
         axis.set_title(f"{task} {name}" if name else f"task {task}", loc="left", fontsize="small", pad=2)
         _draw_time(axis, run)

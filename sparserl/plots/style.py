@@ -129,8 +129,8 @@ def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: Line
 
 def _at_common_x(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
     """(E,) x between the last beginning and the first end at which any curve has a value, and (S, E) values there."""
-    x = np.unique(np.concatenate([own for own, _ in curves]))
-    x = x[(x >= max(own[0] for own, _ in curves)) & (x <= min(own[-1] for own, _ in curves))]
+    x = np.unique(np.concatenate([of_seed for of_seed, _ in curves]))
+    x = x[(x >= max(of_seed[0] for of_seed, _ in curves)) & (x <= min(of_seed[-1] for of_seed, _ in curves))]
     return x, np.array([np.interp(x, *curve) for curve in curves])
 
 

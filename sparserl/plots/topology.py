@@ -168,8 +168,8 @@ def _curves(name: str, logged: Mapping[str, Columns], moments: Mapping[str, Sequ
     """Env steps and values of a panel, of each layer of which they are known."""
     if name == EFFECTIVE:
         return {
-            layer: (np.array([moment.step for moment in own], float), np.array([moment.effective for moment in own]))
-            for layer, own in moments.items()
+            layer: (np.array([one.step for one in of_layer], float), np.array([one.effective for one in of_layer]))
+            for layer, of_layer in moments.items()
         }
     known = {layer: ~np.isnan(columns[name]) for layer, columns in logged.items() if name in columns}
     return {

@@ -313,9 +313,9 @@ def names(kind: Kind, metrics: Sequence[Metric] = METRICS) -> tuple[str, ...]:
 
 def columns(kind: Kind, metrics: Sequence[Metric] = METRICS) -> tuple[str, ...]:
     """Columns of progress.csv of a kind of run, in order; `global_step` is the first."""
-    own = [metric.name for metric in metrics if kind in metric.kinds and metric.column]
+    named = [metric.name for metric in metrics if kind in metric.kinds and metric.column]
     groups = ("global_step", *COLUMN_ORDER[kind])
-    return tuple(name for group in groups for name in own if name.partition("/")[0] == group)
+    return tuple(name for group in groups for name in named if name.partition("/")[0] == group)
 
 
 def x_axes(metrics: Sequence[Metric] = METRICS) -> dict[str, tuple[str, str]]:

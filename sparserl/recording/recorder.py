@@ -99,7 +99,7 @@ class Recorder(ABC):
             if part is not None:
                 part.should_stop = lambda: self.stop_requested
         self.process = process or ProcessCost()
-        self.logs = {name: folder.log(name, own) for name, own in self.process.with_columns(self.columns).items()}
+        self.logs = {name: folder.log(name, names) for name, names in self.process.with_columns(self.columns).items()}
         self.progress = RunProgress(total_steps, show=show_progress)
 
     # What the run is.

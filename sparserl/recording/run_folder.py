@@ -229,13 +229,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 def versions(threads: int) -> dict[str, Any]:
     """What a number depends on: Python, libraries, CPU, threads, commit (None where unknown)."""
-    found: dict[str, Any] = {"python": platform.python_version(), "sparserl": __version__}
+    versions: dict[str, Any] = {"python": platform.python_version(), "sparserl": __version__}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return {**found, "platform": platform.platform(), "cpu": _cpu(), "threads": threads, **_commit()}
+            versions[name] = None
+    return {**versions, "platform": platform.platform(), "cpu": _cpu(), "threads": threads, **_commit()}
 
 
 def _cpu() -> str:

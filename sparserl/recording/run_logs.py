@@ -81,4 +81,4 @@ def layer_columns(path: Path) -> dict[str, Columns]:
     rows: dict[str, list[dict[str, str]]] = {}
     for row in read_rows(file):
         rows.setdefault(row["layer"], []).append(row)
-    return {layer: numeric_columns(own) for layer, own in rows.items()}
+    return {layer: numeric_columns(of_layer) for layer, of_layer in rows.items()}

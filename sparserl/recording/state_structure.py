@@ -34,7 +34,7 @@ ANYTHING = None
 """Expected where the owner of a part checks it itself, as nothing is known here."""
 
 
-def check_structure(found: Any, expected: Any, where: str = "the checkpoint") -> None:
+def check_structure(stored: Any, expected: Any, where: str = "the checkpoint") -> None:
     """Compares a loaded state with what is expected. Values are not compared.
 
     Arrays must have the same type and shape, but may have another length along the first axis, since the number of
@@ -53,63 +53,63 @@ def check_structure(found: Any, expected: Any, where: str = "the checkpoint") ->
         return
     if isinstance(expected, torch.Tensor | np.ndarray):
         array = expected if isinstance(expected, torch.Tensor) else torch.from_numpy(expected.copy())
-        _check_array(found, array, where)
+        _check_array(stored, array, where)
     elif isinstance(expected, Named):
-        for key, value in _of_type(found, dict, where).items():
+        for key, value in _of_type(stored, dict, where).items():
             check_structure(value, expected.value, f"{where}/{key}")
     elif isinstance(expected, Mapping):
-        _check_keys(_of_type(found, dict, where), expected, where)
+        _check_keys(_of_type(stored, dict, where), expected, where)
         for key, value in expected.items():
-            check_structure(found[key], value, f"{where}/{key}")
+            check_structure(stored[key], value, f"{where}/{key}")
     elif isinstance(expected, Each):
-        for index, value in enumerate(_of_type(found, list, where)):
+        for index, value in enumerate(_of_type(stored, list, where)):
             check_structure(value, expected.item, f"{where}/{index}")
     elif isinstance(expected, list | tuple):
-        items = _of_type(found, list, where)
+        items = _of_type(stored, list, where)
         if expected and len(items) != len(expected):
-            raise CheckpointError(f"{_place(where)} holds {len(items)} items, not {len(expected)}")
+            raise CheckpointError(f"{_at(where)} holds {len(items)} items, not {len(expected)}")
         for index, (one, other) in enumerate(zip(items, expected, strict=False)):
             check_structure(one, other, f"{where}/{index}")
     else:
-        _check_plain(found, expected, where)
+        _check_plain(stored, expected, where)
 
 
-def _of_type(found: Any, kind: type, where: str) -> Any:
-    if not isinstance(found, kind):
-        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not a {kind.__name__}")
-    return found
+def _of_type(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{_at(where)} is {_kind(value)}, not a {kind.__name__}")
+    return value
 
 
-def _check_keys(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    if expected and set(found) != set(expected):
-        other = sorted(set(found) ^ set(expected))[0]
+def _check_keys(stored: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
+    if expected and set(stored) != set(expected):
+        other = sorted(set(stored) ^ set(expected))[0]
         what = "lacks" if other in expected else "has an unknown"
-        raise CheckpointError(f"{_place(where)} {what} {clipped(repr(other))}")
+        raise CheckpointError(f"{_at(where)} {what} {clipped(repr(other))}")
 
 
-def _check_array(found: Any, expected: torch.Tensor, where: str) -> None:
-    if not isinstance(found, torch.Tensor):
-        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not an array")
-    fits = found.ndim == expected.ndim and found.shape[1:] == expected.shape[1:]
-    if found.dtype != expected.dtype or not fits:
+def _check_array(stored: Any, expected: torch.Tensor, where: str) -> None:
+    if not isinstance(stored, torch.Tensor):
+        raise CheckpointError(f"{_at(where)} is {_kind(stored)}, not an array")
+    fits = stored.ndim == expected.ndim and stored.shape[1:] == expected.shape[1:]
+    if stored.dtype != expected.dtype or not fits:
         raise CheckpointError(
-            f"{_place(where)} is an array of {found.dtype} and shape {tuple(found.shape)}, "
+            f"{_at(where)} is an array of {stored.dtype} and shape {tuple(stored.shape)}, "
             f"not of {expected.dtype} and {tuple(expected.shape)}"
         )
 
 
-def _check_plain(found: Any, expected: Any, where: str) -> None:
+def _check_plain(stored: Any, expected: Any, where: str) -> None:
     expected = expected.item() if isinstance(expected, np.generic) else expected
     kinds: tuple[type, ...] = (type(expected),)
     if isinstance(expected, int | float) and not isinstance(expected, bool):
         kinds = (type(None), int, float)[: 2 + isinstance(expected, float)]
-    if type(found) not in kinds:
-        raise CheckpointError(f"{_place(where)} is {_kind(found)}, not {kinds[-1].__name__}")
+    if type(stored) not in kinds:
+        raise CheckpointError(f"{_at(where)} is {_kind(stored)}, not {kinds[-1].__name__}")
 
 
-def _kind(found: Any) -> str:
-    return "nothing" if found is None else f"a {type(found).__name__}"
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _place(where: str) -> str:
+def _at(where: str) -> str:
     return clipped(where, 120)

@@ -220,8 +220,8 @@ class Logged:
         self._before: tuple[int, frozenset[str]] = (-1, frozenset())
         if resumed:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                found = json.loads(path.read_text())
-                self._before = int(found["global_step"]), frozenset(found["names"])
+                stored = json.loads(path.read_text())
+                self._before = int(stored["global_step"]), frozenset(stored["names"])
         self._step, self._names = self._before[0], set(self._before[1])
 
     def new(self, step: int, metrics: Mapping[str, V]) -> dict[str, V]:

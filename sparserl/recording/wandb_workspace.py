@@ -136,13 +136,13 @@ OF_RUNS: dict[str, tuple[Panel, ...]] = {
 
 def sections(metrics: Sequence[Metric] = METRICS) -> dict[str, tuple[Panel, ...]]:
     """Section -> its panels, those of metrics in the order of the table."""
-    found = {name: list(panels) for name, panels in OF_RUNS.items()}
+    sections = {name: list(panels) for name, panels in OF_RUNS.items()}
     for metric in metrics:
         panel = metric.panel
         if panel is not None:
             plain = () if metric.regex else (metric.name,)
-            found[panel.section].append(Lines(panel.title, plain, metric.regex, panel.log))
-    return {name: tuple(panels) for name, panels in found.items()}
+            sections[panel.section].append(Lines(panel.title, plain, metric.regex, panel.log))
+    return {name: tuple(panels) for name, panels in sections.items()}
 
 
 SECTIONS = sections()

@@ -40,13 +40,13 @@ def whole_state(folder: RunFolder, path: Path) -> dict[str, Any]:
 
 def whole_steps(folder: RunFolder) -> list[int]:
     """Steps from which a run can go on, oldest first."""
-    found = []
+    steps = []
     for path in full_checkpoints(folder):
         try:
-            found.append(int(whole_state(folder, path)["global_step"]))
+            steps.append(int(whole_state(folder, path)["global_step"]))
         except CheckpointError:
             continue
-    return found
+    return steps
 
 
 def check_step(path: Path, state: Mapping[str, Any]) -> None:
@@ -85,8 +85,8 @@ def set_aside(folder: RunFolder, step: int) -> Path | None:
 
 
 def _is_after(path: Path, step: int) -> bool:
-    own = step_in(path)
-    return own is not None and own > step
+    of_path = step_in(path)
+    return of_path is not None and of_path > step
 
 
 def _free(path: Path) -> Path:

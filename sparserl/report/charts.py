@@ -86,9 +86,9 @@ def _draw_intervals(figure: Figure, chart: IntervalChart, styles: Mapping[str, L
     heights = []
     height = 0.0  # of the rows above, in lines of text
     for row, name in zip(chart.rows, names, strict=True):
-        own = 1.4 + name.count("\n")
-        heights.append(height + own / 2)
-        height += own
+        of_row = 1.4 + name.count("\n")
+        heights.append(height + of_row / 2)
+        height += of_row
         style = styles[row.label]
         axis.plot(row.value, heights[-1], **_of_point(style))
         if row.low is not None and row.high is not None:

@@ -80,7 +80,7 @@ def _group(comparison: Comparison, group: Group, thresholds: Sequence[float]) ->
     measures = {}
     for measure in MEASURES:
         scores = group.scores(measure)
-        found = statistics.aggregates(scores, functions, rng(measure))
+        estimates = statistics.aggregates(scores, functions, rng(measure))
         improved = None
         if against is not None:
             theirs = against.scores(measure)
@@ -90,7 +90,7 @@ def _group(comparison: Comparison, group: Group, thresholds: Sequence[float]) ->
         measures[measure] = {
             **({"evaluations": last_10_counts(group.each)} if measure == "last_10" else {}),
             "scores": scores.tolist(),
-            **{name: estimate_record(one) for name, one in found.items()},
+            **{name: estimate_record(one) for name, one in estimates.items()},
             "probability_of_improvement": improved,
         }
     steps, curves = group.curves()

@@ -29,15 +29,15 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
 def _runs_at(path: Path) -> list[RunFolder]:
     if not path.is_dir() or (path / "config.yaml").is_file():
         return [RunFolder.open(path)]
-    found = []
+    runs = []
     for folder, inside, files in os.walk(path):
         inside.sort()
         if "config.yaml" in files:
-            found.append(RunFolder(Path(folder)))
+            runs.append(RunFolder(Path(folder)))
             inside.clear()  # what a tracker keeps inside a run may look like one
-    if not found:
+    if not runs:
         raise ConfigError(f"{path} is not a run folder, and holds none: there is no config.yaml")
-    return found
+    return runs
 
 
 def each_readable(
@@ -50,13 +50,13 @@ def each_readable(
         read: Reads one.
         broken: Gets the folder of each run that `read` fails on, and why.
     """
-    found = []
+    readable = []
     for folder in folders:
         try:
-            found.append((folder, read(folder)))
+            readable.append((folder, read(folder)))
         except Exception as error:  # files may have been edited by hand
             broken[folder.path] = reason(error).removeprefix(f"{folder.path}: ")
-    return found
+    return readable
 
 
 def reason(error: Exception) -> str:

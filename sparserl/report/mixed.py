@@ -23,10 +23,10 @@ def notes_on_mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequ
     Raises:
         ConfigError: If something differs and may not.
     """
-    found = list(_mixtures(runs, keys))
-    if found and not allow:
-        raise ConfigError(f"{found[0]}; compare them all the same with --allow-mixed")
-    return [f"compared all the same: {one}" for one in found]
+    mixtures = list(_mixtures(runs, keys))
+    if mixtures and not allow:
+        raise ConfigError(f"{mixtures[0]}; compare them all the same with --allow-mixed")
+    return [f"compared all the same: {one}" for one in mixtures]
 
 
 def _mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequence[str]) -> Iterator[str]:

@@ -98,11 +98,11 @@ def _group(section: RLComparison, group: RunGroup, last: int) -> Record:
     }
 
 
-def _summary(found: RLSummary) -> Record:
+def _summary(summary: RLSummary) -> Record:
     return {
-        **{name: estimate_record(getattr(found, name)) for name in METRICS},
-        "per_task": {name: [or_none(value) for value in values.tolist()] for name, values in found.per_task.items()},
-        "undefined": found.undefined,
+        **{name: estimate_record(getattr(summary, name)) for name in METRICS},
+        "per_task": {name: [or_none(value) for value in values.tolist()] for name, values in summary.per_task.items()},
+        "undefined": summary.undefined,
     }
 
 
@@ -119,17 +119,17 @@ def _notes(section: RLComparison, groups: Sequence[Record]) -> list[str]:
     for metric, head in COLUMNS[section.measures[0]].items():
         for name, what in ((metric, " ".join(head.split())), (f"{metric} interval", "interval")):
             for reason in dict.fromkeys(undefined[name] for *_, undefined in rows if name in undefined):
-                found = [row for row in rows if row[2].get(name) == reason]
-                missing[reason, _where(found, rows)].append(what)
+                of_reason = [row for row in rows if row[2].get(name) == reason]
+                missing[reason, _where(of_reason, rows)].append(what)
     notes += [f"no {', '.join(dict.fromkeys(heads))}{where}: {reason}" for (reason, where), heads in missing.items()]
     return notes
 
 
-def _where(found: Sequence[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> str:
+def _where(rows_there: Sequence[tuple[Any, ...]], rows: Sequence[tuple[Any, ...]]) -> str:
     """Labels and policies of some rows of a table, where they are not those of all."""
     parts = []
     for column in (0, 1):
-        names = dict.fromkeys(row[column] for row in found)
+        names = dict.fromkeys(row[column] for row in rows_there)
         if len(names) < len({row[column] for row in rows}):
             parts.append("; ".join(names))
     return f" ({'; '.join(parts)})" if parts else ""
@@ -213,9 +213,9 @@ def _charts(record: Record) -> list[Chart]:
     """The headline summary of each group, one chart a metric."""
     charts = []
     for metric, head in COLUMNS[record["measure"]].items():
-        found = [(group["label"], group["summaries"][0][metric]) for group in record["groups"]]
+        known = [(group["label"], group["summaries"][0][metric]) for group in record["groups"]]
         rows = [
-            Interval(label, one["value"], one["low"], one["high"]) for label, one in found if one["value"] is not None
+            Interval(label, one["value"], one["low"], one["high"]) for label, one in known if one["value"] is not None
         ]
         name = " ".join(head.split())
         if rows:

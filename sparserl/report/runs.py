@@ -52,8 +52,8 @@ class RunGroup:
         Raises:
             ConfigError: If a run has fewer than `last` evaluations of a task in its own interval.
         """
-        found = [_scores(run, tasks, measure, policy, last) for run in self.runs]
-        return Scores(*(np.stack([getattr(one, part) for one in found]) for part in ("end", "own", "auc")))
+        of_runs = [_scores(run, tasks, measure, policy, last) for run in self.runs]
+        return Scores(*(np.stack([getattr(one, part) for one in of_runs]) for part in ("end", "own", "auc")))
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ def _indices(run: RLRun, tasks: Sequence[RLTask]) -> list[int]:
 
 def _scores(run: RLRun, tasks: Sequence[RLTask], measure: str, policy: str, last: int) -> Scores:
     try:
-        own = scores(run.steps, run.performance(measure, policy), [task.steps for task in run.tasks], last=last)
+        by_task = scores(run.steps, run.performance(measure, policy), [task.steps for task in run.tasks], last=last)
     except ConfigError as error:
         raise ConfigError(f"{run.path}: {error}") from None
     indices = _indices(run, tasks)
-    return own.map(lambda values: values[indices])
+    return by_task.map(lambda values: values[indices])

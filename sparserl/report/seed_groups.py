@@ -71,11 +71,11 @@ def seed_groups(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R
         named[name(run)].append(run)
     groups: dict[str, list[R]] = defaultdict(list)
     for called, members in named.items():
-        found = [settings(run.config) for run in members]
-        keys = dict.fromkeys(key for one in found for key in one)
-        differing = [key for key in keys if len({one.get(key) for one in found}) > 1]
-        for run, own in zip(members, found, strict=True):
-            groups[", ".join([called, *(f"{key} {own.get(key)}" for key in differing)])].append(run)
+        all_settings = [settings(run.config) for run in members]
+        keys = dict.fromkeys(key for one in all_settings for key in one)
+        differing = [key for key in keys if len({one.get(key) for one in all_settings}) > 1]
+        for run, of_run in zip(members, all_settings, strict=True):
+            groups[", ".join([called, *(f"{key} {of_run.get(key)}" for key in differing)])].append(run)
     for label, members in groups.items():
         members.sort(key=lambda run: int(run.config["seed"]))
         for run, following in pairwise(members):

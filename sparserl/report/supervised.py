@@ -136,8 +136,8 @@ def _metric(runs: Sequence[SupervisedRun], name: str, rng: np.random.Generator) 
 
 
 def _aggregates(values: Floats, rng: np.random.Generator) -> Record:
-    found = statistics.aggregates(values[:, np.newaxis], statistics.OF_ONE_TASK, rng)
-    return {name: estimate_record(one) for name, one in found.items()}
+    estimates = statistics.aggregates(values[:, np.newaxis], statistics.OF_ONE_TASK, rng)
+    return {name: estimate_record(one) for name, one in estimates.items()}
 
 
 # --- sections ---------------------------------------------------------------------------------------

@@ -147,15 +147,15 @@ class Group:
     def scores(self, measure: str) -> Floats:
         """(S, T) one of `MEASURES`, scaled."""
         of = MEASURES[measure]
-        found = [[of(run.steps, run.returns) for run in of_seed] for of_seed in self.runs]
-        scores: Floats = np.array(found) / np.array(self.scales)
+        by_seed = [[of(run.steps, run.returns) for run in of_seed] for of_seed in self.runs]
+        scores: Floats = np.array(by_seed) / np.array(self.scales)
         return scores
 
     def curves(self) -> tuple[Floats, Floats]:
         """(E,) env steps at which all of them were evaluated, and (E, S, T) returns there, scaled."""
         steps: Floats = reduce(np.intersect1d, [run.steps for run in self.each])
-        found = [[run.returns[np.isin(run.steps, steps)] for run in of_seed] for of_seed in self.runs]
-        return steps, np.moveaxis(np.array(found), -1, 0) / np.array(self.scales)
+        by_seed = [[run.returns[np.isin(run.steps, steps)] for run in of_seed] for of_seed in self.runs]
+        return steps, np.moveaxis(np.array(by_seed), -1, 0) / np.array(self.scales)
 
     def of_results(self, key: str) -> list[float | None]:
         """A number of every `result.json`, None where there is none."""
@@ -205,17 +205,17 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
     by_env: dict[str, list[TrainedRun]] = defaultdict(list)
     for run in runs:
         by_env[run.env].append(run)
-    found = {env: seed_groups(members, lambda run: run.name) for env, members in by_env.items()}
-    if not found:
+    groups_of = {env: seed_groups(members, lambda run: run.name) for env, members in by_env.items()}
+    if not groups_of:
         return []
-    chosen = _baseline(found, baseline)
+    chosen = _baseline(groups_of, baseline)
     of_each = []
-    for env, groups in found.items():
+    for env, groups in groups_of.items():
         made = {
             label: Group(label, tuple((run,) for run in members), scales=(1.0,)) for label, members in groups.items()
         }
         of_each.append(Comparison(env, (env,), tuple(made.values()), made.get(chosen), tuple(notes[_family(env)])))
-    return of_each if len(of_each) == 1 else [*of_each, _over_envs(found, chosen)]
+    return of_each if len(of_each) == 1 else [*of_each, _over_envs(groups_of, chosen)]
 
 
 def _family(env: str) -> str:
@@ -232,30 +232,30 @@ def _notes_of_families(runs: Sequence[TrainedRun], allow_mixed: bool) -> dict[st
     return {family: notes_on_mixtures(alike, keys, allow_mixed) for family, alike in families.items()}
 
 
-def _baseline(found: Mapping[str, Groups], wanted: str | None) -> str:
-    labels = dict.fromkeys(label for groups in found.values() for label in groups)
+def _baseline(groups_of: Mapping[str, Groups], wanted: str | None) -> str:
+    labels = dict.fromkeys(label for groups in groups_of.values() for label in groups)
     if wanted is not None:
         if wanted not in labels:
             raise ConfigError(unknown_name("group for --baseline", wanted, labels))
         return wanted
 
     def rank(label: str) -> tuple[int, float]:
-        members = [groups[label] for groups in found.values() if label in groups]
+        members = [groups[label] for groups in groups_of.values() if label in groups]
         return len(members), float(np.mean([run.result.get("density") or 0.0 for alike in members for run in alike]))
 
     return max(labels, key=rank)  # the first of equals
 
 
-def _over_envs(found: Mapping[str, Groups], baseline: str) -> Comparison:
-    envs = tuple(found)
+def _over_envs(groups_of: Mapping[str, Groups], baseline: str) -> Comparison:
+    envs = tuple(groups_of)
 
     def nothing(why: str) -> Comparison:
         return Comparison(OVER_ENVS, envs, (), None, (f"nothing is averaged over environments: {why}",))
 
-    if any(baseline not in groups for groups in found.values()):
-        missing = next(env for env, groups in found.items() if baseline not in groups)
+    if any(baseline not in groups for groups in groups_of.values()):
+        missing = next(env for env, groups in groups_of.items() if baseline not in groups)
         return nothing(f"the baseline, {baseline}, has no finished run on {missing}")
-    scales = {env: float(np.mean([final(run.steps, run.returns) for run in found[env][baseline]])) for env in envs}
+    scales = {env: float(np.mean([final(run.steps, run.returns) for run in groups_of[env][baseline]])) for env in envs}
     for env, scale in scales.items():
         if scale <= 0:
             return nothing(f"the mean final return of {baseline} on {env} is {scale:.5g}, which nothing is divided by")
@@ -264,8 +264,8 @@ def _over_envs(found: Mapping[str, Groups], baseline: str) -> Comparison:
         *(f"{env}: 1 is a return of {scale:,.5g}" for env, scale in scales.items()),
     ]
     groups = []
-    for label in dict.fromkeys(label for groups_there in found.values() for label in groups_there):
-        rows, left_out = _on_every_env(label, found)
+    for label in dict.fromkeys(label for groups_there in groups_of.values() for label in groups_there):
+        rows, left_out = _on_every_env(label, groups_of)
         notes += left_out
         if rows:
             groups.append(Group(label, rows, tuple(scales.values())))
@@ -276,9 +276,9 @@ def _over_envs(found: Mapping[str, Groups], baseline: str) -> Comparison:
     return Comparison(OVER_ENVS, envs, tuple(groups), chosen, tuple(notes))
 
 
-def _on_every_env(label: str, found: Mapping[str, Groups]) -> tuple[tuple[tuple[TrainedRun, ...], ...], list[str]]:
+def _on_every_env(label: str, groups_of: Mapping[str, Groups]) -> tuple[tuple[tuple[TrainedRun, ...], ...], list[str]]:
     """(S, T) runs of the seeds of a group that are there on every environment, and a note if others are left out."""
-    of_seeds = [{run.seed: run for run in groups.get(label, ())} for groups in found.values()]
+    of_seeds = [{run.seed: run for run in groups.get(label, ())} for groups in groups_of.values()]
     shared = sorted(set[int].intersection(*map(set, of_seeds)))
     if not shared:
         return (), [f"{label}: left out, as no seed is finished on every environment"]

@@ -138,22 +138,21 @@ class TopologyConfig:
         self._rule(WIDEST)
 
     def _check_densities(self) -> None:
-        own = OWN_DENSITIES
-        for name in ("density", *own, "epsilon"):
+        for name in ("density", *OWN_DENSITIES, "epsilon"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.density is not None:
             object.__setattr__(self, "epsilon", None)
-        for name in ("density", *own):
+        for name in ("density", *OWN_DENSITIES):
             given = getattr(self, name)
             if given is None:
                 continue
-            if self.base.dense and name in own:
+            if self.base.dense and name in OWN_DENSITIES:
                 raise ConfigError(f"the topology method {self.method!r} is dense and takes no {name}, got {given}")
             for density in given if isinstance(given, tuple) else (given,):
                 allocation.check_density(density)
 
-        one = [self.density if own is None else own for own in (getattr(self, name) for name in own)]
+        one = [self.density if given is None else given for given in (getattr(self, name) for name in OWN_DENSITIES)]
         shared_out = [isinstance(given, int | float) or (given is None and self.epsilon is None) for given in one]
         if self.allocation != "erk" and not any(shared_out):
             raise ConfigError(
@@ -219,8 +218,8 @@ class TopologyConfig:
 
     def part(self, name: str) -> Any:
         """A field of this config or, where that is None, of the method."""
-        own = getattr(self, name)
-        return getattr(self.base, name) if own is None else own
+        given = getattr(self, name)
+        return getattr(self.base, name) if given is None else given
 
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""
@@ -232,9 +231,9 @@ class TopologyConfig:
     @property
     def open_ends(self) -> tuple[str, ...]:
         """Those of `first_update` and `last_update` that only the length of the run decides; see `for_run`."""
-        own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
         fractions = {name: self.part(name) for name in ("begin_fraction", "end_fraction")}
-        return dataclasses.replace(self.base, **fractions).needs_run_length(own)
+        return dataclasses.replace(self.base, **fractions).needs_run_length(given)
 
     def rule(self) -> RewireRule | None:
         """The rule of drop, grow and schedule; None if the topology never changes.
@@ -256,8 +255,8 @@ class TopologyConfig:
         """The rule, with `instead` in place of what the method says."""
         if self.base.rule is None:
             return None
-        own = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
-        rule = dataclasses.replace(self.base.rule, **{**instead, **own})
+        given = {name: getattr(self, name) for name in RULE_FIELDS if getattr(self, name) is not None}
+        rule = dataclasses.replace(self.base.rule, **{**instead, **given})
         if rule.needs_importance:
             raise ConfigError("criteria by importance need a continual learner that measures it")
         return rule
@@ -280,8 +279,8 @@ class TopologyConfig:
 
     def of(self, group: str) -> TopologyConfig:
         """What holds for a group of an agent's networks: the same with its density, if it has one of its own."""
-        own = getattr(self, f"{group}{DENSITY_SUFFIX}", None)
-        density = self.density if own is None else own
+        of_group = getattr(self, f"{group}{DENSITY_SUFFIX}", None)
+        density = self.density if of_group is None else of_group
         return dataclasses.replace(self, density=density, **_NO_OWN_DENSITY)
 
     def reaches(self, archs: Iterable[Sequence[int]]) -> bool:
@@ -336,7 +335,7 @@ class TopologyConfig:
         if all(density == 1.0 for density in found):
             widths = [shape[0] for shape in shapes]
             raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
-        return found
+        return densities
 
     def initial(self, shape: Shape, density: float, seed: int, name: str) -> tuple[SparseTopology, int | None]:
         """Connections that a layer begins with, and how many it is to have at the end of pruning, if there is any.

@@ -104,8 +104,8 @@ def signed_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots
     past_last = n - int(np.argmin(magnitude[::-1]))
     low = ordered[int((1.0 - fraction) * first)]
     high = ordered[int(min(n - 1, past_last + fraction * (n - past_last)))]
-    found = droppable[(values >= low) & (values <= high)]
-    return np.union1d(surplus, found) if excess else found
+    chosen = droppable[(values >= low) & (values <= high)]
+    return np.union1d(surplus, chosen) if excess else chosen
 
 
 def measured(view: LayerView) -> Importance:
@@ -114,12 +114,12 @@ def measured(view: LayerView) -> Importance:
     Raises:
         TopologyError: If they were not measured, or one is not finite.
     """
-    found = view.importance
-    if found is None:
+    importance = view.importance
+    if importance is None:
         raise TopologyError("a criterion by importance needs a learner that measures it, such as SpaceNet")
-    if not all(np.isfinite(part).all() for part in (found.connections, found.outputs, found.inputs)):
+    if not all(np.isfinite(part).all() for part in (importance.connections, importance.outputs, importance.inputs)):
         raise NotFiniteScoreError("an importance is NaN or infinite, so no connection can be chosen by it")
-    return found
+    return importance
 
 
 DROP: dict[str, DropRule] = {
@@ -170,8 +170,8 @@ def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.N
 
 def free_positions(size: int, occupied: Positions, count: int, rng: np.random.Generator) -> Positions:
     """`count` different positions of [0, size) outside `occupied`, uniform, sorted; O(nnz + count log count)."""
-    found: Positions = at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
-    return found
+    positions: Positions = at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
+    return positions
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Method:
     initial_value: str = "dense_fan_in"
     moments: str = "zero"
 
-    def needs_run_length(self, own: Mapping[str, Any]) -> tuple[str, ...]:
+    def needs_run_length(self, given: Mapping[str, Any]) -> tuple[str, ...]:
         """Those of `first_update` and `last_update` that only the length of a run decides; none where it is no matter.
 
         Pruning, a drop fraction that decays and a window that ends within the run depend on the length. A rule that
@@ -53,11 +53,11 @@ class Method:
         """
         if self.rule is None:
             return ()
-        rule = {**vars(self.rule), **own}
+        rule = {**vars(self.rule), **given}
         goes_on = rule["decay"] == rule["density_schedule"] == "constant" and not rule["shrink_at_end"]
         ends = not (goes_on and self.rule.last_update is None and self.end_fraction == 1.0)
         by_length = {"first_update": self.begin_fraction is not None, "last_update": ends}
-        return tuple(name for name, depends in by_length.items() if depends and name not in own)
+        return tuple(name for name, depends in by_length.items() if depends and name not in given)
 
 
 def window(total_updates: int, begin_fraction: float | None, end_fraction: float) -> dict[str, int]:

@@ -35,8 +35,8 @@ def _none() -> None:
 
 def absent(positions: Positions, among: Positions) -> Flags:
     """(k,) which of `positions` are not in `among`, both sorted and unique; O(k + n)."""
-    found: Flags = slots_among(positions, among) < 0
-    return found
+    flags: Flags = slots_among(positions, among) < 0
+    return flags
 
 
 class SparseTopology:

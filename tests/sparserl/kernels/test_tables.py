@@ -199,7 +199,7 @@ def test_the_check_finds_tables_that_are_kept_too_long(monkeypatch: pytest.Monke
     optimizer = FusedAdam([layer.values], lr=0.1)
     target = TargetNetwork(nn.Sequential(layer), nn.Sequential(copy.deepcopy(layer)), "shared")
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "places", lambda tensors: [*map(tables.address, tensors)])
+        patch.setattr(tables, "key", lambda tensors: [*map(tables.address, tensors)])
         layer.values.grad = torch.ones(20)
         optimizer.step()
         target.sync(0.5)

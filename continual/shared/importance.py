@@ -9,13 +9,13 @@ connections alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from sparserl.layers import SparseMLP
 from sparserl.layers.fused import ACTIVATIONS, FusedLayers
+from sparserl.layers.linear import linear
 
 
 def mean_gradient_power(
@@ -59,10 +59,10 @@ def _by_layer(
 
 
 @torch.no_grad()
-def _sums(layer: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> Sequence[torch.Tensor]:
+def _sums(layer: Any, x: torch.Tensor, dy: torch.Tensor) -> Sequence[torch.Tensor]:
     """Gradients by weights and biases of a layer that has these inputs, and these gradients at its outputs."""
-    if isinstance(layer, nn.Linear):
+    if not linear(layer).is_sparse:
         return [dy.T @ x, dy.sum(dim=0)]
     # Not by autograd, whose passes a layer may be capturing.
-    fused = FusedLayers([[layer]])  # type: ignore[list-item]  # is sparse
+    fused = FusedLayers([[layer]])
     return fused.run([x]).gradients(dy.unsqueeze(0), None, [True, True], [])[1]  # type: ignore[return-value]  # all are

@@ -23,7 +23,8 @@ from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
-from sparserl.layers.linear import biases_of, connections_of
+from sparserl.layers.convert import connections_of
+from sparserl.layers.linear import biases_of
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import exchange, remap

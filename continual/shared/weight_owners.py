@@ -19,7 +19,8 @@ import torch
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseLinear
-from sparserl.layers.linear import Layer, biases_of, connections_of, linear
+from sparserl.layers.convert import connections_of
+from sparserl.layers.linear import Layer, biases_of, linear
 
 FREE = -1
 """Owner of a weight that no task has kept yet."""

@@ -29,8 +29,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from torch import nn
-
 from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.row_archive import RowArchive
 from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks, check_capacity
@@ -40,6 +38,7 @@ from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.linear import linear
 from sparserl.ranges import Count, CountOrZero, PositiveShare, Range, Share, ShareBelowOne
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule
@@ -345,10 +344,10 @@ class SpaceNet(Strategy):
             self._archive.load_state(state["archive"])
 
 
-def _check_layers(layers: Mapping[str, nn.Module]) -> None:
+def _check_layers(layers: Mapping[str, Any]) -> None:
     """Raises ConfigError unless connections of all layers can be shared out one by one."""
     for name, layer in layers.items():
-        if not isinstance(layer, SparseLinear):
+        if not linear(layer).is_sparse:
             raise ConfigError(
                 f"spacenet shares connections out and layer {name} is dense: "
                 "lower spacenet.capacity and spacenet.input-capacity"

@@ -1,4 +1,5 @@
-"""Between `nn.Linear` and `SparseLinear`; the only place where a layer exists in both forms, never in training."""
+"""Sparse layers of other layers, and dense ones of sparse; the only place where a layer exists in both forms, never in
+training."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparserl.layers.linear import Layer, linear
 from sparserl.layers.sparse_linear import SparseLinear
-from sparserl.topology.structure import SparseTopology
+from sparserl.topology.structure import Flags, SparseTopology
 
 
 @torch.no_grad()
@@ -69,3 +71,17 @@ def dense_copy(model: nn.Module) -> nn.Module:
         if id(layer) in layers:
             copied.set_submodule(name, layers[id(layer)])
     return copied
+
+
+@torch.no_grad()
+def connections_of(layer: Layer, keep: Flags, bias: nn.Parameter) -> SparseLinear:
+    """A sparse layer with some of a layer's connections.
+
+    Args:
+        layer: Its weights are copied.
+        keep: Flag of each of its weights, flattened.
+        bias: (n_out,), the very parameter that the new layer will have.
+    """
+    source, slots = linear(layer), np.flatnonzero(keep)
+    weights = source.weights.detach().flatten()[torch.from_numpy(slots)]
+    return SparseLinear.of(SparseTopology(*source.shape, source.flat(slots)), weights, bias)

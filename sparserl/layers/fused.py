@@ -7,15 +7,15 @@ Decides which layers are joined and which gradients are formed. Independent of h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
 from sparserl.kernels import CsrIndex, GradientRequest, Linear, Networks, active_backend, program, tables
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
+from sparserl.layers.linear import Layer, linear
 from sparserl.layers.watched import is_watched, watched
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -28,22 +28,6 @@ JOINED_UP_TO = 128
 product is faster by more than it costs to leave the kernel."""
 
 
-class SparseLayer(Protocol):
-    """What is needed of a sparse layer; `SparseLinear` has it."""
-
-    values: nn.Parameter
-    bias: nn.Parameter | None
-    capture: bool
-    activation_pairs: list[tuple[torch.Tensor, torch.Tensor]]
-
-    @property
-    def index(self) -> CsrIndex:
-        """Its connections."""
-
-
-Layer = SparseLayer | nn.Linear
-
-
 class FusedLayers:
     """Chains of layers with a ReLU between them, of equal widths, that read the same input.
 
@@ -52,11 +36,14 @@ class FusedLayers:
 
     Attributes:
         layers: All of them.
+        sparse: Indices of the sparse ones among them.
     """
 
     def __init__(self, chains: Sequence[Sequence[Layer]]):
         self.chains = chains
-        self.layers = [layer for chain in chains for layer in chain]
+        self.layers: list[Any] = [layer for chain in chains for layer in chain]
+        self.sparse = [number for number, layer in enumerate(self.layers) if linear(layer).is_sparse]
+        self._dense = [number for number in range(len(self.layers)) if number not in self.sparse]
         self._networks: Networks | None = None
         self._key: list[Any] = []
         self._shaped: tuple[Any, list[bool], list[torch.Tensor | None]] = (None, [], [])
@@ -73,7 +60,9 @@ class FusedLayers:
             KernelUnavailable: If the pass is exported or traced.
             TopologyError: If `DistributedDataParallel` would not average what the layers learn.
         """
-        return watched(self.layers, self._recorded, x) if is_watched() else self._recorded(x)
+        return (
+            watched([self.layers[at] for at in self.sparse], self._recorded, x) if is_watched() else self._recorded(x)
+        )
 
     def _recorded(self, x: torch.Tensor) -> torch.Tensor:
         parameters = self._parameters()
@@ -104,7 +93,7 @@ class FusedLayers:
             if is_recorded():
                 relies_on_tensors(parameter for parameter in parameters if parameter is not None)
                 for layer in self.layers:
-                    relies_on_items(layer._parameters, layer._parameters)  # type: ignore[union-attr]  # as below
+                    relies_on_items(layer._parameters, layer._parameters)
                     relies_on_items(vars(layer), {"connections", "capture"} & vars(layer).keys())
         return self._seen[1:]
 
@@ -123,24 +112,21 @@ class FusedLayers:
     def _parameters(self) -> list[torch.Tensor | None]:
         given: list[torch.Tensor | None] = []
         for layer in self.layers:
-            named = layer._parameters  # type: ignore[union-attr]  # `layer.values` takes ten times as long
+            named = layer._parameters  # `layer.values` takes ten times as long
             given += [named["weight" if "weight" in named else "values"], named.get("bias")]
         return given
 
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
         given = [parameter for parameter in parameters if parameter is not None]
-        key = tables.key(given)
-        key += [
-            values.stride() if isinstance(layer, nn.Linear) else id(layer.index)  # type: ignore[union-attr]  # is there
-            for layer, values in zip(self.layers, parameters[::2], strict=True)
-        ]
+        key = tables.key(given) + [id(self.layers[number].index) for number in self.sparse]
+        key += [parameters[2 * number].stride() for number in self._dense]  # type: ignore[union-attr]  # is there
         if self._networks is None or key != self._key:
             described = []
             for number, layer in enumerate(self.layers):
                 values, bias = parameters[2 * number], parameters[2 * number + 1]
                 assert values is not None
-                index = CsrIndex.full(*values.shape) if isinstance(layer, nn.Linear) else layer.index
+                index = layer.index if number in self.sparse else CsrIndex.full(*values.shape)
                 if not values.is_contiguous():
                     raise ValueError(
                         f"a dense layer beside sparse ones needs contiguous weights, got {values.stride()}"
@@ -172,8 +158,7 @@ class FusedPass:
 
     def capturing(self) -> list[int]:
         """Indices of the layers that keep what they see in a pass that trains them."""
-        layers = enumerate(self._fused.layers)
-        return [number for number, layer in layers if not isinstance(layer, nn.Linear) and layer.capture]
+        return [number for number in self._fused.sparse if self._fused.layers[number].capture]
 
     def backward(self, dy: Array) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
@@ -222,12 +207,12 @@ class FusedPass:
         if captured:
             not_again()
         for number, sample in zip(captured, result.samples, strict=True):
-            layers[number].activation_pairs.append((sample.x, sample.dy))  # type: ignore[operator,union-attr]  # is sparse
+            layers[number].activation_pairs.append((sample.x, sample.dy))
         if result.parameters is None:
             return result.x, [None] * len(needs)
-        for number, layer in enumerate(layers):
-            if needs[2 * number] and not isinstance(layer, nn.Linear):
-                vars(layer)["trained"] = True  # as an attribute of a module it would take ten times as long
+        for number in self._fused.sparse:
+            if needs[2 * number]:
+                vars(layers[number])["trained"] = True  # as an attribute of a module it would take ten times as long
         if reuse:
             return result.x, self._fused.shaped(result.parameters, needs)
         return result.x, as_parameters(result.parameters, self._parameters, needs)

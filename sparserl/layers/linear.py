@@ -1,13 +1,13 @@
 """The protocol of layers with weights between inputs and outputs, and what kinds of modules speak it.
 
 Code that reads weights by the neurons they join calls `linear` and depends on no kind of layer. A new kind (a
-convolution, a recurrent cell) is a class here and a line in `KINDS`.
+convolution, a recurrent cell) is a `LinearLayer` and its line in `KINDS`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.kernels import CsrIndex
-from sparserl.layers.sparse_linear import SparseLinear
-from sparserl.topology.structure import Flags, Positions, Slots, SparseTopology
+from sparserl.topology.structure import Flags, Positions, Slots
 
-Layer: TypeAlias = SparseLinear | nn.Linear
+if TYPE_CHECKING:
+    from sparserl.layers.sparse_linear import SparseLinear
+
+Layer: TypeAlias = "SparseLinear | nn.Linear"
 Entries: TypeAlias = tuple[slice | torch.Tensor, ...]
 """Some entries of a parameter: `parameter[entries]`."""
 
@@ -31,7 +33,10 @@ class LinearLayer(ABC):
 
     Attributes:
         bias: (n_out,) parameter or None.
+        is_sparse: Whether `index` says which connections exist; otherwise all do.
     """
+
+    is_sparse = True
 
     def __init__(self, layer: Any):
         self.layer = layer
@@ -82,42 +87,9 @@ class LinearLayer(ABC):
             self.bias.uniform_(-bound, bound)
 
 
-class _Sparse(LinearLayer):
-    @property
-    def weights(self) -> nn.Parameter:
-        values: nn.Parameter = self.layer.values
-        return values
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.layer.n_out, self.layer.n_in
-
-    @property
-    def fan_in(self) -> Slots:
-        counts: Slots = np.diff(self.layer.row_ptr.numpy())
-        return counts
-
-    def flat(self, slots: Slots) -> Positions:
-        positions: Positions = self.layer.topology.flat[slots]
-        return positions
-
-    def into(self, outputs: Flags) -> Entries:
-        return (torch.from_numpy(np.repeat(outputs, self.fan_in)),)
-
-    def out_of(self, inputs: Flags) -> Entries:
-        return (torch.from_numpy(inputs[self.layer.col.numpy()]),)
-
-    @property
-    def index(self) -> CsrIndex:
-        index: CsrIndex = self.layer.index
-        return index
-
-    def index_bytes(self) -> int:
-        size: int = self.layer.index_bytes()
-        return size
-
-
 class _Dense(LinearLayer):
+    is_sparse = False
+
     @property
     def weights(self) -> nn.Parameter:
         weight: nn.Parameter = self.layer.weight
@@ -145,8 +117,9 @@ class _Dense(LinearLayer):
         self.layer.reset_parameters()
 
 
-KINDS: dict[type[nn.Module], type[LinearLayer]] = {SparseLinear: _Sparse, nn.Linear: _Dense}
-"""Kind of module -> what speaks the protocol for it; subclasses count as what they derive from."""
+KINDS: dict[type[nn.Module], type[LinearLayer]] = {nn.Linear: _Dense}
+"""Kind of module -> what speaks the protocol for it, filled by the modules that define them; subclasses count as what
+they derive from."""
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -177,17 +150,3 @@ def biases_of(layer: Layer) -> nn.Parameter:
     biases = layer.bias
     assert biases is not None
     return biases
-
-
-@torch.no_grad()
-def connections_of(layer: Layer, keep: Flags, bias: nn.Parameter) -> SparseLinear:
-    """A sparse layer with some of a layer's connections.
-
-    Args:
-        layer: Its weights are copied.
-        keep: Flag of each of its weights, flattened.
-        bias: (n_out,), the very parameter that the new layer will have.
-    """
-    source, slots = linear(layer), np.flatnonzero(keep)
-    weights = source.weights.detach().flatten()[torch.from_numpy(slots)]
-    return SparseLinear.of(SparseTopology(*source.shape, source.flat(slots)), weights, bias)

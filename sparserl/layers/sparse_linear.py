@@ -17,9 +17,10 @@ from torch import nn
 from sparserl.errors import KernelUnavailable, TopologyError
 from sparserl.kernels import CsrIndex, require_cpu
 from sparserl.layers.fused import FusedLayers
+from sparserl.layers.linear import KINDS, Entries, LinearLayer
 from sparserl.layers.relatives import Relatives
 from sparserl.topology.rewire import remap
-from sparserl.topology.structure import FloatArray, LayerView, SparseTopology, TopologyChange
+from sparserl.topology.structure import Flags, FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
 
 
 class SparseLinear(nn.Module):
@@ -261,3 +262,41 @@ def check_has_kernels(weights: torch.Tensor, whose: str = "got", advice: str = "
     require_cpu(weights.device)
     if weights.dtype not in (torch.float32, torch.float64):
         raise KernelUnavailable(f"sparserl computes with float32 or float64, {whose} {weights.dtype}{advice}")
+
+
+class _Sparse(LinearLayer):
+    @property
+    def weights(self) -> nn.Parameter:
+        values: nn.Parameter = self.layer.values
+        return values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.layer.n_out, self.layer.n_in
+
+    @property
+    def fan_in(self) -> Slots:
+        counts: Slots = np.diff(self.layer.row_ptr.numpy())
+        return counts
+
+    def flat(self, slots: Slots) -> Positions:
+        positions: Positions = self.layer.topology.flat[slots]
+        return positions
+
+    def into(self, outputs: Flags) -> Entries:
+        return (torch.from_numpy(np.repeat(outputs, self.fan_in)),)
+
+    def out_of(self, inputs: Flags) -> Entries:
+        return (torch.from_numpy(inputs[self.layer.col.numpy()]),)
+
+    @property
+    def index(self) -> CsrIndex:
+        index: CsrIndex = self.layer.index
+        return index
+
+    def index_bytes(self) -> int:
+        size: int = self.layer.index_bytes()
+        return size
+
+
+KINDS[SparseLinear] = _Sparse

@@ -11,6 +11,7 @@ from torch import nn
 from sparserl.kernels import program
 from sparserl.kernels.recording import relies_on
 from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
+from sparserl.layers.linear import linear
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
@@ -167,7 +168,7 @@ def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tupl
     parts: list[tuple[FusedLayers | nn.Linear, str]] = []
     position = 0
     for run in runs:
-        if all(isinstance(layer, nn.Linear) for layer in run):
+        if not any(linear(layer).is_sparse for layer in run):
             parts += zip(run, activations[position : position + len(run)], strict=True)  # type: ignore[arg-type]
         else:
             parts.append((FusedLayers([run]), activations[position + len(run) - 1]))  # type: ignore[list-item]
@@ -176,4 +177,4 @@ def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tupl
 
 
 def _joins(layer: nn.Module) -> bool:
-    return not isinstance(layer, nn.Linear) or min(layer.weight.shape) <= JOINED_UP_TO
+    return linear(layer).is_sparse or min(linear(layer).shape) <= JOINED_UP_TO

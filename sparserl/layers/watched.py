@@ -32,7 +32,7 @@ def watched(layers: Sequence[Any], forward: Callable[[torch.Tensor], torch.Tenso
     """Runs a pass through sparse layers that something else watches.
 
     Args:
-        layers: Those that take part.
+        layers: The sparse ones that take part.
         forward: The pass.
         x: Its input.
 
@@ -73,8 +73,6 @@ def _check_averaged(layers: Sequence[Any]) -> None:
         return
     known = _known.setdefault(wrapper, {})
     for layer in layers:
-        if isinstance(layer, torch.nn.Linear):
-            continue
         if known.setdefault(id(layer), layer.index) is not layer.index:
             raise TopologyError(
                 "connections have changed since DistributedDataParallel took hold of the weights, which it would "

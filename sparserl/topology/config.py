@@ -331,8 +331,8 @@ class TopologyConfig:
             return allocation.per_layer(shapes, self.density)
         if self.epsilon is None:
             return ALLOCATIONS[self.allocation](shapes, DENSITY_OF_ALL if self.density is None else self.density)
-        found = allocation.erdos_renyi(shapes, self.epsilon)
-        if all(density == 1.0 for density in found):
+        densities = allocation.erdos_renyi(shapes, self.epsilon)
+        if all(density == 1.0 for density in densities):
             widths = [shape[0] for shape in shapes]
             raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         return densities

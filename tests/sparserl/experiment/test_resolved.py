@@ -15,7 +15,7 @@ from sparserl.experiment.runs import begin
 from sparserl.experiment.training import Source
 from sparserl.topology.config import RULE_FIELDS, TopologyConfig, beside_method
 from sparserl.topology.density import Shape
-from sparserl.topology.presets import METHODS
+from sparserl.topology.methods import METHODS
 
 SHAPES: list[Shape] = [(256, 17), (256, 256), (6, 256)]
 CHANGED: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -193,7 +194,10 @@ class Call:
             _run_alone(len(self.steps), rows, self._zero)
         else:
             threads = min(self.shares, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]  # set at run time
+            before = torch.get_num_threads()
             numba.set_num_threads(threads)
+            if torch.get_num_threads() != before:  # Numba's threads have just begun, which sets the number of OpenMP's
+                torch.set_num_threads(before)
             counters = array("q", [0] * (2 * _APART // 8))
             _run_together(threads, len(self.steps), rows, counters.buffer_info()[0], self._zero)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from support.calls import watch_calls
@@ -96,6 +100,25 @@ def test_threads_are_woken_for_large_products_that_can_be_shared(
     torch.set_num_threads(threads)
     random_pass(networks, batch)
     assert shares_of(launched) == [shares] * 3
+
+
+FIRST_PASS = """
+import torch
+from sparserl.kernels import plan
+from sparserl.layers import SparseMLP
+plan.PARALLEL_FROM = 0
+torch.set_num_threads(3)
+SparseMLP.random([4, 8, 2], [0.5, 1.0], seed=0, name="network")(torch.ones(300, 4)).sum().backward()
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_the_first_pass_on_several_threads_leaves_their_number(cores: int) -> None:
+    """Numba begins its threads with it, as many as cores, and sets the number of OpenMP, which is torch's as well."""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": str(cores)}
+    ran = subprocess.run([sys.executable, "-c", FIRST_PASS], capture_output=True, text=True, env=environment)
+    assert ran.stdout == "3\n", ran.stderr
 
 
 def test_small_products_wake_no_threads(launched: list[Call]) -> None:

@@ -1,8 +1,8 @@
-"""Checkpoints of a run of an off-policy agent: all of the agent, its replay buffer, and what a recorder adds."""
+"""Checkpoints of a run of an agent: all of the agent, its replay buffer if it has one, and what a recorder adds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ class AgentCheckpoints:
     """
 
     def __init__(self, agent: AgentParts, folder: RunFolder):
-        assert agent.replay_buffer is not None
         self._agent, self._folder = agent, folder
-        self._replay = ReplayLog(folder.replay, agent.replay_buffer)
+        self._replay = None if agent.replay_buffer is None else ReplayLog(folder.replay, agent.replay_buffer)
         self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
 
     def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
@@ -46,19 +45,22 @@ class AgentCheckpoints:
         path = self._folder.checkpoints / step_name(step)
         if path.exists():
             return
-        added = (step - emptied_at) // self._agent.n_envs
+        replay = {} if self._replay is None else {"replay": self._append(self._replay, path.name, emptied_at)}
+        checkpoint.save(path, {"global_step": step, **agent_state(self._agent), **replay, **more})
+        remove_stale_checkpoints(self._folder)
+        self._remove_except([part for parts in self._parts.values() for part in parts])
+
+    def _append(self, log: ReplayLog, name: str, emptied_at: int) -> dict[str, Any]:
+        """Writes new transitions; gives what the checkpoint of this name says of its replay buffer."""
+        added = (self._agent.num_timesteps - emptied_at) // self._agent.n_envs
         kept = full_checkpoints(self._folder)[1 - CHECKPOINTS_KEPT :]
         self._parts = {other.name: self._parts[other.name] for other in kept}
-        self._parts[path.name] = self._replay.append(added, emptied_at)
-        replay = {
-            "parts": self._parts,
-            "added": added,
-            "emptied_at": emptied_at,
-            "buffer": self._replay.buffer_state(),
-        }
-        checkpoint.save(path, {"global_step": step, **agent_state(self._agent), "replay": replay, **more})
-        remove_stale_checkpoints(self._folder)
-        self._replay.remove_except([part for parts in self._parts.values() for part in parts])
+        self._parts[name] = log.append(added, emptied_at)
+        return {"parts": self._parts, "added": added, "emptied_at": emptied_at, "buffer": log.buffer_state()}
+
+    def _remove_except(self, parts: Sequence[dict[str, Any]]) -> None:
+        if self._replay is not None:
+            self._replay.remove_except(parts)
 
     def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
         """Writes this moment, without the replay buffer, where no run goes on from: to be looked at.
@@ -77,6 +79,10 @@ class AgentCheckpoints:
             more: What is expected of it beside the agent, as `check_structure` takes it.
         """
         part = {"name": "", "start": 0, "stop": 0, "sha256": ""}
+        replay: dict[str, Any] = {}
+        if self._replay is not None:
+            own = {"parts": Named(Each(part)), "added": 0, "emptied_at": 0, "buffer": self._replay.buffer_state()}
+            replay = {"replay": own}
         expected = {
             "global_step": 0,
             **agent_state(self._agent),
@@ -84,7 +90,7 @@ class AgentCheckpoints:
             "successes": Each(0.0),
             "last_obs": ANYTHING,
             "last_episode_starts": ANYTHING,
-            "replay": {"parts": Named(Each(part)), "added": 0, "emptied_at": 0, "buffer": self._replay.buffer_state()},
+            **replay,
             **more,
         }
         check_structure(state, expected)
@@ -100,12 +106,13 @@ class AgentCheckpoints:
         Raises:
             CheckpointError: If it does not fit, or a file that it names is missing or was edited.
         """
-        replay = state["replay"]
-        self._parts = dict(replay["parts"])
-        parts = self._parts[step_name(state["global_step"])]
-        self._replay.restore(parts, replay["added"], replay["buffer"], emptied_at=replay["emptied_at"])
+        if self._replay is not None:
+            replay = state["replay"]
+            self._parts = dict(replay["parts"])
+            parts = self._parts[step_name(state["global_step"])]
+            self._replay.restore(parts, replay["added"], replay["buffer"], emptied_at=replay["emptied_at"])
         restore_agent(self._agent, state)
 
     def forget_replay(self) -> None:
         """Deletes the replay buffer on disk: the run is done."""
-        self._replay.remove_except([])
+        self._remove_except([])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
 
 from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay_options
+from sparserl.agents.replay.forget_stale import ForgetStale
+from sparserl.agents.run_length import rollout_size
 from sparserl.errors import ConfigError
 from sparserl.ranges import (
     Count,
@@ -24,17 +28,99 @@ from sparserl.ranges import (
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
-    """Hyper-parameters that every agent has, under Stable-Baselines3's names.
+class AgentConfig:
+    """Hyper-parameters that every agent has, under Stable-Baselines3's names; and what a run asks of all of them.
 
     Raises:
         ConfigError: If a number is out of range.
     """
 
     learning_rate: Positive = 3e-4
-    """Of Adam, for actor and critics."""
+    """Of Adam, for all networks."""
     weight_decay: NotNegative = 0.0
     """Coupled L2 of Adam, on weights and biases."""
+    gamma: PositiveShare = 0.99
+    """Discount."""
+    net_arch: tuple[Count, ...] = (256, 256)
+    """Hidden widths of each network."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "agent.", hyphens=False)
+        if not self.net_arch:
+            raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+
+    def _check_has_effect(self, names: tuple[str, ...], works: bool, needed: str) -> None:
+        """Raises ConfigError if one of some options is not at its default although nothing reads it."""
+        usual = {field.name: field.default for field in fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            if not works and value != usual[name]:
+                raise ConfigError(f"agent.{name} {value} has no effect: it needs {needed}")
+
+    @property
+    def random_steps(self) -> int:
+        """Env steps before the first gradient update."""
+        return 0
+
+    def rollout(self, n_envs: int) -> tuple[int, int]:
+        """Env steps of a rollout in `n_envs` environments together, and gradient updates after it."""
+        raise NotImplementedError
+
+    def check_envs(self, n_envs: int, *, has_noise_features: bool) -> None:
+        """Raises ConfigError if an option does not work with the environments of a run.
+
+        Args:
+            n_envs: Environments that it learns in.
+            has_noise_features: Whether observations have some.
+        """
+
+    def check_tasks(self) -> None:
+        """Raises ConfigError if an option does not work where tasks follow each other."""
+
+    def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
+        """What the agent's constructor takes.
+
+        Args:
+            action_shape: Of the environment's actions.
+            seed: Root seed.
+            acts_only: Whether it will never learn from what it meets.
+        """
+        raise NotImplementedError
+
+    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
+        """Bytes that an agent takes beside its networks, estimated; by what takes them and the option for it.
+
+        Args:
+            n_obs: Features of an observation.
+            item_bytes: Of each.
+            n_action: Entries of an action.
+            steps: Env steps of the run, if known.
+        """
+        del n_obs, item_bytes, n_action, steps
+        return {}
+
+    def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:
+        """Lets an agent read from the wrappers of its environment what an option needs.
+
+        Args:
+            agent: Built from this config.
+            feature_origins: As in `AdaptiveReplayBuffer.redraw_from`.
+            draw_noise: Gives what that takes; called where there are noise features.
+        """
+
+    def callbacks(self) -> list[BaseCallback]:
+        """What `learn` calls for these options."""
+        return []
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(AgentConfig):
+    """Hyper-parameters of agents that learn from a replay buffer.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
     batch_size: Count = 256
     """Transitions per gradient update."""
     buffer_size: Count = 1_000_000
@@ -45,12 +131,8 @@ class OffPolicyConfig:
     """Env steps, in each environment, between two rounds of gradient updates."""
     gradient_steps: Annotated[int, Range("[-1, 1e6]")] = 1
     """Gradient updates of a round; -1 for as many as transitions came since the last one."""
-    gamma: PositiveShare = 0.99
-    """Discount."""
     tau: PositiveShare = 0.005
     """Polyak factor of the target networks; 1 copies them."""
-    net_arch: tuple[Count, ...] = (256, 256)
-    """Hidden widths of actor and critics."""
     n_steps: Repeats = 1
     """Rewards that a target sums before it bootstraps (multi-step targets)."""
     n_steps_delay: CountOrZero = 0
@@ -68,9 +150,7 @@ class OffPolicyConfig:
     """Transitions that are never forgotten (RLx2: 100,000 with TD3, 200,000 with SAC)."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "agent.", hyphens=False)
-        if not self.net_arch:
-            raise ConfigError(f"agent.net_arch needs at least one hidden width >= 1, got {list(self.net_arch)}")
+        super().__post_init__()
         if self.gradient_steps == 0:
             raise ConfigError("agent.gradient_steps must be at least 1, or -1 for one update per transition, got 0")
         check_n_steps(self.n_steps, self.n_steps_delay)
@@ -81,14 +161,6 @@ class OffPolicyConfig:
                 f"agent.forget_minimum {self.forget_minimum} must be below agent.buffer_size {self.buffer_size}, "
                 "or nothing is ever forgotten"
             )
-
-    def _check_has_effect(self, names: tuple[str, ...], works: bool, needed: str) -> None:
-        """Raises ConfigError if one of some options is not at its default although nothing reads it."""
-        usual = {field.name: field.default for field in fields(self)}
-        for name in names:
-            value = getattr(self, name)
-            if not works and value != usual[name]:
-                raise ConfigError(f"agent.{name} {value} has no effect: it needs {needed}")
 
     @property
     def capacity(self) -> DynamicCapacity | None:
@@ -102,31 +174,78 @@ class OffPolicyConfig:
             compared=8 * self.batch_size,
         )
 
-    def replay_arguments(self, seed: int) -> dict[str, Any]:
-        """What the agent's constructor takes for the replay options; empty where none is on."""
-        return replay_options(
+    @property
+    def random_steps(self) -> int:
+        return self.learning_starts
+
+    def rollout(self, n_envs: int) -> tuple[int, int]:
+        return rollout_size(self.train_freq, self.gradient_steps, n_envs)
+
+    def check_envs(self, n_envs: int, *, has_noise_features: bool) -> None:
+        redraws = self.replay == "redraw_noise"
+        if redraws and not has_noise_features:
+            raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
+        if n_envs == 1:
+            return
+        held = self.buffer_size // n_envs * n_envs
+        problem = None
+        if redraws:
+            problem = "--agent.replay redraw_noise is for one environment"
+        elif held == 0:
+            problem = f"--agent.buffer-size {self.buffer_size} holds no transition of each environment"
+        elif self.dynamic_capacity and held <= self.forget_minimum:
+            problem = (
+                f"--agent.forget-minimum {self.forget_minimum} must be below the {held} transitions that a buffer of "
+                f"--agent.buffer-size {self.buffer_size} holds of them"
+            )
+        if problem is not None:
+            raise ConfigError(f"{problem}, got --n-envs {n_envs}")
+
+    def check_tasks(self) -> None:
+        changing = {
+            "--agent.replay redraw_noise": self.replay == "redraw_noise",
+            "--agent.dynamic-capacity": self.dynamic_capacity,
+            "--agent.n-steps above 1": self.n_steps > 1,
+        }
+        for option, is_on in changing.items():
+            if is_on:
+                raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
+        for name in ("train_freq", "gradient_steps"):
+            given = getattr(self, name)
+            if given != 1:
+                option = f"--agent.{name.replace('_', '-')} {given}"
+                raise ConfigError(f"{option} is for `sparserl train`: tasks take one update per env step, leave it 1")
+
+    def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
+        own = ("learning_rate", "batch_size", "gamma", "tau", "learning_starts", "train_freq", "gradient_steps")
+        of_replay = replay_options(
             gamma=self.gamma,
             n_steps=self.n_steps,
             n_steps_delay=self.n_steps_delay,
             capacity=self.capacity,
             redraw_seed=seed if self.replay == "redraw_noise" else None,
         )
-
-    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
-        """What the agent's constructor takes.
-
-        Args:
-            action_shape: Of the environment's actions.
-        """
-        del action_shape
-        of_updates = ("learning_starts", "train_freq", "gradient_steps")
-        own = ("learning_rate", "batch_size", "buffer_size", "gamma", "tau", *of_updates)
-        return {name: getattr(self, name) for name in own} | {
+        return {
+            **{name: getattr(self, name) for name in own},
+            **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
                 "optimizer_kwargs": {"weight_decay": self.weight_decay},
-            }
+            },
         }
+
+    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
+        transitions = self.buffer_size if steps is None else min(self.buffer_size, steps)
+        of_replay = transitions * (2 * item_bytes * n_obs + 4 * n_action + 12)
+        of_batches = 4.0 * self.batch_size * (2 * n_obs + 6 * sum(self.net_arch))
+        return {"the replay buffer (--agent.buffer-size)": of_replay, "batches (--agent.batch-size)": of_batches}
+
+    def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:
+        if self.replay == "redraw_noise":
+            agent.replay_buffer.redraw_from(feature_origins, draw_noise())
+
+    def callbacks(self) -> list[BaseCallback]:
+        return [ForgetStale()] if self.dynamic_capacity else []
 
 
 @dataclass(frozen=True)
@@ -157,10 +276,14 @@ class TD3Config(OffPolicyConfig):
         noisy = self.target_policy_noise > 0
         self._check_has_effect(("target_noise_clip",), noisy, "agent.target_policy_noise above 0")
 
-    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         noise = NormalActionNoise(np.zeros(action_shape), np.full(action_shape, self.action_noise_std))
         own = ("policy_delay", "target_policy_noise", "target_noise_clip")
-        return super().arguments(action_shape) | {name: getattr(self, name) for name in own} | {"action_noise": noise}
+        return (
+            super().arguments(action_shape, **how)
+            | {name: getattr(self, name) for name in own}
+            | {"action_noise": noise}
+        )
 
 
 @dataclass(frozen=True)
@@ -182,6 +305,6 @@ class SACConfig(OffPolicyConfig):
         super().__post_init__()
         self._check_has_effect(("target_entropy",), self.ent_coef == "auto", "agent.ent_coef auto")
 
-    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = ("ent_coef", "target_entropy", "target_update_interval")
-        return super().arguments(action_shape) | {name: getattr(self, name) for name in own}
+        return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.config import OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.config import AgentConfig, SACConfig, TD3Config
 from sparserl.agents.dense import SAC, TD3
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
@@ -33,7 +33,7 @@ class AgentSpec:
     """
 
     agent: type[AgentParts]
-    config: type[OffPolicyConfig]
+    config: type[AgentConfig]
     summary: str
     sparse_twin: str | None = None
 
@@ -89,9 +89,9 @@ def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) 
 
 
 def _memory(
-    spec: AgentSpec, config: OffPolicyConfig, topology: TopologyConfig | None, env: GymEnv, transitions: int
+    spec: AgentSpec, config: AgentConfig, topology: TopologyConfig | None, env: GymEnv, steps: int | None
 ) -> dict[str, float]:
-    """Bytes that an agent takes with so many transitions, estimated; by what takes them and the option for it."""
+    """Bytes that an agent takes in a run of so many env steps, estimated; by what takes them and the option for it."""
     n_obs, n_action = (int(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
     choices = int(env.action_space.n) if isinstance(env.action_space, spaces.Discrete) else n_action
     item = getattr(env.observation_space.dtype, "itemsize", 8)
@@ -103,23 +103,19 @@ def _memory(
             if topology is not None and not topology.start_dense:
                 densities = topology.of(group).densities(shapes)
             connections += sum(density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True))
-    activations = config.batch_size * (2 * n_obs + 6 * sum(config.net_arch))
-    return {
-        "the replay buffer (--agent.buffer-size)": transitions * (2 * item * n_obs + 4 * n_action + 12),
-        "the networks (--agent.net-arch)": connections * (DENSE_BYTES if topology is None else SPARSE_BYTES),
-        "batches (--agent.batch-size)": 4.0 * activations,
-    }
+    of_networks = connections * (DENSE_BYTES if topology is None else SPARSE_BYTES)
+    return {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}
 
 
 def make_agent(
     algo: str,
-    config: OffPolicyConfig,
+    config: AgentConfig,
     topology: TopologyConfig,
     env: GymEnv,
     *,
     seed: int,
     device: str = "cpu",
-    buffer_size: int | None = None,
+    acts_only: bool = False,
     total_steps: int | None = None,
     heads: TaskHeads | None = None,
 ) -> AgentParts:
@@ -132,7 +128,7 @@ def make_agent(
         env: The environment that it trains on, or a `VecEnv` of several.
         seed: Root seed.
         device: `"cpu"`.
-        buffer_size: Replaces `config.buffer_size`, for an agent that only acts.
+        acts_only: Whether it will never learn from what it meets, and so needs no replay buffer.
         total_steps: Env steps of the run, if known: of a buffer that is larger, only so much memory is ever used.
         heads: For output layers for each task, of an agent on sparse networks.
 
@@ -150,13 +146,9 @@ def make_agent(
     check_actions(algo, spec.agent, env.action_space)
     _refuse_unread_densities(algo, spec.agent, topology)
     assert env.action_space.shape is not None
-    whole = buffer_size or config.buffer_size
-    used = whole if total_steps is None else min(whole, total_steps)
     of_networks = topology if spec.sparse else None
-    check_fits(_memory(spec, config, of_networks, env, used))
-    arguments = config.arguments(env.action_space.shape)
-    # An agent that only acts draws nothing from its buffer.
-    arguments |= config.replay_arguments(seed) if buffer_size is None else {"buffer_size": buffer_size}
+    check_fits(_memory(spec, config, of_networks, env, 1 if acts_only else total_steps))
+    arguments = config.arguments(env.action_space.shape, seed=seed, acts_only=acts_only)
     if spec.sparse:
         arguments["topology"] = topology
     if heads is not None:
@@ -164,5 +156,5 @@ def make_agent(
     try:
         return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)
     except MemoryError:
-        check_fits(_memory(spec, config, of_networks, env, whole))
+        check_fits(_memory(spec, config, of_networks, env, None))
         raise

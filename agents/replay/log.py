@@ -60,6 +60,7 @@ class ReplayLog:
         start = max(oldest, self.parts[-1]["stop"] if self.parts else 0)
         if start < added:
             where = np.arange(start, added) % self.buffer.buffer_size
+            self.folder.mkdir(exist_ok=True)
             path = self.folder / f"{emptied_at:09d}-{start:09d}-{added:09d}.safetensors"
             arrays = {name: torch.from_numpy(getattr(self.buffer, name)[where]) for name in self._arrays}
             safetensors.torch.save_file(arrays, path)

@@ -83,7 +83,7 @@ def make_learner(
             from sbx import TD3
 
             assert env.action_space.shape is not None
-            arguments = config.arguments(env.action_space.shape)
+            arguments = config.arguments(env.action_space.shape, seed=seed, acts_only=False)
             arguments["policy_kwargs"] = {"net_arch": list(config.net_arch)}
             source += ", without its weight decay"
             agent = TD3("MlpPolicy", env, seed=seed, **arguments)

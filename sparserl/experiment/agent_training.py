@@ -10,8 +10,6 @@ from typing import Any
 import gymnasium as gym
 
 from sparserl.agents.evaluation import Evaluator
-from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
-from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.run_recorder import RunRecorder
 from sparserl.agents.table import AGENTS
 from sparserl.envs import (
@@ -50,7 +48,7 @@ class AgentTraining(Training[TrainConfig]):
     """
 
     command = job_type = "train"
-    parts = ("checkpoints", "replay", "topology")
+    parts = ("checkpoints", "topology")
 
     def __init__(self, config: TrainConfig):
         super().__init__(config)
@@ -126,17 +124,17 @@ class AgentTraining(Training[TrainConfig]):
                 seed=config.seed + EVAL_SEED_OFFSET,
             ),
         )
-        if isinstance(agent.replay_buffer, AdaptiveReplayBuffer) and config.agent.replay == "redraw_noise":
-            agent.replay_buffer.redraw_from(lambda: feature_origins(env), noise_source(env).draw_noise)
+        config.agent.connect(agent, lambda: feature_origins(env), lambda: noise_source(env).draw_noise)
         return self._recorder
 
     def restore_envs(self, state: Mapping[str, Any]) -> None:
         restore_env(self.agent, self.envs, state["env"], lambda: load_wrapper_state(self.envs[0], state["wrappers"]))
 
     def learn(self, *, is_new: bool) -> None:
+        callbacks = self.config.agent.callbacks()
         self.agent.learn(
             self.config.total_steps - self.agent.num_timesteps,
-            callback=[self._recorder, ForgetStale()] if self.config.agent.dynamic_capacity else self._recorder,
+            callback=[self._recorder, *callbacks] if callbacks else self._recorder,
             log_interval=None,  # type: ignore[arg-type]  # SB3 takes None at run time: the recorder logs
             reset_num_timesteps=is_new,
         )

@@ -123,7 +123,7 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         self.tasks = [config.env]
         name_modules(self.tasks, folder.path)
         self._env = config.make_env()
-        self.agent = config.make_agent(self._env, buffer_size=1)
+        self.agent = config.make_agent(self._env, acts_only=True)
         with restoring():
             restore_modules(self.agent, state["modules"], ["policy"])
             load_wrapper_state(self._env, state["wrappers"])

@@ -116,6 +116,8 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
                 f"{self.algo} has no output layers for tasks; use {twin}, if need be with --topology.method dense"
             )
         super().__post_init__()
+        if not isinstance(self.agent, OffPolicyConfig):
+            raise ConfigError(f"{self.algo} has no replay buffer, which agents of sequences learn from; use ds_sac")
         self._check_what_tasks_share()
         if self.border.temperature != "reset" and getattr(self.agent, "ent_coef", None) != "auto":
             raise ConfigError(
@@ -124,21 +126,14 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
             )
 
     def _check_what_tasks_share(self) -> None:
+        self.agent.check_tasks()
         changing = {
-            "--agent.replay redraw_noise": self.agent.replay == "redraw_noise",
-            "--agent.dynamic-capacity": self.agent.dynamic_capacity,
-            "--agent.n-steps above 1": self.agent.n_steps > 1,
             "--wrappers.normalize-observations running": self.wrappers.normalize_observations == "running",
             "--wrappers.permute-every-steps": self.wrappers.permute_every_steps is not None,
         }
         for option, is_on in changing.items():
             if is_on:
                 raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
-        for name in ("train_freq", "gradient_steps"):
-            given = getattr(self.agent, name)
-            if given != 1:
-                option = f"--agent.{name.replace('_', '-')} {given}"
-                raise ConfigError(f"{option} is for `sparserl train`: tasks take one update per env step, leave it 1")
         if self.topology.recycle_interval is not None:
             raise ConfigError(
                 "--topology.recycle-interval is for `sparserl train`: neurons serve earlier tasks as well"
@@ -201,16 +196,14 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         """The continual method."""
         return make_strategy(self.method, "agent", self)
 
-    def make_agent(
-        self, env: gym.Env[Any, Any], sequence: RLSequence, *, seed: int, buffer_size: int | None = None
-    ) -> Any:
+    def make_agent(self, env: gym.Env[Any, Any], sequence: RLSequence, *, seed: int, acts_only: bool = False) -> Any:
         """An agent on `env` with the densities that the method wants.
 
         Args:
             env: Of the sequence, or of one of its tasks.
             sequence: What will be learned.
             seed: Root seed of the agent.
-            buffer_size: Replaces the configured one, for an agent that does not learn.
+            acts_only: Whether it will never learn from what it meets.
         """
         n_tasks = len(sequence)
         own: dict[str, Any] = self._densities_of_method(n_tasks)
@@ -231,7 +224,7 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
             topology,
             env,
             seed=seed,
-            buffer_size=buffer_size,
+            acts_only=acts_only,
             total_steps=sum(steps),
             heads=heads,
         )
@@ -258,7 +251,7 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         n_tasks = len(sequence)
 
         def fresh_agent(seed: int) -> Any:
-            return self.make_agent(self.make_task(sequence.tasks[0], n_tasks), sequence, seed=seed, buffer_size=1)
+            return self.make_agent(self.make_task(sequence.tasks[0], n_tasks), sequence, seed=seed, acts_only=True)
 
         env = SequenceEnv(sequence, lambda task: self.make_task(task, n_tasks), seed=self.seed)
         return RLLearner(

@@ -34,7 +34,7 @@ class SequenceTraining(Training[RLContinualConfig]):
     """
 
     command, job_type = "continual", "continual_rl"
-    parts = ("checkpoints", "replay")
+    parts = ("checkpoints",)
 
     def __init__(self, config: RLContinualConfig, sequence: RLSequence):
         super().__init__(config)

@@ -14,9 +14,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import OffPolicyConfig, TD3Config
+from sparserl.agents.config import AgentConfig, TD3Config
 from sparserl.agents.parts import AgentParts
-from sparserl.agents.run_length import rollout_size, updates_of_steps
+from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.table import AGENTS, agent_spec, make_agent
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
@@ -62,7 +62,7 @@ class TrainConfig(RecordedConfig):
     n_envs: Annotated[int, Range("[1, 100]")] = 1
     """Environments that the agent learns in, stepped one after the other in this process. Evaluations have their own.
     Every count of env steps but agent.train_freq is of all of them together."""
-    agent: OffPolicyConfig = field(default_factory=TD3Config)
+    agent: AgentConfig = field(default_factory=TD3Config)
     """Hyper-parameters of the agent; which there are depends on the algorithm."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)
     """Connections of its networks."""
@@ -81,31 +81,14 @@ class TrainConfig(RecordedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.agent.replay == "redraw_noise" and self.wrappers.noise_fraction == 0.0:
-            raise ConfigError("--agent.replay redraw_noise needs noise features: set --wrappers.noise-fraction")
-        if self.n_envs > 1:
-            self._check_several_envs()
+        self.agent.check_envs(self.n_envs, has_noise_features=self.wrappers.noise_fraction > 0.0)
+        if self.n_envs > 1 and self.wrappers.permute_every_steps is not None:
+            raise ConfigError(
+                "--wrappers.permute-every-steps is for one environment, as others would change their order at other "
+                f"times, got --n-envs {self.n_envs}"
+            )
         if self.device != "cpu":
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
-
-    def _check_several_envs(self) -> None:
-        """Raises ConfigError for options that work with one environment alone, or not with so many."""
-        agent, of_one = self.agent, "is for one environment"
-        held = agent.buffer_size // self.n_envs * self.n_envs
-        rules = {
-            f"--agent.replay redraw_noise {of_one}": agent.replay == "redraw_noise",
-            f"--wrappers.permute-every-steps {of_one}, as others would change their order at other times": (
-                self.wrappers.permute_every_steps is not None
-            ),
-            f"--agent.buffer-size {agent.buffer_size} holds no transition of each environment": held == 0,
-            f"--agent.forget-minimum {agent.forget_minimum} must be below the {held} transitions that a buffer of "
-            f"--agent.buffer-size {agent.buffer_size} holds of them": (
-                agent.dynamic_capacity and 0 < held <= agent.forget_minimum
-            ),
-        }
-        for problem, is_there in rules.items():
-            if is_there:
-                raise ConfigError(f"{problem}, got --n-envs {self.n_envs}")
 
     @property
     def name(self) -> str:
@@ -117,22 +100,17 @@ class TrainConfig(RecordedConfig):
         return replace(self, topology=self.topology.resolved())
 
     @property
-    def _rollout(self) -> tuple[int, int]:
-        """Env steps of a rollout and gradient updates after it."""
-        return rollout_size(self.agent.train_freq, self.agent.gradient_steps, self.n_envs)
-
-    @property
     def last_step(self) -> int:
         """Env step with which the run ends."""
-        steps, _ = self._rollout
+        steps, _ = self.agent.rollout(self.n_envs)
         return -(-self.total_steps // steps) * steps
 
     @property
     def total_updates(self) -> int:
         """Gradient updates of the run."""
-        steps, updates = self._rollout
+        steps, updates = self.agent.rollout(self.n_envs)
         return updates_of_steps(
-            0, self.total_steps, self.agent.learning_starts, steps_per_rollout=steps, updates_per_rollout=updates
+            0, self.total_steps, self.agent.random_steps, steps_per_rollout=steps, updates_per_rollout=updates
         )
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
@@ -146,8 +124,8 @@ class TrainConfig(RecordedConfig):
         share_statistics(envs)
         return DummyVecEnv([partial(Monitor, env) for env in envs])
 
-    def make_agent(self, env: GymEnv, buffer_size: int | None = None) -> AgentParts:
-        """The agent of this run on `env`; `buffer_size` replaces the configured one, for an agent that only acts."""
+    def make_agent(self, env: GymEnv, *, acts_only: bool = False) -> AgentParts:
+        """The agent of this run on `env`; one that only acts never learns, and needs no replay buffer."""
         topology = self.topology.for_run(self.total_updates)
         agent = make_agent(
             self.algo,
@@ -156,7 +134,7 @@ class TrainConfig(RecordedConfig):
             env,
             seed=self.seed,
             device=self.device,
-            buffer_size=buffer_size,
+            acts_only=acts_only,
             total_steps=self.total_steps,
         )
         agent.set_logger(Logger(folder=None, output_formats=[]))
@@ -197,7 +175,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         run = build_train_config({**over(of_preset, data), "algo": algo, "env": env})
         if run.total_updates == 0:
             raise ConfigError(
-                f"the run ends at step {run.last_step}, before learning starts at {run.agent.learning_starts}; "
+                f"the run ends at step {run.last_step}, before learning starts at {run.agent.random_steps}; "
                 "lower --agent.learning-starts or raise --total-steps"
             )
         return replace(run, wrappers=run.wrappers.absolute())

@@ -94,7 +94,7 @@ class RunFolder:
         config_yaml: str,
         command: str,
         threads: int,
-        parts: Sequence[str] = ("checkpoints", "replay", "topology"),
+        parts: Sequence[str] = ("checkpoints", "topology"),
         files: Mapping[Path, bytes] | None = None,
     ) -> RunFolder:
         """Makes the folder with `config.yaml`, `command.txt` and `versions.json`.

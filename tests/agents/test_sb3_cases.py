@@ -275,7 +275,7 @@ def test_no_agent_takes_actions_without_a_range(algo: str) -> None:
     topology = TopologyConfig(method="static" if AGENTS[algo].sparse else "dense")
     with pytest.raises(ConfigError, match="action 0 has the bounds"):
         make_agent(
-            algo, AGENTS[algo].config(), topology, AnySpaces(box(3), box(1, low=2, high=2)), seed=0, buffer_size=1
+            algo, AGENTS[algo].config(), topology, AnySpaces(box(3), box(1, low=2, high=2)), seed=0, acts_only=True
         )
 
 

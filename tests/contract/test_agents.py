@@ -134,9 +134,9 @@ def test_it_is_built_from_its_config(algo: str) -> None:
     spec = AGENTS[algo]
     own = OWN[spec.config]
     common: dict[str, Any] = {"learning_rate": 0.5, "batch_size": 8, "learning_starts": 11, "gamma": 0.75, "tau": 0.125}
-    config = spec.config(**common, **own, weight_decay=0.25, net_arch=(5,))
+    config = spec.config(**common, **own, weight_decay=0.25, net_arch=(5,), buffer_size=10)
     topology = TopologyConfig(method="static" if spec.sparse else "dense")
-    agent: Any = make_agent(algo, config, topology, FunctionEnv(), seed=0, buffer_size=10)
+    agent: Any = make_agent(algo, config, topology, FunctionEnv(), seed=0)
     group = agent.actor.optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     assert {name: getattr(agent, name) for name in (*common, *own)} == {**common, **own}

@@ -43,14 +43,14 @@ def test_an_estimate_of_an_agent_worked_by_hand() -> None:
     (n_obs,), (n_action,) = env.observation_space.shape or (0,), env.action_space.shape or (0,)
     config = TD3Config(buffer_size=1000, net_arch=(10, 20))
     item = env.observation_space.dtype.itemsize  # type: ignore[union-attr]
-    buffer, networks, _ = _memory(row, config, None, env, 1000).values()
+    buffer, _, networks = _memory(row, config, None, env, 1000).values()
     assert buffer == 1000 * (2 * item * n_obs + 4 * n_action + 12)  # also reward, done and time limit, of 4 bytes
     actor = n_obs * 10 + 10 * 20 + 20 * n_action
     critic = (n_obs + n_action) * 10 + 10 * 20 + 20
     assert networks == 20 * (actor + 2 * critic)
     half_dense = TopologyConfig("set", density=0.5, output_layer="sparse", allocation="uniform")
     half = _memory(row, config, half_dense, env, 1000)
-    assert list(half.values())[1] == 40 * (actor + 2 * critic) / 2
+    assert half["the networks (--agent.net-arch)"] == 40 * (actor + 2 * critic) / 2
     assert _memory(row, config, None, env, 1)["the replay buffer (--agent.buffer-size)"] < 100
 
 

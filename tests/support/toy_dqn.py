@@ -77,10 +77,10 @@ class ToyConfig(OffPolicyConfig):
     exploration: Share = 0.2
     """Share of random actions at the end."""
 
-    def arguments(self, action_shape: tuple[int, ...]) -> dict[str, Any]:
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         """And its own."""
         own = {"target_update_interval": self.target_interval, "exploration_final_eps": self.exploration}
-        return super().arguments(action_shape) | own
+        return super().arguments(action_shape, **how) | own
 
 
 class ToyDQN(SparseTopologyMixin, DQN):

@@ -180,7 +180,7 @@ def test_the_presets_give_the_densities_of_the_paper(env: str) -> None:
 def test_the_default_preset_gives_its_density_to_a_whole_network() -> None:
     config = resolved("--env", "Pusher-v5")
     agent = make_agent(
-        "ds_td3", config.agent, config.topology, FunctionEnv(n_obs=23, n_action=7), seed=0, buffer_size=10
+        "ds_td3", config.agent, config.topology, FunctionEnv(n_obs=23, n_action=7), seed=0, acts_only=True
     )
     hidden = layer_costs(agent.actor)[:2]
     weights, dense = sum(layer.weights for layer in hidden), sum(layer.weights_dense for layer in hidden)

@@ -76,7 +76,7 @@ def test_a_new_folder_holds_what_defines_the_run(tmp_path: Path) -> None:
         found
     )
     assert found["torch"] is not None
-    assert all(part.is_dir() for part in (folder.checkpoints, folder.replay, folder.snapshots))
+    assert all(part.is_dir() for part in (folder.checkpoints, folder.snapshots))
     assert not folder.is_done
 
 

@@ -6,6 +6,7 @@ A classifier has one group, `network`; an agent has those of its optimizers, e.g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -47,6 +48,17 @@ class Group:
     def optimizer(self) -> torch.optim.Optimizer:
         """The present one."""
         return self.find_optimizer()
+
+    @contextmanager
+    def uncaptured(self) -> Iterator[None]:
+        """A context of passes on samples of earlier tasks: where connections grow by gradient, it is the task's own."""
+        layers = [] if self.evolver is None else self.evolver.groups[self.name].values()
+        captures = [layer for layer in layers if layer.capture]
+        for layer in captures:
+            layer.capture = False
+        yield
+        for layer in captures:
+            layer.capture = True
 
 
 @dataclass(frozen=True, eq=False)

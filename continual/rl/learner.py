@@ -291,13 +291,8 @@ class RLLearner:
         """Gradients of the agent's loss; those of the task become copies, since a pass uses their memory again."""
         parameters = list(group.module.parameters())
         kept = [_gradient(parameter) for parameter in parameters]
-        # Where connections grow by gradient, that is the task's own: no layer keeps what it sees of other transitions.
-        layers = [layer for layer in self.agent.evolver.groups[group.name].values() if layer.capture]
-        for layer in layers:
-            layer.capture = False
-        self.agent.form_gradients(group.name, batch)
-        for layer in layers:
-            layer.capture = True
+        with group.uncaptured():
+            self.agent.form_gradients(group.name, batch)
         formed = [_gradient(parameter) for parameter in parameters]
         for parameter, gradient in zip(parameters, kept, strict=True):
             parameter.grad = gradient

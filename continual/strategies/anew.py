@@ -16,8 +16,11 @@ class Joint(Strategy):
     """At each task a classifier starts anew from the same initial weights, and is trained on all tasks up to this one.
 
     What a continual learner could reach if it kept everything: row t of the accuracy matrix is the joint model of tasks
-    0..t, which intransigence compares with. The optimizer starts anew too, whatever the learner's options say.
+    0..t, which intransigence compares with. The optimizer starts anew too, whatever the learner's options say, and so
+    does the clock of a topology that changes.
     """
+
+    begins_anew = True
 
     def attach(self, learner: Learner) -> None:
         super().attach(learner)
@@ -28,7 +31,8 @@ class Joint(Strategy):
         return range(task + 1)
 
     def begin_task(self, learner: Learner) -> None:
-        learner.begin_anew()
+        if learner.task:
+            learner.begin_anew()
 
     def end_task(self, learner: Learner) -> None:
         self._learned = learner.task + 1
@@ -51,6 +55,8 @@ class Scratch(Strategy):
     Source:
         Single-task SAC of Wolczyk et al. 2021.
     """
+
+    begins_anew = True
 
     def attach(self, learner: Learner) -> None:
         """No task has been learned yet.

@@ -33,6 +33,7 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.layers.linear import linear
 from sparserl.ranges import CountOrZero, RepeatsOrZero
+from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ class PackNet(Strategy):
     """PackNet on the network that answers; a task is answered by the connections that existed when it ended."""
 
     options: PackNetOptions
+
+    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
+        """Refuses a classifier's connections that move; those of an agent's critics may."""
+        if kind == "classifier" and topology.base.rule is not None:
+            raise ConfigError(
+                "packnet gives weights to tasks for good, so connections must stay where they are: use "
+                f"--topology.method static, not {topology.method}"
+            )
 
     def attach(self, learner: Learner) -> None:
         """Takes the network off the topology clock; no task owns its weights yet."""

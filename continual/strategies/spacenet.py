@@ -40,6 +40,7 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.linear import linear
 from sparserl.ranges import Count, CountOrZero, PositiveShare, Range, Share, ShareBelowOne
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule
 
@@ -175,6 +176,14 @@ class SpaceNet(Strategy):
         capacities = options.input_capacity, *[options.capacity] * (hidden - 1)
         share = tuple(capacity / n_tasks for capacity in capacities)
         return {"actor": share, "critic": share} if options.critics else {"actor": share}
+
+    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
+        """Refuses a classifier's topology, which is the method's own."""
+        if kind == "classifier" and not topology.base.dense:
+            raise ConfigError(
+                "the method counts connections itself (spacenet.connections) and says where they go: leave "
+                f"--topology.method {topology.method} and its options out, or use --method naive"
+            )
 
     def attach(self, learner: Learner) -> None:
         """Takes the networks off the topology clock; they have no connections when the first task begins.

@@ -6,7 +6,7 @@ The learner, a classifier or an agent, calls them; a method sees its groups of n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -14,6 +14,7 @@ from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseMLP
+from sparserl.topology.config import TopologyConfig
 
 
 class Strategy:
@@ -21,7 +22,12 @@ class Strategy:
 
     Args:
         options: The method's own, of the type that its class says; None for a method without any.
+
+    Attributes:
+        begins_anew: Whether each task has a network of its own, which learns nothing else.
     """
+
+    begins_anew: ClassVar[bool] = False
 
     def __init__(self, options: Any = None):
         self.options = options
@@ -38,6 +44,9 @@ class Strategy:
         """
         del kind, hidden, n_tasks
         return {}
+
+    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
+        """Raises ConfigError if networks of a kind of learner cannot have a topology under this method."""
 
     def attach(self, learner: Learner) -> None:
         """Gets to know the learner, which has learned nothing yet (or will be restored).

@@ -7,11 +7,10 @@ forgetting is a `Strategy`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,75 +22,21 @@ from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.connections import DENSE, bound, check_topology, evolver_of, without_connections
+from sparserl.continual.supervised.learner_config import OPTIMIZERS, LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.probe import probes
 from sparserl.continual.supervised.tasks import Batch, TaskSequence
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.fused_adam import FusedAdam, check_slots, state_from_tree, state_tree
-from sparserl.layers.linear import biases_of
-from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
+from sparserl.layers import SparseMLP
+from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.seeding import stream
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
-from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
+from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation."""
-WITH_MOMENTUM = ("sgd", "rmsprop")
-"""Optimizers that read `learner.momentum`."""
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """The network of a continual learner and how it is trained on a task.
-
-    Raises:
-        ConfigError: If a value is out of range.
-    """
-
-    hidden: tuple[Count, ...] = (400, 400)
-    """Neurons of each hidden layer."""
-    density: PositiveShare = 1.0
-    """Share of connections that exist in the hidden layers, random and fixed; SpaceNet counts connections instead."""
-    optimizer: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
-    """Optimizer."""
-    learning_rate: Positive = 1e-3
-    """Its learning rate."""
-    momentum: ShareBelowOne = 0.0
-    """Momentum of sgd and rmsprop."""
-    weight_decay: NotNegative = 0.0
-    """L2 weight decay."""
-    reset_optimizer: bool = True
-    """Whether each task starts with a new optimizer."""
-    unseen_outputs: Literal["open", "closed"] = "open"
-    """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
-    epochs: Repeats = 4
-    """Passes through the samples of a task."""
-    batch_size: Count = 128
-    """Samples a gradient step."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "learner.")
-        if not self.hidden:
-            raise ConfigError(f"learner.hidden needs at least one layer of at least one neuron, got {self.hidden}")
-        if self.momentum > 0.0 and self.optimizer not in WITH_MOMENTUM:
-            raise ConfigError(
-                f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
-            )
-
-
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.optim.Optimizer]] = {
-    "sgd": lambda parameters, own: torch.optim.SGD(
-        parameters, own.learning_rate, momentum=own.momentum, weight_decay=own.weight_decay
-    ),
-    "adam": lambda parameters, own: FusedAdam(parameters, own.learning_rate, weight_decay=own.weight_decay),
-    "rmsprop": lambda parameters, own: torch.optim.RMSprop(
-        parameters, own.learning_rate, momentum=own.momentum, weight_decay=own.weight_decay
-    ),
-    "adagrad": lambda parameters, own: torch.optim.Adagrad(
-        parameters, own.learning_rate, weight_decay=own.weight_decay
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -122,12 +67,13 @@ class SupervisedLearner:
         sequence: The tasks.
         strategy: The continual method.
         config: Network and training.
-        seed: Root seed of weights and batches.
+        topology: Connections of the network, and how they change.
+        seed: Root seed of weights, connections and batches.
 
     Attributes:
         network: What is trained.
         groups: The network alone, as `network`.
-        evolver: Moves its connections where the method does; None where they stay.
+        evolver: Moves its connections where the topology or the method does; None where they stay.
         optimizer: Of the present task.
         task: Task that is being, or will next be, learned.
         epoch: Epoch in it that the next step belongs to.
@@ -136,13 +82,23 @@ class SupervisedLearner:
 
     Raises:
         ConfigError: If the strategy cannot learn this sequence with this network.
+        TopologyError: If the topology does not fit the network, or pruning would end after the run.
     """
 
-    def __init__(self, sequence: TaskSequence, strategy: Strategy, config: LearnerConfig, *, seed: int):
-        self.sequence, self.strategy, self.config, self.seed = sequence, strategy, config, seed
+    def __init__(
+        self,
+        sequence: TaskSequence,
+        strategy: Strategy,
+        config: LearnerConfig,
+        topology: TopologyConfig = DENSE,
+        *,
+        seed: int,
+    ):
+        check_topology(topology, strategy)
+        self.sequence, self.strategy, self.config, self.topology, self.seed = sequence, strategy, config, topology, seed
+        self.task = self.epoch = self.batch = self.steps = 0
         self.use(self.new_network())
         self.optimizer = self.new_optimizer()
-        self.task = self.epoch = self.batch = self.steps = 0
         self._begun = False
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         strategy.attach(self)
@@ -150,38 +106,46 @@ class SupervisedLearner:
     def new_network(self) -> SparseMLP:
         """The network as it is before the first task."""
         sizes = [self.sequence.n_features, *self.config.hidden, self.sequence.n_outputs]
-        densities = [self.config.density] * len(self.config.hidden) + [1.0]
-        if self._moves_connections() and self.config.density != 1.0:
-            raise ConfigError("the method counts connections (spacenet.connections), so leave learner.density at 1")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
-            if self._moves_connections():
-                nothing = np.empty(0, np.int64)
-                layers = [SparseLinear(SparseTopology(n_out, n_in, nothing)) for n_in, n_out in pairwise(sizes)]
-                for layer in layers:
-                    nn.init.zeros_(biases_of(layer))
-                return SparseMLP(layers)
-            return SparseMLP.random(sizes, densities, seed=self.seed, name="network")
+            if self._method_moves_connections():
+                return without_connections(sizes)
+            return SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network")
 
-    def _moves_connections(self) -> bool:
+    def _method_moves_connections(self) -> bool:
         """Whether the method gives a network without connections some, and moves them."""
         return bool(self.strategy.densities(self.kind, len(self.config.hidden), self.n_tasks))
 
     def use(self, network: SparseMLP) -> None:
-        """Makes a network the one that is trained."""
+        """Makes a network the one that is trained, and its connections those that move from now on."""
         self.network = network
         outputs = [task.outputs for task in self.sequence.tasks]
         own = ClassifierNetwork(network, outputs, has_heads=self.sequence.scenario == "task")
         self.evolver = None
-        if self._moves_connections():
-            self.evolver = TopologyEvolver({own.group: own.shared}, None, seed=self.seed)  # type: ignore[dict-item]
+        if self._method_moves_connections() or self.topology.base.rule is not None:
+            self.evolver = evolver_of(own, self._bound_topology(), self.seed)
             for name, layer in self.evolver.layers.items():
                 self.evolver.follow(name, partial(self._carry_moments, layer.values))
         self.groups = {own.group: Group(own.group, [own], network, partial(getattr, self, "optimizer"), self.evolver)}
 
     def _carry_moments(self, values: nn.Parameter, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """The optimizer is another one for each task."""
-        OptimizerMoments(self.optimizer, values)(change, grown_values)
+        OptimizerMoments(self.optimizer, values, self.topology.part("moments"))(change, grown_values)
+
+    def _bound_topology(self) -> TopologyConfig:
+        """The topology for as long as the present network learns."""
+        tasks = [self.task] if self.strategy.begins_anew else range(self.n_tasks)
+        return bound(self.topology, sum(map(self.steps_of, tasks)), sum(map(self.epochs_of, tasks)))
+
+    @property
+    def clock(self) -> TopologyEvolver | None:
+        """The evolver, where the rule of the topology moves connections."""
+        return None if self.topology.base.rule is None else self.evolver
+
+    @property
+    def began(self) -> int:
+        """Gradient steps before the present network, and the clock of its topology, began."""
+        return sum(map(self.steps_of, range(self.task))) if self.strategy.begins_anew else 0
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         """An optimizer of the network's parameters without any history."""
@@ -221,6 +185,19 @@ class SupervisedLearner:
         """Epochs of a task, those of its consolidation included."""
         return self.config.epochs + self.strategy.consolidation(task, self.n_tasks)
 
+    def steps_of(self, task: int) -> int:
+        """Gradient steps of a task."""
+        return math.ceil(self._samples_of(task) / self.config.batch_size) * self.epochs_of(task)
+
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of the whole sequence."""
+        return sum(map(self.steps_of, range(self.n_tasks)))
+
+    def _samples_of(self, task: int) -> int:
+        """Training samples of an epoch of a task."""
+        return sum(len(self.sequence.tasks[one].train) for one in self.strategy.trained_tasks(task))
+
     def _end_epoch(self) -> None:
         if self.epoch < self.config.epochs - 1:
             self.strategy.end_epoch(self)
@@ -234,8 +211,7 @@ class SupervisedLearner:
 
     def _order(self) -> np.ndarray:
         """Order of the samples of the present epoch, all tasks that are trained one after the other."""
-        count = sum(len(self.sequence.tasks[task].train) for task in self.strategy.trained_tasks(self.task))
-        return stream(self.seed, "batches", str(self.task), str(self.epoch)).permutation(count)
+        return stream(self.seed, "batches", str(self.task), str(self.epoch)).permutation(self._samples_of(self.task))
 
     def _batch(self, places: np.ndarray) -> Batch:
         parts, first = [], 0
@@ -248,6 +224,8 @@ class SupervisedLearner:
         return Batch.joined(parts)
 
     def _step(self, batch: Batch) -> float:
+        if self.clock is not None:
+            self.clock.begin_update(self.steps - self.began + 1)
         self.optimizer.zero_grad(set_to_none=False)
         loss = self.strategy.loss(self, batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -257,6 +235,8 @@ class SupervisedLearner:
         self.optimizer.step()
         group.frozen.after_step(self.optimizer)
         self.strategy.after_step(self, group)
+        if self.clock is not None:
+            self.clock.end_update(group.name)
         return loss.item()
 
     def cross_entropy(self, batch: Batch) -> torch.Tensor:
@@ -312,8 +292,9 @@ class SupervisedLearner:
             raise ConfigError(f"{said} {self.sequence.scenario}")
 
     def begin_anew(self) -> None:
-        """Puts weights where they were before anything was learned, with a new optimizer."""
+        """Puts weights and connections where they were before anything was learned, with a new optimizer and clock."""
         self.network.load_state_dict(self.new_network().state_dict())
+        self.use(self.network)
         self.optimizer = self.new_optimizer()
 
     def probe(self, network: TaskNetwork, objective: Objective, count: int, labels: str | None) -> Iterator[Probe]:
@@ -323,7 +304,8 @@ class SupervisedLearner:
 
     def gradients(self, group: Group, batch: Batch) -> list[torch.Tensor]:
         """Gradients of the cross-entropy of a batch."""
-        return list(torch.autograd.grad(self.cross_entropy(batch), list(group.module.parameters())))
+        with group.uncaptured():
+            return list(torch.autograd.grad(self.cross_entropy(batch), list(group.module.parameters())))
 
     def new_memory(self) -> SampleMemory:
         """One of training samples."""
@@ -378,6 +360,7 @@ class SupervisedLearner:
             "optimizer": state_tree(self.optimizer.state_dict()),
             "frozen": self.frozen.state_dict(self.network),
             "strategy": self.strategy.state_dict(),
+            **({} if self.clock is None else {"evolver": self.clock.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -387,6 +370,9 @@ class SupervisedLearner:
         self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
         check_slots(self.optimizer)
         self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
+        if self.clock is not None:
+            self.clock.rule = self._bound_topology().rule()
+            self.clock.load_state_dict(state["evolver"])
         self.frozen.load_state_dict(self.network, state["frozen"])
         self.strategy.load_state_dict(state["strategy"])
 

@@ -67,7 +67,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         checkpoint_every_steps: int,
         **recorder: Any,
     ):
-        super().__init__(learner, folder, total_steps=total_steps(learner), **recorder)
+        super().__init__(learner, folder, total_steps=learner.total_steps, **recorder)
         self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
         self.baseline: list[float] = []
         self.matrix: list[list[float]] = []
@@ -79,7 +79,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         return self.learner.evolver
 
     def _step_of(self, event: Mapping[str, Any]) -> int:
-        return int(event["update"])  # gradient steps are the x axis here
+        return self.learner.began + int(event["update"])  # gradient steps are the x axis here
 
     # What happens at an event.
 
@@ -179,7 +179,8 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             CheckpointError: If it belongs to another run, or the data has changed since.
         """
         check_is_of_run(state, self.identity)
-        learner = {**self.learner.state_dict(), "frozen": ANYTHING, "strategy": ANYTHING}
+        learner = self.learner.state_dict()
+        learner |= dict.fromkeys(set(learner) & {"frozen", "strategy", "evolver"}, ANYTHING)
         recorder = {**self._expected(), "baseline": Each(0.0), "matrix": Each(Each(0.0))}
         expected = {"global_step": 0, "run": ANYTHING, "data": "", "learner": learner, "recorder": recorder}
         check_structure(state, expected)
@@ -218,16 +219,6 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             **self._spent(),
             "sequence_record": sequence.record,
         }
-
-
-def total_steps(learner: SupervisedLearner) -> int:
-    """Gradient steps of the whole sequence."""
-    total = 0
-    for task in range(len(learner.sequence)):
-        samples = sum(len(learner.sequence.tasks[one].train) for one in learner.strategy.trained_tasks(task))
-        batches = math.ceil(samples / learner.config.batch_size)
-        total += batches * learner.epochs_of(task)
-    return total
 
 
 def checksum(sequence: TaskSequence) -> str:

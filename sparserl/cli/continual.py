@@ -19,7 +19,7 @@ HELP = Help(
     (
         *("sequence", "method", "scenario", "algo", "tasks", "steps_per_task", "class_order", "seed", "threads"),
         *("preset", "config", "run_dir", "resume", "data_dir", "download", "progress", "dry_run", "track"),
-        *("learner.hidden", "learner.density", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
+        *("learner.hidden", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
         *("learner.epochs", "learner.batch_size", "eval.every_steps", "eval.episodes", "agent.net_arch"),
         *("agent.learning_rate", "agent.batch_size", "agent.buffer_size", "agent.learning_starts", "agent.gamma"),
         *("topology.method", "topology.density", "border.heads", "border.task_id", "border.buffer"),

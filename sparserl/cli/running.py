@@ -30,6 +30,8 @@ CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 WITH_RESUME = ("resume", "from_step", "progress")
 OF_DATA = ("data_dir", "download")
 """Options that classifiers alone have."""
+OLD_NAMES = {"learner.density": "topology.density"}
+"""Options that go by another name now, which `resolve` knows by both."""
 LONGEST_BRIEF = 100
 """Characters of a help text that begins with an explanation; of a longer one only what it explains is said."""
 
@@ -119,7 +121,8 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     if kind == "train" or choice.agent is not None:
         options = {key: option for key, option in options.items() if key not in OF_DATA}
     of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
-    values = given(words, {**options, **of_config})
+    old = {name: dataclasses.replace(of_config[now], key=name) for name, now in OLD_NAMES.items() if now in of_config}
+    values = given(words, {**old, **options, **of_config})
     of_command = {key: values.pop(key) for key in options if key in values}
     config = choice.resolve(over(below, nested(values)))
     if help is not None and wants_help(arguments):

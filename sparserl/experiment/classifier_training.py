@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from sparserl.continual.strategies import STRATEGIES, make_strategy
+from sparserl.continual.strategies import STRATEGIES
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import SequenceRecorder
@@ -115,8 +115,7 @@ def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = Fa
         class_order=config.class_order,
     )
     check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
-    strategy = make_strategy(config.method, "classifier", config)
-    return SupervisedLearner(sequence, strategy, config.learner, seed=config.seed)
+    return SupervisedLearner(sequence, config.strategy(), config.learner, config.topology, seed=config.seed)
 
 
 def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
@@ -124,4 +123,6 @@ def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
     if STRATEGIES[config.method].options == "spacenet":  # which counts connections
         return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
     widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
-    return DENSE_BYTES * config.learner.density * sum(a * b for a, b in itertools.pairwise(widths))
+    shapes = [(n_out, n_in) for n_in, n_out in itertools.pairwise(widths)]
+    densities = [1.0] * len(shapes) if config.topology.start_dense else config.topology.densities(shapes)
+    return DENSE_BYTES * sum(density * a * b for density, (a, b) in zip(densities, shapes, strict=True))

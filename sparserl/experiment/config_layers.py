@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparserl import config as yaml_config
-from sparserl.continual.supervised.learner import WITH_MOMENTUM
+from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.topology.config import beside_method
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from sparserl import config as yaml_config
-from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions, method_spec, own_options
-from sparserl.continual.supervised.learner import LearnerConfig
+from sparserl.continual.strategies import (
+    GROUPS,
+    STRATEGIES,
+    MethodOptions,
+    make_strategy,
+    method_spec,
+    own_options,
+)
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.connections import DENSE, NOT_HERE, check_topology
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.experiment.config_layers import Choice, over
+from sparserl.experiment.config_layers import OF_ALL, Choice, over
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RecordedConfig
 from sparserl.ranges import Count
+from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,9 @@ class ContinualConfig(RecordedConfig, MethodOptions):
     """Order in which classes are learned: 0, 1, 2, ..., or drawn from the seed."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """The network and how it is trained on a task."""
+    topology: TopologyConfig = DENSE
+    """Connections of the network: all, unless a method or a density is given; a density without a method is of `static`
+    ones. Events are an epoch apart where no interval is given."""
     log_every_steps: Count = 50
     """Gradient steps between rows of progress.csv."""
     checkpoint_every_steps: Count = 500
@@ -54,23 +67,36 @@ class ContinualConfig(RecordedConfig, MethodOptions):
             if name is not None and name not in valid:
                 raise ConfigError(unknown_name(kind, name, valid))
         super().__post_init__()
+        check_topology(self.topology, self.strategy())
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
 
     @property
     def name(self) -> str:
-        """Run name without the seed."""
-        return f"{self.sequence}__{self.scenario}__{self.method}"
+        """Run name without the seed: sequence, scenario, method, and what is special about the topology."""
+        labels = self.topology.labels("dense")
+        return "__".join([self.sequence, str(self.scenario), self.method, *labels])
 
     @property
     def title(self) -> str:
         """What the run is, in words."""
         return f"{self.method} on {self.sequence}, {self.scenario}-incremental, seed {self.seed}"
 
+    def strategy(self) -> Strategy:
+        """The continual method."""
+        return make_strategy(self.method, "classifier", self)
+
+    def resolved(self) -> ContinualConfig:
+        here = {name: getattr(self.topology, name) for name in ("update_interval", *NOT_HERE)}
+        return replace(self, topology=replace(self.topology.resolved(), **here))
+
     def plain(self) -> dict[str, Any]:
-        """The resolved config as plain data, without the options of other methods."""
+        """The resolved config as plain data, without the options of other methods and of agents."""
         data = yaml_config.plain(self)
-        common = {name: value for name, value in data.items() if name not in GROUPS}
+        common = {name: value for name, value in data.items() if name not in (*GROUPS, "topology")}
+        counts_connections = self.strategy().densities("classifier", len(self.learner.hidden), self.tasks or 1)
+        if not counts_connections:
+            common["topology"] = {name: value for name, value in data["topology"].items() if name not in NOT_HERE}
         return {**common, **own_options(self.method, self, "classifier")}
 
 
@@ -102,7 +128,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     names = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
 
     def resolve(data: Mapping[str, Any]) -> ContinualConfig:
-        data = over(of_preset, data)
+        data = with_topology(over(of_preset, data))
         _refuse_closed_outputs(scenario, data)
         refuse_options_of_others(named.method, groups, data)
         if spec.options is not None:
@@ -116,6 +142,27 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         return run
 
     return Choice(ContinualConfig, preset, resolve, unused=frozenset(GROUPS) - {spec.options or ""})
+
+
+def with_topology(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose topology has a method: static where it says how dense it is alone, else dense.
+
+    What `learner.density` said before there was a topology is its density, the same in each hidden layer.
+
+    Raises:
+        ConfigError: If a config has both.
+    """
+    learner, topology = data.get("learner", {}), data.get("topology", {})
+    if not isinstance(learner, Mapping) or not isinstance(topology, Mapping):
+        return dict(data)  # which `build` refuses
+    learner, topology = dict(learner), dict(topology)
+    density = learner.pop("density", 1.0)
+    is_sparse = any(topology.get(name) is not None for name in OF_ALL)
+    if density != 1.0:
+        if is_sparse:
+            raise ConfigError(f"learner.density {density} is topology.density by its old name; leave it out")
+        topology, is_sparse = {"density": density, "allocation": "uniform", **topology}, True
+    return {**data, "learner": learner, "topology": {"method": "static" if is_sparse else "dense", **topology}}
 
 
 def _refuse_closed_outputs(scenario: str, data: Mapping[str, Any]) -> None:

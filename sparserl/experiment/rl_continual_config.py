@@ -213,9 +213,10 @@ class RLContinualConfig(RecordedConfig, MethodOptions):
         topology = replace(self.topology, **own)
         # A fresh agent per task has its topology clock to itself.
         steps = [task.steps for task in sequence.tasks]
-        length = min(steps) if self.method == "scratch" else sum(steps)
+        begins_anew = self.strategy().begins_anew
+        length = min(steps) if begins_anew else sum(steps)
         waits = self.agent.learning_starts * (n_tasks if self.border.buffer == "emptied" else 1)
-        updates = length - (self.agent.learning_starts if self.method == "scratch" else waits)
+        updates = length - (self.agent.learning_starts if begins_anew else waits)
         heads = TaskHeads(n_tasks, self.border.task_id == "visible") if self.border.heads == "task" else None
         topology = topology.for_run(max(0, updates))
         agent = make_agent(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sparserl import config as yaml_config
 from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
-from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.continual_config import ContinualConfig, with_topology
 from sparserl.experiment.input_files import located
 from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.recorded_run import RecordedConfig
@@ -41,7 +41,7 @@ def build_config(data: Mapping[str, Any]) -> RecordedConfig:
     """
     if "sequence" not in data:
         return build_train_config(data)
-    return build_rl_continual_config(data) if "algo" in data else yaml_config.build(ContinualConfig, data)
+    return build_rl_continual_config(data) if "algo" in data else _build_classifier_config(data)
 
 
 def run_config(folder: RunFolder) -> TrainConfig:
@@ -88,7 +88,11 @@ def continual_config(folder: RunFolder) -> ContinualConfig:
     """
     if not is_continual(folder):
         raise ConfigError(f"{folder.path} is a run of `sparserl train`; this takes runs of `sparserl continual`")
-    return yaml_config.build(ContinualConfig, yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
+    return _build_classifier_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
+
+
+def _build_classifier_config(data: Mapping[str, Any]) -> ContinualConfig:
+    return yaml_config.build(ContinualConfig, with_topology(data))
 
 
 def rl_continual_config(folder: RunFolder) -> RLContinualConfig:

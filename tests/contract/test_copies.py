@@ -18,7 +18,8 @@ from sparserl.agents.agent_state import agent_state, generator_state, restore_ge
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.topology.config import TopologyConfig
 
 COPIES: dict[str, Callable[[Any], Any]] = {

@@ -22,7 +22,7 @@ from support.rl_learners import (
     tasks_of,
     whole_state,
 )
-from support.tasks import blobs
+from support.tasks import blobs, static
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
@@ -39,7 +39,8 @@ from sparserl.continual.strategies.penalty import (
     SIOptions,
 )
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
@@ -68,8 +69,8 @@ CASES = [(name, scenario) for name in CLASSIFIERS for scenario in SCENARIOS if (
 
 def make_classifier(name: str, scenario: Scenario, *, seed: int = 0, **changes: Any) -> SupervisedLearner:
     sequence = blobs(scenario)
-    config = LearnerConfig(**{**vars(LEARNER), "density": DENSITY[name], **changes})
-    return SupervisedLearner(sequence, make_strategy(name, "classifier", OPTIONS), config, seed=seed)
+    config, topology = dataclasses.replace(LEARNER, **changes), static(DENSITY[name])
+    return SupervisedLearner(sequence, make_strategy(name, "classifier", OPTIONS), config, topology, seed=seed)
 
 
 def rows(learner: SupervisedLearner) -> np.ndarray:

@@ -25,7 +25,8 @@ from torch import nn
 from sparserl.cli import main
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.kernels import GradientRequest, Networks, cpu, plan
 from sparserl.kernels.program import Call

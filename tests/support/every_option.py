@@ -129,9 +129,9 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
     ]
 
 
-def _of_actor(built: Any) -> list[Any]:
-    """Its layers that take part."""
-    return [layer for name, layer in built.agent.evolver.layers.items() if name.startswith("actor")]
+def _of_first(built: Any) -> list[Any]:
+    """Layers of the network that answers that take part."""
+    return [layer for name, layer in built.evolver.layers.items() if name.startswith(("actor", "network"))]
 
 
 RULE = {
@@ -148,54 +148,58 @@ RULE = {
 
 
 def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
-    """Connections of an agent's networks."""
+    """Connections of networks, those of agents or of a classifier."""
     dense_output = {"output_layer": "dense"} if of_tasks else {}
-    shared_heads = {"border.heads": "shared"} if of_tasks else {}
+    is_classifier = kind == "moving classifier"
+    all_sparse: dict[str, Value] = {"border.heads": "shared"} if of_tasks else {}
+    if is_classifier:
+        all_sparse["topology.density"] = 0.2
 
     def alone(name: str, value: Value, probe: Probe, also: tuple[str, ...] = (), **needs: Value) -> Batch:
         option = f"topology.{name}"
         needed = {f"topology.{other}": given for other, given in needs.items()}
         return Batch(kind, option, {option: value}, needed, {option: probe}, also)
 
-    both: Probe = lambda built: built.density("actor")  # noqa: E731
+    of_agents = [
+        Batch(kind, "topology.target", {"topology.target": "shared"}),
+        alone("actor_density", 0.3, lambda built: built.density("actor")),
+        alone("critic_density", 0.3, lambda built: built.density("critic")),
+        alone("recycle_threshold", 0.375, lambda built: built.agent.topology.recycle_threshold),
+    ]
     parts = {
         "topology.new_value": "uniform",
         "topology.moments": "mean",
-        "topology.target": "shared",
         "topology.initial_value": "sparse_fan_in",
     }
     return [
+        *([] if is_classifier else of_agents),
         Batch(kind, "rule", {**RULE, **parts}, {}, {name: of_rule(name.partition(".")[2]) for name in RULE}),
         alone(
             "method",
             "rigl",
-            lambda built: "rigl" if built.agent.evolver.rule.grow == "gradient" else "",
+            lambda built: "rigl" if built.evolver.rule.grow == "gradient" else "",
             **dense_output,
         ),
-        alone("density", 0.3, both, ("topology.epsilon",)),
-        alone("actor_density", 0.3, both),
-        alone("critic_density", 0.3, lambda built: built.density("critic")),
+        alone("density", 0.3, lambda built: built.density(""), ("topology.epsilon",)),
         alone(
             "epsilon",
             [1.0, 2.0],
-            lambda built: [round(layer.nnz / (layer.n_in + layer.n_out)) * 1.0 for layer in _of_actor(built)],
+            lambda built: [round(layer.nnz / (layer.n_in + layer.n_out)) * 1.0 for layer in _of_first(built)],
             ("topology.density",),
         ),
         alone(
             "allocation",
             "uniform",
             lambda built: (
-                "uniform"
-                if len({round(layer.density, 1) for layer in built.agent.evolver.layers.values()}) == 1
-                else "erk"
+                "uniform" if len({round(layer.density, 1) for layer in built.evolver.layers.values()}) == 1 else "erk"
             ),
         ),
         Batch(
             kind,
             "topology.output_layer",
             {"topology.output_layer": "sparse"},
-            shared_heads,
-            {"topology.output_layer": lambda built: "sparse" if len(_of_actor(built)) == 3 else "dense"},
+            all_sparse,
+            {"topology.output_layer": lambda built: "sparse" if len(_of_first(built)) == 3 else "dense"},
         ),
         alone("density_schedule", "cubic", of_rule("density_schedule")),
         alone("gradient_batches", 3, of_rule("gradient_batches"), grow="gradient"),
@@ -206,12 +210,11 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
             {},
             {
                 "topology.begin_fraction": lambda built: (
-                    built.agent.evolver.rule.first_update / built.agent.evolver.rule.last_update / 2
+                    built.evolver.rule.first_update / built.evolver.rule.last_update / 2
                 ),
             },
         ),
-        alone("pairs", 2, lambda built: min(one.topology.pairs for one in built.agent.evolver.layers.values())),
-        alone("recycle_threshold", 0.375, lambda built: built.agent.topology.recycle_threshold),
+        alone("pairs", 2, lambda built: min(one.topology.pairs for one in built.evolver.layers.values())),
     ]
 
 
@@ -353,7 +356,7 @@ def method_batches(
 
 
 OF_A_PRESET = (
-    *(f"learner.{name}" for name in ("hidden", "density", "optimizer", "learning_rate", "reset_optimizer")),
+    *(f"learner.{name}" for name in ("hidden", "optimizer", "learning_rate", "reset_optimizer")),
     *(f"learner.{name}" for name in ("unseen_outputs", "epochs", "batch_size")),
     "log_every_steps",
     "checkpoint_every_steps",
@@ -363,7 +366,6 @@ OF_A_PRESET = (
 def classifier_batches() -> list[Batch]:
     learner: dict[str, Value] = {
         "learner.hidden": [9, 8],
-        "learner.density": 0.5,
         "learner.optimizer": "sgd",
         "learner.learning_rate": 0.5,
         "learner.momentum": 0.25,
@@ -383,7 +385,6 @@ def classifier_batches() -> list[Batch]:
         "learner.momentum": of_learner("momentum"),
         "learner.weight_decay": of_learner("weight_decay"),
         "learner.optimizer": lambda built: type(built.learner.new_optimizer()).__name__.lower(),
-        "learner.density": lambda built: round(built.learner.network[1].density, 1),
     }
     tasks = {"scenario": "domain", "tasks": 2, "class_order": "random"}
     return [
@@ -476,5 +477,6 @@ BATCHES: list[Batch] = [
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
     *classifier_batches(),
+    *topology_batches("moving classifier"),
     *(batch for algo in ("ds_sac", "ds_td3") for batch in tasks_batches(algo)),
 ]

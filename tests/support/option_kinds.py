@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from sparserl.continual.strategies import make_strategy
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.sequences import build_sequence
 from sparserl.envs.wrapper_stack import layers
@@ -48,7 +47,21 @@ class Batch:
     also: tuple[str, ...] = ()
 
 
-class BuiltAgent:
+class Built:
+    """What a config builds."""
+
+    @property
+    def evolver(self) -> Any:
+        """What moves connections."""
+        raise NotImplementedError
+
+    def density(self, network: str) -> float:
+        """Of all layers that take part, rounded: with sizes as small as these it is near what was asked for."""
+        own = [layer for name, layer in self.evolver.layers.items() if name.startswith(network)]
+        return round(sum(layer.topology.nnz for layer in own) / sum(layer.topology.size for layer in own), 1)
+
+
+class BuiltAgent(Built):
     """What a config of a single agent builds."""
 
     def __init__(self, config: TrainConfig) -> None:
@@ -62,13 +75,12 @@ class BuiltAgent:
     def agent(self) -> Any:
         return self.config.make_agent(self.config.make_envs())
 
+    @property
+    def evolver(self) -> Any:
+        return self.agent.evolver
+
     def wrapper(self, name: str) -> Any:
         return next(one for one in layers(self.env) if type(one) is WRAPPERS[name].wrapper)
-
-    def density(self, network: str) -> float:
-        """Of all layers that take part, rounded: with sizes as small as these it is near what was asked for."""
-        own = [layer for name, layer in self.agent.evolver.layers.items() if name.startswith(network)]
-        return round(sum(layer.topology.nnz for layer in own) / sum(layer.topology.size for layer in own), 1)
 
 
 class BuiltSequence(BuiltAgent):
@@ -89,7 +101,7 @@ class BuiltSequence(BuiltAgent):
         return self.config.make_task(self.config.load_sequence().tasks[0], 2)
 
 
-class BuiltLearner:
+class BuiltLearner(Built):
     """What a config of a classifier builds."""
 
     def __init__(self, config: ContinualConfig) -> None:
@@ -105,9 +117,11 @@ class BuiltLearner:
             n_tasks=config.tasks,
             class_order=config.class_order,
         )
-        return SupervisedLearner(
-            sequence, make_strategy(config.method, "classifier", config), config.learner, seed=config.seed
-        )
+        return SupervisedLearner(sequence, config.strategy(), config.learner, config.topology, seed=config.seed)
+
+    @property
+    def evolver(self) -> Any:
+        return self.learner.evolver
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,9 @@ def _rl(algo: str) -> Kind:
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
+    "moving classifier": Kind(
+        "continual", {"sequence": "split_digits", "method": "naive", "topology.method": "ds_td3"}, BuiltLearner
+    ),
     **{f"tasks, {algo}": _rl(algo) for algo in ("ds_sac", "ds_td3")},
 }
 SCHEMAS = {BuiltAgent: TrainConfig, BuiltLearner: ContinualConfig, BuiltSequence: RLContinualConfig}
@@ -173,7 +190,7 @@ def of_group(name: str) -> Probe:
 
 
 def of_rule(name: str) -> Probe:
-    return lambda built: getattr(built.agent.evolver.rule, name)
+    return lambda built: getattr(built.evolver.rule, name)
 
 
 def of_wrapper(wrapper: str, what: Probe) -> Probe:

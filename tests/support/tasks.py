@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparserl.continual.supervised.connections import DENSE
 from sparserl.continual.supervised.tasks import Samples, Scenario, Task, TaskSequence
+from sparserl.topology.config import TopologyConfig
 
 PER_TASK = 2
 N_FEATURES = 8
@@ -35,3 +37,8 @@ def blobs(scenario: Scenario = "class", n_tasks: int = 3, n_train: int = 40, n_t
         for index, part in enumerate(parts)
     ]
     return TaskSequence("blobs", scenario, tuple(tasks), N_FEATURES, 1 + max(tasks[-1].outputs), {})
+
+
+def static(density: float) -> TopologyConfig:
+    """As many connections in each hidden layer, which stay."""
+    return DENSE if density == 1.0 else TopologyConfig("static", density, allocation="uniform")

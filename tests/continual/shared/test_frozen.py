@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sparserl.continual.shared.frozen import FrozenEntries
-from sparserl.continual.supervised.learner import OPTIMIZERS, LearnerConfig
+from sparserl.continual.supervised.learner_config import OPTIMIZERS, LearnerConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "weight_decay": 0.1},

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tasks import N_FEATURES, blobs
+from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees
 
 from sparserl.continual.strategies.anew import Joint
-from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 
 
 def learner_of(reset_optimizer: bool = True) -> SupervisedLearner:
-    config = LearnerConfig(hidden=(12, 10), density=0.5, epochs=2, batch_size=16, reset_optimizer=reset_optimizer)
+    config = LearnerConfig(hidden=(12, 10), epochs=2, batch_size=16, reset_optimizer=reset_optimizer)
     sequence = blobs()
-    return SupervisedLearner(sequence, Joint(), config, seed=0)
+    return SupervisedLearner(sequence, Joint(), config, static(0.5), seed=0)
 
 
 @pytest.mark.parametrize("reset_optimizer", [True, False])

@@ -7,22 +7,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.tasks import blobs
+from support.tasks import blobs, static
 from support.trees import assert_equal_trees
 
 from sparserl.continual.strategies.lwf import LwF, LwFOptions, distillation
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Batch, Scenario
 from sparserl.errors import ConfigError
 
-CONFIG = LearnerConfig(hidden=(12, 10), density=0.5, epochs=4, optimizer="sgd", learning_rate=0.1, batch_size=16)
+CONFIG = LearnerConfig(hidden=(12, 10), epochs=4, optimizer="sgd", learning_rate=0.1, batch_size=16)
 
 
 def learner_of(scenario: Scenario, options: LwFOptions) -> tuple[SupervisedLearner, LwF]:
     strategy = LwF(options)
-    return SupervisedLearner(blobs(scenario), strategy, CONFIG, seed=0), strategy
+    return SupervisedLearner(blobs(scenario), strategy, CONFIG, static(0.5), seed=0), strategy
 
 
 def test_a_divergence_by_hand() -> None:
@@ -87,7 +88,7 @@ def test_the_first_task_has_no_teacher() -> None:
 @pytest.mark.parametrize("scenario", OLD_CHOICES)
 def test_a_teacher_without_weight_is_fine_tuning(scenario: Scenario) -> None:
     learner, _ = learner_of(scenario, LwFOptions(alpha=0.0))
-    naive = SupervisedLearner(learner.sequence, Strategy(), CONFIG, seed=0)
+    naive = SupervisedLearner(learner.sequence, Strategy(), CONFIG, static(0.5), seed=0)
     for one in (learner, naive):
         list(run_sequence(one))
     assert_equal_trees(dict(learner.network.state_dict()), dict(naive.network.state_dict()))

@@ -9,18 +9,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tasks import N_FEATURES, blobs
+from support.tasks import N_FEATURES, blobs, static
 
 from sparserl.continual.learner import Group
 from sparserl.continual.shared.projection import project
 from sparserl.continual.strategies.memory import AGEM, AGEMOptions, Replay, ReplayOptions, WithMemory
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Batch
 from sparserl.errors import ConfigError
 
-CONFIG = LearnerConfig(hidden=(12, 10), density=0.5, epochs=1, batch_size=16)
+CONFIG = LearnerConfig(hidden=(12, 10), epochs=1, batch_size=16)
 SAMPLE_BYTES = 4 * N_FEATURES + 16
 
 
@@ -70,7 +71,7 @@ def test_what_is_kept_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize(("samples", "expected"), [(20, [[20], [10, 10], [6, 6, 6]]), (3, [[3], [1, 1], [1, 1, 1]])])
 def test_replay_never_keeps_more_than_it_may(samples: int, expected: list[list[int]]) -> None:
     strategy = Replay(ReplayOptions(samples=samples))
-    learner = SupervisedLearner(blobs(), strategy, CONFIG, seed=0)
+    learner = SupervisedLearner(blobs(), strategy, CONFIG, static(0.5), seed=0)
     for after in expected:
         list(learner.train())
         learner.finish_task()
@@ -80,7 +81,7 @@ def test_replay_never_keeps_more_than_it_may(samples: int, expected: list[list[i
 
 def test_agem_keeps_as_many_of_each_task() -> None:
     strategy = AGEM(AGEMOptions(samples_per_task=7))
-    list(run_sequence(SupervisedLearner(blobs(), strategy, CONFIG, seed=0)))
+    list(run_sequence(SupervisedLearner(blobs(), strategy, CONFIG, static(0.5), seed=0)))
     assert sizes(kept(strategy)) == [7, 7, 7]
 
 
@@ -115,7 +116,7 @@ def test_a_draw_depends_on_its_step() -> None:
 
 def test_old_samples_are_as_many_as_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = Replay(ReplayOptions(samples=20))
-    learner = SupervisedLearner(blobs(), strategy, CONFIG, seed=0)
+    learner = SupervisedLearner(blobs(), strategy, CONFIG, static(0.5), seed=0)
     seen: list[tuple[int, list[int]]] = []
     cross_entropy = learner.cross_entropy
 
@@ -186,8 +187,8 @@ def test_no_step_of_agem_goes_against_its_memory() -> None:
 
     disagreements: list[bool] = []
     strategy = Checked(AGEMOptions(samples_per_task=9, batch_size=12))
-    config = LearnerConfig(hidden=(12, 10), density=0.5, epochs=3, optimizer="sgd", learning_rate=0.3, batch_size=16)
-    list(run_sequence(SupervisedLearner(blobs(), strategy, config, seed=0)))
+    config = LearnerConfig(hidden=(12, 10), epochs=3, optimizer="sgd", learning_rate=0.3, batch_size=16)
+    list(run_sequence(SupervisedLearner(blobs(), strategy, config, static(0.5), seed=0)))
     assert any(disagreements)
     assert len(disagreements) == 2 * 3 * 3
 
@@ -211,4 +212,4 @@ def test_an_option_out_of_range_is_named(options: Any, changes: dict[str, int], 
 def test_a_memory_without_room_for_each_task_is_refused() -> None:
     strategy = Replay(ReplayOptions(samples=2))
     with pytest.raises(ConfigError, match=r"^replay.samples must be at least 3, one for each task, got 2$"):
-        SupervisedLearner(blobs(), strategy, CONFIG, seed=0)
+        SupervisedLearner(blobs(), strategy, CONFIG, static(0.5), seed=0)

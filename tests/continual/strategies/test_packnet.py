@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tasks import N_FEATURES, blobs
+from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees
 from torch import nn
 
@@ -19,7 +19,8 @@ from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE
 from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
@@ -32,10 +33,11 @@ CONFIG = LearnerConfig(hidden=(12, 10), epochs=EPOCHS, batch_size=24, learning_r
 X = torch.linspace(-2.0, 2.0, 9 * N_FEATURES).sin().view(9, N_FEATURES)
 
 
-def make(retrain_epochs: int = RETRAIN, seed: int = 0, **changes: Any) -> SupervisedLearner:
+def make(retrain_epochs: int = RETRAIN, seed: int = 0, density: float = 1.0, **changes: Any) -> SupervisedLearner:
     sequence = blobs("task", n_tasks=N_TASKS, n_train=40)
     strategy = PackNet(PackNetOptions(retrain_epochs))
-    return SupervisedLearner(sequence, strategy, dataclasses.replace(CONFIG, **changes), seed=seed)
+    config = dataclasses.replace(CONFIG, **changes)
+    return SupervisedLearner(sequence, strategy, config, static(density), seed=seed)
 
 
 def owners(learner: SupervisedLearner) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tasks import blobs
+from support.tasks import blobs, static
 from support.trees import assert_equal_trees
 from torch import nn
 
@@ -31,7 +31,8 @@ from sparserl.continual.strategies.penalty import (
     QuadraticPenalty,
     SIOptions,
 )
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.probe import LABELS
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Samples, Scenario, Task, TaskSequence
@@ -45,11 +46,11 @@ METHODS: dict[type[QuadraticPenalty], Any] = {
     SI: SIOptions(strength=0.1),
     MAS: MASOptions(strength=0.01, samples=4),
 }
-SMALL = LearnerConfig(hidden=(12, 10), density=0.5, epochs=1, batch_size=16)
+SMALL = LearnerConfig(hidden=(12, 10), epochs=1, batch_size=16)
 
 
 def learner_of(strategy: QuadraticPenalty, sequence: TaskSequence | None = None) -> SupervisedLearner:
-    return SupervisedLearner(sequence or blobs(), strategy, SMALL, seed=0)
+    return SupervisedLearner(sequence or blobs(), strategy, SMALL, static(0.5), seed=0)
 
 
 def terms_of(strategy: QuadraticPenalty) -> list[Term]:

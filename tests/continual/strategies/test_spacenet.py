@@ -18,14 +18,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tasks import N_FEATURES, blobs
+from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees, differences
 from torch.nn import functional
 
 from sparserl.continual.shared.sub_networks import FREE
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
-from sparserl.continual.supervised.learner import LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
 from sparserl.continual.supervised.tasks import Batch, Scenario
 from sparserl.errors import ConfigError
@@ -747,7 +748,7 @@ def refusal(
     sequence = blobs(scenario, n_tasks=N_TASKS)
     strategy = SpaceNet(dataclasses.replace(OPTIONS, **options))
     with pytest.raises(ConfigError) as refused:
-        SupervisedLearner(sequence, strategy, dataclasses.replace(CONFIG, hidden=hidden, density=density), seed=0)
+        SupervisedLearner(sequence, strategy, dataclasses.replace(CONFIG, hidden=hidden), static(density), seed=0)
     return str(refused.value)
 
 
@@ -887,7 +888,10 @@ def test_another_number_of_layers_is_refused(hidden: tuple[int, ...], layers: in
 
 def test_a_density_is_refused() -> None:
     said = refusal(density=0.5)
-    assert said == "the method counts connections (spacenet.connections), so leave learner.density at 1"
+    assert said == (
+        "the method counts connections itself (spacenet.connections) and says where they go: leave --topology.method "
+        "static and its options out, or use --method naive"
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 3])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tasks import N_FEATURES, blobs
+from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees, differences
 from torch import nn
 from torch.nn import functional
@@ -22,7 +22,8 @@ from sparserl.continual.strategies import MethodOptions, make_strategy, methods_
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised import learner as supervised
-from sparserl.continual.supervised.learner import OPTIMIZERS, LearnerConfig, Step, SupervisedLearner
+from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner_config import OPTIMIZERS, LearnerConfig
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Batch, Scenario, TaskSequence
 from sparserl.errors import ConfigError
@@ -91,10 +92,14 @@ class Tape(Strategy):
 
 
 def learner_of(
-    strategy: Callable[..., Strategy] = Strategy, scenario: Scenario = "class", seed: int = 0, **changes: Any
+    strategy: Callable[..., Strategy] = Strategy,
+    scenario: Scenario = "class",
+    seed: int = 0,
+    density: float = 1.0,
+    **changes: Any,
 ) -> SupervisedLearner:
-    sequence = tasks(scenario)
-    return SupervisedLearner(sequence, strategy(), dataclasses.replace(CONFIG, **changes), seed=seed)
+    config = dataclasses.replace(CONFIG, **changes)
+    return SupervisedLearner(tasks(scenario), strategy(), config, static(density), seed=seed)
 
 
 def tape_of(learner: SupervisedLearner) -> Tape:
@@ -571,9 +576,6 @@ NAN = float("nan")
     [
         ({"hidden": ()}, r"learner.hidden needs at least one layer of at least one neuron, got \(\)"),
         ({"hidden": (5, 0)}, r"learner.hidden must be at least 1, got \(5, 0\)"),
-        ({"density": 0.0}, r"learner.density must be in \(0, 1\], got 0.0"),
-        ({"density": 1.5}, r"learner.density must be in \(0, 1\], got 1.5"),
-        ({"density": NAN}, r"learner.density must be in \(0, 1\], got nan"),
         ({"learning_rate": 0.0}, "learner.learning-rate must be positive, got 0.0"),
         ({"learning_rate": NAN}, "learner.learning-rate must be positive, got nan"),
         ({"momentum": -0.1}, r"learner.momentum must be in \[0, 1\), got -0.1"),
@@ -591,5 +593,5 @@ def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], me
 
 
 def test_the_ends_of_ranges_are_allowed() -> None:
-    LearnerConfig(hidden=(1,), density=1.0, momentum=0.0, weight_decay=0.0, epochs=1, batch_size=1)
+    LearnerConfig(hidden=(1,), momentum=0.0, weight_decay=0.0, epochs=1, batch_size=1)
     assert set(OPTIMIZERS) == {"sgd", "adam", "rmsprop", "adagrad"}

@@ -18,12 +18,12 @@ from support.trees import assert_equal_trees
 from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.learner import LearnerConfig, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.recorder import (
     LOGS,
     SequenceRecorder,
     checksum,
-    total_steps,
 )
 from sparserl.continual.supervised.tasks import Scenario, TaskSequence
 from sparserl.errors import CheckpointError
@@ -348,7 +348,7 @@ def test_a_method_without_owners_shares_what_the_network_has(tmp_path: Path) -> 
 def test_steps_are_known_beforehand(method: str, steps: int, tmp_path: Path) -> None:
     # joint: 40, 80 and 120 samples in batches of 16, four times; packnet: two epochs more for all tasks but the last
     found = recorder(tmp_path / "run", method)
-    assert total_steps(found.learner) == steps
+    assert found.learner.total_steps == steps
     found.learn()
     assert found.learner.steps == steps
 

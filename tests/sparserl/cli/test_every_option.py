@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 from support.every_option import BATCHES
-from support.option_kinds import KINDS, Batch, in_folder, write_files
+from support.option_kinds import KINDS, Batch, BuiltLearner, in_folder, write_files
 
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import nested
@@ -132,7 +132,7 @@ def test_no_option_is_missing_from_the_table(kind: str, files: Path, tmp_path: P
 
 def of_other_learners(kind: str) -> set[str]:
     """Options of continual methods that are refused where this kind learns."""
-    own: Kind = "classifier" if kind == "classifier" else "agent"
+    own: Kind = "classifier" if KINDS[kind].built is BuiltLearner else "agent"
     groups = {name: getattr(MethodOptions(), name) for name in GROUPS}
     return {
         f"{name}.{one.name}"
@@ -198,6 +198,32 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "allocation": ("ds_td3", {"topology.epsilon": [2, 2], "topology.allocation": "uniform"}, "shares out one density"),
     "static": ("ds_td3", {"topology.method": "static", "topology.new_value": "uniform"}, "never rewires and takes no"),
     "momentum": ("classifier", {"learner.momentum": 0.5}, "learner.momentum 0.5 has no effect on adam; it is for sgd"),
+    **{
+        f"{name} of classifiers": ("moving classifier", {f"topology.{name}": value}, message)
+        for name, value, message in (
+            ("actor_density", 0.5, "--topology.actor-density is for agents"),
+            ("critic_density", 0.5, "--topology.critic-density is for agents"),
+            ("target", "shared", "--topology.target is for agents"),
+            ("recycle_interval", 5, "--topology.recycle-interval is for `sparserl train`"),
+            ("recycle_threshold", 0.5, "--topology.recycle-threshold is for `sparserl train`"),
+        )
+    },
+    "moving packnet": (
+        "moving classifier",
+        {"method": "packnet"},
+        "connections must stay where they are: use --topology.method static, not ds_td3",
+    ),
+    "moving spacenet": ("moving classifier", {"method": "spacenet"}, "leave --topology.method ds_td3"),
+    "sparse spacenet": (
+        "classifier",
+        {"method": "static_sparse", "topology.density": 0.5},
+        "leave --topology.method static",
+    ),
+    "old density": (
+        "classifier",
+        {"learner.density": 0.5, "topology.density": 0.5},
+        "learner.density 0.5 is topology.density by its old name",
+    ),
     "closed outputs": (
         "classifier",
         {"scenario": "task", "learner.unseen_outputs": "closed"},
@@ -235,6 +261,16 @@ BY_FLAGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "untracked tags": ("tasks, ds_sac", {"wandb.tags": ["x"]}, "--wandb.tags is for runs that are tracked"),
 }
 WHEN_BUILT: dict[str, tuple[str, dict[str, Any], str]] = {
+    "nothing to move": (
+        "moving classifier",
+        {"topology.density": 1.0},
+        "--topology.method ds_td3 moves connections, and all exist: lower --topology.density",
+    ),
+    "pruning to come": (
+        "moving classifier",
+        {"topology.method": "gmp", "topology.last_update": 4000},
+        "within the run's 940 updates",
+    ),
     "dense": ("td3", {"topology.method": "ds_td3"}, "td3 is dense and takes no topology"),
     "steps to come": (
         "ds_td3",
@@ -299,7 +335,7 @@ def test_what_would_be_dropped_is_refused_before_the_run(name: str, files: Path,
     kind, options, message = WHEN_BUILT[name]
     config = by_file(kind, {**in_folder(KINDS[kind].base, files), **options}, tmp_path)
     with pytest.raises(SparserlError, match=message):
-        _ = KINDS[kind].built(config).agent
+        _ = KINDS[kind].built(config).evolver
 
 
 # --- layers -----------------------------------------------------------------------------------------

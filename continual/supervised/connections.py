@@ -1,0 +1,79 @@
+"""The connections of a classifier that learns tasks: those that it begins with, and the clock that moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import numpy as np
+from torch import nn
+
+from sparserl.continual.shared.task_network import TaskNetwork
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.linear import biases_of
+from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.structure import SparseTopology
+
+DENSE = TopologyConfig(method="dense")
+NOT_HERE = {
+    **dict.fromkeys(OWN_DENSITIES, "agents: a classifier has neither actor nor critic"),
+    "target": "agents: a classifier has no target networks",
+    **dict.fromkeys(("recycle_interval", "recycle_threshold"), "`sparserl train`: neurons serve earlier tasks as well"),
+}
+"""Fields of a `TopologyConfig` that a classifier does not have, and what they are for."""
+
+
+def check_topology(topology: TopologyConfig, strategy: Strategy) -> None:
+    """Raises ConfigError if a classifier cannot have a topology, or not under a method."""
+    for field in fields(topology):
+        if field.name in NOT_HERE and getattr(topology, field.name) != field.default:
+            raise ConfigError(f"--topology.{field.name.replace('_', '-')} is for {NOT_HERE[field.name]}")
+    strategy.check_topology("classifier", topology)
+
+
+def without_connections(sizes: Sequence[int]) -> SparseMLP:
+    """A network to which a method gives connections later; biases are 0.
+
+    Args:
+        sizes: Neurons of each layer, the input first.
+    """
+    layers = [SparseLinear(SparseTopology(n_out, n_in, np.empty(0, np.int64))) for n_in, n_out in pairwise(sizes)]
+    for layer in layers:
+        nn.init.zeros_(biases_of(layer))
+    return SparseMLP(layers)
+
+
+def bound(topology: TopologyConfig, steps: int, epochs: int) -> TopologyConfig:
+    """A topology for a network that learns for `steps` gradient steps; events are an epoch apart unless it says more.
+
+    Args:
+        topology: What is wished.
+        steps: Gradient steps in all, >= 1.
+        epochs: That these are.
+
+    Raises:
+        TopologyError: If pruning would end before it begins, or after the last step.
+    """
+    if topology.base.rule is not None and topology.update_interval is None:
+        topology = replace(topology, update_interval=round(steps / epochs))
+    return topology.for_run(steps)
+
+
+def evolver_of(network: TaskNetwork, topology: TopologyConfig, seed: int) -> TopologyEvolver:
+    """What moves the connections of a classifier, by the rule of its topology if that has one.
+
+    Raises:
+        ConfigError: If the rule would find no connection to drop for another.
+    """
+    layers = {name: layer for name, layer in network.shared.items() if isinstance(layer, SparseLinear)}
+    goals = {f"{network.name}.{place}": goal for place, goal in network.network.goals.items()}
+    rule = topology.rule()
+    if rule is not None and all(goals.get(name, layer.nnz) == layer.topology.size for name, layer in layers.items()):
+        method = topology.method
+        raise ConfigError(f"--topology.method {method} moves connections, and all exist: lower --topology.density")
+    new_value = topology.part("new_value")
+    return TopologyEvolver({network.group: layers}, rule, seed=seed, new_value=new_value, goals=goals)

@@ -50,6 +50,21 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as a config file has them.
+
+    Example:
+        >>> nested({"seed": 3, "agent.gamma": 0.9, "agent.tau": 0.1})
+        {'seed': 3, 'agent': {'gamma': 0.9, 'tau': 0.1}}
+    """
+    data: dict[str, Any] = {}
+    for key, value in options.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        data = merge(data, value)
+    return data
+
+
 def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
     """Makes the dataclass from plain data; a number may be written as text, as YAML reads `1e-3`.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sparserl.config import build
+from sparserl.config import build, nested
 from sparserl.errors import ConfigError, shown, unknown_name
 
 C = TypeVar("C")
@@ -156,18 +156,6 @@ def last_value(name: str, words: Sequence[str]) -> str | None:
     """The word that the last `--name` of a command line gives it; None if there is none."""
     values = [texts[0] for flag, texts in _split(words) if flag == f"--{name}" and texts]
     return values[-1] if values else None
-
-
-def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as a config file has them."""
-    data: dict[str, Any] = {}
-    for key, value in options.items():
-        *groups, name = key.split(".")
-        target = data
-        for group in groups:
-            target = target.setdefault(group, {})
-        target[name] = value
-    return data
 
 
 def parse(schema: type[C], arguments: Sequence[str], *, command: str, below: Mapping[str, Any] | None = None) -> C:

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, nested, options_of, print_help, wants_help
-from sparserl.config import build
+from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, options_of, print_help, wants_help
+from sparserl.config import build, nested
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.recorded_run import RecordedConfig

@@ -109,10 +109,7 @@ class Base:
         """
         data = dict(self.config)
         for key, value in {**point, "seed": seed}.items():
-            nested: Any = value
-            for part in reversed(str(key).split(".")):
-                nested = {part: nested}
-            data = yaml_config.merge(data, nested)
+            data = yaml_config.merge(data, yaml_config.nested({str(key): value}))
         try:
             run = resolve(self.command, data)
         except SparserlError as error:

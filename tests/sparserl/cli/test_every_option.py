@@ -15,8 +15,8 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, BuiltLearner, in_folder, write_files
 
 from sparserl import config as yaml_config
-from sparserl.cli.arguments import nested
 from sparserl.cli.running import RunCommand, read
+from sparserl.config import nested
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, MethodOptions
 from sparserl.errors import SparserlError

@@ -201,13 +201,12 @@ class Job:
 
     def finish(self) -> int:
         """Goes on until the run has ended; returns its exit status."""
-        status: int | None = None
-        for _ in range(20 if self.is_sweep else 1):
-            # Runs of a killed sweep train on: until they have ended, the next one says that they are taken.
+        deadline = time.monotonic() + 300
+        status = ended(self.start(), within=300)
+        # Runs of a killed sweep train on: until they have ended, the next one says that they are taken.
+        while self.is_sweep and status != 0 and time.monotonic() < deadline:
+            time.sleep(1.0)
             status = ended(self.start(), within=300)
-            if status == 0:
-                break
-            time.sleep(1.0 if self.is_sweep else 0.0)
         return -1 if status is None else status
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +21,14 @@ from typing import BinaryIO
 
 from sparserl.errors import one_line
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
-from sparserl.recording.run_lock import LockedError, only_writer
+from sparserl.recording.run_lock import LockedError, only_writer, writer_of
 from sparserl.sweep.file import Job
 
 COMMAND = (sys.executable, "-P", "-m", "sparserl.sweep.worker")
 """What trains a run; its words follow."""
+
+END_S = 2.0
+"""A process that has finished its run ends within this time, or nothing is lost if it is killed."""
 
 # The kernel keeps the wish (1 is PR_SET_PDEATHSIG) across exec. A caller that was gone before it was made is seen.
 ENDS_WITH_CALLER = """
@@ -103,6 +107,22 @@ class JobProcess:
             return f"killed by {name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
         lines = self.log.read_text(errors="replace").rstrip().splitlines()
         return one_line(lines[-1]) if lines else f"exit status {status}"
+
+    def check_is_writer(self) -> None:
+        """Raises TakenError if another process writes the run, or has finished it: one that took this one for gone, or
+        was before it."""
+        writer = writer_of(self.path)
+        if writer is not None:
+            is_other = (writer.pid, writer.host) != (self._process.pid, socket.gethostname())
+        else:
+            is_other = (self.path / "DONE").exists() and not self._ends_soon()
+        if is_other:
+            raise TakenError
+
+    def _ends_soon(self) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
+        return self.has_ended()
 
     def stop(self) -> None:
         """Asks the run to save and stop; `wait` for that."""

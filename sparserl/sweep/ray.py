@@ -3,7 +3,8 @@
 With a common folder a task trains in it, and goes on from the newest checkpoint of whoever had the run before. Without,
 it trains in a temporary folder of its node and sends what is finished, so that a lost node costs its runs from their
 beginning. Either way a task that is given twice does no work twice: it looks for `DONE`, and it waits as long as
-someone else trains the run.
+someone else trains the run. Who trains it is said by its own lock (`sparserl.recording.run_lock`), which holds between
+machines as well: a node that another one took for gone finds that out there, and ends its process.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sparserl import __version__
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.sweep.file import Job
-from sparserl.sweep.lease import BEAT_S, Lease
 from sparserl.sweep.pool import POLL_S, JobState, noted_signals, step_of
 from sparserl.sweep.process import JobProcess, TakenError, alone, log_of, not_written
 
@@ -39,6 +39,8 @@ MAX_RETRIES = 3
 """Nodes that a run may lose and still be tried again."""
 CONNECT_S = 5.0
 """A cluster that does not answer for so long is not there; Ray itself would ask for minutes."""
+BEAT_S = 0.5
+"""Time between two looks of a task at its process."""
 
 
 @dataclass(frozen=True)
@@ -277,16 +279,16 @@ def _train(request: Request, path: Path, post: Callable[[int], None]) -> Result:
 
     while True:
         raise_if_stopped()
-        with contextlib.suppress(TakenError), Lease(path, raise_if_stopped) as lease:
+        with contextlib.suppress(TakenError):
             process = JobProcess.start(request.job, path, ends_with_caller=True)
             if process is None:
                 return Result(was_done=True)
-            _await(process, request, lease, post)
+            _await(process, request, post)
             return Result(process.failure)
         time.sleep(BEAT_S)
 
 
-def _await(process: JobProcess, request: Request, lease: Lease, post: Callable[[int], None]) -> None:
+def _await(process: JobProcess, request: Request, post: Callable[[int], None]) -> None:
     """Until a run has ended; a sweep that is stopped has it save first.
 
     Raises:
@@ -295,7 +297,7 @@ def _await(process: JobProcess, request: Request, lease: Lease, post: Callable[[
     said, is_asked = -1, False
     try:
         while not process.has_ended():
-            lease.beat()
+            process.check_is_writer()
             if (step := step_of(process.path)) != said:
                 post(step)
                 said = step
@@ -303,6 +305,8 @@ def _await(process: JobProcess, request: Request, lease: Lease, post: Callable[[
                 process.stop()
                 is_asked = True
             time.sleep(BEAT_S)
+        if process.failure:  # another one may have been first to make the folder
+            process.check_is_writer()
     finally:
         process.kill()
         process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -24,6 +27,7 @@ from support.runs import ROOT, fingerprint, same_run
 from sparserl import __version__
 from sparserl.cli import main
 from sparserl.errors import SparserlError
+from sparserl.recording import run_lock
 from sparserl.recording.run_folder import RunFolder, full_checkpoints, step_name
 from sparserl.sweep import process as job_process
 from sparserl.sweep.file import load_jobs
@@ -251,7 +255,6 @@ def test_a_node_is_lost_and_its_run_goes_on_elsewhere(
     begun = [line.split(" at ")[-1] for line in logs(out).splitlines() if line.startswith(("run folder", "resuming"))]
     assert sorted(begun)[-1] == f"step {CUT_OFF_AT}"
     assert len(begun) == 5
-    assert not list(out.glob("*.owner"))
     before = fingerprint(out)
     assert done_before(file, out, *on(cluster), capsys=capsys) == 4
     assert fingerprint(out) == before
@@ -414,6 +417,65 @@ def test_a_task_that_is_given_twice_trains_once(states: list[JobState], tmp_path
     before = fingerprint(tmp_path)
     assert sweep_ray._carry_out(request, Progress()) == Result(was_done=True)
     assert fingerprint(tmp_path) == before
+
+
+def test_a_task_whose_run_another_machine_took_over_ends_and_waits_for_that(
+    states: list[JobState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touches: list[int] = []
+    is_gone = threading.Event()
+
+    def touched(path: Path) -> int:
+        if not is_gone.is_set():
+            touches.append(len(touches))
+        return len(touches)
+
+    monkeypatch.setattr(run_lock, "_touched", touched)
+    monkeypatch.setattr(run_lock, "LEASE_S", 0.5)
+    monkeypatch.setattr(sweep_ray, "BEAT_S", 0.05)
+    state = states[0]
+    out, lock = state.path.parent, state.path / run_lock.LOCK
+    out.mkdir()
+    stand_in.give_order(out, "wait")
+    results: list[Result] = []
+    request = Request(state.job, __version__, state.path)
+    before = set(psutil.Process().children())
+    task = threading.Thread(target=lambda: results.append(sweep_ray._carry_out(request, Progress())))
+    task.start()
+    until((state.path / "progress.csv").exists, "the run has begun")
+    (process,) = set(psutil.Process().children()) - before
+    other = asdict(replace(run_lock.Holder.here(), host="elsewhere", boot="another start"))
+    lock.write_text(json.dumps(other))
+    until(lambda: not process.is_running(), "the process has ended")
+    stand_in.give_order(out)
+    until(lambda: len(touches) > 6, "the task has seen several times that the other one lives")
+    assert len(stand_in.calls(out)) == 1
+    assert json.loads(lock.read_text()) == other
+    is_gone.set()
+    task.join()
+    assert results == [Result()]
+    assert [call[0] for call in stand_in.calls(out)] == ["begin", "go_on"]
+
+
+def test_a_task_whose_run_another_machine_has_finished_meanwhile_ends(
+    states: list[JobState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_process, "END_S", 0.2)
+    out = states[0].path.parent
+    out.mkdir()
+    stand_in.give_order(out, "wait")
+    finish = threading.Thread(
+        target=lambda: (
+            until((states[0].path / "progress.csv").exists, "the run has begun"),
+            (states[0].path / "DONE").touch(),
+        )
+    )
+    finish.start()
+    request = Request(states[0].job, __version__, states[0].path)
+    assert sweep_ray._carry_out(request, Progress()) == Result(was_done=True)
+    finish.join()
+    assert len(stand_in.calls(out)) == 1
+    assert "trained" not in states[0].log.read_text()
 
 
 def test_a_node_refuses_what_it_cannot_do(states: list[JobState], tmp_path: Path) -> None:

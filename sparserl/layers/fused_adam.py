@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import unwrap
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
@@ -57,6 +58,11 @@ class FusedAdam(torch.optim.Adam):
 
     Whatever is not plain Adam on float32 or float64 parameters of the CPU, or has hooks, is left to torch.
     """
+
+    # torch's own, without what hides them from `torch.compile`: that takes 2 s to import at the first call.
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
 
     # Of the class, because a copy of an optimizer has nothing but its state.
     _batches: list[_Batch] | None = None
@@ -124,7 +130,8 @@ class FusedAdam(torch.optim.Adam):
     def state_dict(self) -> dict[str, Any]:
         program.run_waiting()
         self._separate_clocks()
-        return super().state_dict()
+        state: dict[str, Any] = _torch_state_dict(self)
+        return state
 
     def _is_plain(self) -> bool:
         """Whether no option or hook makes a step another than the one of the paper."""
@@ -212,6 +219,7 @@ class FusedAdam(torch.optim.Adam):
 _gradient, _dtype, _variants = attrgetter("grad"), attrgetter("dtype"), itemgetter(*VARIANTS)
 _NONE = torch.empty(0)
 _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
+_torch_state_dict = unwrap(torch.optim.Adam.state_dict)
 
 
 def state_tree(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from sparserl.errors import ConfigError, SparserlError
 from sparserl.sweep.file import Job
 from sparserl.sweep.pool import POLL_S, JobState, noted_signals, step_of
 from sparserl.sweep.process import JobProcess, TakenError, alone, log_of, not_written
+from sparserl.sweep.progress import Progress
 
 MAX_RETRIES = 3
 """Nodes that a run may lose and still be tried again."""
@@ -83,21 +84,6 @@ class Result:
     failure: str = ""
     was_done: bool = False
     files: bytes | None = None
-
-
-class Progress:
-    """What tasks say while they train: the step of each run that has begun, by id."""
-
-    def __init__(self) -> None:
-        self._steps: dict[str, int] = {}
-
-    def post(self, id: str, step: int) -> None:
-        """A run has reached a step."""
-        self._steps[id] = step
-
-    def steps(self) -> dict[str, int]:
-        """All that was said."""
-        return self._steps
 
 
 def run_on_ray(

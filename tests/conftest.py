@@ -12,7 +12,6 @@ from pathlib import Path
 import numba
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 TESTS = str(Path(__file__).parent)
 if TESTS not in sys.path:
@@ -43,8 +42,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are composed, and an empty file is written: for tests that end many runs and look at no picture.
+    """For tests that end runs and look at no picture."""
+    from support.runs import leave_undrawn  # it imports sparserl
 
-    Layout and drawing take several times as long as a tiny run.
-    """
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
+    leave_undrawn(monkeypatch)

@@ -36,19 +36,17 @@ THREADED_FROM = 1 << 14
 """Multiply-adds from which passes take several threads here, so that small networks cross it while they are pruned."""
 AT_THE_START = 0.2
 """Share of the kills within the first second of a process; the others come when there is a checkpoint."""
-KILLS_A_RUN = 4
-"""Kills of one run at most; then it is left to end."""
 
 AGENT = (
-    *("--env", "InvertedPendulum-v5", "--total-steps", "900", "--agent.learning-starts", "100"),
+    *("--env", "InvertedPendulum-v5", "--total-steps", "600", "--agent.learning-starts", "100"),
     *("--agent.net-arch", "32", "32", "--agent.batch-size", "16", "--agent.buffer-size", "400"),
-    *("--eval.every-steps", "300", "--eval.episodes", "1", "--log-every-steps", "50"),
+    *("--eval.every-steps", "200", "--eval.episodes", "1", "--log-every-steps", "50"),
     *("--checkpoint-every-steps", "90", "--topology-snapshots", "3"),
 )
 PRUNED = ("--topology.method", "gmp", "--topology.density", "0.1", "--topology.update-interval", "50")
 SEQUENCE = {
     "tasks": [
-        {"name": f"gravity {gravity}", "env": "InvertedPendulum-v5", "steps": 400, "modification": {"gravity": gravity}}
+        {"name": f"gravity {gravity}", "env": "InvertedPendulum-v5", "steps": 250, "modification": {"gravity": gravity}}
         for gravity in (0.5, 1.5)
     ]
 }
@@ -67,7 +65,7 @@ SWEEP = {
 SEQUENCE_FLAGS = (
     *("--sequence", "sequence.yaml", "--algo", "ds_sac", "--agent.learning-starts", "50"),
     *("--agent.net-arch", "16", "16", "--agent.batch-size", "16", "--agent.buffer-size", "400"),
-    *("--eval.every-steps", "200", "--eval.episodes", "1", "--eval.deterministic-episodes", "1"),
+    *("--eval.every-steps", "150", "--eval.episodes", "1", "--eval.deterministic-episodes", "1"),
     *("--log-every-steps", "100", "--checkpoint-every-steps", "90"),
 )
 DIGITS = ("--sequence", "split_digits", "--checkpoint-every-steps", "20", "--learner.epochs", "2")
@@ -79,6 +77,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("--topology.update-interval", "40", "--wrappers.normalize-observations", "running"),
     ),
     "td3": ("train", "--algo", "td3", *AGENT),
+    "sac": ("train", "--algo", "sac", *AGENT),
     "several envs": (
         *("train", "--algo", "ds_td3", *AGENT, *PRUNED, "--n-envs", "2", "--agent.train-freq", "2"),
         *("--agent.gradient-steps", "-1", "--wrappers.normalize-observations", "running"),
@@ -231,7 +230,9 @@ def compared(reference: Path, path: Path) -> list[str]:
     return [line for name in runs for line in differences(outcome(reference / name), outcome(path / name), name)]
 
 
-def campaign(kills: int, seed: int, folder: Path, kinds: Sequence[str], threads: Sequence[int]) -> Iterator[Tally]:
+def campaign(
+    kills: int, seed: int, folder: Path, kinds: Sequence[str], threads: Sequence[int], kills_a_run: int
+) -> Iterator[Tally]:
     """Kills runs until so many were killed; yields the tally after each run.
 
     Args:
@@ -240,15 +241,25 @@ def campaign(kills: int, seed: int, folder: Path, kinds: Sequence[str], threads:
         folder: Where everything is written.
         kinds: Keys of `KINDS`, in turn.
         threads: Numbers of CPU threads, in turn.
+        kills_a_run: Kills of one run at most; then it is left to end.
     """
     write_files(folder)
-    for name in ("train", "continual", "sweep"):  # once, so that a run begins soon after its fork
+    # Once, so that a run begins soon after its fork: what it imports and loads is here then.
+    for name in ("train", "continual", "sweep"):
         importlib.import_module(f"sparserl.cli.{name}")
+    for kind, less in (("ds_sac", ("--total-steps", "150")), ("spacenet", ("--tasks", "2", "--learner.epochs", "1"))):
+        where = ("--run-dir", str(folder / f"short-{kind}"))
+        assert main([*KINDS[kind], *less, "--threads", "1", "--no-progress", *where]) == 0
     rng = random.Random(seed)
     tally = Tally()
     references: dict[tuple[str, int], tuple[Path, float]] = {}
-    # A sweep sets the threads of its runs itself.
-    grid = [(kind, count) for count in threads for kind in kinds if kind != "sweep" or count == threads[0]]
+    # Neighbours differ in both. A sweep sets the threads of its runs itself.
+    grid = [
+        (kind, threads[(place + turn) % len(threads)])
+        for turn in range(len(threads))
+        for place, kind in enumerate(kinds)
+        if kind != "sweep" or turn == 0
+    ]
     while tally.killed < kills:
         kind, count = grid[tally.runs % len(grid)]
         if (kind, count) not in references:
@@ -259,7 +270,7 @@ def campaign(kills: int, seed: int, folder: Path, kinds: Sequence[str], threads:
             references[kind, count] = job.path, job.seconds()
         reference, lasts = references[kind, count]
         job = Job(kind, count, folder, f"killed-{tally.runs:03d}")
-        for _ in range(rng.randint(1, KILLS_A_RUN)):
+        for _ in range(rng.randint(1, kills_a_run)):
             child = job.start()
             if rng.random() < AT_THE_START:
                 status = ended(child, within=rng.uniform(0.0, 1.0))
@@ -291,13 +302,15 @@ def run() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--kills-a-run", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="kept; a temporary one that goes if all is well otherwise")
     options = parser.parse_args()
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="kills-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     shown = 0
-    for tally in campaign(options.kills, options.seed, folder, options.kinds, options.threads):
+    chosen = (options.kinds, options.threads, options.kills_a_run)
+    for tally in campaign(options.kills, options.seed, folder, *chosen):
         print(f"{tally.killed} kills, {tally.runs} runs, {len(tally.failures)} differ", flush=True)
         for failure in tally.failures[shown:]:
             print(f"FAILED {failure}", flush=True)

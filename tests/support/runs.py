@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from matplotlib.figure import Figure
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
@@ -48,6 +50,11 @@ ALGOS = {
         *("--agent.forget-threshold", "0.0", "--agent.forget-minimum", "30"),
     ),
 }
+
+
+def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are composed, and an empty file is written: layout and drawing take longer than a tiny run."""
+    patch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
 
 
 def train(folder: Path, *flags: str) -> int:

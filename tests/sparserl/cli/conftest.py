@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from support import stand_in as stand_in_program
 from support.envs import FunctionEnv
-from support.runs import FAST, REWIRE, train
+from support.runs import FAST, REWIRE, leave_undrawn, train
 
 from sparserl.sweep import pool as sweep_pool
 from sparserl.sweep import process as job_process
@@ -20,7 +20,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "run"
     gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
     try:
-        assert train(path, *FAST, *REWIRE) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            leave_undrawn(patch)
+            assert train(path, *FAST, *REWIRE) == 0
     finally:
         gym.registry.pop("Tiny-v0")
     return path

@@ -121,8 +121,9 @@ def header(path: Path) -> list[str]:
         return next(csv.reader(file))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> None:
-    options = "--env InvertedPendulum-v5 --total-steps 300 --agent.learning-starts 50 --agent.net-arch 16 16"
+    options = "--env InvertedPendulum-v5 --total-steps 200 --agent.learning-starts 50 --agent.net-arch 16 16"
     more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
     noise = "--wrappers.noise-fraction 0.5 --topology.recycle-interval 20"
     forget = "--agent.dynamic-capacity --agent.forget-interval-steps 50 --agent.forget-minimum 100"
@@ -136,6 +137,7 @@ def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> No
     assert header(tmp_path / "run" / "topology.csv") == list(TOPOLOGY_COLUMNS)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[str]) -> None:
     options = "--learner.epochs 1 --learner.batch-size 64 --tensorboard --no-progress"
     assert main(["continual", *options.split(), "--run-dir", str(tmp_path / "run")]) == 0
@@ -144,11 +146,12 @@ def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[s
         assert header(tmp_path / "run" / f"{name}.csv") == list(own)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_glossary_equals_what_a_continual_run_of_an_agent_logs(tmp_path: Path, logged: set[str]) -> None:
     options = (
-        "--sequence hopper_gravity --tasks 2 --steps-per-task 300 --agent.learning-starts 50 --agent.net-arch 16 16"
+        "--sequence hopper_gravity --tasks 2 --steps-per-task 200 --agent.learning-starts 50 --agent.net-arch 16 16"
     )
-    more = "--eval.every-steps 200 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
+    more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
     command = ["continual", "--method", "finetune", *options.split(), *more.split()]
     assert main([*command, "--run-dir", str(tmp_path / "run")]) == 0
     found = {re.sub(r"/task\d+$", "/task<i>", key) for key in logged}

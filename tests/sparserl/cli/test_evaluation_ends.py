@@ -138,7 +138,7 @@ EVALUATION = 2 * 17
 
 @pytest.mark.parametrize(
     ("call", "step"),
-    [(3, 0), (EVALUATION + 50 + 20, 50), (2 * EVALUATION + 100 + 33, 100), (3 * EVALUATION + 130 + 1, 130)],
+    [(3, 0), (EVALUATION + 50 + 20, 50), (3 * EVALUATION + 130 + 1, 130)],
 )
 def test_a_signal_in_an_evaluation_stops_the_run_which_goes_on_exactly(
     call: int, step: int, tmp_path: Path, monkeypatch: Any, capsys: Any, finished: Path
@@ -206,8 +206,6 @@ def learned(sequence: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("call", "step"),
     [
         (5, 0),
-        (BY_CHANCE + 40, 0),
-        (BY_CHANCE + OF_BOTH + 20 + 40, 20),
         (BY_CHANCE + 3 * OF_BOTH + 45 + 20, 45),
         (BY_CHANCE + 6 * OF_BOTH + 90 + 60, 90),
     ],

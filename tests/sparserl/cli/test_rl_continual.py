@@ -16,7 +16,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 from support.envs import FunctionEnv
-from support.runs import fingerprint, logs, rows, same_run
+from support.runs import fingerprint, leave_undrawn, logs, rows, same_run
 
 from sparserl.cli import main
 from sparserl.cli.running import read
@@ -37,7 +37,7 @@ TASKS = {
 }
 SHORT = (
     *("--agent.learning-starts", "15", "--agent.batch-size", "8", "--agent.buffer-size", "200", "--no-progress"),
-    *("--agent.net-arch", "12", "12", "--eval.every-steps", "20", "--eval.episodes", "2", "--log-every-steps", "10"),
+    *("--agent.net-arch", "12", "12", "--eval.every-steps", "30", "--eval.episodes", "2", "--log-every-steps", "10"),
     *("--checkpoint-every-steps", "20", "--topology.density", "0.5", "--topology.update-interval", "10"),
 )
 REWIRED = ("--topology.method", "ds_sac")
@@ -51,7 +51,7 @@ OWN = {
     "mas": REWIRED,
     "agem": ("--agem.transitions-per-task", "20", *REWIRED),
 }
-EVALUATIONS = 1 + 3 * 3  # before, twice in each task, at its end
+EVALUATIONS = 1 + 3 * 2  # before, in each task, at its end
 EPISODES = 3
 PROMISED = {
     *("sequence", "algo", "method", "seed", "tasks", "task_names", "returns", "successes", "baseline", "acc", "bwt"),
@@ -80,10 +80,13 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(sequence: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs of every method that nothing stopped; not to be changed."""
+    """Runs of every method that nothing stopped, of which that of finetune is drawn; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     for method in methods_of("agent"):
-        assert learn(folder / method, sequence, method) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            if method != "finetune":
+                leave_undrawn(patch)
+            assert learn(folder / method, sequence, method) == 0
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -126,7 +129,8 @@ def test_a_run_leaves_what_the_readme_says(finished: dict[str, Path], method: st
     assert result["task_names"] == ["plain", "mirrored", "plain"]
     assert np.shape(result["returns"]) == (3, 3)
     assert (run / "DONE").exists()
-    assert (run / "plot.png").stat().st_size > 10_000
+    assert (run / "plot.png").exists()
+    assert method != "finetune" or (run / "plot.png").stat().st_size > 10_000
     assert list((run / "replay").iterdir()) == []
     assert {path.stem for path in run.glob("*.csv")} == set(LOGS)
     assert yaml.safe_load((run / "sequence.yaml").read_text())["tasks"][1]["steps"] == STEPS
@@ -136,8 +140,8 @@ def test_all_tasks_are_evaluated_before_during_and_after_each(finished: dict[str
     found = rows(finished["finetune"] / "eval.csv")
     assert len(found) == EVALUATIONS * 3 * EPISODES
     when = list(dict.fromkeys((int(row["global_step"]), int(row["training_task"])) for row in found))
-    # Every 20 steps, and once at a border.
-    assert when == [(0, -1), (20, 0), (40, 0), (45, 0), (60, 1), (80, 1), (90, 1), (100, 2), (120, 2), (135, 2)]
+    # Every 30 steps, and once at a border.
+    assert when == [(0, -1), (30, 0), (45, 0), (60, 1), (90, 1), (120, 2), (135, 2)]
     first = [row for row in found if (row["global_step"], row["task"]) == ("0", "1")]
     assert [(row["stochastic"], row["episode"], row["length"]) for row in first] == [
         *[("1", str(episode), "17") for episode in range(2)],
@@ -222,7 +226,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("at", [1, 29, 33, 39, 45])
+@pytest.mark.parametrize("at", [29, 33, 39])
 def test_so_does_one_that_was_stopped_anywhere(
     at: int, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +340,7 @@ def test_the_policy_of_each_task_is_exported(
         assert counts[0] < counts[1] < counts[2]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_exported_policy_that_reads_the_task_says_so(
     sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -399,6 +404,7 @@ def test_methods_that_hold_weights_keep_the_topology_unless_told_otherwise(metho
     assert read("continual", (*given, *REWIRED)).config.topology.method == "ds_sac"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ds_td3_has_its_own_hyperparameters(sequence: Path, tmp_path: Path) -> None:
     assert learn(tmp_path / "td3", sequence, "spacenet", "--algo", "ds_td3") == 0
     config = yaml.safe_load((tmp_path / "td3" / "config.yaml").read_text())

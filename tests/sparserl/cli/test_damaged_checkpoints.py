@@ -8,7 +8,7 @@ import pytest
 from fuzz_checkpoints import fuzz, tiny_env
 from support.cut_runs import KINDS, cut_off
 
-CASES = 400
+CASES = 200
 
 
 @pytest.fixture(scope="module")

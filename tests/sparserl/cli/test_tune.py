@@ -425,6 +425,7 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> No
     base = {
         **SMALL["base"],
         **{"log_every_steps": 100, "checkpoint_every_steps": 100, "eval": {"every_steps": 300, "episodes": 1}},
+        "agent": {"learning_starts": 100, "net_arch": [32, 32], "batch_size": 16, "buffer_size": 400},
     }
     path = tune_file(tmp_path, base=base, seeds=1)
     killed, once = tmp_path / "killed", tmp_path / "once"

@@ -61,10 +61,10 @@ def test_at_the_dense_limit_it_equals_sb3_bit_for_bit(vectorized: bool, ent_coef
     kwargs: dict[str, Any] = {"optimizer_kwargs": {"weight_decay": 2e-4}, "net_arch": [16, 16]}
     options = {"gradient_steps": 2, "ent_coef": ent_coef}
     # The seed sets the global generators, so one agent learns before the other is built.
-    reference = make(env(), SAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(200)
-    ours = make(env(), DSSAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(200)
+    reference = make(env(), SAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(100)
+    ours = make(env(), DSSAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(100)
     assert not ours.evolver.layers
-    assert reference._n_updates == ours._n_updates == (150 if vectorized else 300)
+    assert reference._n_updates == ours._n_updates == (50 if vectorized else 100)
     assert_equal_trees(weights(reference), weights(ours))
 
 

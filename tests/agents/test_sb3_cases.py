@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ def check_export(agent: Any) -> None:
         np.testing.assert_allclose(policy(row), action, rtol=1e-4, atol=1e-4)
 
 
-@both
-@pytest.mark.parametrize("name", OBSERVATIONS)
+@pytest.mark.parametrize(("name", "kind"), list(zip(OBSERVATIONS, cycle(DENSE), strict=False)))
 def test_observations(kind: Any, name: str, tmp_path: Path) -> None:
     env = AnySpaces(OBSERVATIONS[name])
     agent = make(kind, env)
@@ -121,8 +121,7 @@ def test_policies(kind: Any, name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")  # Stable-Baselines3's own, of its own file
-@both
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "kind"), list(zip(OPTIONS, cycle(DENSE), strict=False)))
 def test_options(kind: Any, name: str, tmp_path: Path) -> None:
     check(make(kind, **OPTIONS[name]), make(DENSE[kind], **OPTIONS[name]), tmp_path)
 
@@ -209,8 +208,10 @@ def replay(**options: Any) -> dict[str, Any]:
     return {"replay_buffer_class": AdaptiveReplayBuffer, "replay_buffer_kwargs": options}
 
 
-@pytest.mark.parametrize("name", OBSERVATIONS)
-@pytest.mark.parametrize("options", [{"n_steps": 3, "n_steps_delay": 5}, {"capacity": CAPACITY}], ids=["steps", "cap"])
+REPLAY_OPTIONS: list[dict[str, Any]] = [{"n_steps": 3, "n_steps_delay": 5}, {"capacity": CAPACITY}]
+
+
+@pytest.mark.parametrize(("name", "options"), list(zip(OBSERVATIONS, cycle(REPLAY_OPTIONS), strict=False)))
 def test_replay_options_take_observations(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     env = AnySpaces(OBSERVATIONS[name])
     callback: Any = ForgetStale if "capacity" in options else None

@@ -322,9 +322,18 @@ def test_a_run_has_a_process_of_its_own(tmp_path: Path) -> None:
     assert record["steps"] == 90
     assert record["importing_s"] > 0
     assert record["versions"]["threads"] == 1
-    unknown = replace(run, seed=1, settings=replace(SETTINGS, env="Pendulum-v9"))
-    assert "Pendulum-v9" in train(unknown, tmp_path, say=False)
-    assert not (tmp_path / unknown.file_name).exists()
+
+
+def test_why_a_process_has_failed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns.sys, "executable", "false")
+    run = Run(Entry("td3", 1.0), 0, SETTINGS)
+    assert train(run, tmp_path, say=False) == "exit status 1"
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho first >&2\necho 'unknown environment' >&2\nexit 1\n")
+    failing.chmod(0o700)
+    monkeypatch.setattr(returns.sys, "executable", str(failing))
+    assert train(run, tmp_path, say=False) == "unknown environment"
+    assert not (tmp_path / run.file_name).exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -91,8 +92,7 @@ def test_output_and_gradients_equal_the_masked_dense_twin(
         assert_same_gradients(mlp, twin, **TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("activation", "batch"), list(zip(cycle(["relu", "tanh"]), BATCHES, strict=False)))
 @pytest.mark.parametrize("name", LAYERS)
 def test_twenty_adam_steps_with_two_events_equal_the_masked_dense_twin(name: str, activation: str, batch: int) -> None:
     mlp = network(name, activation)

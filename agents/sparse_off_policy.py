@@ -32,7 +32,8 @@ from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.target import TargetNetwork
 
 Number = Any

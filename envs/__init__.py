@@ -8,16 +8,9 @@ from __future__ import annotations
 from sparserl.envs.make import list_env_ids, make_env
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.tasks.modified_dynamics import Modification, PartFactors, modify
+from sparserl.envs.tasks.published_sequences import RL_SEQUENCES, build_rl_sequence
 from sparserl.envs.tasks.sequence_env import SequenceEnv
-from sparserl.envs.tasks.sequences import (
-    RL_SEQUENCES,
-    RLSequence,
-    TaskSpec,
-    build_rl_sequence,
-    check_spaces,
-    load_rl_sequence,
-    make_task_env,
-)
+from sparserl.envs.tasks.sequences import RLSequence, TaskSpec, check_spaces, load_rl_sequence, make_task_env
 from sparserl.envs.wrapper_stack import feature_origins, noise_source, relevant_features
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms, collect_histograms
 from sparserl.envs.wrappers.normalized_observations import (

@@ -32,7 +32,8 @@ from sparserl.layers import SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000

@@ -18,7 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sparserl.errors import TopologyError
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 

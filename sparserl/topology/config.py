@@ -14,9 +14,9 @@ from sparserl.seeding import stream
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape, exact_nnz
-from sparserl.topology.evolver import MOMENTS
 from sparserl.topology.group_sizes import check_divides, check_pairs
 from sparserl.topology.methods import METHODS, Method, window
+from sparserl.topology.moments import MOMENTS
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology

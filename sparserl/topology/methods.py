@@ -24,7 +24,7 @@ class Method:
         output_layer_dense: Whether the last layer of a network stays dense.
         new_value: Name in `sparserl.topology.values.NEW_VALUE`.
         initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`.
-        moments: Name in `sparserl.topology.evolver.MOMENTS`.
+        moments: Name in `sparserl.topology.moments.MOMENTS`.
     """
 
     summary: str

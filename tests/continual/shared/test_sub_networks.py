@@ -29,7 +29,8 @@ from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import state_from_tree, state_tree
 from sparserl.recording import checkpoint
 from sparserl.seeding import stream
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, random_topology
 
 N_TASKS, N_IN, HIDDEN, CONNECTIONS, SELECTED, RESERVED = 3, 6, (14, 12), (20, 16), (7, 6), (3, 2)

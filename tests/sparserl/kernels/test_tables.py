@@ -20,7 +20,7 @@ from sparserl.kernels.plan import plan_of
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.fused_adam import FusedAdam
-from sparserl.topology.evolver import OptimizerMoments
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TargetNetwork

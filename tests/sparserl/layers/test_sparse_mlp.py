@@ -13,7 +13,8 @@ from torch import nn
 
 from sparserl.layers import SparseLinear, SparseMLP, sparse_mlp
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
 from tests.oracle.masked_dense import MaskedMLP

@@ -18,7 +18,8 @@ SCRIPT = """
 import json, resource, sys
 import numpy as np, torch
 from sparserl.layers import SparseEnsemble, SparseMLP
-from sparserl.topology.evolver import TopologyEvolver, OptimizerMoments
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule
 
 def status(key):

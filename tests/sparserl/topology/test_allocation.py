@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvent, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, plan_allocation, random_topology, remap
 from sparserl.topology.structure import Constraint, FloatArray, Importance, LayerView, SparseTopology, TopologyChange
 from tests.oracle.dense_topology import assert_sound_change

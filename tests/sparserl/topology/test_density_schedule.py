@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.topology.criteria import DROP
-from sparserl.topology.evolver import OptimizerMoments, TopologyEvolver
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 from tests.oracle.dense_topology import assert_sound_change, set_drop

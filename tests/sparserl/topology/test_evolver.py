@@ -14,14 +14,9 @@ import torch
 from sparserl.errors import TopologyError
 from sparserl.kernels import use_backend
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import (
-    MOMENTS,
-    Follower,
-    OptimizerMoments,
-    TopologyEvent,
-    TopologyEvolver,
-)
+from sparserl.topology.evolver import Follower, TopologyEvent, TopologyEvolver
 from sparserl.topology.methods import METHODS
+from sparserl.topology.moments import MOMENTS, OptimizerMoments
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 from sparserl.topology.values import NEW_VALUE

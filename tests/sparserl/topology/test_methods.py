@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparserl.topology.density import check_density
-from sparserl.topology.evolver import MOMENTS
 from sparserl.topology.methods import METHODS, window
+from sparserl.topology.moments import MOMENTS
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.target import TARGET
 from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE

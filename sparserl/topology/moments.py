@@ -1,0 +1,59 @@
+"""What the optimizer remembers of connections, carried through topology events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparserl.errors import TopologyError
+from sparserl.topology.rewire import remap
+from sparserl.topology.structure import FloatArray, TopologyChange
+
+
+def _mean_of_survivors(state: np.ndarray, change: TopologyChange) -> float:
+    survivors = state[change.source[change.source >= 0]]
+    return float(survivors.mean()) if survivors.size else 0.0
+
+
+MOMENTS: dict[str, Callable[[np.ndarray, TopologyChange], float]] = {
+    "zero": lambda state, change: 0.0,
+    "mean": _mean_of_survivors,
+}
+"""(old nnz,) optimizer state, change -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
+
+
+@dataclass(frozen=True)
+class OptimizerMoments:
+    """A follower that carries the optimizer's state of one layer.
+
+    State is told apart by shape alone, so any elementwise optimizer works: a tensor shaped like the weights is per
+    connection, a tensor without dimensions is shared.
+
+    Attributes:
+        optimizer: Holds `values`.
+        values: (nnz,) weights of the layer.
+        moments: Name in `MOMENTS`.
+    """
+
+    optimizer: torch.optim.Optimizer
+    values: torch.nn.Parameter
+    moments: str = "zero"
+
+    def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
+        """Moves the state of surviving connections to their new slots.
+
+        Raises:
+            TopologyError: If the optimizer keeps a tensor of any other shape.
+        """
+        del grown_values
+        for name, state in self.optimizer.state.get(self.values, {}).items():
+            if not torch.is_tensor(state) or state.dim() == 0:
+                continue
+            if state.shape != (change.old.nnz,):
+                raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
+            old = state.numpy()
+            new = remap(old, change, MOMENTS[self.moments](old, change))
+            self.optimizer.state[self.values][name] = torch.from_numpy(new)

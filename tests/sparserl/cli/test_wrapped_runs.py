@@ -21,7 +21,7 @@ from sparserl.experiment.opened_agent_run import open_trained
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.video import play
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], run: Path, checkpoint: str) -> tuple[int, float]:
@@ -107,8 +107,9 @@ def write_statistics(path: Path, scale: float = 1.0) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("flags", "write"), [(FROZEN, write_statistics), (NOISE, write_histograms)])
-@pytest.mark.parametrize("change", ["gone", "changed"])
+@pytest.mark.parametrize(
+    ("flags", "write", "change"), [(FROZEN, write_statistics, "gone"), (NOISE, write_histograms, "changed")]
+)
 def test_a_run_needs_no_file_outside_its_folder(
     change: str,
     flags: tuple[str, ...],

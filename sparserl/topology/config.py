@@ -370,5 +370,7 @@ def beside_method(given: Mapping[str, Any]) -> dict[str, Any]:
         given: Some fields; how dense networks are stays among them.
     """
     method = given.get("method")
-    usual = TopologyConfig(method=method, density=1.0)._usual() if method in METHODS else {}
-    return {name: value for name, value in given.items() if name not in usual or value != usual[name]}
+    usual = TopologyConfig(method=method)._usual() if method in METHODS else {}
+    return {
+        name: value for name, value in given.items() if name == "density" or name not in usual or value != usual[name]
+    }

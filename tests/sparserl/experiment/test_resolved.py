@@ -84,9 +84,9 @@ def test_the_paper_s_numbers_can_be_read() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_another_method_takes_the_place_of_what_the_first_said_itself(method: str) -> None:
-    plain = yaml_config.plain(TopologyConfig(method=method, update_interval=None, density=0.3).resolved())
+    plain = yaml_config.plain(TopologyConfig(method=method, density=0.5).resolved())
     left = {name: value for name, value in beside_method(plain).items() if value is not None}
-    assert left == {"method": method, "density": 0.3, "allocation": "erk", "pairs": 1, "recycle_threshold": 0.1}
+    assert left == {"method": method, "density": 0.5, "allocation": "erk", "pairs": 1, "recycle_threshold": 0.1}
 
 
 def test_what_was_wished_beside_a_method_stays_with_another_one() -> None:

@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
 import gymnasium as gym  # noqa: E402
-from support.cut_runs import KINDS, Killed, cut_off  # noqa: E402
+from support.cut_runs import KINDS, cut_off  # noqa: E402
 from support.envs import FunctionEnv  # noqa: E402
+from support.killed import Killed  # noqa: E402
 
 from sparserl import config as yaml_config  # noqa: E402
 from sparserl.errors import RunFailed, SparserlError  # noqa: E402

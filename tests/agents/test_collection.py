@@ -17,11 +17,11 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from support.envs import FunctionEnv
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.collection import LeanVecEnv
 from sparserl.agents.replay.buffer import replay_options
-from tests.support.envs import FunctionEnv
 
 LOCALS = (
     *("self", "env", "callback", "train_freq", "replay_buffer", "action_noise", "learning_starts", "log_interval"),

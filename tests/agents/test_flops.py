@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from oracle import update_flops
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from support.envs import FunctionEnv
+from support.networks import mlp
 from support.trees import assert_equal_trees
 from torch import nn
 
@@ -31,10 +31,6 @@ def made(algo: str, topology: dict[str, Any] | None = None, **options: Any) -> A
     config = TD3Config if algo.endswith("td3") else SACConfig
     dense = {} if algo.startswith("ds_") else {"method": "dense"}
     return make_agent(algo, config(**SIZES, **options), TopologyConfig(**(topology or dense)), FunctionEnv(), seed=0)
-
-
-def mlp(*sizes: int) -> nn.Sequential:
-    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)))
 
 
 def test_the_formulas_worked_by_hand() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support import toy_dqn
 from support.envs import Array, FunctionEnv
+from support.killed import Killed
 from support.runs import FAST, REWIRE, last_state, logs, rows, same_run, train
 from support.toy_dqn import ToyConfig, ToyDQN
 
@@ -33,10 +34,6 @@ TOUCHED = (
 """What a change that brings the agent would touch."""
 FLAGS = ("--algo", "toy_dqn", "--env", "Choices-v0", "--topology.density", "0.4", *REWIRE)
 TOPOLOGY = ("--topology.method", "rigl", "--topology.recycle-interval", "15")
-
-
-class Killed(BaseException):
-    """The process would die here."""
 
 
 class Choices(FunctionEnv):

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from safetensors.numpy import load, save
 from stable_baselines3.common.monitor import Monitor
 from support.envs import SpacesOnly
+from support.trees import exactly
 
 from sparserl.envs import WRAPPERS, EnvState, FeatureHistograms, ObservationStatistics, capture_state, make_env
 from sparserl.envs import restore_state as restore
@@ -42,10 +43,6 @@ every_case = pytest.mark.parametrize(("name", "arguments"), CASES)
 
 def wrapped(name: str, arguments: dict[str, Any], env: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
     return WRAPPERS[name].wrapper(env or make_env(ENV), **arguments)
-
-
-def exactly(value: Any) -> Any:
-    return (np.asarray(value).dtype.str, np.asarray(value).tobytes())
 
 
 def events(env: gym.Env[Any, Any], steps: int) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from safetensors.numpy import load, load_file, save, save_file
 from stable_baselines3.common.monitor import Monitor
+from support.trees import exactly
 
 from sparserl.envs import EnvState, capture_state, make_env, restore_state
 from sparserl.envs.wrappers.defects import BreakSensors
@@ -44,13 +45,6 @@ def started(env_id: str, seed: int = 5, steps: int = STEPS_BEFORE) -> Monitor[An
 def base(env: gym.Env[Any, Any]) -> MujocoEnv:
     assert isinstance(env.unwrapped, MujocoEnv)
     return env.unwrapped
-
-
-def exactly(value: Any) -> Any:
-    """The value as something whose `==` is equality of bits, not of numbers."""
-    if isinstance(value, dict):
-        return {key: exactly(item) for key, item in value.items()}
-    return (np.asarray(value).dtype.str, np.asarray(value).tobytes())
 
 
 def events(env: gym.Env[Any, Any], steps: int) -> list[Any]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from oracle.dense_topology import importance_growth, magnitude_drop
 from torch.nn import functional
 
 from sparserl.continual.supervised.tasks import Batch
-from tests.oracle.dense_topology import importance_growth, magnitude_drop
 
 
 @dataclass

@@ -7,15 +7,13 @@ begins today, add in the same order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
-from support.calls import watch_calls
 from support.envs import FunctionEnv
+from support.killed import Killed
 from support.networks import backward, forward, whole, whole_networks
 from support.runs import FAST, same_run, train
 from support.tasks import blobs
@@ -37,11 +35,6 @@ THREADS = [1, 2]
 
 
 pytestmark = pytest.mark.usefixtures("thread_counts")
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    return watch_calls(monkeypatch)
 
 
 @pytest.mark.parametrize("densities", [(0.2, 0.9), (0.9, 0.2)], ids=["growing", "shrinking"])
@@ -131,17 +124,6 @@ def test_a_classifier_that_grows(
         resumed.load_state_dict(checkpoint.load(folder))
         list(run_sequence(resumed))
         assert_equal_trees(resumed.state_dict(), uninterrupted.state_dict())
-
-
-@pytest.fixture
-def tiny_env() -> Iterator[None]:
-    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
-    yield
-    gym.registry.pop("Tiny-v0")
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 @pytest.mark.usefixtures("tiny_env")

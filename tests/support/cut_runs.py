@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import yaml
+from support.killed import Killed
 from support.runs import FAST, REWIRE, TINY
 
 from sparserl.cli import main
@@ -27,10 +28,6 @@ KINDS = {
     "agent on tasks": AGENT_ON_TASKS,
 }
 """Kind of run -> its command line without `--run-dir`; `write_sequence` goes beside the folder of the last one."""
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 def write_sequence(path: Path) -> Path:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import nn
 
 from sparserl.kernels import Backend, CsrIndex, GradientRequest, Gradients, Linear, Networks
 
@@ -84,3 +85,8 @@ def whole_networks(
     return Networks(
         [[layer(*shape, seed=100 * n + 2 * at) for at, shape in enumerate(pairwise(widths))] for n in range(count)]
     )
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Dense layers alone."""
+    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)))

@@ -40,3 +40,10 @@ def assert_equal_trees(left: Any, right: Any) -> None:
     """Fails with the paths that differ."""
     found = differences(left, right)
     assert not found, "\n".join(found[:20])
+
+
+def exactly(value: Any) -> Any:
+    """The value as something whose `==` is equality of bits, not of numbers."""
+    if isinstance(value, dict):
+        return {key: exactly(item) for key, item in value.items()}
+    return np.asarray(value).dtype.str, np.asarray(value).tobytes()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle.masked_dense import dense_weight
 from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees
 from torch import nn
@@ -26,7 +27,6 @@ from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.recording import checkpoint
-from tests.oracle.masked_dense import dense_weight
 
 N_TASKS, EPOCHS, RETRAIN, BATCHES = 4, 2, 2, 2
 CONFIG = LearnerConfig(hidden=(12, 10), epochs=EPOCHS, batch_size=24, learning_rate=0.02)

@@ -18,6 +18,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle.dense_topology import mask_of, matrix_of
+from oracle.spacenet_twin import Twin
 from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees, differences
 from torch.nn import functional
@@ -32,8 +34,6 @@ from sparserl.continual.supervised.tasks import Batch, Scenario
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.recording import checkpoint
-from tests.oracle.dense_topology import mask_of, matrix_of
-from tests.oracle.spacenet_twin import Twin
 
 N_TASKS, EPOCHS, BATCHES = 3, 3, 3
 STEPS = EPOCHS * BATCHES

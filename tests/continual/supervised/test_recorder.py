@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.killed import Killed
 from support.runs import OF_THE_MACHINE
 from support.tasks import blobs
 from support.trees import assert_equal_trees
@@ -37,10 +38,6 @@ OPTIONS = MethodOptions(
 )
 CONFIG = LearnerConfig(hidden=(32, 24), optimizer="adam", learning_rate=0.01, epochs=4, batch_size=16)
 """Three tasks of 40 samples: 3 steps an epoch, 12 a task, 36 in all."""
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 class Listener:

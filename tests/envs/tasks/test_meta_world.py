@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from safetensors.numpy import load, save
+from support.trees import exactly
 
 from sparserl.envs import EnvState, build_rl_sequence, capture_state, list_env_ids, make, make_env, restore_state
 from sparserl.envs.tasks.meta_world import MetaWorldTask, register_tasks
@@ -59,13 +60,6 @@ def base(env: gym.Env[Any, Any]) -> Any:
     assert isinstance(env.unwrapped, MetaWorldTask)
     assert isinstance(env.unwrapped, theirs.SawyerXYZEnv)
     return env.unwrapped
-
-
-def exactly(value: Any) -> Any:
-    """The value as something whose `==` is equality of bits."""
-    if isinstance(value, dict):
-        return {key: exactly(item) for key, item in value.items()}
-    return np.asarray(value).dtype.str, np.asarray(value).tobytes()
 
 
 def random_steps(env: gym.Env[Any, Any], count: int, reset_every: int | None = None) -> list[Any]:

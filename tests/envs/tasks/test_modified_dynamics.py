@@ -15,6 +15,7 @@ import pytest
 from gymnasium.envs.mujoco import MujocoEnv
 from safetensors.numpy import load, save
 from stable_baselines3.common.monitor import Monitor
+from support.trees import exactly
 
 from sparserl import config
 from sparserl.envs import EnvState, Modification, PartFactors, capture_state, make_env, modify, restore_state
@@ -61,10 +62,6 @@ def numbers(model: Any) -> dict[str, Any]:
 def changed(before: Any, after: Any) -> set[str]:
     old, new = numbers(before), numbers(after)
     return {name for name in old if not np.array_equal(old[name], new[name])}
-
-
-def exactly(value: Any) -> Any:
-    return (np.asarray(value).dtype.str, np.asarray(value).tobytes())
 
 
 def events(env: gym.Env[Any, Any], steps: int) -> list[Any]:

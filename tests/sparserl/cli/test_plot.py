@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from support.train_runs import write_train_run
 
 from sparserl.cli.main import main
-from sparserl.plots import curves as plots
 
 PROGRESS = "global_step,topology/density,train/critic_loss,time/elapsed_s\n10,0.5,3,1\n20,0.5,2,2\n"
 
@@ -30,14 +29,6 @@ def runs(tmp_path: Path) -> Path:
     write_run(folder / "b0", [0, 50, 60], topology={"density": 0.3})
     write_run(folder / "td3", [0, 70, 80], algo="td3")
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures, instead of files."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(plots, "write_figure", lambda figure, out: figures.append(figure))
-    return figures
 
 
 def legend(figure: Figure) -> set[str]:

@@ -15,6 +15,7 @@ import gymnasium as gym
 import pytest
 import yaml
 from support.envs import FunctionEnv
+from support.killed import Killed
 from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, leave_undrawn, rows, same_run, start, train
 
 from sparserl.agents.replay.log import ReplayLog
@@ -25,10 +26,6 @@ from sparserl.recording import run_folder as records
 from sparserl.recording.run_folder import CsvLog, RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 def _die_in(owner: Any, name: str, call: int, before: bool) -> Callable[[pytest.MonkeyPatch], None]:

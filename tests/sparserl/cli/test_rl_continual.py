@@ -16,6 +16,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 from support.envs import FunctionEnv
+from support.killed import Killed
 from support.runs import fingerprint, leave_undrawn, logs, rows, same_run
 
 from sparserl.cli import main
@@ -58,10 +59,6 @@ PROMISED = {
     *("forgetting_final", "params_nonzero_per_task", "params_dense", "connections_frozen", "connections_free"),
     *("memory", "steps", "wall_s"),
 }
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 @pytest.fixture(scope="module", autouse=True)

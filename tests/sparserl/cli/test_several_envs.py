@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from support.envs import FunctionEnv
+from support.killed import Killed
 from support.runs import FAST, REWIRE, rows, same_run, train
 
 from sparserl.cli import main
@@ -37,10 +38,6 @@ ALGOS = {
     ),
 }
 SMALL = (*FAST, *ROUNDS, "--agent.buffer-size", "50", "--eval.episodes", "1")  # 48 transitions: the buffer wraps
-
-
-class Killed(BaseException):
-    """The process would die here; nothing may catch it."""
 
 
 def steps_of(log: Path) -> list[int]:

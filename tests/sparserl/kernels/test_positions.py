@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.layers import ints
 
 from sparserl.kernels import compile_kernels, positions
 from sparserl.kernels.positions import (
@@ -31,10 +32,6 @@ PROFILE = settings(max_examples=150, deadline=None)
 SOME = st.lists(st.integers(0, 23), unique=True).map(sorted)
 HUGE = 2**60
 RNG = np.random.default_rng
-
-
-def ints(*numbers: int) -> np.ndarray:
-    return np.array(numbers, np.int64)
 
 
 def flags(*which: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from support.calls import watch_calls
 
 from sparserl.kernels import program
 from sparserl.kernels.program import Call, Step, add, at_once, deferred, make_step, run_waiting, step_function, stretch
@@ -31,11 +30,6 @@ def mirror(share: int, shares: int, arguments: int, zero: float) -> None:
 
 def step(function: program.StepFunction, *arrays: np.ndarray, shares: int = 1) -> Step:
     return make_step(function, [array.ctypes.data for array in arrays], arrays[0].dtype, arrays, shares)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    return watch_calls(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from support.calls import watch_calls
 from support.networks import backward, forward, whole, whole_networks
 
 from sparserl.kernels import GradientRequest, Gradients, Networks, cpu, plan, program
@@ -21,11 +20,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 pytestmark = pytest.mark.usefixtures("thread_counts")
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    return watch_calls(monkeypatch)
 
 
 def shares_of(calls: list[Call]) -> list[int]:
@@ -66,17 +60,17 @@ def test_threads_equal_one_thread(
     workers: int,
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
-    launched: list[Call],
+    calls: list[Call],
 ) -> None:
     monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
     torch.set_num_threads(1)
     y, y_alone, one = random_pass(networks_of(count, dtype), batch)
-    assert shares_of(launched) == [1, 1, 1]
-    launched.clear()
+    assert shares_of(calls) == [1, 1, 1]
+    calls.clear()
     torch.set_num_threads(threads)
     y_threads, y_alone_threads, several = random_pass(networks_of(count, dtype), batch)
     again = random_pass(networks_of(count, dtype), batch)[2]
-    assert shares_of(launched) == 6 * [workers]
+    assert shares_of(calls) == 6 * [workers]
     # What belongs to one sample does not depend on its neighbours. Sums over samples do, by rounding, but not on time.
     assert torch.equal(y, y_threads)
     assert torch.equal(y_alone, y_alone_threads)
@@ -93,13 +87,13 @@ def test_threads_equal_one_thread(
 
 @pytest.mark.parametrize(("threads", "batch", "shares"), [(1, 64, 1), (2, 16, 1), (2, 63, 1), (2, 64, 2)])
 def test_threads_are_woken_for_large_products_that_can_be_shared(
-    threads: int, batch: int, shares: int, monkeypatch: pytest.MonkeyPatch, launched: list[Call]
+    threads: int, batch: int, shares: int, monkeypatch: pytest.MonkeyPatch, calls: list[Call]
 ) -> None:
     networks = networks_of(1)
     monkeypatch.setattr(plan, "PARALLEL_FROM", networks.nnz * 64)
     torch.set_num_threads(threads)
     random_pass(networks, batch)
-    assert shares_of(launched) == [shares] * 3
+    assert shares_of(calls) == [shares] * 3
 
 
 FIRST_PASS = """
@@ -121,14 +115,14 @@ def test_the_first_pass_on_several_threads_leaves_their_number(cores: int) -> No
     assert ran.stdout == "3\n", ran.stderr
 
 
-def test_small_products_wake_no_threads(launched: list[Call]) -> None:
+def test_small_products_wake_no_threads(calls: list[Call]) -> None:
     torch.set_num_threads(2)
     random_pass(networks_of(2), 256)
-    assert set(shares_of(launched)) == {1}
+    assert set(shares_of(calls)) == {1}
 
 
 def test_the_way_back_takes_as_many_threads_as_the_way_there(
-    monkeypatch: pytest.MonkeyPatch, launched: list[Call]
+    monkeypatch: pytest.MonkeyPatch, calls: list[Call]
 ) -> None:
     """Memory is laid out for them."""
     monkeypatch.setattr(plan, "PARALLEL_FROM", 0)
@@ -140,7 +134,7 @@ def test_the_way_back_takes_as_many_threads_as_the_way_there(
         _, saved = forward(cpu, networks, x, keep=True)
         torch.set_num_threads(back)
         results.append(backward(cpu, networks, saved, dy, GradientRequest()))
-    assert shares_of(launched) == [2, 2, 1, 1, 2, 2]
+    assert shares_of(calls) == [2, 2, 1, 1, 2, 2]
     for gradients in results:
         for ours, theirs in zip(gradients.parameters or (), results[0].parameters or (), strict=True):
             torch.testing.assert_close(ours, theirs)

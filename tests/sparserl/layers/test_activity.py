@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from oracle.masked_dense import ACTIVATION, MaskedMLP
 from torch import nn
 
 from sparserl.errors import TopologyError
@@ -12,7 +13,6 @@ from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.activity import dormant_fraction, hidden_activity
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
-from tests.oracle.masked_dense import ACTIVATION, MaskedMLP
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 

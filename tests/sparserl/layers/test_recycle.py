@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle.masked_dense import ACTIVATION, MaskedAdam, MaskedMLP
 from torch import nn
 
 from sparserl.errors import TopologyError
@@ -20,7 +21,6 @@ from sparserl.layers.recycle import Recycler, recycle
 from sparserl.seeding import stream
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
-from tests.oracle.masked_dense import ACTIVATION, MaskedAdam, MaskedMLP
 
 RNG = np.random.default_rng
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

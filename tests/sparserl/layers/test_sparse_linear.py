@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from oracle.masked_dense import MaskedMLP, dense_weight
 from torch import nn
 
 from sparserl.errors import TopologyError
@@ -14,7 +15,6 @@ from sparserl.kernels import BACKENDS, use_backend
 from sparserl.layers import SparseLinear
 from sparserl.topology.rewire import exchange, random_topology
 from sparserl.topology.structure import SparseTopology
-from tests.oracle.masked_dense import MaskedMLP, dense_weight
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 import torch
+from oracle.masked_dense import MaskedMLP
 from torch import nn
 
 from sparserl.layers import SparseLinear, SparseMLP, sparse_mlp
@@ -17,7 +18,6 @@ from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import SparseTopology
-from tests.oracle.masked_dense import MaskedMLP
 
 BATCHES = [1, 7, 16, 17, 100, 256]
 TOLERANCE = {torch.float32: {"rtol": 2e-4, "atol": 2e-5}, torch.float64: {"rtol": 1e-9, "atol": 1e-11}}

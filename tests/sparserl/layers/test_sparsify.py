@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
+from oracle.masked_dense import dense_weight
 from torch import nn
 
 from sparserl.errors import ConfigError, KernelUnavailable, TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.topology.config import TopologyConfig
-from tests.oracle.masked_dense import dense_weight
 
 
 def perceptron(n_in: int = 12, hidden: int = 40, n_out: int = 3, dtype: torch.dtype = torch.float32) -> nn.Sequential:

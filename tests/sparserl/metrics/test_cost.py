@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,6 @@ from sparserl.topology.structure import SparseTopology
 
 def sparse(n_out: int, n_in: int, flat: list[int], bias: bool = True) -> SparseLinear:
     return SparseLinear(SparseTopology(n_out, n_in, np.array(flat)), bias=bias)
-
-
-def mlp(*sizes: int) -> nn.Sequential:
-    return nn.Sequential(*(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)))
 
 
 def half_cheetah(algo: str, **topology: Any) -> Any:

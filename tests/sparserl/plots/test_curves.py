@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from support.figures import lines_of
 
 from sparserl.errors import ConfigError
 from sparserl.plots import curves as plots
@@ -38,25 +39,12 @@ def run_folder(path: Path, returns: Mapping[int, Sequence[float]], progress: str
     return path
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures, instead of files."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(plots, "write_figure", lambda figure, out: figures.append(figure))
-    return figures
-
-
 def axis_of(**seeds: Sequence[tuple[float, float]]) -> Axes:
     """A panel with a curve of some seeds, each a list of points."""
     axis = Figure().subplots()
     curves = {Run(Path(name), "m"): (np.array(points).T[0], np.array(points).T[1]) for name, points in seeds.items()}
     draw_curves(axis, curves, "m", line_styles(["m"])["m"])
     return axis
-
-
-def lines_of(axis: Axes) -> dict[str, list[list[float]]]:
-    """Label -> points; thin lines have labels that begin with an underscore."""
-    return {str(line.get_label()): line.get_xydata().tolist() for line in axis.get_lines()}  # type: ignore[union-attr]
 
 
 def band_of(axis: Axes) -> list[tuple[float, float, float]]:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from support.figures import lines_of
 
 from sparserl.errors import ConfigError
-from sparserl.plots import matrix as plots
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.style import COLOURS, Run
 from sparserl.recording.evaluations import accuracy_curve, accuracy_matrix
@@ -38,17 +37,6 @@ def run_folder(path: Path, matrix: list[list[float | None]] = MATRIX, owners: bo
             lines += [f"{after},{layer},{owner},{count},0,{size - used},{size},4,0" for owner, count in shares.items()]
     (path / "connections.csv").write_text(CONNECTIONS + "\n".join(lines) + "\n" * bool(lines))
     return path
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    figures: list[Figure] = []
-    monkeypatch.setattr(plots, "write_figure", lambda figure, out: figures.append(figure))
-    return figures
-
-
-def lines_of(axis: Axes) -> dict[str, list[list[float]]]:
-    return {str(line.get_label()): line.get_xydata().tolist() for line in axis.get_lines()}  # type: ignore[union-attr]
 
 
 def test_matrix_and_curve_are_those_of_the_file(tmp_path: Path) -> None:

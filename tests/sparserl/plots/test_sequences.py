@@ -10,9 +10,9 @@ import pytest
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from support.figures import lines_of
 
 from sparserl.errors import ConfigError
-from sparserl.plots import sequences as plots
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import Run
 from sparserl.recording.evaluations import evaluations
@@ -81,17 +81,6 @@ def run_folder(
 
 def until(last_step: int, curves: Mapping[int, Sequence[float]] = CURVES) -> dict[int, Sequence[float]]:
     return {step: values for step, values in curves.items() if step <= last_step}
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    figures: list[Figure] = []
-    monkeypatch.setattr(plots, "write_figure", lambda figure, out: figures.append(figure))
-    return figures
-
-
-def lines_of(axis: Axes) -> dict[str, list[list[float]]]:
-    return {str(line.get_label()): line.get_xydata().tolist() for line in axis.get_lines()}  # type: ignore[union-attr]
 
 
 def borders_of(axis: Axes) -> list[float]:

@@ -57,14 +57,6 @@ def log(path: Path, columns: tuple[str, ...], **known: list[float]) -> Path:
     return path
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures, instead of files."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(topology_plots, "write_figure", lambda figure, out: figures.append(figure))
-    return figures
-
-
 def titles(figure: Figure) -> dict[str, Any]:
     return {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
 

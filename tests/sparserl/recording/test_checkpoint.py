@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.killed import Killed
 from support.trees import assert_equal_trees
 
 from sparserl.errors import CheckpointError
@@ -209,10 +210,6 @@ def test_tensors_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
         checkpoint.read_tensors(path)
 
 
-class _Killed(BaseException):
-    """The process dies here."""
-
-
 @pytest.mark.parametrize(
     "call", ["safetensors.torch.save_file", "json.dumps", "sparserl.recording.checkpoint.flush", "pathlib.Path.rename"]
 )
@@ -220,11 +217,11 @@ def test_a_crash_before_the_rename_leaves_no_checkpoint(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*args: Any, **kwargs: Any) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(call, die)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             checkpoint.save(tmp_path / "state", state())
     assert not (tmp_path / "state").exists()
     with pytest.raises(CheckpointError, match="no checkpoint"):
@@ -238,11 +235,11 @@ def test_a_crash_while_replacing_leaves_the_old_one(tmp_path: Path, monkeypatch:
     saved(tmp_path / "state")
 
     def die(*args: Any) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "flush", die)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             checkpoint.save(tmp_path / "state", {"new": 1})
     assert_equal_trees(checkpoint.load(tmp_path / "state"), as_loaded())
     checkpoint.save(tmp_path / "state", {"new": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from support.runs import rows
 
 from sparserl.errors import NotFiniteError
 from sparserl.layers import SparseLinear
@@ -66,18 +66,13 @@ def recorder(path: Path, **more: Any) -> Counted:
     return Counted(RunFolder(path), identity={}, total_steps=10, show_progress=False, **more)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_what_is_defined_goes_to_the_columns_and_to_trackers(tmp_path: Path) -> None:
     own, heard = recorder(tmp_path), Heard()
     own.trackers, own.steps = [heard], 3
     own._log({"train/loss": 0.5, "train/other": 2.0, "cl/bwt": math.nan})
     own._log({"train/loss": math.nan})
     own._track({"eval/return_mean": 1.0})
-    found = rows_of(tmp_path / "progress.csv")
+    found = rows(tmp_path / "progress.csv")
     assert [(row["global_step"], row["train/loss"]) for row in found] == [("3", "0.5"), ("3", "")]
     assert heard.metrics == [(3, {"train/loss": 0.5, "train/other": 2.0}), (3, {}), (3, {"eval/return_mean": 1.0})]
 
@@ -89,7 +84,7 @@ def test_topology_events_are_taken_and_written_once(tmp_path: Path) -> None:
     own.evolver, own.steps = TopologyEvolver({"net": {"net.0": layer}}, None, seed=0), 7
     assert [event.kind for event in own._record_topology()] == ["initial"]
     assert own._record_topology() == []
-    assert [(row["global_step"], row["layer"]) for row in rows_of(tmp_path / "topology.csv")] == [("7", "net.0")]
+    assert [(row["global_step"], row["layer"]) for row in rows(tmp_path / "topology.csv")] == [("7", "net.0")]
 
 
 @pytest.mark.parametrize("is_left", [False, True])

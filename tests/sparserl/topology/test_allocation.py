@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle.dense_topology import assert_sound_change
+from support.layers import ints, one_layer, random_layer
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
@@ -20,13 +22,8 @@ from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
 from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, plan_allocation, random_topology, remap
 from sparserl.topology.structure import Constraint, FloatArray, Importance, LayerView, SparseTopology, TopologyChange
-from tests.oracle.dense_topology import assert_sound_change
 
 RNG = np.random.default_rng
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 def block(n_out: int, n_in: int, outputs: list[int], inputs: list[int], flat: list[int]) -> LayerView:
@@ -121,17 +118,6 @@ def test_allocation_never_enumerates() -> None:
 
 
 # --- the event --------------------------------------------------------------------------------------
-
-
-def random_layer(seed: int, n_out: int = 6, n_in: int = 7, nnz: int = 20) -> SparseLinear:
-    rng = RNG(seed)
-    layer = SparseLinear(random_topology(n_out, n_in, nnz, rng), bias=False)
-    layer.values.data = torch.from_numpy(rng.standard_normal(nnz).astype(np.float32))
-    return layer
-
-
-def one_layer(layer: SparseLinear, rule: RewireRule | None = None, **kwargs: Any) -> TopologyEvolver:
-    return TopologyEvolver({"net": {"net.0": layer}}, rule, seed=0, **kwargs)
 
 
 def test_an_allocation_reports_itself() -> None:

@@ -10,13 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-
-from sparserl.errors import TopologyError
-from sparserl.topology import criteria
-from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
-from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
-from tests.oracle.dense_topology import (
+from oracle.dense_topology import (
     assert_sound_change,
     drop_of,
     gradient_growth,
@@ -24,13 +18,16 @@ from tests.oracle.dense_topology import (
     mask_of,
     topology_of,
 )
+from support.layers import ints
+
+from sparserl.errors import TopologyError
+from sparserl.topology import criteria
+from sparserl.topology.criteria import DROP, GROW
+from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
+from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 
 RNG = np.random.default_rng
 OPEN = (True, True, True, True)
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 # --- what is frozen stays ---------------------------------------------------------------------------

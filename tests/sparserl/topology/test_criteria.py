@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from oracle.dense_topology import gradient_growth, magnitude_drop, mask_of, set_drop, topology_of
 
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
@@ -23,7 +24,6 @@ from sparserl.topology.criteria import (
     weight_magnitude,
 )
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
-from tests.oracle.dense_topology import gradient_growth, magnitude_drop, mask_of, set_drop, topology_of
 
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 # Few distinct magnitudes, so that ties and zeros are common.

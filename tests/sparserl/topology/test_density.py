@@ -8,10 +8,10 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from oracle.dense_topology import erk_densities
 
 from sparserl.errors import TopologyError
 from sparserl.topology.density import Shape, check_density, erdos_renyi, erk, exact_nnz, per_layer, uniform
-from tests.oracle.dense_topology import erk_densities
 
 ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]
 CRITIC: list[Shape] = [(256, 23), (256, 256), (1, 256)]

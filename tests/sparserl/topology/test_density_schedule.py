@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from oracle.dense_topology import assert_sound_change, set_drop
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
@@ -20,7 +21,6 @@ from sparserl.topology.methods import METHODS
 from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
-from tests.oracle.dense_topology import assert_sound_change, set_drop
 
 RNG = np.random.default_rng
 PRUNING: dict[str, Any] = {"drop": "weight_magnitude", "drop_fraction": 0.0, "density_schedule": "cubic"}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle.dense_topology import assert_sound_change, gradient_growth, mask_of, matrix_of
+from support.layers import ints, one_layer, random_layer, sparse
 
 from sparserl.errors import TopologyError
 from sparserl.kernels import use_backend
@@ -17,34 +19,11 @@ from sparserl.layers import SparseLinear
 from sparserl.topology.evolver import Follower, TopologyEvent, TopologyEvolver
 from sparserl.topology.methods import METHODS
 from sparserl.topology.moments import MOMENTS, OptimizerMoments
-from sparserl.topology.rewire import RewireRule, exchange, random_topology
+from sparserl.topology.rewire import RewireRule, exchange
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 from sparserl.topology.values import NEW_VALUE
-from tests.oracle.dense_topology import assert_sound_change, gradient_growth, mask_of, matrix_of
 
 Layers = dict[str, SparseLinear]
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
-
-def sparse(n_out: int, n_in: int, flat: list[int], values: list[float] | None = None) -> SparseLinear:
-    layer = SparseLinear(SparseTopology(n_out, n_in, ints(*flat)), bias=False)
-    if values is not None:
-        layer.values.data = torch.tensor(values)
-    return layer
-
-
-def random_layer(seed: int, n_out: int = 6, n_in: int = 7, nnz: int = 20) -> SparseLinear:
-    rng = np.random.default_rng(seed)
-    layer = SparseLinear(random_topology(n_out, n_in, nnz, rng), bias=False)
-    layer.values.data = torch.from_numpy(rng.standard_normal(nnz).astype(np.float32))
-    return layer
-
-
-def one_layer(layer: SparseLinear, rule: RewireRule | None, **kwargs: Any) -> TopologyEvolver:
-    return TopologyEvolver({"net": {"net.0": layer}}, rule, seed=0, **kwargs)
 
 
 def recorder(changes: list[TopologyChange]) -> Follower:

@@ -10,28 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle.dense_topology import gradient_growth, mask_of, matrix_of
+from support.layers import random_layer
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.layers.fused import FusedLayers
 from sparserl.recording import checkpoint
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.rewire import RewireRule, random_topology
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import SparseTopology
-from tests.oracle.dense_topology import gradient_growth, mask_of, matrix_of
 
 RNG = np.random.default_rng
 
 
 def by_gradient(batches: int, **fields: Any) -> RewireRule:
     return RewireRule("weight_magnitude", "gradient", **{"drop_fraction": 0.5, **fields}, gradient_batches=batches)
-
-
-def random_layer(seed: int, n_out: int = 6, n_in: int = 7, nnz: int = 20) -> SparseLinear:
-    rng = RNG(seed)
-    layer = SparseLinear(random_topology(n_out, n_in, nnz, rng), bias=False)
-    layer.values.data = torch.from_numpy(rng.standard_normal(nnz).astype(np.float32))
-    return layer
 
 
 def evolver_of(layer: SparseLinear, rule: RewireRule, seed: int = 0) -> TopologyEvolver:

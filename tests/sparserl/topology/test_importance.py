@@ -6,19 +6,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from oracle.dense_topology import importance_growth, mask_of, topology_of
+from support.layers import ints
 
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
 from sparserl.topology.criteria import DROP, GROW, connection_importance
 from sparserl.topology.rewire import RewireRule, plan_rewire
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
-from tests.oracle.dense_topology import importance_growth, mask_of, topology_of
 
 RNG = np.random.default_rng
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 # --- drop -------------------------------------------------------------------------------------------

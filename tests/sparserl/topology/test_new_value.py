@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.layers import ints
 
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.values import NEW_VALUE
 
 RNG = np.random.default_rng
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 # x . x . -> . x x x   position 0 goes, 1, 3, 5, 6 and 7 are new: 3 connections enter the first output, 4 the second.

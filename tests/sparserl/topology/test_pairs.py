@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from oracle.dense_topology import (
+    assert_sound_change,
+    drop_of,
+    gradient_growth,
+    importance_growth,
+    mask_of,
+)
+from support.layers import ints
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
@@ -25,20 +33,9 @@ from sparserl.topology.pairs import folded, member_slots
 from sparserl.topology.rewire import RewireRule, exchange, plan_allocation, plan_rewire, plan_shrink, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 from sparserl.topology.target import TargetNetwork, UnionTrimTarget
-from tests.oracle.dense_topology import (
-    assert_sound_change,
-    drop_of,
-    gradient_growth,
-    importance_growth,
-    mask_of,
-)
 
 PROFILE = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 RNG = np.random.default_rng
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 def assert_shares_inputs(topology: SparseTopology, pairs: int) -> None:

@@ -10,13 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-
-from sparserl.errors import TopologyError
-from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.methods import METHODS
-from sparserl.topology.rewire import RewireRule, exchange, plan_rewire, plan_shrink, random_topology, remap
-from sparserl.topology.structure import Importance, LayerView, SparseTopology
-from tests.oracle.dense_topology import (
+from oracle.dense_topology import (
     assert_sound,
     assert_sound_change,
     drop_of,
@@ -25,13 +19,16 @@ from tests.oracle.dense_topology import (
     mask_of,
     topology_of,
 )
+from support.layers import ints
+
+from sparserl.errors import TopologyError
+from sparserl.topology.criteria import DROP, GROW
+from sparserl.topology.methods import METHODS
+from sparserl.topology.rewire import RewireRule, exchange, plan_rewire, plan_shrink, random_topology, remap
+from sparserl.topology.structure import Importance, LayerView, SparseTopology
 
 PROFILE = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 RNG = np.random.default_rng
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 def layer(n_out: int, n_in: int, *flat: int) -> SparseTopology:

@@ -8,34 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from support.layers import ints, one_layer, random_layer, sparse, weights
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
-from sparserl.topology.rewire import RewireRule, exchange, random_topology
-from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
-
-def sparse(n_out: int, n_in: int, flat: list[int], values: list[float]) -> SparseLinear:
-    layer = SparseLinear(SparseTopology(n_out, n_in, ints(*flat)), bias=False)
-    layer.values.data = torch.tensor(values)
-    return layer
-
-
-def random_layer(seed: int) -> SparseLinear:
-    rng = np.random.default_rng(seed)
-    layer = SparseLinear(random_topology(6, 7, 20, rng), bias=False)
-    layer.values.data = torch.from_numpy(rng.standard_normal(20).astype(np.float32))
-    return layer
-
-
-def one_layer(layer: SparseLinear, rule: RewireRule | None, **kwargs: Any) -> TopologyEvolver:
-    return TopologyEvolver({"net": {"net.0": layer}}, rule, seed=0, **kwargs)
+from sparserl.topology.rewire import RewireRule, exchange
+from sparserl.topology.structure import Constraint, Importance, LayerView
 
 
 def asking(asked: list[LayerView]) -> Callable[[LayerView], LayerView]:
@@ -124,10 +103,6 @@ def constrained(rule: RewireRule | None) -> tuple[SparseLinear, TopologyEvolver]
     evolver = one_layer(layer, rule)
     evolver.set_constraint("net.0", constrain)
     return layer, evolver
-
-
-def weights(layer: SparseLinear) -> dict[int, float]:
-    return dict(zip(layer.topology.flat.tolist(), layer.values.tolist(), strict=True))
 
 
 def test_a_rewire_on_the_clock_obeys_the_learner() -> None:

@@ -7,7 +7,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from oracle.dense_topology import assert_sound, matrix_of, soft_update_and_trim
 from stable_baselines3.common.utils import polyak_update
+from support.layers import ints, weights
 from torch import nn
 
 from sparserl.errors import TopologyError
@@ -16,21 +18,12 @@ from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import SparseTopology, TopologyChange
 from sparserl.topology.target import TARGET, SharedTarget, TargetLayer, TargetNetwork, UnionTrimTarget
-from tests.oracle.dense_topology import assert_sound, matrix_of, soft_update_and_trim
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 def sparse(flat: list[int], values: list[float]) -> SparseLinear:
     layer = SparseLinear(SparseTopology(2, 4, ints(*flat)), bias=False)
     layer.values.data = torch.tensor(values)
     return layer
-
-
-def weights(layer: SparseLinear) -> dict[int, float]:
-    return dict(zip(layer.topology.flat.tolist(), layer.values.tolist(), strict=True))
 
 
 def present(layer: SparseLinear) -> dict[int, float]:

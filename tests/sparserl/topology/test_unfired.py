@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from support.layers import ints
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
@@ -17,10 +18,6 @@ from sparserl.topology.structure import Constraint, LayerView, SparseTopology
 
 RNG = np.random.default_rng
 choose = GROW["random_unfired"].choose
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
 
 
 def seen(*explored: int, constraint: Constraint | None = None) -> LayerView:

@@ -27,7 +27,7 @@ from sparserl.errors import ConfigError, shown, unknown_name
 C = TypeVar("C")
 Schemas = Mapping[str, type[Any]]
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-NAMES = {bool: "True|False", int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
+NAMES = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 WIDEST_HELP, WIDEST_FLAG = 120, 46
 """Characters of a line of help, and of the column of flags."""
 
@@ -266,6 +266,8 @@ def _is_tuple(kind: Any) -> bool:
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
+    if kind is bool:
+        return True, False
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
@@ -282,7 +284,7 @@ def _read(kind: Any, word: str) -> Any:
         with contextlib.suppress(ValueError):
             return float(word)
         raise ValueError(f"{shown(word)} is no number")
-    for choice in (False, True) if kind is bool else _choices(kind):
+    for choice in _choices(kind):
         if word == str(choice):
             return choice
     if kind in (str, Path):

@@ -1,0 +1,238 @@
+"""Flags: what words mean as plain data, and the one line that refuses those that mean nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from sparserl.cli.arguments import Positional, given, last_value, nested, options_of, parse
+from sparserl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A group."""
+
+    count: int = 3
+    """How many."""
+    is_shown: bool = True
+
+
+@dataclass(frozen=True)
+class Other:
+    """Stands in for the group."""
+
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a command takes."""
+
+    name: str = "a"
+    """What it is called."""
+    steps: int = 10
+    share: float = 0.5
+    folder: Path = Path("here")
+    quiet: bool = False
+    progress_bar: bool = True
+    switch: bool | None = None
+    limit: int | None = None
+    method: Literal["set", "rigl", "static"] = "set"
+    level: Literal[1, 2] = 1
+    text_or_number: str | int = "x"
+    widths: tuple[int, ...] = (4, 4)
+    selected: float | tuple[int, ...] | None = None
+    marked: Annotated[int, "a mark"] = 1
+    inner: Inner = field(default_factory=Inner)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A command with words of its own."""
+
+    paths: Annotated[tuple[Path, ...], Positional()]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """A command with one word of its own."""
+
+    path: Annotated[Path, Positional()]
+    seed: int
+
+
+def read(*words: str) -> dict[str, Any]:
+    """What they say of `Schema`."""
+    return given(words, options_of(Schema))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--name", "b"], {"name": "b"}),
+        (["--name=b"], {"name": "b"}),
+        (["--name=b=c"], {"name": "b=c"}),
+        (["--name="], {"name": ""}),
+        (["--name", "-5"], {"name": "-5"}),
+        (["--steps", "-5"], {"steps": -5}),
+        (["--steps", "1e6"], {"steps": 1000000}),
+        (["--steps", "9007199254740993"], {"steps": 2**53 + 1}),  # more than a float holds
+        (["--share", "1e-3"], {"share": 0.001}),
+        (["--share", "3"], {"share": 3.0}),
+        (["--share", "inf"], {"share": math.inf}),
+        (["--folder", "a/b"], {"folder": "a/b"}),
+        (["--quiet"], {"quiet": True}),
+        (["--no-quiet"], {"quiet": False}),
+        (["--progress-bar"], {"progress_bar": True}),
+        (["--progress_bar"], {"progress_bar": True}),
+        (["--no-progress-bar"], {"progress_bar": False}),
+        (["--switch", "True"], {"switch": True}),  # with None it is no switch
+        (["--switch", "False"], {"switch": False}),
+        (["--switch", "None"], {"switch": None}),
+        (["--limit", "None"], {"limit": None}),
+        (["--limit", "7"], {"limit": 7}),
+        (["--method", "rigl"], {"method": "rigl"}),
+        (["--level", "2"], {"level": 2}),
+        (["--text-or-number", "7"], {"text_or_number": 7}),  # what takes every word comes last
+        (["--text-or-number", "seven"], {"text_or_number": "seven"}),
+        (["--widths", "1", "2", "3"], {"widths": [1, 2, 3]}),
+        (["--widths=1"], {"widths": [1]}),
+        (["--widths=1", "2"], {"widths": [1, 2]}),
+        (["--widths"], {"widths": []}),
+        (["--selected", "0.5"], {"selected": 0.5}),
+        (["--selected", "4"], {"selected": 4.0}),
+        (["--selected", "4", "8"], {"selected": [4, 8]}),
+        (["--selected", "None"], {"selected": None}),
+        (["--marked", "2"], {"marked": 2}),
+        (["--inner.count", "4"], {"inner.count": 4}),
+        (["--inner.no-is-shown"], {"inner.is_shown": False}),
+        (["--name", "b", "--steps", "2", "--quiet"], {"name": "b", "steps": 2, "quiet": True}),
+        (["--steps", "2", "--steps", "3"], {"steps": 3}),  # the last one counts
+        (["--widths", "1", "2", "--widths", "3"], {"widths": [3]}),
+        (["--quiet", "--no-quiet"], {"quiet": False}),
+    ],
+)
+def test_words(words: list[str], expected: dict[str, Any]) -> None:
+    found = read(*words)
+    assert found == expected
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--step", "5"], "unknown option '--step'; did you mean '--steps'?"),
+        (["--no-progres-bar"], "unknown option '--no-progres-bar'; did you mean '--no-progress-bar'?"),
+        (["--inner.cuont", "5"], "unknown option '--inner.cuont'; did you mean '--inner.count'?"),
+        (["--method", "riggl"], "unknown --method 'riggl'; did you mean 'rigl'?"),
+        (["--level", "3"], "unknown --level '3'"),
+        (["--switch", "yes"], "unknown --switch 'yes'"),
+        (["--steps"], "--steps needs a value"),
+        (["--steps", "--quiet"], "--steps needs a value"),
+        (["--inner.count"], "--inner.count needs a value"),
+        (["--steps", "many"], "--steps: 'many' is no integer"),
+        (["--steps", "1.5"], "--steps: '1.5' is no integer"),
+        (["--steps="], "--steps: '' is no integer"),
+        (["--share", "half"], "--share: 'half' is no number"),
+        (["--limit", "none"], "--limit: 'none' is no integer"),
+        (["--widths", "1", "b"], "--widths: 'b' is no integer"),
+        (["--steps", "5", "6"], "unexpected word '6'"),
+        (["--quiet", "True"], "unexpected word 'True'"),
+        (["--quiet=True"], "unexpected word 'True'"),
+        (["--no-quiet=1"], "unexpected word '1'"),
+        (["word", "--steps", "5"], "unexpected word 'word'"),
+        (["--"], "unexpected word '--'"),
+    ],
+)
+def test_refusals(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(*words)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+def test_options_of_a_schema() -> None:
+    options = options_of(Schema)
+    assert list(options)[-2:] == ["inner.count", "inner.is_shown"]  # a group is its fields
+    assert (options["name"].text, options["inner.count"].text, options["steps"].text) == (
+        "What it is called.",
+        "How many.",
+        "",
+    )
+    assert (options["widths"].default, options["inner.count"].default) == ((4, 4), 3)
+    assert (options["progress_bar"].flag, options["progress_bar"].negative) == ("--progress-bar", "--no-progress-bar")
+    assert options["switch"].negative is None
+    assert [key for key, option in options.items() if option.takes_many] == ["widths", "selected"]
+
+
+def test_a_group_may_have_another_schema() -> None:
+    options = options_of(Schema, {"inner": Other})
+    assert "inner.count" not in options
+    assert given(["--inner.share", "0.25"], options) == {"inner.share": 0.25}
+
+
+def test_words_without_a_flag() -> None:
+    options = options_of(Files)
+    assert given(["a", "b", "--title", "t", "c"], options) == {"title": "t", "paths": ["a", "b", "c"]}
+    assert given(["--title=t", "a"], options) == {"title": "t", "paths": ["a"]}
+    assert parse(Files, [], command="show") == Files(())
+    assert given(["a", "--seed", "1"], options_of(OneFile)) == {"path": "a", "seed": 1}
+    with pytest.raises(ConfigError, match="unexpected word 'b'"):
+        given(["a", "b", "--seed", "1"], options_of(OneFile))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "PATH is missing"), (["a"], "--seed is missing"), (["--path", "a"], "unknown option")]
+)
+def test_what_must_be_given(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(OneFile, words, command="show")
+
+
+def test_parsed() -> None:
+    words = ["--inner.count", "5", "--folder", "f", "--widths", "1", "2", "--selected", "1", "2"]
+    parsed = parse(Schema, words, command="show", below={"steps": 7, "name": "below"})
+    assert parsed == Schema(
+        name="below", steps=7, folder=Path("f"), widths=(1, 2), selected=(1, 2), inner=Inner(count=5)
+    )
+    assert parse(Schema, ["--steps", "8"], command="show", below={"steps": 7}).steps == 8
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_printed_and_nothing_else_is_read(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(Schema, ["--no-such-flag", word], command="show")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: sparserl show [options]\n\nWhat a command takes.\n")
+    for line in (
+        "--name STR",
+        "--limit INT",
+        "--method set|rigl|static",
+        "--widths INT...",
+        "--progress-bar, --no-progress-bar",
+    ):
+        assert f"\n  {line}" in said
+    assert "What it is called. (a)" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: last_value("method", ["--method", "a", "--steps", "1", "--method=b"]), "b"),
+        (lambda: last_value("method", ["--steps", "1"]), None),
+        (lambda: last_value("method", ["--method"]), None),
+        (lambda: nested({"a.b.c": 1, "a.d": 2, "e": 3}), {"a": {"b": {"c": 1}, "d": 2}, "e": 3}),
+        (lambda: nested({}), {}),
+    ],
+)
+def test_by_name(call: Callable[[], Any], expected: Any) -> None:
+    assert call() == expected

@@ -184,7 +184,7 @@ class RLLearner:
 
     def _begin_task(self) -> None:
         if self.task > 0:
-            with self.drawing("border", self.task):
+            with self.isolated_rng("border", self.task):
                 cross_border(self.agent, self.border)
             if self.border.buffer == "emptied":
                 self.emptied_at = self.steps
@@ -258,7 +258,7 @@ class RLLearner:
     def begin_anew(self) -> None:
         """Takes networks, topologies, optimizers, temperature and clock of an agent that has learned nothing."""
         agent, seed = self.agent, int(stream(self.seed, "scratch", str(self.task)).integers(2**31))
-        with self.drawing("scratch", self.task):
+        with self.isolated_rng("scratch", self.task):
             fresh = self.fresh_agent(seed)
         names, tensors = fresh._get_torch_save_params()
         for name in names:
@@ -347,7 +347,7 @@ class RLLearner:
         return act
 
     @contextmanager
-    def drawing(self, what: str, task: int) -> Iterator[None]:
+    def isolated_rng(self, what: str, task: int) -> Iterator[None]:
         """A context in which torch's global generator draws for something of a task beside training, always the same.
 
         Afterwards all global generators go on as if nothing had been drawn.

@@ -165,7 +165,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         episodes = []
         for task in range(len(self.learner.sequence)):
             # The same draws each time, so that a policy that has not changed has the same returns.
-            with self.learner.drawing("evaluation", task):
+            with self.learner.isolated_rng("evaluation", task):
                 episodes.append(self.evaluator(self.learner.policy(task), task))
         for of_task in episodes:  # when all are there: an evaluation may be abandoned
             self._write("eval", training_task, of_task)
@@ -184,7 +184,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
         if self.camera is not None and self.camera.is_due(self.learner.steps):
             filmed = max(0, training_task)
             act = self.learner.policy(filmed)
-            with self.learner.drawing("video", filmed):
+            with self.learner.isolated_rng("video", filmed):
                 self._film(lambda observation: act(observation[None], True)[0], filmed)
         return episodes
 

@@ -220,7 +220,7 @@ class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
         evaluations = {}
         with closing(evaluator):
             for task in range(len(self.tasks)) if tasks is None else tasks:
-                with self.learner.drawing("evaluation", task):  # as in training
+                with self.learner.isolated_rng("evaluation", task):  # as in training
                     evaluations[self.tasks[task]] = evaluator(self.policy(task), task)
         return evaluations
 

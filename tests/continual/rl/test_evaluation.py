@@ -215,7 +215,7 @@ def test_an_evaluated_run_learns_what_an_unevaluated_one_learns() -> None:
         for place, _ in enumerate(run_sequence(learner)):
             if evaluates and place % 6 == 1:
                 for task in range(2):
-                    with learner.drawing("evaluation", task):
+                    with learner.isolated_rng("evaluation", task):
                         own(learner.policy(task), task)
                         random.random()
         states.append(whole_state(learner))
@@ -228,8 +228,8 @@ def test_old_tasks_are_answered_while_another_is_learned() -> None:
     learner = make_learner("packnet")
     learn_tasks(learner, 1)
     own = evaluator(marked)
-    with learner.drawing("evaluation", 0):
+    with learner.isolated_rng("evaluation", 0):
         before = own(learner.policy(0), 0)
     learn_tasks(learner, 2)
-    with learner.drawing("evaluation", 0):
+    with learner.isolated_rng("evaluation", 0):
         assert own(learner.policy(0), 0) == before

@@ -28,16 +28,9 @@ from support.trees import assert_equal_trees
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.learner import Kind
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy, methods_of
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
-from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.penalty import (
-    EWCOptions,
-    L2Options,
-    MASOptions,
-    OnlineEWCOptions,
-    SIOptions,
-)
+from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import Step, SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
@@ -228,6 +221,22 @@ def test_an_agent_repeats_with_the_same_seed_and_not_with_another(method: str) -
     assert not torch.equal(critics[0], critics[2])
 
 
+@pytest.mark.parametrize("method", ["l2", "ewc", "online_ewc", "si", "mas", "agem", "scratch"])
+def test_the_first_task_of_an_agent_is_learned_as_without_a_method(method: str) -> None:
+    learned = []
+    for name in (method, "finetune"):
+        learner = make_learner(name, steps=(20, 20))
+        list(learner.train())
+        learned.append(dict(learner.agent.policy.state_dict()))
+    assert_equal_trees(*learned)
+
+
+@pytest.mark.parametrize("method", ["packnet", "spacenet"])
+def test_one_output_layer_for_all_tasks_is_refused(method: str) -> None:
+    with pytest.raises(ConfigError, match=r"^this method answers for each task by itself: use --border.heads task$"):
+        make_learner(method, border={"heads": "shared"})
+
+
 # --- the table ----------------------------------------------------------------------------------------
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -247,52 +256,3 @@ def test_a_method_serves_some_learner_and_says_what_to_use_for_others(name: str)
         assert "\n" not in str(refusal.value)
         instead = str(refusal.value).rpartition("--method ")[2].split()[0].rstrip(",")
         assert instead in methods_of(kind)
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_option_of_a_method_has_a_default_for_each_learner_that_has_it(group: str) -> None:
-    options: Options = getattr(MethodOptions(), group)
-    assert options.group == group
-    served = {
-        kind for spec in STRATEGIES.values() if spec.options == group for kind in KINDS if kind not in spec.refused
-    }
-    assert set(options.defaults) == served
-    names = {field.name for field in dataclasses.fields(options)}
-    assert {name for kind in served for name in options.defaults[kind]} == names
-    for kind in served:
-        own = options.of_kind(kind)
-        assert {name: getattr(own, name) for name in options.defaults[kind]} == options.defaults[kind]
-        assert own.of_kind(kind) == own
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "said"),
-    [
-        (EWCOptions(samples=3), "classifier", "--ewc.samples is an option of agents, and here classifiers learn"),
-        (
-            EWCOptions(fisher_labels="true"),
-            "agent",
-            "--ewc.fisher-labels is an option of classifiers, and here agents learn",
-        ),
-        (L2Options(critics=True), "classifier", "--l2.critics is an option of agents, and here classifiers learn"),
-        (
-            SpaceNetOptions(rewire=False),
-            "agent",
-            "--spacenet.rewire is an option of classifiers, and here agents learn",
-        ),
-        (
-            SpaceNetOptions(selected=(3, 4)),
-            "agent",
-            "spacenet.selected is one share for all layers where agents learn, got (3, 4)",
-        ),
-    ],
-)
-def test_an_option_of_the_other_learner_is_refused(options: Options, kind: Kind, said: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        options.of_kind(kind)
-    assert str(refusal.value).startswith(said)
-    assert f"{kind}s learn" in str(refusal.value)
-
-
-def test_a_share_of_one_may_be_written_as_an_integer() -> None:
-    assert SpaceNetOptions(selected=(1,)).of_kind("agent").selected == 1.0

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.evolver import Follower, TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
-from sparserl.topology.structure import SparseTopology
+from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
 
 def ints(*values: int) -> np.ndarray:
@@ -42,3 +42,13 @@ def one_layer(layer: SparseLinear, rule: RewireRule | None = None, **kwargs: Any
 def weights(layer: SparseLinear) -> dict[int, float]:
     """Position -> weight."""
     return dict(zip(layer.topology.flat.tolist(), layer.values.tolist(), strict=True))
+
+
+def recorder(changes: list[TopologyChange]) -> Follower:
+    """A follower that keeps the changes."""
+
+    def follow(change: TopologyChange, grown_values: float | FloatArray) -> None:
+        del grown_values
+        changes.append(change)
+
+    return follow

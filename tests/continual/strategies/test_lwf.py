@@ -16,7 +16,6 @@ from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.continual.supervised.tasks import Batch, Scenario
-from sparserl.errors import ConfigError
 
 CONFIG = LearnerConfig(hidden=(12, 10), epochs=4, optimizer="sgd", learning_rate=0.1, batch_size=16)
 
@@ -117,16 +116,3 @@ def test_the_first_classes_are_still_chosen_where_fine_tuning_has_forgotten_them
 
     assert remembered(0.0) < 0.1
     assert remembered(1.0) > 0.85
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"alpha": -0.5}, "lwf.alpha must not be negative, got -0.5"),
-        ({"alpha": math.nan}, "lwf.alpha must not be negative, got nan"),
-        ({"temperature": 0.0}, "lwf.temperature must be positive, got 0.0"),
-    ],
-)
-def test_an_option_out_of_range_is_named(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}$"):
-        LwFOptions(**changes)

@@ -196,19 +196,6 @@ def test_no_step_of_agem_goes_against_its_memory() -> None:
 # Bad options.
 
 
-@pytest.mark.parametrize(
-    ("options", "changes", "message"),
-    [
-        (ReplayOptions, {"samples": 0}, "replay.samples must be at least 1, got 0"),
-        (AGEMOptions, {"samples_per_task": 0}, "agem.samples-per-task must be at least 1, got 0"),
-        (AGEMOptions, {"batch_size": -2}, "agem.batch-size must be at least 1, got -2"),
-    ],
-)
-def test_an_option_out_of_range_is_named(options: Any, changes: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}$"):
-        options(**changes)
-
-
 def test_a_memory_without_room_for_each_task_is_refused() -> None:
     strategy = Replay(ReplayOptions(samples=2))
     with pytest.raises(ConfigError, match=r"^replay.samples must be at least 3, one for each task, got 2$"):

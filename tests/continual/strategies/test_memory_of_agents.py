@@ -15,7 +15,7 @@ from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents import sparse_off_policy as agent_module
 from sparserl.continual.learner import Group
 from sparserl.continual.rl.learner import RLLearner
-from sparserl.continual.strategies.memory import AGEM, AGEMOptions, ReplayOptions
+from sparserl.continual.strategies.memory import AGEM, AGEMOptions
 from sparserl.errors import ConfigError
 from sparserl.topology.config import TopologyConfig
 
@@ -151,15 +151,6 @@ def test_all_tasks_are_drawn_from() -> None:
     assert 0.35 < share < 0.65
 
 
-def test_the_first_task_is_learned_as_without_a_memory() -> None:
-    learned = []
-    for method in ("agem", "finetune"):
-        learner = make_learner(method, steps=(20, 20))
-        list(learner.train())
-        learned.append(dict(learner.agent.policy.state_dict()))
-    assert_equal_trees(*learned)
-
-
 def test_a_memory_survives_in_a_state() -> None:
     learner, other = agem(), agem()
     learn_tasks(learner, 2)
@@ -226,17 +217,3 @@ def test_a_buffer_that_is_too_small_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^replay keeps all 90 transitions, and agent.buffer-size is 89$"):
         make_learner("replay", buffer_size=89)
     make_learner("replay", buffer_size=90)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (lambda: ReplayOptions(batch_scale=0), "replay.batch-scale must be at least 1, got 0"),
-        (lambda: AGEMOptions(transitions_per_task=0), "agem.transitions-per-task must be at least 1, got 0"),
-        (lambda: AGEMOptions(batch_size=-2), "agem.batch-size must be at least 1, got -2"),
-    ],
-)
-def test_options_out_of_range_are_refused(options: Any, said: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        options()
-    assert str(refusal.value) == said

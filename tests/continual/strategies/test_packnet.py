@@ -355,9 +355,3 @@ def test_as_many_weights_as_tasks_are_enough(changes: dict[str, Any]) -> None:
     learner = make(**changes)
     list(run_sequence(learner))
     assert sorted(owners(learner)[1]) == [0, 1, 2, 3]
-
-
-def test_retraining_cannot_be_negative() -> None:
-    with pytest.raises(ConfigError, match=r"^packnet.retrain-epochs must not be negative, got -1$"):
-        PackNetOptions(-1)
-    assert PackNetOptions(0).retrain_epochs == 0

@@ -122,12 +122,3 @@ def test_what_training_draws_is_not_disturbed() -> None:
         next(learner.train())
         generators.append([before, generator_state()])
     assert_equal_trees(*generators)
-
-
-def test_the_first_task_is_learned_as_by_finetuning() -> None:
-    learned = []
-    for method in ("scratch", "finetune"):
-        learner = make_learner(method, steps=(20, 20))
-        list(learner.train())
-        learned.append(parameters_of(learner.agent.policy))
-    assert_equal_trees(*learned)

@@ -10,14 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.rl_learners import (
-    OPTIONS,
-    answers,
-    learn_tasks,
-    make_learner,
-    parameters_of,
-    tasks_of,
-)
+from support.rl_learners import OPTIONS, answers, learn_tasks, make_learner, parameters_of, tasks_of
 
 from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.rl.learner import RLLearner
@@ -286,30 +279,8 @@ def test_a_dense_layer_is_refused() -> None:
     )
 
 
-def test_one_output_layer_for_all_is_refused() -> None:
-    assert refused(border={"heads": "shared"}) == "this method answers for each task by itself: use --border.heads task"
-
-
 def test_critics_that_start_anew_cannot_hold_connections() -> None:
     assert refused(critics=True, border={"critic": "reset"}) == (
         "spacenet.critics holds connections of earlier tasks where they are: use --border.critic kept"
     )
     make(border={"critic": "reset"})
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"capacity": 0.0}, "spacenet.capacity must be in (0, 1], got 0.0"),
-        ({"input_capacity": 1.1}, "spacenet.input-capacity must be in (0, 1], got 1.1"),
-        ({"selected": float("nan")}, "spacenet.selected must be in (0, 1], got nan"),
-        ({"reserved": -0.1}, "spacenet.reserved must be in [0, 1], got -0.1"),
-        ({"rewire_until": 2.0}, "spacenet.rewire-until must be in [0, 1], got 2.0"),
-        ({"drop_fraction": 1.0}, "spacenet.drop-fraction must be in [0, 1), got 1.0"),
-        ({"rewire_interval": -1}, "spacenet.rewire-interval must not be negative, got -1"),
-    ],
-)
-def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        SpaceNetOptions(**options)
-    assert str(refusal.value) == said

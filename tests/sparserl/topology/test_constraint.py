@@ -10,14 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from oracle.dense_topology import (
-    assert_sound_change,
-    drop_of,
-    gradient_growth,
-    importance_growth,
-    mask_of,
-    topology_of,
-)
+from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of, topology_of
 from support.layers import ints
 
 from sparserl.errors import TopologyError

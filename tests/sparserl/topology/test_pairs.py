@@ -11,13 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from oracle.dense_topology import (
-    assert_sound_change,
-    drop_of,
-    gradient_growth,
-    importance_growth,
-    mask_of,
-)
+from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of
 from support.layers import ints
 
 from sparserl.errors import TopologyError

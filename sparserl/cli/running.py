@@ -17,7 +17,7 @@ from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, op
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import Choice, over
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
 from sparserl.experiment.run_config import is_of_agents
 from sparserl.experiment.runs import begin, go_on, train
@@ -146,7 +146,7 @@ def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequ
     return build(RunCommand, given(words, known))
 
 
-def _refuse_untracked(keys: Iterable[str], config: RecordedConfig) -> None:
+def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
     """Raises ConfigError if flags say where a run is tracked that is not.
 
     A config file may say so: it is for several runs, or of one that took it from the environment.
@@ -157,7 +157,7 @@ def _refuse_untracked(keys: Iterable[str], config: RecordedConfig) -> None:
 
 
 def _print_help(
-    kind: Kind, help: Help, choice: Choice, config: RecordedConfig, options: Iterable[Option], whole: bool
+    kind: Kind, help: Help, choice: Choice, config: RunConfig, options: Iterable[Option], whole: bool
 ) -> None:
     of_config = {field.name for field in dataclasses.fields(choice.schema)}
     config = config.resolved()

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparserl import config as yaml_config
 from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.topology.config import beside_method
 
 OF_ALL = ("density", "epsilon")
@@ -27,9 +27,9 @@ class Choice:
         unused: Groups of options that nothing reads: those of other methods.
     """
 
-    schema: type[RecordedConfig]
+    schema: type[RunConfig]
     preset: str | None
-    resolve: Callable[[Mapping[str, Any]], RecordedConfig]
+    resolve: Callable[[Mapping[str, Any]], RunConfig]
     agent: type[Any] | None = None
     unused: frozenset[str] = frozenset()
 

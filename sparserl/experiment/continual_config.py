@@ -23,13 +23,13 @@ from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.config_layers import OF_ALL, Choice, over
 from sparserl.experiment.presets import continual_presets, load_preset
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count
 from sparserl.topology.config import TopologyConfig
 
 
 @dataclass(frozen=True)
-class ContinualConfig(RecordedConfig, MethodOptions):
+class ContinualConfig(RunConfig, MethodOptions):
     """A continual run. Saved as `config.yaml`, which `--config` accepts, without the options of other methods.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from sparserl.errors import CheckpointError
 from sparserl.experiment.classifier_training import data_dir_of, make_learner
 from sparserl.experiment.continual_config import ContinualConfig
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import continual_config
 from sparserl.experiment.runs import go_on
@@ -18,7 +18,7 @@ from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoin
 from sparserl.recording.whole_checkpoints import check_step, whole_steps
 from sparserl.text_files import read_json
 
-C = TypeVar("C", bound=RecordedConfig)
+C = TypeVar("C", bound=RunConfig)
 
 
 class OpenedRun(ABC, Generic[C]):

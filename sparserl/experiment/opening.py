@@ -7,7 +7,7 @@ from typing import Any
 
 from sparserl.experiment.opened_agent_run import open_trained, refuse_best
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import is_continual, is_of_agents
 from sparserl.experiment.runs import begin, train
 from sparserl.experiment.training import Source
@@ -41,7 +41,7 @@ def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> Ope
 
 
 def run(
-    config: RecordedConfig,
+    config: RunConfig,
     folder: str | Path | None = None,
     *,
     data_dir: str | Path | None = None,

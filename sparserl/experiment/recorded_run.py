@@ -21,7 +21,7 @@ from sparserl.recording.video import Camera
 
 
 @dataclass(frozen=True)
-class RecordedConfig(ABC):
+class RunConfig(ABC):
     """What every run has in its config, whatever it trains.
 
     Raises:
@@ -65,7 +65,7 @@ class RecordedConfig(ABC):
         return data
 
 
-def free_folder(config: RecordedConfig) -> Path:
+def free_folder(config: RunConfig) -> Path:
     """`runs/<name>__s<seed>`, or the first of `...__2`, `...__3`, ... that is free: a repeated command is a new run."""
     path = Path("runs") / f"{config.name.replace('/', '-')}__s{config.seed}"
     numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
@@ -73,7 +73,7 @@ def free_folder(config: RecordedConfig) -> Path:
 
 
 def trackers(
-    config: RecordedConfig,
+    config: RunConfig,
     folder: RunFolder,
     *,
     run_config: Mapping[str, Any],
@@ -111,7 +111,7 @@ def trackers(
 
 
 def camera(
-    config: RecordedConfig,
+    config: RunConfig,
     folder: RunFolder,
     make_env: Callable[[int], gym.Env[Any, Any]],
     *,

@@ -10,7 +10,7 @@ from sparserl import config as yaml_config
 from sparserl.experiment import continual_config, rl_continual_config, train_config
 from sparserl.experiment.config_layers import Choice
 from sparserl.experiment.input_files import beside
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 
 Kind = Literal["train", "continual"]
 """Of runs; named as the commands."""
@@ -34,7 +34,7 @@ def choose(kind: Kind, data: Mapping[str, Any], preset: str | None = None) -> Ch
     return continual_config.choose(data, preset)
 
 
-def resolve(kind: Kind, data: Mapping[str, Any], *, preset: str | None = None) -> RecordedConfig:
+def resolve(kind: Kind, data: Mapping[str, Any], *, preset: str | None = None) -> RunConfig:
     """The config of a run.
 
     Args:

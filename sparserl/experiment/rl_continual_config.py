@@ -40,7 +40,7 @@ from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.continual_config import refuse_options_of_others
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.topology.config import DENSITY_SUFFIX, OWN_DENSITIES, TopologyConfig
 
@@ -69,7 +69,7 @@ class RLEvalConfig:
 
 
 @dataclass(frozen=True)
-class RLContinualConfig(RecordedConfig, MethodOptions):
+class RLContinualConfig(RunConfig, MethodOptions):
     """A continual run of an agent. Saved as `config.yaml`, which `--config` accepts, without options of other methods.
 
     Raises:

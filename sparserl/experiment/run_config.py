@@ -12,7 +12,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import ContinualConfig, with_topology
 from sparserl.experiment.input_files import located
 from sparserl.experiment.named_modules import name_modules
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.experiment.train_config import TrainConfig, build_train_config
 from sparserl.recording.run_folder import RunFolder
@@ -33,7 +33,7 @@ def is_of_agents(folder: RunFolder) -> bool:
     return is_continual(folder) and "algo" in yaml_config.load_yaml(folder.path / "config.yaml")
 
 
-def build_config(data: Mapping[str, Any]) -> RecordedConfig:
+def build_config(data: Mapping[str, Any]) -> RunConfig:
     """The config of which `plain` gives the data; unlike `resolve` it puts nothing beneath.
 
     Raises:

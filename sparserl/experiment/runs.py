@@ -10,7 +10,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.agent_training import AgentTraining
 from sparserl.experiment.classifier_training import ClassifierTraining
 from sparserl.experiment.continual_config import ContinualConfig
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resuming import resumed
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import is_continual, is_of_agents
@@ -21,7 +21,7 @@ from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_lock import only_writer
 from sparserl.recording.trackers import JobType
 
-TRAININGS: dict[type[RecordedConfig], type[Training[Any]]] = {
+TRAININGS: dict[type[RunConfig], type[Training[Any]]] = {
     TrainConfig: AgentTraining,
     ContinualConfig: ClassifierTraining,
     RLContinualConfig: SequenceTraining,
@@ -29,7 +29,7 @@ TRAININGS: dict[type[RecordedConfig], type[Training[Any]]] = {
 """Config of each kind of run -> what carries it out."""
 
 
-def begin(config: RecordedConfig, source: Source) -> Training[Any]:
+def begin(config: RunConfig, source: Source) -> Training[Any]:
     """A new run, as far as it needs no folder; its config is resolved.
 
     Raises:

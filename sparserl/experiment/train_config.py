@@ -22,7 +22,7 @@ from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.presets import load_preset, presets
-from sparserl.experiment.recorded_run import RecordedConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Range, Repeats, check_ranges
 from sparserl.topology.config import TopologyConfig
 
@@ -44,7 +44,7 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig(RecordedConfig):
+class TrainConfig(RunConfig):
     """A training run. Saved as `config.yaml`, which `--config` accepts.
 
     Raises:

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from sparserl.errors import NotFiniteError, RunFailed, RunStopped
-from sparserl.experiment.recorded_run import RecordedConfig, free_folder, trackers
+from sparserl.experiment.recorded_run import RunConfig, free_folder, trackers
 from sparserl.experiment.resuming import restoring, tidy
 from sparserl.experiment.run_config import written_config
 from sparserl.experiment.run_failure import finishing, getting_ready, how_to_resume, run_failed
@@ -29,7 +29,7 @@ from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.recording.trackers import JobType, Tracker
 
-C = TypeVar("C", bound=RecordedConfig)
+C = TypeVar("C", bound=RunConfig)
 
 Shown = Callable[[dict[str, Any], RunFolder], object]
 """Shows the result of a run."""

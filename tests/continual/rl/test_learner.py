@@ -313,18 +313,18 @@ def test_drawing_leaves_no_trace_and_repeats() -> None:
     learner = make_learner()
     before, drawn = generator_state(), []
     for what, task in (("a", 0), ("a", 0), ("b", 0), ("a", 1)):
-        with learner.drawing(what, task):
+        with learner.isolated_rng(what, task):
             drawn.append(torch.rand(3).tolist())
             np.random.rand()
             random.random()
         assert_equal_trees(generator_state(), before)
     assert drawn[0] == drawn[1]
     assert len({tuple(one) for one in drawn}) == 3
-    with pytest.raises(RuntimeError, match="size"), learner.drawing("a", 0):
+    with pytest.raises(RuntimeError, match="size"), learner.isolated_rng("a", 0):
         torch.rand(3) + torch.rand(2)
     assert_equal_trees(generator_state(), before)
     other = make_learner(seed=1)
-    with other.drawing("a", 0):
+    with other.isolated_rng("a", 0):
         assert torch.rand(3).tolist() != drawn[0]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from inspect import unwrap
 from typing import Any
 
 import pytest
@@ -167,3 +169,19 @@ def test_a_copy_steps_on_its_own(calls: list[int]) -> None:
     for group in copied.param_groups:
         assert not any(torch.equal(new, old) for new, old in zip(group["params"], before, strict=True) if old.numel())
     assert all(torch.equal(parameter, old) for parameter, old in zip(a, before, strict=True))
+
+
+def test_nothing_of_it_imports_what_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        called_before = unwrap(getattr(torch.optim.Adam, name))
+        monkeypatch.delattr(called_before, "__dynamo_disable", raising=False)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    with pytest.raises(ImportError, match="_dynamo"):
+        torch.optim.Adam([torch.ones(3, requires_grad=True)])
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = FusedAdam([weight])
+    optimizer.zero_grad()
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert (weight < 1).all()

@@ -153,7 +153,8 @@ def _method(config: TrainConfig) -> str:
 
 def _supervised(folder: RunFolder) -> SupervisedRun:
     config = _of_folder(continual_config, folder)
-    return read_supervised_run(folder.path, str(config.scenario), config.plain())
+    method = config.name.removeprefix(f"{config.sequence}__{config.scenario}__").replace("__", " ")
+    return read_supervised_run(folder.path, str(config.scenario), method, config.plain())
 
 
 def _of_folder(read: Callable[[RunFolder], C], folder: RunFolder) -> C:

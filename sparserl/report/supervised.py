@@ -47,6 +47,7 @@ class SupervisedRun:
     Attributes:
         path: Its folder.
         protocol: Sequence, scenario and number of tasks, in words; runs of one are compared.
+        method: What it is called: its continual method, and what is special about its topology.
         config: Its resolved config.
         matrix: (T, T) accuracy on each task after each task; NaN where unmeasured.
         result: What `result.json` says.
@@ -54,6 +55,7 @@ class SupervisedRun:
 
     path: Path
     protocol: str
+    method: str
     config: Mapping[str, Any]
     matrix: Floats
     result: Mapping[str, Any]
@@ -64,12 +66,13 @@ class SupervisedRun:
         return int(self.config["seed"])
 
 
-def read_supervised_run(path: Path, scenario: str, config: Mapping[str, Any]) -> SupervisedRun:
+def read_supervised_run(path: Path, scenario: str, method: str, config: Mapping[str, Any]) -> SupervisedRun:
     """Reads a finished run.
 
     Args:
         path: Its folder.
         scenario: What it is told about tasks.
+        method: What it is called.
         config: Its resolved config as plain data.
 
     Raises:
@@ -82,7 +85,7 @@ def read_supervised_run(path: Path, scenario: str, config: Mapping[str, Any]) ->
     matrix = accuracy_matrix(path)
     check_numbers(result, (*REPORTED, "wall_s"), path)
     protocol = f"{config['sequence']}, {scenario}-incremental: {len(matrix)} tasks"
-    return SupervisedRun(path, protocol, config, matrix, result)
+    return SupervisedRun(path, protocol, method, config, matrix, result)
 
 
 # --- records ----------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ def supervised_records(runs: Sequence[SupervisedRun]) -> list[Record]:
             "protocol": protocol,
             "groups": [
                 _group(protocol, label, members)
-                for label, members in seed_groups(alike, lambda run: str(run.config["method"])).items()
+                for label, members in seed_groups(alike, lambda run: run.method).items()
             ],
         }
         for protocol, alike in by_protocol.items()

@@ -89,7 +89,7 @@ class TopologyConfig:
     gradient_batches: Count | None = None
     """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
     update_interval: Count | None = None
-    """Gradient updates between events."""
+    """Gradient updates between events; an epoch if a classifier learns tasks and nothing is said."""
     first_update: CountOrZero | None = None
     """Gradient update after which the first event falls, counted from 1."""
     last_update: CountOrZero | None = None

@@ -51,14 +51,14 @@ def bound(topology: TopologyConfig, steps: int, epochs: int) -> TopologyConfig:
     """A topology for a network that learns for `steps` gradient steps; events are an epoch apart unless it says more.
 
     Args:
-        topology: What is wished.
+        topology: What is wished; its method has a rule.
         steps: Gradient steps in all, >= 1.
         epochs: That these are.
 
     Raises:
         TopologyError: If pruning would end before it begins, or after the last step.
     """
-    if topology.base.rule is not None and topology.update_interval is None:
+    if topology.update_interval is None:
         topology = replace(topology, update_interval=round(steps / epochs))
     return topology.for_run(steps)
 

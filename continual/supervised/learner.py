@@ -135,6 +135,8 @@ class SupervisedLearner:
 
     def _bound_topology(self) -> TopologyConfig:
         """The topology for as long as the present network learns."""
+        if self.topology.base.rule is None:
+            return self.topology
         tasks = [self.task] if self.strategy.begins_anew else range(self.n_tasks)
         return bound(self.topology, sum(map(self.steps_of, tasks)), sum(map(self.epochs_of, tasks)))
 

@@ -152,7 +152,6 @@ def test_the_clock_of_joint_is_that_of_each_task() -> None:
 @pytest.mark.parametrize(("steps", "epochs", "interval"), [(36, 12, 3), (100, 30, 3), (5, 5, 1)])
 def test_an_epoch_is_the_mean_one(steps: int, epochs: int, interval: int) -> None:
     assert bound(TopologyConfig("set"), steps, epochs).update_interval == interval
-    assert bound(TopologyConfig("static"), steps, epochs).update_interval is None
 
 
 # --- what is kept of connections ----------------------------------------------------------------------

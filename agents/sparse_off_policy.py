@@ -91,7 +91,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
 
     Where the schedule of a topology is a share of the run (pruning, a drop fraction that decays, an end of rewiring),
     the first call of `learn` fixes it, by the gradient updates that `total_timesteps` gives. Further calls, and those
-    of a loaded agent, go on with that schedule; once it has ended the connections stay as they are. Whoever calls
+    of a loaded agent, go on with that schedule; once it has ended the connections stay as they are. Code that calls
     `learn` in pieces says how long they are together with `bind_run_length`, or gives `first_update` and `last_update`.
 
     Args:

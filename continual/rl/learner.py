@@ -131,15 +131,15 @@ class RLLearner:
         """Env steps of the whole sequence."""
         return sum(task.steps for task in self.sequence)
 
-    def latest(self, places: np.ndarray) -> np.ndarray:
+    def latest(self, ages: np.ndarray) -> np.ndarray:
         """Rows of the replay buffer where transitions of the present task lie.
 
         Args:
-            places: How many env steps before the newest one, in [0, task_steps); older ones than the buffer holds are
+            ages: How many env steps before the newest one, in [0, task_steps); older ones than the buffer holds are
                 taken from its end again.
         """
         buffer = self.agent.replay_buffer
-        rows: np.ndarray = (buffer.pos - 1 - places % min(self.task_steps, buffer.size())) % buffer.buffer_size
+        rows: np.ndarray = (buffer.pos - 1 - ages % min(self.task_steps, buffer.size())) % buffer.buffer_size
         return rows
 
     def _check_heads(self) -> None:

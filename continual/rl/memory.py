@@ -34,8 +34,8 @@ class TransitionMemory:
         """Adds up to `count` transitions of the present task, without replacement."""
         learner = self._learner
         held = min(learner.task_steps, learner.agent.replay_buffer.size())
-        indices = stream(learner.seed, "kept_transitions", str(learner.task)).permutation(held)
-        drawn = learner.agent.transitions(learner.latest(indices[:count]))
+        ages = stream(learner.seed, "kept_transitions", str(learner.task)).permutation(held)
+        drawn = learner.agent.transitions(learner.latest(ages[:count]))
         for name, array in vars(drawn).items():
             if name != "discounts":  # one for all
                 self._kept[name] = np.concatenate([self._kept[name], array]) if name in self._kept else array

@@ -70,7 +70,7 @@ def evolver_of(network: TaskNetwork, topology: TopologyConfig, seed: int) -> Top
         ConfigError: If the rule would find no connection to drop for another.
     """
     layers = {name: layer for name, layer in network.shared.items() if isinstance(layer, SparseLinear)}
-    goals = {f"{network.name}.{place}": goal for place, goal in network.network.goals.items()}
+    goals = {f"{network.name}.{index}": goal for index, goal in network.network.goals.items()}
     rule = topology.rule()
     if rule is not None and all(goals.get(name, layer.nnz) == layer.topology.size for name, layer in layers.items()):
         method = topology.method

@@ -1,6 +1,6 @@
 """Reading IDX files, the format in which MNIST and Fashion-MNIST are published.
 
-Decides whether the bytes of a file are what its header says. Refuses to know what the numbers mean.
+Decides whether the bytes of a file are what its header says. Independent of what the numbers mean.
 
 Source:
     LeCun, Cortes and Burges, "The MNIST database of handwritten digits", section on file formats.

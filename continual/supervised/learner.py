@@ -216,11 +216,11 @@ class SupervisedLearner:
         """Order of the samples of the present epoch, all tasks that are trained one after the other."""
         return stream(self.seed, "batches", str(self.task), str(self.epoch)).permutation(self._samples_of(self.task))
 
-    def _batch(self, places: np.ndarray) -> Batch:
+    def _batch(self, indices: np.ndarray) -> Batch:
         parts, first = [], 0
         for task in self.strategy.trained_tasks(self.task):
             samples = self.sequence.tasks[task].train
-            inside = places[(places >= first) & (places < first + len(samples))] - first
+            inside = indices[(indices >= first) & (indices < first + len(samples))] - first
             if inside.size:
                 parts.append(Batch.of(task, samples, inside))
             first += len(samples)

@@ -38,16 +38,16 @@ def probes(learner: SupervisedLearner, objective: Objective, count: int, labels:
     """
     sequence, task = learner.sequence, learner.task
     samples = sequence.tasks[task].train
-    places = stream(learner.seed, "importance_samples", str(task)).permutation(len(samples))[:count]
+    indices = stream(learner.seed, "importance_samples", str(task)).permutation(len(samples))[:count]
     rng = stream(learner.seed, "fisher_labels", str(task))
     competes = torch.zeros(sequence.n_outputs)
     competes[list(sequence.competing(task, task))] = 1.0
-    for start in range(0, places.size, PROBED_AT_A_TIME):
-        batch = Batch.of(task, samples, places[start : start + PROBED_AT_A_TIME])
+    for start in range(0, indices.size, PROBED_AT_A_TIME):
+        batch = Batch.of(task, samples, indices[start : start + PROBED_AT_A_TIME])
         if objective == "outputs":
             derivative = 2.0 * learner.network(batch.x) * competes
         else:
             logits = learner.logits(learner.network, batch)
             chosen = LABELS[labels](logits, batch.y, rng)
             derivative = logits.softmax(dim=1) - functional.one_hot(chosen, logits.shape[1])
-        yield Probe(batch.x, [derivative], len(batch) / places.size)
+        yield Probe(batch.x, [derivative], len(batch) / indices.size)

@@ -1,6 +1,6 @@
 """Which tasks a data set is cut into, and which output units their classes get.
 
-Decides order of classes, permutations and output units, from the seed alone. Refuses to know file formats, learners and
+Decides order of classes, permutations and output units, from the seed alone. Independent of file formats, learners and
 strategies.
 
 Source:
@@ -114,7 +114,7 @@ def build_sequence(
 def split(spec: DatasetSpec, scenario: Scenario, n_tasks: int, class_order: ClassOrder, seed: int) -> list[TaskPlan]:
     """Each task has classes of its own, equally many.
 
-    A class keeps its id as its output unit; in the domain scenario its unit is its place within its task.
+    A class keeps its id as its output unit; in the domain scenario its unit is its index within its task.
 
     Raises:
         ConfigError: If the number of tasks does not divide the number of classes.

@@ -1,6 +1,6 @@
 """What a task, a sequence of tasks, and a batch of labelled samples are.
 
-Decides what the three scenarios mean for outputs and labels. Refuses to know where data comes from, what learns it, and
+Decides what the three scenarios mean for outputs and labels. Independent of where data comes from, what learns it, and
 how forgetting is fought.
 
 Source:
@@ -53,13 +53,13 @@ class Samples:
         """Bytes of `count` of them, as stored, with their labels and tasks as int64."""
         return count * int(self.features.shape[1] * self.features.itemsize + 8 + 8)
 
-    def take(self, places: Integers | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, F) float32, standardised, and labels (B,) int64 of the samples at `places` in [0, n)."""
-        stored = self.features[self.rows[places]]
+    def take(self, indices: Integers | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, F) float32, standardised, and labels (B,) int64 of the samples at `indices` in [0, n)."""
+        stored = self.features[self.rows[indices]]
         if self.order is not None:
             stored = stored[:, self.order]
         x = torch.from_numpy(stored.astype(np.float32)).mul_(self.scale).sub_(self.mean).div_(self.std)
-        return x, torch.tensor(self.labels[places])
+        return x, torch.tensor(self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Task:
     """One task.
 
     Attributes:
-        index: Place in the sequence, from 0.
+        index: In the sequence, from 0.
         name: What it is, e.g. `"classes 2 3"` or `"permutation 4"`.
         classes: Original class ids.
         outputs: Output units of these classes, in the same order.
@@ -133,9 +133,9 @@ class Batch:
         return self.y.numel()
 
     @classmethod
-    def of(cls, task: int, samples: Samples, places: Integers | slice) -> Batch:
-        """The samples of one task at `places`."""
-        x, y = samples.take(places)
+    def of(cls, task: int, samples: Samples, indices: Integers | slice) -> Batch:
+        """The samples of one task at `indices`."""
+        x, y = samples.take(indices)
         return cls(x, y, torch.full_like(y, task))
 
     @classmethod
@@ -149,5 +149,5 @@ class Batch:
             torch.cat([batch.task for batch in batches]),
         )
 
-    def __getitem__(self, places: torch.Tensor) -> Batch:
-        return Batch(self.x[places], self.y[places], self.task[places])
+    def __getitem__(self, indices: torch.Tensor) -> Batch:
+        return Batch(self.x[indices], self.y[indices], self.task[indices])

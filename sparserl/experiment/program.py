@@ -46,12 +46,12 @@ def exit_status(work: Callable[[], int]) -> int:
 
     Returns:
         Exit status: that of the work, 1 a run failed while running or there is a fault in sparserl, 2 wrong input, 130
-        interrupted, 141 nobody reads what is printed.
+        interrupted, 141 the reader of what is printed has gone.
     """
     with interrupting() as was_interrupted:
         try:
             status = work()
-            sys.stdout.flush()  # here, where a pipe that nobody reads is seen
+            sys.stdout.flush()  # here, where a closed pipe is seen
             return status
         except RunStopped as stop:
             return _say(str(stop), stop.exit_status, before="\n")  # on a line below the bar
@@ -82,7 +82,7 @@ def _say(line: str, status: int, before: str = "sparserl: ") -> int:
 
 
 def _print_nowhere() -> None:
-    """Keeps Python, which flushes at its end, from complaining about a pipe that nobody reads."""
+    """Keeps Python, which flushes at its end, from complaining about a closed pipe."""
     with contextlib.suppress(OSError, ValueError):  # no real file, as in a notebook
         number = sys.stdout.fileno()
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -1,7 +1,7 @@
 """Forward passes that torch watches: compiled, exported, traced, or averaged over processes.
 
-The kernels are no torch operators, so nothing that records operators sees what they do; and whoever took hold of the
-parameters does not know that connections change. Either it works around that here, or is refused in one line.
+The kernels are no torch operators, so nothing that records operators sees what they do; and what holds the parameters
+does not know that connections change. Either it works around that here, or is refused in one line.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def only_writer(path: Path) -> Iterator[None]:
 
 
 def writer_of(path: Path) -> Holder | None:
-    """Who a run says that writes it; None if it names nobody. Opened each time, since network file systems ask then."""
+    """The writer that a run names; None if it names none. Opened each time, since network file systems ask then."""
     try:
         file = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,6 +1,6 @@
 """One run of a sweep as a process of this machine: a new run, or the rest of one that was cut off.
 
-Whoever starts runs (a pool of processes, a task on a cluster, a search) starts them here, so a finished run is never
+All that starts runs (a pool of processes, a task on a cluster, a search) does it here, so a finished run is never
 trained again, and no run beside itself.
 """
 
@@ -69,7 +69,7 @@ class JobProcess:
             TakenError: If another process trains it.
         """
         with alone(path) as lock, log_of(path).open("ab") as log:
-            if (path / "DONE").exists():  # whoever held the lock until now may have finished it
+            if (path / "DONE").exists():  # the holder of the lock until now may have finished it
                 return None
             threads = str(job.config["threads"])
             words = [*COMMAND, "go_on" if _can_go_on(path) else "begin", str(path)]
@@ -161,10 +161,10 @@ def alone(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def not_written(path: Path) -> Iterator[None]:
-    """While nobody writes a run that exists, by hand or on another machine.
+    """While no other process writes a run that exists, by hand or on another machine.
 
     Raises:
-        TakenError: If somebody does.
+        TakenError: If one does.
     """
     try:
         with only_writer(path):

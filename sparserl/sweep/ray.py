@@ -1,8 +1,8 @@
 """Runs of a sweep on a Ray cluster that is there: one task each, which Ray gives to another node when its own is lost.
 
-With a common folder a task trains in it, and goes on from the newest checkpoint of whoever had the run before. Without,
-it trains in a temporary folder of its node and sends what is finished, so that a lost node costs its runs from their
-beginning. Either way a task that is given twice does no work twice: it looks for `DONE`, and it waits as long as
+With a common folder a task trains in it, and goes on from the newest checkpoint of the task that had the run before.
+Without, it trains in a temporary folder of its node and sends what is finished, so that a lost node costs its runs from
+their beginning. Either way a task that is given twice does no work twice: it looks for `DONE`, and it waits as long as
 someone else trains the run. Who trains it is said by its own lock (`sparserl.recording.run_lock`), which holds between
 machines as well: a node that another one took for gone finds that out there, and ends its process.
 """

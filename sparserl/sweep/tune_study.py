@@ -112,7 +112,7 @@ class Study:
         """
         with self._alone:
             for left in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if not self._is_drawn(left):  # whoever draws holds the lock of the journal, so that process is gone
+                if not self._is_drawn(left):  # the process that draws holds the lock of the journal, so it is gone
                     self._study.tell(left.number, state=TrialState.FAIL)
                 elif left.number not in self._mine and self._take(left.number):
                     return self._as_trial(left)
@@ -142,7 +142,7 @@ class Study:
         stated = json.loads(json.dumps(data, default=str))
         of = self._study.user_attrs.get("of", stated)
         changed = [key for key in stated if stated[key] != of.get(key)]
-        # No value has been taken yet: whoever misspelt the objective mends the file and keeps the runs.
+        # No value has been taken yet: a misspelt objective can be mended in the file, and the runs stay.
         if changed == ["objective"] and self.best is None:
             changed = []
         if changed:

@@ -31,7 +31,7 @@ def kept(strategy: WithMemory) -> SampleMemory:
 
 
 def sizes(memory: SampleMemory) -> list[int]:
-    return [own.size for own in memory.places]
+    return [own.size for own in memory.indices]
 
 
 # What is kept.
@@ -46,9 +46,9 @@ def test_tasks_share_the_memory_equally() -> None:
         assert sizes(memory) == expected
         assert len(memory) == sum(expected)
         assert memory.sizes()["samples"] == sum(expected) * SAMPLE_BYTES
-        first = memory.places[0] if first is None else first
-        assert memory.places[0].tolist() == first[:count].tolist()  # a sample that was given up does not come back
-    for own in memory.places:
+        first = memory.indices[0] if first is None else first
+        assert memory.indices[0].tolist() == first[:count].tolist()  # a sample that was given up does not come back
+    for own in memory.indices:
         assert np.unique(own).size == own.size
         assert 0 <= own.min() <= own.max() < 40
 
@@ -56,7 +56,7 @@ def test_tasks_share_the_memory_equally() -> None:
 def test_no_more_is_kept_than_a_task_has() -> None:
     memory = SampleMemory(blobs(), seed=0)
     memory.keep(1000)
-    assert np.sort(memory.places[0]).tolist() == list(range(40))
+    assert np.sort(memory.indices[0]).tolist() == list(range(40))
 
 
 def test_what_is_kept_depends_on_the_seed_alone() -> None:
@@ -64,7 +64,7 @@ def test_what_is_kept_depends_on_the_seed_alone() -> None:
     for seed in (0, 0, 1):
         memory = SampleMemory(blobs(), seed)
         memory.keep(8)
-        found.append(memory.places[0].tolist())
+        found.append(memory.indices[0].tolist())
     assert found[0] == found[1] != found[2]
 
 
@@ -92,9 +92,9 @@ def test_a_batch_is_drawn_uniformly_from_what_is_kept() -> None:
     sequence = blobs()
     memory = SampleMemory(sequence, seed=0)
     memory.keep(4)
-    memory.places.append(np.array([5, 11]))
+    memory.indices.append(np.array([5, 11]))
     kept = {}
-    for task, own in enumerate(memory.places):
+    for task, own in enumerate(memory.indices):
         x, y = sequence.tasks[task].train.take(own)
         kept |= {tuple(row.tolist()): (task, int(label)) for row, label in zip(x, y, strict=True)}
     counts = dict.fromkeys(kept, 0)

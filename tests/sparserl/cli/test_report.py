@@ -234,7 +234,7 @@ def test_unfinished_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (runs[1] / "result.json").unlink()
     lines = printed(capsys, *runs).splitlines()
     assert [line.rpartition("/")[2] for line in lines] == [
-        "a (ds_td3, seed 0, step 10)",
+        "a (ds_td3 d0.5, seed 0, step 10)",
         "b (finetune, seed 0, step 20)",
     ]
 

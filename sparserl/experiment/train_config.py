@@ -97,7 +97,7 @@ class TrainConfig(RunConfig):
         return "__".join([self.env, self.algo, *of_topology, *self.wrappers.labels])
 
     def resolved(self) -> TrainConfig:
-        return replace(self, topology=self.topology.resolved())
+        return replace(self, topology=self.topology.resolved()) if AGENTS[self.algo].sparse else self
 
     @property
     def last_step(self) -> int:

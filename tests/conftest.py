@@ -1,10 +1,6 @@
-"""Makes `support` and `oracle` importable, keeps torch on one thread, and begins with the tests that take long.
-
-Tables of addresses are compared with their arrays before each call of a kernel, here and in processes that tests start.
-"""
+"""Makes `support` and `oracle` importable, keeps torch on one thread, and begins with the tests that take long."""
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +9,21 @@ import numba
 import pytest
 import torch
 
-TESTS = str(Path(__file__).parent)
-if TESTS not in sys.path:
-    sys.path.insert(0, TESTS)
+TESTS = Path(__file__).parent
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
 torch.set_num_threads(1)
-os.environ["SPARSERL_CHECK_TABLES"] = "1"  # before anything imports sparserl
+CHECKED = ("agents", "continual", "contract", "sparserl/kernels", "sparserl/layers", "sparserl/topology")
+"""Folders in whose tests tables of addresses are compared with their arrays before each call of a kernel."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checked_tables(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whole runs call the same kernels in the same way, and take a tenth longer with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if any(request.path.is_relative_to(TESTS / folder) for folder in CHECKED):
+            patch.setattr("sparserl.kernels.tables.CHECKED", True)
+        yield
 
 
 @pytest.fixture

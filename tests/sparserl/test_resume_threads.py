@@ -126,7 +126,7 @@ def test_a_classifier_that_grows(
         assert_equal_trees(resumed.state_dict(), uninterrupted.state_dict())
 
 
-@pytest.mark.usefixtures("tiny_env")
+@pytest.mark.usefixtures("tiny_env", "undrawn")
 def test_an_agent_that_is_pruned(tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
     """On one thread: `test_resume.py`."""
     monkeypatch.setattr(plan, "PARALLEL_FROM", 300 * 144)  # the critics cross it before the checkpoint

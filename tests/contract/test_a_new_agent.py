@@ -48,7 +48,7 @@ class Choices(FunctionEnv):
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toy(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Its row."""
     monkeypatch.setitem(table.AGENTS, "toy_dqn", AgentSpec(ToyDQN, ToyConfig, "Deep Q-learning on a sparse network"))
     gym.register("Choices-v0", entry_point=Choices)

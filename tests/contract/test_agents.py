@@ -22,7 +22,7 @@ from sparserl.topology.config import TopologyConfig
 from sparserl.topology.methods import METHODS
 
 SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
-FAST = {"update_interval": 7, "last_update": 40}
+FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
     "averaged gradients": {"method": "rigl", "gradient_batches": 3},
     "unfired connections": {"method": "set", "grow": "random_unfired"},
@@ -45,7 +45,7 @@ def make(algo: str, name: str, seed: int = 0) -> Any:
     topology = TOPOLOGIES[name]
     rule = METHODS[topology["method"]].rule
     changes: dict[str, Any] = {} if rule is None else dict(FAST)
-    if rule is not None and rule.first_update > 40:
+    if rule is not None and rule.first_update > 25:
         changes["first_update"] = 10
     config = AGENTS[algo].config(**SIZES)
     return make_agent(algo, config, TopologyConfig(**topology, **changes), FunctionEnv(), seed=seed)
@@ -84,8 +84,8 @@ def state(agent: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_it_learns_repeats_with_the_same_seed_and_comes_back_from_a_file(algo: str, name: str, tmp_path: Path) -> None:
-    first, again = (make(algo, name).learn(80) for _ in range(2))
-    assert first._n_updates == 60
+    first, again = (make(algo, name).learn(55) for _ in range(2))
+    assert first._n_updates == 35
     assert_equal_trees(state(first), state(again))
     assert all(torch.isfinite(parameter).all() for parameter in first.policy.parameters())
     first.save(tmp_path / "agent.zip")
@@ -100,18 +100,18 @@ def test_it_learns_repeats_with_the_same_seed_and_comes_back_from_a_file(algo: s
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, name: str, tmp_path: Path) -> None:
     agent = make(algo, name)
-    update(agent, batches(25, seed=1))
+    update(agent, batches(15, seed=1))
     agent.replay_buffer = None
     agent.save(tmp_path / "agent.zip")
     generators = copy.deepcopy(generator_state())
-    rest = batches(25, seed=2)  # past the end of rewiring, so that the last events count too
+    rest = batches(15, seed=2)  # past the end of rewiring, so that the last events count too
     update(agent, rest)
-    assert agent._n_updates == 50
+    assert agent._n_updates == 30
     uninterrupted = copy.deepcopy(state(agent))
 
     torch.manual_seed(99)
     loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip", env=FunctionEnv())
-    assert loaded._n_updates == 25
+    assert loaded._n_updates == 15
     restore_generators(generators)  # Stable-Baselines3 leaves the global ones to the user
     update(loaded, rest)
     assert_equal_trees(uninterrupted, state(loaded))

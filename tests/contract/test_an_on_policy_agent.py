@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toy(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Its row."""
     spec = AgentSpec(ToyA2C, ToyA2CConfig, "Advantage actor-critic", sparse_twin="ds_sac")
     monkeypatch.setitem(table.AGENTS, "toy_a2c", spec)

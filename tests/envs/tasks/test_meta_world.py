@@ -240,14 +240,15 @@ def test_restored_run_equals_the_uninterrupted_one(task: str) -> None:
         model, attributes = base(env).model, vars(base(env))
         return exactly(model.body_pos), exactly(model.site_pos), {name: type(attributes[name]) for name in attributes}
 
-    source, fresh, used = started(1, 12), made(task), started(2, 5)
+    source = started(1, 8)
+    others = [started(2, 3), *([made(task)] if task in (*QUICK, *CW10) else [])]  # used, and as it is made
     state = captured(source)
-    for env in (fresh, used):
+    for env in others:
         restore_state(env, state)
         assert seen(env) == seen(source)
-    expected = random_steps(source, 20, reset_every=8)
-    for env in (fresh, used):
-        assert random_steps(env, 20, reset_every=8) == expected
+    expected = random_steps(source, 14, reset_every=6)
+    for env in others:
+        assert random_steps(env, 14, reset_every=6) == expected
         assert exactly(captured(env).tensors) == exactly(captured(source).tensors)
 
 

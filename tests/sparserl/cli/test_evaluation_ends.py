@@ -14,7 +14,7 @@ import gymnasium as gym
 import pytest
 import yaml
 from support.envs import FunctionEnv
-from support.runs import FAST, REWIRE, rows, same_run, train
+from support.runs import FAST, REWIRE, leave_undrawn, rows, same_run, train
 
 from sparserl.cli import main
 from sparserl.recording import episodes
@@ -196,7 +196,9 @@ def learned(sequence: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("learned") / "run"
     gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
     try:
-        assert main(["continual", "--sequence", str(sequence), *SEQUENCE, "--run-dir", str(path)]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            leave_undrawn(patch)
+            assert main(["continual", "--sequence", str(sequence), *SEQUENCE, "--run-dir", str(path)]) == 0
     finally:
         gym.registry.pop("Tiny-v0")
     return path

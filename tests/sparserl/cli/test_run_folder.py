@@ -12,7 +12,7 @@ import gymnasium as gym
 import pytest
 from support.cut_runs import KINDS, command, cut_off, resume
 from support.envs import FunctionEnv
-from support.runs import fingerprint, last_state, logs
+from support.runs import fingerprint, last_state, leave_undrawn, logs
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
@@ -35,6 +35,21 @@ def cut_offs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         return {kind: cut_off(kind, folder / kind / "run") for kind in KINDS}
     finally:
         gym.registry.pop("Tiny-v0")
+
+
+@pytest.fixture(scope="module")
+def straight(cut_offs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each of them resumed; not to be changed."""
+    folder = tmp_path_factory.mktemp("straight")
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            leave_undrawn(patch)
+            for kind, path in cut_offs.items():
+                assert resume(kind, Path(shutil.copytree(path, folder / kind))) == 0
+    finally:
+        gym.registry.pop("Tiny-v0")
+    return {kind: folder / kind for kind in KINDS}
 
 
 @pytest.fixture
@@ -161,8 +176,7 @@ def test_a_run_goes_back_when_told_and_loses_nothing(
     damage: Callable[[Path], None],
     kind: str,
     cut: Path,
-    cut_offs: dict[str, Path],
-    tmp_path: Path,
+    straight: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     older, newest = STEPS[kind]
@@ -176,9 +190,7 @@ def test_a_run_goes_back_when_told_and_loses_nothing(
     expected = {f"checkpoints/{step_name(newest)}", f"videos/{step_name(newest)}.mp4"}
     expected |= {f"topology/{path.name}" for path in snapshots} | ({"checkpoints/final"} if kind == "agent" else set())
     assert {str(path.relative_to(aside)) for path in aside.glob("*/*")} == expected
-    straight = Path(shutil.copytree(cut_offs[kind], tmp_path / "straight"))
-    assert resume(kind, straight) == 0
-    assert_same_end(straight, cut)
+    assert_same_end(straight[kind], cut)
 
 
 def assert_same_end(left: Path, right: Path) -> None:

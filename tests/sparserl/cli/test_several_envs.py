@@ -13,7 +13,7 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 from support.killed import Killed
-from support.runs import FAST, REWIRE, rows, same_run, train
+from support.runs import FAST, REWIRE, leave_undrawn, rows, same_run, train
 
 from sparserl.cli import main
 from sparserl.cli.running import read
@@ -71,8 +71,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("whole")
     gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
     try:
-        for algo, own in ALGOS.items():
-            assert train(folder / algo, *SMALL, *own) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            leave_undrawn(patch)
+            for algo, own in ALGOS.items():
+                assert train(folder / algo, *SMALL, *own) == 0
     finally:
         gym.registry.pop("Tiny-v0")
     return {algo: folder / algo for algo in ALGOS}

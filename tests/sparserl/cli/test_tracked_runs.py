@@ -24,6 +24,8 @@ from sparserl.recording import resources as process_cost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import WandbTracker
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RUN = (*FAST, *REWIRE, "--env", "Filmed-v0")
 OFFLINE = ("--track", "--wandb.mode", "offline")
 FILMS = ("--wandb.video-every-steps", "100")

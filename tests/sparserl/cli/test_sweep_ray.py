@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -174,14 +174,9 @@ def locally(file: Path) -> Path:
     return out
 
 
-SPARSERL = ("-m", "sparserl")
-# A driver of another version than its nodes.
-ANOTHER_VERSION = "import sys, {0}; {0}.__version__ = '9'; import sparserl.cli as c; sys.exit(c.main())"
-
-
-def start(file: Path, out: Path, *words: str, program: Sequence[str] = SPARSERL) -> subprocess.Popen[str]:
+def start(file: Path, out: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", *program, "sweep", str(file), "--out", str(out), *words],
+        [sys.executable, "-P", "-m", "sparserl", "sweep", str(file), "--out", str(out), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -276,7 +271,7 @@ def test_without_shared_files_what_is_finished_is_sent(
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_or_killed_leaves_no_process(
-    cluster: Cluster, file: Path, locally: Path, tmp_path: Path
+    cluster: Cluster, file: Path, locally: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs"
     one, other = load_jobs(file)
@@ -301,22 +296,34 @@ def test_a_sweep_that_is_stopped_or_killed_leaves_no_process(
     until(lambda: not cluster.head.waiting(), "the run has died with its task")
     assert not list((tmp_path / "sent").iterdir())
     cluster.head.open()
-    assert "2 done" in printed(start(file, out, *on(cluster)))
+    assert main(["sweep", str(file), "--out", str(out), *on(cluster)]) == 0
+    assert "2 done" in capsys.readouterr().out
     same_runs(out, locally, 2)
 
 
 @pytest.mark.slow
-def test_what_cannot_be_done_is_said(cluster: Cluster, file: Path, tmp_path: Path) -> None:
-    said = printed(start(file, tmp_path / "runs", *on(cluster), program=("-c", ANOTHER_VERSION.format("sparserl"))))
-    assert said.count(f"{socket.gethostname()} has sparserl {__version__}, not 9") == 2
-    said = printed(start(file, tmp_path / "runs", *on(cluster), program=("-c", ANOTHER_VERSION.format("ray"))))
-    assert "cannot be joined: Version mismatch" in said
-    assert said.count("\n") == 1
+def test_what_cannot_be_done_is_said(
+    cluster: Cluster, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(file: Path, status: int) -> str:
+        capsys.readouterr()
+        assert main(["sweep", str(file), "--out", str(tmp_path / "runs"), *on(cluster)]) == status
+        assert not ray.is_initialized()
+        return "".join(capsys.readouterr())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_ray, "__version__", "9")
+        assert said(file, 1).count(f"{socket.gethostname()} has sparserl {__version__}, not 9") == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "__version__", "9")
+        line = said(file, 2)
+    assert "cannot be joined: Version mismatch" in line
+    assert line.count("\n") == 1
     wide = tmp_path / "wide.yaml"
     wide.write_text(yaml.safe_dump({**SWEEP, "base": {**SWEEP["base"], "threads": 3}}))
-    said = printed(start(wide, tmp_path / "runs", *on(cluster)))
-    assert "needs 3 CPUs, and no node of the cluster has over 1\n" in said
-    assert said.count("\n") == 1
+    line = said(wide, 2)
+    assert "needs 3 CPUs, and no node of the cluster has over 1\n" in line
+    assert line.count("\n") == 1
 
 
 # Without a cluster.

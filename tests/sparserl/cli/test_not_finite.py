@@ -264,6 +264,6 @@ def test_weights_of_a_classifier_that_are_no_numbers_enter_no_checkpoint(
     assert main(["continual", *flags, "--method", "spacenet", "--run-dir", str(tmp_path / "run")]) == 1
     said = last_line(capsys)
     assert said.startswith("sparserl: weight 0.values became nan in 1 of ")
-    assert "places at step 16; " in said
+    assert "entries at step 16; " in said
     names = [path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")]
     assert "step-000000016" not in names

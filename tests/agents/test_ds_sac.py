@@ -61,18 +61,18 @@ def test_at_the_dense_limit_it_equals_sb3_bit_for_bit(vectorized: bool, ent_coef
     kwargs: dict[str, Any] = {"optimizer_kwargs": {"weight_decay": 2e-4}, "net_arch": [16, 16]}
     options = {"gradient_steps": 2, "ent_coef": ent_coef}
     # The seed sets the global generators, so one agent learns before the other is built.
-    reference = make(env(), SAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(100)
-    ours = make(env(), DSSAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(100)
+    reference = make(env(), SAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(80)
+    ours = make(env(), DSSAC, SACPolicy, policy_kwargs=dict(kwargs), **options).learn(80)
     assert not ours.evolver.layers
-    assert reference._n_updates == ours._n_updates == (50 if vectorized else 100)
+    assert reference._n_updates == ours._n_updates == (30 if vectorized else 60)
     assert_equal_trees(weights(reference), weights(ours))
 
 
 def test_with_hard_targets_it_equals_dense_sac_bit_for_bit() -> None:
     options: dict[str, Any] = {"tau": 1.0, "target_update_interval": 13, "ent_coef": 0.2, "gradient_steps": 3}
-    reference = make(None, sparserl.agents.dense.SAC, SACPolicy, **options).learn(120)
-    ours = make(None, DSSAC, SACPolicy, **options).learn(120)
-    assert ours._n_updates == 210
+    reference = make(None, sparserl.agents.dense.SAC, SACPolicy, **options).learn(90)
+    ours = make(None, DSSAC, SACPolicy, **options).learn(90)
+    assert ours._n_updates == 120
     assert_equal_trees(weights(reference), weights(ours))
 
 

@@ -66,10 +66,10 @@ def test_at_the_dense_limit_it_equals_sb3_bit_for_bit(vectorized: bool) -> None:
     noise = {"action_noise": None} if vectorized else {}
     kwargs: dict[str, Any] = {"optimizer_kwargs": {"weight_decay": 2e-4}, "net_arch": [16, 16]}
     # The seed sets the global generators, so one agent learns before the other is built.
-    reference = make(env(), TD3, TD3Policy, policy_kwargs=dict(kwargs), gradient_steps=2, **noise).learn(200)
-    ours = make(env(), DSTD3, TD3Policy, policy_kwargs=dict(kwargs), gradient_steps=2, **noise).learn(200)
+    reference = make(env(), TD3, TD3Policy, policy_kwargs=dict(kwargs), gradient_steps=2, **noise).learn(120)
+    ours = make(env(), DSTD3, TD3Policy, policy_kwargs=dict(kwargs), gradient_steps=2, **noise).learn(120)
     assert not ours.evolver.layers
-    assert reference._n_updates == ours._n_updates == (150 if vectorized else 300)
+    assert reference._n_updates == ours._n_updates == (70 if vectorized else 140)
     assert_equal_trees(weights(reference), weights(ours))
 
 

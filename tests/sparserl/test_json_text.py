@@ -20,6 +20,7 @@ BY_THEMSELVES = {
     "sparserl/envs/array_file.py": "arrays of finite numbers alone: anything else is refused",
     "sparserl/recording/run_lock.py": "whoever holds a run, in place",
     "sparserl/sweep/file.py": "the id of a run is a hash of it",
+    "sparserl/sweep/process.py": "what a process of ours reads at once, numbers as they are",
     "sparserl/sweep/tune_study.py": "keys of Optuna's journal",
     "sparserl/report/rl_run.py": "a key to compare tasks by",
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.runs import ALGOS, FAST, same_run, start, train
+from support.runs import ALGOS, FAST, same_run, train
 
 from sparserl.cli import main
 from sparserl.experiment import resolve, runs
@@ -82,16 +82,17 @@ def test_a_job_is_the_run_of_the_command_line(
     same_run(path, tmp_path / "again")
 
 
-def test_its_process_leaves_nothing_beside_the_run_but_its_log(job: Job, tmp_path: Path) -> None:
+def test_its_process_leaves_nothing_beside_the_run_but_its_log(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "runs"
     process = JobProcess.start(job, out / job.folder)
     assert process is not None
     process.wait()
     said = process.log.read_text()
-    with start(["train", "--env", "Tiny-v0", "--run-dir", str(tmp_path / "run")]) as command:
-        status = command.wait()
-        assert command.stderr is not None
-        assert said == f"{command.stderr.read()}"
+    capsys.readouterr()
+    status = main(["train", "--env", "Tiny-v0", "--run-dir", str(tmp_path / "run")])
+    assert said == capsys.readouterr().err
     assert (process._process.returncode, process.failure) == (status, said.rstrip())
     assert said.startswith("sparserl: ")
     assert said.count("\n") == 1

@@ -29,6 +29,8 @@ from sparserl.experiment.presets import continual_presets, presets
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import full_checkpoints
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # but that of `finished`
+
 SHORT = ("--learner.epochs", "2", "--learner.batch-size", "64", "--checkpoint-every-steps", "8", "--no-progress")
 """Five tasks of 10 gradient steps on the embedded digits."""
 PROMISED = {

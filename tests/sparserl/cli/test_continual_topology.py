@@ -22,6 +22,8 @@ from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import RunFolder, full_checkpoints
 from sparserl.topology.config import TopologyConfig
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NAIVE = ("--method", "naive")
 UNIFORM = TopologyConfig("static", 0.3, allocation="uniform")
 

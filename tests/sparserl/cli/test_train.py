@@ -14,7 +14,7 @@ from sparserl.cli import main
 from sparserl.recording import checkpoint
 from sparserl.topology import evolver
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 SECTION_3 = {
     *("algo", "env", "seed", "steps", "wall_s", "steps_per_second", "return_last", "return_last10", "params_nonzero"),

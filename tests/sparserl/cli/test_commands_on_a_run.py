@@ -15,7 +15,7 @@ from sparserl.topology.methods import METHODS
 
 TINY = "--env Hopper-v5 --total-steps 120 --agent.learning-starts 40 --agent.net-arch 8 8 --no-progress"
 EVALUATE = "--eval.every-steps 60 --eval.episodes 2 --checkpoint-every-steps 50"
-SPARSE = "--topology.update-interval 20 --topology.density 0.5"
+SPARSE = "--topology.update-interval 20 --topology.density 0.5 --topology-snapshots 3"
 
 
 @pytest.fixture(scope="module")

@@ -6,142 +6,32 @@ have output layers of their own.
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.trees import assert_equal_trees
-from torch import nn
+from support.sub_networks import (
+    HIDDEN,
+    N_IN,
+    N_TASKS,
+    NAMES,
+    OTHER,
+    SELECTED,
+    Agent,
+    Kept,
+    assert_same,
+    kept,
+)
 
-from sparserl.continual.shared.frozen import FrozenEntries
-from sparserl.continual.shared.sub_networks import FREE, SubNetworks, check_capacity
-from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.errors import ConfigError
-from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.fused_adam import state_from_tree, state_tree
-from sparserl.recording import checkpoint
+from sparserl.continual.shared.sub_networks import FREE
+from sparserl.layers import SparseMLP
 from sparserl.seeding import stream
-from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments
-from sparserl.topology.rewire import RewireRule, random_topology
+from sparserl.topology.rewire import RewireRule
 
-N_TASKS, N_IN, HIDDEN, CONNECTIONS, SELECTED, RESERVED = 3, 6, (14, 12), (20, 16), (7, 6), (3, 2)
-NAMES = ["actor.pi.trunk.0", "actor.pi.trunk.1"]
-OTHER = "critic.qf0.0"
 X = torch.linspace(-2.0, 2.0, 9 * N_IN).sin().view(9, N_IN)
-
-
-class Agent:
-    """An actor with a head for each task, and a critic, which share an evolver; one optimizer for all tasks."""
-
-    def __init__(self, *, hidden: Sequence[int] = HIDDEN, seed: int = 0, released: bool = True, **options: Any):
-        torch.manual_seed(0)
-        rng = np.random.default_rng(0)
-        sides = [(N_IN, hidden[0]), (hidden[0], hidden[1])]
-        self.trunk = [SparseLinear(random_topology(n_out, n_in, 15, rng)) for n_in, n_out in sides]
-        self.heads = [nn.Linear(hidden[1], 2) for _ in range(N_TASKS)]
-        self.critic = SparseLinear(random_topology(4, 5, 9, rng))
-        groups = {"actor": dict(zip(NAMES, self.trunk, strict=True)), "critic": {OTHER: self.critic}}
-        rule = RewireRule("connection_importance", "neuron_importance", drop_fraction=0.3)
-        self.evolver = TopologyEvolver(groups, rule, seed=seed)
-        self.modules = nn.ModuleList([*self.trunk, *self.heads])
-        self.optimizer = torch.optim.Adam(self.modules.parameters(), 0.05, weight_decay=0.1)
-        for name, layer in groups["actor"].items():
-            self.evolver.follow(name, OptimizerMoments(self.optimizer, layer.values))
-        own: dict[str, Any] = {"selected": SELECTED, "reserved": RESERVED, "n_tasks": N_TASKS, "owns_biases": True}
-        self.owned = SubNetworks(self.evolver, NAMES, **{**own, "seed": seed, **options})
-        self.frozen = FrozenEntries()
-        self.updates = 0
-        if released:
-            self.owned.release()
-
-    def begin(self, task: int, connections: Sequence[int] = CONNECTIONS) -> None:
-        self.owned.begin_task(task, connections, "xavier")
-        self.owned.freeze(self.frozen)
-
-    def step(self) -> None:
-        """Makes the output of the task's head small, for inputs of its own."""
-        rng = np.random.default_rng([self.owned.task, self.updates])
-        x = torch.from_numpy(rng.normal(size=(8, N_IN)).astype(np.float32))
-        self.optimizer.zero_grad()
-        loss = (self.network(self.owned.task)(x) - 1.0).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.owned.before_step()
-        self.frozen.before_step()
-        self.optimizer.step()
-        self.frozen.after_step(self.optimizer)
-        self.owned.after_step()
-        self.updates += 1
-
-    def rewire(self) -> None:
-        self.evolver.begin_update(self.updates)
-        for name in NAMES:
-            self.evolver.rewire(name)
-        self.owned.freeze(self.frozen)
-
-    def learn(self, task: int) -> None:
-        """Three times two steps, with a topology event between them."""
-        self.begin(task)
-        self.go_on()
-
-    def go_on(self) -> None:
-        for events_left in (2, 1, 0):
-            self.step()
-            self.step()
-            if events_left:
-                self.rewire()
-        self.owned.reserve()
-
-    def network(self, task: int) -> SparseMLP:
-        return SparseMLP([*self.trunk, self.heads[task]])
-
-    def view(self, task: int) -> SparseMLP:
-        return SparseMLP([*self.owned.task_layers(task), self.heads[task]])
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "modules": dict(self.modules.state_dict()),
-            "optimizer": state_tree(self.optimizer.state_dict()),
-            "frozen": self.frozen.state_dict(self.modules),
-            "owned": self.owned.state_dict(),
-            "evolver": self.evolver.state_dict(),
-            "updates": self.updates,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.modules.load_state_dict(state["modules"])
-        self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
-        self.frozen.load_state_dict(self.modules, state["frozen"])
-        self.owned.load_state_dict(state["owned"])
-        self.evolver.load_state_dict(state["evolver"])
-        self.updates = state["updates"]
-
-
-Kept = list[tuple[list[int], torch.Tensor, torch.Tensor]]
-
-
-def kept(agent: Agent, task: int) -> Kept:
-    """Positions, weights and biases of a task's layers."""
-    found = []
-    for view in agent.owned.task_layers(task):
-        assert view.bias is not None
-        found.append((view.topology.flat.tolist(), view.values.detach().clone(), view.bias.detach().clone()))
-    return found
-
-
-def assert_same(now: Kept, then: Kept) -> None:
-    for own, other in zip(now, then, strict=True):
-        assert own[0] == other[0]
-        assert torch.equal(own[1], other[1])
-        assert torch.equal(own[2], other[2])
 
 
 def biases(agent: Agent) -> list[np.ndarray]:
@@ -323,139 +213,3 @@ def test_networks_draw_from_streams_of_their_own() -> None:
         found = drawn(network=network[0]) if network else drawn()
         for own, other in zip(found, expected(*network), strict=True):
             assert own.tolist() == other.tolist()
-
-
-# --- neurons ------------------------------------------------------------------------------------------
-
-
-def test_the_last_hidden_layer_has_important_neurons_too(tmp_path: Path) -> None:
-    agent = Agent()
-    agent.begin(0)
-    checkpoint.save(tmp_path / "state", agent.owned.state_dict())
-    state = checkpoint.load(tmp_path / "state")
-    assert [sums.numel() for sums in state["cumulative"]] == [N_IN, *HIDDEN]
-    state["cumulative"][1][[13, 4, 9]] = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    state["cumulative"][2][[11]] = 1.0
-    agent.owned.load_state_dict(state)
-    agent.owned.reserve()
-    assert [np.flatnonzero(one == 0).tolist() for one in agent.owned.reserved_by] == [[4, 9, 13], [0, 11]]
-
-
-def test_reserved_neurons_get_no_connections_and_after_the_last_task_none_is_reserved() -> None:
-    agent = Agent()
-    for task in range(N_TASKS):
-        closed = [np.flatnonzero(one != FREE) for one in agent.owned.reserved_by]
-        agent.learn(task)
-        for place, layer in enumerate(agent.trunk):
-            mine = agent.owned.state_dict()["owner"][place] == task
-            assert not np.isin(layer.topology.outputs[mine], closed[place]).any()
-            if place:
-                assert not np.isin(layer.topology.inputs[mine], closed[place - 1]).any()
-    assert [np.count_nonzero(one != FREE) for one in agent.owned.reserved_by] == [2 * count for count in RESERVED]
-
-
-def test_who_uses_what() -> None:
-    agent = Agent()
-    for task in range(N_TASKS):
-        agent.learn(task)
-        n, closed = task + 1, min(task + 1, N_TASKS - 1)
-        assert agent.owned.usage(n) == [
-            ConnectionUsage(NAMES[0], (20,) * n, 20 * n, N_IN * 14, 14, 3 * closed),
-            ConnectionUsage(NAMES[1], (16,) * n, 16 * n, 14 * 12, 12, 2 * closed),
-        ]
-    assert agent.owned.memory() == {"owners": 2 * (3 * 36 + 14 + 12)}
-
-
-# --- going on -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stop", ["first step", "after an event", "between tasks"])
-def test_it_goes_on_as_if_never_interrupted(stop: str, tmp_path: Path) -> None:
-    def until_stop(agent: Agent) -> None:
-        agent.learn(0)
-        if stop == "between tasks":
-            return
-        agent.begin(1)
-        agent.step()
-        if stop == "after an event":
-            agent.rewire()
-
-    def rest(agent: Agent) -> None:
-        if stop == "between tasks":
-            agent.begin(1)
-        agent.go_on()
-        agent.learn(2)
-
-    whole, interrupted = Agent(), Agent()
-    for agent in (whole, interrupted):
-        until_stop(agent)
-    checkpoint.save(tmp_path / "state", interrupted.state())
-    resumed = Agent(released=False)
-    resumed.restore(checkpoint.load(tmp_path / "state"))
-    assert_equal_trees(resumed.state(), interrupted.state())
-    for agent in (whole, resumed):
-        rest(agent)
-    assert_equal_trees(resumed.state(), whole.state())
-    assert_same(kept(resumed, 0), kept(whole, 0))
-
-
-def test_a_state_in_memory_does_not_change_what_is_restored_from_it() -> None:
-    agent, other = Agent(), Agent()
-    agent.learn(0)
-    other.owned.load_state_dict(agent.owned.state_dict())
-    before = copy.deepcopy(other.owned.state_dict())
-    assert before["importance"][0].any()
-    agent.learn(1)
-    assert_equal_trees(other.owned.state_dict(), before)
-
-
-# --- capacity -----------------------------------------------------------------------------------------
-
-ADVICE = (
-    "use more hidden neurons, or lower spacenet.reserved or spacenet.connections "
-    "(for agents spacenet.capacity and spacenet.input-capacity)"
-)
-
-
-def test_where_no_neuron_is_left_the_numbers_are_said() -> None:
-    # 6 x 14 positions for twice 50 connections.
-    agent = Agent(reserved=(0, 0))
-    agent.begin(0, (50, 10))
-    message = (
-        f"task 2 of 3 needs 50 connections in layer {NAMES[0]}, where 6 x 14 free neurons have room for 84, 50 of it "
-        f"taken by earlier tasks: {ADVICE}"
-    )
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        agent.begin(1, (50, 10))
-
-
-def test_neurons_that_are_reserved_leave_less_room() -> None:
-    # After one task 5 of 14 and 6 of 12 neurons are closed.
-    agent = Agent(reserved=(5, 6))
-    agent.begin(0, (10, 10))
-    agent.owned.reserve()
-    with pytest.raises(ConfigError, match=re.escape(f"layer {NAMES[1]}, where 9 x 6 free neurons have room for 54, ")):
-        agent.begin(1, (10, 55))
-
-
-def test_room_is_checked_before_anything_is_made() -> None:
-    # 3 * 28 = 84 = 6 * 14, and 3 * 56 = 168 = 14 * 12.
-    check_capacity(N_TASKS, N_IN, HIDDEN, (0, 0), (28, 56))
-    message = (
-        "task 3 of 3 needs 57 connections in layer 1, where 14 x 12 free neurons have room for 168, 114 of it taken by "
-        f"earlier tasks: {ADVICE}"
-    )
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        check_capacity(N_TASKS, N_IN, HIDDEN, (0, 0), (28, 57))
-
-
-def test_the_network_is_named_where_there_are_several() -> None:
-    # 14 - 2 * 3 and 12 - 2 * 2 neurons: 64 - 48 < 24.
-    with pytest.raises(ConfigError, match=r"^task 3 of 3 needs 24 connections in layer critic.1, where 8 x 8 free "):
-        check_capacity(N_TASKS, N_IN, HIDDEN, RESERVED, (10, 24), name="critic")
-    check_capacity(N_TASKS, N_IN, HIDDEN, RESERVED, (16, 21), name="critic")
-    agent = Agent(reserved=RESERVED)
-    for task in range(N_TASKS):
-        agent.begin(task, (16, 21))
-        agent.owned.reserve()
-    assert [layer.nnz for layer in agent.trunk] == [48, 63]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from oracle.masked_dense import MaskedMLP
+from support.fused_ensembles import NETWORKS, WIDTH, assert_equals_twin, backward, ensemble_of, parameters_of, sparse
 from torch import nn
 
 from sparserl.layers import SparseEnsemble, SparseLinear, SparseMLP, sparse_mlp
 from sparserl.layers.fused import FusedLayers
-from sparserl.topology.rewire import exchange, random_topology
-
-WIDTH = 6
 
 
 @pytest.fixture(autouse=True)
@@ -27,56 +21,7 @@ def same_numbers() -> None:
     torch.manual_seed(0)
 
 
-def sparse(n_in: int, n_out: int, nnz: int, seed: int = 0, bias: bool = True) -> SparseLinear:
-    return SparseLinear(random_topology(n_out, n_in, nnz, np.random.default_rng([n_in, n_out, seed])), bias)
-
-
-NETWORKS: dict[str, Callable[[int], SparseMLP]] = {
-    "sparse": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 13, 50, seed), sparse(13, 4, 30, seed)]),
-    "one layer": lambda seed: SparseMLP([sparse(6, 4, 13, seed)]),
-    "dense ends": lambda seed: SparseMLP([nn.Linear(6, 15), sparse(15, 13, 50, seed), nn.Linear(13, 4)]),
-    "no bias": lambda seed: SparseMLP([sparse(6, 15, 40, seed, bias=False), nn.Linear(15, 4, bias=False)]),
-    "tanh at the end": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "relu", "tanh"),
-    "tanh inside": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "tanh"),
-    "all dense": lambda seed: SparseMLP([nn.Linear(6, 15), nn.Linear(15, 4)]),
-}
 JOINED = [name for name in NETWORKS if name not in ("tanh inside", "all dense")]
-
-
-def ensemble_of(name: str, count: int = 3) -> tuple[list[SparseMLP], SparseEnsemble]:
-    networks = [NETWORKS[name](seed) for seed in range(count)]
-    return networks, SparseEnsemble(networks)
-
-
-def parameters_of(networks: list[SparseMLP]) -> list[nn.Parameter]:
-    return [parameter for network in networks for parameter in network.parameters()]
-
-
-def backward(outputs: Any, networks: list[SparseMLP]) -> list[torch.Tensor]:
-    """Gradients of all parameters, when each output is pulled towards another number."""
-    loss = torch.stack([(y - number).square().sum() for number, y in enumerate(outputs)]).sum()
-    return list(torch.autograd.grad(loss, parameters_of(networks), retain_graph=True))
-
-
-def assert_equals_twin(networks: list[SparseMLP], ensemble: SparseEnsemble | None) -> None:
-    """Outputs and gradients, through the ensemble or one network at a time."""
-    dtype = parameters_of(networks)[0].dtype
-    x, x_twin = (torch.linspace(-1, 1, 19 * WIDTH, dtype=dtype).reshape(19, WIDTH).requires_grad_() for _ in range(2))
-    outputs = [network(x) for network in networks] if ensemble is None else ensemble(x)
-    for output, network in zip(outputs, networks, strict=True):
-        twin = MaskedMLP(network, network.activations)
-        expected = twin(x_twin)
-        torch.testing.assert_close(output, expected)
-        network.zero_grad()
-        output.square().sum().backward(retain_graph=True)
-        expected.square().sum().backward()
-        for position, layer in enumerate(network):
-            values, weight = layer.weight if isinstance(layer, nn.Linear) else layer.values, twin.weights[position]
-            ours = weight.grad if isinstance(layer, nn.Linear) else twin.gather(position, weight.grad)
-            torch.testing.assert_close(values.grad, ours)
-            if layer.bias is not None:
-                torch.testing.assert_close(layer.bias.grad, twin.biases[position].grad)
-    torch.testing.assert_close(x.grad, x_twin.grad)
 
 
 # --- ensembles --------------------------------------------------------------------------------------
@@ -326,132 +271,3 @@ def test_graph_is_freed_as_those_of_torch() -> None:
     y.backward()
     with pytest.raises(RuntimeError, match="second time"):
         y.backward()
-
-
-# --- what is prepared holds addresses: everything that moves or replaces a tensor must be seen -------
-
-
-def new_topology(mlp: SparseMLP) -> None:
-    layer = mlp[1]
-    free = np.setdiff1d(np.arange(layer.n_in * layer.n_out), layer.topology.flat)
-    layer.apply_change(exchange(layer.topology, np.arange(3, layer.nnz - 10), free[:21]), 0.3)
-
-
-def rescale(mlp: SparseMLP) -> None:
-    for parameter in mlp.parameters():
-        parameter.data.mul_(1.5)
-
-
-def set_data(parameter: nn.Parameter) -> None:
-    parameter.data = torch.randn_like(parameter)
-
-
-def load(mlp: SparseMLP, **options: bool) -> None:
-    mlp.load_state_dict(
-        SparseMLP([sparse(6, 15, 22, 9), sparse(15, 13, 77, 9), nn.Linear(13, 4)]).state_dict(), **options
-    )
-
-
-EVENTS: dict[str, Callable[[SparseMLP], object]] = {
-    "weights change in place": rescale,
-    "values have other data": lambda mlp: set_data(mlp[0].values),
-    "a bias has other data": lambda mlp: set_data(mlp[1].bias),
-    "dense weights have other data": lambda mlp: set_data(mlp[2].weight),
-    "values are another parameter": lambda mlp: setattr(mlp[0], "values", nn.Parameter(torch.randn(40))),
-    "a bias is another parameter": lambda mlp: setattr(mlp[0], "bias", nn.Parameter(torch.randn(15))),
-    "a bias is gone": lambda mlp: setattr(mlp[1], "bias", None),
-    "a bias is gone from a dense layer": lambda mlp: setattr(mlp[2], "bias", None),
-    "topology event": new_topology,
-    "two topology events": lambda mlp: [new_topology(mlp), new_topology(mlp)],
-    "state of another topology": load,
-    "state of another topology is assigned": lambda mlp: load(mlp, assign=True),
-    "double": lambda mlp: mlp.double(),
-    "double and back": lambda mlp: mlp.double().float(),
-    "parameters in one vector": lambda mlp: nn.utils.vector_to_parameters(
-        torch.randn(sum(p.numel() for p in mlp.parameters())), mlp.parameters()
-    ),
-    "a layer is replaced": lambda mlp: mlp.__setitem__(1, sparse(15, 13, 61, 9)),
-    "a layer is replaced by a dense one": lambda mlp: mlp.__setitem__(1, nn.Linear(15, 13)),
-    "a dense layer is replaced": lambda mlp: mlp.__setitem__(2, nn.Linear(13, 4)),
-    "a dense layer is replaced by a sparse one": lambda mlp: mlp.__setitem__(2, sparse(13, 4, 20, 9)),
-}
-
-
-@pytest.fixture(params=["network", "ensemble"])
-def used(request: pytest.FixtureRequest) -> tuple[list[SparseMLP], SparseEnsemble | None]:
-    """Networks that have passes behind them, one of them with memory still taken."""
-    networks = [SparseMLP([sparse(6, 15, 40, n), sparse(15, 13, 50, n), nn.Linear(13, 4)]) for n in range(2)]
-    ensemble = SparseEnsemble(networks) if request.param == "ensemble" else None
-    assert_equals_twin(networks, ensemble)
-    with torch.no_grad():
-        (ensemble or networks[0])(torch.ones(19, WIDTH))
-    return networks, ensemble
-
-
-@pytest.mark.parametrize("event", EVENTS)
-def test_next_pass_sees(event: str, used: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
-    networks, ensemble = used
-    for network in networks if event.startswith("double") else networks[:1]:
-        EVENTS[event](network)
-    gc.collect()
-    overwritten = [torch.full((size,), torch.nan) for size in range(1, 200) for _ in range(3)]
-    assert_equals_twin(networks, ensemble)
-    del overwritten
-
-
-def saved_and_loaded(model: Any) -> Any:
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-COPIES: dict[str, Callable[[Any], Any]] = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
-    "torch.save": saved_and_loaded,
-}
-
-
-@pytest.mark.parametrize("way", COPIES)
-def test_copies_hold_no_addresses(way: str) -> None:
-    """In another process they may be those of something else."""
-    networks, ensemble = ensemble_of("sparse")
-    backward(ensemble(torch.ones(5, WIDTH)), networks)
-    layers: Any = ensemble.joined
-    assert layers._networks is not None
-    copied = COPIES[way](layers)
-    assert copied._networks is None
-    assert not copied._key
-
-
-def train(model: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
-    """A step and a topology event."""
-    networks, ensemble = model
-    outputs = (
-        [network(torch.ones(5, WIDTH)) for network in networks] if ensemble is None else ensemble(torch.ones(5, WIDTH))
-    )
-    for parameter, gradient in zip(parameters_of(networks), backward(outputs, networks), strict=True):
-        parameter.data.sub_(0.1 * gradient)
-    new_topology(networks[0])
-
-
-@pytest.mark.parametrize("trained", [0, 1], ids=["original", "copy"])
-@pytest.mark.parametrize("way", COPIES)
-def test_copies_are_independent(way: str, trained: int, used: tuple[list[SparseMLP], SparseEnsemble | None]) -> None:
-    models = used, COPIES[way](used)
-    before = copy.deepcopy(used[0][0].state_dict())
-    x = torch.randn(19, WIDTH)
-    with torch.no_grad():
-        expected = [network(x) for network in used[0]]
-    train(models[trained])
-    other_networks, _ = models[1 - trained]
-    with torch.no_grad():
-        for y, network in zip(expected, other_networks, strict=True):
-            assert torch.equal(y, network(x))
-    for name, tensor in other_networks[0].state_dict().items():
-        assert torch.equal(tensor, before[name])
-    for networks, ensemble in models:
-        assert_equals_twin(networks, ensemble)
-    assert other_networks[0][1].nnz == 50
-    assert models[trained][0][0][1].nnz == 34

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ MOVING = [name for name, method in METHODS.items() if method.rule is not None]
 NOT_MOVING = ("packnet", "spacenet", "static_sparse")
 STRATEGIES = ("naive", "joint", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "replay", "agem")
 CASES = [
-    *((strategy, method, {}) for strategy in ("ewc", "replay") for method in METHODS),
+    *((strategy, method, {}) for strategy, method in zip(cycle(("ewc", "replay")), METHODS, strict=False)),
     *((strategy, "rigl", {"gradient_batches": 2}) for strategy in STRATEGIES),
     *((strategy, "set", {"pairs": 2, "moments": "mean"}) for strategy in STRATEGIES),
 ]

@@ -40,6 +40,52 @@ def uniform(shapes: Sequence[Shape], density: float) -> list[float]:
     return [check_density(density)] * len(shapes)
 
 
+LAST_AT_LEAST = 0.2
+"""Share of the output layer's connections that `uniform_plus` keeps."""
+
+
+def uniform_plus(shapes: Sequence[Shape], density: float) -> list[float]:
+    """The same density for every layer but the last, of which a fifth exists at least; the budget holds over all.
+
+    Raises:
+        TopologyError: If the budget is less than that fifth.
+
+    Source:
+        Lee et al. 2021 (LAMP) and Liu et al. 2022 (random pruning), code; their first convolution, which stays dense,
+        is none of these layers.
+
+    Example:
+        >>> [round(d, 4) for d in uniform_plus([(256, 17), (256, 256), (6, 256)], 0.1)]
+        [0.0978, 0.0978, 0.2005]
+    """
+    check_density(density)
+    sizes = [n_out * n_in for n_out, n_in in shapes]
+    last = math.ceil(round(LAST_AT_LEAST * sizes[-1], 9))
+    if density * sizes[-1] >= last or len(sizes) == 1:
+        return uniform(shapes, density)
+    others = density * sum(sizes) - last
+    if others <= 0.0:
+        raise TopologyError(
+            f"density {density} of {sum(sizes)} connections is less than the {last} that uniform_plus keeps in the "
+            f"last layer: use more than {last / sum(sizes):.3g}"
+        )
+    return [*[others / sum(sizes[:-1])] * (len(sizes) - 1), last / sizes[-1]]
+
+
+def erk_plus(shapes: Sequence[Shape], density: float, last: float) -> list[float]:
+    """Erdos-Renyi-kernel densities of all layers but the last, whose density is given and outside the budget.
+
+    Args:
+        shapes: (n_out, n_in) of each layer.
+        density: Of the others together, in (0, 1].
+        last: Of the last layer, in (0, 1].
+
+    Source:
+        Liu et al. 2022 (random pruning), ERK+; a layer of its own density as in the code of RigL.
+    """
+    return [*erk(shapes[:-1], density), check_density(last)]
+
+
 def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float]:
     """Density `epsilon_l (n_in + n_out) / (n_in n_out)` for each layer, clipped at 1.
 

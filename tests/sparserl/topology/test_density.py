@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from oracle.dense_topology import erk_densities
 
 from sparserl.errors import TopologyError
-from sparserl.topology.density import Shape, check_density, erdos_renyi, erk, exact_nnz, per_layer, uniform
+from sparserl.topology.density import (
+    Shape,
+    check_density,
+    erdos_renyi,
+    erk,
+    erk_plus,
+    exact_nnz,
+    per_layer,
+    uniform,
+    uniform_plus,
+)
 
 ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]
 CRITIC: list[Shape] = [(256, 23), (256, 256), (1, 256)]
@@ -215,3 +225,31 @@ def test_the_number_of_densities_must_fit(densities: list[float]) -> None:
 def test_bad_epsilon_is_refused(epsilon: list[float], message: str) -> None:
     with pytest.raises(TopologyError, match=message):
         erdos_renyi(ACTOR, epsilon)
+
+
+# --- a last layer of its own ------------------------------------------------------------------------
+
+
+def test_uniform_plus_keeps_a_fifth_of_the_last_layer() -> None:
+    # catalogue.md 3: 308 of 1536, .9022 of the others are pruned; 7142.4 in all, less 308, of 69,888.
+    found = uniform_plus(ACTOR, 0.1)
+    assert [round(1 - density, 4) for density in found[:2]] == [0.9022, 0.9022]
+    assert exact_nnz(ACTOR[2], found[2]) == 308
+    assert sum(d * a * b for d, (a, b) in zip(found, ACTOR, strict=True)) == pytest.approx(7142.4)
+
+
+def test_uniform_plus_is_uniform_where_that_keeps_as_much() -> None:
+    assert uniform_plus(ACTOR, 0.3) == [0.3] * 3
+    assert uniform_plus([(6, 256)], 0.1) == [0.1]
+
+
+def test_uniform_plus_needs_connections_for_the_other_layers() -> None:
+    with pytest.raises(TopologyError, match=r"density 0.004 of 71424 .* 308 .* use more than 0.00431"):
+        uniform_plus(ACTOR, 0.004)
+
+
+def test_erk_plus_leaves_the_last_layer_out_of_the_budget() -> None:
+    # topology.md 1.1: over two hidden layers alone, .5 of 69,888 is 4352 + 30,592.
+    assert erk_plus(ACTOR, 0.5, 0.25) == pytest.approx([1.0, 30_592 / 65_536, 0.25])
+    with pytest.raises(TopologyError, match="density must be in"):
+        erk_plus(ACTOR, 0.5, 0.0)

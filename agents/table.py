@@ -100,8 +100,8 @@ def _memory(
         for widths in networks:
             shapes = list(zip(widths[1:], widths, strict=False))
             densities = [1.0] * len(shapes)
-            if topology is not None and not topology.start_dense:
-                densities = topology.of(group).densities(shapes)
+            if topology is not None:
+                densities = topology.of(group).first_densities(shapes)
             connections += sum(density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True))
     of_networks = connections * (DENSE_BYTES if topology is None else SPARSE_BYTES)
     return {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}

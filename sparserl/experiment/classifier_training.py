@@ -124,5 +124,5 @@ def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
         return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
     widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
     shapes = [(n_out, n_in) for n_in, n_out in itertools.pairwise(widths)]
-    densities = [1.0] * len(shapes) if config.topology.start_dense else config.topology.densities(shapes)
+    densities = config.topology.first_densities(shapes)
     return DENSE_BYTES * sum(density * a * b for density, (a, b) in zip(densities, shapes, strict=True))

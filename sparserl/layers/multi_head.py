@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,10 +55,12 @@ class MultiHeadMLP(nn.Module):
         output_activation: str = "identity",
     ) -> MultiHeadMLP:
         """A network with random topologies; arguments as in `SparseMLP.random`, the same for each task's head."""
-        densities = topology.densities(list(zip(sizes[1:], sizes[:-1], strict=True)))
-        trunk = SparseMLP.random(sizes[:-1], densities[:-1], topology=topology, seed=seed, name=f"{name}.trunk")
+        shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+        densities, first = topology.densities(shapes), topology.densities_at_first(shapes)
+        own: dict[str, Any] = {"topology": topology, "seed": seed}
+        trunk = SparseMLP.random(sizes[:-1], densities[:-1], first[:-1], name=f"{name}.trunk", **own)
         heads = [
-            SparseMLP.random(sizes[-2:], densities[-1:], topology=topology, seed=seed, name=f"{name}.heads.{task}")
+            SparseMLP.random(sizes[-2:], densities[-1:], first[-1:], name=f"{name}.heads.{task}", **own)
             for task in range(n_tasks)
         ]
         network = cls(list(trunk), [head[0] for head in heads], activation, output_activation)

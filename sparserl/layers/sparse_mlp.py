@@ -66,6 +66,7 @@ class SparseMLP(nn.ModuleList):
         cls,
         sizes: Sequence[int],
         densities: Sequence[float] | None = None,
+        first_densities: Sequence[float | None] | None = None,
         *,
         topology: TopologyConfig = STATIC,
         seed: int,
@@ -78,7 +79,9 @@ class SparseMLP(nn.ModuleList):
         Args:
             sizes: Neurons of each layer, the input first.
             densities: Of each linear layer, in (0, 1]; those that `topology` gives them if None.
-            topology: Says how layers begin: with all connections where it prunes (`densities` are then those of
+            first_densities: That layers begin with, where `topology.initial_density` says them; likewise if `densities`
+                is None.
+            topology: Says how layers begin: with more connections where it prunes (`densities` are then those of
                 `goals`), with which weights, and how many outputs share their inputs. Other weights of sparse layers
                 than torch's come from streams of `seed`, and torch's generator goes on as if there were none.
             seed: Root seed of the topologies. Weights and biases are drawn from torch's global generator, as
@@ -90,16 +93,19 @@ class SparseMLP(nn.ModuleList):
         Raises:
             TopologyError: As `TopologyConfig.densities` and `TopologyConfig.initial`.
         """
+        shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
         if densities is None:
-            densities = topology.densities(list(zip(sizes[1:], sizes[:-1], strict=True)))
+            densities, first_densities = topology.densities(shapes), topology.densities_at_first(shapes)
+        first_densities = first_densities or [None] * len(shapes)
         goals = {}
         layers: list[nn.Module] = []
-        for position, (n_in, n_out, density) in enumerate(zip(sizes[:-1], sizes[1:], densities, strict=True)):
+        for position, (density, first_density) in enumerate(zip(densities, first_densities, strict=True)):
+            n_out, n_in = shapes[position]
             if density == 1.0:
                 layers.append(nn.Linear(n_in, n_out))
                 continue
             full_name = f"{name}.{position}"
-            connections, goal = topology.initial((n_out, n_in), density, seed, full_name)
+            connections, goal = topology.initial((n_out, n_in), density, seed, full_name, first_density)
             if goal is not None:
                 goals[str(position)] = goal
             layer = SparseLinear(connections)

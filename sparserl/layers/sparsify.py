@@ -101,7 +101,8 @@ def sparsify(
     shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
     swaps: list[_Swap] = []
     goals: dict[str, int] = {}
-    for (name, linear), own_density in zip(linears.items(), config.shared_out(shapes), strict=True):
+    of_layers = zip(linears.items(), config.shared_out(shapes), config.shared_out_at_first(shapes), strict=True)
+    for (name, linear), own_density, first_density in of_layers:
         if own_density == 1.0:
             left_dense[name] = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
             continue
@@ -109,7 +110,9 @@ def sparsify(
             check_elementwise(optimizer)
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
-        connections, goal = config.initial((linear.out_features, linear.in_features), own_density, seed, name)
+        connections, goal = config.initial(
+            (linear.out_features, linear.in_features), own_density, seed, name, first_density
+        )
         if goal is not None:
             goals[name] = goal
         swaps.append(_Swap(name, linear, connections, slot, _kept_state(optimizer, name, linear.weight, connections)))

@@ -1,20 +1,23 @@
-"""What a user says about the topology of networks: plain data, resolved to the parts of `sparserl.topology`."""
+"""What a user says about the topology of networks: plain data, resolved to the parts of `sparserl.topology`.
+
+Longer than other files because every option stands here beside its description.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
-from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, CountOrZero, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 from sparserl.topology import density as allocation
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape, exact_nnz
-from sparserl.topology.group_sizes import check_divides, check_pairs
+from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_multiple
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
 from sparserl.topology.rewire import RewireRule, random_topology
@@ -23,7 +26,14 @@ from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET
 from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE
 
-ALLOCATIONS = {"erk": allocation.erk, "uniform": allocation.uniform}
+ALLOCATIONS: dict[str, Callable[..., list[float]]] = {
+    "erk": allocation.erk,
+    "uniform": allocation.uniform,
+    "erk_plus": allocation.erk_plus,
+    "uniform_plus": allocation.uniform_plus,
+}
+OF_OUTPUT_LAYER = ("erk_plus", "uniform_plus")
+"""Those that treat the output layer in a way of their own."""
 PARTS: dict[str, tuple[str, Collection[str]]] = {
     "allocation": ("allocation", ALLOCATIONS),
     "output_layer": ("output layer", ("dense", "sparse")),
@@ -42,7 +52,7 @@ DENSITY_SUFFIX = "_density"
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
 DENSITY_OF_ALL = 0.5
 """Where neither a density nor factors are given."""
-OF_REWIRING = ("begin_fraction", "end_fraction", "new_value", "moments", "target")
+OF_REWIRING = ("initial_density", "begin_fraction", "end_fraction", "new_value", "moments", "target")
 """What else has no effect where nothing is ever rewired."""
 WIDEST = {"first_update": 1, "last_update": sys.maxsize}
 """The window of rewiring while the length of the run, which decides it, is not known."""
@@ -60,9 +70,9 @@ class TopologyConfig:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, ds_td3, ds_sac, anf, gmp, granet. What a preset or config file says
-    beside its method, such as densities or factors, stays with the method that is given here; dense reads none. What it
-    says as its method does anyway goes with that method."""
+    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, gmp,
+    granet. What a preset or config file says beside its method, such as densities or factors, stays with the method
+    that is given here; dense reads none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -72,22 +82,35 @@ class TopologyConfig:
     """The same for the critics alone; as the other networks if None."""
     epsilon: tuple[Positive, ...] | None = None
     """Erdos-Renyi factor of each layer that takes part (lambda in the DS-TD3 paper); depends on layer widths."""
-    allocation: Literal["erk", "uniform"] = "erk"
-    """How one density is shared out among layers."""
+    initial_density: PositiveShare | None = None
+    """Share of connections that exist at first where `density_schedule` moves it, in (0, 1]; as the schedule says if
+    None: all, or for `surplus` a fifth more than at the end."""
+    allocation: Literal["erk", "uniform", "erk_plus", "uniform_plus"] = "erk"
+    """How one density is shared out among layers. The output layer has `output_density` by erk_plus, and at least a
+    fifth of its connections by uniform_plus."""
+    output_density: PositiveShare | None = None
+    """Density of the output layer by the allocation erk_plus, in (0, 1]; it is outside the budget of the others."""
     output_layer: Literal["dense", "sparse"] | None = None
     """Whether the last layer of each network takes part."""
     drop: str | None = None
-    """Drop criterion: weight_magnitude, signed_magnitude."""
+    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient."""
     grow: str | None = None
     """Grow criterion: random, random_unfired, gradient."""
     drop_fraction: ShareBelowOne | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
-    decay: Literal["constant", "cosine"] | None = None
-    """How the drop fraction changes over the run."""
-    density_schedule: Literal["constant", "cubic"] | None = None
-    """How the number of connections changes while rewiring: not at all, or from dense to `density` along a cubic."""
+    decay: Literal["constant", "cosine", "cosine_floor", "staged"] | None = None
+    """How the drop fraction changes over the run: not at all, to 0 or to a hundredth along a cosine, or to a half and
+    to 0 at 56 % and 75 % of it."""
+    density_schedule: Literal["constant", "linear", "cubic", "surplus"] | None = None
+    """How the number of connections changes while rewiring: not at all, from the initial density (all, unless
+    `initial_density` says less) to `density` along a line or a cubic, or, for surplus, a fifth more than `density` that
+    every event exchanges, half of that from 56 % of the run on and none from 75 %."""
+    schedule_share: PositiveShare | None = None
+    """Share of the updates from the first to the last event at which `density_schedule` ends, in (0, 1]."""
     gradient_batches: Count | None = None
     """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
+    gradient_weight: NotNegative | None = None
+    """Of |gradient| beside |weight| in the drop by magnitude_and_gradient, >= 0."""
     update_interval: Count | None = None
     """Gradient updates between events; an epoch if a classifier learns tasks and nothing is said."""
     first_update: CountOrZero | None = None
@@ -159,6 +182,18 @@ class TopologyConfig:
                 f"topology.allocation {self.allocation} shares out one density among layers: leave it out beside "
                 "epsilon, or a density for each layer"
             )
+        if self.allocation in OF_OUTPUT_LAYER and self.output_layer_is_dense:
+            raise ConfigError(
+                f"topology.allocation {self.allocation} is about the output layer, which stays dense: set "
+                "topology.output_layer sparse"
+            )
+        if (self.allocation == "erk_plus") != (self.output_density is not None):
+            raise ConfigError("topology.allocation erk_plus and topology.output_density go together, give both or none")
+        if self.initial_density is not None and self.part_of_rule("density_schedule") == "constant":
+            raise ConfigError(
+                f"topology.initial_density {self.initial_density:g} is where a density schedule begins: set "
+                "topology.density_schedule"
+            )
 
     def _check_numbers(self) -> None:
         begin, end = self.part("begin_fraction"), self.part("end_fraction")
@@ -220,6 +255,11 @@ class TopologyConfig:
         """A field of this config or, where that is None, of the method."""
         given = getattr(self, name)
         return getattr(self.base, name) if given is None else given
+
+    def part_of_rule(self, name: str) -> Any:
+        """The same of the rule of a method that rewires."""
+        given = getattr(self, name)
+        return getattr(self.base.rule, name) if given is None else given
 
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""
@@ -292,11 +332,50 @@ class TopologyConfig:
         """Whether the last layer of a network stays dense."""
         return self.base.output_layer_dense if self.output_layer is None else self.output_layer == "dense"
 
-    @property
-    def start_dense(self) -> bool:
-        """Whether layers begin with all connections and are pruned to their density."""
+    def densities_at_first(self, shapes: Sequence[Shape]) -> Sequence[float | None]:
+        """What `densities` are where layers begin, by `initial_density`; None where the density schedule says it."""
+        at_first = self._at_first()
+        return [None] * len(shapes) if at_first is None else at_first.densities(shapes)
+
+    def shared_out_at_first(self, shapes: Sequence[Shape]) -> Sequence[float | None]:
+        """The same for `shared_out`."""
+        at_first = self._at_first()
+        return [None] * len(shapes) if at_first is None else at_first.shared_out(shapes)
+
+    def _at_first(self) -> TopologyConfig | None:
+        initial = self.part("initial_density") if self.base.rule is not None else None
+        return None if initial is None else dataclasses.replace(self, density=initial, **_NO_OWN_DENSITY)
+
+    def first_densities(self, shapes: Sequence[Shape]) -> list[float]:
+        """Shares of connections that the layers of one network begin with; arguments and errors as in `densities`."""
+        layers = zip(shapes, self.densities(shapes), self.densities_at_first(shapes), strict=True)
+        return [self.first_nnz(shape, own, first) / (shape[0] * shape[1]) for shape, own, first in layers]
+
+    def first_nnz(self, shape: Shape, density: float, first_density: float | None = None) -> int:
+        """Connections that a layer begins with.
+
+        Args:
+            shape: (n_out, n_in).
+            density: From `densities` or `shared_out`.
+            first_density: The same of `densities_at_first` or `shared_out_at_first`.
+
+        Raises:
+            TopologyError: If it would begin with fewer than it is to have.
+        """
+        goal = exact_nnz(shape, density, self.pairs)
         rule = self.rule()
-        return rule is not None and rule.starts_dense
+        if rule is None or not rule.prunes:
+            return goal
+        if first_density is None:
+            first = DENSITY[rule.density_schedule].first(shape[0] * shape[1], goal)
+            return nearest_multiple(first, self.pairs)
+        first = exact_nnz(shape, first_density, self.pairs)
+        if first < goal:
+            raise TopologyError(
+                f"a layer of {shape[0]} x {shape[1]} would begin with {first} connections and is to have {goal}: raise "
+                f"topology.initial_density {self.part('initial_density'):g}"
+            )
+        return first
 
     def densities(self, shapes: Sequence[Shape]) -> list[float]:
         """Density of each layer of one network.
@@ -330,14 +409,18 @@ class TopologyConfig:
         if isinstance(self.density, tuple):
             return allocation.per_layer(shapes, self.density)
         if self.epsilon is None:
-            return ALLOCATIONS[self.allocation](shapes, DENSITY_OF_ALL if self.density is None else self.density)
+            of_output = () if self.output_density is None else (self.output_density,)
+            density = DENSITY_OF_ALL if self.density is None else self.density
+            return ALLOCATIONS[self.allocation](shapes, density, *of_output)
         densities = allocation.erdos_renyi(shapes, self.epsilon)
         if all(density == 1.0 for density in densities):
             widths = [shape[0] for shape in shapes]
             raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         return densities
 
-    def initial(self, shape: Shape, density: float, seed: int, name: str) -> tuple[SparseTopology, int | None]:
+    def initial(
+        self, shape: Shape, density: float, seed: int, name: str, first_density: float | None = None
+    ) -> tuple[SparseTopology, int | None]:
         """Connections that a layer begins with, and how many it is to have at the end of pruning, if there is any.
 
         Args:
@@ -345,20 +428,21 @@ class TopologyConfig:
             density: From `densities` or `shared_out`, below 1.
             seed: Root seed.
             name: Of the layer; connections are drawn from its own stream.
+            first_density: The same of `densities_at_first` or `shared_out_at_first`.
 
         Raises:
-            TopologyError: If the outputs do not come in groups of `pairs`.
+            TopologyError: If the outputs do not come in groups of `pairs`, or the layer would begin with fewer
+                connections than it is to have.
         """
         n_out, n_in = shape
         check_divides(self.pairs, name, n_out)
-        goal = exact_nnz(shape, density, self.pairs)
-        rng = stream(seed, "initial_topology", name)
-        if self.start_dense:
-            return random_topology(n_out, n_in, n_out * n_in, rng, self.pairs), goal
-        return random_topology(n_out, n_in, goal, rng, self.pairs), None
+        first = self.first_nnz(shape, density, first_density)
+        rule = self.rule()
+        goal = exact_nnz(shape, density, self.pairs) if rule is not None and rule.prunes else None
+        return random_topology(n_out, n_in, first, stream(seed, "initial_topology", name), self.pairs), goal
 
 
-OWN_DENSITIES = tuple(field.name for field in dataclasses.fields(TopologyConfig) if field.name.endswith(DENSITY_SUFFIX))
+OWN_DENSITIES = (f"actor{DENSITY_SUFFIX}", f"critic{DENSITY_SUFFIX}")
 """Options for the density of one group of networks."""
 _NO_OWN_DENSITY: dict[str, Any] = dict.fromkeys(OWN_DENSITIES)
 

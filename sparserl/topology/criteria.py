@@ -41,10 +41,12 @@ class DropRule:
     Attributes:
         choose: The criterion.
         needs_importance: Whether `view.importance` must be there.
+        needs_gradient: Whether `view.gradient` must be there, unless its weight is 0.
     """
 
     choose: DropCriterion
     needs_importance: bool = False
+    needs_gradient: bool = False
 
 
 def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -> Slots:
@@ -69,6 +71,25 @@ def weight_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots
         Evci et al. 2020 (RigL), drop criterion; count truncated as in its code.
     """
     return _lowest(np.abs(view.values), view.droppable, fraction, excess)
+
+
+def magnitude_and_gradient(view: LayerView, fraction: float, excess: int = 0) -> Slots:
+    """The connections of smallest |weight| + `gradient_weight` |gradient|.
+
+    Raises:
+        TopologyError: If the gradient is asked for and was not kept, or holds NaN.
+
+    Source:
+        Yuan et al. 2021 (MEST), code; there every tie at the threshold goes, here the count is exact.
+    """
+    if view.gradient_weight == 0.0:
+        return weight_magnitude(view, fraction, excess)
+    if view.gradient is None:
+        raise TopologyError("a drop by magnitude and gradient needs the gradients of the step: keep them until it ends")
+    if np.isnan(view.gradient).any():
+        raise NotFiniteScoreError("the gradient of a weight is NaN, so no connection can be chosen by it")
+    score = np.abs(view.values) + view.gradient_weight * np.abs(view.gradient)
+    return _lowest(score, view.droppable, fraction, excess)
 
 
 def connection_importance(view: LayerView, fraction: float, excess: int = 0) -> Slots:
@@ -125,6 +146,7 @@ def measured(view: LayerView) -> Importance:
 DROP: dict[str, DropRule] = {
     "weight_magnitude": DropRule(weight_magnitude),
     "signed_magnitude": DropRule(signed_magnitude),
+    "magnitude_and_gradient": DropRule(magnitude_and_gradient, needs_gradient=True),
     "connection_importance": DropRule(connection_importance, needs_importance=True),
 }
 

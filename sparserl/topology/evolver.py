@@ -171,9 +171,9 @@ class TopologyEvolver:
         """Goes on by another rule; groups that are off the clock stay off.
 
         Raises:
-            TopologyError: If there was no rule, or only one of the two prunes a dense start.
+            TopologyError: If there was no rule, or only one of the two prunes.
         """
-        if self.rule is None or self.rule.starts_dense != rule.starts_dense:
+        if self.rule is None or self.rule.prunes != rule.prunes:
             raise TopologyError("a rule can only be replaced by one of the same kind")
         self.rule = rule
         first = rule.first_update
@@ -211,7 +211,9 @@ class TopologyEvolver:
                 pass  # frozen: it stays as it is
             elif not over:
                 self.rewire(name)
-            elif self.rule.shrink_at_end or self.rule.excess(layer.topology, self.update, self.goals.get(name)):
+            elif self.rule.shrink_at_end or self.rule.excess(
+                layer.topology, self.update, self.goals.get(name), self._history[name].n_first
+            ):
                 self._shrink(name)
             self._gathered[name] = []
         self._due[group] = None if over else self._next_due()
@@ -297,8 +299,8 @@ class TopologyEvolver:
             raise TopologyError("a layer can only be rewired by a rule")
         rng = self._rng[layer]
         view = self._view(layer, rule)
-        change = plan_rewire(rule, view, self.update, rng, self.goals.get(layer))
-        kind = "prune" if rule.starts_dense and not change.grown else "rewire"
+        change = plan_rewire(rule, view, self.update, rng, self.goals.get(layer), self._history[layer].n_first)
+        kind = "prune" if rule.prunes and not change.grown else "rewire"
         if kind == "rewire" and rule.needs_gradient:
             count(sum(2 * len(dy) * x.size for x, dy in view.samples))  # the dense gradient of each batch
         return self.apply(layer, change, kind, NEW_VALUE[self.new_value](change, rng))
@@ -307,7 +309,8 @@ class TopologyEvolver:
         assert self.rule is not None
         # Without a final drop only what the density schedule still asks of a group that stepped too late.
         rule = self.rule if self.rule.shrink_at_end else replace(self.rule, drop_fraction=0.0)
-        change = plan_shrink(rule, self._view(layer, rule), self.update, self.goals.get(layer))
+        first = self._history[layer].n_first
+        change = plan_shrink(rule, self._view(layer, rule), self.update, self.goals.get(layer), first)
         return self.apply(layer, change, "shrink" if rule.shrink_at_end else "prune", np.empty(0, np.float32))
 
     def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
@@ -315,6 +318,10 @@ class TopologyEvolver:
         view = self.layers[layer].view()
         if rule is not None and rule.needs_explored:
             view = replace(view, explored=self._history[layer].explored)
+        if rule is not None and rule.needs_own_gradient:
+            gradient = self.layers[layer].values.grad
+            gradient = None if gradient is None else gradient.numpy()
+            view = replace(view, gradient=gradient, gradient_weight=rule.gradient_weight)
         return self._constraints[layer](view) if layer in self._constraints else view
 
     def apply(

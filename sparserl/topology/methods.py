@@ -25,6 +25,7 @@ class Method:
         new_value: Name in `sparserl.topology.values.NEW_VALUE`.
         initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`.
         moments: Name in `sparserl.topology.moments.MOMENTS`.
+        initial_density: Share of connections at the beginning of the rule's density schedule; None as that says.
     """
 
     summary: str
@@ -37,6 +38,7 @@ class Method:
     new_value: str = "zero"
     initial_value: str = "dense_fan_in"
     moments: str = "zero"
+    initial_density: float | None = None
 
     def needs_run_length(self, given: Mapping[str, Any]) -> tuple[str, ...]:
         """Those of `first_update` and `last_update` that only the length of a run decides; none where it is no matter.
@@ -89,6 +91,8 @@ _SOKAR = RewireRule(
 )
 _SOKAR_END = 925_000 / 975_000
 
+_MEST = RewireRule("magnitude_and_gradient", "random", update_interval=1000, last_update=1_000_000)
+
 METHODS: dict[str, Method] = {
     # Every layer dense: the comparison that an agent's own code gives.
     "dense": Method("every layer dense", rule=None, dense=True),
@@ -114,6 +118,46 @@ METHODS: dict[str, Method] = {
             keep_regrown=True,
         ),
         end_fraction=0.75,
+        output_layer_dense=False,
+    ),
+    # Liu et al. 2021 (in-time over-parameterisation): the settings of its code, in which a connection has long to train
+    # before it may go. Magnitude whatever the sign; .5 annealed to .005 over the run; all layers.
+    "set_itop": Method(
+        "SET with rare, large events (Liu et al. 2021, in-time over-parameterisation)",
+        RewireRule(
+            "weight_magnitude",
+            "random",
+            drop_fraction=0.5,
+            decay="cosine_floor",
+            update_interval=1500,
+            last_update=1_000_000,
+        ),
+        output_layer_dense=False,
+    ),
+    "rigl_itop": Method(
+        "RigL with rare, large events (Liu et al. 2021, in-time over-parameterisation)",
+        RewireRule(
+            "weight_magnitude",
+            "gradient",
+            drop_fraction=0.5,
+            decay="cosine_floor",
+            update_interval=4000,
+            last_update=1_000_000,
+            keep_regrown=True,
+        ),
+        output_layer_dense=False,
+    ),
+    # Yuan et al. 2021 and its code at density .1: every 5 of 160 epochs, new weights 0; lambda is 0 there unless given.
+    # EM&S trains a surplus that every event drops and draws anew; EM exchanges within the budget. There 32 events make
+    # a run; here they are as often as those of the other methods.
+    "mest": Method(
+        "drop by magnitude and gradient, a fifth more on trial at first (Yuan et al. 2021, EM&S)",
+        replace(_MEST, drop_fraction=0.0, density_schedule="surplus"),
+        output_layer_dense=False,
+    ),
+    "mest_em": Method(
+        "drop by magnitude and gradient, grow at random: 20 %, 10 %, 0 in stages (Yuan et al. 2021, EM)",
+        replace(_MEST, drop_fraction=0.2, decay="staged"),
         output_layer_dense=False,
     ),
     "ds_td3": Method(

@@ -54,6 +54,8 @@ def folded(view: LayerView) -> LayerView:
         importance,
         None if view.explored is None else _fold(view.explored, topology),
         neurons=pairs,
+        gradient=None if view.gradient is None else np.abs(view.gradient[members]).sum(axis=0),
+        gradient_weight=view.gradient_weight,
     )
 
 

@@ -133,11 +133,14 @@ class RewireRule:
         shrink_at_end: Whether the first event after `last_update` drops once more without growing.
         keep_regrown: Whether a connection that is dropped and grown again in one event keeps its weight and moments
             (as in RigL, where "new" means absent before the event) or starts anew.
-        density_schedule: Name in `schedules.DENSITY`; how the number of connections falls from dense to a layer's goal.
-            The schedule reaches its end at the last event that is due by `last_update`; a group that does
+        density_schedule: Name in `schedules.DENSITY`; how the number of connections falls from the first to a layer's
+            goal. The schedule reaches its end at the last event that is due by `last_update`; a group that does
             not step in time for that one is brought to its goal by an event that only drops, at its next step.
+        schedule_share: Share of the updates from `first_update` to `last_update` after which the density schedule has
+            reached its end, in (0, 1]; drop and growth go on.
         gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, >= 1. The first
             is the one at which the event is due, and the event follows the last; beyond `last_update` there is none.
+        gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
 
     Raises:
         TopologyError: If a field is out of range or a name unknown.
@@ -153,7 +156,9 @@ class RewireRule:
     shrink_at_end: bool = False
     keep_regrown: bool = False
     density_schedule: str = "constant"
+    schedule_share: float = 1.0
     gradient_batches: int = 1
+    gradient_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for kind, name, table in (
@@ -172,14 +177,21 @@ class RewireRule:
             )
         if self.last_update is not None and self.last_update < 0:
             raise TopologyError(f"last_update must not be negative, got {self.last_update}")
-        if self.decay == "cosine" and self.last_update is None:
-            raise TopologyError("a cosine drop fraction needs last_update")
+        if self.decay != "constant" and self.last_update is None:
+            raise TopologyError(f"a {self.decay} drop fraction needs last_update")
+        if not 0.0 < self.schedule_share <= 1.0:
+            raise TopologyError(f"schedule_share must be in (0, 1], got {self.schedule_share}")
+        if not 0.0 <= self.gradient_weight < math.inf:
+            raise TopologyError(f"gradient_weight must not be negative or infinite, got {self.gradient_weight}")
+        if self.gradient_weight and not DROP[self.drop].needs_gradient:
+            problem = f"so gradient_weight must be 0, got {self.gradient_weight:g}"
+            raise TopologyError(f"drop {self.drop!r} looks at no gradient, {problem}")
         if self.gradient_batches < 1:
             raise TopologyError(f"gradient_batches must be >= 1, got {self.gradient_batches}")
         if self.gradient_batches > 1 and not self.needs_gradient:
             problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
             raise TopologyError(f"growth {self.grow!r} looks at no gradient, {problem}")
-        if self.starts_dense:
+        if self.prunes:
             if self.last_update is None:
                 raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")
             if self.last_update < self.first_update:
@@ -194,6 +206,11 @@ class RewireRule:
         return GROW[self.grow].needs_gradient
 
     @property
+    def needs_own_gradient(self) -> bool:
+        """Whether the drop needs the gradient of the weights at the last step."""
+        return DROP[self.drop].needs_gradient and self.gradient_weight > 0.0
+
+    @property
     def needs_importance(self) -> bool:
         """Whether a criterion needs a learner that measures importances."""
         return DROP[self.drop].needs_importance or GROW[self.grow].needs_importance
@@ -204,8 +221,8 @@ class RewireRule:
         return GROW[self.grow].needs_explored
 
     @property
-    def starts_dense(self) -> bool:
-        """Whether layers begin with all connections and lose some for good."""
+    def prunes(self) -> bool:
+        """Whether layers begin with more connections than they are to have."""
         return self.density_schedule != "constant"
 
     def is_over(self, update: int) -> bool:
@@ -218,7 +235,7 @@ class RewireRule:
         Raises:
             TopologyError: If pruning would end after the run.
         """
-        if self.starts_dense and self.last_update is not None and self.last_update > total_updates:
+        if self.prunes and self.last_update is not None and self.last_update > total_updates:
             raise TopologyError(
                 f"pruning must end within the run's {total_updates} updates, got last_update {self.last_update}"
             )
@@ -229,26 +246,47 @@ class RewireRule:
         clock = update if self.last_update is None else min(update, self.last_update)
         return self.drop_fraction * DECAY[self.decay](clock, self.last_update)
 
-    def excess(self, topology: SparseTopology, update: int, goal: int | None) -> int:
+    def scheduled(self, update: int, goal: int, first: int) -> int:
+        """Connections that the density schedule leaves a layer.
+
+        Args:
+            update: Gradient update of the event.
+            goal: Connections at the end of the schedule.
+            first: Connections that the layer began with.
+        """
+        end = self.last_update
+        if end is not None:
+            end = self.first_update + round(self.schedule_share * (end - self.first_update))
+            end -= (end - self.first_update) % self.update_interval
+        reached = DENSITY[self.density_schedule].reached(update, self.first_update, end)
+        return first - math.floor(round(reached * (first - goal), 9))
+
+    def excess(self, topology: SparseTopology, update: int, goal: int | None, first: int | None = None) -> int:
         """Connections of a layer beyond those that the density schedule leaves it.
 
         Args:
             topology: The layer's.
             update: Gradient update of the event.
             goal: Connections at the end of the schedule; None if the layer keeps its number.
+            first: Connections that the layer began with; all if None.
         """
         if goal is None:
             return 0
-        last_event = self.last_update
-        if last_event is not None:
-            last_event -= (last_event - self.first_update) % self.update_interval
-        reached = DENSITY[self.density_schedule](update, self.first_update, last_event)
-        scheduled = topology.size - math.floor(round(reached * (topology.size - goal), 9))
-        return max(0, topology.nnz - scheduled)
+        return max(0, topology.nnz - self.scheduled(update, goal, topology.size if first is None else first))
+
+    def on_trial(self, topology: SparseTopology, goal: int | None) -> int:
+        """Connections of a layer that an event drops at least: those beyond the goal where they are on trial."""
+        on_trial = DENSITY[self.density_schedule].on_trial and goal is not None
+        return max(0, topology.nnz - goal) if on_trial else 0  # type: ignore[operator]  # a goal, as was asked
 
 
 def plan_rewire(
-    rule: RewireRule, view: LayerView, update: int, rng: np.random.Generator, goal: int | None = None
+    rule: RewireRule,
+    view: LayerView,
+    update: int,
+    rng: np.random.Generator,
+    goal: int | None = None,
+    first: int | None = None,
 ) -> TopologyChange:
     """Plans one drop-and-grow event of one layer; as many connections grow as go beyond the schedule's excess.
 
@@ -268,9 +306,10 @@ def plan_rewire(
         update: Gradient update of the event, for the drop fraction and the density.
         rng: The layer's own stream.
         goal: Connections at the end of the density schedule; None if the layer keeps its number.
+        first: Connections that the layer began with, where the schedule starts; all if None.
     """
     old, view = view.topology, folded(view)
-    dropped, excess = _dropped(rule, view, update, goal)
+    dropped, excess = _dropped(rule, view, update, goal, first)
     flat = view.topology.flat
     grown = GROW[rule.grow].choose(view, np.delete(flat, dropped), dropped.size - excess, rng)
     if rule.keep_regrown:
@@ -279,11 +318,12 @@ def plan_rewire(
     return unfolded(exchange(view.topology, dropped, grown), old)
 
 
-def _dropped(rule: RewireRule, view: LayerView, update: int, goal: int | None) -> tuple[Slots, int]:
+def _dropped(rule: RewireRule, view: LayerView, update: int, goal: int | None, first: int | None) -> tuple[Slots, int]:
     """Slots of a folded layer that an event drops, and how many of them for good."""
-    excess = rule.excess(view.topology, update, None if goal is None else goal // view.neurons)
-    excess = min(excess, view.droppable.size)
-    return DROP[rule.drop].choose(view, rule.fraction(update), excess), excess
+    goal, first = (None if count is None else count // view.neurons for count in (goal, first))
+    excess = min(rule.excess(view.topology, update, goal, first), view.droppable.size)
+    exact = min(max(excess, rule.on_trial(view.topology, goal)), view.droppable.size)
+    return DROP[rule.drop].choose(view, rule.fraction(update), exact), excess
 
 
 def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:
@@ -305,12 +345,14 @@ def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> To
     return unfolded(exchange(view.topology, np.empty(0, np.int64), grown), old)
 
 
-def plan_shrink(rule: RewireRule, view: LayerView, update: int, goal: int | None = None) -> TopologyChange:
+def plan_shrink(
+    rule: RewireRule, view: LayerView, update: int, goal: int | None = None, first: int | None = None
+) -> TopologyChange:
     """Plans a final event that drops and grows nothing; arguments as in `plan_rewire`.
 
     Source:
         DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
     """
     old, view = view.topology, folded(view)
-    dropped, _ = _dropped(rule, view, update, goal)
+    dropped, _ = _dropped(rule, view, update, goal, first)
     return unfolded(exchange(view.topology, dropped, np.empty(0, np.int64)), old)

@@ -246,6 +246,9 @@ class LayerView:
             needs them.
         neurons: How many each output of `topology` stands for; output gradients in `samples` are of all of them,
             (n_out * neurons, B).
+        gradient: (nnz,) of the weights, at the step that just ended; None unless the drop rule asks for it. Where
+            `neurons` is not 1, the sum of its magnitudes.
+        gradient_weight: Of |gradient| beside |weight|, by the rule of the event.
     """
 
     topology: SparseTopology
@@ -255,6 +258,8 @@ class LayerView:
     importance: Importance | None = None
     explored: Positions | None = None
     neurons: int = 1
+    gradient: FloatArray | None = None
+    gradient_weight: float = 0.0
 
     @property
     def droppable(self) -> Slots:

@@ -202,6 +202,23 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
             {"topology.output_layer": lambda built: "sparse" if len(_of_first(built)) == 3 else "dense"},
         ),
         alone("density_schedule", "cubic", of_rule("density_schedule")),
+        alone("schedule_share", 0.5, of_rule("schedule_share"), density_schedule="cubic"),
+        alone(
+            "initial_density",
+            0.7,
+            lambda built: round(min(one.density for one in _of_first(built)) / 0.7) * 0.7,
+            density_schedule="cubic",
+            density=0.5,
+            allocation="uniform",
+        ),
+        alone("gradient_weight", 0.5, of_rule("gradient_weight"), drop="magnitude_and_gradient"),
+        Batch(
+            kind,
+            "topology.output_density",
+            {"topology.output_density": 0.6},
+            {**all_sparse, "topology.allocation": "erk_plus", "topology.output_layer": "sparse"},
+            {"topology.output_density": lambda built: round(_of_first(built)[-1].density, 1)},
+        ),
         alone("gradient_batches", 3, of_rule("gradient_batches"), grow="gradient"),
         Batch(
             kind,

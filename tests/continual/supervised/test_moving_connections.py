@@ -83,10 +83,8 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
         if density < 1.0
     }
     rule = METHODS[method].rule
-    if rule is not None and rule.starts_dense:
-        assert began == {name: np.prod(shapes[int(name[-1])]) for name in wished}
-    else:
-        assert began == wished
+    more = {"gmp": np.inf, "granet": np.inf, "mest": 1.2}.get(method, 1.0)
+    assert began == {name: round(min(np.prod(shapes[int(name[-1])]), more * nnz)) for name, nnz in wished.items()}
     shrinks = rule is not None and rule.shrink_at_end
     assert all(wished[name] > nnz if shrinks else wished[name] == nnz for name, nnz in connections(whole).items())
     moved = 0 if whole.evolver is None else sum(whole.evolver.dropped_total.values())

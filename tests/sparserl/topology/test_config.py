@@ -83,7 +83,7 @@ def test_a_bare_method_is_its_preset(method: str) -> None:
 
 
 OVERRIDES = {
-    "drop": "weight_magnitude",
+    "drop": "magnitude_and_gradient",
     "grow": "gradient",
     "drop_fraction": 0.125,
     "decay": "cosine",
@@ -93,7 +93,9 @@ OVERRIDES = {
     "shrink_at_end": False,
     "keep_regrown": True,
     "density_schedule": "cubic",
+    "schedule_share": 0.5,
     "gradient_batches": 3,
+    "gradient_weight": 0.25,
 }
 
 
@@ -103,7 +105,8 @@ def test_overrides_cover_every_field_of_a_rule() -> None:
 
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_field_replaces_that_part_of_the_rule_alone(name: str) -> None:
-    method = "rigl" if name == "gradient_batches" else "ds_td3"  # which looks at no gradient
+    # The others look at no such gradient.
+    method = {"gradient_batches": "rigl", "gradient_weight": "mest"}.get(name, "ds_td3")
     base = METHODS[method].rule
     assert base is not None
     rule = rule_of(TopologyConfig(method=method, **{name: OVERRIDES[name]}))  # type: ignore[arg-type]
@@ -205,13 +208,3 @@ def test_a_pruning_window_outside_the_run_is_refused(fields: dict[str, Any], upd
     with pytest.raises(SparserlError, match=message) as refused:
         config.for_run(updates)
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_which_methods_start_dense(method: str) -> None:
-    assert TopologyConfig(method=method).start_dense is (method in ("gmp", "granet"))
-
-
-def test_a_schedule_of_ones_own_starts_dense() -> None:
-    assert TopologyConfig(method="set", density_schedule="cubic", last_update=50).start_dense
-    assert not TopologyConfig(method="gmp", density_schedule="constant").start_dense

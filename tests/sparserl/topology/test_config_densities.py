@@ -7,15 +7,52 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from support.topology_configs import rule_of
 
-from sparserl.errors import ConfigError, SparserlError
-from sparserl.topology.config import PARTS, TopologyConfig
+from sparserl.errors import ConfigError, SparserlError, TopologyError
+from sparserl.topology.config import OF_OUTPUT_LAYER, PARTS, TopologyConfig
 from sparserl.topology.density import Shape
+from sparserl.topology.methods import METHODS
 
 ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]
 
 
 def mlp(n_in: int, n_out: int) -> list[Shape]:
     return [(256, n_in), (256, 256), (n_out, 256)]
+
+
+# --- where a schedule begins -----------------------------------------------------------------------
+
+
+def first(config: TopologyConfig) -> list[float]:
+    """Densities that an actor begins with."""
+    return [round(density, 3) for density in config.first_densities(ACTOR)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_layers_begin_with(method: str) -> None:
+    config = TopologyConfig(method=method, density=0.5, output_layer=None if method == "dense" else "sparse")
+    # ERK at 0.5: topology.md 1.1.
+    expected = {"dense": [1, 1, 1], "gmp": [1, 1, 1], "granet": [1, 1, 1], "mest": [1, 0.546, 1]}
+    assert first(config) == expected.get(method, [1, 0.455, 1])
+
+
+def test_a_schedule_of_ones_own_decides_what_layers_begin_with() -> None:
+    assert first(TopologyConfig(method="set", density_schedule="cubic", last_update=50)) == [1, 1, 1]
+    assert first(TopologyConfig(method="gmp", density_schedule="constant", output_layer="dense")) == [1, 0.467, 1]
+
+
+def test_a_schedule_may_begin_at_any_density() -> None:
+    # topology.md 1.1: ERK at .8 sparsity 1, .1282, 1 and at .5 sparsity 1, .4551, 1.
+    config = TopologyConfig(method="gmp", density=0.2, initial_density=0.5)
+    assert first(config) == [1, 0.455, 1]
+    assert [round(density, 4) for density in config.densities(ACTOR)] == [1, 0.1282, 1]
+    topology, goal = config.initial((256, 256), 0.1282, 0, "net.1", 0.4551)
+    assert (topology.nnz, goal) == (round(0.4551 * 65_536 + 0.5), round(0.1282 * 65_536 + 0.5))
+
+
+def test_a_layer_that_would_begin_below_its_density_is_refused() -> None:
+    config = TopologyConfig(method="gmp", density=0.5, initial_density=0.2)
+    with pytest.raises(TopologyError, match=r"256 x 256 would begin with .* raise topology.initial_density 0.2"):
+        config.first_densities(ACTOR)
 
 
 # --- densities --------------------------------------------------------------------------------------
@@ -115,7 +152,7 @@ def test_a_network_of_one_layer() -> None:
         ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
         (
             {"method": "zzzz"},
-            "unknown topology method 'zzzz'; valid: anf, dense, ds_sac, ds_td3, gmp, granet, rigl, set, static",
+            "unknown topology method 'zzzz'; valid: anf, dense, ds_sac, ds_td3, gmp, granet, mest, mest_em, rigl, ",
         ),
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),
@@ -133,6 +170,17 @@ def test_a_network_of_one_layer() -> None:
         ({"density_schedule": "cubik"}, "unknown density schedule 'cubik'; did you mean 'cubic'"),
         ({"method": "static", "density_schedule": "cubic"}, "'static' never rewires and takes no density_schedule"),
         ({"gradient_batches": 3}, "growth 'random' looks at no gradient"),
+        (
+            {"gradient_weight": 0.5},
+            "drop 'signed_magnitude' looks at no gradient, so gradient_weight must be 0, got 0.5",
+        ),
+        ({"gradient_weight": -0.5}, "gradient_weight must not be negative, got -0.5"),
+        ({"schedule_share": 0.0}, r"schedule_share must be in \(0, 1\], got 0.0"),
+        ({"initial_density": 0.5}, "initial_density 0.5 is where a density schedule begins"),
+        ({"method": "static", "initial_density": 0.5}, "'static' never rewires and takes no initial_density"),
+        ({"allocation": "uniform_plus"}, "uniform_plus is about the output layer, which stays dense"),
+        ({"allocation": "erk_plus", "output_layer": "sparse"}, "erk_plus and topology.output_density go together"),
+        ({"output_density": 0.5}, "erk_plus and topology.output_density go together"),
         ({"method": "rigl", "gradient_batches": 0}, "gradient_batches must be at least 1, got 0"),
         ({"actor_density": 0.0}, r"density must be in \(0, 1\], got 0.0"),
         ({"critic_density": (0.5, 1.5)}, r"density must be in \(0, 1\], got \(0.5, 1.5\)"),
@@ -218,7 +266,9 @@ def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     named = {name for one in get_args(get_type_hints(TopologyConfig)[field]) for name in get_args(one) or (one,)}
     assert named - {type(None)} == set(PARTS[field][1])
     for name in PARTS[field][1]:
-        assert getattr(TopologyConfig(**{field: name}), field) == name  # type: ignore[arg-type]
+        needed: dict[str, Any] = {"output_layer": "sparse"} if name in OF_OUTPUT_LAYER else {}
+        needed |= {"output_density": 0.5} if name == "erk_plus" else {}
+        assert getattr(TopologyConfig(**{field: name, **needed}), field) == name  # type: ignore[arg-type]
 
 
 def test_lists_are_taken_and_text_is_not() -> None:

@@ -82,7 +82,7 @@ def test_anf_is_the_papers() -> None:
     assert (rule.drop, rule.grow, rule.drop_fraction, rule.decay) == ("weight_magnitude", "random", 0.05, "constant")
     assert (rule.first_update, rule.update_interval, rule.last_update) == (2, 1000, None)
     assert rule.keep_regrown
-    assert not rule.starts_dense
+    assert not rule.prunes
     assert (method.target, method.output_layer_dense, method.end_fraction) == ("union_trim", True, 1.0)
 
 
@@ -90,7 +90,7 @@ def test_gmp_is_that_of_the_state_of_sparse_training() -> None:
     # sparse-rl.md 2: cubic from 20 % to 80 % of a million updates, every 1000, all layers; nothing grows.
     method, rule = METHODS["gmp"], rule_of("gmp")
     assert (rule.drop, rule.density_schedule, rule.update_interval) == ("weight_magnitude", "cubic", 1000)
-    assert rule.starts_dense
+    assert rule.prunes
     assert [rule.fraction(update) for update in (200_000, 500_000, 800_000)] == [0.0, 0.0, 0.0]
     assert not method.output_layer_dense
     assert window(10**6, method.begin_fraction, method.end_fraction) == {
@@ -106,6 +106,29 @@ def test_granet_prunes_while_it_grows_by_gradient() -> None:
     assert method.end_fraction == 110 / 160
     assert method.end_fraction * 10**6 == rule.last_update
     assert rule.keep_regrown
+
+
+@pytest.mark.parametrize(
+    ("method", "grow", "interval"), [("set_itop", "random", 1500), ("rigl_itop", "gradient", 4000)]
+)
+def test_itop_is_rare_and_large(method: str, grow: str, interval: int) -> None:
+    # catalogue.md 2.8, topology.md 1.5: magnitude, every 1500 or 4000, .5 annealed to .005 over the run.
+    rule = rule_of(method)
+    assert (rule.drop, rule.grow, rule.update_interval) == ("weight_magnitude", grow, interval)
+    assert [round(rule.fraction(update), 6) for update in (0, 500_000, 1_000_000)] == [0.5, 0.2525, 0.005]
+    assert (METHODS[method].end_fraction, METHODS[method].output_layer_dense) == (1.0, False)
+
+
+def test_mest_is_its_code() -> None:
+    # catalogue.md 2.5: EM&S a fifth, a tenth and nothing beyond the density; EM exchanges as much; lambda 0.
+    soft, within = rule_of("mest"), rule_of("mest_em")
+    for rule in (soft, within):
+        assert (rule.drop, rule.grow, rule.gradient_weight) == ("magnitude_and_gradient", "random", 0.0)
+    updates = (1, 561_000, 563_000, 748_000, 751_000)
+    assert [soft.scheduled(update, 100, 120) for update in updates] == [120, 120, 110, 110, 100]
+    assert [soft.fraction(update) for update in updates] == [0.0] * 5
+    assert [within.fraction(update) for update in updates] == [0.2, 0.2, 0.1, 0.1, 0.0]
+    assert METHODS["mest"].new_value == METHODS["mest_em"].new_value == "zero"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +149,7 @@ def test_window_of_a_run(updates: int, begin: float | None, end: float, expected
     ("method", "own", "open_ends"),
     [
         *[(method, {}, ()) for method in ("dense", "static", "set", "anf")],
-        *[(method, {}, ("last_update",)) for method in ("rigl", "ds_td3", "ds_sac", "granet")],
+        *[(method, {}, ("last_update",)) for method in ("rigl", "ds_td3", "ds_sac", "granet", "mest", "set_itop")],
         ("gmp", {}, ("first_update", "last_update")),
         ("gmp", {"first_update": 5}, ("last_update",)),
         ("gmp", {"first_update": 5, "last_update": 9}, ()),

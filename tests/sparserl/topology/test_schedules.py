@@ -7,7 +7,17 @@ import math
 
 import pytest
 
-from sparserl.topology.schedules import DECAY, DENSITY, constant, cosine, cubic, unpruned
+from sparserl.topology.schedules import (
+    DECAY,
+    DENSITY,
+    Decay,
+    constant,
+    cosine,
+    cosine_floor,
+    cubic,
+    staged,
+    unpruned,
+)
 
 
 @pytest.mark.parametrize("update", [0, 1, 2, 10**9])
@@ -57,8 +67,24 @@ def test_cosine_needs_an_end() -> None:
 def test_names() -> None:
     assert DECAY["constant"] is constant
     assert DECAY["cosine"] is cosine
-    assert DENSITY["constant"] is unpruned
-    assert DENSITY["cubic"] is cubic
+    assert DENSITY["constant"].reached is unpruned
+    assert DENSITY["cubic"].reached is cubic
+
+
+def test_a_cosine_with_a_floor_stays_above_it() -> None:
+    # topology.md 1.5: from .5 to .005.
+    assert [round(0.5 * cosine_floor(update, 100), 6) for update in (0, 50, 100, 1000)] == [0.5, 0.2525, 0.005, 0.005]
+
+
+def test_stages_of_mest() -> None:
+    # Epochs 90 and 120 of 160: .02, .01 and 0 of .1 in the code, a fifth, a tenth and nothing of what exists.
+    assert [0.2 * staged(update, 160) for update in (5, 85, 90, 115, 120, 160)] == [0.2, 0.2, 0.1, 0.1, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("schedule", [cosine_floor, staged])
+def test_no_decay_goes_without_an_end(schedule: Decay) -> None:
+    with pytest.raises(ValueError, match="needs `last_update`"):
+        schedule(1, None)
 
 
 # --- density ------------------------------------------------------------------------------------------
@@ -97,6 +123,37 @@ def test_cubic_rises_ever_more_slowly() -> None:
     steps = [later - earlier for earlier, later in itertools.pairwise(curve)]
     assert all(later < earlier for earlier, later in itertools.pairwise(steps))
     assert steps[-1] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]),
+        ("surplus", [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),  # 56.25 % and 75 % of the way from 100 to 500: 325 and 400
+    ],
+)
+def test_vectors_of_other_schedules(schedule: str, expected: list[float]) -> None:
+    reached = DENSITY[schedule].reached
+    assert [reached(update, 100, 500) for update in (1, 100, 200, 300, 400, 500, 999)] == expected
+
+
+def test_a_surplus_is_halved_at_56_percent() -> None:
+    assert [DENSITY["surplus"].reached(update, 100, 500) for update in (324, 325, 399, 400)] == [0.0, 0.5, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "size", "goal", "first"),
+    [
+        ("constant", 1000, 100, 100),
+        ("cubic", 1000, 100, 1000),
+        ("linear", 1000, 100, 1000),
+        ("surplus", 1000, 100, 120),  # catalogue.md 2.5
+        ("surplus", 1000, 900, 1000),
+        ("surplus", 1000, 1, 1),
+    ],
+)
+def test_what_a_schedule_begins_with(schedule: str, size: int, goal: int, first: int) -> None:
+    assert DENSITY[schedule].first(size, goal) == first
 
 
 def test_cubic_needs_an_end() -> None:

@@ -33,7 +33,7 @@ from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments
+from sparserl.topology.moments import OptimizerMoments, momentum_of
 from sparserl.topology.target import TargetNetwork
 
 Number = Any
@@ -163,6 +163,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             for name, layer in layers.items():
                 follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)
+                self.evolver.set_momentum(name, partial(momentum_of, follower.optimizer, layer.values))
         self.target_networks = {
             name: TargetNetwork(self.networks[name], target, self.topology.part("target"))
             for name, target in self.target_copies.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -18,8 +19,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sparserl.errors import TopologyError
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.moments import OptimizerMoments, momentum_of
 from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
@@ -110,6 +112,7 @@ class SparseTraining:
         followed = _Followed(optimizer, layers, self._moments)
         for name, state in followed.states.items():
             self.evolver.follow(name, state)
+            self.evolver.set_momentum(name, partial(momentum_of, optimizer, state.layer.values))
         self._followed.append(followed)
         self._stranger = None
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sparserl.errors import TopologyError
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.structure import EvolvingLayer, Flags, Positions, SparseTopology
 
 TOPOLOGY_COLUMNS = (

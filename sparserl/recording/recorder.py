@@ -23,7 +23,8 @@ from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import Tracker
 from sparserl.recording.video import Act, Camera
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
 
 
 @dataclass(frozen=True)

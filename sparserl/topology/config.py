@@ -15,6 +15,7 @@ from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.ranges import Count, CountOrZero, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
 from sparserl.seeding import stream
 from sparserl.topology import density as allocation
+from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape, exact_nnz
 from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_multiple
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "grow": ("grow criterion", GROW),
     "decay": ("drop fraction decay", DECAY),
     "density_schedule": ("density schedule", DENSITY),
+    "budget": ("budget", BUDGET),
     "initial_value": ("initial value", INITIAL_VALUE),
     "new_value": ("new value", NEW_VALUE),
     "moments": ("moments", MOMENTS),
@@ -70,9 +72,10 @@ class TopologyConfig:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, gmp,
-    granet. What a preset or config file says beside its method, such as densities or factors, stays with the method
-    that is given here; dense reads none. What it says as its method does anyway goes with that method."""
+    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
+    gmp, granet, granet_sparse. What a preset or config file says beside its method, such as densities or factors, stays
+    with the method that is given here; dense reads none. What it says as its method does anyway goes with that
+    method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -93,9 +96,9 @@ class TopologyConfig:
     output_layer: Literal["dense", "sparse"] | None = None
     """Whether the last layer of each network takes part."""
     drop: str | None = None
-    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient."""
+    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold."""
     grow: str | None = None
-    """Grow criterion: random, random_unfired, gradient."""
+    """Grow criterion: random, random_other, random_unfired, gradient."""
     drop_fraction: ShareBelowOne | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
     decay: Literal["constant", "cosine", "cosine_floor", "staged"] | None = None
@@ -111,6 +114,12 @@ class TopologyConfig:
     """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
     gradient_weight: NotNegative | None = None
     """Of |gradient| beside |weight| in the drop by magnitude_and_gradient, >= 0."""
+    drop_threshold: Positive | None = None
+    """|weight| up to which connections go at the first event by the drop below_threshold; it is halved and doubled
+    later, so that about `drop_fraction` go."""
+    budget: Literal["own", "global_magnitude", "survivors", "momentum"] | None = None
+    """What the layers of a network share: nothing, one threshold of what `density_schedule` takes, or what an event
+    grows, by how many connections each has left or by the mean momentum of its connections."""
     update_interval: Count | None = None
     """Gradient updates between events; an epoch if a classifier learns tasks and nothing is said."""
     first_update: CountOrZero | None = None

@@ -12,10 +12,9 @@ from functools import reduce
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
-from sparserl.kernels.positions import at_free_ranks, first_distinct
+from sparserl.topology.free_positions import Block, distinct_integers, free_positions
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
 NOTHING: Positions = np.empty(0, np.int64)
@@ -42,11 +41,13 @@ class DropRule:
         choose: The criterion.
         needs_importance: Whether `view.importance` must be there.
         needs_gradient: Whether `view.gradient` must be there, unless its weight is 0.
+        needs_threshold: Whether `view.threshold` decides how many go, and follows from how many went.
     """
 
     choose: DropCriterion
     needs_importance: bool = False
     needs_gradient: bool = False
+    needs_threshold: bool = False
 
 
 def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -> Slots:
@@ -90,6 +91,20 @@ def magnitude_and_gradient(view: LayerView, fraction: float, excess: int = 0) ->
         raise NotFiniteScoreError("the gradient of a weight is NaN, so no connection can be chosen by it")
     score = np.abs(view.values) + view.gradient_weight * np.abs(view.gradient)
     return _lowest(score, view.droppable, fraction, excess)
+
+
+def below_threshold(view: LayerView, fraction: float, excess: int = 0) -> Slots:
+    """The connections of |weight| below the threshold, and the excess at least; the largest of a layer stays.
+
+    The fraction decides only whether any go: `RewireRule.next_threshold` moves the threshold so that about as many do.
+
+    Source:
+        Mostafa and Wang 2019 (DSR), code.
+    """
+    magnitude = np.abs(view.values)
+    below = int(np.count_nonzero(magnitude[view.droppable] < view.threshold)) if fraction > 0.0 else 0
+    below = max(0, min(below, view.topology.nnz - 1))
+    return _lowest(magnitude, view.droppable, 0.0, max(excess, below))
 
 
 def connection_importance(view: LayerView, fraction: float, excess: int = 0) -> Slots:
@@ -147,6 +162,7 @@ DROP: dict[str, DropRule] = {
     "weight_magnitude": DropRule(weight_magnitude),
     "signed_magnitude": DropRule(signed_magnitude),
     "magnitude_and_gradient": DropRule(magnitude_and_gradient, needs_gradient=True),
+    "below_threshold": DropRule(below_threshold, needs_threshold=True),
     "connection_importance": DropRule(connection_importance, needs_importance=True),
 }
 
@@ -169,70 +185,6 @@ class GrowRule:
     needs_explored: bool = False
 
 
-def distinct_integers(bound: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """`count` different integers of [0, bound), uniform over all such sets, sorted.
-
-    Time and memory O(count log count): `bound` is never enumerated unless `count` is at least half of it.
-
-    Raises:
-        TopologyError: If `count` exceeds `bound`.
-    """
-    if count > bound:
-        raise TopologyError(f"cannot choose {count} of {bound} free positions")
-    if 2 * count > bound:
-        left_out = distinct_integers(bound, bound - count, rng)
-        return np.delete(np.arange(bound, dtype=np.int64), left_out)
-    drawn = np.empty(0, np.int64)
-    while drawn.size < count:
-        more = rng.integers(0, bound, size=count - drawn.size + count // 8 + 8)
-        # The first `count` different draws in order of drawing are a uniform set.
-        drawn = first_distinct(np.concatenate([drawn, more]))
-    return np.sort(drawn[:count])
-
-
-def free_positions(size: int, occupied: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """`count` different positions of [0, size) outside `occupied`, uniform, sorted; O(nnz + count log count)."""
-    positions: Positions = at_free_ranks(distinct_integers(size - occupied.size, count, rng), occupied)
-    return positions
-
-
-@dataclass(frozen=True)
-class _Block:
-    """The open neurons of a layer as a layer of its own, its positions numbered row by row.
-
-    Attributes:
-        outputs: Open outputs, sorted.
-        inputs: Open inputs, sorted.
-        view: The layer.
-    """
-
-    outputs: Positions
-    inputs: Positions
-    view: LayerView
-
-    @classmethod
-    def of(cls, view: LayerView) -> _Block:
-        if view.constraint is None:
-            return cls(np.arange(view.topology.n_out), np.arange(view.topology.n_in), view)
-        return cls(np.flatnonzero(view.constraint.open_out), np.flatnonzero(view.constraint.open_in), view)
-
-    def inside(self, positions: Positions) -> Positions:
-        """Positions in the block of those positions of the layer that lie in it; sorted as they were."""
-        if self.view.constraint is None:
-            return positions
-        row, column = np.divmod(positions, self.view.topology.n_in)
-        within = self.view.constraint.open_out[row] & self.view.constraint.open_in[column]
-        row, column = np.searchsorted(self.outputs, row[within]), np.searchsorted(self.inputs, column[within])
-        return row * self.inputs.size + column
-
-    def outside(self, positions: Positions) -> Positions:
-        """Positions in the layer of positions of the block."""
-        if self.view.constraint is None:
-            return positions
-        row, column = np.divmod(positions, max(1, self.inputs.size))
-        return self.outputs[row] * self.view.topology.n_in + self.inputs[column]
-
-
 def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
     """Uniform over the positions between open neurons that are not kept.
 
@@ -246,8 +198,20 @@ def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Gen
     """
     if view.constraint is None:  # lists no neurons, of which a layer may have many more than connections
         return free_positions(view.topology.size, kept, count, rng)
-    block = _Block.of(view)
+    block = Block.of(view)
     return block.outside(free_positions(block.outputs.size * block.inputs.size, block.inside(kept), count, rng))
+
+
+def _random_other(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """Uniform over the positions that were not connected before the event; where those do not suffice, also others.
+
+    Raises:
+        TopologyError: If fewer than `count` are free.
+
+    Source:
+        Mostafa and Wang 2019 (DSR), code: what was just dropped does not return.
+    """
+    return _random_outside(view, view.topology.flat, kept, count, rng)
 
 
 def _random_unfired(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
@@ -263,8 +227,15 @@ def _random_unfired(view: LayerView, kept: Positions, count: int, rng: np.random
     """
     if view.explored is None:
         raise TopologyError("growth among unfired positions needs the positions that were ever connected")
-    block = _Block.of(view)
-    fired = block.inside(view.explored)
+    return _random_outside(view, view.explored, kept, count, rng)
+
+
+def _random_outside(
+    view: LayerView, avoided: Positions, kept: Positions, count: int, rng: np.random.Generator
+) -> Positions:
+    """Uniform over the positions that are not avoided, which those kept are; all of them and others if too few."""
+    block = Block.of(view)
+    fired = block.inside(avoided)
     again = fired[absent(fired, block.inside(kept))]
     unfired = block.outputs.size * block.inputs.size - fired.size
     if count > unfired + again.size:
@@ -348,7 +319,7 @@ def _highest(view: LayerView, kept: Positions, count: int, score: Score, last: P
     Raises:
         TopologyError: If fewer are free.
     """
-    block = _Block.of(view)
+    block = Block.of(view)
     n_in = block.inputs.size
     taken, late = block.inside(kept), block.inside(last)
     best_score = np.empty(0, np.float32)
@@ -382,6 +353,7 @@ def _kth_largest(score: FloatArray, k: int) -> float:
 
 GROW: dict[str, GrowRule] = {
     "random": GrowRule(random_free),
+    "random_other": GrowRule(_random_other),
     "random_unfired": GrowRule(_random_unfired, needs_explored=True),
     "gradient": GrowRule(_gradient, needs_gradient=True),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),

@@ -5,9 +5,9 @@ The only stateful part of the module. It knows layers by name and a rule; it kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,47 +16,13 @@ from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.flops import count
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
+from sparserl.topology.event import Follower, TopologyEvent
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.history import History
-from sparserl.topology.rewire import RewireRule, plan_allocation, plan_rewire, plan_shrink
+from sparserl.topology.plan import LayerPlan, plan_allocation, plan_together
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE
-
-
-class Follower(Protocol):
-    """Carries per-connection data of one layer through an event, after the layer itself has changed.
-
-    A copy of an evolver takes its followers along, so they hold what they change where copying sees it: as attributes,
-    or bound by a method or `functools.partial`; never in a closure.
-    """
-
-    def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None: ...
-
-
-@dataclass(frozen=True)
-class TopologyEvent:
-    """What happened to one layer.
-
-    Attributes:
-        update: Gradient update after which it happened.
-        layer: Full name, e.g. `critic.qf0.0`.
-        kind: `initial`, `rewire`, `prune` (the density schedule drops, nothing grows), `shrink` (the final drop of
-            `shrink_at_end`) or `allocate`.
-        nnz: Connections after it.
-        size: Connections of the dense layer.
-        grown: Connections that are new.
-        dropped: Connections that are gone.
-        explored: Positions that have ever been connected, this event included.
-    """
-
-    update: int
-    layer: str
-    kind: str
-    nnz: int
-    size: int
-    grown: int
-    dropped: int
-    explored: int
 
 
 class TopologyEvolver:
@@ -118,6 +84,8 @@ class TopologyEvolver:
         self.dropped_total = dict.fromkeys(names, 0)
         self._followers: dict[str, list[Follower]] = {name: [] for name in names}
         self._constraints: dict[str, Callable[[LayerView], LayerView]] = {}
+        self._momenta: dict[str, Callable[[], FloatArray]] = {}
+        self._thresholds: dict[str, float] = {}
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
@@ -146,6 +114,10 @@ class TopologyEvolver:
         if layer not in self._followers:
             raise KeyError(layer)
         self._constraints[layer] = constrain
+
+    def set_momentum(self, layer: str, momentum: Callable[[], FloatArray]) -> None:
+        """Registers what the optimizer has gathered of `layer`, (nnz,), where a budget asks for it."""
+        self._momenta[layer] = momentum
 
     def explored_fraction(self, layer: str) -> float:
         """Share of a layer's possible connections that have ever existed.
@@ -206,15 +178,12 @@ class TopologyEvolver:
         self._batches[group] = 0
         if self.before_event is not None:
             self.before_event()
-        for name, layer in self.groups[group].items():
-            if not layer.values.requires_grad:
-                pass  # frozen: it stays as it is
-            elif not over:
-                self.rewire(name)
-            elif self.rule.shrink_at_end or self.rule.excess(
-                layer.topology, self.update, self.goals.get(name), self._history[name].n_first
-            ):
-                self._shrink(name)
+        names = [name for name, layer in self.groups[group].items() if layer.values.requires_grad]  # others stay
+        if over:
+            self._shrink(names)
+        else:
+            self._rewire(names, self.rule)
+        for name in self.groups[group]:
             self._gathered[name] = []
         self._due[group] = None if over else self._next_due()
         return self.events[before:]
@@ -230,7 +199,7 @@ class TopologyEvolver:
         """
         topology = self.layers[layer].topology
         self._history[layer] = self._history[layer].moved_to(topology)
-        group = next(name for name, layers in self.groups.items() if layer in layers)
+        group = self._group_of(layer)
         if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
             self._due[group] = self.update
 
@@ -297,21 +266,43 @@ class TopologyEvolver:
         rule = self.rule if rule is None else rule
         if rule is None:
             raise TopologyError("a layer can only be rewired by a rule")
-        rng = self._rng[layer]
-        view = self._view(layer, rule)
-        change = plan_rewire(rule, view, self.update, rng, self.goals.get(layer), self._history[layer].n_first)
-        kind = "prune" if rule.prunes and not change.grown else "rewire"
-        if kind == "rewire" and rule.needs_gradient:
-            count(sum(2 * len(dy) * x.size for x, dy in view.samples))  # the dense gradient of each batch
-        return self.apply(layer, change, kind, NEW_VALUE[self.new_value](change, rng))
+        return self._rewire([layer], rule)[0]
 
-    def _shrink(self, layer: str) -> TopologyEvent:
+    def _rewire(self, names: Sequence[str], rule: RewireRule) -> list[TopologyEvent]:
+        """Rewires layers of one group together."""
+        plans, events = self._plans(names, rule), []
+        dropped, existed = sum(len(plan.dropped) for plan in plans), sum(plan.view.topology.nnz for plan in plans)
+        plans.reverse()  # so that what a layer needed is gone when its turn is over
+        for name in names:
+            plan, rng = plans.pop(), self._rng[name]
+            change = plan.rewired(rule, rng)
+            kind = "prune" if rule.prunes and not change.grown else "rewire"
+            if kind == "rewire" and rule.needs_gradient:
+                count(sum(2 * len(dy) * x.size for x, dy in plan.view.samples))  # the dense gradient of each batch
+            events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
+        for group in {self._group_of(name) for name in names}:
+            threshold = self._thresholds.get(group, rule.drop_threshold)
+            self._thresholds[group] = rule.next_threshold(threshold, self.update, dropped, existed)
+        return events
+
+    def _plans(self, names: Sequence[str], rule: RewireRule) -> list[LayerPlan]:
+        views = [self._view(name, rule) for name in names]
+        firsts = [self._history[name].n_first for name in names]
+        return plan_together(rule, views, self.update, [self.goals.get(name) for name in names], firsts)
+
+    def _shrink(self, names: Sequence[str]) -> None:
         assert self.rule is not None
+        if not (self.rule.shrink_at_end or self.rule.prunes):
+            return
+        kind = "shrink" if self.rule.shrink_at_end else "prune"
         # Without a final drop only what the density schedule still asks of a group that stepped too late.
         rule = self.rule if self.rule.shrink_at_end else replace(self.rule, drop_fraction=0.0)
-        first = self._history[layer].n_first
-        change = plan_shrink(rule, self._view(layer, rule), self.update, self.goals.get(layer), first)
-        return self.apply(layer, change, "shrink" if rule.shrink_at_end else "prune", np.empty(0, np.float32))
+        for name, plan in zip(names, self._plans(names, rule), strict=True):
+            if rule.shrink_at_end or plan.for_good:
+                self.apply(name, plan.shrunk(), kind, np.empty(0, np.float32))
+
+    def _group_of(self, layer: str) -> str:
+        return next(name for name, layers in self.groups.items() if layer in layers)
 
     def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
         run_waiting()
@@ -322,6 +313,10 @@ class TopologyEvolver:
             gradient = self.layers[layer].values.grad
             gradient = None if gradient is None else gradient.numpy()
             view = replace(view, gradient=gradient, gradient_weight=rule.gradient_weight)
+        if rule is not None and rule.needs_momentum and layer in self._momenta:
+            view = replace(view, momentum=self._momenta[layer]())
+        if rule is not None:
+            view = replace(view, threshold=self._thresholds.get(self._group_of(layer), rule.drop_threshold))
         return self._constraints[layer](view) if layer in self._constraints else view
 
     def apply(
@@ -361,6 +356,7 @@ class TopologyEvolver:
             "update": self.update,
             "due": dict(self._due),
             "batches": dict(self._batches),
+            "thresholds": dict(self._thresholds),
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
@@ -385,6 +381,7 @@ class TopologyEvolver:
         self.update = state["update"]
         self._due = dict(state["due"])
         self._batches = dict(state["batches"])
+        self._thresholds = dict(state.get("thresholds", {}))  # not in checkpoints of before they were
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])
         for name, generator_state in state["generators"].items():

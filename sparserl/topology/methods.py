@@ -181,6 +181,40 @@ METHODS: dict[str, Method] = {
         ),
         target="union_trim",
     ),
+    # Dettmers and Zettlemoyer 2019: .5 annealed to .005. There the momentum of absent weights decides growth, and an
+    # event is an epoch apart; here the mean gradient of as many batches as a momentum of .9 sees does, as nothing is
+    # kept of absent weights, and no layer drops less because it is nearly full. Its first densities are uniform:
+    # allocation `uniform`.
+    "snfs": Method(
+        "drop by magnitude, grow by gradient, layers share by momentum (Dettmers and Zettlemoyer 2019)",
+        RewireRule(
+            "weight_magnitude",
+            "gradient",
+            drop_fraction=0.5,
+            decay="cosine_floor",
+            update_interval=1000,
+            last_update=1_000_000,
+            keep_regrown=True,
+            gradient_batches=10,
+            budget="momentum",
+        ),
+        output_layer_dense=False,
+    ),
+    # Mostafa and Wang 2019 on MNIST: 600 of 5,324 connections an event, until epoch 190 of 200, output layer dense.
+    # Events are 100 to 800 updates apart there, rarer as the run goes on.
+    "dsr": Method(
+        "drop below one threshold, grow at random in proportion to what is left (Mostafa and Wang 2019)",
+        RewireRule(
+            "below_threshold",
+            "random_other",
+            drop_fraction=600 / 5324,
+            update_interval=800,
+            last_update=950_000,
+            budget="survivors",
+            drop_threshold=1e-3,
+        ),
+        end_fraction=0.95,
+    ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC: pruned from 20 % to 80 % of a million updates, all layers.
     "gmp": Method(
         "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",
@@ -197,7 +231,8 @@ METHODS: dict[str, Method] = {
         output_layer_dense=False,
     ),
     # Liu et al. 2021 from a dense start: pruned until epoch 110 of 160. There one threshold serves all layers, and
-    # drop and growth go on after pruning; here each layer has its own number, and both end together.
+    # drop and growth go on after pruning; here each layer has its own number, and both end together. `granet_sparse`
+    # has them as there.
     "granet": Method(
         "dense at first, pruned on a cubic schedule while it grows by gradient (Liu et al. 2021)",
         RewireRule(
@@ -212,5 +247,24 @@ METHODS: dict[str, Method] = {
         ),
         end_fraction=0.6875,
         output_layer_dense=False,
+    ),
+    # The same as its code has it from density .5: pruned by one threshold for all layers until epoch 110 of 160, then
+    # only exchanged; .5 annealed to .005 over the whole run.
+    "granet_sparse": Method(
+        "GraNet from density .5, one threshold for all layers, exchange to the end (Liu et al. 2021)",
+        RewireRule(
+            "weight_magnitude",
+            "gradient",
+            drop_fraction=0.5,
+            decay="cosine_floor",
+            density_schedule="cubic",
+            schedule_share=110 / 160,
+            update_interval=1000,
+            last_update=1_000_000,
+            keep_regrown=True,
+            budget="global_magnitude",
+        ),
+        output_layer_dense=False,
+        initial_density=0.5,
     ),
 }

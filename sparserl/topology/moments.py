@@ -57,3 +57,23 @@ class OptimizerMoments:
             old = state.numpy()
             new = remap(old, change, MOMENTS[self.moments](old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
+
+
+def momentum_of(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter) -> FloatArray:
+    """(nnz,) what an optimizer has gathered of the gradients of weights: SGD's momentum, or Adam's next step at rate 1.
+
+    Raises:
+        TopologyError: If it keeps neither, or has not stepped yet.
+
+    Source:
+        Dettmers and Zettlemoyer 2019 (SNFS), code: the momentum buffer, or m / (sqrt(v) + 1e-8).
+    """
+    state = optimizer.state.get(values, {})
+    if state.get("momentum_buffer") is not None:
+        buffer: FloatArray = state["momentum_buffer"].numpy()
+        return buffer
+    if "exp_avg" in state and "exp_avg_sq" in state:
+        step: FloatArray = (state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)).numpy()
+        return step
+    kind = type(optimizer).__name__
+    raise TopologyError(f"a budget by momentum needs an optimizer that has gathered one, and this {kind} has not")

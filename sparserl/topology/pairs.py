@@ -56,6 +56,8 @@ def folded(view: LayerView) -> LayerView:
         neurons=pairs,
         gradient=None if view.gradient is None else np.abs(view.gradient[members]).sum(axis=0),
         gradient_weight=view.gradient_weight,
+        momentum=None if view.momentum is None else np.abs(view.momentum[members]).sum(axis=0),
+        threshold=view.threshold * pairs,
     )
 
 

@@ -1,6 +1,6 @@
-"""Topology events as pure functions: plan a change, and carry per-connection data through it.
+"""A change of connections as a value, per-connection data carried through it, and the rule of when and how many.
 
-Independent of who owns the data: the evolver applies what is planned here.
+Pure functions, independent of who owns the data. What an event does to layers is planned in `plan`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.positions import exchanged, slots_among
-from sparserl.topology.criteria import DROP, GROW, free_positions, random_free
+from sparserl.topology.budget import BUDGET
+from sparserl.topology.criteria import DROP, GROW
+from sparserl.topology.free_positions import free_positions
 from sparserl.topology.group_sizes import groups_in
-from sparserl.topology.pairs import folded, unfold_positions, unfolded
+from sparserl.topology.pairs import unfold_positions
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import (
     FloatArray,
-    LayerView,
     Positions,
     Slots,
     SparseTopology,
     TopologyChange,
-    absent,
 )
 
 T = TypeVar("T", bound=np.generic)
@@ -141,6 +141,8 @@ class RewireRule:
         gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, >= 1. The first
             is the one at which the event is due, and the event follows the last; beyond `last_update` there is none.
         gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
+        budget: Name in `BUDGET`: what layers of one group share.
+        drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
 
     Raises:
         TopologyError: If a field is out of range or a name unknown.
@@ -159,6 +161,8 @@ class RewireRule:
     schedule_share: float = 1.0
     gradient_batches: int = 1
     gradient_weight: float = 0.0
+    budget: str = "own"
+    drop_threshold: float = 1e-3
 
     def __post_init__(self) -> None:
         for kind, name, table in (
@@ -166,6 +170,7 @@ class RewireRule:
             ("grow criterion", self.grow, GROW),
             ("drop fraction decay", self.decay, DECAY),
             ("density schedule", self.density_schedule, DENSITY),
+            ("budget", self.budget, BUDGET),
         ):
             if name not in table:
                 raise TopologyError(unknown_name(kind, name, table))
@@ -181,6 +186,8 @@ class RewireRule:
             raise TopologyError(f"a {self.decay} drop fraction needs last_update")
         if not 0.0 < self.schedule_share <= 1.0:
             raise TopologyError(f"schedule_share must be in (0, 1], got {self.schedule_share}")
+        if not 0.0 < self.drop_threshold < math.inf:
+            raise TopologyError(f"drop_threshold must be positive and finite, got {self.drop_threshold}")
         if not 0.0 <= self.gradient_weight < math.inf:
             raise TopologyError(f"gradient_weight must not be negative or infinite, got {self.gradient_weight}")
         if self.gradient_weight and not DROP[self.drop].needs_gradient:
@@ -209,6 +216,11 @@ class RewireRule:
     def needs_own_gradient(self) -> bool:
         """Whether the drop needs the gradient of the weights at the last step."""
         return DROP[self.drop].needs_gradient and self.gradient_weight > 0.0
+
+    @property
+    def needs_momentum(self) -> bool:
+        """Whether the budget needs what the optimizer has gathered."""
+        return BUDGET[self.budget].needs_momentum
 
     @property
     def needs_importance(self) -> bool:
@@ -246,6 +258,26 @@ class RewireRule:
         clock = update if self.last_update is None else min(update, self.last_update)
         return self.drop_fraction * DECAY[self.decay](clock, self.last_update)
 
+    def next_threshold(self, threshold: float, update: int, dropped: int, existed: int) -> float:
+        """|weight| up to which connections of a group go at the next event.
+
+        Half of the last one if more than 1.1 of the wished number went, which is the drop fraction of those that
+        existed, and twice that if fewer than .9 of it did.
+
+        Args:
+            threshold: Of the event.
+            update: Gradient update of the event.
+            dropped: Connections of the group that went.
+            existed: Connections of the group before it.
+
+        Source:
+            Mostafa and Wang 2019 (DSR), code, where the number is given (600 in the net for MNIST).
+        """
+        wished = self.fraction(update) * existed
+        if not DROP[self.drop].needs_threshold or 0.9 * wished <= dropped <= 1.1 * wished:
+            return threshold
+        return threshold * (0.5 if dropped > wished else 2.0)
+
     def scheduled(self, update: int, goal: int, first: int) -> int:
         """Connections that the density schedule leaves a layer.
 
@@ -261,8 +293,8 @@ class RewireRule:
         reached = DENSITY[self.density_schedule].reached(update, self.first_update, end)
         return first - math.floor(round(reached * (first - goal), 9))
 
-    def excess(self, topology: SparseTopology, update: int, goal: int | None, first: int | None = None) -> int:
-        """Connections of a layer beyond those that the density schedule leaves it.
+    def beyond(self, topology: SparseTopology, update: int, goal: int | None, first: int | None = None) -> int:
+        """Connections of a layer beyond those that the density schedule leaves it; negative where it has fewer.
 
         Args:
             topology: The layer's.
@@ -272,87 +304,9 @@ class RewireRule:
         """
         if goal is None:
             return 0
-        return max(0, topology.nnz - self.scheduled(update, goal, topology.size if first is None else first))
+        return topology.nnz - self.scheduled(update, goal, topology.size if first is None else first)
 
     def on_trial(self, topology: SparseTopology, goal: int | None) -> int:
         """Connections of a layer that an event drops at least: those beyond the goal where they are on trial."""
         on_trial = DENSITY[self.density_schedule].on_trial and goal is not None
         return max(0, topology.nnz - goal) if on_trial else 0  # type: ignore[operator]  # a goal, as was asked
-
-
-def plan_rewire(
-    rule: RewireRule,
-    view: LayerView,
-    update: int,
-    rng: np.random.Generator,
-    goal: int | None = None,
-    first: int | None = None,
-) -> TopologyChange:
-    """Plans one drop-and-grow event of one layer; as many connections grow as go beyond the schedule's excess.
-
-    Where the density schedule leaves a layer fewer connections than it has, the excess is dropped with the rest and not
-    replaced; otherwise the number of connections stays the same. Frozen connections stay even where the schedule wants
-    fewer.
-
-    A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
-    stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
-    refused if too few other positions are free.
-
-    Where outputs share their inputs, all this holds for groups of connections.
-
-    Args:
-        rule: Drop, grow and fraction.
-        view: The layer as it is.
-        update: Gradient update of the event, for the drop fraction and the density.
-        rng: The layer's own stream.
-        goal: Connections at the end of the density schedule; None if the layer keeps its number.
-        first: Connections that the layer began with, where the schedule starts; all if None.
-    """
-    old, view = view.topology, folded(view)
-    dropped, excess = _dropped(rule, view, update, goal, first)
-    flat = view.topology.flat
-    grown = GROW[rule.grow].choose(view, np.delete(flat, dropped), dropped.size - excess, rng)
-    if rule.keep_regrown:
-        gone = flat[dropped]
-        dropped, grown = dropped[absent(gone, grown)], grown[absent(grown, gone)]
-    return unfolded(exchange(view.topology, dropped, grown), old)
-
-
-def _dropped(rule: RewireRule, view: LayerView, update: int, goal: int | None, first: int | None) -> tuple[Slots, int]:
-    """Slots of a folded layer that an event drops, and how many of them for good."""
-    goal, first = (None if count is None else count // view.neurons for count in (goal, first))
-    excess = min(rule.excess(view.topology, update, goal, first), view.droppable.size)
-    exact = min(max(excess, rule.on_trial(view.topology, goal)), view.droppable.size)
-    return DROP[rule.drop].choose(view, rule.fraction(update), exact), excess
-
-
-def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:
-    """Plans `count` new connections, uniform over the free positions between open neurons.
-
-    Args:
-        view: The layer as it is.
-        count: New connections, >= 0; a multiple of the outputs that share their inputs.
-        rng: The layer's own stream.
-
-    Raises:
-        TopologyError: If fewer positions are free, or the count is no such multiple.
-
-    Source:
-        Sokar et al. 2021 (SpaceNet), allocation of a new task.
-    """
-    old, view = view.topology, folded(view)
-    grown = random_free(view, view.topology.flat, groups_in(count, view.neurons, "the number of new connections"), rng)
-    return unfolded(exchange(view.topology, np.empty(0, np.int64), grown), old)
-
-
-def plan_shrink(
-    rule: RewireRule, view: LayerView, update: int, goal: int | None = None, first: int | None = None
-) -> TopologyChange:
-    """Plans a final event that drops and grows nothing; arguments as in `plan_rewire`.
-
-    Source:
-        DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
-    """
-    old, view = view.topology, folded(view)
-    dropped, _ = _dropped(rule, view, update, goal, first)
-    return unfolded(exchange(view.topology, dropped, np.empty(0, np.int64)), old)

@@ -248,6 +248,9 @@ class LayerView:
             (n_out * neurons, B).
         gradient: (nnz,) of the weights, at the step that just ended; None unless the drop rule asks for it. Where
             `neurons` is not 1, the sum of its magnitudes.
+        momentum: (nnz,) what the optimizer has gathered of the weights' gradients, likewise; None unless the budget
+            asks for it.
+        threshold: |weight| up to which connections go, where the drop rule has one.
         gradient_weight: Of |gradient| beside |weight|, by the rule of the event.
     """
 
@@ -260,6 +263,8 @@ class LayerView:
     neurons: int = 1
     gradient: FloatArray | None = None
     gradient_weight: float = 0.0
+    momentum: FloatArray | None = None
+    threshold: float = 0.0
 
     @property
     def droppable(self) -> Slots:

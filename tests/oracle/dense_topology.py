@@ -77,7 +77,9 @@ def magnitude_drop(values: Sequence[float], fraction: float) -> list[int]:
 
 
 def drop_of(name: str, values: Sequence[float], importances: Sequence[float], fraction: float) -> list[int]:
-    """Slots that the drop criterion `name` takes where everything may go."""
+    """Slots that the drop criterion `name` takes where everything may go and nothing is below a threshold."""
+    if name == "below_threshold":
+        return []
     if name == "signed_magnitude":
         return set_drop(values, fraction) if values and fraction > 0 else []
     return magnitude_drop(importances if name == "connection_importance" else values, fraction)

@@ -212,6 +212,8 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
             allocation="uniform",
         ),
         alone("gradient_weight", 0.5, of_rule("gradient_weight"), drop="magnitude_and_gradient"),
+        alone("budget", "survivors", of_rule("budget")),
+        alone("drop_threshold", 0.5, of_rule("drop_threshold")),
         Batch(
             kind,
             "topology.output_density",

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import Follower, TopologyEvolver
+from sparserl.topology.event import Follower
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 

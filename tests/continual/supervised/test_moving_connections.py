@@ -83,10 +83,19 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
         if density < 1.0
     }
     rule = METHODS[method].rule
-    more = {"gmp": np.inf, "granet": np.inf, "mest": 1.2}.get(method, 1.0)
-    assert began == {name: round(min(np.prod(shapes[int(name[-1])]), more * nnz)) for name, nnz in wished.items()}
-    shrinks = rule is not None and rule.shrink_at_end
-    assert all(wished[name] > nnz if shrinks else wished[name] == nnz for name, nnz in connections(whole).items())
+    own_first = METHODS[method].initial_density
+    factor = {"gmp": np.inf, "granet": np.inf, "mest": 1.2}.get(method, 1.0)
+    if own_first is None:
+        assert began == {name: round(min(np.prod(shapes[int(name[-1])]), factor * nnz)) for name, nnz in wished.items()}
+    else:
+        first = TopologyConfig(method, density=own_first, **more).densities(shapes)
+        assert began == {name: exact_nnz(shapes[int(name[-1])], first[int(name[-1])]) for name in wished}
+    if rule is not None and rule.shrink_at_end:
+        assert all(wished[name] > nnz for name, nnz in connections(whole).items())
+    elif rule is None or rule.budget == "own":
+        assert connections(whole) == wished
+    else:
+        assert sum(connections(whole).values()) == sum(wished.values())
     moved = 0 if whole.evolver is None else sum(whole.evolver.dropped_total.values())
     assert (moved > 0) == (rule is not None)
 

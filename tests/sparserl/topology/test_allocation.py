@@ -18,9 +18,11 @@ from support.layers import ints, one_layer, random_layer
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.moments import OptimizerMoments
-from sparserl.topology.rewire import RewireRule, plan_allocation, random_topology, remap
+from sparserl.topology.plan import plan_allocation
+from sparserl.topology.rewire import RewireRule, random_topology, remap
 from sparserl.topology.structure import Constraint, FloatArray, Importance, LayerView, SparseTopology, TopologyChange
 
 RNG = np.random.default_rng

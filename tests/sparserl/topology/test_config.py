@@ -96,6 +96,8 @@ OVERRIDES = {
     "schedule_share": 0.5,
     "gradient_batches": 3,
     "gradient_weight": 0.25,
+    "budget": "survivors",
+    "drop_threshold": 0.5,
 }
 
 

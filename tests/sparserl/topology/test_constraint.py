@@ -16,7 +16,8 @@ from support.layers import ints
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
 from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, remap
+from sparserl.topology.plan import plan_rewire, plan_shrink
+from sparserl.topology.rewire import RewireRule, remap
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 
 RNG = np.random.default_rng

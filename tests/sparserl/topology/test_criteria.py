@@ -15,7 +15,8 @@ from oracle.dense_topology import gradient_growth, magnitude_drop, mask_of, set_
 
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
-from sparserl.topology.criteria import DROP, GROW, distinct_integers, free_positions, signed_magnitude, weight_magnitude
+from sparserl.topology.criteria import DROP, GROW, signed_magnitude, weight_magnitude
+from sparserl.topology.free_positions import distinct_integers, free_positions
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
 
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)

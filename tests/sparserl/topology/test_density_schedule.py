@@ -19,7 +19,8 @@ from sparserl.topology.criteria import DROP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
 from sparserl.topology.moments import OptimizerMoments
-from sparserl.topology.rewire import RewireRule, plan_rewire, plan_shrink, random_topology
+from sparserl.topology.plan import plan_rewire, plan_shrink
+from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 
 RNG = np.random.default_rng
@@ -69,8 +70,8 @@ def test_numbers_of_the_reference(
 ) -> None:
     rule = RewireRule(**PRUNING, first_update=first, update_interval=interval, last_update=last)
     topology = full(1, size)
-    assert {update: size - rule.excess(topology, update, goal) for update in expected} == expected
-    assert [rule.excess(topology, update, goal) for update in (1, last + 1, 10 * last)] == [0, size - goal, size - goal]
+    assert {update: size - rule.beyond(topology, update, goal) for update in expected} == expected
+    assert [rule.beyond(topology, update, goal) for update in (1, last + 1, 10 * last)] == [0, size - goal, size - goal]
 
 
 @pytest.mark.parametrize("present", [9, 6, 5, 3, 2])
@@ -78,15 +79,17 @@ def test_a_layer_below_its_schedule_is_left_alone(present: int) -> None:
     # Scheduled at update 2 are 6 of 10, and 3 in the end.
     rule = RewireRule(**PRUNING, update_interval=1, last_update=5)
     topology = SparseTopology(1, 10, np.arange(present))
-    assert rule.excess(topology, 2, 3) == max(0, present - 6)
-    assert rule.excess(topology, 5, 3) == max(0, present - 3)
+    assert rule.beyond(topology, 2, 3) == present - 6
+    assert rule.beyond(topology, 5, 3) == present - 3
+    change = plan_rewire(rule, LayerView(topology, np.ones(present, np.float32)), 2, RNG(0), 3)
+    assert change.new.nnz == min(present, 6)
 
 
 def test_without_a_goal_or_with_a_constant_schedule_nothing_is_too_much() -> None:
     topology = full(2, 5)
-    assert RewireRule(**PRUNING, update_interval=1, last_update=5).excess(topology, 5, None) == 0
+    assert RewireRule(**PRUNING, update_interval=1, last_update=5).beyond(topology, 5, None) == 0
     for last_update in (None, 5):
-        assert RewireRule(last_update=last_update).excess(topology, 5, 3) == 0
+        assert RewireRule(last_update=last_update).beyond(topology, 5, 3) == 0
 
 
 # --- one event ----------------------------------------------------------------------------------------
@@ -174,7 +177,7 @@ def test_invariants_of_an_event_on_a_schedule(
     )
     goal = data.draw(st.integers(1, topology.size))
     rule = RewireRule(drop, "random", fraction, **AT_END)
-    excess = min(rule.excess(topology, update, goal), int((~frozen).sum()))
+    excess = min(max(0, rule.beyond(topology, update, goal)), int((~frozen).sum()))
     change = plan_rewire(rule, view, update, RNG(seed), goal)
     assert_sound_change(change)
     assert change.new.nnz == topology.nnz - excess
@@ -187,7 +190,8 @@ def test_invariants_of_an_event_on_a_schedule(
         of_sign = set_drop(values[rest].tolist(), fraction) if rest and fraction > 0 else []
         assert gone == sorted([*ranked[:excess], *(rest[i] for i in of_sign)])
     else:
-        assert gone == sorted(ranked[: excess + int(fraction * (len(ranked) - excess))])
+        more = 0 if drop == "below_threshold" else int(fraction * (len(ranked) - excess))
+        assert gone == sorted(ranked[: excess + more])
     shrunk = plan_shrink(rule, view, update, goal)
     assert shrunk.new.nnz == topology.nnz - len(gone)
 

@@ -13,7 +13,8 @@ from support.layers import one_layer, random_layer, recorder, sparse
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import TopologyChange

@@ -11,7 +11,7 @@ import torch
 from support.layers import ints, one_layer, random_layer, recorder, sparse
 
 from sparserl.errors import TopologyError
-from sparserl.topology.evolver import Follower
+from sparserl.topology.event import Follower
 from sparserl.topology.moments import MOMENTS, OptimizerMoments
 from sparserl.topology.rewire import RewireRule, exchange
 from sparserl.topology.structure import FloatArray, TopologyChange

@@ -12,7 +12,8 @@ from support.layers import ints
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
 from sparserl.topology.criteria import DROP, GROW, connection_importance
-from sparserl.topology.rewire import RewireRule, plan_rewire
+from sparserl.topology.plan import plan_rewire
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 
 RNG = np.random.default_rng

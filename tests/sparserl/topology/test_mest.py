@@ -11,7 +11,8 @@ from support.layers import one_layer, random_layer
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.criteria import DROP
 from sparserl.topology.pairs import folded
-from sparserl.topology.rewire import RewireRule, plan_rewire
+from sparserl.topology.plan import plan_rewire
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import LayerView, SparseTopology
 
 RNG = np.random.default_rng

@@ -12,7 +12,8 @@ from support.layers import ints, one_layer, random_layer, sparse, weights
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.topology.evolver import TopologyEvent, TopologyEvolver
+from sparserl.topology.event import TopologyEvent
+from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule, exchange
 from sparserl.topology.structure import Constraint, Importance, LayerView
 

@@ -13,7 +13,8 @@ from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.topology.criteria import GROW
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.rewire import RewireRule, plan_rewire, random_topology
+from sparserl.topology.plan import plan_rewire
+from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Constraint, LayerView, SparseTopology
 
 RNG = np.random.default_rng

@@ -19,9 +19,10 @@ from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape, exact_nnz
 from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_multiple
+from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
-from sparserl.topology.rewire import RewireRule, random_topology
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET
@@ -43,6 +44,7 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "decay": ("drop fraction decay", DECAY),
     "density_schedule": ("density schedule", DENSITY),
     "budget": ("budget", BUDGET),
+    "initial_topology": ("initial topology", INITIAL),
     "initial_value": ("initial value", INITIAL_VALUE),
     "new_value": ("new value", NEW_VALUE),
     "moments": ("moments", MOMENTS),
@@ -134,6 +136,8 @@ class TopologyConfig:
     """Whether one more event after the end drops without growing."""
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
+    initial_topology: Literal["random", "constant_fan_in"] | None = None
+    """Connections that a sparse layer begins with: uniform over all sets of that size, or as many into each output."""
     initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier"] | None = None
     """Weights that a sparse layer begins with: as a dense one's, or scaled by the connections that exist."""
     new_value: Literal["zero", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
@@ -248,6 +252,7 @@ class TopologyConfig:
             return {}
         usual: dict[str, Any] = {
             "output_layer": "dense" if method.output_layer_dense else "sparse",
+            "initial_topology": method.initial_topology,
             "initial_value": method.initial_value,
         }
         if self.epsilon is None and any(getattr(self, name) is None for name in OWN_DENSITIES):
@@ -448,7 +453,8 @@ class TopologyConfig:
         first = self.first_nnz(shape, density, first_density)
         rule = self.rule()
         goal = exact_nnz(shape, density, self.pairs) if rule is not None and rule.prunes else None
-        return random_topology(n_out, n_in, first, stream(seed, "initial_topology", name), self.pairs), goal
+        rng = stream(seed, "initial_topology", name)
+        return INITIAL[self.part("initial_topology")](n_out, n_in, first, rng, self.pairs), goal
 
 
 OWN_DENSITIES = (f"actor{DENSITY_SUFFIX}", f"critic{DENSITY_SUFFIX}")

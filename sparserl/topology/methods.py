@@ -23,6 +23,7 @@ class Method:
         dense: Whether every layer is dense, whatever the density asked for.
         output_layer_dense: Whether the last layer of a network stays dense.
         new_value: Name in `sparserl.topology.values.NEW_VALUE`.
+        initial_topology: Name in `sparserl.topology.initial_topology.INITIAL`.
         initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`.
         moments: Name in `sparserl.topology.moments.MOMENTS`.
         initial_density: Share of connections at the beginning of the rule's density schedule; None as that says.
@@ -36,6 +37,7 @@ class Method:
     dense: bool = False
     output_layer_dense: bool = True
     new_value: str = "zero"
+    initial_topology: str = "random"
     initial_value: str = "dense_fan_in"
     moments: str = "zero"
     initial_density: float | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from support.option_kinds import (
     Batch,
     Probe,
@@ -212,6 +213,15 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
             allocation="uniform",
         ),
         alone("gradient_weight", 0.5, of_rule("gradient_weight"), drop="magnitude_and_gradient"),
+        alone(
+            "initial_topology",
+            "constant_fan_in",
+            lambda built: (
+                "constant_fan_in"
+                if all(np.ptp(np.bincount(one.topology.outputs, minlength=one.n_out)) <= 1 for one in _of_first(built))
+                else "random"
+            ),
+        ),
         alone("budget", "survivors", of_rule("budget")),
         alone("drop_threshold", 0.5, of_rule("drop_threshold")),
         Batch(

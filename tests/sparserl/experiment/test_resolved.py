@@ -77,6 +77,7 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "end_fraction": 925_000 / 975_000,
         "shrink_at_end": True,
         "keep_regrown": False,
+        "initial_topology": "random",
         "initial_value": "dense_fan_in",
         "new_value": "zero",
         "moments": "zero",

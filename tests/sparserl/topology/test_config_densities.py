@@ -260,7 +260,18 @@ def test_an_agent_measures_no_importance(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["decay", "density_schedule", "initial_value", "new_value", "moments", "target", "allocation", "output_layer"],
+    [
+        "decay",
+        "density_schedule",
+        "budget",
+        "initial_topology",
+        "initial_value",
+        "new_value",
+        "moments",
+        "target",
+        "allocation",
+        "output_layer",
+    ],
 )
 def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     named = {name for one in get_args(get_type_hints(TopologyConfig)[field]) for name in get_args(one) or (one,)}

@@ -1,0 +1,53 @@
+"""Which connections a layer begins with, of a number that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sparserl.topology.free_positions import distinct_integers
+from sparserl.topology.group_sizes import groups_in
+from sparserl.topology.pairs import unfold_positions
+from sparserl.topology.rewire import random_topology
+from sparserl.topology.structure import SparseTopology
+
+
+def constant_fan_in(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
+    """A topology in which every output has as many inputs, or one more where `nnz` is no multiple; O(nnz log nnz).
+
+    The inputs of an output are uniform over all sets of that size, and so are the outputs with one more.
+
+    Args:
+        n_out: Outputs, a multiple of `pairs`.
+        n_in: Inputs.
+        nnz: Connections, a multiple of `pairs`.
+        rng: Draws them.
+        pairs: Consecutive outputs that share their inputs.
+
+    Raises:
+        TopologyError: If `nnz` is more than the dense layer has, or no multiple of `pairs`.
+
+    Source:
+        Lasby et al. 2024 (SRigL), code; there the number of each output is the same and the density follows.
+    """
+    groups, rows = groups_in(nnz, pairs, "the number of connections"), groups_in(n_out, pairs, "the number of outputs")
+    if groups > rows * n_in:
+        distinct_integers(rows * n_in, groups, rng)  # which says so
+    fan_in = np.full(rows, groups // rows)
+    fan_in[distinct_integers(rows, groups % rows, rng)] += 1
+    mostly = 2 * fan_in > n_in  # of such an output those that are left out are drawn
+    wanted = np.where(mostly, n_in - fan_in, fan_in)
+    drawn = np.empty(0, np.int64)
+    missing = wanted
+    while missing.any():
+        row = np.repeat(np.arange(rows), missing)
+        drawn = np.union1d(drawn, row * n_in + rng.integers(0, n_in, row.size))
+        missing = wanted - np.bincount(drawn // n_in, minlength=rows)
+    all_of_mostly = (np.flatnonzero(mostly)[:, None] * n_in + np.arange(n_in)).ravel()
+    flat = np.setxor1d(drawn, all_of_mostly, assume_unique=True)
+    return SparseTopology(n_out, n_in, unfold_positions(flat, n_in, pairs), pairs)
+
+
+INITIAL: dict[str, Callable[..., SparseTopology]] = {"random": random_topology, "constant_fan_in": constant_fan_in}
+"""(outputs, inputs, connections, generator, outputs that share inputs) -> topology."""

@@ -75,9 +75,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    gmp, granet, granet_sparse. What a preset or config file says beside its method, such as densities or factors, stays
-    with the method that is given here; dense reads none. What it says as its method does anyway goes with that
-    method."""
+    deepr, gmp, granet, granet_sparse. What a preset or config file says beside its method, such as densities or
+    factors, stays with the method that is given here; dense reads none. What it says as its method does anyway goes
+    with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -98,7 +98,7 @@ class TopologyConfig:
     output_layer: Literal["dense", "sparse"] | None = None
     """Whether the last layer of each network takes part."""
     drop: str | None = None
-    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold."""
+    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold, sign_change."""
     grow: str | None = None
     """Grow criterion: random, random_other, random_unfired, gradient."""
     drop_fraction: ShareBelowOne | None = None
@@ -140,7 +140,7 @@ class TopologyConfig:
     """Connections that a sparse layer begins with: uniform over all sets of that size, or as many into each output."""
     initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier"] | None = None
     """Weights that a sparse layer begins with: as a dense one's, or scaled by the connections that exist."""
-    new_value: Literal["zero", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
+    new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
     """Weight of a grown connection."""
     moments: Literal["zero", "mean"] | None = None
     """Optimizer moments of a grown connection."""

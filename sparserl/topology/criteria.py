@@ -41,6 +41,7 @@ class DropRule:
         choose: The criterion.
         needs_importance: Whether `view.importance` must be there.
         needs_gradient: Whether `view.gradient` must be there, unless its weight is 0.
+        needs_signs: Whether `view.signs` must be there.
         needs_threshold: Whether `view.threshold` decides how many go, and follows from how many went.
     """
 
@@ -48,6 +49,7 @@ class DropRule:
     needs_importance: bool = False
     needs_gradient: bool = False
     needs_threshold: bool = False
+    needs_signs: bool = False
 
 
 def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -> Slots:
@@ -107,6 +109,23 @@ def below_threshold(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     return _lowest(magnitude, view.droppable, 0.0, max(excess, below))
 
 
+def sign_change(view: LayerView, fraction: float, excess: int = 0) -> Slots:
+    """The connections whose weight has another sign than after the last event, or none any more.
+
+    An excess goes first, by magnitude, and is exact. The fraction decides only whether any go; none do where no signs
+    are known.
+
+    Source:
+        Bellec et al. 2018 (DeepR), code: a parameter theta with weight s theta is gone at theta <= 0.
+    """
+    droppable = view.droppable
+    surplus = _lowest(np.abs(view.values), droppable, 0.0, excess)
+    if fraction <= 0.0 or view.signs is None:
+        return surplus
+    changed = (view.signs != 0) & (np.sign(view.values) != view.signs)
+    return np.union1d(surplus, droppable[changed[droppable]])
+
+
 def connection_importance(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     """The connections of least importance to the learner.
 
@@ -162,6 +181,7 @@ DROP: dict[str, DropRule] = {
     "weight_magnitude": DropRule(weight_magnitude),
     "signed_magnitude": DropRule(signed_magnitude),
     "magnitude_and_gradient": DropRule(magnitude_and_gradient, needs_gradient=True),
+    "sign_change": DropRule(sign_change, needs_signs=True),
     "below_threshold": DropRule(below_threshold, needs_threshold=True),
     "connection_importance": DropRule(connection_importance, needs_importance=True),
 }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparserl.errors import TopologyError, unknown_name
@@ -17,9 +18,8 @@ from sparserl.kernels.flops import count
 from sparserl.kernels.program import run_waiting
 from sparserl.seeding import stream
 from sparserl.topology.event import Follower, TopologyEvent
-from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.history import History
-from sparserl.topology.plan import LayerPlan, plan_allocation, plan_together
+from sparserl.topology.plan import LayerPlan, check_goal, plan_allocation, plan_together
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE
@@ -30,9 +30,8 @@ class TopologyEvolver:
 
     Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `end_update(group)`. A group that
     does not step at the update when it is due (a delayed actor) has its event at its next step, and a layer that is
-    frozen (its values require no gradient) has none. With
-    `rule.gradient_batches` k > 1 the event is at the (k - 1)th step after that one, and the backward passes of all k
-    updates count, but not those of updates at which the group did not step.
+    frozen (its values require no gradient) has none. With `rule.gradient_batches` k > 1 the event is at the (k - 1)th
+    step after that one, and the backward passes of all k updates count, but not those of updates without a step.
 
     Args:
         groups: Group name -> layers by full name. One optimizer step moves one group.
@@ -73,10 +72,7 @@ class TopologyEvolver:
         for name, goal in self.goals.items():
             if name not in names:
                 raise TopologyError(unknown_name("layer with a goal", name, names))
-            size = self.layers[name].topology.size
-            if not 1 <= goal <= size:
-                raise TopologyError(f"the goal of layer {name!r} must be in [1, {size}], got {goal}")
-            groups_in(goal, self.layers[name].topology.pairs, f"the goal of layer {name!r}")
+            check_goal(goal, self.layers[name].topology, name)
         self.update = 0
         self.before_event: Callable[[], None] | None = None
         self.events: list[TopologyEvent] = []
@@ -86,6 +82,8 @@ class TopologyEvolver:
         self._constraints: dict[str, Callable[[LayerView], LayerView]] = {}
         self._momenta: dict[str, Callable[[], FloatArray]] = {}
         self._thresholds: dict[str, float] = {}
+        self._signs: dict[str, npt.NDArray[np.int8]] = {}
+        self._group = {name: group for group, layers in groups.items() for name in layers}
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
@@ -93,6 +91,7 @@ class TopologyEvolver:
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
         self._history = {name: History.beginning(layer.topology) for name, layer in self.layers.items()}
         for name in names:
+            self._note_signs(name)
             self._report(name, "initial", 0, 0)
 
     @property
@@ -179,12 +178,8 @@ class TopologyEvolver:
         if self.before_event is not None:
             self.before_event()
         names = [name for name, layer in self.groups[group].items() if layer.values.requires_grad]  # others stay
-        if over:
-            self._shrink(names)
-        else:
-            self._rewire(names, self.rule)
-        for name in self.groups[group]:
-            self._gathered[name] = []
+        (self._shrink if over else self._rewire)(names, self.rule)
+        self._gathered |= {name: [] for name in self.groups[group]}
         self._due[group] = None if over else self._next_due()
         return self.events[before:]
 
@@ -198,8 +193,9 @@ class TopologyEvolver:
             layer: Full name.
         """
         topology = self.layers[layer].topology
+        self._note_signs(layer)
         self._history[layer] = self._history[layer].moved_to(topology)
-        group = self._group_of(layer)
+        group = self._group[layer]
         if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
             self._due[group] = self.update
 
@@ -272,15 +268,14 @@ class TopologyEvolver:
         """Rewires layers of one group together."""
         plans, events = self._plans(names, rule), []
         dropped, existed = sum(len(plan.dropped) for plan in plans), sum(plan.view.topology.nnz for plan in plans)
-        plans.reverse()  # so that what a layer needed is gone when its turn is over
         for name in names:
-            plan, rng = plans.pop(), self._rng[name]
+            plan, rng = plans.pop(0), self._rng[name]  # what a layer needed is gone when its turn is over
             change = plan.rewired(rule, rng)
             kind = "prune" if rule.prunes and not change.grown else "rewire"
             if kind == "rewire" and rule.needs_gradient:
                 count(sum(2 * len(dy) * x.size for x, dy in plan.view.samples))  # the dense gradient of each batch
             events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
-        for group in {self._group_of(name) for name in names}:
+        for group in {self._group[name] for name in names}:
             threshold = self._thresholds.get(group, rule.drop_threshold)
             self._thresholds[group] = rule.next_threshold(threshold, self.update, dropped, existed)
         return events
@@ -290,34 +285,37 @@ class TopologyEvolver:
         firsts = [self._history[name].n_first for name in names]
         return plan_together(rule, views, self.update, [self.goals.get(name) for name in names], firsts)
 
-    def _shrink(self, names: Sequence[str]) -> None:
-        assert self.rule is not None
-        if not (self.rule.shrink_at_end or self.rule.prunes):
+    def _shrink(self, names: Sequence[str], rule: RewireRule) -> None:
+        if not (rule.shrink_at_end or rule.prunes):
             return
-        kind = "shrink" if self.rule.shrink_at_end else "prune"
+        kind = "shrink" if rule.shrink_at_end else "prune"
         # Without a final drop only what the density schedule still asks of a group that stepped too late.
-        rule = self.rule if self.rule.shrink_at_end else replace(self.rule, drop_fraction=0.0)
+        rule = rule if rule.shrink_at_end else replace(rule, drop_fraction=0.0)
         for name, plan in zip(names, self._plans(names, rule), strict=True):
             if rule.shrink_at_end or plan.for_good:
                 self.apply(name, plan.shrunk(), kind, np.empty(0, np.float32))
 
-    def _group_of(self, layer: str) -> str:
-        return next(name for name, layers in self.groups.items() if layer in layers)
-
     def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
         run_waiting()
         view = self.layers[layer].view()
-        if rule is not None and rule.needs_explored:
-            view = replace(view, explored=self._history[layer].explored)
-        if rule is not None and rule.needs_own_gradient:
-            gradient = self.layers[layer].values.grad
-            gradient = None if gradient is None else gradient.numpy()
-            view = replace(view, gradient=gradient, gradient_weight=rule.gradient_weight)
-        if rule is not None and rule.needs_momentum and layer in self._momenta:
-            view = replace(view, momentum=self._momenta[layer]())
         if rule is not None:
-            view = replace(view, threshold=self._thresholds.get(self._group_of(layer), rule.drop_threshold))
+            view = replace(view, **self._asked(layer, rule))
         return self._constraints[layer](view) if layer in self._constraints else view
+
+    def _asked(self, layer: str, rule: RewireRule) -> dict[str, Any]:
+        """What a rule asks for beside the layer itself, by field of its view."""
+        threshold = self._thresholds.get(self._group[layer], rule.drop_threshold)
+        asked: dict[str, Any] = {"gradient_weight": rule.gradient_weight, "threshold": threshold}
+        gradient = self.layers[layer].values.grad
+        if rule.needs_explored:
+            asked["explored"] = self._history[layer].explored
+        if rule.needs_own_gradient and gradient is not None:
+            asked["gradient"] = gradient.numpy()
+        if rule.needs_signs:
+            asked["signs"] = self._signs.get(layer)
+        if rule.needs_momentum and layer in self._momenta:
+            asked["momentum"] = self._momenta[layer]()
+        return asked
 
     def apply(
         self, name: str, change: TopologyChange, kind: str, grown_values: float | FloatArray = 0.0
@@ -338,14 +336,18 @@ class TopologyEvolver:
         for follower in self._followers[name]:
             follower(change, grown_values)
         self._history[name] = self._history[name].moved_to(change.new)
+        self._note_signs(name)
         del positions
         return self._report(name, kind, change.grown, change.dropped)
+
+    def _note_signs(self, name: str) -> None:
+        if self.rule is not None and self.rule.needs_signs:
+            self._signs[name] = np.sign(self.layers[name].values.detach().numpy()).astype(np.int8)
 
     def _report(self, name: str, kind: str, grown: int, dropped: int) -> TopologyEvent:
         self.grown_total[name] += grown
         self.dropped_total[name] += dropped
-        topology = self.layers[name].topology
-        explored = self._history[name].n_explored
+        topology, explored = self.layers[name].topology, self._history[name].n_explored
         event = TopologyEvent(self.update, name, kind, topology.nnz, topology.size, grown, dropped, explored)
         self.events.append(event)
         return event
@@ -357,6 +359,7 @@ class TopologyEvolver:
             "due": dict(self._due),
             "batches": dict(self._batches),
             "thresholds": dict(self._thresholds),
+            "signs": {name: torch.from_numpy(signs) for name, signs in self._signs.items()},
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
@@ -384,6 +387,7 @@ class TopologyEvolver:
         self._thresholds = dict(state.get("thresholds", {}))  # not in checkpoints of before they were
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])
+        self._signs = {name: signs.numpy() for name, signs in state.get("signs", {}).items()}
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
         # The layers may not have been loaded yet.

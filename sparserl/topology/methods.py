@@ -217,6 +217,15 @@ METHODS: dict[str, Method] = {
         ),
         end_fraction=0.95,
     ),
+    # Bellec et al. 2018: a weight that changes its sign is gone, another one begins next to 0 with a random sign. There
+    # an event follows every step, and each step pulls by L1 and noise of 1e-5; here nothing pulls but weight decay, and
+    # events are apart, as moments of connections that live for a step alone would be wasted.
+    "deepr": Method(
+        "drop where the sign has changed, grow at random with a tiny weight (Bellec et al. 2018, without its noise)",
+        RewireRule("sign_change", "random", drop_fraction=0.3, update_interval=100),
+        output_layer_dense=False,
+        new_value="tiny",
+    ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC: pruned from 20 % to 80 % of a million updates, all layers.
     "gmp": Method(
         "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",

@@ -58,6 +58,7 @@ def folded(view: LayerView) -> LayerView:
         gradient_weight=view.gradient_weight,
         momentum=None if view.momentum is None else np.abs(view.momentum[members]).sum(axis=0),
         threshold=view.threshold * pairs,
+        signs=None if view.signs is None else np.sign(view.signs[members].sum(axis=0, dtype=np.int8)),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparserl.errors import TopologyError
 from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW, random_free
 from sparserl.topology.group_sizes import groups_in
@@ -114,6 +115,13 @@ def plan_together(
     replaced = [slots.size - excess for slots, excess in zip(dropped, for_good, strict=True)]
     grown = budget.grown(views, dropped, replaced)
     return [LayerPlan(*one) for one in zip(topologies, views, dropped, for_good, grown, strict=True)]
+
+
+def check_goal(goal: int, topology: SparseTopology, layer: str) -> None:
+    """Raises TopologyError unless a layer may have `goal` connections at the end of a density schedule."""
+    if not 1 <= goal <= topology.size:
+        raise TopologyError(f"the goal of layer {layer!r} must be in [1, {topology.size}], got {goal}")
+    groups_in(goal, topology.pairs, f"the goal of layer {layer!r}")
 
 
 def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:

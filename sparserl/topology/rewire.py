@@ -218,6 +218,11 @@ class RewireRule:
         return DROP[self.drop].needs_gradient and self.gradient_weight > 0.0
 
     @property
+    def needs_signs(self) -> bool:
+        """Whether the drop needs the signs that weights had after the last event."""
+        return DROP[self.drop].needs_signs
+
+    @property
     def needs_momentum(self) -> bool:
         """Whether the budget needs what the optimizer has gathered."""
         return BUDGET[self.budget].needs_momentum

@@ -250,6 +250,8 @@ class LayerView:
             `neurons` is not 1, the sum of its magnitudes.
         momentum: (nnz,) what the optimizer has gathered of the weights' gradients, likewise; None unless the budget
             asks for it.
+        signs: (nnz,) of the weights after the last event, -1, 0 or 1; None unless the drop rule asks for them. Where
+            `neurons` is not 1, of the sums.
         threshold: |weight| up to which connections go, where the drop rule has one.
         gradient_weight: Of |gradient| beside |weight|, by the rule of the event.
     """
@@ -265,6 +267,7 @@ class LayerView:
     gradient_weight: float = 0.0
     momentum: FloatArray | None = None
     threshold: float = 0.0
+    signs: npt.NDArray[np.int8] | None = None
 
     @property
     def droppable(self) -> Slots:

@@ -25,6 +25,15 @@ def _within(bound: float | FloatArray, change: TopologyChange, rng: np.random.Ge
     return rng.uniform(-bound, bound, change.grown).astype(np.float32)
 
 
+TINY = 1e-12
+"""|weight| of a connection that grows with a sign and next to no weight."""
+
+
+def _tiny(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+    """1e-12 of a random sign (Bellec et al. 2018, code)."""
+    return np.copysign(np.float32(TINY), _within(1.0, change, rng))
+
+
 def _uniform(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
     """Uniform in +-1/sqrt(n_in), the distribution of initial weights."""
     return _within(1.0 / np.sqrt(change.new.n_in), change, rng)
@@ -63,6 +72,7 @@ def _sparse_xavier(change: TopologyChange, rng: np.random.Generator) -> FloatArr
 
 NEW_VALUE: dict[str, Value] = {
     "zero": _zero,
+    "tiny": _tiny,
     "uniform": _uniform,
     "xavier": _xavier,
     "sparse_fan_in": _sparse_fan_in,

@@ -77,8 +77,11 @@ def magnitude_drop(values: Sequence[float], fraction: float) -> list[int]:
 
 
 def drop_of(name: str, values: Sequence[float], importances: Sequence[float], fraction: float) -> list[int]:
-    """Slots that the drop criterion `name` takes where everything may go and nothing is below a threshold."""
-    if name == "below_threshold":
+    """Slots that the drop criterion `name` takes where everything may go.
+
+    No weight is below a threshold, and none has changed its sign.
+    """
+    if name in ("below_threshold", "sign_change"):
         return []
     if name == "signed_magnitude":
         return set_drop(values, fraction) if values and fraction > 0 else []

@@ -190,7 +190,7 @@ def test_invariants_of_an_event_on_a_schedule(
         of_sign = set_drop(values[rest].tolist(), fraction) if rest and fraction > 0 else []
         assert gone == sorted([*ranked[:excess], *(rest[i] for i in of_sign)])
     else:
-        more = 0 if drop == "below_threshold" else int(fraction * (len(ranked) - excess))
+        more = 0 if drop in ("below_threshold", "sign_change") else int(fraction * (len(ranked) - excess))
         assert gone == sorted(ranked[: excess + more])
     shrunk = plan_shrink(rule, view, update, goal)
     assert shrunk.new.nnz == topology.nnz - len(gone)

@@ -276,7 +276,7 @@ def test_invariants_of_a_shrink(view: LayerView, drop: str, fraction: float) -> 
     assert change.grown == 0
     assert set(change.new.flat.tolist()) <= set(view.topology.flat.tolist())
     if drop != "signed_magnitude":
-        assert change.dropped == (0 if drop == "below_threshold" else int(fraction * view.values.size))
+        assert change.dropped == (0 if drop in ("below_threshold", "sign_change") else int(fraction * view.values.size))
 
 
 @PROFILE
@@ -355,7 +355,7 @@ def test_which_growth_needs_gradients(grow: str) -> None:
     ("fields", "message"),
     [
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
-        ({"drop": "signed"}, "unknown drop criterion 'signed'; did you mean 'signed_magnitude'"),
+        ({"drop": "signed_mag"}, "unknown drop criterion 'signed_mag'; did you mean 'signed_magnitude'"),
         ({"grow": "gradients"}, "unknown grow criterion 'gradients'; did you mean 'gradient'"),
         ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, neuron_importance, random, random_"),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),

@@ -81,7 +81,8 @@ class TopologyEvolver:
         self._followers: dict[str, list[Follower]] = {name: [] for name in names}
         self._constraints: dict[str, Callable[[LayerView], LayerView]] = {}
         self._momenta: dict[str, Callable[[], FloatArray]] = {}
-        self._thresholds: dict[str, float] = {}
+        adapting = rule.drop_threshold if rule is not None and rule.needs_threshold else None
+        self._thresholds = {} if adapting is None else dict.fromkeys(groups, adapting)
         self._signs: dict[str, npt.NDArray[np.int8]] = {}
         self._group = {name: group for group, layers in groups.items() for name in layers}
         self._rng = {name: stream(seed, "rewire", name) for name in names}
@@ -275,9 +276,8 @@ class TopologyEvolver:
             if kind == "rewire" and rule.needs_gradient:
                 count(sum(2 * len(dy) * x.size for x, dy in plan.view.samples))  # the dense gradient of each batch
             events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
-        for group in {self._group[name] for name in names}:
-            threshold = self._thresholds.get(group, rule.drop_threshold)
-            self._thresholds[group] = rule.next_threshold(threshold, self.update, dropped, existed)
+        for group in {self._group[name] for name in names} & set(self._thresholds):
+            self._thresholds[group] = rule.next_threshold(self._thresholds[group], self.update, dropped, existed)
         return events
 
     def _plans(self, names: Sequence[str], rule: RewireRule) -> list[LayerPlan]:
@@ -354,12 +354,14 @@ class TopologyEvolver:
 
     def state_dict(self) -> dict[str, Any]:
         """Clock, counters, generators, explored positions and gathered batches: tensors, numbers and strings only."""
+        # What only some rules need is absent with others: checkpoints of before there were such rules have none.
+        signs = {name: torch.from_numpy(signs) for name, signs in self._signs.items()}
+        by_rule: dict[str, Any] = {"thresholds": dict(self._thresholds), "signs": signs}
         return {
+            **{key: kept for key, kept in by_rule.items() if kept},
             "update": self.update,
             "due": dict(self._due),
             "batches": dict(self._batches),
-            "thresholds": dict(self._thresholds),
-            "signs": {name: torch.from_numpy(signs) for name, signs in self._signs.items()},
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
@@ -384,14 +386,13 @@ class TopologyEvolver:
         self.update = state["update"]
         self._due = dict(state["due"])
         self._batches = dict(state["batches"])
-        self._thresholds = dict(state.get("thresholds", {}))  # not in checkpoints of before they were
+        self._thresholds = dict(state.get("thresholds", {}))
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])
         self._signs = {name: signs.numpy() for name, signs in state.get("signs", {}).items()}
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
-        # The layers may not have been loaded yet.
-        self._history = {
+        self._history = {  # the layers may not have been loaded yet
             name: History.told(layer.topology, state["initial"][name].numpy(), state["explored"][name].numpy())
             for name, layer in self.layers.items()
         }

@@ -218,6 +218,11 @@ class RewireRule:
         return DROP[self.drop].needs_gradient and self.gradient_weight > 0.0
 
     @property
+    def needs_threshold(self) -> bool:
+        """Whether the drop has a threshold that follows from how many connections went."""
+        return DROP[self.drop].needs_threshold
+
+    @property
     def needs_signs(self) -> bool:
         """Whether the drop needs the signs that weights had after the last event."""
         return DROP[self.drop].needs_signs
@@ -279,7 +284,7 @@ class RewireRule:
             Mostafa and Wang 2019 (DSR), code, where the number is given (600 in the net for MNIST).
         """
         wished = self.fraction(update) * existed
-        if not DROP[self.drop].needs_threshold or 0.9 * wished <= dropped <= 1.1 * wished:
+        if not self.needs_threshold or 0.9 * wished <= dropped <= 1.1 * wished:
             return threshold
         return threshold * (0.5 if dropped > wished else 2.0)
 

@@ -181,8 +181,8 @@ class SpaceNet(Strategy):
         """Refuses a classifier's topology, which is the method's own."""
         if kind == "classifier" and not topology.base.dense:
             raise ConfigError(
-                "the method counts connections itself (spacenet.connections) and says where they go: leave "
-                f"--topology.method {topology.method} and its options out, or use --method naive"
+                "the method counts connections itself (spacenet.connections) and says where they go: leave all options "
+                f"--topology out (method {topology.method}, density {topology.density}), or use --method naive"
             )
 
     def attach(self, learner: Learner) -> None:
@@ -226,6 +226,11 @@ class SpaceNet(Strategy):
         sparse: list[SparseLinear] = list(layers.values())  # type: ignore[arg-type]  # as was checked
         hidden = [layer.n_out for layer in sparse[: len(capacity.selected)]]
         check_capacity(learner.n_tasks, sparse[0].n_in, hidden, capacity.reserved, capacity.connections, **room)
+        for index, (selected, there) in enumerate(zip(capacity.selected, hidden, strict=True)):
+            if selected > there:
+                raise ConfigError(
+                    f"spacenet.selected {selected} is more than the {there} neurons of hidden layer {index}"
+                )
         shared_out = SubNetworks(
             evolver,
             list(layers),

@@ -72,7 +72,9 @@ def run(arguments: Sequence[str]) -> int:
     folders = _readable(find_runs(command.runs))
     kinds = {is_continual(folder) for folder in folders}
     if len(kinds) > 1:
-        raise ConfigError("runs of `sparserl train` and of `sparserl continual` do not go into one picture")
+        raise ConfigError(
+            "runs of `sparserl train` and of `sparserl continual` do not go into one picture; name those of one command"
+        )
     if True in kinds:
         _plot_continual(folders, command)
     else:

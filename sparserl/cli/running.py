@@ -16,7 +16,7 @@ import yaml
 from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, options_of, print_help, wants_help
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
-from sparserl.experiment.config_layers import Choice, over
+from sparserl.experiment.config_layers import DENSITIES, Choice, over
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
 from sparserl.experiment.run_config import is_of_agents
@@ -24,6 +24,7 @@ from sparserl.experiment.runs import begin, go_on, train
 from sparserl.experiment.training import Shown, Source
 from sparserl.ranges import CountOrZero, check_ranges
 from sparserl.recording.run_folder import RunFolder
+from sparserl.topology.methods import METHODS
 
 CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 """Options that decide which others there are."""
@@ -129,6 +130,7 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
         _print_help(kind, help, choice, config, [*options.values(), *of_config.values()], HELP_ALL in arguments)
         raise SystemExit(0)
     _refuse_untracked(values, config)
+    _refuse_density_of_dense(values)
     return Request(build(RunCommand, of_command), config, choice.preset)
 
 
@@ -154,6 +156,21 @@ def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
     key = next((key for key in keys if key.startswith("wandb.")), None)
     if key is not None and not config.track:
         raise ConfigError(f"--{key.replace('_', '-')} is for runs that are tracked: add --track")
+
+
+def _refuse_density_of_dense(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError if flags say how dense networks are that another flag makes dense.
+
+    A preset or config file may say so, and keeps it for other methods.
+    """
+    method = values.get("topology.method")
+    if method not in METHODS or not METHODS[method].dense:
+        return
+    for name in DENSITIES:
+        value = values.get(f"topology.{name}")
+        if value is not None:
+            option = f"--topology.{name.replace('_', '-')} {value}"
+            raise ConfigError(f"{option} has no effect with --topology.method {method}; use static, or leave it out")
 
 
 def _print_help(

@@ -162,6 +162,8 @@ def build_train_config(data: Mapping[str, Any]) -> TrainConfig:
 
 def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     """What algorithm and environment decide; as `resolving.choose`."""
+    if "sequence" in data:
+        raise ConfigError("'sequence' is for `sparserl continual`; `sparserl train` takes no config of one")
     of_preset = {} if preset is None else load_preset(preset, presets())
     algo, env = (str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name)) for name in ("algo", "env"))
     spec = agent_spec(algo)

@@ -29,6 +29,13 @@ class CHeader:
     bytes_data: int
 
 
+KEYWORDS = (
+    "auto break case char const continue default do double else enum extern float for goto if inline int "
+    "long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"
+)
+"""Of C99, which are no identifiers."""
+
+
 def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
     """Writes a policy as C.
 
@@ -41,7 +48,7 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
     Raises:
         ConfigError: If `name` is no identifier.
     """
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+    if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in KEYWORDS.split():
         raise ConfigError(f"--name must be a C identifier, got {name!r}")
     arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
     calls = []

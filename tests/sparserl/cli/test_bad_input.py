@@ -99,6 +99,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--agent.gamma 1.5": ("agent.gamma", "1.5"),
     "--agent.net-arch 0": ("agent.net_arch", "0"),
     "--agent.learning-starts 1000": ("1000", "1000", "--agent.learning-starts"),
+    "--topology.method dense --topology.density 0.1": ("--topology.density 0.1", "dense", "static"),
+    "--topology.method dense --topology.epsilon 7 64": ("--topology.epsilon", "dense", "static"),
     "--algo td3 --topology.method set": ("td3 is dense and takes no topology", "'set'", "ds_td3"),
     "--algo sac --topology.density 0.1": ("sac is dense and takes no topology", "0.1", "ds_sac"),
     "--algo sac --agent.ent-coef warm": ("--agent.ent-coef", "warm"),

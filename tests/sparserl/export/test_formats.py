@@ -146,7 +146,7 @@ def test_floats_survive_being_written() -> None:
     assert np.array_equal(np.float32([float(item.strip().rstrip("f")) for item in text.split(",")]), values)
 
 
-@pytest.mark.parametrize("name", ["", "9lives", "a b", "a-b"])
+@pytest.mark.parametrize("name", ["", "9lives", "a b", "a-b", "int"])
 def test_a_name_that_c_does_not_take_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must be a C identifier"):
         c_header(BY_HAND, name)

@@ -1,6 +1,7 @@
 """What every option of `sparserl train` and `continual` may be set to, and where it must arrive.
 
 An option that is in a config and in no batch of its kind fails a test; give it a value other than its default here.
+Longer than other files: it is one table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`sparserl continual` on environments: what a run leaves, that it repeats, and goes on where it was cut off."""
+"""`sparserl continual` on environments: what a run leaves, that it repeats, and goes on where it was cut off.
+
+Longer than other files, because all tests look at one run of each kind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`sparserl sweep --backend ray` on real nodes of this machine: nodes are lost, sweeps are stopped, nothing is."""
+"""`sparserl sweep --backend ray` on real nodes of this machine: nodes are lost, sweeps are stopped, nothing is.
+
+Longer than other files, because nodes of one cluster serve all of its tests.
+"""
 
 from __future__ import annotations
 

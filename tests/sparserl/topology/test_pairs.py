@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of
+from oracle.dense_topology import assert_sound_change
 from support.layers import ints
+from support.paired import PROFILE, RNG, assert_shares_inputs
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.averaging import average
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.group_sizes import PAIRS, check_divides, check_pairs
@@ -28,16 +28,6 @@ from sparserl.topology.plan import plan_allocation, plan_rewire, plan_shrink
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 from sparserl.topology.target import TargetNetwork, UnionTrimTarget
-
-PROFILE = settings(max_examples=100, deadline=None, derandomize=True, database=None)
-RNG = np.random.default_rng
-
-
-def assert_shares_inputs(topology: SparseTopology, pairs: int) -> None:
-    rows = mask_of(topology).reshape(-1, pairs, topology.n_in)
-    assert np.array_equal(rows, np.repeat(rows[:, :1], pairs, axis=1))
-    assert topology.pairs == pairs
-
 
 # --- by hand ----------------------------------------------------------------------------------------
 
@@ -272,81 +262,6 @@ def test_an_averaged_model_follows_groups() -> None:
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_a_copied_layer_keeps_its_groups(make: Any) -> None:
     assert_shares_inputs(make(SparseLinear(OLD)).topology, 2)
-
-
-# --- invariants and the dense oracle ----------------------------------------------------------------
-
-
-@PROFILE
-@given(st.sampled_from(PAIRS), st.integers(1, 5), st.integers(1, 9), st.floats(0.01, 1.0), st.integers(0, 99))
-def test_random_topologies_share_inputs(pairs: int, groups: int, n_in: int, density: float, seed: int) -> None:
-    nnz = exact_nnz((groups * pairs, n_in), density, pairs)
-    topology = random_topology(groups * pairs, n_in, nnz, RNG(seed), pairs)
-    topology.check_valid()
-    assert topology.nnz == nnz
-    assert_shares_inputs(topology, pairs)
-
-
-def test_groups_are_uniform() -> None:
-    # 3 of 6 groups: each in half of the draws, 2000 of 4000 with a standard deviation of 32.
-    counts = sum(mask_of(random_topology(4, 3, 6, RNG(seed), pairs=2)).astype(int) for seed in range(4000))
-    assert np.abs(np.asarray(counts) - 2000).max() < 160
-
-
-def folded_by_loops(topology: SparseTopology, per_connection: np.ndarray, signed: bool) -> list[float]:
-    """Sum of magnitudes of each group in row order, with the sign of the sum if `signed`."""
-    found = []
-    matrix = np.zeros((topology.n_out, topology.n_in))
-    matrix[mask_of(topology)] = per_connection
-    for group, column in np.argwhere(mask_of(topology)[:: topology.pairs]).tolist():
-        own = matrix[group * topology.pairs : (group + 1) * topology.pairs, column]
-        magnitude = sum(abs(value) for value in own)
-        found.append(-magnitude if signed and sum(own) < 0 else magnitude)
-    return found
-
-
-@settings(PROFILE, max_examples=300)
-@given(
-    st.sampled_from(sorted(DROP)),
-    st.sampled_from(sorted(GROW)),
-    st.sampled_from((2, 4)),
-    st.integers(1, 4),
-    st.integers(1, 7),
-    st.floats(0.0, 0.9),
-    st.booleans(),
-    st.integers(0, 10**6),
-)
-def test_an_event_is_that_of_the_layer_of_groups(
-    drop: str, grow: str, pairs: int, groups: int, n_in: int, fraction: float, keep_regrown: bool, seed: int
-) -> None:
-    rng = RNG(seed)
-    n_out = groups * pairs
-    topology = random_topology(n_out, n_in, pairs * int(rng.integers(1, groups * n_in + 1)), rng, pairs)
-    weights = rng.integers(-4, 5, topology.nnz).astype(np.float64)  # exact sums, and ties
-    x, dy = rng.integers(-3, 4, (n_in, 3)).astype(np.float64), rng.integers(-3, 4, (n_out, 3)).astype(np.float64)
-    importance = Importance(*(rng.integers(0, 5, size).astype(np.float64) for size in (topology.nnz, n_out, n_in)))
-    view = LayerView(topology, weights, ((x, dy),), importance=importance, explored=topology.flat)
-    change = plan_rewire(RewireRule(drop, grow, drop_fraction=fraction, keep_regrown=keep_regrown), view, 1, RNG(seed))
-    assert_sound_change(change)
-    assert_shares_inputs(change.new, pairs)
-    assert change.new.nnz == topology.nnz
-
-    mask = mask_of(topology)[::pairs]
-    values = folded_by_loops(topology, weights, signed=True)
-    gone = drop_of(drop, values, folded_by_loops(topology, importance.connections, signed=False), fraction)
-    dropped = np.zeros_like(mask)
-    dropped.ravel()[np.flatnonzero(mask)[gone]] = True
-    kept = mask & ~dropped
-    of_groups = importance.outputs.reshape(groups, pairs).sum(axis=1)
-    sums = np.abs(dy @ x.T).reshape(groups, pairs, n_in).sum(axis=1)
-    expected = {
-        "gradient": lambda: gradient_growth(sums, kept, len(gone)),
-        "neuron_importance": lambda: importance_growth(of_groups, importance.inputs, kept, dropped, len(gone)),
-    }
-    new = mask_of(change.new)[::pairs]
-    assert not (kept & ~new).any()
-    if grow in expected:
-        assert np.flatnonzero(new & ~kept).tolist() == expected[grow]()
 
 
 # --- every method -----------------------------------------------------------------------------------

@@ -200,8 +200,8 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
         layers = learner.usage()
         # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
-        answering = learner.strategy.network_for_task(learner, len(sequence) - 1)
-        network = max((learner.network, answering), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
+        for_last_task = learner.strategy.network_for_task(learner, len(sequence) - 1)
+        network = max((learner.network, for_last_task), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
         return {
             "tasks": len(sequence),
             "matrix": [[_or_none(value) for value in row] for row in self.matrix],

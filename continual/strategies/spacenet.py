@@ -181,8 +181,9 @@ class SpaceNet(Strategy):
         """Refuses a classifier's topology, which is the method's own."""
         if kind == "classifier" and not topology.base.dense:
             raise ConfigError(
-                "the method counts connections itself (spacenet.connections) and says where they go: leave all options "
-                f"--topology out (method {topology.method}, density {topology.density}), or use --method naive"
+                "the method counts connections itself (spacenet.connections) and says where they go: leave "
+                f"--topology.method {topology.method} and its options (density {topology.density}) out, or use "
+                "--method naive"
             )
 
     def attach(self, learner: Learner) -> None:

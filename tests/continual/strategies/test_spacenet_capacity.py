@@ -181,8 +181,8 @@ def test_another_number_of_layers_is_refused(hidden: tuple[int, ...], layers: in
 def test_a_density_is_refused() -> None:
     said = refusal(density=0.5)
     assert said == (
-        "the method counts connections itself (spacenet.connections) and says where they go: leave all options "
-        "--topology out (method static, density 0.5), or use --method naive"
+        "the method counts connections itself (spacenet.connections) and says where they go: leave --topology.method "
+        "static and its options (density 0.5) out, or use --method naive"
     )
 
 

@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--learner.hidden 0": ("learner.hidden", "0"),
     "--learner.learning-rate 0": ("learner.learning-rate", "0"),
     "--learner.density 2": ("topology.density", "2"),
-    "--learner.density 0.5": ("spacenet.connections", "leave all options --topology out", "density 0.5"),
+    "--learner.density 0.5": ("spacenet.connections", "leave --topology.method static", "density 0.5"),
     "--topology.density 2": ("topology.density", "2"),
     "--topology.method sett": ("'sett'", "'set'"),
     "--method naive --topology.method set --topology.density 1": ("--topology.method set", "all exist"),

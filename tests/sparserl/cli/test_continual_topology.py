@@ -38,7 +38,6 @@ def test_all_connections_exist_unless_a_density_or_a_method_is_given() -> None:
     assert topology_of("--topology.density", "0.3") == TopologyConfig("static", 0.3)
     assert topology_of("--topology.epsilon", "2", "3") == TopologyConfig("static", epsilon=(2.0, 3.0))
     assert topology_of("--topology.method", "set") == TopologyConfig("set")
-    assert topology_of("--topology.method", "dense", "--topology.density", "0.3") == TopologyConfig("dense", 0.3)
 
 
 def test_what_is_special_is_in_the_name() -> None:

@@ -281,7 +281,7 @@ def test_refuses(module: str, line: str) -> None:
         ("sparserl.seeding", "import zlib\nimport numpy as np\nfrom sparserl.errors import ConfigError"),
         ("sparserl.topology.rewire", "from sparserl.topology.structure import SparseTopology"),
         ("sparserl.topology.rewire", "from .structure import SparseTopology"),
-        ("sparserl.topology.evolver", "import torch\nfrom sparserl.topology.plan import plan_rewire"),
+        ("sparserl.topology.evolver", "import torch\nfrom sparserl.topology.plan import plan_together"),
         (
             "sparserl.kernels.cpu",
             "import numba\nimport llvmlite\nfrom sparserl.errors import KernelUnavailable",

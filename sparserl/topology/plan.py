@@ -19,37 +19,6 @@ from sparserl.topology.rewire import RewireRule, exchange
 from sparserl.topology.structure import LayerView, Slots, SparseTopology, TopologyChange, absent
 
 
-def plan_rewire(
-    rule: RewireRule,
-    view: LayerView,
-    update: int,
-    rng: np.random.Generator,
-    goal: int | None = None,
-    first: int | None = None,
-) -> TopologyChange:
-    """Plans one drop-and-grow event of one layer; as many connections grow as go beyond the schedule's excess.
-
-    Where the density schedule leaves a layer fewer connections than it has, the excess is dropped with the rest and not
-    replaced; otherwise the number of connections stays the same. Frozen connections stay even where the schedule wants
-    fewer.
-
-    A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
-    stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
-    refused if too few other positions are free.
-
-    Where outputs share their inputs, all this holds for groups of connections.
-
-    Args:
-        rule: Drop, grow and fraction.
-        view: The layer as it is.
-        update: Gradient update of the event, for the drop fraction and the density.
-        rng: The layer's own stream.
-        goal: Connections at the end of the density schedule; None if the layer keeps its number.
-        first: Connections that the layer began with, where the schedule starts; all if None.
-    """
-    return plan_together(rule, [view], update, [goal], [first])[0].rewired(rule, rng)
-
-
 @dataclass(frozen=True)
 class LayerPlan:
     """What one of several layers that are rewired together loses, and how many connections it grows.
@@ -78,7 +47,11 @@ class LayerPlan:
         return unfolded(exchange(self.view.topology, dropped, grown), self.old)
 
     def shrunk(self) -> TopologyChange:
-        """The change without growth."""
+        """The change without growth.
+
+        Source:
+            DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
+        """
         return unfolded(exchange(self.view.topology, self.dropped, np.empty(0, np.int64)), self.old)
 
 
@@ -91,12 +64,22 @@ def plan_together(
 ) -> list[LayerPlan]:
     """What layers that are rewired together lose, and how many connections each of them grows.
 
+    Where the density schedule leaves a layer fewer connections than it has, the excess is dropped with the rest and not
+    replaced; otherwise the number of connections stays the same. Frozen connections stay even where the schedule wants
+    fewer.
+
+    A layer that would lose more than it could regrow elsewhere simply regrows some of what it dropped: a full layer
+    stays full. Where a constraint closes the neurons of a dropped connection it cannot come back, and the event is
+    refused if too few other positions are free.
+
+    Where outputs share their inputs, all this holds for groups of connections.
+
     Args:
         rule: Drop, fraction and budget.
         views: The layers as they are.
-        update: Gradient update of the event.
-        goals: Of each layer, as in `plan_rewire`.
-        firsts: Likewise.
+        update: Gradient update of the event, for the drop fraction and the density.
+        goals: Of each layer the connections at the end of the density schedule; None if it keeps its number.
+        firsts: Of each layer the connections that it began with, where the schedule starts; all if None.
     """
     topologies, views = [view.topology for view in views], [*map(folded, views)]
     budget = BUDGET[rule.budget]
@@ -141,14 +124,3 @@ def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> To
     old, view = view.topology, folded(view)
     grown = random_free(view, view.topology.flat, groups_in(count, view.neurons, "the number of new connections"), rng)
     return unfolded(exchange(view.topology, np.empty(0, np.int64), grown), old)
-
-
-def plan_shrink(
-    rule: RewireRule, view: LayerView, update: int, goal: int | None = None, first: int | None = None
-) -> TopologyChange:
-    """Plans a final event that drops and grows nothing; arguments as in `plan_rewire`.
-
-    Source:
-        DS-TD3 code: the first trigger past the end of adaptation; SET-RBM's last epoch.
-    """
-    return plan_together(rule, [view], update, [goal], [first])[0].shrunk()

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of, topology_of
 from support.layers import ints
+from support.plans import plan_rewire, plan_shrink
 
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
 from sparserl.topology.criteria import DROP, GROW
-from sparserl.topology.plan import plan_rewire, plan_shrink
 from sparserl.topology.rewire import RewireRule, remap
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from oracle.dense_topology import assert_sound_change, set_drop
+from support.plans import plan_rewire, plan_shrink
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
@@ -19,7 +20,6 @@ from sparserl.topology.criteria import DROP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
 from sparserl.topology.moments import OptimizerMoments
-from sparserl.topology.plan import plan_rewire, plan_shrink
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from oracle.dense_topology import importance_growth, mask_of, topology_of
 from support.layers import ints
+from support.plans import plan_rewire
 
 from sparserl.errors import TopologyError
 from sparserl.topology import criteria
 from sparserl.topology.criteria import DROP, GROW, connection_importance
-from sparserl.topology.plan import plan_rewire
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 

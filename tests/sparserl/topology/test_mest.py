@@ -7,11 +7,11 @@ import pytest
 import torch
 from oracle.dense_topology import assert_sound_change
 from support.layers import one_layer, random_layer
+from support.plans import plan_rewire
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.criteria import DROP
 from sparserl.topology.pairs import folded
-from sparserl.topology.plan import plan_rewire
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import LayerView, SparseTopology
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from oracle.dense_topology import assert_sound_change
 from support.layers import ints
 from support.paired import PROFILE, RNG, assert_shares_inputs
+from support.plans import plan_rewire, plan_shrink
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
@@ -24,7 +25,7 @@ from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.group_sizes import PAIRS, check_divides, check_pairs
 from sparserl.topology.methods import METHODS
 from sparserl.topology.pairs import folded, member_slots
-from sparserl.topology.plan import plan_allocation, plan_rewire, plan_shrink
+from sparserl.topology.plan import plan_allocation
 from sparserl.topology.rewire import RewireRule, exchange, random_topology
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
 from sparserl.topology.target import TargetNetwork, UnionTrimTarget

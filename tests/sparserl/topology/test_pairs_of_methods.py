@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of
 from support.paired import PROFILE, RNG, assert_shares_inputs
+from support.plans import plan_rewire
 
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.group_sizes import PAIRS
-from sparserl.topology.plan import plan_rewire
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
 

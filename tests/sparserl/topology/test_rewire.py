@@ -20,11 +20,11 @@ from oracle.dense_topology import (
     topology_of,
 )
 from support.layers import ints
+from support.plans import plan_rewire, plan_shrink
 
 from sparserl.errors import TopologyError
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.methods import METHODS
-from sparserl.topology.plan import plan_rewire, plan_shrink
 from sparserl.topology.rewire import RewireRule, exchange, random_topology, remap
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
 

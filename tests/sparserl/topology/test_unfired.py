@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from support.layers import ints
+from support.plans import plan_rewire
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.topology.criteria import GROW
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.plan import plan_rewire
 from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Constraint, LayerView, SparseTopology
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from sparserl.bench.threads import available_cpus
 from sparserl.cli.arguments import parse
 from sparserl.config import plain
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.experiment.program import importing
+from sparserl.experiment.program import load
 from sparserl.json_text import json_text
 from sparserl.plots.style import write_figure
 from sparserl.written_files import write_text
@@ -48,14 +47,7 @@ class Benchmark:
 
 def _in_module(name: str, function: str) -> Callable[[Any], Record]:
     """A function of a module that takes seconds to import."""
-
-    def measure(options: Any) -> Record:
-        with importing():
-            module = importlib.import_module(name)
-        record: Record = getattr(module, function)(options)
-        return record
-
-    return measure
+    return lambda options: getattr(load(name), function)(options)
 
 
 BENCHMARKS = {

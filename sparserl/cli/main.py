@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
 from sparserl.errors import ConfigError, shown, unknown_name
-from sparserl.experiment.program import exit_status, importing
+from sparserl.experiment.program import exit_status, load
 
 COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
@@ -64,7 +63,5 @@ def _run(words: Sequence[str]) -> int:
     for word in rest:
         if not word.isascii() and "\\udc" in ascii(word):  # bytes of no text, as Python passes them on
             raise ConfigError(f"{shown(word)} is not text in UTF-8")
-    with importing():
-        module = importlib.import_module(COMMANDS[name][0])
-    status: int = module.run(rest)
+    status: int = load(COMMANDS[name][0]).run(rest)
     return status

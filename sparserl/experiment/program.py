@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import ModuleType
 
 from sparserl.errors import ConfigError, RunStopped, SparserlError, one_line
 from sparserl.experiment.signals import INTERRUPTED, interrupting, leaving_at_once
@@ -19,9 +21,8 @@ GL = "MUJOCO_GL"
 """Environment variable that says what MuJoCo renders with."""
 
 
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """While modules are imported, which takes seconds: Ctrl-C ends the process quietly.
+def load(name: str) -> ModuleType:
+    """A module, imported now, which takes seconds: Ctrl-C ends the process quietly.
 
     MuJoCo loads what MUJOCO_GL names as soon as it is imported, and fails in many ways where that is not there.
 
@@ -30,7 +31,7 @@ def importing() -> Iterator[None]:
     """
     try:
         with leaving_at_once():
-            yield
+            return importlib.import_module(name)
     except Exception as error:
         names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
         if GL in os.environ and any(name.partition(".")[0] == "mujoco" for name in names):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparserl.experiment.program import exit_status, importing
+from sparserl.experiment.program import exit_status, load
 
 
 def main(words: Sequence[str]) -> int:
@@ -24,10 +24,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def _train(how: str, path: Path, data: Mapping[str, Any]) -> int:
-    with importing():
-        from sparserl.experiment.run_config import build_config
-        from sparserl.experiment.runs import begin, go_on, train
-        from sparserl.experiment.training import Source
+    load("sparserl.experiment.runs")
+    from sparserl.experiment.run_config import build_config
+    from sparserl.experiment.runs import begin, go_on, train
+    from sparserl.experiment.training import Source
+
     if how == "go_on":
         go_on(path, begun=lambda step: print(f"resuming {path} at step {step}"))
         return 0

@@ -161,7 +161,7 @@ def test_what_is_measured_is_said_before_anything_heavy_is_imported(kind: str, t
     script = f"""
 import sys
 from sparserl.cli import bench, main
-bench.importing = lambda: sys.exit(repr(sorted({{"torch", "stable_baselines3", "numba"}} & sys.modules.keys())))
+bench.load = lambda name: sys.exit(repr(sorted({{"torch", "stable_baselines3", "numba"}} & sys.modules.keys())))
 main({words!r})
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

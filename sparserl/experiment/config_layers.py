@@ -9,10 +9,10 @@ from typing import Any
 from sparserl import config as yaml_config
 from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.topology.config import beside_method
+from sparserl.topology.config import OWN_DENSITIES, beside_method
 
 OF_ALL = ("density", "epsilon")
-DENSITIES = (*OF_ALL, "actor_density", "critic_density")
+DENSITIES = (*OF_ALL, *OWN_DENSITIES)
 
 
 @dataclass(frozen=True)

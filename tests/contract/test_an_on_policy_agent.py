@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 from support.envs import FunctionEnv
+from support.killed import Killed
 from support.runs import last_state, rows, same_run
 from support.toy_a2c import ToyA2C, ToyA2CConfig
 
@@ -24,10 +25,6 @@ FLAGS = (
     *("--total-steps", str(STEPS), "--eval.every-steps", "50", "--eval.episodes", "2", "--no-progress"),
     *("--checkpoint-every-steps", "30", "--log-every-steps", "25", "--agent.n-steps", "7"),
 )
-
-
-class Killed(BaseException):
-    """The process would die here."""
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.free_positions import n_open
+from sparserl.topology.pruning import PRUNE, lowest
 from sparserl.topology.structure import LayerView, Slots
 
 Counts = list[int]
@@ -24,20 +25,22 @@ def own_excess(views: Sequence[LayerView], beyond: Sequence[int]) -> Counts:
     return [min(max(0, count), view.droppable.size) for view, count in zip(views, beyond, strict=True)]
 
 
-def lowest_of_all(views: Sequence[LayerView], beyond: Sequence[int]) -> Counts:
-    """What all layers together have beyond their schedules, from where the smallest |weights| of all are.
+def lowest_by(rule: str) -> Callable[[Sequence[LayerView], Sequence[int]], Counts]:
+    """What all layers together have beyond their schedules, from where the lowest scores of all by `PRUNE[rule]` are.
 
-    Each layer keeps its largest weight; among equals the earlier layer loses one first.
+    Each layer keeps its best connection; among equals the earlier layer loses one first.
 
     Source:
         Liu et al. 2021 (GraNet), pruning by one threshold for all layers; there all ties at the threshold go.
     """
-    magnitudes = [np.sort(np.abs(view.values[view.droppable]))[: view.topology.nnz - 1] for view in views]
-    count = min(max(0, sum(beyond)), sum(one.size for one in magnitudes))
-    layer = np.repeat(np.arange(len(views)), [one.size for one in magnitudes])
-    lowest = np.argsort(np.concatenate(magnitudes), kind="stable")[:count]
-    counts: Counts = np.bincount(layer[lowest], minlength=len(views)).tolist()
-    return counts
+
+    def excess(views: Sequence[LayerView], beyond: Sequence[int]) -> Counts:
+        scores = [np.full(view.topology.nnz, np.inf) for view in views]
+        for view, of_layer in zip(views, scores, strict=True):
+            of_layer[view.droppable] = PRUNE[rule].scores(view.values)[view.droppable]
+        return [slots.size for slots in lowest(scores, sum(beyond))]
+
+    return excess
 
 
 def as_many(views: Sequence[LayerView], dropped: Sequence[Slots], replaced: Counts) -> Counts:
@@ -145,7 +148,8 @@ class Budget:
 
 BUDGET: dict[str, Budget] = {
     "own": Budget(),
-    "global_magnitude": Budget(excess=lowest_of_all),
+    "global_magnitude": Budget(excess=lowest_by("global")),
+    "lamp": Budget(excess=lowest_by("lamp")),
     "survivors": Budget(grown=by_survivors),
     "momentum": Budget(grown=by_momentum, needs_momentum=True),
 }

@@ -75,9 +75,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    deepr, gmp, granet, granet_sparse. What a preset or config file says beside its method, such as densities or
-    factors, stays with the method that is given here; dense reads none. What it says as its method does anyway goes
-    with that method."""
+    deepr, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its method, such
+    as densities or factors, stays with the method that is given here; dense reads none. What it says as its method does
+    anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -119,9 +119,10 @@ class TopologyConfig:
     drop_threshold: Positive | None = None
     """|weight| up to which connections go at the first event by the drop below_threshold; it is halved and doubled
     later, so that about `drop_fraction` go."""
-    budget: Literal["own", "global_magnitude", "survivors", "momentum"] | None = None
-    """What the layers of a network share: nothing, one threshold of what `density_schedule` takes, or what an event
-    grows, by how many connections each has left or by the mean momentum of its connections."""
+    budget: Literal["own", "global_magnitude", "lamp", "survivors", "momentum"] | None = None
+    """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, or of
+    LAMP's scores), or what an event grows, by how many connections each has left or by the mean momentum of its
+    connections."""
     update_interval: Count | None = None
     """Gradient updates between events; an epoch if a classifier learns tasks and nothing is said."""
     first_update: CountOrZero | None = None

@@ -93,6 +93,16 @@ _SOKAR = RewireRule(
 )
 _SOKAR_END = 925_000 / 975_000
 
+# Pruned from 20 % to 80 % of a million updates.
+_PRUNED = RewireRule(
+    "weight_magnitude",
+    drop_fraction=0.0,
+    density_schedule="cubic",
+    update_interval=1000,
+    first_update=200_000,
+    last_update=800_000,
+)
+
 _MEST = RewireRule("magnitude_and_gradient", "random", update_interval=1000, last_update=1_000_000)
 
 METHODS: dict[str, Method] = {
@@ -226,17 +236,26 @@ METHODS: dict[str, Method] = {
         output_layer_dense=False,
         new_value="tiny",
     ),
-    # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC: pruned from 20 % to 80 % of a million updates, all layers.
+    # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC, all layers.
     "gmp": Method(
         "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",
-        RewireRule(
-            "weight_magnitude",
-            drop_fraction=0.0,
-            density_schedule="cubic",
-            update_interval=1000,
-            first_update=200_000,
-            last_update=800_000,
-        ),
+        _PRUNED,
+        begin_fraction=0.2,
+        end_fraction=0.8,
+        output_layer_dense=False,
+    ),
+    # One number for all layers of a network, in which small layers keep what they need: by one threshold, or by LAMP's
+    # scores. Their papers prune trained networks and train them again; here on the schedule of `gmp`.
+    "global_magnitude": Method(
+        "gmp with one threshold for all layers of a network",
+        replace(_PRUNED, budget="global_magnitude"),
+        begin_fraction=0.2,
+        end_fraction=0.8,
+        output_layer_dense=False,
+    ),
+    "lamp": Method(
+        "gmp with layers that share by LAMP's scores (Lee et al. 2021)",
+        replace(_PRUNED, budget="lamp"),
         begin_fraction=0.2,
         end_fraction=0.8,
         output_layer_dense=False,

@@ -1,0 +1,85 @@
+"""How much a network depends on each of its inputs: by its connections, its weights, or its derivatives.
+
+Decides what is measured of a trained network as it is. Independent of what the inputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sparserl.errors import ConfigError
+from sparserl.layers.linear import linear
+
+Floats = npt.NDArray[np.float64]
+SAMPLES_AT_A_TIME = 1024
+"""Samples of a pass, at most."""
+
+
+def input_degree(layer: nn.Module) -> Floats:
+    """(n_in,) connections out of each input of a linear layer.
+
+    Args:
+        layer: Sparse or dense.
+
+    Raises:
+        ConfigError: If it is no linear layer.
+    """
+    view = linear(layer)
+    if view.index is None:
+        n_out, n_in = view.shape
+        return np.full(n_in, float(n_out))
+    return np.bincount(view.index.col, minlength=view.shape[1]).astype(np.float64)
+
+
+def input_strength(layer: nn.Module) -> Floats:
+    """(n_in,) sum of the |weights| out of each input of a linear layer; 0 of one without connections.
+
+    Args:
+        layer: Sparse or dense.
+
+    Raises:
+        ConfigError: If it is no linear layer.
+
+    Source:
+        Atashgahi et al. 2022 (QuickSelection), neuron strength.
+    """
+    view = linear(layer)
+    magnitudes = view.weights.detach().abs().double().numpy()
+    if view.index is None:
+        strength: Floats = magnitudes.sum(axis=0)
+        return strength
+    return np.bincount(view.index.col, magnitudes, minlength=view.shape[1]).astype(np.float64)
+
+
+def input_attribution(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> Floats:
+    """(n_in,) mean over samples of |d output / d input|, summed over outputs; one backward pass for each output.
+
+    Args:
+        network: (B, n_in) to (B, n_out), each sample by itself; differentiated as it is now. Its parameters keep the
+            gradients that they have.
+        x: (B, n_in) samples, B >= 1.
+
+    Raises:
+        ConfigError: If there is no sample.
+
+    Source:
+        Atashgahi et al. 2024 (ECAI; SET-Attr), attribution of an input; there it is summed over training, here it is
+        of one moment.
+    """
+    if len(x) == 0:
+        raise ConfigError("attribution needs at least one sample, got none")
+    total = np.zeros(x.shape[1])
+    for samples in torch.split(x.detach(), SAMPLES_AT_A_TIME):
+        inputs = samples.requires_grad_()
+        with torch.enable_grad():
+            outputs = network(inputs)
+            for output in range(outputs.shape[1]):
+                more = output + 1 < outputs.shape[1]
+                (gradient,) = torch.autograd.grad(outputs[:, output].sum(), inputs, retain_graph=more)
+                total += gradient.abs().double().sum(dim=0).numpy()
+    return total / len(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +12,20 @@ from typing import Annotated, Any
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, rl_continual_config, run_config
+from sparserl.experiment.run_config import (
+    KINDS_OF_RUNS,
+    continual_config,
+    kind_in,
+    recorded_config,
+    rl_continual_config,
+    run_config,
+)
 from sparserl.plots.curves import plot_runs
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import check_returns, read_columns
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
@@ -70,15 +78,12 @@ def run(arguments: Sequence[str]) -> int:
     check_ending(command.out, FORMATS if command.layer is None else [*FORMATS, ".gif"])
     check_writable(command.out)
     folders = _readable(find_runs(command.runs))
-    kinds = {is_continual(folder) for folder in folders}
+    kinds = dict.fromkeys(map(kind_in, folders))
     if len(kinds) > 1:
-        raise ConfigError(
-            "runs of `sparserl train` and of `sparserl continual` do not go into one picture; name those of one command"
-        )
-    if True in kinds:
-        _plot_continual(folders, command)
-    else:
-        _plot_trained(folders, command)
+        runs = " and of ".join(KINDS_OF_RUNS[kind].what for kind in kinds)
+        raise ConfigError(f"runs of {runs} do not go into one picture; name those of one kind")
+    (kind,) = kinds
+    _PLOT[kind](folders, command)
     print(f"wrote {command.out}")
     return 0
 
@@ -99,15 +104,9 @@ def _check(folder: RunFolder) -> None:
     """Raises an error if the config or a log of a run cannot be read, or a return is no number."""
     read_columns(folder.path / "progress.csv")
     evaluations = read_columns(folder.path / "eval.csv")
-    if is_of_agents(folder):
-        rl_continual_config(folder)
-    elif is_continual(folder):
-        continual_config(folder)
-        return
-    else:
-        run_config(folder)
-    returns = evaluations["return"]
-    check_returns(evaluations["global_step"], returns, "eval.csv")
+    recorded_config(folder)
+    if "return" in evaluations:
+        check_returns(evaluations["global_step"], evaluations["return"], "eval.csv")
 
 
 def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
@@ -138,21 +137,17 @@ def _flag_of_one_run(command: PlotCommand) -> str | None:
     return flags[0] if flags else None
 
 
-def _plot_continual(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+def _refuse_options_of_trained(command: PlotCommand) -> None:
+    """Raises ConfigError if a picture of continual runs is asked for what only others have."""
     flag = _flag_of_one_run(command)
     if flag:
         raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of a continual run has all layers")
     if command.y is not None or command.x != PlotCommand.x:
         raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of continual runs have their own")
-    if len({is_of_agents(folder) for folder in folders}) > 1:
-        raise ConfigError("runs of classifiers and of agents do not go into one picture")
-    if is_of_agents(folders[0]):
-        _plot_agents(folders, command)
-    else:
-        _plot_classifiers(folders, command)
 
 
 def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+    _refuse_options_of_trained(command)
     configs = [continual_config(folder) for folder in folders]
     if len(folders) == 1:
         plot_sequence_run(folders[0].path, command.out, configs[0].title)
@@ -171,6 +166,7 @@ def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> Non
 
 
 def _plot_agents(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+    _refuse_options_of_trained(command)
     configs = [rl_continual_config(folder) for folder in folders]
     if len(folders) == 1:
         plot_rl_run(folders[0].path, command.out, configs[0].title)
@@ -180,6 +176,14 @@ def _plot_agents(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         for folder, config in zip(folders, configs, strict=True)
     ]
     plot_rl_runs(_grouped(drawn, command.group), command.out, _title(drawn))
+
+
+_PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
+    "train": _plot_trained,
+    "continual": _plot_classifiers,
+    "continual_rl": _plot_agents,
+}
+"""Kind of run -> what draws some of them."""
 
 
 # --- groups -----------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ import numpy as np
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError
-from sparserl.experiment.run_config import continual_config, is_continual, is_of_agents, run_config
+from sparserl.experiment.run_config import continual_config, kind_in, run_config
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
 from sparserl.ranges import Count, check_ranges
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
@@ -86,15 +87,15 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     """The report to render, and the same as plain data that JSON holds."""
     folders = find_runs(command.runs)
     broken: dict[Path, str] = {}
-    kinds = each_readable([folder for folder in folders if is_finished(folder)], _kind, broken)
+    kinds = each_readable([folder for folder in folders if is_finished(folder)], kind_in, broken)
 
-    def read(kind: str, reader: Callable[[RunFolder], T]) -> list[T]:
+    def read(kind: Kind, reader: Callable[[RunFolder], T]) -> list[T]:
         of_kind = [folder for folder, own in kinds if own == kind]
         return [run for _, run in each_readable(of_kind, reader, broken)]
 
     trained = read("train", _trained)
-    of_agents = sections(read("agents", lambda folder: read_run(folder.path)))
-    supervised = read("supervised", _supervised)
+    of_agents = sections(read("continual_rl", lambda folder: read_run(folder.path)))
+    supervised = read("continual", _supervised)
     if command.baseline is not None and not trained:
         raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
 
@@ -133,12 +134,6 @@ def _write_json(record: Record, path: Path) -> None:
 
 
 # --- kinds of runs ----------------------------------------------------------------------------------
-
-
-def _kind(folder: RunFolder) -> str:
-    if not is_continual(folder):
-        return "train"
-    return "agents" if is_of_agents(folder) else "supervised"
 
 
 def _trained(folder: RunFolder) -> TrainedRun:

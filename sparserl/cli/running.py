@@ -19,7 +19,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import DENSITIES, Choice, over
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
-from sparserl.experiment.run_config import is_of_agents
+from sparserl.experiment.run_config import kind_in
 from sparserl.experiment.runs import begin, go_on, train
 from sparserl.experiment.training import Shown, Source
 from sparserl.ranges import CountOrZero, check_ranges
@@ -31,6 +31,8 @@ CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 WITH_RESUME = ("resume", "from_step", "progress")
 OF_DATA = ("data_dir", "download")
 """Options that classifiers alone have."""
+OF_CLASSIFIERS = ("continual",)
+"""Kinds of runs that have them."""
 OLD_NAMES = {"learner.density": "topology.density"}
 """Options that go by another name now, which `resolve` knows by both."""
 LONGEST_BRIEF = 100
@@ -113,7 +115,7 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     options = options_of(RunCommand)
     resume = last_value("resume", words)
     if resume is not None and not wants_help(arguments):
-        has_data = kind == "continual" and not _is_of_agents(Path(resume))
+        has_data = kind != "train" and _reads_data(Path(resume))
         return Request(_resuming(words, options, (*WITH_RESUME, *(OF_DATA[:1] if has_data else ()))), None, None)
     file = last_value("config", words)
     below = {} if file is None else read_config(Path(file))
@@ -134,8 +136,9 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     return Request(build(RunCommand, of_command), config, choice.preset)
 
 
-def _is_of_agents(path: Path) -> bool:
-    return (path / "config.yaml").exists() and is_of_agents(RunFolder(path))
+def _reads_data(path: Path) -> bool:
+    """Whether a run may be one of a classifier."""
+    return not (path / "config.yaml").exists() or kind_in(RunFolder(path)) in OF_CLASSIFIERS
 
 
 def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequence[str]) -> RunCommand:

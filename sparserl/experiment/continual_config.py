@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from sparserl import config as yaml_config
 from sparserl.continual.strategies import (
@@ -25,6 +25,7 @@ from sparserl.experiment.config_layers import OF_ALL, Choice, over
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count
+from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
 
 
@@ -36,6 +37,7 @@ class ContinualConfig(RunConfig, MethodOptions):
         ConfigError: If a name is unknown or a value out of range.
     """
 
+    kind: ClassVar[Kind] = "continual"
     sequence: str = "split_digits"
     """Sequence of tasks; see `sparserl list sequences`."""
     method: str = "spacenet"

@@ -20,12 +20,11 @@ from sparserl.continual.rl.learner import Policy
 from sparserl.envs import load_wrapper_state
 from sparserl.errors import ConfigError
 from sparserl.experiment.named_modules import name_modules
-from sparserl.experiment.opened_run import OpenedRun, last_state
+from sparserl.experiment.opened_run import OpenedRun, last_of_continual, last_state
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import (
-    is_continual,
-    is_of_agents,
+    kind_in,
     located_config,
     rl_continual_config,
     run_config,
@@ -34,6 +33,7 @@ from sparserl.experiment.run_config import (
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.export import ExportedPolicy
 from sparserl.recording import checkpoint
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
 
 A = TypeVar("A", bound=TrainConfig | RLContinualConfig)
@@ -115,7 +115,8 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         agent: The agent, with an empty replay buffer.
     """
 
-    def __init__(self, folder: RunFolder, which: WhichCheckpoint):
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
+        which = which or "best"
         config = located_config(run_config(folder), folder)
         state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else last_state(folder)
         with restoring():
@@ -170,7 +171,8 @@ class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
         learner: The learner, where the checkpoint was taken.
     """
 
-    def __init__(self, folder: RunFolder, which: WhichCheckpoint = "last"):
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
+        which = last_of_continual(folder, which)
         config = located_config(rl_continual_config(folder), folder)
         state = last_state(folder)
         with restoring():
@@ -245,15 +247,14 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
         CheckpointError: If the checkpoint is missing or damaged.
     """
     folder = RunFolder.open(path)
-    if not is_continual(folder):
-        return TrainedAgent(folder, which or "best")
-    if not is_of_agents(folder):
+    kind = kind_in(folder)
+    if kind not in OF_AGENTS:
         raise ConfigError(f"{path} is a run of a classifier, which has no policy; its accuracies are in result.json")
-    refuse_best(path, which)
-    return TrainedSequence(folder)
+    return OF_AGENTS[kind](folder, which)
 
 
-def refuse_best(path: Path, which: WhichCheckpoint | None) -> None:
-    """Raises ConfigError if the best checkpoint of a continual run is asked for."""
-    if which == "best":
-        raise ConfigError(f"{path} is a continual run, which has no best checkpoint; use --checkpoint last")
+OF_AGENTS: dict[Kind, type[TrainedAgent] | type[TrainedSequence]] = {
+    "train": TrainedAgent,
+    "continual_rl": TrainedSequence,
+}
+"""Kind of run -> what opens one, where an agent learns."""

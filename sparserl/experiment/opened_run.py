@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
-from sparserl.errors import CheckpointError
+from sparserl.errors import CheckpointError, ConfigError
 from sparserl.experiment.classifier_training import data_dir_of, make_learner
 from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.recorded_run import RunConfig
@@ -82,7 +82,8 @@ class TrainedClassifier(OpenedRun[ContinualConfig]):
         learner: The classifier, with its tasks.
     """
 
-    def __init__(self, folder: RunFolder, which: WhichCheckpoint = "last"):
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
+        which = last_of_continual(folder, which)
         config = continual_config(folder)
         state = last_state(folder)
         with restoring():
@@ -96,6 +97,17 @@ class TrainedClassifier(OpenedRun[ContinualConfig]):
         del episodes
         names = [task.name for task in self.learner.sequence.tasks]
         return dict(zip(names, self.learner.accuracies(), strict=True))
+
+
+def last_of_continual(folder: RunFolder, which: WhichCheckpoint | None) -> WhichCheckpoint:
+    """`last`, which is all that a continual run has.
+
+    Raises:
+        ConfigError: If the best checkpoint is asked for.
+    """
+    if which == "best":
+        raise ConfigError(f"{folder.path} is a continual run, which has no best checkpoint; use --checkpoint last")
+    return "last"
 
 
 def last_state(folder: RunFolder) -> dict[str, Any]:

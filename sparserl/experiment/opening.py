@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparserl.experiment.opened_agent_run import open_trained, refuse_best
+from sparserl.experiment.opened_agent_run import OF_AGENTS
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.experiment.run_config import is_continual, is_of_agents
+from sparserl.experiment.run_config import kind_in
 from sparserl.experiment.runs import begin, train
 from sparserl.experiment.training import Source
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+
+OPENED: dict[Kind, Callable[[RunFolder, WhichCheckpoint | None], OpenedRun[Any]]] = {
+    **OF_AGENTS,
+    "continual": TrainedClassifier,
+}
+"""Kind of run -> what opens one."""
 
 
 def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> OpenedRun[Any]:
@@ -34,10 +42,7 @@ def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> Ope
         >>> run.evaluate(10).returns  # doctest: +SKIP
     """
     folder = RunFolder.open(Path(path))
-    if is_continual(folder) and not is_of_agents(folder):
-        refuse_best(Path(path), checkpoint)
-        return TrainedClassifier(folder)
-    return open_trained(Path(path), checkpoint)
+    return OPENED[kind_in(folder)](folder, checkpoint)
 
 
 def run(

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 
@@ -15,6 +15,7 @@ from sparserl import config as yaml_config
 from sparserl.errors import ConfigError
 from sparserl.ranges import Seed, Workers, check_ranges
 from sparserl.recording import wandb_environment
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.recording.video import Camera
@@ -28,6 +29,8 @@ class RunConfig(ABC):
         ConfigError: If a value is out of range, or an option has no effect.
     """
 
+    kind: ClassVar[Kind]
+    """Of the run."""
     seed: Seed = 0
     """Root seed of everything random."""
     threads: Workers = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 from stable_baselines3.common.logger import Logger
@@ -42,6 +42,7 @@ from sparserl.experiment.continual_config import refuse_options_of_others
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
+from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import DENSITY_SUFFIX, OWN_DENSITIES, TopologyConfig
 
 USUAL_PRESET = "default"
@@ -76,6 +77,7 @@ class RLContinualConfig(RunConfig, MethodOptions):
         ConfigError: If a name is unknown or a value out of range.
     """
 
+    kind: ClassVar[Kind] = "continual_rl"
     sequence: str = "halfcheetah_forgetting"
     """Sequence of tasks, see `sparserl list sequences`; or a YAML file with one, see configs/sequences."""
     method: str = "spacenet"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sparserl import config as yaml_config
@@ -15,6 +15,7 @@ from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.rl_continual_config import RLContinualConfig, build_rl_continual_config
 from sparserl.experiment.train_config import TrainConfig, build_train_config
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 
 C = TypeVar("C", TrainConfig, RLContinualConfig)
@@ -23,14 +24,31 @@ SEQUENCE = "sequence.yaml"
 """In the folder of a run of `sparserl continual` on environments: the tasks, whatever the config called them."""
 
 
-def is_continual(folder: RunFolder) -> bool:
-    """Whether a run is one of `sparserl continual`, and not of `sparserl train`."""
-    return "sequence" in yaml_config.load_yaml(folder.path / "config.yaml")
+@dataclass(frozen=True)
+class KindOfRun:
+    """What runs of a kind have in common.
+
+    Attributes:
+        command: Sub-command that trains them.
+        keys: Of their configs; no kind before this one in `KINDS_OF_RUNS` has all of them.
+        build: Makes a config of plain data.
+        what: They are runs of, in words.
+    """
+
+    command: str
+    keys: frozenset[str]
+    build: Callable[[Mapping[str, Any]], RunConfig]
+    what: str
 
 
-def is_of_agents(folder: RunFolder) -> bool:
-    """Whether a run is one of `sparserl continual` on environments."""
-    return is_continual(folder) and "algo" in yaml_config.load_yaml(folder.path / "config.yaml")
+def kind_of(data: Mapping[str, Any]) -> Kind:
+    """Of what kind a run is, given its config as plain data."""
+    return next(kind for kind, spec in KINDS_OF_RUNS.items() if spec.keys <= data.keys())
+
+
+def kind_in(folder: RunFolder) -> Kind:
+    """Of what kind a run is."""
+    return kind_of(written_config(folder))
 
 
 def build_config(data: Mapping[str, Any]) -> RunConfig:
@@ -39,20 +57,31 @@ def build_config(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If a name, key or value is wrong.
     """
-    if "sequence" not in data:
-        return build_train_config(data)
-    return build_rl_continual_config(data) if "algo" in data else _build_classifier_config(data)
+    return KINDS_OF_RUNS[kind_of(data)].build(data)
+
+
+def recorded_config(folder: RunFolder, kind: Kind | None = None) -> Any:
+    """The resolved config that a run was started with.
+
+    Args:
+        folder: Of the run.
+        kind: That it must be of; any if None.
+
+    Raises:
+        ConfigError: If it is of another kind.
+    """
+    data = written_config(folder)
+    own = kind_of(data)
+    if kind not in (None, own):
+        found, wanted = KINDS_OF_RUNS[own].what, KINDS_OF_RUNS[kind].what
+        raise ConfigError(f"{folder.path} is a run of {found}; this takes runs of {wanted}")
+    return KINDS_OF_RUNS[own].build(data).resolved()
 
 
 def run_config(folder: RunFolder) -> TrainConfig:
-    """The resolved config that a run of `sparserl train` was started with.
-
-    Raises:
-        ConfigError: If it is another kind of run.
-    """
-    if is_continual(folder):
-        raise ConfigError(f"{folder.path} is a run of `sparserl continual`; this takes runs of `sparserl train`")
-    return build_train_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
+    """The resolved config of a run of `sparserl train`; raises as `recorded_config`."""
+    config: TrainConfig = recorded_config(folder, "train")
+    return config
 
 
 def written_config(folder: RunFolder) -> dict[str, Any]:
@@ -81,26 +110,26 @@ def run_sequence(folder: RunFolder) -> RLSequence:
 
 
 def continual_config(folder: RunFolder) -> ContinualConfig:
-    """The resolved config that a run of `sparserl continual` was started with.
+    """The resolved config of a run of `sparserl continual` of a classifier; raises as `recorded_config`."""
+    config: ContinualConfig = recorded_config(folder, "continual")
+    return config
 
-    Raises:
-        ConfigError: If it is another kind of run.
-    """
-    if not is_continual(folder):
-        raise ConfigError(f"{folder.path} is a run of `sparserl train`; this takes runs of `sparserl continual`")
-    return _build_classifier_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
+
+def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
+    """The resolved config of a run of `sparserl continual` on environments; raises as `recorded_config`."""
+    config: RLContinualConfig = recorded_config(folder, "continual_rl")
+    return config
 
 
 def _build_classifier_config(data: Mapping[str, Any]) -> ContinualConfig:
     return yaml_config.build(ContinualConfig, with_topology(data))
 
 
-def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
-    """The resolved config that a run of `sparserl continual` on environments was started with.
-
-    Raises:
-        ConfigError: If it is another kind of run.
-    """
-    if not is_of_agents(folder):
-        raise ConfigError(f"{folder.path} is no run of an agent on a sequence of tasks")
-    return build_rl_continual_config(yaml_config.load_yaml(folder.path / "config.yaml")).resolved()
+KINDS_OF_RUNS: dict[Kind, KindOfRun] = {
+    "continual_rl": KindOfRun(
+        "continual", frozenset({"sequence", "algo"}), build_rl_continual_config, "`sparserl continual` on environments"
+    ),
+    "continual": KindOfRun("continual", frozenset({"sequence"}), _build_classifier_config, "`sparserl continual`"),
+    "train": KindOfRun("train", frozenset(), build_train_config, "`sparserl train`"),
+}
+"""The first whose keys a config has is that of its run."""

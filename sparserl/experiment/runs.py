@@ -9,24 +9,22 @@ from typing import Any
 from sparserl.errors import ConfigError
 from sparserl.experiment.agent_training import AgentTraining
 from sparserl.experiment.classifier_training import ClassifierTraining
-from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resuming import resumed
-from sparserl.experiment.rl_continual_config import RLContinualConfig
-from sparserl.experiment.run_config import is_continual, is_of_agents
+from sparserl.experiment.run_config import kind_in
 from sparserl.experiment.sequence_training import SequenceTraining
-from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Shown, Source, Training, carry_out
+from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_lock import only_writer
 from sparserl.recording.trackers import JobType
 
-TRAININGS: dict[type[RunConfig], type[Training[Any]]] = {
-    TrainConfig: AgentTraining,
-    ContinualConfig: ClassifierTraining,
-    RLContinualConfig: SequenceTraining,
+TRAININGS: dict[Kind, type[Training[Any]]] = {
+    "train": AgentTraining,
+    "continual": ClassifierTraining,
+    "continual_rl": SequenceTraining,
 }
-"""Config of each kind of run -> what carries it out."""
+"""Kind of run -> what carries it out."""
 
 
 def begin(config: RunConfig, source: Source) -> Training[Any]:
@@ -35,7 +33,7 @@ def begin(config: RunConfig, source: Source) -> Training[Any]:
     Raises:
         ConfigError: If parts of the config do not go together, or something that it names cannot be had.
     """
-    return TRAININGS[type(config)].begin(config.resolved(), source)
+    return TRAININGS[config.kind].begin(config.resolved(), source)
 
 
 def train(
@@ -69,9 +67,7 @@ def train(
 
 def training_of(folder: RunFolder) -> type[Training[Any]]:
     """What carries out an existing run."""
-    if not is_continual(folder):
-        return AgentTraining
-    return SequenceTraining if is_of_agents(folder) else ClassifierTraining
+    return TRAININGS[kind_in(folder)]
 
 
 def go_on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 from stable_baselines3.common.logger import Logger
@@ -24,6 +24,7 @@ from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.presets import load_preset, presets
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Range, Repeats, check_ranges
+from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
 
 
@@ -52,6 +53,7 @@ class TrainConfig(RunConfig):
         KernelUnavailable: If a device is asked for that is not there.
     """
 
+    kind: ClassVar[Kind] = "train"
     algo: str = "ds_td3"
     """Algorithm; see `sparserl list algos`."""
     env: str = "HalfCheetah-v5"

@@ -15,7 +15,7 @@ from support.layers import ints
 from support.plans import plan_rewire, plan_shrink
 
 from sparserl.errors import TopologyError
-from sparserl.topology import criteria
+from sparserl.topology import block_scores
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.rewire import RewireRule, remap
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
@@ -156,7 +156,7 @@ def test_growth_fills_the_open_block_and_no_more(
     kept: list[int],
     free: list[int],
 ) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", block)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", block)
     view = growing(open_out, open_in, kept)
     for count in range(len(free) + 1):
         grown = GROW[grow].choose(view, ints(*kept), count, RNG(count))

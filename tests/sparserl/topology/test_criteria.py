@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from oracle.dense_topology import gradient_growth, magnitude_drop, mask_of, set_drop, topology_of
 
 from sparserl.errors import TopologyError
-from sparserl.topology import criteria
+from sparserl.topology import block_scores
 from sparserl.topology.criteria import DROP, GROW, signed_magnitude, weight_magnitude
 from sparserl.topology.free_positions import distinct_integers, free_positions
 from sparserl.topology.structure import Importance, LayerView, SparseTopology
@@ -300,7 +300,7 @@ def sampled(topology: SparseTopology, *samples: tuple[np.ndarray, np.ndarray]) -
 def test_gradient_growth_of_8_slots(
     monkeypatch: pytest.MonkeyPatch, block: int, kept: list[int], count: int, grown: list[int]
 ) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", block)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", block)
     view = sampled(SparseTopology(2, 4, np.array(kept, np.int64)), (X, DY))
     assert GROW["gradient"].needs_gradient
     found = GROW["gradient"].choose(view, np.array(kept, np.int64), count, np.random.default_rng(0))
@@ -329,7 +329,7 @@ def test_gradient_growth_without_samples_is_refused() -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 7, 20, 1 << 20])
 def test_gradient_growth_is_the_dense_argsort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", block)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", block)
     rng = np.random.default_rng(block)
     for _ in range(60):
         n_out, n_in, batch = rng.integers(1, 9, 3)
@@ -350,7 +350,7 @@ def test_gradient_growth_is_the_dense_argsort(monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_gradient_growth_never_holds_the_dense_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", 10_000)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", 10_000)
     rng = np.random.default_rng(0)
     n_out, n_in = 2000, 1000
     topology = SparseTopology(n_out, n_in, np.sort(rng.choice(n_out * n_in, 2000, replace=False)))

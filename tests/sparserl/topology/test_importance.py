@@ -11,7 +11,7 @@ from support.layers import ints
 from support.plans import plan_rewire
 
 from sparserl.errors import TopologyError
-from sparserl.topology import criteria
+from sparserl.topology import block_scores
 from sparserl.topology.criteria import DROP, GROW, connection_importance
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Constraint, Importance, LayerView, SparseTopology
@@ -81,7 +81,7 @@ def grow(importance: Importance, topology: SparseTopology, kept: np.ndarray, cou
 def test_growth_by_neuron_importance_of_8_slots(
     monkeypatch: pytest.MonkeyPatch, block: int, kept: list[int], count: int, grown: list[int]
 ) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", block)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", block)
     assert grow(Importance(np.ones(3), A_OUT, A_IN), OLD, ints(*kept), count) == grown
 
 
@@ -114,7 +114,7 @@ def test_products_are_compared_in_double_precision(outputs: list[float], inputs:
 
 @pytest.mark.parametrize("block", [1, 3, 7, 20, 1 << 20])
 def test_growth_by_neuron_importance_is_the_dense_argsort(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", block)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", block)
     rng = RNG(block)
     for _ in range(60):
         n_out, n_in = rng.integers(1, 9, 2)
@@ -129,7 +129,7 @@ def test_growth_by_neuron_importance_is_the_dense_argsort(monkeypatch: pytest.Mo
 
 
 def test_growth_by_neuron_importance_never_holds_all_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(criteria, "ROW_BLOCK", 10_000)
+    monkeypatch.setattr(block_scores, "ROW_BLOCK", 10_000)
     rng = RNG(0)
     n_out, n_in = 2000, 1000
     topology = SparseTopology(n_out, n_in, np.sort(rng.choice(n_out * n_in, 2000, replace=False)))

@@ -1,0 +1,97 @@
+"""Scores of all positions of a layer, formed a block of rows at a time, and the best of them.
+
+Nothing as large as the layer is ever held. What a score is made of is decided in `criteria`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+
+from sparserl.errors import NotFiniteScoreError, TopologyError
+from sparserl.topology.free_positions import Block
+from sparserl.topology.structure import FloatArray, LayerView, Positions
+
+NOTHING: Positions = np.empty(0, np.int64)
+ROW_BLOCK = 1 << 20
+"""Entries of a dense layer whose scores are formed at a time."""
+LAST, NEVER = -0.5, -1.0
+"""Scores below every importance and |gradient|."""
+Score = Callable[[Positions, Positions], FloatArray]
+"""(outputs, inputs) -> (outputs, inputs) scores, none negative."""
+
+
+def gradient_score(view: LayerView) -> Score:
+    """|dense weight gradient|, summed over all samples before it is judged and over the neurons of an output after.
+
+    Raises:
+        TopologyError: If there are no samples.
+    """
+    if not view.samples:
+        raise TopologyError("growth by gradient needs the update's activations; call `begin_update` before it")
+
+    samples = view.samples
+    if view.constraint is not None:
+        samples = tuple((x[view.constraint.open_in], dy) for x, dy in samples)
+
+    def score(outputs: Positions, inputs: Positions) -> FloatArray:
+        del inputs
+        of_neurons = (
+            np.abs(np.asarray(sum(dy[outputs * view.neurons + index] @ x.T for x, dy in samples)))
+            for index in range(view.neurons)
+        )
+        gradient: FloatArray = reduce(np.add, of_neurons)
+        if np.isnan(gradient).any():
+            raise NotFiniteScoreError("the weight gradient holds NaN, so no connection can be chosen by it")
+        return gradient
+
+    return score
+
+
+def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Positions = NOTHING) -> Positions:
+    """The `count` positions of highest score between open neurons that are not kept; among equals the lower position.
+
+    Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on.
+
+    Args:
+        view: The layer.
+        kept: Sorted positions that are not free.
+        count: How many.
+        score: What is to be high.
+        last: Sorted positions that are chosen only where nothing else is free.
+
+    Raises:
+        TopologyError: If fewer are free.
+    """
+    block = Block.of(view)
+    n_in = block.inputs.size
+    taken, late = block.inside(kept), block.inside(last)
+    best_score = np.empty(0, np.float32)
+    best: Positions = np.empty(0, np.int64)
+    rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
+    for start in range(0, block.outputs.size, rows_at_a_time):
+        rows = block.outputs[start : start + rows_at_a_time]
+        scores = score(rows, block.inputs).reshape(-1)
+        for positions, value in ((late, LAST), (taken, NEVER)):
+            first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
+            scores[positions[first:stop] - start * n_in] = value
+        candidates = np.flatnonzero(scores >= _kth_largest(scores, count))
+        candidates = candidates[scores[candidates] > NEVER]
+        best_score = np.concatenate([best_score, scores[candidates]])
+        best = np.concatenate([best, candidates + start * n_in])
+        order = np.argsort(-best_score, kind="stable")[:count]  # stable: the lower position wins a tie
+        order.sort()
+        best_score, best = best_score[order], best[order]
+    if best.size < count:
+        raise TopologyError(f"cannot choose {count} of {best.size} free positions")
+    return block.outside(best)
+
+
+def _kth_largest(score: FloatArray, k: int) -> float:
+    if k == 0:
+        return np.inf
+    if k >= score.size:
+        return NEVER
+    return float(np.partition(score, score.size - k)[score.size - k])

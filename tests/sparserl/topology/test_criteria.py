@@ -371,4 +371,4 @@ def test_gradients_that_are_nan_choose_nothing() -> None:
     samples = ((np.full((4, 3), np.nan, np.float32), np.ones((2, 3), np.float32)),)
     view = LayerView(topology, np.ones(4, np.float32), samples)
     with pytest.raises(TopologyError, match="holds NaN"):
-        criteria.GROW["gradient"].choose(view, topology.flat[:2], 2, np.random.default_rng(0))
+        GROW["gradient"].choose(view, topology.flat[:2], 2, np.random.default_rng(0))

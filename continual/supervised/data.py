@@ -143,20 +143,24 @@ def idx_files(address: str, md5: tuple[str, str, str, str]) -> Read:
         train_images, train_labels, test_images, test_labels = (
             _located(folder, name, address, checksum, download) for name, checksum in zip(IDX_FILES, md5, strict=True)
         )
-        return _pictures(train_images, train_labels, n_classes), _pictures(test_images, test_labels, n_classes)
+        return _checked(train_images, train_labels, n_classes), _checked(test_images, test_labels, n_classes)
 
     return read
 
 
 def _located(folder: Path, name: str, address: str, md5: str, download: bool) -> Path:
     packed = folder / f"{name}.gz"
-    for path in (folder / name, packed):
-        if path.exists():
-            return path
+    if (path := find_idx(folder, name)) is not None:
+        return path
     if not download:
         raise ConfigError(f"no {packed.name} in {folder}: put it there, packed or not, or let --download fetch it")
     fetch(f"{address}{packed.name}", packed, md5)
     return packed
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """One of `IDX_FILES` in a folder, unpacked or with `.gz`; None if it is not there."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
 def fetch(url: str, path: Path, md5: str) -> None:
@@ -189,16 +193,32 @@ def fetch(url: str, path: Path, md5: str) -> None:
         raise ConfigError(f"cannot download {url}: {cause}") from None
 
 
-def _pictures(images_path: Path, labels_path: Path, n_classes: int) -> Part:
+def _checked(images_path: Path, labels_path: Path, n_classes: int) -> Part:
+    part = read_pictures(images_path, labels_path, (SIDE, SIDE))
+    if (outside := part.labels[part.labels >= n_classes]).size:
+        raise ConfigError(f"{labels_path} has the label {outside[0]}, outside 0..{n_classes - 1}")
+    return part
+
+
+def read_pictures(images_path: Path, labels_path: Path, size: tuple[int, int] | None = None) -> Part:
+    """The pictures of one IDX file as rows of pixels, with the labels of another.
+
+    Args:
+        images_path: File of (N, height, width).
+        labels_path: File of (N,).
+        size: Height and width that they must have; None for any.
+
+    Raises:
+        ConfigError: If a file is wrong, or they do not fit together.
+    """
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-    if images.shape[1:] != (SIDE, SIDE):
-        height, width = images.shape[1:]
-        raise ConfigError(f"{images_path} has pictures of {height} x {width} pixels instead of {SIDE} x {SIDE}")
+    height, width = images.shape[1:]
+    if size is not None and (height, width) != size:
+        wanted = " x ".join(map(str, size))
+        raise ConfigError(f"{images_path} has pictures of {height} x {width} pixels instead of {wanted}")
     if len(images) != len(labels):
         raise ConfigError(f"{images_path} has {len(images)} pictures, but {labels_path} has {len(labels)} labels")
-    if (outside := labels[labels >= n_classes]).size:
-        raise ConfigError(f"{labels_path} has the label {outside[0]}, outside 0..{n_classes - 1}")
-    return Part(images.reshape(len(images), SIDE * SIDE), labels.astype(np.int64))
+    return Part(images.reshape(len(images), height * width), labels.astype(np.int64))
 
 
 DATASETS: dict[str, DatasetSpec] = {

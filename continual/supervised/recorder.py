@@ -227,8 +227,9 @@ def checksum(sequence: TaskSequence) -> str:
     hashed: set[int] = set()  # tasks share arrays
     for task in sequence.tasks:
         digest.update(repr((task.classes, task.outputs)).encode())
-        for samples in (task.train, task.test):
-            digest.update(repr((samples.mean, samples.std, samples.scale, samples.features.shape)).encode())
+        for samples in task.parts:
+            numbers = [one for one in (samples.mean, samples.std, samples.scale) if isinstance(one, float)]
+            digest.update(repr((*numbers, samples.features.shape)).encode())
             for array in _arrays(samples):
                 if id(array) not in hashed:
                     hashed.add(id(array))
@@ -237,7 +238,8 @@ def checksum(sequence: TaskSequence) -> str:
 
 
 def _arrays(samples: Samples) -> list[np.ndarray]:
-    return [samples.features, samples.rows, samples.labels, *([] if samples.order is None else [samples.order])]
+    every = (samples.features, samples.rows, samples.labels, samples.order, samples.mean, samples.std)
+    return [one for one in every if isinstance(one, np.ndarray)]
 
 
 def _seen(matrix: Sequence[Sequence[float]]) -> float:

@@ -22,6 +22,8 @@ Scenario = Literal["class", "task", "domain"]
 `domain`: all tasks share the same outputs."""
 
 Integers = npt.NDArray[np.int64]
+ForEach = float | npt.NDArray[np.float32]
+"""One number for all features, or (F,) one for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +34,8 @@ class Samples:
         features: (N, F) uint8 or float32, as stored.
         rows: (n,) int64 which of them.
         labels: (n,) int64 output unit of each of the n.
-        mean: Subtracted from `features * scale`.
-        std: Divides the difference.
+        mean: Subtracted from `features * scale`; (F,) in the order in which features are stored.
+        std: Divides the difference, likewise.
         scale: Multiplies stored features first, 1/255 for pictures.
         order: (F,) int64, feature k is the stored feature `order[k]`; None as stored.
     """
@@ -41,8 +43,8 @@ class Samples:
     features: npt.NDArray[Any]
     rows: Integers
     labels: Integers
-    mean: float
-    std: float
+    mean: ForEach
+    std: ForEach
     scale: float = 1.0
     order: Integers | None = None
 
@@ -58,8 +60,13 @@ class Samples:
         stored = self.features[self.rows[indices]]
         if self.order is not None:
             stored = stored[:, self.order]
-        x = torch.from_numpy(stored.astype(np.float32)).mul_(self.scale).sub_(self.mean).div_(self.std)
-        return x, torch.tensor(self.labels[indices])
+        x = torch.from_numpy(stored.astype(np.float32)).mul_(self.scale)
+        return x.sub_(self._ordered(self.mean)).div_(self._ordered(self.std)), torch.tensor(self.labels[indices])
+
+    def _ordered(self, numbers: ForEach) -> float | torch.Tensor:
+        if isinstance(numbers, float):
+            return numbers
+        return torch.from_numpy(numbers if self.order is None else numbers[self.order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +80,7 @@ class Task:
         outputs: Output units of these classes, in the same order.
         train: Training samples.
         test: Held-out samples.
+        validation: Samples held out of the training samples, to choose by; None if there are none.
     """
 
     index: int
@@ -81,6 +89,12 @@ class Task:
     outputs: tuple[int, ...]
     train: Samples
     test: Samples
+    validation: Samples | None = None
+
+    @property
+    def parts(self) -> list[Samples]:
+        """Its training, test and validation samples, as far as there are any."""
+        return [self.train, self.test, *([] if self.validation is None else [self.validation])]
 
 
 @dataclass(frozen=True, eq=False)

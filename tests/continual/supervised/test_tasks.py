@@ -49,6 +49,13 @@ def test_floats_are_left_alone_as_they_are_stored() -> None:
     assert stored.tolist() == [[0.25, 4.0]]
 
 
+def test_each_feature_may_have_its_own_numbers_as_it_is_stored() -> None:
+    mean, std = np.array([1, 2, 3, 4], np.float32), np.array([1, 2, 4, np.inf], np.float32)
+    for order, expected in ((None, [[1, 2, 1.75, 0]]), (np.array([3, 0, 1, 2]), [[0, 1, 2, 1.75]])):
+        x, _ = Samples(STORED, np.array([0]), np.array([0]), mean, std, 1.0, order).take(slice(None))
+        assert x.tolist() == expected
+
+
 def sequence(scenario: Scenario, *outputs: tuple[int, ...], n_outputs: int) -> TaskSequence:
     tasks = tuple(Task(index, "", units, units, samples(), samples()) for index, units in enumerate(outputs))
     return TaskSequence("", scenario, tasks, 4, n_outputs, {})

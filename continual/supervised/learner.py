@@ -111,7 +111,9 @@ class SupervisedLearner:
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._method_moves_connections():
                 return without_connections(sizes)
-            return SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network")
+            network = SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network")
+        network.output_reading = "softmax"
+        return network
 
     def _method_moves_connections(self) -> bool:
         """Whether the method gives a network without connections some, and moves them."""

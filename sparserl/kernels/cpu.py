@@ -160,7 +160,11 @@ class _Backward:
         frame = self._frame
         return [
             ActivationPair(
-                network, layer, frame.level(plan, network, layer), frame.from_tiles(tape, plan.widths[layer + 1])
+                network,
+                layer,
+                frame.level(plan, network, layer),
+                frame.from_tiles(tape, plan.widths[layer + 1]),
+                frame.level(plan, network, layer + 1) if layer + 1 < plan.depth else None,
             )
             for (network, layer), tape in zip(self._request.samples, self._tapes, strict=True)
         ]

@@ -113,19 +113,21 @@ class Networks:
 
 @dataclass(frozen=True)
 class ActivationPair:
-    """Where gradient growth looks: what one layer saw in one backward pass.
+    """Where growth looks: what one layer saw in one backward pass.
 
     Attributes:
         network: Position of the network.
         layer: Position of the layer.
         x: (n_in, B) its input.
         dy: (n_out, B) the gradient at its output.
+        a: (n_out, B) what the next layer read, the output after the ReLU; None of the last layer.
     """
 
     network: int
     layer: int
     x: torch.Tensor
     dy: torch.Tensor
+    a: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

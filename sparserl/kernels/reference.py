@@ -62,7 +62,8 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
         gradient = gradient.t()
         of_network: list[torch.Tensor] = []
         for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
-            samples[network, position] = ActivationPair(network, position, x, gradient)
+            read_next = levels[position + 1] if position + 1 < len(levels) else None
+            samples[network, position] = ActivationPair(network, position, x, gradient, read_next)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
             formed = [value_gradient(layer, x, gradient), bias]
             of_network = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *of_network]

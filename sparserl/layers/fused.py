@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-from sparserl.kernels import CsrIndex, GradientRequest, Linear, Networks, active_backend, program, tables
+from sparserl.errors import TopologyError
+from sparserl.kernels import (
+    ActivationPair,
+    CsrIndex,
+    GradientRequest,
+    Linear,
+    Networks,
+    active_backend,
+    program,
+    tables,
+)
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
@@ -23,6 +33,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,
     "identity": lambda x: x,
 }
+READINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    **ACTIVATIONS,
+    "softmax": lambda x: torch.softmax(x, dim=-1),
+}
+"""What makes activations of the outputs of a last layer, where growth compares activations."""
 JOINED_UP_TO = 128
 """Neurons on the narrow side of a dense layer up to which it is joined with its sparse neighbours: beyond, the dense
 product is faster by more than it costs to leave the kernel."""
@@ -33,14 +48,15 @@ class FusedLayers:
 
     Args:
         chains: The layers of each network.
+        reading: Name in `READINGS` of what follows the last layer.
 
     Attributes:
         layers: All of them.
         sparse: Indices of the sparse ones among them.
     """
 
-    def __init__(self, chains: Sequence[Sequence[Layer]]):
-        self.chains = chains
+    def __init__(self, chains: Sequence[Sequence[Layer]], reading: str = "identity"):
+        self.chains, self.reading = chains, reading
         self.layers: list[Any] = [layer for chain in chains for layer in chain]
         self.sparse = [number for number, layer in enumerate(self.layers) if linear(layer).is_sparse]
         self._dense = [number for number in range(len(self.layers)) if number not in self.sparse]
@@ -145,7 +161,7 @@ class FusedPass:
     """One pass through fused layers, and its way back.
 
     Attributes:
-        y: (networks, B, n_out) output.
+        y: (networks, B, n_out) output; None once it is handed out.
     """
 
     def __init__(
@@ -154,11 +170,19 @@ class FusedPass:
         self._fused, self._parameters, self._networks = fused, parameters, networks
         self._backend = active_backend()
         count(networks.forward_flops(inputs[0].shape[0]))
+        self.y: Any
         self.y, self._saved = self._backend.forward(networks, inputs, keep=True)
 
     def capturing(self) -> list[int]:
         """Indices of the layers that keep what they see in a pass that trains them."""
         return [number for number in self._fused.sparse if self._fused.layers[number].capture]
+
+    def hand_out(self) -> Array:
+        """`y`, which may then be changed in place; a copy stays where a layer is to keep its activations."""
+        y = self.y
+        asked = any(self._fused.layers[number].captures_activations for number in self.capturing())
+        self.y = y.copy() if asked else None
+        return y
 
     def backward(self, dy: Array) -> None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
@@ -180,6 +204,15 @@ class FusedPass:
         dx, _ = self.gradients(dy, width, [False] * len(self._parameters), [])
         assert dx is not None
         return dx
+
+    def _activations(self, sample: ActivationPair) -> torch.Tensor:
+        """(n_out, B) of a layer that was captured: what is read of its outputs."""
+        if sample.a is not None:
+            return sample.a
+        if self.y is None:
+            raise TopologyError("growth by activations needs passes that begin after `begin_update`")
+        output = torch.from_numpy(computed(self.y))[sample.network]
+        return READINGS[self._fused.reading](output).t().contiguous()
 
     def gradients(
         self, dy: Array, width: int | None, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False
@@ -207,7 +240,8 @@ class FusedPass:
         if captured:
             not_again()
         for number, sample in zip(captured, result.samples, strict=True):
-            layers[number].activation_pairs.append((sample.x, sample.dy))
+            other = self._activations(sample) if layers[number].captures_activations else sample.dy
+            layers[number].activation_pairs.append((sample.x, other))
         if result.parameters is None:
             return result.x, [None] * len(needs)
         for number in self._fused.sparse:
@@ -234,9 +268,9 @@ class _Node(torch.autograd.Function):
         with program.at_once():
             ctx.fused_pass = layers.run([x])
         ctx.save_for_backward(*parameters)
-        y = torch.from_numpy(ctx.fused_pass.y)
-        del ctx.fused_pass.y  # it will refer to its node, which refers to the pass: a cycle would outlive the graph
-        return y
+        # Nothing of it stays in the pass: it will refer to its node, which refers to the pass, and that cycle would
+        # outlive the graph.
+        return torch.from_numpy(ctx.fused_pass.hand_out())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:

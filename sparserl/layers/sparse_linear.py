@@ -41,7 +41,8 @@ class SparseLinear(nn.Module):
             averages, casts or synchronises buffers leaves indices alone.
         col: (nnz,) int32, input of each slot.
         capture: While true, backward passes that form the gradient of `values` append to `activation_pairs`.
-        activation_pairs: (input (n_in, B), output gradient (n_out, B)) of captured passes.
+        captures_activations: Whether they keep activations beside the input in place of the gradient at the output.
+        activation_pairs: (input (n_in, B), output gradient or activations (n_out, B)) of captured passes.
         trained: Whether a backward pass has formed the gradient of this object's weights, an event has changed its
             connections, or a target network keeps it in step with another layer.
 
@@ -86,7 +87,7 @@ class SparseLinear(nn.Module):
         check_has_kernels(values)
         self.n_out, self.n_in = topology.n_out, topology.n_in
         self.values, self.bias = values, bias
-        self.capture = False
+        self.capture = self.captures_activations = False
         self.activation_pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._fused = FusedLayers([[self]])
         self.trained = False

@@ -33,6 +33,8 @@ class SparseMLP(nn.ModuleList):
         output_activation: Name of the last one.
 
     Attributes:
+        output_reading: Name in `READINGS` of what makes activations of the outputs where growth compares them;
+            `output_activation` unless a learner reads them otherwise, as `softmax` say.
         goals: Connections that layers are to have at the end of a density schedule, by their name in the list; empty
             where every layer begins with the number it keeps.
 
@@ -46,6 +48,7 @@ class SparseMLP(nn.ModuleList):
         for name in self.activations:
             if name not in ACTIVATIONS:
                 raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+        self.output_reading = output_activation
         self.goals: dict[str, int] = {}
         self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, str]]] = ([], [])
 
@@ -58,7 +61,7 @@ class SparseMLP(nn.ModuleList):
         """What runs in one call, each with the activation after it."""
         if not self.is_unchanged():  # a layer was replaced
             layers = list(self._modules.values())
-            self._cut = layers, _parts(layers, self.activations)
+            self._cut = layers, _parts(layers, self.activations, self.output_reading)
         return self._cut[1]
 
     @classmethod
@@ -158,14 +161,18 @@ class SparseEnsemble:
         if parts != self._cut[0]:
             alone = all(len(run) == 1 and isinstance(run[0][0], FusedLayers) for run in parts)
             alone &= len({network.activations[-1] for network in self.networks}) == 1
-            self._cut = parts, FusedLayers([list(network) for network in self.networks]) if alone else None  # type: ignore[arg-type]
+            chains: list[list[Any]] = [list(network) for network in self.networks]
+            self._cut = parts, FusedLayers(chains, self.networks[0].output_reading) if alone else None
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
 
 
-def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tuple[FusedLayers | nn.Linear, str]]:
+def _parts(
+    layers: Sequence[nn.Module], activations: Sequence[str], output_reading: str
+) -> list[tuple[FusedLayers | nn.Linear, str]]:
     """Cuts a chain into what runs in one call, each with the activation after it."""
+    readings = [*activations[:-1], output_reading]
     runs: list[list[nn.Module]] = [[]]
     for layer, before in zip(layers, ["relu", *activations[:-1]], strict=True):
         if runs[-1] and (before != "relu" or not _joins(layer) or not _joins(runs[-1][-1])):
@@ -177,7 +184,8 @@ def _parts(layers: Sequence[nn.Module], activations: Sequence[str]) -> list[tupl
         if not any(linear(layer).is_sparse for layer in run):
             parts += zip(run, activations[position : position + len(run)], strict=True)  # type: ignore[arg-type]
         else:
-            parts.append((FusedLayers([run]), activations[position + len(run) - 1]))  # type: ignore[list-item]
+            last = position + len(run) - 1
+            parts.append((FusedLayers([run], readings[last]), activations[last]))  # type: ignore[list-item]
         position += len(run)
     return parts
 

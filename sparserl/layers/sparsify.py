@@ -63,7 +63,7 @@ def sparsify(
             needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
         **topology: Further fields of `sparserl.topology.config.TopologyConfig`, as agents take them, e.g.
             `update_interval=200` or `pairs=2`; all but densities of actor and critic, the initial value (weights are
-            kept) and recycling.
+            kept) and recycling. Growth by activations sees what a layer gives, before whatever your model does to it.
 
     Returns:
         The object whose `step()` is to be called after each `optimizer.step()`.

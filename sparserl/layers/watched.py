@@ -80,6 +80,7 @@ def _check_averaged(layers: Sequence[Any]) -> None:
             )
         if layer.capture and torch.distributed.get_world_size(wrapper.process_group) > 1:
             raise TopologyError(
-                "growth by gradient sees the batches of one process alone, so processes would grow other connections; "
+                "growth by gradient or activations sees the batches of one process alone, so processes would grow "
+                "other connections; "
                 "use a method that grows at random, e.g. 'set', with DistributedDataParallel"
             )

@@ -5,7 +5,7 @@ Nothing as large as the layer is ever held. What a score is made of is decided i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import numpy as np
@@ -29,12 +29,7 @@ def gradient_score(view: LayerView) -> Score:
     Raises:
         TopologyError: If there are no samples.
     """
-    if not view.samples:
-        raise TopologyError("growth by gradient needs the update's activations; call `begin_update` before it")
-
-    samples = view.samples
-    if view.constraint is not None:
-        samples = tuple((x[view.constraint.open_in], dy) for x, dy in samples)
+    samples = _samples(view, "gradient")
 
     def score(outputs: Positions, inputs: Positions) -> FloatArray:
         del inputs
@@ -48,6 +43,47 @@ def gradient_score(view: LayerView) -> Score:
         return gradient
 
     return score
+
+
+def cosine_score(view: LayerView) -> Score:
+    """|cosine| between the activations of both neurons over all samples, 0 where one is silent in all of them.
+
+    The neurons of one output add theirs up. Memory O((n_in + n_out) B) beside that of a block.
+
+    Raises:
+        TopologyError: If activations were not kept, or are not finite.
+    """
+    samples = _samples(view, "cosine")
+    sources, targets = (_directions([pair[side] for pair in samples]) for side in (0, 1))
+
+    def score(outputs: Positions, inputs: Positions) -> FloatArray:
+        del inputs
+        of_neurons = (np.abs(targets[outputs * view.neurons + index] @ sources.T) for index in range(view.neurons))
+        return reduce(np.add, of_neurons)
+
+    return score
+
+
+def _samples(view: LayerView, sought: str) -> list[tuple[FloatArray, FloatArray]]:
+    """What the update saw at the open inputs of a layer, and at its outputs.
+
+    Raises:
+        TopologyError: If that was not kept.
+    """
+    if not view.samples:
+        raise TopologyError(f"growth by {sought} needs the update's activations; call `begin_update` before it")
+    inputs = slice(None) if view.constraint is None else view.constraint.open_in
+    return [(x[inputs], y) for x, y in view.samples]
+
+
+def _directions(activations: Sequence[FloatArray]) -> FloatArray:
+    """(neurons, samples) of length 1 a neuron, or 0; of batches (neurons, B) one after the other."""
+    joined = np.concatenate(activations, axis=1)
+    length = np.linalg.norm(joined, axis=1, keepdims=True)
+    if not np.isfinite(length).all():
+        raise NotFiniteScoreError("an activation is NaN or infinite, so no connection can be chosen by it")
+    directions: FloatArray = np.divide(joined, length, out=np.zeros_like(joined), where=length > 0.0)
+    return directions
 
 
 def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Positions = NOTHING) -> Positions:

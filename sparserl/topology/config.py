@@ -75,9 +75,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    deepr, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its method, such
-    as densities or factors, stays with the method that is given here; dense reads none. What it says as its method does
-    anyway goes with that method."""
+    deepr, ctre, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its
+    method, such as densities or factors, stays with the method that is given here; dense reads none. What it says as
+    its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -100,7 +100,7 @@ class TopologyConfig:
     drop: str | None = None
     """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold, sign_change."""
     grow: str | None = None
-    """Grow criterion: random, random_other, random_unfired, gradient."""
+    """Grow criterion: random, random_other, random_unfired, gradient, cosine, cosine_or_random."""
     drop_fraction: ShareBelowOne | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
     decay: Literal["constant", "cosine", "cosine_floor", "staged"] | None = None
@@ -113,7 +113,8 @@ class TopologyConfig:
     schedule_share: PositiveShare | None = None
     """Share of the updates from the first to the last event at which `density_schedule` ends, in (0, 1]."""
     gradient_batches: Count | None = None
-    """Consecutive updates of a network over whose gradients growth by gradient averages, >= 1."""
+    """Consecutive updates of a network over whose gradients growth by gradient averages, or over whose activations
+    growth by cosine compares neurons, >= 1."""
     gradient_weight: NotNegative | None = None
     """Of |gradient| beside |weight| in the drop by magnitude_and_gradient, >= 0."""
     drop_threshold: Positive | None = None

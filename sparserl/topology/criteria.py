@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
-from sparserl.topology.block_scores import NOTHING, gradient_score, highest
+from sparserl.topology.block_scores import NOTHING, cosine_score, gradient_score, highest
 from sparserl.topology.free_positions import Block, distinct_integers, free_positions
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
@@ -192,13 +192,15 @@ class GrowRule:
     Attributes:
         choose: (view, kept positions sorted, count, generator) -> `count` positions between open neurons that are
             not kept, sorted. A connection that the same event dropped is eligible.
-        needs_gradient: Whether `view.samples` must hold the update's activations and gradients.
+        needs_gradient: Whether `view.samples` must hold inputs and output gradients of the update.
+        needs_activations: Whether they must hold its inputs and output activations.
         needs_importance: Whether `view.importance` must be there.
         needs_explored: Whether `view.explored` must be there.
     """
 
     choose: Callable[[LayerView, Positions, int, np.random.Generator], Positions]
     needs_gradient: bool = False
+    needs_activations: bool = False
     needs_importance: bool = False
     needs_explored: bool = False
 
@@ -276,6 +278,39 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
     return highest(view, kept, count, gradient_score(view))
 
 
+def _cosine(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """The largest |cosine| between the activations of both neurons over all samples, among free positions.
+
+    A neuron that is silent in all samples has 0; the neurons of one output add theirs up. Time O(n_in n_out B), memory
+    O(block + count + (n_in + n_out) B).
+
+    Raises:
+        TopologyError: If activations were not kept, or are not finite.
+
+    Source:
+        Atashgahi et al. 2022 (CTRE), the growth of CTRE_seq's first phase; there over the samples of an epoch.
+    """
+    del rng
+    return highest(view, kept, count, cosine_score(view))
+
+
+def _cosine_or_random(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """The same, where each connection that the event has just dropped gives way to a random one.
+
+    That is uniform over positions neither kept, chosen nor just dropped; the latter come where those do not suffice.
+
+    Raises:
+        TopologyError: As `cosine`.
+
+    Source:
+        Atashgahi et al. 2022 (CTRE), CTRE_sim; its code may draw what was chosen already, so a connection is lost.
+    """
+    best = _cosine(view, kept, count, rng)
+    chosen = best[absent(best, view.topology.flat)]
+    avoided, taken = (np.union1d(among, chosen) for among in (view.topology.flat, kept))
+    return np.union1d(chosen, _random_outside(view, avoided, taken, count - chosen.size, rng))
+
+
 def _neuron_importance(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
     """The largest product of the importances of both neurons among free positions.
 
@@ -301,5 +336,7 @@ GROW: dict[str, GrowRule] = {
     "random_other": GrowRule(_random_other),
     "random_unfired": GrowRule(_random_unfired, needs_explored=True),
     "gradient": GrowRule(_gradient, needs_gradient=True),
+    "cosine": GrowRule(_cosine, needs_activations=True),
+    "cosine_or_random": GrowRule(_cosine_or_random, needs_activations=True),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
 }

@@ -154,14 +154,15 @@ class TopologyEvolver:
                 self._due[group] = first if self.update < first else self._next_due()
 
     def begin_update(self, update: int) -> None:
-        """Starts gradient update number `update`, counted from 1; arms capture of gradients if an event needs them."""
+        """Starts gradient update number `update`, counted from 1; arms capture of samples if an event needs them."""
         self.update = update
-        if self.rule is None or not self.rule.needs_gradient:
+        if self.rule is None or not self.rule.needs_samples:
             return
         for group, layers in self.groups.items():
             armed = self.is_due(group) and not self.rule.is_over(update)
             for name, layer in layers.items():
                 layer.capture, layer.activation_pairs = armed, [*self._gathered[name]]
+                layer.captures_activations = self.rule.needs_activations
 
     def end_update(self, group: str) -> list[TopologyEvent]:
         """Call after the group's optimizer has stepped; rewires its layers if they are due.
@@ -273,8 +274,8 @@ class TopologyEvolver:
             plan, rng = plans.pop(0), self._rng[name]  # what a layer needed is gone when its turn is over
             change = plan.rewired(rule, rng)
             kind = "prune" if rule.prunes and not change.grown else "rewire"
-            if kind == "rewire" and rule.needs_gradient:
-                count(sum(2 * len(dy) * x.size for x, dy in plan.view.samples))  # the dense gradient of each batch
+            if kind == "rewire" and rule.needs_samples:
+                count(sum(2 * len(y) * x.size for x, y in plan.view.samples))  # a dense product for each batch
             events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
         for group in {self._group[name] for name in names} & set(self._thresholds):
             self._thresholds[group] = rule.next_threshold(self._thresholds[group], self.update, dropped, existed)

@@ -236,6 +236,17 @@ METHODS: dict[str, Method] = {
         output_layer_dense=False,
         new_value="tiny",
     ),
+    # Atashgahi et al. 2022, CTRE_sim of its code, which needs no validation accuracy; the phases of CTRE_seq are grow
+    # `cosine` and `random`. There activations are those of an epoch, and an event follows each; here of ten batches, as
+    # an agent has no epoch. A classifier's outputs are compared as softmax over all of them.
+    "ctre": Method(
+        "drop by magnitude, grow between neurons that fire alike, else at random (Atashgahi et al. 2022, CTRE_sim)",
+        RewireRule(
+            "weight_magnitude", "cosine_or_random", drop_fraction=0.2, update_interval=1000, gradient_batches=10
+        ),
+        output_layer_dense=False,
+        new_value="uniform",
+    ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC, all layers.
     "gmp": Method(
         "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",

@@ -138,8 +138,9 @@ class RewireRule:
             not step in time for that one is brought to its goal by an event that only drops, at its next step.
         schedule_share: Share of the updates from `first_update` to `last_update` after which the density schedule has
             reached its end, in (0, 1]; drop and growth go on.
-        gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, >= 1. The first
-            is the one at which the event is due, and the event follows the last; beyond `last_update` there is none.
+        gradient_batches: Consecutive steps of a group over whose batches growth by gradient averages, or by activations
+            compares, >= 1. The first is the one at which the event is due, and the event follows the last; beyond
+            `last_update` there is none.
         gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
         budget: Name in `BUDGET`: what layers of one group share.
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
@@ -195,9 +196,9 @@ class RewireRule:
             raise TopologyError(f"drop {self.drop!r} looks at no gradient, {problem}")
         if self.gradient_batches < 1:
             raise TopologyError(f"gradient_batches must be >= 1, got {self.gradient_batches}")
-        if self.gradient_batches > 1 and not self.needs_gradient:
+        if self.gradient_batches > 1 and not self.needs_samples:
             problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
-            raise TopologyError(f"growth {self.grow!r} looks at no gradient, {problem}")
+            raise TopologyError(f"growth {self.grow!r} looks at no gradient and no activations, {problem}")
         if self.prunes:
             if self.last_update is None:
                 raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")
@@ -208,9 +209,14 @@ class RewireRule:
                 )
 
     @property
-    def needs_gradient(self) -> bool:
-        """Whether growth needs the activations and gradients of the update that just ended."""
-        return GROW[self.grow].needs_gradient
+    def needs_samples(self) -> bool:
+        """Whether growth needs the inputs of layers at the update that just ended, and what goes with them."""
+        return GROW[self.grow].needs_gradient or self.needs_activations
+
+    @property
+    def needs_activations(self) -> bool:
+        """Whether activations of the outputs go with them, not gradients."""
+        return GROW[self.grow].needs_activations
 
     @property
     def needs_own_gradient(self) -> bool:

@@ -238,14 +238,14 @@ class LayerView:
     Attributes:
         topology: The present connections.
         values: (nnz,) their weights.
-        samples: Pairs of layer input (n_in, B) and gradient at the layer's output (n_out, B), both
-            feature-major, of the update that just ended; empty unless the grow rule needs gradients.
+        samples: Pairs of layer input (n_in, B) and, as the grow rule asks, gradient or activations at the layer's
+            output (n_out, B), both feature-major, of the update that just ended; empty unless it asks for either.
         constraint: What must stay as it is; None where everything may change.
         importance: As a learner measured it; None if it was not measured.
         explored: Sorted positions that have ever been connected, the present ones included; None unless the grow rule
             needs them.
-        neurons: How many each output of `topology` stands for; output gradients in `samples` are of all of them,
-            (n_out * neurons, B).
+        neurons: How many each output of `topology` stands for; gradients and activations in `samples` are of all of
+            them, (n_out * neurons, B).
         gradient: (nnz,) of the weights, at the step that just ended; None unless the drop rule asks for it. Where
             `neurons` is not 1, the sum of its magnitudes.
         momentum: (nnz,) what the optimizer has gathered of the weights' gradients, likewise; None unless the budget
@@ -286,6 +286,9 @@ class EvolvingLayer(Protocol):
 
     capture: bool
     """While true, a backward pass that forms the gradient of `values` keeps (input, output gradient) for `view`."""
+
+    captures_activations: bool
+    """Whether it keeps activations of the outputs, after the non-linearity, in place of their gradient."""
 
     activation_pairs: list[Any]
     """What it kept."""

@@ -25,6 +25,7 @@ SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_siz
 FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
     "averaged gradients": {"method": "rigl", "gradient_batches": 3},
+    "alike neurons": {"method": "ctre", "grow": "cosine", "gradient_batches": 2},
     "unfired connections": {"method": "set", "grow": "random_unfired"},
     "recycled neurons": {"method": "set", "recycle_interval": 10, "recycle_threshold": 0.5},
     "recycled dense neurons": {"method": "dense", "recycle_interval": 10, "recycle_threshold": 0.5},

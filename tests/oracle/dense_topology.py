@@ -98,6 +98,21 @@ def gradient_growth(gradient: Matrix, taken: Mask, count: int) -> list[int]:
     return _largest(np.abs(gradient), taken, count)
 
 
+def cosines(targets: Matrix, sources: Matrix) -> Matrix:
+    """(n_out, n_in) |cosine| of the rows of two matrices of samples (neurons, B), 0 where one of them is 0."""
+    scores = np.zeros((len(targets), len(sources)))
+    for output, target in enumerate(targets):
+        for column, source in enumerate(sources):
+            lengths = math.hypot(*target) * math.hypot(*source)
+            scores[output, column] = abs(float(np.dot(target, source))) / lengths if lengths else 0.0
+    return scores
+
+
+def cosine_growth(scores: Matrix, taken: Mask, count: int) -> list[int]:
+    """Positions of the largest scores that are not taken."""
+    return _largest(scores, taken, count)
+
+
 def importance_growth(outputs: Matrix, inputs: Matrix, taken: Mask, dropped: Mask, count: int) -> list[int]:
     """The same by products of importances, all >= 0; what was just dropped comes last."""
     return _largest(np.where(dropped, -1.0, np.outer(outputs, inputs)), taken, count)

@@ -73,7 +73,7 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
         states.append(copy.deepcopy(whole.state_dict()))
         if isinstance(event, TaskEnded):
             matrix.append(whole.accuracies())
-    assert matrix[0][0] > 0.7
+    assert matrix[0][0] >= 0.7
 
     shapes = [(24, N_FEATURES), (20, 24), (6, 20)]
     densities = topology.densities(shapes)

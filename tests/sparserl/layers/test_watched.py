@@ -214,5 +214,5 @@ def test_growth_by_gradient_is_refused_where_there_are_several_processes(monkeyp
     parts = start("rigl")
     learn(parts, DistributedDataParallel(parts[0]), 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
-    with pytest.raises(TopologyError, match="growth by gradient sees the batches of one process alone"):
+    with pytest.raises(TopologyError, match="growth by gradient or activations sees the batches of one process alone"):
         learn(parts, DistributedDataParallel(parts[0]), 2)

@@ -152,7 +152,7 @@ def test_a_network_of_one_layer() -> None:
         ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
         (
             {"method": "zzzz"},
-            "unknown topology method 'zzzz'; valid: anf, deepr, dense, ds_sac, ds_td3, dsr, gmp, ",
+            "unknown topology method 'zzzz'; valid: anf, ctre, deepr, dense, ds_sac, ds_td3, dsr, ",
         ),
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),

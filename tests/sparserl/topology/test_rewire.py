@@ -347,8 +347,10 @@ def test_when_rewiring_is_over() -> None:
 
 
 @pytest.mark.parametrize("grow", GROW)
-def test_which_growth_needs_gradients(grow: str) -> None:
-    assert RewireRule(grow=grow).needs_gradient is (grow == "gradient")
+def test_which_growth_needs_samples_of_updates(grow: str) -> None:
+    by_activations = grow in ("cosine", "cosine_or_random")
+    assert RewireRule(grow=grow).needs_samples is (grow == "gradient" or by_activations)
+    assert RewireRule(grow=grow).needs_activations is by_activations
 
 
 @pytest.mark.parametrize(
@@ -357,7 +359,10 @@ def test_which_growth_needs_gradients(grow: str) -> None:
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"drop": "signed_mag"}, "unknown drop criterion 'signed_mag'; did you mean 'signed_magnitude'"),
         ({"grow": "gradients"}, "unknown grow criterion 'gradients'; did you mean 'gradient'"),
-        ({"grow": "zzz"}, "unknown grow criterion 'zzz'; valid: gradient, neuron_importance, random, random_"),
+        (
+            {"grow": "zzz"},
+            "unknown grow criterion 'zzz'; valid: cosine, cosine_or_random, gradient, neuron_importance, random, ",
+        ),
         ({"decay": "cosin"}, "unknown drop fraction decay 'cosin'; did you mean 'cosine'"),
         ({"drop_fraction": 1.0}, "drop_fraction must be in"),
         ({"drop_fraction": -0.01}, "drop_fraction must be in"),

@@ -89,7 +89,8 @@ def _directions(activations: Sequence[FloatArray]) -> FloatArray:
 def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Positions = NOTHING) -> Positions:
     """The `count` positions of highest score between open neurons that are not kept; among equals the lower position.
 
-    Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on.
+    Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on. Where
+    the view says how many connections each output is to have, the best are taken of each output by itself.
 
     Args:
         view: The layer.
@@ -107,13 +108,19 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
     best_score = np.empty(0, np.float32)
     best: Positions = np.empty(0, np.int64)
     rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
+    missing = None
+    if view.fan_in is not None:
+        missing = view.fan_in - np.bincount(kept // view.topology.n_in, minlength=view.topology.n_out)
     for start in range(0, block.outputs.size, rows_at_a_time):
         rows = block.outputs[start : start + rows_at_a_time]
         scores = score(rows, block.inputs).reshape(-1)
         for positions, value in ((late, LAST), (taken, NEVER)):
             first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
             scores[positions[first:stop] - start * n_in] = value
-        candidates = np.flatnonzero(scores >= _kth_largest(scores, count))
+        if missing is None:
+            candidates = np.flatnonzero(scores >= _kth_largest(scores, count))
+        else:
+            candidates = _best_of_rows(scores.reshape(rows.size, n_in), missing[rows])
         candidates = candidates[scores[candidates] > NEVER]
         best_score = np.concatenate([best_score, scores[candidates]])
         best = np.concatenate([best, candidates + start * n_in])
@@ -131,3 +138,11 @@ def _kth_largest(score: FloatArray, k: int) -> float:
     if k >= score.size:
         return NEVER
     return float(np.partition(score, score.size - k)[score.size - k])
+
+
+def _best_of_rows(scores: FloatArray, counts: Positions) -> Positions:
+    """Places of the `counts[i]` highest scores of each row i, in the rows one after the other, sorted."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    best = np.zeros(scores.shape, bool)
+    np.put_along_axis(best, order, np.arange(scores.shape[1]) < counts[:, None], axis=1)
+    return np.flatnonzero(best)

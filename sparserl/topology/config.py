@@ -22,7 +22,7 @@ from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_mu
 from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
-from sparserl.topology.rewire import RewireRule
+from sparserl.topology.rewire import FAN_INS, RewireRule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET
@@ -44,6 +44,7 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "decay": ("drop fraction decay", DECAY),
     "density_schedule": ("density schedule", DENSITY),
     "budget": ("budget", BUDGET),
+    "fan_in": ("fan-in", FAN_INS),
     "initial_topology": ("initial topology", INITIAL),
     "initial_value": ("initial value", INITIAL_VALUE),
     "new_value": ("new value", NEW_VALUE),
@@ -75,7 +76,7 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    deepr, ctre, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its
+    deepr, ctre, srigl, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its
     method, such as densities or factors, stays with the method that is given here; dense reads none. What it says as
     its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
@@ -124,6 +125,11 @@ class TopologyConfig:
     """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, or of
     LAMP's scores), or what an event grows, by how many connections each has left or by the mean momentum of its
     connections."""
+    fan_in: Literal["free", "constant"] | None = None
+    """Whether events leave each neuron as many inputs, or one more, with growth by a score."""
+    salient_share: ShareBelowOne | None = None
+    """Of the mean fan-in, what a neuron needs in salient connections to keep any, in [0, 1); salient are those that the
+    drop leaves, and as many positions as it takes of highest score for growth."""
     update_interval: Count | None = None
     """Gradient updates between events; an epoch if a classifier learns tasks and nothing is said."""
     first_update: CountOrZero | None = None
@@ -173,7 +179,12 @@ class TopologyConfig:
         self._check_numbers()
         if check_pairs(self.pairs, "topology.pairs") > 1 and self.base.dense:
             raise ConfigError(f"the topology method {self.method!r} is dense and takes no pairs, got {self.pairs}")
-        self._rule(WIDEST)
+        rule = self._rule(WIDEST)
+        if rule is not None and rule.salient_share and not self.output_layer_is_dense:
+            raise ConfigError(
+                f"topology.salient_share {rule.salient_share:g} would leave outputs of a network without "
+                "connections: set topology.output_layer dense, or salient_share 0"
+            )
 
     def _check_densities(self) -> None:
         for name in ("density", *OWN_DENSITIES, "epsilon"):

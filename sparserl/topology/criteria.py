@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
-from sparserl.topology.block_scores import NOTHING, cosine_score, gradient_score, highest
+from sparserl.topology.block_scores import NOTHING, Score, cosine_score, gradient_score, highest
 from sparserl.topology.free_positions import Block, distinct_integers, free_positions
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
@@ -192,6 +192,7 @@ class GrowRule:
     Attributes:
         choose: (view, kept positions sorted, count, generator) -> `count` positions between open neurons that are
             not kept, sorted. A connection that the same event dropped is eligible.
+        score: view -> what is high where connections grow; None if chance decides.
         needs_gradient: Whether `view.samples` must hold inputs and output gradients of the update.
         needs_activations: Whether they must hold its inputs and output activations.
         needs_importance: Whether `view.importance` must be there.
@@ -199,6 +200,7 @@ class GrowRule:
     """
 
     choose: Callable[[LayerView, Positions, int, np.random.Generator], Positions]
+    score: Callable[[LayerView], Score] | None = None
     needs_gradient: bool = False
     needs_activations: bool = False
     needs_importance: bool = False
@@ -335,8 +337,8 @@ GROW: dict[str, GrowRule] = {
     "random": GrowRule(random_free),
     "random_other": GrowRule(_random_other),
     "random_unfired": GrowRule(_random_unfired, needs_explored=True),
-    "gradient": GrowRule(_gradient, needs_gradient=True),
-    "cosine": GrowRule(_cosine, needs_activations=True),
+    "gradient": GrowRule(_gradient, gradient_score, needs_gradient=True),
+    "cosine": GrowRule(_cosine, cosine_score, needs_activations=True),
     "cosine_or_random": GrowRule(_cosine_or_random, needs_activations=True),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
 }

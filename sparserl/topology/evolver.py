@@ -275,7 +275,8 @@ class TopologyEvolver:
             change = plan.rewired(rule, rng)
             kind = "prune" if rule.prunes and not change.grown else "rewire"
             if kind == "rewire" and rule.needs_samples:
-                count(sum(2 * len(y) * x.size for x, y in plan.view.samples))  # a dense product for each batch
+                of_batches = sum(2 * len(y) * x.size for x, y in plan.view.samples)
+                count(rule.dense_products * of_batches)
             events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
         for group in {self._group[name] for name in names} & set(self._thresholds):
             self._thresholds[group] = rule.next_threshold(self._thresholds[group], self.update, dropped, existed)

@@ -132,6 +132,24 @@ METHODS: dict[str, Method] = {
         end_fraction=0.75,
         output_layer_dense=False,
     ),
+    # Lasby et al. 2024: RigL with as many inputs of each neuron, .3 annealed to 0 at three quarters. Neurons with few
+    # salient connections keep none but their bias. The output layer, whose neurons all stay there, is dense.
+    "srigl": Method(
+        "RigL with a constant fan-in, neurons of few salient connections left out (Lasby et al. 2024)",
+        RewireRule(
+            "weight_magnitude",
+            "gradient",
+            drop_fraction=0.3,
+            decay="cosine",
+            update_interval=1000,
+            last_update=750_000,
+            keep_regrown=True,
+            fan_in="constant",
+            salient_share=0.3,
+        ),
+        end_fraction=0.75,
+        initial_topology="constant_fan_in",
+    ),
     # Liu et al. 2021 (in-time over-parameterisation): the settings of its code, in which a connection has long to train
     # before it may go. Magnitude whatever the sign; .5 annealed to .005 over the run; all layers.
     "set_itop": Method(

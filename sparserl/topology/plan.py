@@ -13,6 +13,7 @@ import numpy as np
 from sparserl.errors import TopologyError
 from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW, random_free
+from sparserl.topology.fan_in import beyond_fan_in, constant_fan_in, without_ablated
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import folded, unfolded
 from sparserl.topology.rewire import RewireRule, exchange
@@ -95,9 +96,26 @@ def plan_together(
         )
         for view, (own, goal, _), excess in zip(views, layers, for_good, strict=True)
     ]
+    if rule.fan_in == "constant":
+        views, dropped = _with_fan_in(rule, views, dropped, update)
     replaced = [slots.size - excess for slots, excess in zip(dropped, for_good, strict=True)]
     grown = budget.grown(views, dropped, replaced)
     return [LayerPlan(*one) for one in zip(topologies, views, dropped, for_good, grown, strict=True)]
+
+
+def _with_fan_in(
+    rule: RewireRule, views: Sequence[LayerView], dropped: Sequence[Slots], update: int
+) -> tuple[list[LayerView], list[Slots]]:
+    """The views with the fan-in of each output after the event, and what goes for it; no layer loses any for good."""
+    score = GROW[rule.grow].score
+    assert score is not None  # the rule was checked
+    planned, gone = [], []
+    for view, slots in zip(views, dropped, strict=True):
+        with_fan_in = constant_fan_in(view, slots, rule.salient_share, score(view))
+        chosen = DROP[rule.drop].choose(without_ablated(with_fan_in), rule.fraction(update), 0)
+        planned.append(with_fan_in)
+        gone.append(beyond_fan_in(with_fan_in, chosen))
+    return planned, gone
 
 
 def check_goal(goal: int, topology: SparseTopology, layer: str) -> None:

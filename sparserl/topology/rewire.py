@@ -28,6 +28,7 @@ from sparserl.topology.structure import (
 )
 
 T = TypeVar("T", bound=np.generic)
+FAN_INS = ("free", "constant")
 
 
 def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
@@ -144,6 +145,8 @@ class RewireRule:
         gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
         budget: Name in `BUDGET`: what layers of one group share.
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
+        fan_in: Name in `FAN_INS`: whether outputs are to have as many connections, or as it comes.
+        salient_share: Of the mean fan-in, what an output needs in salient connections to keep any; in [0, 1).
 
     Raises:
         TopologyError: If a field is out of range or a name unknown.
@@ -164,6 +167,8 @@ class RewireRule:
     gradient_weight: float = 0.0
     budget: str = "own"
     drop_threshold: float = 1e-3
+    fan_in: str = "free"
+    salient_share: float = 0.0
 
     def __post_init__(self) -> None:
         for kind, name, table in (
@@ -172,6 +177,7 @@ class RewireRule:
             ("drop fraction decay", self.decay, DECAY),
             ("density schedule", self.density_schedule, DENSITY),
             ("budget", self.budget, BUDGET),
+            ("fan-in", self.fan_in, FAN_INS),
         ):
             if name not in table:
                 raise TopologyError(unknown_name(kind, name, table))
@@ -199,6 +205,7 @@ class RewireRule:
         if self.gradient_batches > 1 and not self.needs_samples:
             problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
             raise TopologyError(f"growth {self.grow!r} looks at no gradient and no activations, {problem}")
+        self._check_fan_in()
         if self.prunes:
             if self.last_update is None:
                 raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")
@@ -207,6 +214,29 @@ class RewireRule:
                     f"last_update must not come before first_update where pruning begins, {self.first_update}, "
                     f"got {self.last_update}"
                 )
+
+    def _check_fan_in(self) -> None:
+        if not 0.0 <= self.salient_share < 1.0:
+            raise TopologyError(f"salient_share must be in [0, 1), got {self.salient_share}")
+        if self.fan_in == "free":
+            if self.salient_share:
+                raise TopologyError(
+                    f"salient_share {self.salient_share:g} is of a constant fan-in: set fan_in constant"
+                )
+            return
+        if GROW[self.grow].score is None:
+            scored = [name for name, rule in GROW.items() if rule.score is not None]
+            raise TopologyError(f"a constant fan-in needs growth by a score, {' or '.join(scored)}, got {self.grow!r}")
+        if self.budget != "own":
+            raise TopologyError(f"a constant fan-in keeps the connections of a layer: budget own, got {self.budget!r}")
+        if self.prunes or self.shrink_at_end:
+            what = "density_schedule constant" if self.prunes else "shrink_at_end false"
+            raise TopologyError(f"a constant fan-in keeps the connections of a layer: set {what}")
+
+    @property
+    def dense_products(self) -> int:
+        """How often an event forms scores of a whole layer from a batch: for growth, and for what is salient."""
+        return self.needs_samples * (2 if self.salient_share else 1)
 
     @property
     def needs_samples(self) -> bool:

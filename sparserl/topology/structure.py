@@ -254,6 +254,7 @@ class LayerView:
             `neurons` is not 1, of the sums.
         threshold: |weight| up to which connections go, where the drop rule has one.
         gradient_weight: Of |gradient| beside |weight|, by the rule of the event.
+        fan_in: (n_out,) connections that each output is to have after the event; None where that is open.
     """
 
     topology: SparseTopology
@@ -268,6 +269,7 @@ class LayerView:
     momentum: FloatArray | None = None
     threshold: float = 0.0
     signs: npt.NDArray[np.int8] | None = None
+    fan_in: Positions | None = None
 
     @property
     def droppable(self) -> Slots:

@@ -29,9 +29,12 @@ def first(config: TopologyConfig) -> list[float]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_layers_begin_with(method: str) -> None:
-    config = TopologyConfig(method=method, density=0.5, output_layer=None if method == "dense" else "sparse")
+    of_method = {"dense": {}, "srigl": {"output_layer": "sparse", "salient_share": 0.0}}
+    given: dict[str, Any] = of_method.get(method, {"output_layer": "sparse"})
+    config = TopologyConfig(method=method, density=0.5, **given)
     # ERK at 0.5: topology.md 1.1.
-    expected = {"dense": [1, 1, 1], "gmp": [1, 1, 1], "granet": [1, 1, 1], "mest": [1, 0.546, 1]}  # granet_sparse: .5
+    expected = {name: [1.0, 1.0, 1.0] for name in ("dense", "gmp", "lamp", "global_magnitude", "granet")}
+    expected["mest"] = [1, 0.546, 1]  # granet_sparse: .5
     assert first(config) == expected.get(method, [1, 0.455, 1])
 
 
@@ -152,7 +155,7 @@ def test_a_network_of_one_layer() -> None:
         ({"method": "dstd3"}, "unknown topology method 'dstd3'; did you mean 'ds_td3'"),
         (
             {"method": "zzzz"},
-            "unknown topology method 'zzzz'; valid: anf, ctre, deepr, dense, ds_sac, ds_td3, dsr, ",
+            "unknown topology method 'zzzz'; valid: anf, ",
         ),
         ({"drop": "weight_magnitud"}, "unknown drop criterion 'weight_magnitud'; did you mean 'weight_magnitude'"),
         ({"grow": "randon"}, "unknown grow criterion 'randon'; did you mean 'random'"),
@@ -264,6 +267,7 @@ def test_an_agent_measures_no_importance(fields: dict[str, Any]) -> None:
         "decay",
         "density_schedule",
         "budget",
+        "fan_in",
         "initial_topology",
         "initial_value",
         "new_value",
@@ -279,6 +283,7 @@ def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     for name in PARTS[field][1]:
         needed: dict[str, Any] = {"output_layer": "sparse"} if name in OF_OUTPUT_LAYER else {}
         needed |= {"output_density": 0.5} if name == "erk_plus" else {}
+        needed |= {"grow": "gradient", "shrink_at_end": False} if (field, name) == ("fan_in", "constant") else {}
         assert getattr(TopologyConfig(**{field: name, **needed}), field) == name  # type: ignore[arg-type]
 
 

@@ -1,0 +1,73 @@
+"""As many connections into every neuron: which neurons keep any, and what else goes for that.
+
+Pure functions of a view of the layer and of what its drop criterion chose. Where new connections grow is decided by the
+grow criterion, whose best positions `block_scores.highest` then takes for each neuron by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sparserl.errors import TopologyError
+from sparserl.topology.block_scores import NOTHING, Score, highest
+from sparserl.topology.structure import LayerView, Slots
+
+
+def constant_fan_in(view: LayerView, dropped: Slots, salient_share: float, score: Score) -> LayerView:
+    """The view with the number of connections that each output is to have after the event.
+
+    All outputs that keep any have as many, or one more where that leaves connections over: those with more salient
+    connections, the first of equals. Salient are the connections that the drop leaves and as many positions as it
+    takes, of highest score for growth. An output with fewer than `salient_share` of the mean fan-in is left without
+    connections until a later event finds as many salient ones; so many outputs stay that no fan-in exceeds the inputs.
+
+    Args:
+        view: The layer.
+        dropped: Slots that the drop criterion chose.
+        salient_share: gamma of the paper, in [0, 1); with 0 every output stays.
+        score: Of the grow criterion.
+
+    Raises:
+        TopologyError: If a learner has frozen connections or closed neurons of the layer.
+
+    Source:
+        Lasby et al. 2024 (SRigL), section 3.2, and its code, where what rounding leaves is not given out, and one
+        output more than needed stays.
+    """
+    if view.constraint is not None:
+        raise TopologyError("a constant fan-in cannot be kept where a learner freezes connections or closes neurons")
+    topology = view.topology
+    wanted = highest(view, NOTHING, dropped.size, score) if salient_share > 0.0 else NOTHING
+    salient = np.bincount(
+        np.union1d(np.delete(topology.flat, dropped), wanted) // topology.n_in, minlength=topology.n_out
+    )
+    by_salience = np.argsort(-salient, kind="stable")
+    needed = 0 if salient_share == 0.0 else max(1, int(salient_share * topology.nnz / topology.n_out))
+    fewest = max(1, -(-topology.nnz // topology.n_in))
+    staying = by_salience[: max(fewest, np.count_nonzero(salient >= needed))]
+    fan_in = np.zeros(topology.n_out, np.int64)
+    fan_in[staying] = topology.nnz // staying.size
+    fan_in[staying[: topology.nnz % staying.size]] += 1
+    return replace(view, fan_in=fan_in)
+
+
+def without_ablated(view: LayerView) -> LayerView:
+    """The view with weights 0 into outputs that are to have no connections, so that their connections go first."""
+    assert view.fan_in is not None
+    return replace(view, values=np.where(view.fan_in[view.topology.outputs] > 0, view.values, 0.0))
+
+
+def beyond_fan_in(view: LayerView, dropped: Slots) -> Slots:
+    """`dropped`, and the smallest |weights| of each output beyond its fan-in to be; among equals the lower slot.
+
+    Source:
+        Lasby et al. 2024 (SRigL), code; there which ones of an output go is arbitrary.
+    """
+    assert view.fan_in is not None
+    kept = np.delete(np.arange(view.topology.nnz), dropped)
+    outputs = view.topology.outputs[kept]
+    order = np.lexsort((-kept, -np.abs(view.values[kept]), outputs))
+    rank = np.arange(kept.size) - np.searchsorted(outputs, outputs)  # sorted already: of the slots of one output
+    return np.union1d(dropped, kept[order][rank >= view.fan_in[outputs]])

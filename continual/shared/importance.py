@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from sparserl.layers import SparseMLP
-from sparserl.layers.fused import ACTIVATIONS, FusedLayers
+from sparserl.layers.fused import FusedLayers
 from sparserl.layers.linear import linear
 
 
@@ -49,12 +49,12 @@ def _by_layer(
 ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
     """Input of each layer, and the gradient at its output before the activation."""
     inputs, outputs = [], []
-    with torch.enable_grad():
+    with network.in_use(), torch.enable_grad():
         h = x.detach().requires_grad_()  # so that outputs are differentiated even where no parameter is
-        for layer, activation in zip(network, network.activations, strict=True):
+        for layer, function in zip(network, network.functions, strict=True):
             inputs.append(h.detach())
             outputs.append(layer(h))
-            h = ACTIVATIONS[activation](outputs[-1])
+            h = function(outputs[-1])
         return inputs, torch.autograd.grad(h, outputs, cotangents)
 
 

@@ -42,7 +42,7 @@ class TaskNetwork:
     def with_hidden(self, task: int, hidden: Sequence[Layer]) -> SparseMLP:
         """What answers for a task by other hidden layers, e.g. by part of their connections, and by its own output."""
         whole = self.of_task(task)
-        return SparseMLP([*hidden, whole[-1]], whole.activations[0], whole.activations[-1])
+        return whole.with_layers([*hidden, whole[-1]])
 
     @property
     def shared(self) -> dict[str, Layer]:

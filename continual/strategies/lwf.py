@@ -51,7 +51,7 @@ class LwF(Strategy):
 
     def attach(self, learner: Learner) -> None:
         super().attach(learner)
-        self._old = copy.deepcopy(learner.networks[0].of_task(0)).requires_grad_(False)
+        self._old = copy.deepcopy(learner.networks[0].of_task(0)).requires_grad_(False).eval()
 
     def loss(self, learner: Any, batch: Any) -> torch.Tensor:
         """Cross-entropy, and how far the outputs are from what the old network makes of the samples."""

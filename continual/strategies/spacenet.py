@@ -323,7 +323,7 @@ class SpaceNet(Strategy):
         if self._by_task and task < learner.task:
             return network.with_hidden(task, shared.task_layers(task))
         if self._archive:
-            return SparseMLP([*shared.layers[:-1], self._archive.restored()])
+            return network.of_task(task).with_layers([*shared.layers[:-1], self._archive.restored()])
         return network.of_task(task)
 
     def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:

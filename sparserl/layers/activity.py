@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from sparserl.layers.fused import ACTIVATIONS
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.topology.dormant import dormancy_scores, dormant
 from sparserl.topology.structure import FloatArray
@@ -12,7 +11,7 @@ from sparserl.topology.structure import FloatArray
 
 @torch.no_grad()
 def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
-    """Mean |activation| of every hidden neuron, at the cost of a forward pass.
+    """Mean |activation| of every hidden neuron in use, at the cost of a forward pass.
 
     Args:
         mlp: The network.
@@ -22,9 +21,10 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
         (n,) float64 of each layer but the last.
     """
     activities = []
-    for layer, activation in zip(list(mlp)[:-1], mlp.activations[:-1], strict=True):
-        x = ACTIVATIONS[activation](layer(x))
-        activities.append(x.abs().mean(0, dtype=torch.float64).numpy())
+    with mlp.in_use():
+        for layer, function in zip(list(mlp)[:-1], mlp.functions[:-1], strict=True):
+            x = function(layer(x))
+            activities.append(x.abs().mean(0, dtype=torch.float64).numpy())
     return activities
 
 

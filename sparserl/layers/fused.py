@@ -6,7 +6,7 @@ Decides which layers are joined and which gradients are formed. Independent of h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,19 +25,10 @@ from sparserl.kernels import (
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
+from sparserl.layers.activations import Function, identity
 from sparserl.layers.linear import Layer, linear
 from sparserl.layers.watched import is_watched, watched
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "identity": lambda x: x,
-}
-READINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    **ACTIVATIONS,
-    "softmax": lambda x: torch.softmax(x, dim=-1),
-}
-"""What makes activations of the outputs of a last layer, where growth compares activations."""
 JOINED_UP_TO = 128
 """Neurons on the narrow side of a dense layer up to which it is joined with its sparse neighbours: beyond, the dense
 product is faster by more than it costs to leave the kernel."""
@@ -48,14 +39,14 @@ class FusedLayers:
 
     Args:
         chains: The layers of each network.
-        reading: Name in `READINGS` of what follows the last layer.
+        reading: What makes activations of the outputs of the last layer, where growth compares activations.
 
     Attributes:
         layers: All of them.
         sparse: Indices of the sparse ones among them.
     """
 
-    def __init__(self, chains: Sequence[Sequence[Layer]], reading: str = "identity"):
+    def __init__(self, chains: Sequence[Sequence[Layer]], reading: Function = identity):
         self.chains, self.reading = chains, reading
         self.layers: list[Any] = [layer for chain in chains for layer in chain]
         self.sparse = [number for number, layer in enumerate(self.layers) if linear(layer).is_sparse]
@@ -212,7 +203,7 @@ class FusedPass:
         if self.y is None:
             raise TopologyError("growth by activations needs passes that begin after `begin_update`")
         output = torch.from_numpy(computed(self.y))[sample.network]
-        return READINGS[self._fused.reading](output).t().contiguous()
+        return self._fused.reading(output).t().contiguous()
 
     def gradients(
         self, dy: Array, width: int | None, needs: Sequence[bool], captured: Sequence[int], *, reuse: bool = False

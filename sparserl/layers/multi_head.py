@@ -18,7 +18,8 @@ class MultiHeadMLP(nn.Module):
     Args:
         trunk: `SparseLinear` or `nn.Linear`, the hidden layers in order.
         heads: Likewise, the output layer of each task.
-        activation: Name of the hidden activation, in `sparserl.layers.fused.ACTIVATIONS`.
+        activation: Name of the hidden activation, in `sparserl.layers.activations.ACTIVATIONS`, or all that stands
+            after hidden layers.
         output_activation: Name of the last one.
 
     Attributes:
@@ -39,7 +40,8 @@ class MultiHeadMLP(nn.Module):
         super().__init__()
         self.trunk, self.heads = nn.ModuleList(trunk), nn.ModuleList(heads)
         # A plain list, so that a layer has one name.
-        self.by_task = [SparseMLP([*trunk, head], activation, output_activation) for head in heads]
+        first = SparseMLP([*trunk, heads[0]], activation, output_activation)
+        self.by_task = [first, *(first.with_layers([*trunk, head]) for head in heads[1:])]
         self.goals: dict[str, int] = {}
 
     @classmethod

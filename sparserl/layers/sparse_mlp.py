@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from sparserl.kernels import program
 from sparserl.kernels.recording import relies_on
-from sparserl.layers.fused import ACTIVATIONS, JOINED_UP_TO, FusedLayers
+from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions
+from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
 from sparserl.layers.linear import linear
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
@@ -27,12 +29,18 @@ class SparseMLP(nn.ModuleList):
     Neighbouring layers with a ReLU between them run in one kernel call; a large dense layer is torch's. A list of its
     layers: `mlp[0]` is the first.
 
+    What follows a layer and has a state, or draws, is the layer's child `after`.
+
     Args:
         layers: `SparseLinear` or `nn.Linear`, in order.
-        activation: Name of the hidden activation, in `ACTIVATIONS`.
-        output_activation: Name of the last one.
+        activation: Name of the hidden activation, in `ACTIVATIONS`, or all that stands after hidden layers.
+        output_activation: Name in `PLAIN` of the last one.
+        seed: Root seed of dropout.
+        name: Of the network, whose dropout has streams of its own.
 
     Attributes:
+        activations: Name of what follows each layer.
+        functions: What follows each layer.
         output_reading: Name in `READINGS` of what makes activations of the outputs where growth compares them;
             `output_activation` unless a learner reads them otherwise, as `softmax` say.
         goals: Connections that layers are to have at the end of a density schedule, by their name in the list; empty
@@ -42,26 +50,63 @@ class SparseMLP(nn.ModuleList):
         ValueError: If an activation has no such name.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], activation: str = "relu", output_activation: str = "identity"):
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        activation: str | HiddenUnits = "relu",
+        output_activation: str = "identity",
+        *,
+        seed: int = 0,
+        name: str = "network",
+    ):
         super().__init__(layers)
-        self.activations = [*[activation] * (len(layers) - 1), output_activation]
-        for name in self.activations:
-            if name not in ACTIVATIONS:
-                raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+        units = HiddenUnits(activation) if isinstance(activation, str) else activation
+        self.activations = [*[units.activation] * (len(layers) - 1), output_activation]
+        widths = [linear(layer).shape[0] for layer in layers]
+        self._follow(functions(units, output_activation, widths, seed=seed, name=name))
         self.output_reading = output_activation
         self.goals: dict[str, int] = {}
-        self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, str]]] = ([], [])
+        self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, Function]]] = ([], [])
+
+    def _follow(self, functions: list[Function]) -> None:
+        self.functions = functions
+        for layer, function in zip(self, functions, strict=True):
+            if isinstance(function, nn.Module) and any(True for _ in function.buffers()):
+                layer.after = function
+
+    def with_layers(self, layers: Sequence[nn.Module]) -> SparseMLP:
+        """A network of other layers, as many and as wide; what follows them, with its state, belongs to both."""
+        network = SparseMLP(layers, output_activation=self.activations[-1])
+        network.activations, network.output_reading = self.activations, self.output_reading
+        network._follow(self.functions)
+        return network
+
+    def end_epoch(self) -> None:
+        """Tells what follows its layers that an epoch is over."""
+        for module in self.modules():
+            if isinstance(module, KWinners):
+                module.end_epoch()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Puts it into evaluation mode, and back."""
+        was = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was)
 
     def is_unchanged(self) -> bool:
         """Whether it has the layers that `parts` found."""
         return list(self._modules.values()) == self._cut[0]
 
     @property
-    def parts(self) -> list[tuple[FusedLayers | nn.Linear, str]]:
-        """What runs in one call, each with the activation after it."""
+    def parts(self) -> list[tuple[FusedLayers | nn.Linear, Function]]:
+        """What runs in one call, each with what follows it."""
         if not self.is_unchanged():  # a layer was replaced
             layers = list(self._modules.values())
-            self._cut = layers, _parts(layers, self.activations, self.output_reading)
+            self._cut = layers, _parts(layers, self.functions, READINGS[self.output_reading])
         return self._cut[1]
 
     @classmethod
@@ -74,7 +119,7 @@ class SparseMLP(nn.ModuleList):
         topology: TopologyConfig = STATIC,
         seed: int,
         name: str,
-        activation: str = "relu",
+        activation: str | HiddenUnits = "relu",
         output_activation: str = "identity",
     ) -> SparseMLP:
         """A network with random topologies of exact size; a layer of density 1 is an ordinary `nn.Linear`.
@@ -87,10 +132,10 @@ class SparseMLP(nn.ModuleList):
             topology: Says how layers begin: with more connections where it prunes (`densities` are then those of
                 `goals`), with which weights, and how many outputs share their inputs. Other weights of sparse layers
                 than torch's come from streams of `seed`, and torch's generator goes on as if there were none.
-            seed: Root seed of the topologies. Weights and biases are drawn from torch's global generator, as
-                `nn.Linear`'s are.
+            seed: Root seed of the topologies, and of dropout. Weights and biases are drawn from torch's global
+                generator, as `nn.Linear`'s are.
             name: Of the network, e.g. `"critic.qf0"`; layer l draws from the stream `(name.l)`.
-            activation: Of hidden layers.
+            activation: Of hidden layers, or all that stands after them.
             output_activation: Of the last layer.
 
         Raises:
@@ -117,14 +162,14 @@ class SparseMLP(nn.ModuleList):
             if values is not None:
                 layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
             layers.append(layer)
-        network = cls(layers, activation, output_activation)
+        network = cls(layers, activation, output_activation, seed=seed, name=name)
         network.goals = goals
         return network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_in) to (B, n_out)."""
-        for part, activation in self.parts:
-            x = ACTIVATIONS[activation](part(x)[0] if isinstance(part, FusedLayers) else part(x))
+        for part, function in self.parts:
+            x = function(part(x)[0] if isinstance(part, FusedLayers) else part(x))
         return x
 
 
@@ -148,7 +193,7 @@ class SparseEnsemble:
         """(B, n_in) to a (B, n_out) output of each network."""
         if self.joined is None:
             return [network(x) for network in self.networks]
-        return ACTIVATIONS[self.output_activation](self.joined(x)).unbind()
+        return self.networks[0].functions[-1](self.joined(x)).unbind()
 
     @property
     def joined(self) -> FusedLayers | None:
@@ -162,30 +207,30 @@ class SparseEnsemble:
             alone = all(len(run) == 1 and isinstance(run[0][0], FusedLayers) for run in parts)
             alone &= len({network.activations[-1] for network in self.networks}) == 1
             chains: list[list[Any]] = [list(network) for network in self.networks]
-            self._cut = parts, FusedLayers(chains, self.networks[0].output_reading) if alone else None
+            self._cut = parts, FusedLayers(chains, READINGS[self.networks[0].output_reading]) if alone else None
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
 
 
 def _parts(
-    layers: Sequence[nn.Module], activations: Sequence[str], output_reading: str
-) -> list[tuple[FusedLayers | nn.Linear, str]]:
-    """Cuts a chain into what runs in one call, each with the activation after it."""
-    readings = [*activations[:-1], output_reading]
+    layers: Sequence[nn.Module], functions: Sequence[Function], output_reading: Function
+) -> list[tuple[FusedLayers | nn.Linear, Function]]:
+    """Cuts a chain into what runs in one call, each with what follows it."""
+    readings = [*functions[:-1], output_reading]
     runs: list[list[nn.Module]] = [[]]
-    for layer, before in zip(layers, ["relu", *activations[:-1]], strict=True):
-        if runs[-1] and (before != "relu" or not _joins(layer) or not _joins(runs[-1][-1])):
+    for layer, before in zip(layers, [torch.relu, *functions[:-1]], strict=True):
+        if runs[-1] and (before is not torch.relu or not _joins(layer) or not _joins(runs[-1][-1])):
             runs.append([])
         runs[-1].append(layer)
-    parts: list[tuple[FusedLayers | nn.Linear, str]] = []
+    parts: list[tuple[FusedLayers | nn.Linear, Function]] = []
     position = 0
     for run in runs:
         if not any(linear(layer).is_sparse for layer in run):
-            parts += zip(run, activations[position : position + len(run)], strict=True)  # type: ignore[arg-type]
+            parts += zip(run, functions[position : position + len(run)], strict=True)  # type: ignore[arg-type]
         else:
             last = position + len(run) - 1
-            parts.append((FusedLayers([run], readings[last]), activations[last]))  # type: ignore[list-item]
+            parts.append((FusedLayers([run], readings[last]), functions[last]))  # type: ignore[list-item]
         position += len(run)
     return parts
 

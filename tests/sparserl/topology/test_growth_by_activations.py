@@ -15,7 +15,7 @@ from support.plans import plan_rewire
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.kernels import use_backend
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.fused import READINGS
+from sparserl.layers.activations import READINGS
 from sparserl.topology.criteria import GROW
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS

@@ -33,7 +33,7 @@ from sparserl.layers.recycle import Recycler
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments, momentum_of
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.target import TargetNetwork
 
 Number = Any
@@ -163,7 +163,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             for name, layer in layers.items():
                 follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)
-                self.evolver.set_momentum(name, partial(momentum_of, follower.optimizer, layer.values))
+                self.evolver.set_optimizer(name, partial(getattr, follower, "optimizer"))
         self.target_networks = {
             name: TargetNetwork(self.networks[name], target, self.topology.part("target"))
             for name, target in self.target_copies.items()
@@ -340,6 +340,7 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             not_again()
             run_waiting()
         optimizer.step()
+        self.evolver.after_step(group)
         if self.around_step is not None:
             with at_once():
                 self.around_step.after_step(group)

@@ -42,7 +42,7 @@ TORCH = frozenset({"numpy", "torch"})
 RULES = {
     "errors": Rule(others=NUMPY),
     "seeding": Rule(own=BASE, others=NUMPY),
-    # every module of topology except config, evolver, moments, target and the package's __init__
+    # every module of topology except between_events, config, evolver, moments, target and the package's __init__
     "topology.pure": Rule(own=BASE | PASSES, others=NUMPY),
     # the torch tier
     "topology": Rule(own=BASE | TOPOLOGY | {"kernels", "ranges"} | PASSES, others=TORCH),
@@ -75,6 +75,7 @@ RULES = {
 
 TORCH_PART_OF_TOPOLOGY = (
     "sparserl.topology",
+    "sparserl.topology.between_events",
     "sparserl.topology.config",
     "sparserl.topology.evolver",
     "sparserl.topology.moments",

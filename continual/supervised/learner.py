@@ -33,7 +33,7 @@ from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments, momentum_of
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
@@ -129,15 +129,12 @@ class SupervisedLearner:
             self.evolver = evolver_of(own, self._bound_topology(), self.seed)
             for name, layer in self.evolver.layers.items():
                 self.evolver.follow(name, partial(self._carry_moments, layer.values))
-                self.evolver.set_momentum(name, partial(self._momentum, layer.values))
+                self.evolver.set_optimizer(name, partial(getattr, self, "optimizer"))
         self.groups = {own.group: Group(own.group, [own], network, partial(getattr, self, "optimizer"), self.evolver)}
 
     def _carry_moments(self, values: nn.Parameter, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """The optimizer is another one for each task."""
         OptimizerMoments(self.optimizer, values, self.topology.part("moments"))(change, grown_values)
-
-    def _momentum(self, values: nn.Parameter) -> FloatArray:
-        return momentum_of(self.optimizer, values)
 
     def _bound_topology(self) -> TopologyConfig:
         """The topology for as long as the present network learns."""
@@ -242,6 +239,8 @@ class SupervisedLearner:
         self.strategy.before_step(self, group)
         group.frozen.before_step()
         self.optimizer.step()
+        if self.clock is not None:
+            self.clock.after_step(group.name)
         group.frozen.after_step(self.optimizer)
         self.strategy.after_step(self, group)
         if self.clock is not None:

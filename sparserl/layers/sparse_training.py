@@ -21,7 +21,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.event import TopologyEvent
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments, momentum_of
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
@@ -112,7 +112,7 @@ class SparseTraining:
         followed = _Followed(optimizer, layers, self._moments)
         for name, state in followed.states.items():
             self.evolver.follow(name, state)
-            self.evolver.set_momentum(name, partial(momentum_of, optimizer, state.layer.values))
+            self.evolver.set_optimizer(name, partial(getattr, followed, "optimizer"))
         self._followed.append(followed)
         self._stranger = None
 
@@ -136,6 +136,7 @@ class SparseTraining:
                 "call follow(optimizer) on what sparsify returned"
             )
         self._catch_up()
+        self.evolver.after_step(GROUP)
         events = self.evolver.end_update(GROUP)
         self.evolver.begin_update(self.evolver.update + 1)
         return events

@@ -77,7 +77,7 @@ def by_momentum(views: Sequence[LayerView], dropped: Sequence[Slots], replaced: 
     shares = []
     for view in views:
         if view.momentum is None:
-            raise TopologyError("a budget by momentum needs what the optimizer keeps: tell it by `set_momentum`")
+            raise TopologyError("a budget by momentum needs what the optimizer keeps: tell it by `set_optimizer`")
         shares.append(float(np.abs(view.momentum).mean()) if view.momentum.size else 0.0)
     room = _room(views, dropped)
     wished = dealt(sum(replaced), shares, [math.floor(FULL * free) for free in room])

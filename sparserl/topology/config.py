@@ -121,6 +121,10 @@ class TopologyConfig:
     drop_threshold: Positive | None = None
     """|weight| up to which connections go at the first event by the drop below_threshold; it is halved and doubled
     later, so that about `drop_fraction` go."""
+    weight_l1: NotNegative | None = None
+    """Pull of each weight toward 0 at each step while rewiring goes on, in units of the learning rate, >= 0 (DeepR)."""
+    weight_noise: NotNegative | None = None
+    """Standard deviation of normal noise that is added to each weight at each step likewise, in the same unit, >= 0."""
     budget: Literal["own", "global_magnitude", "lamp", "survivors", "momentum"] | None = None
     """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, or of
     LAMP's scores), or what an event grows, by how many connections each has left or by the mean momentum of its

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.kernels.flops import count
 from sparserl.kernels.program import run_waiting
+from sparserl.kernels.recording import each_time
 from sparserl.seeding import stream
+from sparserl.topology.between_events import BetweenEvents
 from sparserl.topology.event import Follower, TopologyEvent
 from sparserl.topology.history import History
 from sparserl.topology.plan import LayerPlan, check_goal, plan_allocation, plan_together
@@ -28,7 +30,8 @@ from sparserl.topology.values import NEW_VALUE
 class TopologyEvolver:
     """Rewires groups of layers on a clock of gradient updates.
 
-    Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `end_update(group)`. A group that
+    Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `after_step(group)` and
+    `end_update(group)`. A group that
     does not step at the update when it is due (a delayed actor) has its event at its next step, and a layer that is
     frozen (its values require no gradient) has none. With `rule.gradient_batches` k > 1 the event is at the (k - 1)th
     step after that one, and the backward passes of all k updates count, but not those of updates without a step.
@@ -80,19 +83,16 @@ class TopologyEvolver:
         self.dropped_total = dict.fromkeys(names, 0)
         self._followers: dict[str, list[Follower]] = {name: [] for name in names}
         self._constraints: dict[str, Callable[[LayerView], LayerView]] = {}
-        self._momenta: dict[str, Callable[[], FloatArray]] = {}
-        adapting = rule.drop_threshold if rule is not None and rule.needs_threshold else None
-        self._thresholds = {} if adapting is None else dict.fromkeys(groups, adapting)
-        self._signs: dict[str, npt.NDArray[np.int8]] = {}
         self._group = {name: group for group, layers in groups.items() for name in layers}
+        self._between = BetweenEvents(self._group, rule, seed)
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
         self._batches = dict.fromkeys(groups, 0)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
         self._history = {name: History.beginning(layer.topology) for name, layer in self.layers.items()}
-        for name in names:
-            self._note_signs(name)
+        for name, layer in self.layers.items():
+            self._between.note(name, layer, rule)
             self._report(name, "initial", 0, 0)
 
     @property
@@ -115,9 +115,9 @@ class TopologyEvolver:
             raise KeyError(layer)
         self._constraints[layer] = constrain
 
-    def set_momentum(self, layer: str, momentum: Callable[[], FloatArray]) -> None:
-        """Registers what the optimizer has gathered of `layer`, (nnz,), where a budget asks for it."""
-        self._momenta[layer] = momentum
+    def set_optimizer(self, layer: str, find: Callable[[], torch.optim.Optimizer]) -> None:
+        """Registers what moves the weights of `layer`, where a budget asks for its momentum or a pull for its rate."""
+        self._between.optimizers[layer] = find
 
     def explored_fraction(self, layer: str) -> float:
         """Share of a layer's possible connections that have ever existed.
@@ -164,6 +164,19 @@ class TopologyEvolver:
                 layer.capture, layer.activation_pairs = armed, [*self._gathered[name]]
                 layer.captures_activations = self.rule.needs_activations
 
+    def after_step(self, group: str) -> None:
+        """Call when the group's optimizer has stepped, before what must not move is put back; pulls at the weights.
+
+        Until rewiring is over they move as `BetweenEvents.pull` says, where the rule has `weight_l1` or `weight_noise`.
+        """
+        if self.rule is not None and self.rule.pulls:
+            run_waiting()
+            each_time(partial(self._pull, group))
+
+    def _pull(self, group: str) -> None:
+        if self.rule is not None and self._due[group] is not None and not self.rule.is_over(self.update):
+            self._between.pull(self.groups[group], self.rule)
+
     def end_update(self, group: str) -> list[TopologyEvent]:
         """Call after the group's optimizer has stepped; rewires its layers if they are due.
 
@@ -195,7 +208,7 @@ class TopologyEvolver:
             layer: Full name.
         """
         topology = self.layers[layer].topology
-        self._note_signs(layer)
+        self._between.note(layer, self.layers[layer], self.rule)
         self._history[layer] = self._history[layer].moved_to(topology)
         group = self._group[layer]
         if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
@@ -278,8 +291,8 @@ class TopologyEvolver:
                 of_batches = sum(2 * len(y) * x.size for x, y in plan.view.samples)
                 count(rule.dense_products * of_batches)
             events.append(self.apply(name, change, kind, NEW_VALUE[self.new_value](change, rng)))
-        for group in {self._group[name] for name in names} & set(self._thresholds):
-            self._thresholds[group] = rule.next_threshold(self._thresholds[group], self.update, dropped, existed)
+        for group in {self._group[name] for name in names}:
+            self._between.adapt(group, rule, self.update, dropped, existed)
         return events
 
     def _plans(self, names: Sequence[str], rule: RewireRule) -> list[LayerPlan]:
@@ -299,25 +312,11 @@ class TopologyEvolver:
 
     def _view(self, layer: str, rule: RewireRule | None = None) -> LayerView:
         run_waiting()
-        view = self.layers[layer].view()
+        of_layer = self.layers[layer]
+        view = of_layer.view()
         if rule is not None:
-            view = replace(view, **self._asked(layer, rule))
+            view = replace(view, **self._between.asked(layer, of_layer, rule, self._history[layer].explored))
         return self._constraints[layer](view) if layer in self._constraints else view
-
-    def _asked(self, layer: str, rule: RewireRule) -> dict[str, Any]:
-        """What a rule asks for beside the layer itself, by field of its view."""
-        threshold = self._thresholds.get(self._group[layer], rule.drop_threshold)
-        asked: dict[str, Any] = {"gradient_weight": rule.gradient_weight, "threshold": threshold}
-        gradient = self.layers[layer].values.grad
-        if rule.needs_explored:
-            asked["explored"] = self._history[layer].explored
-        if rule.needs_own_gradient and gradient is not None:
-            asked["gradient"] = gradient.numpy()
-        if rule.needs_signs:
-            asked["signs"] = self._signs.get(layer)
-        if rule.needs_momentum and layer in self._momenta:
-            asked["momentum"] = self._momenta[layer]()
-        return asked
 
     def apply(
         self, name: str, change: TopologyChange, kind: str, grown_values: float | FloatArray = 0.0
@@ -338,13 +337,9 @@ class TopologyEvolver:
         for follower in self._followers[name]:
             follower(change, grown_values)
         self._history[name] = self._history[name].moved_to(change.new)
-        self._note_signs(name)
+        self._between.note(name, layer, self.rule)
         del positions
         return self._report(name, kind, change.grown, change.dropped)
-
-    def _note_signs(self, name: str) -> None:
-        if self.rule is not None and self.rule.needs_signs:
-            self._signs[name] = np.sign(self.layers[name].values.detach().numpy()).astype(np.int8)
 
     def _report(self, name: str, kind: str, grown: int, dropped: int) -> TopologyEvent:
         self.grown_total[name] += grown
@@ -356,11 +351,8 @@ class TopologyEvolver:
 
     def state_dict(self) -> dict[str, Any]:
         """Clock, counters, generators, explored positions and gathered batches: tensors, numbers and strings only."""
-        # What only some rules need is absent with others: checkpoints of before there were such rules have none.
-        signs = {name: torch.from_numpy(signs) for name, signs in self._signs.items()}
-        by_rule: dict[str, Any] = {"thresholds": dict(self._thresholds), "signs": signs}
         return {
-            **{key: kept for key, kept in by_rule.items() if kept},
+            **self._between.state_dict(),
             "update": self.update,
             "due": dict(self._due),
             "batches": dict(self._batches),
@@ -388,10 +380,9 @@ class TopologyEvolver:
         self.update = state["update"]
         self._due = dict(state["due"])
         self._batches = dict(state["batches"])
-        self._thresholds = dict(state.get("thresholds", {}))
+        self._between.load_state_dict(state)
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])
-        self._signs = {name: signs.numpy() for name, signs in state.get("signs", {}).items()}
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
         self._history = {  # the layers may not have been loaded yet

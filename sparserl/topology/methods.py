@@ -245,12 +245,13 @@ METHODS: dict[str, Method] = {
         ),
         end_fraction=0.95,
     ),
-    # Bellec et al. 2018: a weight that changes its sign is gone, another one begins next to 0 with a random sign. There
-    # an event follows every step, and each step pulls by L1 and noise of 1e-5; here nothing pulls but weight decay, and
-    # events are apart, as moments of connections that live for a step alone would be wasted.
+    # Bellec et al. 2018: a weight that changes its sign is gone, another one begins next to 0 with a random sign; L1
+    # and noise as in its code, in units of the learning rate (.5 there, with plain gradient descent). There an event
+    # comes after each step (`update_interval` 1); here they are apart, as moments of connections that live for a step
+    # would be wasted, and what has changed its sign counts until the next one.
     "deepr": Method(
-        "drop where the sign has changed, grow at random with a tiny weight (Bellec et al. 2018, without its noise)",
-        RewireRule("sign_change", "random", drop_fraction=0.3, update_interval=100),
+        "drop where the sign has changed, grow at random with a tiny weight, L1 and noise (Bellec et al. 2018)",
+        RewireRule("sign_change", "random", drop_fraction=0.3, update_interval=100, weight_l1=1e-5, weight_noise=1e-5),
         output_layer_dense=False,
         new_value="tiny",
     ),

@@ -59,6 +59,19 @@ class OptimizerMoments:
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 
+def learning_rate_of(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter) -> float:
+    """The present learning rate of weights.
+
+    Raises:
+        TopologyError: If the optimizer does not move them, or has none.
+    """
+    for group in optimizer.param_groups:
+        if any(parameter is values for parameter in group["params"]) and "lr" in group:
+            return float(group["lr"])
+    kind = type(optimizer).__name__
+    raise TopologyError(f"a pull at weights needs an optimizer with a learning rate for them, and this {kind} has none")
+
+
 def momentum_of(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter) -> FloatArray:
     """(nnz,) what an optimizer has gathered of the gradients of weights: SGD's momentum, or Adam's next step at rate 1.
 

@@ -145,6 +145,8 @@ class RewireRule:
         gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
         budget: Name in `BUDGET`: what layers of one group share.
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
+        weight_l1: Pull toward 0 at each step, in units of the learning rate, >= 0.
+        weight_noise: Standard deviation of what is added to each weight at each step, in the same unit, >= 0.
         fan_in: Name in `FAN_INS`: whether outputs are to have as many connections, or as it comes.
         salient_share: Of the mean fan-in, what an output needs in salient connections to keep any; in [0, 1).
 
@@ -167,6 +169,8 @@ class RewireRule:
     gradient_weight: float = 0.0
     budget: str = "own"
     drop_threshold: float = 1e-3
+    weight_l1: float = 0.0
+    weight_noise: float = 0.0
     fan_in: str = "free"
     salient_share: float = 0.0
 
@@ -195,8 +199,9 @@ class RewireRule:
             raise TopologyError(f"schedule_share must be in (0, 1], got {self.schedule_share}")
         if not 0.0 < self.drop_threshold < math.inf:
             raise TopologyError(f"drop_threshold must be positive and finite, got {self.drop_threshold}")
-        if not 0.0 <= self.gradient_weight < math.inf:
-            raise TopologyError(f"gradient_weight must not be negative or infinite, got {self.gradient_weight}")
+        for name in ("gradient_weight", "weight_l1", "weight_noise"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise TopologyError(f"{name} must not be negative or infinite, got {getattr(self, name)}")
         if self.gradient_weight and not DROP[self.drop].needs_gradient:
             problem = f"so gradient_weight must be 0, got {self.gradient_weight:g}"
             raise TopologyError(f"drop {self.drop!r} looks at no gradient, {problem}")
@@ -262,6 +267,11 @@ class RewireRule:
     def needs_signs(self) -> bool:
         """Whether the drop needs the signs that weights had after the last event."""
         return DROP[self.drop].needs_signs
+
+    @property
+    def pulls(self) -> bool:
+        """Whether weights move at each step beside what the optimizer does."""
+        return self.weight_l1 > 0.0 or self.weight_noise > 0.0
 
     @property
     def needs_momentum(self) -> bool:

@@ -20,6 +20,8 @@ BATCH = 20
 BETWEEN_EVENTS = 16
 """An update at which recordings are in use: the events before and after it, which forget them, are at 11 and 20."""
 
+NOTHING: dict[str, Any] = {}
+
 
 @pytest.fixture(autouse=True)
 def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +29,12 @@ def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "_hooks_of_all", {})
 
 
-def make(kind: str, **given: Any) -> Any:
+def make(kind: str, more: dict[str, Any] = NOTHING, **given: Any) -> Any:
+    topology = {"method": kind, "density": 0.4, "first_update": 8, "last_update": 60, "update_interval": 9}
     agent = AGENTS[kind](
         "MlpPolicy",
         "Pendulum-v1",
-        topology={"method": kind, "density": 0.4, "first_update": 8, "last_update": 60, "update_interval": 9},
+        topology=topology | more,
         policy_kwargs={"net_arch": [24, 24]},
         learning_starts=40,
         batch_size=BATCH,
@@ -147,6 +150,21 @@ def test_learning_repeats_updates(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     agent.learn(40, reset_num_timesteps=False, log_interval=None)
     # An event at every ninth update (a delayed actor's is one later), and what is different after it.
     assert len(asked) < 30
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_pulls_at_weights_are_repeated(kind: str) -> None:
+    found = []
+    for repeats, pull in ((True, 0.5), (False, 0.5), (True, 0.0)):
+        agent = make(kind, {"method": "deepr", "weight_l1": pull, "weight_noise": pull})
+        for _ in range(24):
+            if not repeats:
+                agent._repeated.forget()
+            agent.train(1, agent.batch_size)
+        found.append(learned(agent))
+    assert_equal_trees(found[0], found[1])
+    with pytest.raises(AssertionError):
+        assert_equal_trees(found[0], found[2])
 
 
 def test_a_copy_of_an_agent_learns_apart() -> None:

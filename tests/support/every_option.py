@@ -213,6 +213,8 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
             density=0.5,
             allocation="uniform",
         ),
+        alone("weight_l1", 0.5, of_rule("weight_l1")),
+        alone("weight_noise", 0.5, of_rule("weight_noise")),
         alone("gradient_weight", 0.5, of_rule("gradient_weight"), drop="magnitude_and_gradient"),
         alone(
             "initial_topology",

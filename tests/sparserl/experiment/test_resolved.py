@@ -72,6 +72,8 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "gradient_weight": 0.0,
         "budget": "own",
         "drop_threshold": 1e-3,
+        "weight_l1": 0.0,
+        "weight_noise": 0.0,
         "fan_in": "free",
         "salient_share": 0.0,
         "update_interval": 1000,

@@ -98,6 +98,8 @@ OVERRIDES = {
     "gradient_weight": 0.25,
     "budget": "survivors",
     "drop_threshold": 0.5,
+    "weight_l1": 0.25,
+    "weight_noise": 0.125,
     "fan_in": "constant",
     "salient_share": 0.25,
 }

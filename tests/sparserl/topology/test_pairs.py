@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -268,6 +270,11 @@ def test_a_copied_layer_keeps_its_groups(make: Any) -> None:
 # --- every method -----------------------------------------------------------------------------------
 
 
+def gathered(layer: SparseLinear) -> Any:
+    """An optimizer of which nothing follows events: its momentum is the gradient."""
+    return SimpleNamespace(state={layer.values: {"momentum_buffer": layer.values.grad}})
+
+
 REWIRES = sorted(name for name, method in METHODS.items() if not method.dense)
 
 
@@ -292,7 +299,7 @@ def test_neurons_share_their_inputs_throughout_every_method(method: str, pairs: 
         rule = RewireRule(**{**vars(rule), **short})
     evolver = TopologyEvolver({"net": layers}, rule, seed=seed, goals=online.goals)
     for name, layer in layers.items():
-        evolver.set_momentum(name, lambda layer=layer: layer.values.grad.numpy())  # nothing of the optimizer follows
+        evolver.set_optimizer(name, partial(gathered, layer))  # nothing of the optimizer follows
     target = TargetNetwork(online, copied, chosen.target)
     for name, own in target.followers():
         evolver.follow(name, own.follow)

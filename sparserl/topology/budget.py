@@ -14,7 +14,7 @@ import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.free_positions import n_open
-from sparserl.topology.pruning import PRUNE, lowest
+from sparserl.topology.pruning import PRUNE, lowest, squared_gradients
 from sparserl.topology.structure import LayerView, Slots
 
 Counts = list[int]
@@ -37,7 +37,8 @@ def lowest_by(rule: str) -> Callable[[Sequence[LayerView], Sequence[int]], Count
     def excess(views: Sequence[LayerView], beyond: Sequence[int]) -> Counts:
         scores = [np.full(view.topology.nnz, np.inf) for view in views]
         for view, of_layer in zip(views, scores, strict=True):
-            of_layer[view.droppable] = PRUNE[rule].scores(view.values)[view.droppable]
+            importance = [squared_gradients(view)] if PRUNE[rule].needs_importance else []
+            of_layer[view.droppable] = PRUNE[rule].scores(view.values, *importance)[view.droppable]
         return [slots.size for slots in lowest(scores, sum(beyond))]
 
     return excess
@@ -139,17 +140,20 @@ class Budget:
             for good.
         grown: (layers, dropped slots of each, how many of those are replaced) -> how many grow in each, as many in all.
         needs_momentum: Whether `view.momentum` must be there.
+        needs_samples: Whether `view.samples` must hold inputs and output gradients of the update.
     """
 
     excess: Callable[[Sequence[LayerView], Sequence[int]], Counts] = own_excess
     grown: Callable[[Sequence[LayerView], Sequence[Slots], Counts], Counts] = as_many
     needs_momentum: bool = False
+    needs_samples: bool = False
 
 
 BUDGET: dict[str, Budget] = {
     "own": Budget(),
     "global_magnitude": Budget(excess=lowest_by("global")),
     "lamp": Budget(excess=lowest_by("lamp")),
+    "fisher": Budget(excess=lowest_by("fisher"), needs_samples=True),
     "survivors": Budget(grown=by_survivors),
     "momentum": Budget(grown=by_momentum, needs_momentum=True),
 }

@@ -76,9 +76,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    deepr, ctre, srigl, gmp, lamp, global_magnitude, granet, granet_sparse. What a preset or config file says beside its
-    method, such as densities or factors, stays with the method that is given here; dense reads none. What it says as
-    its method does anyway goes with that method."""
+    deepr, ctre, srigl, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset or config file says
+    beside its method, such as densities or factors, stays with the method that is given here; dense reads none. What it
+    says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -99,7 +99,8 @@ class TopologyConfig:
     output_layer: Literal["dense", "sparse"] | None = None
     """Whether the last layer of each network takes part."""
     drop: str | None = None
-    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold, sign_change."""
+    """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold, sign_change,
+    fisher."""
     grow: str | None = None
     """Grow criterion: random, random_other, random_unfired, gradient, cosine, cosine_or_random."""
     drop_fraction: ShareBelowOne | None = None
@@ -114,8 +115,8 @@ class TopologyConfig:
     schedule_share: PositiveShare | None = None
     """Share of the updates from the first to the last event at which `density_schedule` ends, in (0, 1]."""
     gradient_batches: Count | None = None
-    """Consecutive updates of a network over whose gradients growth by gradient averages, or over whose activations
-    growth by cosine compares neurons, >= 1."""
+    """Consecutive updates of a network over whose gradients growth by gradient and the drop fisher average, or over
+    whose activations growth by cosine compares neurons, >= 1."""
     gradient_weight: NotNegative | None = None
     """Of |gradient| beside |weight| in the drop by magnitude_and_gradient, >= 0."""
     drop_threshold: Positive | None = None
@@ -125,10 +126,10 @@ class TopologyConfig:
     """Pull of each weight toward 0 at each step while rewiring goes on, in units of the learning rate, >= 0 (DeepR)."""
     weight_noise: NotNegative | None = None
     """Standard deviation of normal noise that is added to each weight at each step likewise, in the same unit, >= 0."""
-    budget: Literal["own", "global_magnitude", "lamp", "survivors", "momentum"] | None = None
-    """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, or of
-    LAMP's scores), or what an event grows, by how many connections each has left or by the mean momentum of its
-    connections."""
+    budget: Literal["own", "global_magnitude", "lamp", "fisher", "survivors", "momentum"] | None = None
+    """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, of
+    LAMP's scores, or of squared gradient times squared weight), or what an event grows, by how many connections each
+    has left or by the mean momentum of its connections."""
     fan_in: Literal["free", "constant"] | None = None
     """Whether events leave each neuron as many inputs, or one more, with growth by a score."""
     salient_share: ShareBelowOne | None = None

@@ -15,6 +15,7 @@ import numpy as np
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.block_scores import NOTHING, Score, cosine_score, gradient_score, highest
 from sparserl.topology.free_positions import Block, distinct_integers, free_positions
+from sparserl.topology.pruning import fisher_scores, squared_gradients
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
 
@@ -41,6 +42,7 @@ class DropRule:
         needs_gradient: Whether `view.gradient` must be there, unless its weight is 0.
         needs_signs: Whether `view.signs` must be there.
         needs_threshold: Whether `view.threshold` decides how many go, and follows from how many went.
+        needs_samples: Whether `view.samples` must hold inputs and output gradients of the update.
     """
 
     choose: DropCriterion
@@ -48,6 +50,7 @@ class DropRule:
     needs_gradient: bool = False
     needs_threshold: bool = False
     needs_signs: bool = False
+    needs_samples: bool = False
 
 
 def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -> Slots:
@@ -91,6 +94,15 @@ def magnitude_and_gradient(view: LayerView, fraction: float, excess: int = 0) ->
         raise NotFiniteScoreError("the gradient of a weight is NaN, so no connection can be chosen by it")
     score = np.abs(view.values) + view.gradient_weight * np.abs(view.gradient)
     return _lowest(score, view.droppable, fraction, excess)
+
+
+def fisher(view: LayerView, fraction: float, excess: int = 0) -> Slots:
+    """The connections of smallest `F w^2 / 2`, F the mean squared gradient over the samples of the update.
+
+    Source:
+        LeCun et al. 1990 (Optimal Brain Damage), equation 5; F in place of the second derivative.
+    """
+    return _lowest(fisher_scores(view.values, squared_gradients(view)), view.droppable, fraction, excess)
 
 
 def below_threshold(view: LayerView, fraction: float, excess: int = 0) -> Slots:
@@ -179,6 +191,7 @@ DROP: dict[str, DropRule] = {
     "weight_magnitude": DropRule(weight_magnitude),
     "signed_magnitude": DropRule(signed_magnitude),
     "magnitude_and_gradient": DropRule(magnitude_and_gradient, needs_gradient=True),
+    "fisher": DropRule(fisher, needs_samples=True),
     "sign_change": DropRule(sign_change, needs_signs=True),
     "below_threshold": DropRule(below_threshold, needs_threshold=True),
     "connection_importance": DropRule(connection_importance, needs_importance=True),

@@ -159,7 +159,7 @@ class TopologyEvolver:
         if self.rule is None or not self.rule.needs_samples:
             return
         for group, layers in self.groups.items():
-            armed = self.is_due(group) and not self.rule.is_over(update)
+            armed = self.is_due(group) and (self.rule.chooses_by_samples or not self.rule.is_over(update))
             for name, layer in layers.items():
                 layer.capture, layer.activation_pairs = armed, [*self._gathered[name]]
                 layer.captures_activations = self.rule.needs_activations

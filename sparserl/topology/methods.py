@@ -290,6 +290,15 @@ METHODS: dict[str, Method] = {
         end_fraction=0.8,
         output_layer_dense=False,
     ),
+    # LeCun et al. 1990: all weights of a trained network ranked together, some deleted, trained again. Here on the
+    # schedule of `gmp`, by the Fisher information of ten batches in place of second derivatives.
+    "obd": Method(
+        "gmp by F w^2 / 2 over a whole network (Optimal Brain Damage, LeCun et al. 1990)",
+        replace(_PRUNED, drop="fisher", budget="fisher", gradient_batches=10),
+        begin_fraction=0.2,
+        end_fraction=0.8,
+        output_layer_dense=False,
+    ),
     # Liu et al. 2021 from a dense start: pruned until epoch 110 of 160. There one threshold serves all layers, and
     # drop and growth go on after pruning; here each layer has its own number, and both end together. `granet_sparse`
     # has them as there.

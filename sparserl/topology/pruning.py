@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError, unknown_name
-from sparserl.topology.structure import FloatArray, Slots
+from sparserl.topology.structure import FloatArray, LayerView, Slots
 
 
 def lamp_scores(values: FloatArray) -> FloatArray:
@@ -65,6 +65,38 @@ def fisher_scores(values: FloatArray, importance: FloatArray) -> FloatArray:
     """
     scores: FloatArray = 0.5 * np.asarray(importance, np.float64) * np.square(values, dtype=np.float64)
     return scores
+
+
+AT_A_TIME = 1 << 20
+"""Products of a connection and a sample that are formed at a time."""
+
+
+def squared_gradients(view: LayerView) -> FloatArray:
+    """(nnz,) mean over samples of the squared gradient of each weight: the diagonal of the Fisher information.
+
+    For a loss that is a mean over the samples of a batch; several batches count alike. The neurons of one output add
+    theirs up. Time O(nnz B), memory O(nnz) beside a block.
+
+    Raises:
+        TopologyError: If inputs and output gradients of the update were not kept.
+        NotFiniteScoreError: If one is NaN or infinite.
+    """
+    if not view.samples:
+        raise TopologyError("scores by squared gradients need the batch of the update; call `begin_update` before it")
+    outputs, inputs = view.topology.outputs, view.topology.inputs
+    squares = np.zeros(view.topology.nnz)
+    for x, dy in view.samples:
+        n_samples = x.shape[1]
+        of_inputs, of_outputs = np.square(x, dtype=np.float64), np.square(n_samples * dy, dtype=np.float64)
+        of_outputs = of_outputs.reshape(view.topology.n_out, view.neurons, n_samples).sum(axis=1)
+        step = max(1, AT_A_TIME // max(1, n_samples))
+        for start in range(0, squares.size, step):
+            some = slice(start, start + step)
+            squares[some] += np.einsum("cb,cb->c", of_outputs[outputs[some]], of_inputs[inputs[some]]) / n_samples
+    if not np.isfinite(squares).all():
+        raise NotFiniteScoreError("the gradient of a weight is NaN or infinite, so no connection can be chosen by it")
+    squares /= len(view.samples)
+    return squares
 
 
 @dataclass(frozen=True)

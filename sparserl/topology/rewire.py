@@ -210,6 +210,10 @@ class RewireRule:
         if self.gradient_batches > 1 and not self.needs_samples:
             problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
             raise TopologyError(f"growth {self.grow!r} looks at no gradient and no activations, {problem}")
+        if self.chooses_by_samples and self.needs_activations:
+            raise TopologyError(
+                f"growth {self.grow!r} keeps activations where drop or budget need gradients: 'gradient'"
+            )
         self._check_fan_in()
         if self.prunes:
             if self.last_update is None:
@@ -241,12 +245,18 @@ class RewireRule:
     @property
     def dense_products(self) -> int:
         """How often an event forms scores of a whole layer from a batch: for growth, and for what is salient."""
-        return self.needs_samples * (2 if self.salient_share else 1)
+        by_samples = GROW[self.grow].needs_gradient or self.needs_activations
+        return by_samples * (2 if self.salient_share else 1)
 
     @property
     def needs_samples(self) -> bool:
-        """Whether growth needs the inputs of layers at the update that just ended, and what goes with them."""
-        return GROW[self.grow].needs_gradient or self.needs_activations
+        """Whether a part needs the inputs of layers at the update that just ended, and what goes with them."""
+        return GROW[self.grow].needs_gradient or self.needs_activations or self.chooses_by_samples
+
+    @property
+    def chooses_by_samples(self) -> bool:
+        """Whether what goes depends on them."""
+        return DROP[self.drop].needs_samples or BUDGET[self.budget].needs_samples
 
     @property
     def needs_activations(self) -> bool:

@@ -76,7 +76,22 @@ def magnitude_drop(values: Sequence[float], fraction: float) -> list[int]:
     return sorted(ranked[: int(fraction * len(values))])
 
 
-def drop_of(name: str, values: Sequence[float], importances: Sequence[float], fraction: float) -> list[int]:
+def fisher_saliencies(topology: SparseTopology, values: Matrix, x: Matrix, dy: Matrix) -> list[float]:
+    """`F w^2 / 2` of each connection, F the mean over samples of the squared gradient, one dense outer product each."""
+    n_samples = x.shape[1]
+    squares = sum(np.outer(n_samples * dy[:, b], x[:, b]).astype(np.float64) ** 2 for b in range(n_samples))
+    weights = matrix_of(topology, values).astype(np.float64)
+    saliencies: list[float] = (np.asarray(squares) / n_samples * weights**2 / 2)[mask_of(topology)].tolist()
+    return saliencies
+
+
+def drop_of(
+    name: str,
+    values: Sequence[float],
+    importances: Sequence[float],
+    fraction: float,
+    saliencies: Sequence[float] = (),
+) -> list[int]:
     """Slots that the drop criterion `name` takes where everything may go.
 
     No weight is below a threshold, and none has changed its sign.
@@ -85,7 +100,8 @@ def drop_of(name: str, values: Sequence[float], importances: Sequence[float], fr
         return []
     if name == "signed_magnitude":
         return set_drop(values, fraction) if values and fraction > 0 else []
-    return magnitude_drop(importances if name == "connection_importance" else values, fraction)
+    scores = {"connection_importance": importances, "fisher": saliencies}
+    return magnitude_drop(scores.get(name, values), fraction)
 
 
 def _largest(score: Matrix, taken: Mask, count: int) -> list[int]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.plan import plan_together
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import LayerView, TopologyChange
+
+
+def go_together(drop: str, grow: str) -> bool:
+    """Whether a rule may have both: what a layer keeps of an update is either activations or gradients."""
+    return not (DROP[drop].needs_samples and GROW[grow].needs_activations)
+
+
+BOTH = [(drop, grow) for drop in DROP for grow in GROW if go_together(drop, grow)]
+"""Names of criteria that a rule may have."""
 
 
 def plan_rewire(

@@ -232,7 +232,8 @@ def test_a_budget_neither_loses_nor_invents_connections(
         n_out, n_in = pairs * int(rng.integers(1, 5)), int(rng.integers(1, 7))
         topology = random_topology(n_out, n_in, pairs * int(rng.integers(0, n_out * n_in // pairs + 1)), rng, pairs)
         values = rng.standard_normal(topology.nnz).astype(np.float32)
-        views.append(LayerView(topology, values, momentum=rng.random(topology.nnz), threshold=0.4))
+        samples = ((rng.standard_normal((n_in, 2)), rng.standard_normal((n_out, 2))),)
+        views.append(LayerView(topology, values, samples, momentum=rng.random(topology.nnz), threshold=0.4))
     goals = [max(1, view.topology.size // pairs // 2) * pairs for view in views]
     rule = RewireRule(
         drop, "random", fraction, density_schedule="linear", update_interval=1, last_update=9, budget=budget
@@ -247,7 +248,7 @@ def test_a_budget_neither_loses_nor_invents_connections(
         pairs * rule.beyond(own, 5, goal // pairs, first // pairs)
         for own, goal, first in zip(groups, goals, firsts, strict=True)
     ]
-    if budget in ("global_magnitude", "lamp"):
+    if budget in ("global_magnitude", "lamp", "fisher"):
         smallest = sum(min(view.topology.nnz, pairs) for view in views)
         assert before - after == min(max(0, sum(beyond)), before - smallest)
     else:

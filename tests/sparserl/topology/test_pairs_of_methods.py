@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis import given, settings
-from oracle.dense_topology import assert_sound_change, drop_of, gradient_growth, importance_growth, mask_of
+from hypothesis import assume, given, settings
+from oracle.dense_topology import (
+    assert_sound_change,
+    drop_of,
+    fisher_saliencies,
+    gradient_growth,
+    importance_growth,
+    mask_of,
+)
 from support.paired import PROFILE, RNG, assert_shares_inputs
-from support.plans import plan_rewire
+from support.plans import go_together, plan_rewire
 
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import exact_nnz
@@ -61,6 +68,7 @@ def test_groups_are_uniform() -> None:
 def test_an_event_is_that_of_the_layer_of_groups(
     drop: str, grow: str, pairs: int, groups: int, n_in: int, fraction: float, keep_regrown: bool, seed: int
 ) -> None:
+    assume(go_together(drop, grow))
     rng = RNG(seed)
     n_out = groups * pairs
     topology = random_topology(n_out, n_in, pairs * int(rng.integers(1, groups * n_in + 1)), rng, pairs)
@@ -75,7 +83,16 @@ def test_an_event_is_that_of_the_layer_of_groups(
 
     mask = mask_of(topology)[::pairs]
     values = folded_by_loops(topology, weights, signed=True)
-    gone = drop_of(drop, values, folded_by_loops(topology, importance.connections, signed=False), fraction)
+    # Of a group, squared gradients are summed, and so are weights.
+    squares = fisher_saliencies(topology, np.ones(topology.nnz), x, dy)
+    summed = zip(folded_by_loops(topology, np.array(squares), signed=False), values, strict=True)
+    gone = drop_of(
+        drop,
+        values,
+        folded_by_loops(topology, importance.connections, signed=False),
+        fraction,
+        [square * value**2 for square, value in summed],
+    )
     dropped = np.zeros_like(mask)
     dropped.ravel()[np.flatnonzero(mask)[gone]] = True
     kept = mask & ~dropped

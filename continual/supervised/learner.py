@@ -33,7 +33,7 @@ from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments
+from sparserl.topology.moments import OptimizerMoments, check_moments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
@@ -100,6 +100,7 @@ class SupervisedLearner:
         self.task = self.epoch = self.batch = self.steps = 0
         self.use(self.new_network())
         self.optimizer = self.new_optimizer()
+        check_moments(topology.part("moments"), self.optimizer)
         self._begun = False
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         strategy.attach(self)

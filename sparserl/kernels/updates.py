@@ -52,6 +52,37 @@ def adam_step(share: int, shares: int, arguments: int, zero: Any) -> None:
             write_real(parameters, entry, moved, one)
 
 
+@step_function(error_model="numpy")
+def adam_of_clocks_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """One step of Adam in which each entry has a clock of its own, which ticks here.
+
+    Rows: as of `adam_step`, then the address of the clocks, steps of each entry so far in float32. Numbers: the same.
+    """
+    call = int64_array(arguments, (3,))
+    rows, numbers = int64_array(call[0], (call[1], 6)), array_at(call[2], (5,), 0.0)
+    real = np.empty(6, type(zero))
+    real[0], real[1], real[2], real[3] = numbers[0], numbers[1], numbers[2], numbers[3]
+    beta1, beta2, epsilon, weight_decay = real[0], real[1], real[2], real[3]
+    one, tick, last = zero + type(zero)(1), np.float32(1), np.float32(0)
+    for array in range(rows.shape[0]):
+        size, parameters, gradients, firsts, seconds, clocks = rows[array]
+        for entry in range(size * share // shares, size * (share + 1) // shares):
+            now = read_real(clocks, entry, tick) + tick
+            write_real(clocks, entry, now, tick)
+            if now != last:  # most entries are as old as the one before
+                last, step = now, np.float64(now)
+                real[4], real[5] = numbers[4] / (1 - numbers[0] ** step), math.sqrt(1 - numbers[1] ** step)
+            parameter = read_real(parameters, entry, one)
+            gradient = read_real(gradients, entry, one) + weight_decay * parameter
+            first = read_real(firsts, entry, one)
+            first += (one - beta1) * (gradient - first)
+            second = beta2 * read_real(seconds, entry, one) + (one - beta2) * gradient * gradient
+            write_real(firsts, entry, first, one)
+            write_real(seconds, entry, second, one)
+            moved = parameter - real[4] * first / (math.sqrt(second) / real[5] + epsilon)
+            write_real(parameters, entry, moved, one)
+
+
 @step_function()
 def tick_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Adds 1 to the clock of `adam_step`, whose arguments it has."""

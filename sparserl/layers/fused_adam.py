@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import _global_optimizer_pre_hooks as _hooks_of_all
 
+from sparserl.errors import TopologyError
 from sparserl.kernels import program, tables
 from sparserl.kernels.program import Step, make_step
 from sparserl.kernels.recording import (
@@ -24,8 +25,10 @@ from sparserl.kernels.recording import (
     relies_on_items,
     relies_on_tensors,
 )
-from sparserl.kernels.updates import adam_step, tick_step
+from sparserl.kernels.updates import adam_of_clocks_step, adam_step, tick_step
 
+CLOCKS = 4
+"""Place of an entry's clocks among the arrays of a parameter, where it has its own."""
 PARALLEL_FROM = 1 << 14
 """Parameters below which one thread is enough."""
 VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
@@ -38,9 +41,9 @@ class _Batch:
 
     Attributes:
         group: Place of their group.
-        table: Rows of `adam_step`.
+        table: Rows of `adam_step`, or of `adam_of_clocks_step`.
         numbers: Numbers of `adam_step`.
-        steps: The step, and that of the clock.
+        steps: The step, and that of the clock if it is shared.
         parameters: Those of the table.
         given: The numbers as the group has them.
     """
@@ -57,7 +60,13 @@ class FusedAdam(torch.optim.Adam):
     """torch's `Adam`: the same arguments, state and result, with less time spent outside arithmetic.
 
     Whatever is not plain Adam on float32 or float64 parameters of the CPU, or has hooks, is left to torch.
+
+    The state `step` of a parameter may have the parameter's shape: each entry then has a clock of its own, which counts
+    since it was put to 0 and corrects the bias of its own moments.
     """
+
+    has_clocks_of_entries = True
+    """Whether `step` may have the shape of a parameter; torch's Adam takes a single number alone."""
 
     # torch's own, without what hides them from `torch.compile`: that takes 2 s to import at the first call.
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
@@ -80,6 +89,10 @@ class FusedAdam(torch.optim.Adam):
         if batches is None:
             not_again()
             program.run_waiting()
+            if any("step" in state and state["step"].ndim for state in self.state.values()):
+                raise TopologyError(
+                    "moments 'fresh' need Adam as it is in the paper, on the CPU and without hooks; use moments 'zero'"
+                )
             self._separate_clocks()
             return _torch_step(self, closure)
         if tables.CHECKED:
@@ -171,14 +184,22 @@ class FusedAdam(torch.optim.Adam):
         for index, group in enumerate(self.param_groups):
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
             by_clock: dict[float, list[torch.Tensor]] = {}
+            with_clocks: list[torch.Tensor] = []
             for parameter in trained:
                 if parameter.dtype not in (torch.float32, torch.float64):
                     return None
-                for array in self._arrays_of(parameter):
-                    same = array.dtype == trained[0].dtype and array.shape == parameter.shape
+                for place, array in enumerate(self._arrays_of(parameter)):
+                    dtype = torch.float32 if place == CLOCKS else trained[0].dtype
+                    same = array.dtype == dtype and array.shape == parameter.shape
                     if not (same and array.is_cpu and array.is_contiguous()):
                         return None
-                by_clock.setdefault(self._state_of(parameter)["step"].item(), []).append(parameter)
+                step = self._state_of(parameter)["step"]
+                if step.ndim:
+                    with_clocks.append(parameter)
+                else:
+                    by_clock.setdefault(step.item(), []).append(parameter)
+            if with_clocks:
+                batches.append(self._batch(index, with_clocks, None))
             for together in by_clock.values():
                 # Parameters that do not step now may share the old one.
                 clock = self._state_of(together[0])["step"].clone()
@@ -187,25 +208,32 @@ class FusedAdam(torch.optim.Adam):
                 batches.append(self._batch(index, together, clock))
         return batches
 
-    def _batch(self, group: int, parameters: Sequence[torch.Tensor], clock: torch.Tensor) -> _Batch:
+    def _batch(self, group: int, parameters: Sequence[torch.Tensor], clock: torch.Tensor | None) -> _Batch:
+        """What one call does; without a clock for all, each entry has its own."""
         table, given = self._table(parameters), self._given(group)
         numbers = np.array(given)
-        arguments = [table.ctypes.data, len(table), numbers.ctypes.data, clock.data_ptr()]
+        arguments = [table.ctypes.data, len(table), numbers.ctypes.data]
         kept = table, numbers, clock, [self._arrays_of(parameter) for parameter in parameters]
         dtype = torch.empty(0, dtype=parameters[0].dtype).numpy().dtype
         threads = torch.get_num_threads() if table[:, 0].sum() >= PARALLEL_FROM else 1
-        steps = [make_step(adam_step, arguments, dtype, kept, threads), make_step(tick_step, arguments, dtype, kept)]
+        if clock is None:
+            steps = [make_step(adam_of_clocks_step, arguments, dtype, kept, threads)]
+        else:
+            arguments.append(clock.data_ptr())
+            steps = [make_step(adam_step, arguments, dtype, kept, threads)]
+            steps.append(make_step(tick_step, arguments, dtype, kept))
         return _Batch(group, table, numbers, steps, parameters, given)
 
     def _table(self, parameters: Sequence[torch.Tensor]) -> np.ndarray:
-        """Rows for `adam`."""
+        """Rows for `adam_step`, or for `adam_of_clocks_step`."""
         rows = [(parameter.numel(), *map(tables.address, self._arrays_of(parameter))) for parameter in parameters]
         return np.array(rows, np.int64)
 
     def _arrays_of(self, parameter: torch.Tensor) -> tuple[torch.Tensor, ...]:
         state = self._state_of(parameter)
         assert parameter.grad is not None
-        return parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+        clocks = [state["step"]] if state["step"].ndim else []
+        return parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], *clocks
 
     def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = self.state[parameter]

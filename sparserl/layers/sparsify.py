@@ -19,6 +19,7 @@ from sparserl.layers.convert import from_dense
 from sparserl.layers.sparse_linear import SparseLinear, check_has_kernels
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.moments import check_moments
 from sparserl.topology.structure import SparseTopology
 
 NOT_HERE = (*OWN_DENSITIES, "initial_value", "recycle_interval", "recycle_threshold")
@@ -74,7 +75,7 @@ def sparsify(
         TopologyError: If a rule or number of densities does not fit, pruning would end after the run, `pairs` does not
             divide the outputs of a layer that takes part, a weight is shared with another module or not in the
             optimizer, a layer has hooks, or the optimizer is not elementwise (Muon, LBFGS,
-            Shampoo) or keeps state that is not per connection.
+            Shampoo), keeps state that is not per connection, or cannot count the steps of each (moments `fresh`).
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -108,6 +109,7 @@ def sparsify(
             continue
         if not swaps:
             check_elementwise(optimizer)
+            check_moments(config.part("moments"), optimizer)
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
         connections, goal = config.initial(

@@ -155,8 +155,9 @@ class TopologyConfig:
     """Weights that a sparse layer begins with: as a dense one's, or scaled by the connections that exist."""
     new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
     """Weight of a grown connection."""
-    moments: Literal["zero", "mean"] | None = None
-    """Optimizer moments of a grown connection."""
+    moments: Literal["zero", "mean", "fresh"] | None = None
+    """Optimizer moments of a grown connection: 0, the mean of the others, or 0 with a count of steps of its own, by
+    which Adam corrects their bias as at the beginning of training."""
     pairs: Count = 1
     """Neurons that share their inputs, each with weights of its own: 2 or 4 consecutive outputs of a sparse layer; 1:
     each neuron has its own inputs. Drop and grow act on a group, by the sum of its scores, and the number of

@@ -18,11 +18,41 @@ def _mean_of_survivors(state: np.ndarray, change: TopologyChange) -> float:
     return float(survivors.mean()) if survivors.size else 0.0
 
 
-MOMENTS: dict[str, Callable[[np.ndarray, TopologyChange], float]] = {
-    "zero": lambda state, change: 0.0,
-    "mean": _mean_of_survivors,
+def _zero(state: np.ndarray, change: TopologyChange) -> float:
+    del state, change
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How the optimizer's state of a connection begins.
+
+    Attributes:
+        fill: (old nnz,) state, change -> that of grown connections.
+        own_clocks: Whether each connection has its own count of steps, which begins with it: the bias of its moments is
+            corrected as that of a new weight.
+    """
+
+    fill: Callable[[np.ndarray, TopologyChange], float]
+    own_clocks: bool = False
+
+
+MOMENTS: dict[str, Moments] = {
+    "zero": Moments(_zero),
+    "mean": Moments(_mean_of_survivors),
+    "fresh": Moments(_zero, own_clocks=True),
 }
-"""(old nnz,) optimizer state, change -> that of grown connections. `zero` as in RigL; `mean` as Synapses means to."""
+"""`zero` as in RigL; `mean` as Synapses means to; `fresh` as the averages of Selfish-RNN's SNT-ASGD begin, for Adam."""
+
+
+def check_moments(moments: str, optimizer: torch.optim.Optimizer) -> None:
+    """Raises TopologyError if an optimizer cannot keep what the entry `moments` of `MOMENTS` asks for."""
+    if MOMENTS[moments].own_clocks and not getattr(optimizer, "has_clocks_of_entries", False):
+        kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
+        raise TopologyError(
+            f"moments {moments!r} count the steps of each connection, which {kind} cannot: use "
+            "sparserl.layers.fused_adam.FusedAdam (learner.optimizer adam), or moments 'zero'"
+        )
 
 
 @dataclass(frozen=True)
@@ -36,11 +66,17 @@ class OptimizerMoments:
         optimizer: Holds `values`.
         values: (nnz,) weights of the layer.
         moments: Name in `MOMENTS`.
+
+    Raises:
+        TopologyError: As `check_moments`.
     """
 
     optimizer: torch.optim.Optimizer
     values: torch.nn.Parameter
     moments: str = "zero"
+
+    def __post_init__(self) -> None:
+        check_moments(self.moments, self.optimizer)
 
     def __call__(self, change: TopologyChange, grown_values: float | FloatArray) -> None:
         """Moves the state of surviving connections to their new slots.
@@ -49,13 +85,16 @@ class OptimizerMoments:
             TopologyError: If the optimizer keeps a tensor of any other shape.
         """
         del grown_values
-        for name, state in self.optimizer.state.get(self.values, {}).items():
+        rule, states = MOMENTS[self.moments], self.optimizer.state.get(self.values, {})
+        if rule.own_clocks and "step" in states:
+            states["step"] = states["step"].expand(change.old.nnz).clone()  # until now one for all, or their own
+        for name, state in states.items():
             if not torch.is_tensor(state) or state.dim() == 0:
                 continue
             if state.shape != (change.old.nnz,):
                 raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
             old = state.numpy()
-            new = remap(old, change, MOMENTS[self.moments](old, change))
+            new = remap(old, change, rule.fill(old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 

@@ -26,6 +26,7 @@ FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
     "averaged gradients": {"method": "rigl", "gradient_batches": 3},
     "alike neurons": {"method": "ctre", "grow": "cosine", "gradient_batches": 2},
+    "clocks of connections": {"method": "set", "moments": "fresh"},
     "unfired connections": {"method": "set", "grow": "random_unfired"},
     "recycled neurons": {"method": "set", "recycle_interval": 10, "recycle_threshold": 0.5},
     "recycled dense neurons": {"method": "dense", "recycle_interval": 10, "recycle_threshold": 0.5},

@@ -31,7 +31,7 @@ SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 10, "batch_siz
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "lagging targets": ("ds_td3", {"method": "ds_td3"}, {}),
     "shared targets": ("ds_sac", {"method": "set", "moments": "mean"}, {}),
-    "growth by gradient": ("ds_td3", {"method": "rigl"}, {}),
+    "growth by gradient": ("ds_td3", {"method": "rigl", "moments": "fresh"}, {}),
     "gathered batches": ("ds_sac", {"method": "rigl", "gradient_batches": 4}, {}),
     "pruning": ("ds_td3", {"method": "gmp", "first_update": 10}, {}),
     "shared inputs": ("ds_td3", {"method": "ds_td3", "pairs": 2}, {}),

@@ -8,6 +8,7 @@ with the code under test but plain containers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class MaskedAdam:
 
     def __init__(self, tensor: torch.Tensor, mask: torch.Tensor, lr: float):
         self.tensor, self.mask, self.lr = tensor, mask, lr
-        self.m, self.v, self.t = torch.zeros_like(tensor), torch.zeros_like(tensor), 0
+        self.m, self.v = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        self.t: Any = 0  # or (n_out, n_in) steps of each entry
 
     def step(self) -> None:
         assert self.tensor.grad is not None
@@ -92,13 +94,20 @@ class MaskedMLP:
             adam.step()
             adam.tensor.grad = None
 
-    def apply(self, position: int, change: TopologyChange, grown_values: float | np.ndarray) -> None:
-        """A topology event of layer `position`: what is dropped goes to zero, what is grown starts without moments."""
+    def apply(
+        self, position: int, change: TopologyChange, grown_values: float | np.ndarray, *, fresh: bool = False
+    ) -> None:
+        """A topology event of layer `position`: what is dropped goes to zero, what is grown starts without moments.
+
+        With `fresh` the steps of what is grown count from 0.
+        """
         old, new, n_in = change.old.flat.tolist(), change.new.flat.tolist(), change.new.n_in
         survivors = {old[source] for source in change.source.tolist() if source >= 0}
         grown = [p for p, source in zip(new, change.source.tolist(), strict=True) if source < 0]
         weight, mask = self.weights[position], self.masks[position]
         (adam,) = [a for a in self.adam if a.tensor is weight]
+        if fresh:
+            adam.t = adam.t * torch.ones_like(weight, dtype=torch.float64)
         values = np.broadcast_to(grown_values, (len(grown),))
         with torch.no_grad():
             for p in set(old) - survivors:
@@ -108,6 +117,8 @@ class MaskedMLP:
                 at = p // n_in, p % n_in
                 assert mask[at] == 0, "grown where a connection is"
                 weight[at], mask[at], adam.m[at], adam.v[at] = float(value), 1.0, 0.0, 0.0
+                if fresh:
+                    adam.t[at] = 0.0
 
     def gather(self, position: int, dense: torch.Tensor) -> torch.Tensor:
         """(nnz,) the entries of a (n_out, n_in) tensor where layer `position` has connections, in row order."""

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
 
@@ -92,6 +93,26 @@ class AgentParts(BaseAlgorithm):
     def reads_vectors(self) -> bool:
         """Whether its networks are sparse and read observations as they are: vectors of floats."""
         return all(getattr(network, "ensembles", None) for network in self.networks.values())
+
+    def take_networks(self, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Goes on with other networks than those that were drawn, before the first update.
+
+        Targets become copies of them. Optimizers know nothing of them, and a topology begins with their connections.
+
+        Args:
+            states: By group, the state of a network of the same structure.
+
+        Raises:
+            CheckpointError: If one is missing or does not fit.
+        """
+        for group, network in self.networks.items():
+            try:
+                network.load_state_dict(states[group])
+            except (RuntimeError, KeyError, SparserlError) as error:
+                first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise CheckpointError(f"the networks of {group!r} do not fit this agent: {first_line}") from None
+        for group, target in self.target_copies.items():
+            target.load_state_dict(self.networks[group].state_dict())
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
         """What the networks of each group read of (B, width) observations and actions; arrays or waiting ones."""

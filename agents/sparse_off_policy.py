@@ -147,6 +147,14 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             seed = secrets.randbits(32) if self.seed is None else self.seed
             self.policy_kwargs = {"topology_seed": seed, **self.policy_kwargs, "topology": self.topology}
         super()._setup_model()
+        self._follow_topology()
+
+    def take_networks(self, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        super().take_networks(states)
+        self._follow_topology()
+
+    def _follow_topology(self) -> None:
+        """Makes what moves connections, and what moves with them, of the networks as they are."""
         groups = {name: sparse_layers(net, name) for name, net in self.networks.items()}
         self.evolver = TopologyEvolver(
             groups,

@@ -1,0 +1,57 @@
+"""A trained network with fewer connections: truly sparse, whatever it was before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from sparserl.errors import TopologyError
+from sparserl.layers.linear import biases_of, linear
+from sparserl.layers.sparse_linear import SparseLinear
+from sparserl.layers.sparse_mlp import SparseMLP
+from sparserl.topology.pruning import kept_per_layer
+from sparserl.topology.structure import FloatArray, SparseTopology
+
+
+@torch.no_grad()
+def pruned(
+    network: SparseMLP, density: float, by: str, importances: Sequence[FloatArray] | None = None, *, name: str
+) -> SparseMLP:
+    """A copy of a network with a share of its connections; every layer takes part, and every one is sparse afterwards.
+
+    Args:
+        network: Of sparse and dense layers with biases; it is not modified.
+        density: Connections that stay, as a share of those of the dense network, in (0, 1); rounded to the nearest.
+        by: Name in `sparserl.topology.pruning.PRUNE`.
+        importances: (nnz,) of each layer, where the rule needs them.
+        name: Of the network, for messages.
+
+    Raises:
+        TopologyError: If it has no more connections than that, or a layer would be emptied.
+        NotFiniteScoreError: If a weight is NaN.
+    """
+    layers = [linear(layer) for layer in network]
+    size = sum(math.prod(layer.shape) for layer in layers)
+    weights = [layer.weights.detach().flatten() for layer in layers]
+    existing, total = sum(values.numel() for values in weights), round(density * size)
+    if total >= existing:
+        raise TopologyError(
+            f"{name} has a density of {existing / size:.4g} and is pruned to less, got {density:g}; the closest is "
+            f"{(existing - 1) / size:.4g}"
+        )
+    try:
+        kept = kept_per_layer([values.numpy() for values in weights], total, by, importances)
+    except TopologyError as error:
+        raise TopologyError(f"{name} cannot be pruned to a density of {density:g}: {error}") from None
+    layers_kept = [
+        SparseLinear.of(
+            SparseTopology(*layer.shape, layer.flat(slots)),
+            values[torch.from_numpy(slots)],
+            nn.Parameter(biases_of(layer.layer).clone()),
+        )
+        for layer, values, slots in zip(layers, weights, kept, strict=True)
+    ]
+    return SparseMLP(layers_kept, network.activations[0], network.activations[-1])

@@ -329,7 +329,7 @@ class RunRecorder(Recorder, BaseCallback):
         return {
             **self._spent(),
             "return_last": self.eval_means[-1],
-            "return_last10": float(np.mean(trained[-10:])),
+            "return_last10": float(np.mean(trained[-10:])) if trained else self.eval_means[-1],
             "return_last10_n": len(trained[-10:]),
             **self.cost.summary(),
             "topology_events": self.topology_events,

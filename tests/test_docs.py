@@ -24,6 +24,7 @@ from sparserl.cli.export import ExportCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
+from sparserl.cli.prune import PruneCommand
 from sparserl.cli.report import ReportCommand
 from sparserl.cli.running import read
 from sparserl.cli.sweep import SweepCommand
@@ -47,6 +48,7 @@ SCHEMAS = {
     "enjoy": EnjoyCommand,
     "export": ExportCommand,
     "plot": PlotCommand,
+    "prune": PruneCommand,
     "report": ReportCommand,
     "sweep": SweepCommand,
 }
@@ -68,8 +70,8 @@ def test_readme_commands_parse(line: str) -> None:
     if command == "list":
         assert arguments[0] in LISTS
     elif command in ("train", "continual"):
-        if "--config" in arguments:  # of a run that is not here
-            del arguments[(at := arguments.index("--config")) : at + 2]
+        for flag in {"--config", "--from"} & set(arguments):  # of a run that is not here
+            del arguments[(at := arguments.index(flag)) : at + 2]
         read(command, arguments)  # type: ignore[arg-type]  # one of the two
     elif command == "bench":
         parse(BENCHMARKS[arguments[0]].options, arguments[1:], command="bench")

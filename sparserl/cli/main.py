@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),
+    "prune": ("sparserl.cli.prune", "a smaller policy from a trained agent, as a run of its own"),
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "report": ("sparserl.cli.report", "compare runs with intervals over seeds: return, continual metrics, cost"),
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),

@@ -17,6 +17,7 @@ from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, op
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import DENSITIES, Choice, over
+from sparserl.experiment.origin_config import OriginConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
 from sparserl.experiment.run_config import kind_in
@@ -35,6 +36,10 @@ OF_CLASSIFIERS = ("continual",)
 """Kinds of runs that have them."""
 OLD_NAMES = {"learner.density": "topology.density"}
 """Options that go by another name now, which `resolve` knows by both."""
+SHORT_NAMES = {"from": "origin.run"}
+"""Flags that stand for an option with a longer name."""
+OF_ORIGIN = ("from", *(f"origin.{field.name.replace('_', '-')}" for field in dataclasses.fields(OriginConfig)))
+"""Flags that say with which networks a run begins, and so what lies beneath its config."""
 LONGEST_BRIEF = 100
 """Characters of a help text that begins with an explanation; of a longer one only what it explains is said."""
 
@@ -119,13 +124,19 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
         return Request(_resuming(words, options, (*WITH_RESUME, *(OF_DATA[:1] if has_data else ()))), None, None)
     file = last_value("config", words)
     below = {} if file is None else read_config(Path(file))
-    names = {name: value for name in CHOOSING if (value := last_value(name, words)) is not None}
-    choice = choose(kind, {**below, **names}, last_value("preset", words))
+    names: dict[str, Any] = {name: value for name in CHOOSING if (value := last_value(name, words)) is not None}
+    if kind == "train":
+        names = over(_origin(words), names)
+    choice = choose(kind, over(below, names), last_value("preset", words))
     if kind == "train" or choice.agent is not None:
         options = {key: option for key, option in options.items() if key not in OF_DATA}
     of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
-    old = {name: dataclasses.replace(of_config[now], key=name) for name, now in OLD_NAMES.items() if now in of_config}
-    values = given(words, {**old, **options, **of_config})
+    other_names = {**OLD_NAMES, **SHORT_NAMES}
+    others = {
+        name: dataclasses.replace(of_config[now], key=name) for name, now in other_names.items() if now in of_config
+    }
+    values = given(words, {**others, **options, **of_config})
+    values |= {now: values.pop(name) for name, now in SHORT_NAMES.items() if name in values}
     of_command = {key: values.pop(key) for key in options if key in values}
     config = choice.resolve(over(below, nested(values)))
     if help is not None and wants_help(arguments):
@@ -139,6 +150,12 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
 def _reads_data(path: Path) -> bool:
     """Whether a run may be one of a classifier."""
     return not (path / "config.yaml").exists() or kind_in(RunFolder(path)) in OF_CLASSIFIERS
+
+
+def _origin(words: Sequence[str]) -> dict[str, Any]:
+    """What flags say of the networks that a run begins with, as a config file would."""
+    said = {flag: value for flag in OF_ORIGIN if (value := last_value(flag, words)) is not None}
+    return nested({SHORT_NAMES.get(flag, flag.replace("-", "_")): value for flag, value in said.items()})
 
 
 def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequence[str]) -> RunCommand:

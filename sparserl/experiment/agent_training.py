@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
@@ -20,10 +20,13 @@ from sparserl.envs import (
     relevant_features,
     wrapper_state,
 )
+from sparserl.errors import ConfigError
 from sparserl.experiment.env_state import env_state, restore_env
 from sparserl.experiment.input_files import stored
 from sparserl.experiment.named_modules import name_modules, run_of
+from sparserl.experiment.origin import Origin, check_spaces, open_origin
 from sparserl.experiment.recorded_run import camera
+from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import located_config, run_config, written_config
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Source, Training
@@ -49,6 +52,7 @@ class AgentTraining(Training[TrainConfig]):
 
     command = job_type = "train"
     parts = ("checkpoints", "topology")
+    recorder: ClassVar[type[RunRecorder]] = RunRecorder
 
     def __init__(self, config: TrainConfig):
         super().__init__(config)
@@ -61,7 +65,29 @@ class AgentTraining(Training[TrainConfig]):
     def begin(cls, config: TrainConfig, source: Source) -> AgentTraining:
         if source.config is not None:
             name_modules([config.env], run_of(source.config))
-        return cls(config)
+        origin = open_origin(config)  # before the agent, whose seed then decides all that is drawn
+        training = cls(config)
+        if origin is not None:
+            training.begin_with(origin)
+        return training
+
+    def begin_with(self, origin: Origin) -> None:
+        """Takes over what another run has learned, before the first step.
+
+        Raises:
+            ConfigError: If it is of other spaces or wrappers.
+            CheckpointError: If it does not fit.
+        """
+        check_spaces(self.config, origin, self.agent)
+        known, own = sorted(origin.wrappers), sorted(wrapper_state(self.envs[0]))
+        if known != own:
+            raise ConfigError(
+                f"the networks of {self.config.origin.run} learned behind the wrappers {known}, and here are {own}: "
+                "leave --wrappers as they are"
+            )
+        with restoring():
+            self.agent.take_networks(origin.networks)
+            load_wrapper_state(self.envs[0], origin.wrappers)
 
     @classmethod
     def config_of(cls, folder: RunFolder) -> TrainConfig:
@@ -76,7 +102,11 @@ class AgentTraining(Training[TrainConfig]):
     def about(self) -> list[str]:
         networks = list(self.agent.networks.values())
         share = f"{params_nonzero(networks):,} of {params_dense(networks):,} parameters"
-        return [f"{share} on {self.config.device}, topology {self.config.topology.method}"]
+        origin = self.config.origin
+        begun = (
+            [] if origin.run is None else [f"begins with the networks of {origin.run}, {origin.checkpoint} checkpoint"]
+        )
+        return [f"{share} on {self.config.device}, topology {self.config.topology.method}", *begun]
 
     @property
     def is_sparse(self) -> bool:
@@ -99,7 +129,7 @@ class AgentTraining(Training[TrainConfig]):
             seed=config.seed + EVAL_SEED_OFFSET,
             max_steps=config.eval.max_steps,
         )
-        self._recorder = RunRecorder(
+        self._recorder = self.recorder(
             agent,
             folder,
             self._evaluator,

@@ -17,24 +17,21 @@ from sparserl.agents.evaluation import Evaluation, Evaluator
 from sparserl.agents.export_policy import exported_policy
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Policy
-from sparserl.envs import load_wrapper_state
 from sparserl.errors import ConfigError
-from sparserl.experiment.named_modules import name_modules
-from sparserl.experiment.opened_run import OpenedRun, last_of_continual, last_state
+from sparserl.experiment.opened_run import OpenedRun, last_of_continual
+from sparserl.experiment.restored_agent import RestoredAgent, last_state
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.run_config import (
     kind_in,
     located_config,
     rl_continual_config,
-    run_config,
     run_sequence,
 )
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.export import ExportedPolicy
-from sparserl.recording import checkpoint
 from sparserl.recording.metrics_table import Kind
-from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 
 A = TypeVar("A", bound=TrainConfig | RLContinualConfig)
 EVAL_SEED = 10_000
@@ -117,17 +114,11 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
         which = which or "best"
-        config = located_config(run_config(folder), folder)
-        state = checkpoint.load(folder.checkpoints / BEST) if which == "best" else last_state(folder)
+        restored = RestoredAgent(folder, which)
         with restoring():
-            super().__init__(folder, config, state, which)
-        self.tasks = [config.env]
-        name_modules(self.tasks, folder.path)
-        self._env = config.make_env()
-        self.agent = config.make_agent(self._env, acts_only=True)
-        with restoring():
-            restore_modules(self.agent, state["modules"], ["policy"])
-            load_wrapper_state(self._env, state["wrappers"])
+            super().__init__(folder, restored.config, restored.state, which)
+        self.tasks = [restored.config.env]
+        self._env, self.agent = restored.env, restored.agent
 
     def make_env(self, task: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Follows the wrappers' state and does not change it."""

@@ -6,16 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
-from sparserl.errors import CheckpointError, ConfigError
+from sparserl.errors import ConfigError
 from sparserl.experiment.classifier_training import data_dir_of, make_learner
 from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.recorded_run import RunConfig
+from sparserl.experiment.restored_agent import last_state
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import continual_config
 from sparserl.experiment.runs import go_on
-from sparserl.recording import checkpoint
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints, step_in
-from sparserl.recording.whole_checkpoints import check_step, whole_steps
+from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 from sparserl.text_files import read_json
 
 C = TypeVar("C", bound=RunConfig)
@@ -108,24 +107,3 @@ def last_of_continual(folder: RunFolder, which: WhichCheckpoint | None) -> Which
     if which == "best":
         raise ConfigError(f"{folder.path} is a continual run, which has no best checkpoint; use --checkpoint last")
     return "last"
-
-
-def last_state(folder: RunFolder) -> dict[str, Any]:
-    """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
-    final, checkpoints = folder.checkpoints / FINAL, full_checkpoints(folder)
-    has_best = (folder.checkpoints / BEST).exists()
-    if not checkpoints and not final.exists():
-        raise CheckpointError(
-            f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
-        )
-    path = final if final.exists() else checkpoints[-1]
-    try:
-        state = checkpoint.load(path)
-        if path != final:
-            check_step(path, state)
-    except CheckpointError as error:
-        older = [step for step in whole_steps(folder) if step != step_in(path)] if path != final else []
-        ways = ["try --checkpoint best"] if has_best else []
-        ways += [f"--resume with --from-step {older[-1]} goes back to one that is whole"] if older else []
-        raise CheckpointError("; ".join([str(error), *ways])) from None
-    return state

@@ -21,6 +21,7 @@ from sparserl.agents.table import AGENTS, agent_spec, make_agent
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
+from sparserl.experiment.origin_config import OriginConfig, check_origin, config_beneath, origin_in
 from sparserl.experiment.presets import load_preset, presets
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Range, Repeats, check_ranges
@@ -80,6 +81,8 @@ class TrainConfig(RunConfig):
     """How often over the run the connections of every layer are saved for `sparserl plot`."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks run."""
+    origin: OriginConfig = field(default_factory=OriginConfig)
+    """Networks that have learned already, to begin with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +99,7 @@ class TrainConfig(RunConfig):
     def name(self) -> str:
         """Run name without the seed: env, algorithm, and what is special about topology and wrappers."""
         of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
-        return "__".join([self.env, self.algo, *of_topology, *self.wrappers.labels])
+        return "__".join([self.env, self.algo, *of_topology, *self.origin.labels, *self.wrappers.labels])
 
     def resolved(self) -> TrainConfig:
         return replace(self, topology=self.topology.resolved()) if AGENTS[self.algo].sparse else self
@@ -166,8 +169,11 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     """What algorithm and environment decide; as `resolving.choose`."""
     if "sequence" in data:
         raise ConfigError("'sequence' is for `sparserl continual`; `sparserl train` takes no config of one")
+    origin = origin_in(data)
+    if origin.run is not None:
+        return _choose_by_origin(data, preset, origin)
     of_preset = {} if preset is None else load_preset(preset, presets())
-    algo, env = (str(data.get(name) or of_preset.get(name) or getattr(TrainConfig, name)) for name in ("algo", "env"))
+    algo, env = _named(data, of_preset)
     spec = agent_spec(algo)
     if preset is None:
         preset = preset_for(algo, env)
@@ -176,12 +182,43 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         raise ConfigError(f"the preset {preset!r} is one of {of_preset['algo']}, not of {algo}")
 
     def resolve(data: Mapping[str, Any]) -> TrainConfig:
-        run = build_train_config({**over(of_preset, data), "algo": algo, "env": env})
-        if run.total_updates == 0:
-            raise ConfigError(
-                f"the run ends at step {run.last_step}, before learning starts at {run.agent.random_steps}; "
-                "lower --agent.learning-starts or raise --total-steps"
-            )
-        return replace(run, wrappers=run.wrappers.absolute())
+        return _resolved({**over(of_preset, data), "algo": algo, "env": env})
 
     return Choice(TrainConfig, preset, resolve, agent=spec.config)
+
+
+def _named(data: Mapping[str, Any], beneath: Mapping[str, Any]) -> tuple[str, str]:
+    """Algorithm and environment."""
+    algo, env = (str(data.get(name) or beneath.get(name) or getattr(TrainConfig, name)) for name in ("algo", "env"))
+    return algo, env
+
+
+def _choose_by_origin(data: Mapping[str, Any], preset: str | None, origin: OriginConfig) -> Choice:
+    """Where the config of another run lies beneath, and its networks are what the run begins with."""
+    if preset is not None:
+        raise ConfigError(f"the config of {origin.run} lies beneath, so no preset does: leave {preset!r} out")
+    beneath = config_beneath(origin)
+    algo, env = _named(data, beneath)
+    source = build_train_config(config_beneath(replace(origin, prune_by=None)) | {"origin": {}})
+    if algo not in (
+        source.algo,
+        AGENTS[source.algo].sparse_twin,
+    ):  # before options of other algorithms are refused one by one
+        raise ConfigError(f"{algo} cannot begin with the networks of {origin.run}: they are of {source.algo}")
+
+    def resolve(data: Mapping[str, Any]) -> TrainConfig:
+        run = _resolved({**over(beneath, data), "algo": algo, "env": env})
+        check_origin(run, source)
+        return replace(run, origin=run.origin.absolute())
+
+    return Choice(TrainConfig, None, resolve, agent=agent_spec(algo).config)
+
+
+def _resolved(data: Mapping[str, Any]) -> TrainConfig:
+    run = build_train_config(data)
+    if run.total_updates == 0:
+        raise ConfigError(
+            f"the run ends at step {run.last_step}, before learning starts at {run.agent.random_steps}; "
+            "lower --agent.learning-starts or raise --total-steps"
+        )
+    return replace(run, wrappers=run.wrappers.absolute())

@@ -503,8 +503,13 @@ def tasks_batches(algo: str) -> list[Batch]:
     ]
 
 
+ORIGIN = {"origin.run": "FOLDER/run", "origin.checkpoint": "last"}
+"""The networks of a run that has the config of the kind."""
+OF_PRUNED = tuple(f"topology.{name}" for name in ("method", "density", "epsilon", "allocation", "output_layer"))
 BATCHES: list[Batch] = [
     *train_batches("ds_td3"),
+    Batch("ds_td3", "origin", ORIGIN),
+    Batch("ds_td3", "pruned", {"origin.prune_by": "lamp"}, {**ORIGIN, "topology.density": 0.3}, {}, OF_PRUNED),
     *(
         batch
         for algo in ("ds_sac", "td3", "sac")

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 
+from sparserl.config import nested, plain
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.sequences import build_sequence
 from sparserl.envs.wrapper_stack import layers
@@ -18,6 +20,7 @@ from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
 from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.resolving import resolve
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.train_config import TrainConfig
 
@@ -168,6 +171,9 @@ def write_files(folder: Path) -> None:
     (folder / "tiny.yaml").write_text(f"name: small tasks\ntasks:\n{tasks}")
     FeatureHistograms.of(np.random.default_rng(0).normal(size=(20, 3)), 4).save(folder / "histograms.json")
     ObservationStatistics(np.zeros(3), np.ones(3), 5.0).save(folder / "statistics.json")
+    (folder / "run").mkdir()
+    earlier = plain(resolve("train", nested(KINDS["ds_td3"].base)))
+    (folder / "run" / "config.yaml").write_text(yaml.safe_dump(earlier))
 
 
 def in_folder(options: Mapping[str, Value], folder: Path) -> dict[str, Value]:

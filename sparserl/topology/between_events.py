@@ -14,9 +14,10 @@ import torch
 
 from sparserl.errors import TopologyError
 from sparserl.seeding import stream
+from sparserl.topology.history import History
 from sparserl.topology.moments import learning_rate_of, momentum_of
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import EvolvingLayer, FloatArray, Positions
+from sparserl.topology.structure import EvolvingLayer, FloatArray
 
 
 class BetweenEvents:
@@ -45,19 +46,19 @@ class BetweenEvents:
         if rule is not None and rule.needs_signs:
             self._signs[name] = np.sign(layer.values.detach().numpy()).astype(np.int8)
 
-    def asked(self, name: str, layer: EvolvingLayer, rule: RewireRule, explored: Positions) -> dict[str, Any]:
+    def asked(self, name: str, layer: EvolvingLayer, rule: RewireRule, history: History) -> dict[str, Any]:
         """What a rule asks for beside the layer itself, by field of its view.
 
         Args:
             name: Of the layer.
             layer: It.
             rule: Of the event.
-            explored: Positions that have ever been connected.
+            history: What it has been.
         """
         threshold = self._thresholds.get(self._group[name], rule.drop_threshold)
         asked: dict[str, Any] = {"gradient_weight": rule.gradient_weight, "threshold": threshold}
         if rule.needs_explored:
-            asked["explored"] = explored
+            asked["explored"] = history.explored
         if rule.needs_own_gradient and layer.values.grad is not None:
             asked["gradient"] = layer.values.grad.numpy()
         if rule.needs_signs:

@@ -90,7 +90,10 @@ class TopologyEvolver:
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
         self._batches = dict.fromkeys(groups, 0)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
-        self._history = {name: History.beginning(layer.topology) for name, layer in self.layers.items()}
+        self._keeps_all = rule is not None and rule.needs_explored
+        self._history = {
+            name: History.beginning(layer.topology, keeps_all=self._keeps_all) for name, layer in self.layers.items()
+        }
         for name, layer in self.layers.items():
             self._between.note(name, layer, rule)
             self._report(name, "initial", 0, 0)
@@ -120,12 +123,13 @@ class TopologyEvolver:
         self._between.optimizers[layer] = find
 
     def explored_fraction(self, layer: str) -> float:
-        """Share of a layer's possible connections that have ever existed.
+        """Share of a layer's possible connections that have ever existed; of very many an estimate (`History`).
 
         Source:
             `R_s` of Liu et al. 2021 (in-time over-parameterisation).
         """
-        return self._history[layer].n_explored / self.layers[layer].topology.size
+        topology = self.layers[layer].topology
+        return self._history[layer].moved_to(topology).n_explored / topology.size
 
     @property
     def initial(self) -> dict[str, Positions]:
@@ -315,7 +319,7 @@ class TopologyEvolver:
         of_layer = self.layers[layer]
         view = of_layer.view()
         if rule is not None:
-            view = replace(view, **self._between.asked(layer, of_layer, rule, self._history[layer].explored))
+            view = replace(view, **self._between.asked(layer, of_layer, rule, self._history[layer]))
         return self._constraints[layer](view) if layer in self._constraints else view
 
     def apply(
@@ -360,7 +364,7 @@ class TopologyEvolver:
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
             "initial": {name: torch.from_numpy(flat) for name, flat in self.initial.items()},
-            "explored": {name: torch.from_numpy(history.explored) for name, history in self._history.items()},
+            "explored": {name: torch.from_numpy(history.stored) for name, history in self._history.items()},
             "gathered": {name: [list(sample) for sample in samples] for name, samples in self._gathered.items()},
         }
 
@@ -385,8 +389,9 @@ class TopologyEvolver:
         self.dropped_total = dict(state["dropped_total"])
         for name, generator_state in state["generators"].items():
             self._rng[name].bit_generator.state = generator_state
+        first, stored, keeps_all = state["initial"], state["explored"], self._keeps_all
         self._history = {  # the layers may not have been loaded yet
-            name: History.told(layer.topology, state["initial"][name].numpy(), state["explored"][name].numpy())
+            name: History.told(layer.topology, first[name].numpy(), stored[name].numpy(), keeps_all=keeps_all)
             for name, layer in self.layers.items()
         }
         self._gathered = {name: [(x, dy) for x, dy in samples] for name, samples in state["gathered"].items()}

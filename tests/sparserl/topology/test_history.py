@@ -57,7 +57,7 @@ def test_a_history_is_that_of_sets(moves: list[set[int]], told: bool, loaded_lat
         explored |= present
         history = history.moved_to(now)
         if told:  # a stored state, loaded before or after the layer
-            history = History.told(layer(11) if loaded_later else now, history.first, history.explored)
+            history = History.told(layer(11) if loaded_later else now, history.first, history.stored)
         assert history.n_explored == len(explored)
         assert history.explored.tolist() == sorted(explored)
         assert history.first.tolist() == sorted(moves[0])
@@ -76,3 +76,36 @@ def test_a_told_history_goes_on_as_the_one_that_was_stored(first: list[int]) -> 
             len({*first, 1, 2, 3, 4, 6, 7}),
             0.5 if first else 1.0,
         )
+
+
+def wide(flat: np.ndarray) -> SparseTopology:
+    return SparseTopology(1000, 1000, np.sort(flat))
+
+
+def moves(count: int, keeps_all: bool = False) -> tuple[History, set[int], set[int]]:
+    """A layer of 100 connections that has others `count` times, and what it began with and has ever had."""
+    rng = np.random.default_rng(0)
+    topology = wide(rng.choice(10**6, 100, replace=False))
+    history = History.beginning(topology, keeps_all=keeps_all)
+    first, explored = set(topology.flat.tolist()), set(topology.flat.tolist())
+    for _ in range(count):
+        topology = wide(rng.choice(10**6, 100, replace=False))
+        history = history.moved_to(topology)
+        explored |= set(topology.flat.tolist())
+    return history, first, explored
+
+
+def test_of_very_many_that_are_gone_a_sample_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparserl.topology.history.FEWEST_KEPT", 4000)
+    few, _, explored = moves(30)
+    assert (few.halvings, few.n_explored) == (0, len(explored))
+    many, first, explored = moves(300)
+    assert many.halvings == 3
+    assert 2000 < many.gone.size <= 4000 + len(first)
+    assert abs(many.n_explored / len(explored) - 1) < 3 / np.sqrt(2000)
+    assert set(many.first.tolist()) == first  # what was there first is never forgotten
+    assert set(many.explored.tolist()) <= explored
+    restored = History.told(many.topology, many.first, many.stored).moved_to(many.topology)
+    assert (restored.n_explored, restored.gone.tolist()) == (many.n_explored, many.gone.tolist())
+    everything, _, _ = moves(300, keeps_all=True)
+    assert (everything.halvings, everything.n_explored) == (0, len(explored))

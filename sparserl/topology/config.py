@@ -151,9 +151,9 @@ class TopologyConfig:
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
     initial_topology: Literal["random", "constant_fan_in"] | None = None
     """Connections that a sparse layer begins with: uniform over all sets of that size, or as many into each output."""
-    initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier"] | None = None
-    """Weights that a sparse layer begins with: as a dense one's, or scaled by the connections that exist."""
-    new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier"] | None = None
+    initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
+    """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05."""
+    new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
     """Weight of a grown connection."""
     moments: Literal["zero", "mean", "fresh"] | None = None
     """Optimizer moments of a grown connection: 0, the mean of the others, or 0 with a count of steps of its own, by

@@ -70,6 +70,15 @@ def _sparse_xavier(change: TopologyChange, rng: np.random.Generator) -> FloatArr
     return _within(np.sqrt(3.0 / mean), change, rng)
 
 
+NORMAL_STD = 0.05
+"""Standard deviation of weights by `normal`."""
+
+
+def _normal(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+    """Normal of mean 0 and standard deviation 1/20, whatever the layer (Mocanu et al. 2018, code of SET-RBM)."""
+    return (NORMAL_STD * rng.standard_normal(change.grown)).astype(np.float32)
+
+
 NEW_VALUE: dict[str, Value] = {
     "zero": _zero,
     "tiny": _tiny,
@@ -77,6 +86,7 @@ NEW_VALUE: dict[str, Value] = {
     "xavier": _xavier,
     "sparse_fan_in": _sparse_fan_in,
     "sparse_xavier": _sparse_xavier,
+    "normal": _normal,
 }
 """(change, generator) -> weights of grown connections."""
 
@@ -84,6 +94,7 @@ INITIAL_VALUE: dict[str, Value | None] = {
     "dense_fan_in": None,
     "sparse_fan_in": _sparse_fan_in,
     "sparse_xavier": _sparse_xavier,
+    "normal": _normal,
 }
 """The same for the connections that a layer begins with; None draws them as `torch.nn.Linear` does."""
 

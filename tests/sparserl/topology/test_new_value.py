@@ -29,6 +29,9 @@ BOUNDS = {
 def test_each_grown_connection_gets_one_draw_within_its_bound(name: str) -> None:
     values = NEW_VALUE[name](SOME, RNG(5))
     assert values.dtype == np.float32
+    if name == "normal":
+        np.testing.assert_allclose(values, RNG(5).standard_normal(5) / 20, rtol=1e-5)
+        return
     drawn = RNG(5).uniform(-1.0, 1.0, 5)
     if name == "tiny":
         np.testing.assert_allclose(values, 1e-12 * np.sign(drawn), rtol=1e-5)

@@ -68,6 +68,7 @@ Seed = Annotated[int, Range("[0, 2**32)")]
 """NumPy's global generator takes no more."""
 Share = Annotated[float, Range("[0, 1]")]
 PositiveShare = Annotated[float, Range("(0, 1]")]
+InnerShare = Annotated[float, Range("(0, 1)")]
 ShareBelowOne = Annotated[float, Range("[0, 1)")]
 Number = Annotated[float, Range("(-inf, inf)")]
 NotNegative = Annotated[float, Range("[0, inf)")]

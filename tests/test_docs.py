@@ -32,6 +32,7 @@ from sparserl.cli.tune import TuneCommand
 from sparserl.continual.rl import recorder as rl_recorder
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.strategies import STRATEGIES
+from sparserl.continual.supervised.fit_recorder import LOGS as FIT_LOGS
 from sparserl.continual.supervised.recorder import LOGS
 from sparserl.experiment.presets import presets
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
@@ -69,10 +70,10 @@ def test_readme_commands_parse(line: str) -> None:
     assert command in COMMANDS
     if command == "list":
         assert arguments[0] in LISTS
-    elif command in ("train", "continual"):
+    elif command in ("train", "continual", "fit"):
         for flag in {"--config", "--from"} & set(arguments):  # of a run that is not here
             del arguments[(at := arguments.index(flag)) : at + 2]
-        read(command, arguments)  # type: ignore[arg-type]  # one of the two
+        read(command, arguments)  # type: ignore[arg-type]  # one of them
     elif command == "bench":
         parse(BENCHMARKS[arguments[0]].options, arguments[1:], command="bench")
     else:
@@ -145,6 +146,15 @@ def test_glossary_equals_what_a_continual_run_logs(tmp_path: Path, logged: set[s
     assert main(["continual", *options.split(), "--run-dir", str(tmp_path / "run")]) == 0
     assert {re.sub(r"/task\d+$", "/task<i>", key) for key in logged} == promised("continual")
     for name, own in LOGS.items():
+        assert header(tmp_path / "run" / f"{name}.csv") == list(own)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_glossary_equals_what_a_fit_logs(tmp_path: Path, logged: set[str]) -> None:
+    options = "fit iris --learner.epochs 1 --learner.hidden 8 --tensorboard --no-progress"
+    assert main([*options.split(), "--run-dir", str(tmp_path / "run")]) == 0
+    assert logged == promised("fit")
+    for name, own in FIT_LOGS.items():
         assert header(tmp_path / "run" / f"{name}.csv") == list(own)
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,10 +23,10 @@ from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwor
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE, bound, check_topology, evolver_of, without_connections
-from sparserl.continual.supervised.learner_config import OPTIMIZERS, LearnerConfig
+from sparserl.continual.supervised.learner_config import OPTIMIZERS, FitLearnerConfig, LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.probe import probes
-from sparserl.continual.supervised.tasks import Batch, TaskSequence
+from sparserl.continual.supervised.tasks import Batch, Samples, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
@@ -90,7 +90,7 @@ class SupervisedLearner:
         self,
         sequence: TaskSequence,
         strategy: Strategy,
-        config: LearnerConfig,
+        config: LearnerConfig | FitLearnerConfig,
         topology: TopologyConfig = DENSE,
         *,
         seed: int,
@@ -103,6 +103,8 @@ class SupervisedLearner:
         check_moments(topology.part("moments"), self.optimizer)
         self._begun = False
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
+        for task in range(self.n_tasks):
+            config.check_schedule_fits(self.epochs_of(task), self.steps_of(task))
         strategy.attach(self)
 
     def new_network(self) -> SparseMLP:
@@ -171,11 +173,12 @@ class SupervisedLearner:
                 self.optimizer = self.new_optimizer()
             self._begun = True
         epochs = self.epochs_of(self.task)
-        while self.epoch < epochs:
+        while not self.is_trained:
             order = self._order()
             batches = math.ceil(order.size / self.config.batch_size)
             while True:
                 epoch, batch = self.epoch, self.batch
+                self._set_learning_rate(epoch * batches + batch)
                 loss = self._step(
                     self._batch(order[batch * self.config.batch_size : (batch + 1) * self.config.batch_size])
                 )
@@ -187,6 +190,17 @@ class SupervisedLearner:
                 yield Step(self.task, epoch, epochs, batch, batches, loss)
                 if self.batch == 0:
                     break
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training of the present task is over."""
+        return self.epoch >= self.epochs_of(self.task)
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Gives the optimizer the learning rate of a step of the present task."""
+        if self.config.learning_rate_factor < 1.0:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate_at(self.epoch, step)
 
     def epochs_of(self, task: int) -> int:
         """Epochs of a task, those of its consolidation included."""
@@ -233,12 +247,11 @@ class SupervisedLearner:
     def _step(self, batch: Batch) -> float:
         if self.clock is not None:
             self.clock.begin_update(self.steps - self.began + 1)
-        self.optimizer.zero_grad(set_to_none=False)
-        loss = self.strategy.loss(self, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._form_gradients(batch)
         group = self.groups["network"]
         self.strategy.before_step(self, group)
         group.frozen.before_step()
+        self._decay()
         self.optimizer.step()
         if self.clock is not None:
             self.clock.after_step(group.name)
@@ -246,7 +259,25 @@ class SupervisedLearner:
         self.strategy.after_step(self, group)
         if self.clock is not None:
             self.clock.end_update(group.name)
+        return loss
+
+    def _form_gradients(self, batch: Batch) -> float:
+        """Sets the gradients of a batch, and gives its loss."""
+        self.optimizer.zero_grad(set_to_none=False)
+        loss = self.strategy.loss(self, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    @torch.no_grad()
+    def _decay(self) -> None:
+        """The constant decay of all parameters; what the optimizer adds to them is not shrunk.
+
+        Source:
+            Mocanu et al. 2018 (SET), code: `w + v - decay * w`, with `v` of the gradient at `w`.
+        """
+        if self.config.constant_decay:
+            for parameter in self.network.parameters():
+                parameter.mul_(1.0 - self.config.constant_decay)
 
     def cross_entropy(self, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy of a batch, over the outputs that compete in training."""
@@ -267,6 +298,8 @@ class SupervisedLearner:
 
     # What a method asks for; see `sparserl.continual.learner.Learner`.
 
+    open_state: ClassVar[frozenset[str]] = frozenset({"frozen", "strategy", "evolver"})
+    """Keys of `state_dict` whose values have not the same keys at all times."""
     kind: Kind = "classifier"
     fisher_floor = 0.0
 
@@ -349,11 +382,17 @@ class SupervisedLearner:
         closed = _closed([competing], self.sequence)
         samples = self.sequence.tasks[task].test
         network = self.strategy.network_for_task(self, task)
-        correct = 0
+        outputs = self.outputs_on(network, samples)
+        return sum(int(((logits + closed).argmax(dim=1) == y).sum()) for logits, y in outputs) / len(samples)
+
+    def outputs_on(self, network: nn.Module, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, n_outputs) outputs of a network and (B,) output units of the right classes, a part of samples at a time.
+
+        Called without gradients.
+        """
         for start in range(0, len(samples), SAMPLES_AT_A_TIME):
             x, y = samples.take(slice(start, start + SAMPLES_AT_A_TIME))
-            correct += int(((network(x) + closed).argmax(dim=1) == y).sum())
-        return correct / len(samples)
+            yield network(x), y
 
     def accuracies(self) -> list[float]:
         """`accuracy` of every task of the sequence."""

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.layers.fused_adam import FusedAdam
-from sparserl.ranges import Count, NotNegative, Positive, Repeats, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
 
 WITH_MOMENTUM = ("sgd", "rmsprop")
 """Optimizers that read `learner.momentum`."""
 
 
 @dataclass(frozen=True)
-class LearnerConfig:
-    """The network of a continual learner and how it is trained on a task.
+class ClassifierConfig:
+    """The network of a classifier and how it is trained on a task.
 
     Raises:
-        ConfigError: If a value is out of range.
+        ConfigError: If a value is out of range or has no effect.
     """
 
     hidden: tuple[Count, ...] = (400, 400)
@@ -31,14 +32,22 @@ class LearnerConfig:
     """Optimizer."""
     learning_rate: Positive = 1e-3
     """Its learning rate."""
+    learning_rate_factor: PositiveShare = 1.0
+    """Multiplies the learning rate at each of the times that follow, in (0, 1]; 1 leaves it alone."""
+    learning_rate_every: Count | None = None
+    """It does so after every so many epochs or steps of a task (see `learning_rate_unit`)."""
+    learning_rate_milestones: tuple[Count, ...] = ()
+    """Or after each of these numbers of them, in increasing order."""
+    learning_rate_unit: Literal["epochs", "steps"] = "epochs"
+    """What they count: epochs, or gradient steps."""
     momentum: ShareBelowOne = 0.0
     """Momentum of sgd and rmsprop."""
+    nesterov: bool = False
+    """Whether the momentum of sgd is Nesterov's."""
     weight_decay: NotNegative = 0.0
-    """L2 weight decay."""
-    reset_optimizer: bool = True
-    """Whether each task starts with a new optimizer."""
-    unseen_outputs: Literal["open", "closed"] = "open"
-    """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
+    """L2 weight decay, in [0, inf): this times the weight is added to its gradient, so the learning rate scales it."""
+    constant_decay: ShareBelowOne = 0.0
+    """Share of itself that each weight and bias loses at a step, whatever the learning rate, in [0, 1)."""
     epochs: Repeats = 4
     """Passes through the samples of a task."""
     batch_size: Count = 128
@@ -52,11 +61,88 @@ class LearnerConfig:
             raise ConfigError(
                 f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
             )
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            given = f"{self.optimizer} and momentum {self.momentum:g}"
+            raise ConfigError(f"learner.nesterov is a momentum of sgd: set learner.momentum, e.g. 0.9, got {given}")
+        if self.weight_decay and self.constant_decay:
+            raise ConfigError(
+                f"learner.weight_decay {self.weight_decay:g} and learner.constant_decay {self.constant_decay:g} both "
+                "shrink weights; set one to 0"
+            )
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        every, milestones = self.learning_rate_every, self.learning_rate_milestones
+        is_timed = every is not None or bool(milestones)
+        if every is not None and milestones:
+            raise ConfigError(
+                f"learner.learning_rate_every {every} and learner.learning_rate_milestones say the same; leave one out"
+            )
+        if list(milestones) != sorted(set(milestones)):
+            raise ConfigError(f"learner.learning_rate_milestones must increase, got {list(milestones)}")
+        if is_timed == (self.learning_rate_factor == 1.0):
+            need = "learner.learning_rate_factor below 1, e.g. 0.1" if is_timed else "learner.learning_rate_every"
+            raise ConfigError(f"a schedule of the learning rate has a factor and times: set {need}")
+
+    def learning_rate_at(self, epoch: int, step: int) -> float:
+        """The learning rate after `epoch` epochs and `step` gradient steps of a task.
+
+        Example:
+            >>> own = ClassifierConfig(learning_rate=0.1, learning_rate_factor=0.1, learning_rate_milestones=(2, 3))
+            >>> [round(own.learning_rate_at(epoch, 0), 4) for epoch in range(5)]
+            [0.1, 0.1, 0.01, 0.001, 0.001]
+        """
+        if self.learning_rate_factor == 1.0:
+            return self.learning_rate
+        now = step if self.learning_rate_unit == "steps" else epoch
+        every = self.learning_rate_every
+        times = now // every if every is not None else bisect_right(self.learning_rate_milestones, now)
+        return self.learning_rate * self.learning_rate_factor**times
+
+    def check_schedule_fits(self, epochs: int, steps: int) -> None:
+        """Raises ConfigError if the learning rate would not have changed before the end of a task of this length."""
+        if self.learning_rate_factor == 1.0:
+            return
+        length = steps if self.learning_rate_unit == "steps" else epochs
+        option = "every" if self.learning_rate_every is not None else "milestones"
+        last = self.learning_rate_every or self.learning_rate_milestones[-1]
+        if last >= length:
+            raise ConfigError(
+                f"learner.learning_rate_{option} {last} is not before the end of a task, {length} "
+                f"{self.learning_rate_unit}; make it smaller, or set learner.learning_rate_factor 1"
+            )
 
 
-OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], torch.optim.Optimizer]] = {
+@dataclass(frozen=True)
+class LearnerConfig(ClassifierConfig):
+    """The same of a classifier that learns one task after another; raises as that."""
+
+    reset_optimizer: bool = True
+    """Whether each task starts with a new optimizer."""
+    unseen_outputs: Literal["open", "closed"] = "open"
+    """Class-incremental: whether outputs of classes that no task has had yet compete in the training loss."""
+
+
+@dataclass(frozen=True)
+class FitLearnerConfig(ClassifierConfig):
+    """The same of a classifier that learns one task, all classes at once; raises as that."""
+
+    reset_optimizer: ClassVar[bool] = True
+    unseen_outputs: ClassVar[str] = "open"
+    class_weights: Literal["none", "balanced"] = "none"
+    """What a class weighs in the loss: as many samples as it has, or every class the same."""
+    patience: Count | None = None
+    """Epochs without a better validation accuracy after which training ends; it takes all epochs if None."""
+
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], ClassifierConfig], torch.optim.Optimizer]] = {
     "sgd": lambda parameters, own: torch.optim.SGD(
-        parameters, own.learning_rate, momentum=own.momentum, weight_decay=own.weight_decay
+        parameters,
+        own.learning_rate,
+        momentum=own.momentum,
+        weight_decay=own.weight_decay,
+        nesterov=own.nesterov,
+        fused=True,
     ),
     "adam": lambda parameters, own: FusedAdam(parameters, own.learning_rate, weight_decay=own.weight_decay),
     "rmsprop": lambda parameters, own: torch.optim.RMSprop(

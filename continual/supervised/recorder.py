@@ -5,29 +5,21 @@ It draws nothing at random, so a recorded run learns exactly as an unrecorded on
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
-from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
-from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
-from sparserl.continual.supervised.tasks import Samples, TaskSequence
-from sparserl.errors import CheckpointError, NotFiniteError
+from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
+from sparserl.continual.supervised.learner import Step
+from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
-from sparserl.recording import checkpoint
 from sparserl.recording.evaluations import accuracy_matrix
-from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns
-from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
-from sparserl.recording.state_structure import ANYTHING, Each, check_structure
-from sparserl.topology.evolver import TopologyEvolver
+from sparserl.recording.state_structure import Each
 
 EVAL_COLUMNS = ("global_step", "after_task", "task", "accuracy", "samples")
 LOGS = {
@@ -45,7 +37,7 @@ REPORTED = (
 """Metrics of `result.json`, by their name in `sparserl.metrics.continual`."""
 
 
-class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
+class SequenceRecorder(ClassifierRecorder):
     """Records one run of a continual learner into its folder; it draws nothing at random.
 
     Args:
@@ -58,50 +50,20 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     columns = LOGS
 
-    def __init__(
-        self,
-        learner: SupervisedLearner,
-        folder: RunFolder,
-        *,
-        log_every_steps: int,
-        checkpoint_every_steps: int,
-        **recorder: Any,
-    ):
-        super().__init__(learner, folder, total_steps=learner.total_steps, **recorder)
-        self.log_every_steps, self.checkpoint_every_steps = log_every_steps, checkpoint_every_steps
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
         self.baseline: list[float] = []
         self.matrix: list[list[float]] = []
-        self._data = checksum(learner.sequence)
-
-    @property
-    def evolver(self) -> TopologyEvolver | None:
-        """That of the learner, if it has one."""
-        return self.learner.evolver
-
-    def _step_of(self, event: Mapping[str, Any]) -> int:
-        return self.learner.began + int(event["update"])  # gradient steps are the x axis here
-
-    # What happens at an event.
-
-    def _check_losses(self, event: SequenceStarted | Step | TaskEnded) -> None:
-        if isinstance(event, Step):
-            check_losses(self.learner.steps, {"train/loss": event.loss})
-
-    def _check_network(self) -> None:
-        check_weights(self.learner.steps, self.learner.network.state_dict())
 
     def _on_start(self) -> None:
         self.baseline = self.learner.accuracies()
         self._log_accuracies(BEFORE, self.baseline)
 
     def _on_step(self, step: Step) -> None:
-        steps = self.learner.steps
-        ends_task = (step.epoch + 1, step.batch + 1) == (step.epochs, step.batches)
-        if steps % self.log_every_steps == 0 or ends_task:
+        if self._log_is_due(step):
             of_step = {"train/task": step.task, "train/epoch": step.epoch, "train/loss": step.loss}
             self._log({**of_step, **self._timing()})
-        if steps % self.checkpoint_every_steps == 0:
-            self.save_checkpoint()
+        self._save_if_due()
         shown = {
             "task": f"{step.task + 1}/{len(self.learner.sequence)}",
             "epoch": f"{step.epoch + 1}/{step.epochs}",
@@ -109,7 +71,7 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
         }
         if self.matrix:
             shown["acc"] = f"{_seen(self.matrix):.1%}"
-        self.progress.show(steps, shown)
+        self.progress.show(self.learner.steps, shown)
 
     def _on_task_end(self, task: int) -> None:
         self._check_network()  # before anything is made of it
@@ -149,48 +111,17 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             ]
         )
 
-    # Checkpoints.
+    # What a checkpoint holds of it.
 
-    def save_checkpoint(self) -> None:
-        """Writes all that the rest of the run depends on; keeps the newest checkpoints."""
-        self._check_network()
-        state = {
-            "global_step": self.learner.steps,
-            "run": self.identity,
-            "data": self._data,
-            "learner": self.learner.state_dict(),
-            "recorder": {"baseline": self.baseline, "matrix": self.matrix, **self._state()},
-        }
-        checkpoint.save(self.folder.checkpoints / step_name(self.learner.steps), state)
-        remove_stale_checkpoints(self.folder)
+    def _state(self) -> dict[str, Any]:
+        return {"baseline": self.baseline, "matrix": self.matrix, **super()._state()}
 
-    def save_not_finite(self, error: NotFiniteError) -> Path:
-        state = {"global_step": self.learner.steps, "what": str(error), "seen": error.seen}
-        checkpoint.save(self.folder.not_finite, {**state, "learner": self.learner.state_dict()})
-        return self.folder.not_finite
+    def _expected(self) -> dict[str, Any]:
+        return {**super()._expected(), "baseline": Each(0.0), "matrix": Each(Each(0.0))}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Puts the learner and this recorder where a checkpoint was taken.
-
-        Args:
-            state: The checkpoint.
-
-        Raises:
-            CheckpointError: If it belongs to another run, or the data has changed since.
-        """
-        check_is_of_run(state, self.identity)
-        learner = self.learner.state_dict()
-        learner |= dict.fromkeys(set(learner) & {"frozen", "strategy", "evolver"}, ANYTHING)
-        recorder = {**self._expected(), "baseline": Each(0.0), "matrix": Each(Each(0.0))}
-        expected = {"global_step": 0, "run": ANYTHING, "data": "", "learner": learner, "recorder": recorder}
-        check_structure(state, expected)
-        if state["data"] != self._data:
-            name = self.learner.sequence.name
-            raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")
-        self.learner.load_state_dict(state["learner"])
-        recorder = state["recorder"]
+    def _load(self, recorder: Mapping[str, Any]) -> None:
+        super()._load(recorder)
         self.baseline, self.matrix = list(recorder["baseline"]), [list(row) for row in recorder["matrix"]]
-        self._load(recorder)
 
     # Result.
 
@@ -219,27 +150,6 @@ class SequenceRecorder(BaseSequenceRecorder[SupervisedLearner]):
             **self._spent(),
             "sequence_record": sequence.record,
         }
-
-
-def checksum(sequence: TaskSequence) -> str:
-    """SHA-256 of everything that can be learned from a sequence: its samples, as tasks present them."""
-    digest = hashlib.sha256(repr((sequence.name, sequence.scenario, len(sequence))).encode())
-    hashed: set[int] = set()  # tasks share arrays
-    for task in sequence.tasks:
-        digest.update(repr((task.classes, task.outputs)).encode())
-        for samples in task.parts:
-            numbers = [one for one in (samples.mean, samples.std, samples.scale) if isinstance(one, float)]
-            digest.update(repr((*numbers, samples.features.shape)).encode())
-            for array in _arrays(samples):
-                if id(array) not in hashed:
-                    hashed.add(id(array))
-                    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _arrays(samples: Samples) -> list[np.ndarray]:
-    every = (samples.features, samples.rows, samples.labels, samples.order, samples.mean, samples.std)
-    return [one for one in every if isinstance(one, np.ndarray)]
 
 
 def _seen(matrix: Sequence[Sequence[float]]) -> float:

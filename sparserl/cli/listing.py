@@ -46,12 +46,13 @@ def _methods() -> Entries:
 
 
 def _presets() -> Entries:
-    from sparserl.experiment.presets import continual_presets, presets, rl_continual_presets
+    from sparserl.experiment.presets import continual_presets, fit_presets, presets, rl_continual_presets
 
     return {
         "sparserl train --preset": dict.fromkeys(presets(), ""),
         "sparserl continual --preset": dict.fromkeys(continual_presets(), ""),
         "sparserl continual --preset, on environments": dict.fromkeys(rl_continual_presets(), ""),
+        "sparserl fit --preset": dict.fromkeys(fit_presets(), ""),
     }
 
 

@@ -11,6 +11,7 @@ from sparserl.experiment.program import exit_status, load
 COMMANDS = {
     "train": ("sparserl.cli.train", "train an agent, or resume a run"),
     "continual": ("sparserl.cli.continual", "learn a sequence of tasks, or resume a run"),
+    "fit": ("sparserl.cli.fit", "train a classifier on a table, or resume a run"),
     "sweep": ("sparserl.cli.sweep", "train a grid of configs times seeds, several runs at a time"),
     "tune": ("sparserl.cli.tune", "search the values of a config that learn best"),
     "eval": ("sparserl.cli.evaluate", "evaluate the policy of a run"),

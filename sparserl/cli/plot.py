@@ -1,4 +1,4 @@
-"""`sparserl plot`: learning curves and topology, accuracies of continual runs, or the connections of a layer."""
+"""`sparserl plot`: learning curves and topology, accuracies of classifiers, or the connections of a layer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.run_config import (
     KINDS_OF_RUNS,
     continual_config,
+    fit_config,
     kind_in,
     recorded_config,
     rl_continual_config,
     run_config,
 )
 from sparserl.plots.curves import plot_runs
+from sparserl.plots.fits import plot_fit, plot_fits
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, Run, check_ending
@@ -141,9 +143,9 @@ def _refuse_options_of_trained(command: PlotCommand) -> None:
     """Raises ConfigError if a picture of continual runs is asked for what only others have."""
     flag = _flag_of_one_run(command)
     if flag:
-        raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of a continual run has all layers")
+        raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of this run has all layers")
     if command.y is not None or command.x != PlotCommand.x:
-        raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of continual runs have their own")
+        raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of others have their own")
 
 
 def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> None:
@@ -178,10 +180,24 @@ def _plot_agents(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     plot_rl_runs(_grouped(drawn, command.group), command.out, _title(drawn))
 
 
+def _plot_fits(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+    _refuse_options_of_trained(command)
+    configs = [fit_config(folder) for folder in folders]
+    if len(folders) == 1:
+        plot_fit(folders[0].path, command.out, configs[0].title)
+        return
+    drawn = [
+        _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
+        for folder, config in zip(folders, configs, strict=True)
+    ]
+    plot_fits(_grouped(drawn, command.group), command.out, _title(drawn))
+
+
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "train": _plot_trained,
     "continual": _plot_classifiers,
     "continual_rl": _plot_agents,
+    "fit": _plot_fits,
 }
 """Kind of run -> what draws some of them."""
 

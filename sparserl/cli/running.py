@@ -1,4 +1,4 @@
-"""`train` and `continual`: what a command line wishes, its help text, and the run that it begins or goes on with."""
+"""`train`, `continual` and `fit`: what a command line wishes, its help text, and the run that it begins or resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, options_of, print_help, wants_help
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
-from sparserl.experiment.config_layers import DENSITIES, Choice, over
+from sparserl.experiment.config_layers import DENSITIES, Choice, in_groups, over
 from sparserl.experiment.origin_config import OriginConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
@@ -32,8 +32,10 @@ CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 WITH_RESUME = ("resume", "from_step", "progress")
 OF_DATA = ("data_dir", "download")
 """Options that classifiers alone have."""
-OF_CLASSIFIERS = ("continual",)
+OF_CLASSIFIERS = ("continual", "fit")
 """Kinds of runs that have them."""
+POSITIONAL = {"fit": "data"}
+"""Command -> the option that is given without its name, and decides the preset."""
 OLD_NAMES = {"learner.density": "topology.density"}
 """Options that go by another name now, which `resolve` knows by both."""
 SHORT_NAMES = {"from": "origin.run"}
@@ -127,23 +129,27 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     names: dict[str, Any] = {name: value for name in CHOOSING if (value := last_value(name, words)) is not None}
     if kind == "train":
         names = over(_origin(words), names)
-    choice = choose(kind, over(below, names), last_value("preset", words))
+    preset, positional = last_value("preset", words), POSITIONAL.get(kind)
+    choice = choose(kind, over(below, names), preset)
     if kind == "train" or choice.agent is not None:
         options = {key: option for key, option in options.items() if key not in OF_DATA}
     of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
-    other_names = {**OLD_NAMES, **SHORT_NAMES}
-    others = {
-        name: dataclasses.replace(of_config[now], key=name) for name, now in other_names.items() if now in of_config
-    }
+    if positional is not None:
+        of_config[positional] = dataclasses.replace(of_config[positional], is_positional=True)
+    short = {name: key for name, key in {**SHORT_NAMES, **choice.short}.items() if key in of_config}
+    other_names = {name: key for name, key in {**OLD_NAMES, **short}.items() if key in of_config}
+    others = {name: dataclasses.replace(of_config[key], key=name) for name, key in other_names.items()}
     values = given(words, {**others, **options, **of_config})
-    values |= {now: values.pop(name) for name, now in SHORT_NAMES.items() if name in values}
+    if positional in values:
+        choice = choose(kind, {**below, positional: values[positional]}, preset)
     of_command = {key: values.pop(key) for key in options if key in values}
-    config = choice.resolve(over(below, nested(values)))
+    wishes = in_groups(nested(values), short)
+    config = choice.resolve(over(in_groups(below, choice.short), wishes))
     if help is not None and wants_help(arguments):
         _print_help(kind, help, choice, config, [*options.values(), *of_config.values()], HELP_ALL in arguments)
         raise SystemExit(0)
     _refuse_untracked(values, config)
-    _refuse_density_of_dense(values)
+    _refuse_density_of_dense(wishes.get("topology", {}))
     return Request(build(RunCommand, of_command), config, choice.preset)
 
 
@@ -178,16 +184,16 @@ def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
         raise ConfigError(f"--{key.replace('_', '-')} is for runs that are tracked: add --track")
 
 
-def _refuse_density_of_dense(values: Mapping[str, Any]) -> None:
+def _refuse_density_of_dense(topology: Mapping[str, Any]) -> None:
     """Raises ConfigError if flags say how dense networks are that another flag makes dense.
 
     A preset or config file may say so, and keeps it for other methods.
     """
-    method = values.get("topology.method")
+    method = topology.get("method")
     if method not in METHODS or not METHODS[method].dense:
         return
     for name in DENSITIES:
-        value = values.get(f"topology.{name}")
+        value = topology.get(name)
         if value is not None:
             option = f"--topology.{name.replace('_', '-')} {value}"
             raise ConfigError(f"{option} has no effect with --topology.method {method}; use static, or leave it out")
@@ -212,7 +218,8 @@ def _print_help(
         return
     usual = [key for key in dict.fromkeys(help.usual) if key in there]
     brief = [dataclasses.replace(there[key], text=_brief(there[key].text)) for key in usual]
-    more = f"These are what most people change; --help-all shows all {len(there)}."
+    count = sum(not option.is_positional for option in there.values())
+    more = f"These are what most people change; --help-all shows all {count}."
     print_help(kind, help.about, brief, f"{more} {end} {help.end}")
 
 

@@ -1,18 +1,22 @@
-"""A classifier on a sequence of tasks, trained: `sparserl continual`."""
+"""Classifiers trained on data, and of them one on a sequence of tasks: `sparserl continual`."""
 
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from sparserl.continual.strategies import STRATEGIES
+from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import SequenceRecorder
 from sparserl.continual.supervised.sequences import build_sequence
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import continual_config, written_config
 from sparserl.experiment.training import Source, Training
 from sparserl.layers import SparseLinear
@@ -20,45 +24,39 @@ from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.metrics.cost import params_dense
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
+from sparserl.topology.config import TopologyConfig
 
+C = TypeVar("C", bound=RunConfig)
+L = TypeVar("L", bound=SupervisedLearner)
 DATA_DIR = "data_dir.txt"
 """File of a run folder that says where its data was; beside the config, because it does not define the run."""
 
 
-class ClassifierTraining(Training[ContinualConfig]):
-    """A classifier on a sequence of tasks.
+class DataTraining(Training[C], Generic[C, L]):
+    """A classifier that learns from data.
 
     Attributes:
         learner: The classifier.
     """
 
-    command = job_type = "continual"
     parts = ("checkpoints",)
 
-    def __init__(self, config: ContinualConfig, data_dir: Path, *, download: bool = False):
+    def __init__(self, config: C, data_dir: Path, *, download: bool = False):
         super().__init__(config)
         self._data_dir = data_dir
-        self.learner = make_learner(config, data_dir, download=download)
+        self.learner = self._make_learner(data_dir, download=download)
+
+    @abstractmethod
+    def _make_learner(self, data_dir: Path, *, download: bool) -> L:
+        """What learns, and has learned nothing."""
 
     @classmethod
-    def begin(cls, config: ContinualConfig, source: Source) -> ClassifierTraining:
+    def begin(cls, config: C, source: Source) -> Self:
         return cls(config, (source.data_dir or default_data_dir()).absolute(), download=source.download)
 
     @classmethod
-    def config_of(cls, folder: RunFolder) -> ContinualConfig:
-        return continual_config(folder)
-
-    @classmethod
-    def reopen(cls, config: ContinualConfig, folder: RunFolder, source: Source) -> ClassifierTraining:
+    def reopen(cls, config: C, folder: RunFolder, source: Source) -> Self:
         return cls(config, source.data_dir or data_dir_of(folder))
-
-    @property
-    def about(self) -> list[str]:
-        tasks = self.learner.sequence.tasks
-        return [
-            f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}",
-            f"{params_dense([self.learner.network]):,} parameters if dense",
-        ]
 
     @property
     def is_sparse(self) -> bool:
@@ -69,20 +67,52 @@ class ClassifierTraining(Training[ContinualConfig]):
         (folder.path / DATA_DIR).write_text(f"{self._data_dir}\n")
         return folder
 
-    def record(self, folder: RunFolder, *, show_progress: bool) -> SequenceRecorder:
-        self._recorder = SequenceRecorder(
+    def record(self, folder: RunFolder, *, show_progress: bool) -> ClassifierRecorder:
+        self._recorder = self._make_recorder(
             self.learner,
             folder,
             identity=written_config(folder),
-            log_every_steps=self.config.log_every_steps,
-            checkpoint_every_steps=self.config.checkpoint_every_steps,
             show_progress=show_progress,
             process=ProcessCost(energy=self.config.energy),
         )
         return self._recorder
 
+    @abstractmethod
+    def _make_recorder(self, learner: L, folder: RunFolder, **options: Any) -> ClassifierRecorder:
+        """What records the run; `options` are those of `Recorder`."""
+
     def learn(self, *, is_new: bool) -> None:
         self._recorder.learn()
+
+
+class ClassifierTraining(DataTraining[ContinualConfig, SupervisedLearner]):
+    """A classifier on a sequence of tasks."""
+
+    command = job_type = "continual"
+
+    def _make_learner(self, data_dir: Path, *, download: bool) -> SupervisedLearner:
+        return make_learner(self.config, data_dir, download=download)
+
+    @classmethod
+    def config_of(cls, folder: RunFolder) -> ContinualConfig:
+        return continual_config(folder)
+
+    @property
+    def about(self) -> list[str]:
+        tasks = self.learner.sequence.tasks
+        return [
+            f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}",
+            f"{params_dense([self.learner.network]):,} parameters if dense",
+        ]
+
+    def _make_recorder(self, learner: SupervisedLearner, folder: RunFolder, **options: Any) -> SequenceRecorder:
+        return SequenceRecorder(
+            learner,
+            folder,
+            log_every_steps=self.config.log_every_steps,
+            checkpoint_every_steps=self.config.checkpoint_every_steps,
+            **options,
+        )
 
     @property
     def named(self) -> dict[str, Any]:
@@ -122,7 +152,11 @@ def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
     """What the network takes, estimated."""
     if STRATEGIES[config.method].options == "spacenet":  # which counts connections
         return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
-    widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    return network_bytes(config.topology, [sequence.n_features, *config.learner.hidden, sequence.n_outputs])
+
+
+def network_bytes(topology: TopologyConfig, widths: Sequence[int]) -> float:
+    """What a network with its optimizer takes, estimated; `widths` are those of its layers, the input first."""
     shapes = [(n_out, n_in) for n_in, n_out in itertools.pairwise(widths)]
-    densities = config.topology.first_densities(shapes)
+    densities = topology.first_densities(shapes)
     return DENSE_BYTES * sum(density * a * b for density, (a, b) in zip(densities, shapes, strict=True))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparserl import config as yaml_config
 from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
+from sparserl.errors import ConfigError
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.topology.config import OWN_DENSITIES, beside_method
 
@@ -25,6 +26,7 @@ class Choice:
         resolve: Makes the config of all that is wished.
         agent: Schema of the options of the agent; None if there is none.
         unused: Groups of options that nothing reads: those of other methods.
+        short: Names of options that may be said without their group -> their dotted keys.
     """
 
     schema: type[RunConfig]
@@ -32,6 +34,7 @@ class Choice:
     resolve: Callable[[Mapping[str, Any]], RunConfig]
     agent: type[Any] | None = None
     unused: frozenset[str] = frozenset()
+    short: Mapping[str, str] = field(default_factory=dict)
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +57,21 @@ def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     if learner.get("optimizer", WITH_MOMENTUM[0]) not in WITH_MOMENTUM and "momentum" not in learner:
         merged = yaml_config.merge(merged, {"learner": {"momentum": 0.0}})
     return merged
+
+
+def in_groups(data: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, Any]:
+    """A config in which options that were said by a short name are in their group; arguments as in `Choice`.
+
+    Raises:
+        ConfigError: If one is said by both names.
+    """
+    grouped = {name: value for name, value in data.items() if name not in short}
+    for name in short.keys() & data.keys():
+        group, _, own = short[name].partition(".")
+        if _mapping(grouped.get(group)).get(own) is not None:
+            raise ConfigError(f"{name} is {short[name]} by its short name; leave one of them out")
+        grouped = yaml_config.merge(grouped, yaml_config.nested({short[name]: data[name]}))
+    return grouped
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

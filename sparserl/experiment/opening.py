@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparserl.experiment.opened_agent_run import OF_AGENTS
+from sparserl.experiment.opened_fit_run import TrainedFit
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import kind_in
@@ -18,6 +19,7 @@ from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 OPENED: dict[Kind, Callable[[RunFolder, WhichCheckpoint | None], OpenedRun[Any]]] = {
     **OF_AGENTS,
     "continual": TrainedClassifier,
+    "fit": TrainedFit,
 }
 """Kind of run -> what opens one."""
 
@@ -27,11 +29,12 @@ def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> Ope
 
     Args:
         path: Run folder.
-        checkpoint: `best` by evaluation, or the `last` one; None is the best, or of a continual run the last.
+        checkpoint: `best` by evaluation, or the `last` one; None is the best, or where there is none the last.
 
     Returns:
         Of `sparserl train` a `TrainedAgent` with `.agent`, of `sparserl continual` a `TrainedSequence` or a
-        `TrainedClassifier` with `.learner`; all have `.config`, `.result`, `.evaluate(episodes)` and `.resume()`.
+        `TrainedClassifier` with `.learner`, of `sparserl fit` a `TrainedFit` with `.predict(x)`; all have `.config`,
+        `.result`, `.evaluate(episodes)` and `.resume()`.
 
     Raises:
         ConfigError: If there is no such run, or no best checkpoint.

@@ -27,6 +27,11 @@ def rl_continual_presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(yaml_config.PRESETS.glob("continual_rl/*.yaml"))}
 
 
+def fit_presets() -> dict[str, Path]:
+    """Of `sparserl fit`: name -> file, e.g. `lenet300_100`."""
+    return {path.stem: path for path in sorted(yaml_config.PRESETS.glob("fit/*.yaml"))}
+
+
 def load_preset(name: str, known: Mapping[str, Path]) -> dict[str, Any]:
     """What a preset says.
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparserl import config as yaml_config
-from sparserl.experiment import continual_config, rl_continual_config, train_config
+from sparserl.experiment import continual_config, fit_config, rl_continual_config, train_config
 from sparserl.experiment.config_layers import Choice
 from sparserl.experiment.input_files import beside
 from sparserl.experiment.recorded_run import RunConfig
 
-Kind = Literal["train", "continual"]
+Kind = Literal["train", "continual", "fit"]
 """Of runs; named as the commands."""
 
 
@@ -29,6 +29,8 @@ def choose(kind: Kind, data: Mapping[str, Any], preset: str | None = None) -> Ch
     """
     if kind == "train":
         return train_config.choose(data, preset)
+    if kind == "fit":
+        return fit_config.choose(data, preset)
     if rl_continual_config.is_about_environments(data, preset):
         return rl_continual_config.choose(data, preset)
     return continual_config.choose(data, preset)
@@ -38,7 +40,7 @@ def resolve(kind: Kind, data: Mapping[str, Any], *, preset: str | None = None) -
     """The config of a run.
 
     Args:
-        kind: "train" for an agent in an environment, "continual" for a sequence of tasks.
+        kind: "train" for an agent in an environment, "continual" for a sequence of tasks, "fit" for a table of samples.
         data: What differs from preset and defaults, nested as in a config file: `{"agent": {"gamma": 0.98}}`.
         preset: Name of the preset beneath (`sparserl list presets`); the one that fits the run if None.
 

@@ -10,6 +10,7 @@ from sparserl import config as yaml_config
 from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import ContinualConfig, with_topology
+from sparserl.experiment.fit_config import FitConfig
 from sparserl.experiment.input_files import located
 from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.recorded_run import RunConfig
@@ -121,8 +122,18 @@ def rl_continual_config(folder: RunFolder) -> RLContinualConfig:
     return config
 
 
+def fit_config(folder: RunFolder) -> FitConfig:
+    """The resolved config of a run of `sparserl fit`; raises as `recorded_config`."""
+    config: FitConfig = recorded_config(folder, "fit")
+    return config
+
+
 def _build_classifier_config(data: Mapping[str, Any]) -> ContinualConfig:
     return yaml_config.build(ContinualConfig, with_topology(data))
+
+
+def _build_fit_config(data: Mapping[str, Any]) -> FitConfig:
+    return yaml_config.build(FitConfig, data)
 
 
 KINDS_OF_RUNS: dict[Kind, KindOfRun] = {
@@ -130,6 +141,7 @@ KINDS_OF_RUNS: dict[Kind, KindOfRun] = {
         "continual", frozenset({"sequence", "algo"}), build_rl_continual_config, "`sparserl continual` on environments"
     ),
     "continual": KindOfRun("continual", frozenset({"sequence"}), _build_classifier_config, "`sparserl continual`"),
+    "fit": KindOfRun("fit", frozenset({"data"}), _build_fit_config, "`sparserl fit`"),
     "train": KindOfRun("train", frozenset(), build_train_config, "`sparserl train`"),
 }
 """The first whose keys a config has is that of its run."""

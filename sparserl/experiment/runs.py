@@ -9,6 +9,7 @@ from typing import Any
 from sparserl.errors import ConfigError
 from sparserl.experiment.agent_training import AgentTraining
 from sparserl.experiment.classifier_training import ClassifierTraining
+from sparserl.experiment.fit_training import FitTraining
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resuming import resumed
 from sparserl.experiment.run_config import kind_in
@@ -23,6 +24,7 @@ TRAININGS: dict[Kind, type[Training[Any]]] = {
     "train": AgentTraining,
     "continual": ClassifierTraining,
     "continual_rl": SequenceTraining,
+    "fit": FitTraining,
 }
 """Kind of run -> what carries it out."""
 

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["train", "continual", "continual_rl"]
-"""`sparserl train`; `sparserl continual` with a classifier; with an agent on environments."""
-KINDS: tuple[Kind, ...] = ("train", "continual", "continual_rl")
+Kind = Literal["train", "continual", "continual_rl", "fit"]
+"""`sparserl train`; `sparserl continual` with a classifier; with an agent on environments; `sparserl fit`."""
+KINDS: tuple[Kind, ...] = ("train", "continual", "continual_rl", "fit")
 AGENTS: tuple[Kind, ...] = ("train", "continual_rl")
 SEQUENCES: tuple[Kind, ...] = ("continual", "continual_rl")
 COLUMN_ORDER: dict[Kind, tuple[str, ...]] = {
     "train": ("rollout", "train", "topology", "cost", "time"),
     "continual": ("train", "cl", "cost", "time"),
     "continual_rl": ("train", "rollout", "cl", "cost", "time"),
+    "fit": ("train", "fit", "cost", "time"),
 }
 """What the names of columns begin with, in their order in progress.csv; within each, the order of `METRICS`."""
 SHARE = "share"
@@ -103,14 +104,15 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("rollout/ep_len_mean", "mean length of these episodes", AGENTS, "env steps"),
     Metric("train/task", "task that is learned, counted from 0; -1 before the first", SEQUENCES),
-    Metric("train/epoch", "epoch in it, counted from 0", ("continual",)),
+    Metric("train/epoch", "epoch in it, counted from 0", ("continual", "fit")),
     Metric("train/n_updates", "gradient updates so far", AGENTS, "updates"),
     Metric(
         "train/loss",
         "loss of the latest gradient step: cross-entropy and what the method adds",
-        ("continual",),
-        panel=CurvePanel("optimisation", "loss of a continual learner", log=True),
+        ("continual", "fit"),
+        panel=CurvePanel("optimisation", "loss of a classifier", log=True),
     ),
+    Metric("train/learning_rate", "learning rate of that step", ("fit",)),
     Metric(
         "train/actor_loss",
         "actor loss of the latest update",
@@ -261,9 +263,32 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("continual", "free connections"),
     ),
     Metric(
+        "fit/accuracy_validation",
+        "accuracy on the validation samples after the last epoch, if there are any",
+        ("fit",),
+        SHARE,
+        panel=CurvePanel("headline", "accuracy on validation samples"),
+    ),
+    Metric("fit/loss_validation", "mean cross-entropy on them", ("fit",)),
+    Metric(
+        "fit/accuracy_test",
+        "accuracy on the test samples after the last epoch; nothing is chosen by it",
+        ("fit",),
+        SHARE,
+        panel=CurvePanel("headline", "accuracy on test samples"),
+    ),
+    Metric("fit/loss_test", "mean cross-entropy on them", ("fit",)),
+    Metric(
+        "fit/connections",
+        "connections that exist",
+        ("fit",),
+        "connections",
+        panel=CurvePanel("sparsity", "connections of a classifier"),
+    ),
+    Metric(
         "cost/flops_train",
         "FLOPs of all gradient updates so far, as counted below",
-        ("train",),
+        ("train", "fit"),
         "FLOPs",
         panel=CurvePanel("cost", "training FLOPs"),
         x="flops",
@@ -272,7 +297,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "cost/params_nonzero",
         "connections plus biases of the trained networks, heads of all tasks included",
-        AGENTS,
+        (*AGENTS, "fit"),
         "parameters",
         panel=CurvePanel("cost", "parameters"),
     ),
@@ -330,7 +355,7 @@ def drawn(metrics: Sequence[Metric] = METRICS) -> dict[str, str]:
 
 def glossary(metrics: Sequence[Metric] = METRICS) -> str:
     """All metrics as a table in Markdown; `csv`: a column of progress.csv, `log`: for trackers alone."""
-    heads = ["key", "meaning", "unit", "`train`", "`continual`", "on environments"]
+    heads = ["key", "meaning", "unit", "`train`", "`continual`", "on environments", "`fit`"]
     rows = [
         [
             f"`{metric.name.replace('<layer>', '<net>.<layer>')}`",

@@ -30,6 +30,7 @@ OBJECTIVE: dict[JobType, tuple[str, str]] = {
     "train": ("eval/return_mean", "max,last"),
     "continual": ("cl/accuracy_seen", "last"),
     "continual_rl": ("cl/return_seen", "last"),
+    "fit": ("fit/accuracy_validation", "max,last"),
 }
 """Job type -> the metric that tells runs apart, and what W&B's summary keeps of it."""
 WANDB_SETTINGS = {

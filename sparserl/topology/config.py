@@ -87,7 +87,8 @@ class TopologyConfig:
     critic_density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """The same for the critics alone; as the other networks if None."""
     epsilon: tuple[Positive, ...] | None = None
-    """Erdos-Renyi factor of each layer that takes part (lambda in the DS-TD3 paper); depends on layer widths."""
+    """Erdos-Renyi factor of each layer that takes part, or one for all (lambda in the DS-TD3 paper); what density it
+    makes depends on layer widths."""
     initial_density: PositiveShare | None = None
     """Share of connections that exist at first where `density_schedule` moves it, in (0, 1]; as the schedule says if
     None: all, or for `surplus` a fifth more than at the end."""

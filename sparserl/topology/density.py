@@ -91,7 +91,7 @@ def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float
 
     Args:
         shapes: (n_out, n_in) of each layer.
-        epsilon: One factor a layer, > 0 (lambda in the DS-TD3 paper).
+        epsilon: One factor a layer, or one for all, > 0 (lambda in the DS-TD3 paper).
 
     Raises:
         TopologyError: If the numbers of layers and factors differ, or a factor is not positive.
@@ -103,9 +103,10 @@ def erdos_renyi(shapes: Sequence[Shape], epsilon: Sequence[float]) -> list[float
         >>> [round(d, 4) for d in erdos_renyi([(256, 17), (256, 256)], [7, 64])]
         [0.4391, 0.5]
     """
+    epsilon = list(epsilon) * len(shapes) if len(epsilon) == 1 else epsilon
     if len(epsilon) != len(shapes):
         raise TopologyError(
-            f"{len(shapes)} layers take part and need as many epsilon, got {len(epsilon)}; set one density instead"
+            f"{len(shapes)} layers take part and need as many epsilon, or one, got {len(epsilon)}; or set a density"
         )
     if any(e <= 0 for e in epsilon):
         raise TopologyError(f"epsilon must be positive, got {list(epsilon)}")

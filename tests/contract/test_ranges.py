@@ -23,6 +23,7 @@ TRIED = (math.nan, math.inf, -math.inf, -1, 0, 1e30, -(10**400), 10**400)
 """Also what no float holds."""
 MORE = (
     *("sparserl.agents.config", "sparserl.cli.running", "sparserl.experiment.continual_config"),
+    "sparserl.experiment.fit_config",
     *("sparserl.experiment.rl_continual_config", "sparserl.experiment.train_config"),
 )
 """Modules with schemas that no other one names."""

@@ -7,6 +7,7 @@ Longer than other files: it is one table.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ RULE = {
 def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
     """Connections of networks, those of agents or of a classifier."""
     dense_output = {"output_layer": "dense"} if of_tasks else {}
-    is_classifier = kind == "moving classifier"
+    is_classifier = kind in ("moving classifier", "moving fit")
     all_sparse: dict[str, Value] = {"border.heads": "shared"} if of_tasks else {}
     if is_classifier:
         all_sparse["topology.density"] = 0.2
@@ -413,6 +414,14 @@ def classifier_batches() -> list[Batch]:
     def of_learner(name: str) -> Probe:
         return lambda built: built.learner.new_optimizer().param_groups[0][name]
 
+    schedule: dict[str, Value] = {
+        "learner.learning_rate_factor": 0.5,
+        "learner.learning_rate_every": 3,
+        "learner.learning_rate_unit": "steps",
+    }
+    milestones: dict[str, Value] = {"learner.learning_rate_milestones": [2, 3]}
+    nesterov: dict[str, Value] = {"learner.nesterov": True}
+    momentum = {"learner.optimizer": "sgd", "learner.momentum": 0.5}
     probes: dict[str, Probe] = {
         "learner.hidden": lambda built: hidden(built.learner.network),
         "learner.learning_rate": of_learner("lr"),
@@ -425,6 +434,10 @@ def classifier_batches() -> list[Batch]:
         Batch("classifier", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
         Batch("classifier", "tracking", TRACKED),
         Batch("classifier", "learner", learner, {}, probes),
+        Batch("classifier", "schedule", schedule),
+        Batch("classifier", "milestones", milestones, {"learner.learning_rate_factor": 0.5}),
+        Batch("classifier", "nesterov", nesterov, momentum, {"learner.nesterov": of_learner("nesterov")}),
+        Batch("classifier", "decay", {"learner.constant_decay": 0.25}),
         Batch(
             "classifier",
             "tasks",
@@ -506,6 +519,36 @@ def tasks_batches(algo: str) -> list[Batch]:
 ORIGIN = {"origin.run": "FOLDER/run", "origin.checkpoint": "last"}
 """The networks of a run that has the config of the kind."""
 OF_PRUNED = tuple(f"topology.{name}" for name in ("method", "density", "epsilon", "allocation", "output_layer"))
+OF_FIT: dict[str, Value] = {"topology.method": "rigl", "topology.output_layer": "dense"}
+"""Options of the topology that `sparserl fit` has defaults of its own for."""
+
+
+def fit_batches() -> list[Batch]:
+    """What `sparserl fit` has of its own; its learner and topology are those of a classifier."""
+    alike = [batch for batch in classifier_batches() if batch.name in ("schedule", "milestones", "nesterov", "decay")]
+    own = {"scaling": "all_features", "test_share": 0.25, "validation_share": 0.25}
+    learner: dict[str, Value] = {
+        "learner.hidden": [9, 8],
+        "learner.optimizer": "sgd",
+        "learner.learning_rate": 0.5,
+        "learner.momentum": 0.25,
+        "learner.weight_decay": 0.125,
+        "learner.epochs": 3,
+        "learner.batch_size": 7,
+        "learner.class_weights": "balanced",
+        "learner.patience": 2,
+    }
+    return [
+        Batch("fit", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
+        Batch("fit", "tracking", TRACKED),
+        Batch("fit", "table", own, {}, {"scaling": lambda built: built.learner.sequence.record["scaling"]}),
+        Batch("fit", "topology", OF_FIT),
+        Batch("fit", "data", {"data": "iris"}, {}, {"data": lambda built: built.learner.sequence.name}),
+        Batch("fit", "learner", learner, {}, {"learner.hidden": lambda built: hidden(built.learner.network)}),
+        *(replace(batch, kind="fit") for batch in alike),
+    ]
+
+
 BATCHES: list[Batch] = [
     *train_batches("ds_td3"),
     Batch("ds_td3", "origin", ORIGIN),
@@ -516,6 +559,8 @@ BATCHES: list[Batch] = [
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
     *classifier_batches(),
+    *fit_batches(),
     *topology_batches("moving classifier"),
+    *(batch for batch in topology_batches("moving fit") if batch.name not in OF_FIT),
     *(batch for algo in ("ds_sac", "ds_td3") for batch in tasks_batches(algo)),
 ]

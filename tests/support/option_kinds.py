@@ -13,6 +13,8 @@ import torch
 import yaml
 
 from sparserl.config import nested, plain
+from sparserl.continual.supervised.data import default_data_dir
+from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.sequences import build_sequence
 from sparserl.envs.wrapper_stack import layers
@@ -20,6 +22,8 @@ from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
 from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.fit_config import FitConfig
+from sparserl.experiment.fit_training import make_fit_learner
 from sparserl.experiment.resolving import resolve
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.train_config import TrainConfig
@@ -127,6 +131,21 @@ class BuiltLearner(Built):
         return self.learner.evolver
 
 
+class BuiltFit(Built):
+    """What a config of `sparserl fit` builds."""
+
+    def __init__(self, config: FitConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def learner(self) -> FitLearner:
+        return make_fit_learner(self.config, default_data_dir())
+
+    @property
+    def evolver(self) -> Any:
+        return self.learner.evolver
+
+
 @dataclass(frozen=True)
 class Kind:
     """A command with what decides its schema.
@@ -137,7 +156,7 @@ class Kind:
         built: Makes what a config builds.
     """
 
-    command: Literal["train", "continual"]
+    command: Literal["train", "continual", "fit"]
     base: Mapping[str, Value]
     built: Callable[[Any], Any]
 
@@ -160,9 +179,18 @@ KINDS: dict[str, Kind] = {
     "moving classifier": Kind(
         "continual", {"sequence": "split_digits", "method": "naive", "topology.method": "ds_td3"}, BuiltLearner
     ),
+    "fit": Kind("fit", {"data": "wine"}, BuiltFit),
+    "moving fit": Kind(
+        "fit", {"data": "wine", "topology.method": "ds_td3", "topology.output_layer": "dense"}, BuiltFit
+    ),
     **{f"tasks, {algo}": _rl(algo) for algo in ("ds_sac", "ds_td3")},
 }
-SCHEMAS = {BuiltAgent: TrainConfig, BuiltLearner: ContinualConfig, BuiltSequence: RLContinualConfig}
+SCHEMAS = {
+    BuiltAgent: TrainConfig,
+    BuiltLearner: ContinualConfig,
+    BuiltSequence: RLContinualConfig,
+    BuiltFit: FitConfig,
+}
 
 
 def write_files(folder: Path) -> None:

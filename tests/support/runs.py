@@ -16,9 +16,7 @@ import pytest
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
-from sparserl.experiment.agent_training import AgentTraining
-from sparserl.experiment.classifier_training import ClassifierTraining
-from sparserl.experiment.sequence_training import SequenceTraining
+from sparserl.experiment.runs import TRAININGS
 from sparserl.recording import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +54,7 @@ ALGOS = {
 
 def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
     """Runs leave an empty file as their picture: a figure takes longer than a tiny run."""
-    for training in (AgentTraining, ClassifierTraining, SequenceTraining):
+    for training in TRAININGS.values():
         patch.setattr(training, "draw", lambda self, folder, out: out.touch())
 
 

@@ -19,13 +19,10 @@ from support.trees import assert_equal_trees
 from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.supervised.classifier_recorder import checksum
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
-from sparserl.continual.supervised.recorder import (
-    LOGS,
-    SequenceRecorder,
-    checksum,
-)
+from sparserl.continual.supervised.recorder import LOGS, SequenceRecorder
 from sparserl.continual.supervised.tasks import Scenario, TaskSequence
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.idx_files import real_data_dir, write_mnist
 
-from sparserl.continual.supervised.recorder import checksum
+from sparserl.continual.supervised.classifier_recorder import checksum
 from sparserl.continual.supervised.tables import Scaling, Table, read_table, table_sequence
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError

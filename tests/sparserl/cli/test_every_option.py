@@ -15,7 +15,7 @@ from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, BuiltLearner, in_folder, write_files
 
 from sparserl import config as yaml_config
-from sparserl.cli.running import RunCommand, read
+from sparserl.cli.running import POSITIONAL, RunCommand, read
 from sparserl.config import nested
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, MethodOptions
@@ -23,6 +23,7 @@ from sparserl.errors import SparserlError
 
 NOT_SET = {
     "device": "cpu is the only one",
+    "task": "classify is the only one",
     "agent.target_entropy": "refused beside a fixed temperature",
 }
 IN_A_FILE_ONLY_ONE_WAY = ("algo",)
@@ -58,6 +59,9 @@ def flags(options: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
     for key, value in options.items():
         group, _, name = key.rpartition(".")
         before = f"--{group}." if group else "--"
+        if key in POSITIONAL.values():
+            words.insert(0, value)
+            continue
         option = f"{before}{name}".replace("_", "-")
         if isinstance(value, bool) and isinstance(usual[key], bool):
             words.append(option if value else f"{before}no-{name}".replace("_", "-"))

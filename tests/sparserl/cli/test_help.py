@@ -34,6 +34,8 @@ def flags(text: str) -> set[str]:
         ("continual",),
         ("continual", "--sequence", "split_mnist", "--method", "ewc"),
         ("continual", "--sequence", "halfcheetah_forgetting", "--method", "packnet"),
+        ("fit",),
+        ("fit", "wine", "--method", "rigl"),
     ],
     ids=" ".join,
 )

@@ -32,6 +32,9 @@ HEADERS: dict[Kind, str] = {
     "continual_rl": "global_step train/task train/n_updates train/actor_loss train/critic_loss train/ent_coef "
     "rollout/ep_rew_mean rollout/ep_len_mean cl/return_own cl/return_seen cl/success_seen cl/connections "
     "cl/free_connections cost/params_nonzero cost/cpu_s cost/memory_peak_bytes time/sps time/elapsed_s",
+    "fit": "global_step train/epoch train/loss train/learning_rate fit/accuracy_validation fit/loss_validation "
+    "fit/accuracy_test fit/loss_test fit/connections cost/flops_train cost/params_nonzero cost/cpu_s "
+    "cost/memory_peak_bytes time/sps time/elapsed_s",
 }
 """Of runs of version 0.1, which go on."""
 
@@ -55,8 +58,8 @@ def test_a_row_alone_makes_a_metric_known_everywhere() -> None:
     assert drawn(more) == {**drawn(), "train/cold": "cold\nneurons"}
     added = [line for line in glossary(more).splitlines() if line not in glossary().splitlines()]
     assert added == [
-        "| `cost/joules` | heat so far | J | csv |  |  |",
-        "| `train/cold` | cold neurons | share | csv |  | csv |",
+        "| `cost/joules` | heat so far | J | csv |  |  |  |",
+        "| `train/cold` | cold neurons | share | csv |  | csv |  |",
     ]
 
 

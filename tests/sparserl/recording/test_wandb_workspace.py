@@ -32,13 +32,14 @@ SEQUENCE = {"name": "two", "tasks": [{"env": "Filmed-v0", "steps": 40, "name": n
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """All that runs of the three kinds leave at W&B: metrics, `summary:...` and `config:...`."""
+    """All that runs of all kinds leave at W&B: metrics, `summary:...` and `config:...`."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "two.yaml").write_text(yaml.safe_dump(SEQUENCE))
     commands = {
         "train": ["train", "--algo", "ds_sac", "--env", "Filmed-v0", "--total-steps", "80", *AGENT],
         "agents": ["continual", "--sequence", str(folder / "two.yaml"), "--method", "finetune", *AGENT],
         "classifier": ["continual", "--sequence", "split_digits", "--tasks", "2", "--learner.epochs", "1"],
+        "fit": ["fit", "iris", "--learner.epochs", "1"],
     }
     found = set()
     gym.register("Filmed-v0", entry_point=FilmedEnv)

@@ -229,7 +229,7 @@ def test_a_cosine_may_wait_for_the_length_of_the_run() -> None:
     [
         ({"density": (0.2, 0.4, 0.6)}, "2 .*need as many densities, got 3"),
         ({"density": (0.2, 0.4), "output_layer": "sparse"}, "3 .*need as many densities, got 2"),
-        ({"epsilon": (7,)}, "2 .*need as many epsilon, got 1"),
+        ({"epsilon": (7, 7, 7)}, "2 .*need as many epsilon, or one, got 3"),
         ({"epsilon": (7, -64)}, "epsilon must be positive"),
     ],
 )

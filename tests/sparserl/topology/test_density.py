@@ -220,7 +220,7 @@ def test_the_number_of_densities_must_fit(densities: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("epsilon", "message"),
-    [([7], "need as many epsilon, got 1"), ([7, 0, 1], "positive"), ([7, -1, 1], "positive")],
+    [([7, 7], "need as many epsilon, or one, got 2"), ([7, 0, 1], "positive"), ([7, -1, 1], "positive")],
 )
 def test_bad_epsilon_is_refused(epsilon: list[float], message: str) -> None:
     with pytest.raises(TopologyError, match=message):

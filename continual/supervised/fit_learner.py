@@ -1,0 +1,202 @@
+"""A classifier that learns one task, all classes at once, and says after each epoch how good it is.
+
+What it chooses (the best epoch, the end of training) it chooses by validation samples; test samples choose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.connections import DENSE
+from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.learner_config import FitLearnerConfig
+from sparserl.continual.supervised.losses import cross_entropy
+from sparserl.continual.supervised.tasks import Batch, Integers, Samples, Task, TaskSequence
+from sparserl.errors import ConfigError
+from sparserl.kernels.deferred import computed
+from sparserl.kernels.flops import FlopCounter, counting, torch_products
+from sparserl.layers.activations import identity
+from sparserl.topology.config import TopologyConfig
+
+KEPT_BYTES = 2**29
+"""Up to so many, training samples are kept as they are given to the network: to standardise them for each batch takes
+as long as all products of a small network."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a network is on some samples.
+
+    Attributes:
+        accuracy: Share that is classified correctly.
+        loss: Mean cross-entropy in nats, every sample weighing the same.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The network that was best on validation samples.
+
+    Attributes:
+        epoch: After which it was, from 1; the first of those that were as good.
+        step: Gradient steps until then.
+        score: On validation samples.
+        network: Its `state_dict`.
+    """
+
+    epoch: int
+    step: int
+    score: Score
+    network: Mapping[str, torch.Tensor]
+
+
+class FitLearner(SupervisedLearner):
+    """A multilayer perceptron that is trained on one task.
+
+    Args:
+        sequence: The task.
+        config: Network and training.
+        topology: Connections of the network, and how they change.
+        seed: Root seed of weights, connections and batches.
+
+    Attributes:
+        flops: Operations of all products of its gradient steps.
+        score: On validation samples after the last epoch that is over; None before, or if there are none.
+        best: By validation samples; None before the first epoch is over, or if there are none.
+        stopped: Whether training ends before its epochs are over.
+
+    Raises:
+        ConfigError: If there are several tasks, or nothing to stop early by.
+        TopologyError: If the topology does not fit the network, or pruning would end after the run.
+    """
+
+    config: FitLearnerConfig
+    open_state = SupervisedLearner.open_state | {"best"}
+
+    def __init__(
+        self, sequence: TaskSequence, config: FitLearnerConfig, topology: TopologyConfig = DENSE, *, seed: int
+    ):
+        (task,) = sequence.tasks
+        if config.patience is not None and task.validation is None:
+            raise ConfigError(
+                f"learner.patience {config.patience} is about validation samples: set a validation share, e.g. 0.1"
+            )
+        super().__init__(sequence, Strategy(), config, topology, seed=seed)
+        self.flops = FlopCounter()
+        self.score: Score | None = None
+        self.best: Best | None = None
+        self.stopped = False
+        self._class_weights = None if config.class_weights == "none" else balanced_weights(task.train, task.outputs)
+        self._standardised = task.train.take(slice(None)) if _bytes(task.train) <= KEPT_BYTES else None
+        self._no_task = torch.zeros(0, dtype=torch.int64)
+        self._counts_by_torch = any(isinstance(part, nn.Linear) for part, _ in self.network.parts)
+
+    @property
+    def only_task(self) -> Task:
+        """The one task."""
+        return self.sequence.tasks[0]
+
+    @property
+    def is_trained(self) -> bool:
+        return self.stopped or super().is_trained
+
+    def cross_entropy(self, batch: Batch) -> torch.Tensor:
+        return functional.cross_entropy(self.network(batch.x), batch.y, weight=self._class_weights)
+
+    def _step(self, batch: Batch) -> float:
+        with counting(self.flops):
+            if not self._counts_by_torch:
+                return super()._step(batch)
+            with torch_products(self.network, len(batch)):
+                return super()._step(batch)
+
+    def _form_gradients(self, batch: Batch) -> float:
+        # By hand where the network runs in one call: autograd takes as long as all products of a small batch.
+        parts = self.network.parts
+        fused, function = parts[0]
+        if len(parts) > 1 or function is not identity or isinstance(fused, nn.Linear):
+            return super()._form_gradients(batch)
+        done = fused.run([batch.x])
+        weights = None if self._class_weights is None else self._class_weights.numpy()
+        loss, gradient = cross_entropy(computed(done.y)[0], batch.y.numpy(), weights)
+        done.backward(gradient[None])
+        return loss
+
+    def _batch(self, indices: Integers) -> Batch:
+        if self._standardised is None:
+            return super()._batch(indices)
+        at = torch.from_numpy(indices)
+        # All samples are of the one task, whose number nothing asks for.
+        x, y = self._standardised
+        return Batch(x.index_select(0, at), y.index_select(0, at), self._no_task)
+
+    def _end_epoch(self) -> None:
+        super()._end_epoch()
+        validation = self.only_task.validation
+        if validation is None:
+            return
+        self.score = self.evaluate(validation)
+        epoch = self.epoch + 1
+        if self.best is None or self.score.accuracy > self.best.score.accuracy:
+            network = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            self.best = Best(epoch, self.steps, self.score, network)
+        self.stopped = self.config.patience is not None and epoch - self.best.epoch >= self.config.patience
+
+    @torch.no_grad()
+    def evaluate(self, samples: Samples) -> Score:
+        """How good the present network is on some samples, at least one."""
+        correct, loss = 0, 0.0
+        with self.network.in_use():
+            for logits, labels in self.outputs_on(self.network, samples):
+                correct += int((logits.argmax(dim=1) == labels).sum())
+                loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        return Score(correct / len(samples), loss / len(samples))
+
+    def state_dict(self) -> dict[str, Any]:
+        best = {} if self.best is None else {**vars(self.best), "score": asdict(self.best.score)}
+        score = self.score or Score(0.0, 0.0)
+        return {
+            **super().state_dict(),
+            "flops": self.flops.total,
+            "stopped": self.stopped,
+            "score": [self.score is not None, score.accuracy, score.loss],
+            "best": best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.flops.total, self.stopped = state["flops"], state["stopped"]
+        is_known, *numbers = state["score"]
+        self.score = Score(*numbers) if is_known else None
+        best = state["best"]
+        self.best = Best(**{**best, "score": Score(**best["score"])}) if best else None
+
+
+def _bytes(samples: Samples) -> int:
+    """Of samples as a network takes them."""
+    size: int = len(samples) * samples.features.shape[1] * torch.get_default_dtype().itemsize
+    return size
+
+
+def balanced_weights(samples: Samples, outputs: tuple[int, ...]) -> torch.Tensor:
+    """(n_outputs,) weights of classes with which every class weighs the same in a sum over samples; their mean over
+    samples is 1.
+
+    Example:
+        >>> import numpy as np
+        >>> three = Samples(np.zeros((4, 1), np.float32), np.arange(4), np.array([0, 0, 0, 1]), 0.0, 1.0)
+        >>> balanced_weights(three, (0, 1))
+        tensor([0.6667, 2.0000])
+    """
+    counts = torch.bincount(torch.from_numpy(samples.labels), minlength=len(outputs))
+    return len(samples) / (len(outputs) * counts.to(torch.get_default_dtype()))

@@ -1,0 +1,59 @@
+"""`sparserl fit`: trains a truly sparse classifier on a table, or goes on with a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sparserl.cli.running import Help, carry_out_command
+from sparserl.recording.run_folder import RunFolder
+
+HELP = Help(
+    "Train a truly sparse network on a table of samples, or go on with a run. Values come from the schema's defaults, "
+    "then the preset (that of the data, if it has one), then --config, then flags. --method, --density and --epsilon "
+    "are short for --topology.method, ...",
+    (
+        *("data", "task", "scaling", "test_share", "validation_share", "seed", "threads"),
+        *("preset", "config", "run_dir", "resume", "data_dir", "download", "progress", "dry_run", "track"),
+        *("learner.hidden", "learner.activation", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
+        *("learner.weight_decay", "learner.constant_decay", "learner.dropout", "learner.epochs", "learner.batch_size"),
+        *("learner.class_weights", "learner.patience", "topology.method", "topology.density", "topology.epsilon"),
+        *("topology.drop_fraction", "topology.update_interval", "topology.end_fraction"),
+    ),
+    "Methods: sparserl list methods. Presets: sparserl list presets.",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `sparserl fit`; returns the exit status."""
+    return carry_out_command("fit", arguments, HELP, _print_result)
+
+
+def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
+    table = Table(title=f"{result['method']} on {result['data']}, seed {result['seed']}", show_header=False)
+    epochs = f"{result['epochs']} ({result['stopped']})"
+    best = "" if result["epoch_best"] is None else f", epoch {result['epoch_best']}"
+    connections = f"{result['connections']:,} of {result['connections_dense']:,} ({result['density']:.2%})"
+    rows = {
+        "test accuracy": _percent(result["accuracy_test"]),
+        f"test accuracy, best by validation{best}": _percent(result["accuracy_test_best"]),
+        "validation accuracy": _percent(result["accuracy_validation"]),
+        "test loss": f"{result['loss_test']:.4f}",
+        "epochs": epochs,
+        "connections": connections,
+        "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
+        "training FLOPs": f"{result['flops_train']:.3g}",
+        "wall time": f"{result['wall_s']:.1f} s ({result['steps_per_second']:.0f} steps/s)",
+        "plot": str(folder.path / "plot.png"),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    Console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

@@ -1,0 +1,120 @@
+"""What defines a run of `sparserl fit`, and how presets, config files and flags make one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from sparserl import config as yaml_config
+from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.connections import NOT_HERE, check_topology
+from sparserl.continual.supervised.learner_config import FitLearnerConfig
+from sparserl.continual.supervised.tables import Scaling
+from sparserl.errors import ConfigError
+from sparserl.experiment.config_layers import Choice, in_groups, over
+from sparserl.experiment.presets import fit_presets, load_preset
+from sparserl.experiment.recorded_run import RunConfig
+from sparserl.ranges import Count, InnerShare, ShareBelowOne
+from sparserl.recording.metrics_table import Kind
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.methods import METHODS
+
+SHORT_NAMES = {name: f"topology.{name}" for name in ("method", "density", "epsilon")}
+"""Options that may be said without their group."""
+ALL_LAYERS: dict[str, Any] = {"method": "set", "output_layer": "sparse"}
+"""What the topology of a run says unless it is told otherwise."""
+
+
+@dataclass(frozen=True)
+class FitConfig(RunConfig):
+    """A run of `sparserl fit`. Saved as `config.yaml`, which `--config` accepts.
+
+    Raises:
+        ConfigError: If a name is unknown, a value out of range, or an option has no effect.
+    """
+
+    kind: ClassVar[Kind] = "fit"
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, breast_cancer, iris or wine; madelon:5000x500, generated; a file .npz, .mat, .csv;
+    or a folder of IDX files. What is no name is looked for here, and then in the data folder."""
+    task: Literal["classify"] = "classify"
+    """What is learned: the class of a sample."""
+    scaling: Scaling = "each_feature"
+    """What features are standardised by: the mean and standard deviation of each feature, of all together, or none."""
+    test_share: InnerShare | None = None
+    """Share of the samples that are for testing, in (0, 1); a fifth, or the table's own test samples, if None."""
+    validation_share: ShareBelowOne = 0.1
+    """Share of the training samples that are held out to choose by, in [0, 1)."""
+    learner: FitLearnerConfig = field(default_factory=FitLearnerConfig)
+    """The network and how it is trained."""
+    topology: TopologyConfig = field(default_factory=lambda: TopologyConfig(**ALL_LAYERS))
+    """Connections of the network. Events are an epoch apart where no interval is given."""
+    log_every_steps: Count = 100
+    """Gradient steps between rows of progress.csv; there is one after each epoch as well."""
+    checkpoint_every_steps: Count = 2_000
+    """Gradient steps between checkpoints; there is one at the end as well."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learner.patience is not None and not self.validation_share:
+            raise ConfigError(
+                f"--learner.patience {self.learner.patience} is about validation samples: set --validation-share, "
+                "e.g. 0.1"
+            )
+        check_topology(self.topology, Strategy())
+        if self.wandb.video_every_steps is not None:
+            raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
+
+    @property
+    def data_name(self) -> str:
+        """What the data is called: its name, or that of its file."""
+        return re.sub(r"[^\w.-]+", "-", Path(self.data).name)
+
+    @property
+    def name(self) -> str:
+        """Run name without the seed: data, task, and what is special about the topology."""
+        return "__".join([self.data_name, self.task, *self.topology.labels("")])
+
+    @property
+    def title(self) -> str:
+        """What the run is, in words."""
+        return f"{self.topology.method} on {self.data_name}, seed {self.seed}"
+
+    def resolved(self) -> FitConfig:
+        here = {name: getattr(self.topology, name) for name in ("update_interval", *NOT_HERE)}
+        return replace(self, topology=replace(self.topology.resolved(), **here))
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved config as plain data, without the options of agents."""
+        data = super().plain()
+        data["topology"] = {name: value for name, value in data["topology"].items() if name not in NOT_HERE}
+        return data
+
+
+def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
+    """What the data decides: a preset of its name lies beneath; as `resolving.choose`."""
+    of_preset = {} if preset is None else load_preset(preset, fit_presets())
+    name = data.get("data") or of_preset.get("data") or FitConfig.data
+    if preset is None and name in fit_presets():
+        preset = str(name)
+        of_preset = load_preset(preset, fit_presets())
+
+    def resolve(data: Mapping[str, Any]) -> FitConfig:
+        return yaml_config.build(FitConfig, _with_all_layers(over(of_preset, in_groups(data, SHORT_NAMES))))
+
+    return Choice(FitConfig, preset, resolve, short=SHORT_NAMES)
+
+
+def _with_all_layers(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose topology has a method, and all layers unless it says otherwise."""
+    topology = data.get("topology", {})
+    if not isinstance(topology, Mapping):
+        return dict(data)  # which `build` refuses
+    beneath = dict(ALL_LAYERS)
+    method = topology.get("method")
+    if method in METHODS and METHODS[method].dense:
+        del beneath["output_layer"]
+    return {**data, "topology": {**beneath, **topology}}

@@ -1,0 +1,77 @@
+"""A classifier on one table, trained: `sparserl fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparserl.continual.supervised.fit_learner import FitLearner
+from sparserl.continual.supervised.fit_recorder import FitRecorder
+from sparserl.continual.supervised.tables import read_table, table_sequence
+from sparserl.experiment.classifier_training import DataTraining, network_bytes
+from sparserl.experiment.fit_config import FitConfig
+from sparserl.experiment.run_config import fit_config
+from sparserl.machine_memory import check_fits
+from sparserl.metrics.cost import params_dense, params_nonzero
+from sparserl.recording.run_folder import RunFolder
+
+
+class FitTraining(DataTraining[FitConfig, FitLearner]):
+    """A classifier on one table."""
+
+    command = job_type = "fit"
+
+    def _make_learner(self, data_dir: Path, *, download: bool) -> FitLearner:
+        return make_fit_learner(self.config, data_dir, download=download)
+
+    @classmethod
+    def config_of(cls, folder: RunFolder) -> FitConfig:
+        return fit_config(folder)
+
+    @property
+    def about(self) -> list[str]:
+        sequence, task = self.learner.sequence, self.learner.only_task
+        parts = {"training": task.train, "validation": task.validation, "test": task.test}
+        counts = ", ".join(f"{len(samples):,} {part}" for part, samples in parts.items() if samples is not None)
+        network = [self.learner.network]
+        return [
+            f"{counts} samples of {sequence.n_features:,} features, {sequence.n_outputs} classes",
+            f"{params_nonzero(network):,} of {params_dense(network):,} parameters, {self.learner.total_steps:,} steps",
+        ]
+
+    def _make_recorder(self, learner: FitLearner, folder: RunFolder, **options: Any) -> FitRecorder:
+        return FitRecorder(
+            learner,
+            folder,
+            log_every_steps=self.config.log_every_steps,
+            checkpoint_every_steps=self.config.checkpoint_every_steps,
+            **options,
+        )
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return {"data": self.config.data, "method": self.config.topology.method, "seed": self.config.seed}
+
+    def draw(self, folder: RunFolder, out: Path) -> None:
+        from sparserl.plots.fits import plot_fit  # as in `AgentTraining`
+
+        plot_fit(folder.path, out, self.config.title)
+
+
+def make_fit_learner(config: FitConfig, data_dir: Path, *, download: bool = False) -> FitLearner:
+    """What learns the table of a run, and has learned nothing.
+
+    Raises:
+        ConfigError: If the table is missing or wrong, or the machine has too little memory.
+    """
+    table = read_table(config.data, data_dir, seed=config.seed, download=download)
+    sequence = table_sequence(
+        table,
+        scaling=config.scaling,
+        test_share=config.test_share,
+        validation_share=config.validation_share,
+        seed=config.seed,
+    )
+    widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    check_fits({"the network (--learner.hidden)": network_bytes(config.topology, widths)})
+    return FitLearner(sequence, config.learner, config.topology, seed=config.seed)

@@ -1,0 +1,89 @@
+"""A run of `sparserl fit` that exists: its network, which says the classes of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparserl.continual.supervised.fit_learner import Score
+from sparserl.continual.supervised.tasks import Samples
+from sparserl.errors import ConfigError
+from sparserl.experiment.classifier_training import data_dir_of
+from sparserl.experiment.fit_config import FitConfig
+from sparserl.experiment.fit_training import make_fit_learner
+from sparserl.experiment.opened_run import OpenedRun
+from sparserl.experiment.restored_agent import last_state
+from sparserl.experiment.resuming import restoring
+from sparserl.experiment.run_config import fit_config
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
+
+
+class TrainedFit(OpenedRun[FitConfig]):
+    """A run of `sparserl fit`.
+
+    Attributes:
+        learner: The classifier, with its table; its network is that of the checkpoint.
+        classes: Names of the classes, by output unit.
+
+    Raises:
+        ConfigError: If the best checkpoint is asked for, and there were no validation samples to choose it by.
+    """
+
+    def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
+        config = fit_config(folder)
+        has_best = (folder.checkpoints / BEST).exists()
+        if which == "best" and not has_best:
+            raise ConfigError(
+                f"{folder.path} has no best checkpoint, which validation samples choose; use --checkpoint last"
+            )
+        chosen: WhichCheckpoint = which or ("best" if has_best else "last")
+        state = checkpoint.load(folder.checkpoints / BEST) if chosen == "best" else last_state(folder)
+        with restoring():
+            super().__init__(folder, config, state, chosen)
+        self.learner = make_fit_learner(config, data_dir_of(folder))
+        network: Mapping[str, Any] = state["network"] if chosen == "best" else state["learner"]["network"]
+        with restoring():
+            self.learner.network.load_state_dict(network)
+        self.classes = tuple(self.learner.sequence.record["class_names"])
+
+    def evaluate(self, episodes: int = 10) -> dict[str, Score]:
+        """`train`, `validation` (where there is one) and `test` -> accuracy and loss on these samples, all of them."""
+        del episodes
+        task = self.learner.only_task
+        parts = {"train": task.train, "validation": task.validation, "test": task.test}
+        return {name: self.learner.evaluate(samples) for name, samples in parts.items() if samples is not None}
+
+    @torch.no_grad()
+    def probabilities(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """(N, classes) probability of each class.
+
+        Args:
+            x: (N, F) features as the table has them; they are standardised as those of training.
+
+        Raises:
+            ConfigError: If they are no finite numbers, or not as many as the network reads.
+        """
+        task, n_features = self.learner.only_task, self.learner.sequence.n_features
+        features = np.asarray(x)
+        if features.ndim != 2 or features.shape[1] != n_features:
+            raise ConfigError(f"samples must have {n_features} features, as (N, {n_features}), got {features.shape}")
+        if features.dtype.kind not in "buif" or not np.isfinite(features).all():
+            raise ConfigError("features must be finite numbers")
+        given, n = task.train, len(features)
+        rows = np.arange(n)
+        samples = Samples(features.astype(np.float32), rows, np.zeros_like(rows), given.mean, given.std, given.scale)
+        network = self.learner.network
+        with network.in_use():
+            parts = [logits.softmax(dim=1) for logits, _ in self.learner.outputs_on(network, samples)]
+        together: npt.NDArray[np.float32] = torch.cat([torch.empty(0, len(self.classes)), *parts]).numpy()
+        return together
+
+    def predict(self, x: npt.ArrayLike) -> npt.NDArray[np.str_]:
+        """(N,) name of the most probable class of each sample; arguments as of `probabilities`."""
+        names: npt.NDArray[np.str_] = np.array(self.classes)[self.probabilities(x).argmax(axis=1)]
+        return names

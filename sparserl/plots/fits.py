@@ -1,0 +1,74 @@
+"""Pictures of runs of `sparserl fit`, from their CSV files alone: accuracy and connections over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.recording.run_logs import Curve, numeric_columns, read_columns, read_rows
+
+
+def plot_fit(path: Path, out: Path, title: str = "") -> None:
+    """Draws one run: accuracy on test and validation samples, and connections.
+
+    Raises:
+        ConfigError: If the run has no evaluation yet, or the picture cannot be written.
+    """
+    parts = dict.fromkeys(row["part"] for row in read_rows(path / "eval.csv"))
+    runs = {f"{part} samples": [Run(path, f"{part} samples")] for part in parts}
+    _plot({label: {run: accuracies(path, label.split()[0]) for run in runs[label]} for label in runs}, out, title)
+
+
+def plot_fits(runs: Sequence[Run], out: Path, title: str = "") -> None:
+    """Draws the accuracy on test samples and the connections of runs; those of equal label are one curve, as in
+    `draw_curves`. Raises as `plot_fit`."""
+    labels = dict.fromkeys(run.label for run in runs)
+    curves = {label: {run: accuracies(run.path, "test") for run in runs if run.label == label} for label in labels}
+    _plot(curves, out, title)
+
+
+def accuracies(path: Path, part: str) -> Curve:
+    """Epochs, and accuracy on a part of the samples after them, of which 0 is before the first.
+
+    Raises:
+        ConfigError: If the run has no evaluation yet.
+    """
+    columns = numeric_columns([row for row in read_rows(path / "eval.csv") if row["part"] == part])
+    return columns["epoch"], columns["accuracy"]
+
+
+def connections(path: Path) -> Curve:
+    """Epochs from 1, and connections that exist after them; none before the first is over."""
+    columns = read_columns(path / "progress.csv")
+    measured = ~np.isnan(columns["fit/connections"])
+    return columns["train/epoch"][measured] + 1, columns["fit/connections"][measured]
+
+
+@rc_context(STYLE)
+def _plot(curves: Mapping[str, Mapping[Run, Curve]], out: Path, title: str) -> None:
+    styles = line_styles(curves)
+    figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * len(styles)), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    drawn: set[Path] = set()
+    for label, style in styles.items():
+        draw_curves(above, curves[label], label, style)
+        of_label = {run: curve for run in curves[label] if len((curve := connections(run.path))[0])}
+        if not drawn & {run.path for run in of_label}:  # parts of one run have the same
+            draw_curves(below, of_label, label, style)
+        drawn |= {run.path for run in of_label}
+    above.set_title(title)
+    above.set_ylabel("accuracy on test samples" if len(drawn) > 1 else "accuracy")
+    above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    below.set_ylabel("connections")
+    below.set_ylim(0, None)
+    below.yaxis.set_major_formatter(EngFormatter())
+    below.set_xlabel("epochs")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    add_legend(figure, above, legend_title(above))
+    write_figure(figure, out)

@@ -1,0 +1,322 @@
+"""`sparserl fit`: what a command line resolves to, what a run leaves, that it repeats, goes on and predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from support.killed import Killed
+from support.runs import fingerprint, last_state, rows, same_run
+from support.trees import assert_equal_trees
+
+from sparserl.cli import main
+from sparserl.cli.running import read
+from sparserl.continual.supervised.fit_recorder import LOGS, FitRecorder
+from sparserl.errors import ConfigError
+from sparserl.experiment import open_run, resolve, run
+from sparserl.experiment.presets import fit_presets
+from sparserl.recording import checkpoint
+from sparserl.recording.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("undrawn")  # but that of `finished`
+SHORT = ("--learner.epochs", "3", "--learner.batch-size", "64", "--learner.hidden", "30", "20", "--no-progress")
+OF_FINISHED = ("--method", "rigl", "--density", "0.3", "--learner.learning-rate", "0.01")
+"""63 gradient steps on the embedded digits."""
+
+
+def fit(folder: Path, *flags: str) -> int:
+    return main(["fit", "digits", *SHORT, "--checkpoint-every-steps", "10", "--run-dir", str(folder), *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of RigL; not to be changed."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert fit(path, *OF_FINISHED) == 0
+    return path
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
+
+
+# What a command line resolves to.
+
+
+def config_of(*words: str) -> Any:
+    return read("fit", words).config
+
+
+def test_short_names_are_those_of_the_topology() -> None:
+    by_short = config_of("wine", "--method", "rigl", "--density", "0.3")
+    assert by_short == config_of("wine", "--topology.method", "rigl", "--topology.density", "0.3")
+    assert by_short == resolve("fit", {"data": "wine", "method": "rigl", "density": 0.3})
+    assert (by_short.topology.method, by_short.topology.density) == ("rigl", 0.3)
+    assert config_of("wine", "--epsilon", "20").topology.epsilon == (20.0,)
+
+
+def test_a_short_name_over_a_file_replaces_what_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: iris\ndensity: 0.4\ntopology: {method: rigl}\n")
+    words = ("--config", str(tmp_path / "config.yaml"))
+    config = config_of(*words, "--epsilon", "3")
+    assert (config.data, config.topology.method) == ("iris", "rigl")
+    assert (config.topology.density, config.topology.epsilon) == (None, (3.0,))
+    assert config_of(*words, "wine").data == "wine"
+
+
+def test_one_thing_by_both_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"density is topology\.density by its short name; leave one of them out"):
+        config_of("wine", "--density", "0.3", "--topology.density", "0.2")
+
+
+def test_all_layers_take_part_unless_the_output_layer_is_said_to_be_dense() -> None:
+    for method in ("set", "rigl", "ds_td3"):
+        assert config_of("wine", "--method", method).topology.output_layer == "sparse"
+    assert config_of("wine", "--method", "dense").topology.output_layer is None
+    assert config_of("wine", "--topology.output-layer", "dense").topology.output_layer == "dense"
+
+
+def test_the_preset_of_the_data_lies_beneath() -> None:
+    assert read("fit", ["digits"]).preset == read("fit", []).preset == "digits"
+    assert read("fit", ["wine"]).preset is None
+    request = read("fit", ["--preset", "lenet300_100", "--density", "0.1"])
+    assert (request.preset, request.config.data, request.config.topology.density) == ("lenet300_100", "mnist", 0.1)
+
+
+@pytest.mark.parametrize("name", fit_presets())
+def test_every_preset_resolves(name: str) -> None:
+    config: Any = resolve("fit", {}, preset=name)
+    assert config.name.startswith(config.data_name)
+
+
+def test_lenet_has_the_published_sizes() -> None:
+    config: Any = resolve("fit", {}, preset="lenet300_100")
+    shapes = [(300, 784), (100, 300), (10, 100)]
+    nnz = [round(density * a * b) for density, (a, b) in zip(config.topology.densities(shapes), shapes, strict=True)]
+    assert sum(a * b for a, b in shapes) == 266_200
+    assert sum(nnz) == pytest.approx(0.05 * 266_200, abs=2)
+
+
+# What a run leaves.
+
+
+def test_a_run_leaves_its_files(finished: Path) -> None:
+    files = {path.name for path in finished.iterdir() if path.is_file()}
+    own = {"config.yaml", "command.txt", "data_dir.txt", "versions.json", "plot.png", "result.json", "DONE"}
+    assert files == own | {f"{name}.csv" for name in LOGS}
+    assert (finished / "command.txt").read_text().startswith("sparserl fit digits --learner.epochs 3")
+
+
+def test_the_result_says_what_the_logs_say(finished: Path) -> None:
+    result, evaluations = result_of(finished), rows(finished / "eval.csv")
+    of_part = {
+        part: [float(row["accuracy"]) for row in evaluations if row["part"] == part] for part in ("test", "validation")
+    }
+    assert len(of_part["test"]) == 4  # before the first epoch too
+    assert len(of_part["validation"]) == 3
+    best = int(np.argmax(of_part["validation"])) + 1
+    assert (result["epochs"], result["stopped"], result["steps"]) == (3, "all epochs", 63)
+    assert (result["accuracy_test"], result["epoch_best"]) == (of_part["test"][-1], best)
+    assert (result["accuracy_test_best"], result["accuracy_validation_best"]) == (
+        of_part["test"][best],
+        of_part["validation"][best - 1],
+    )
+    assert result["accuracy_test"] > 0.5
+    assert result["connections"] == sum(result["layers"])
+    assert result["params_dense"] == 64 * 30 + 30 * 20 + 20 * 10 + 60
+    epochs = [row for row in rows(finished / "progress.csv") if row["fit/accuracy_test"]]
+    assert [int(float(row["train/epoch"])) for row in epochs] == [0, 1, 2]
+    assert float(epochs[-1]["cost/flops_train"]) == result["flops_train"]
+
+
+def test_the_config_of_a_run_repeats_it(finished: Path, tmp_path: Path) -> None:
+    words = ["fit", "--config", str(finished / "config.yaml"), "--no-progress", "--run-dir", str(tmp_path / "again")]
+    assert main(words) == 0
+    assert (tmp_path / "again" / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+    same_run(finished, tmp_path / "again")
+
+
+@pytest.mark.parametrize("stop", [4, 13, 42])
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    finished: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = FitRecorder.save_checkpoint
+
+    def die(self: FitRecorder) -> None:
+        saved(self)
+        if self.steps >= stop:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitRecorder, "save_checkpoint", die)
+        with pytest.raises(Killed):
+            fit(tmp_path / "cut", *OF_FINISHED)
+    assert main(["fit", "--resume", str(tmp_path / "cut"), "--no-progress"]) == 0
+    same_run(finished, tmp_path / "cut")
+    assert_equal_trees(*(checkpoint.load(path / "checkpoints" / "best") for path in (finished, tmp_path / "cut")))
+
+
+def test_a_run_that_stops_early_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--learner.patience", "1", "--learner.learning-rate", "1e-9", "--learner.epochs", "9")
+    assert fit(tmp_path / "run", *flags) == 0
+    result = result_of(tmp_path / "run")
+    assert (result["epochs"], result["stopped"], result["epoch_best"]) == (2, "patience", 1)
+    assert last_state(tmp_path / "run")["learner"]["stopped"]
+    assert "2 (patience)" in capsys.readouterr().out
+
+
+def test_a_run_without_validation_samples_has_no_best(tmp_path: Path) -> None:
+    assert fit(tmp_path / "run", "--validation-share", "0", "--learner.epochs", "1") == 0
+    result = result_of(tmp_path / "run")
+    assert result["epoch_best"] is result["accuracy_validation"] is result["accuracy_test_best"] is None
+    opened: Any = open_run(tmp_path / "run")
+    assert opened.which == "last"
+    with pytest.raises(ConfigError, match=r"no best checkpoint.*--checkpoint last"):
+        open_run(tmp_path / "run", "best")
+
+
+# A run that is opened.
+
+
+def test_an_opened_run_repeats_its_accuracies(finished: Path) -> None:
+    result, before = result_of(finished), fingerprint(finished)
+    best: Any = open_run(finished)
+    last: Any = open_run(finished, "last")
+    assert (best.which, last.which) == ("best", "last")
+    assert best.evaluate()["test"].accuracy == result["accuracy_test_best"]
+    assert best.evaluate()["validation"].accuracy == result["accuracy_validation_best"]
+    assert last.evaluate()["test"].accuracy == result["accuracy_test"]
+    assert set(last.evaluate()) == {"train", "validation", "test"}
+    assert fingerprint(finished) == before
+
+
+def test_an_opened_run_predicts_the_classes_of_raw_samples(finished: Path) -> None:
+    opened: Any = open_run(finished)
+    x, y = load_digits(return_X_y=True)
+    test = opened.learner.only_task.test
+    predicted = opened.predict(opened.learner.only_task.test.features[test.rows])
+    assert (predicted == np.array([str(label) for label in test.labels])).mean() == opened.evaluate()["test"].accuracy
+    probabilities = opened.probabilities(x[:7])
+    assert probabilities.shape == (7, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    assert (opened.predict(x) == y.astype(str)).mean() > 0.5
+    assert opened.predict(np.empty((0, 64))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("x", "what"),
+    [
+        (np.zeros((2, 63)), r"must have 64 features, as \(N, 64\), got \(2, 63\)"),
+        (np.zeros(64), r"got \(64,\)"),
+        (np.full((1, 64), np.nan), "finite"),
+        (np.full((1, 64), "a"), "finite numbers"),
+    ],
+)
+def test_other_samples_are_refused(finished: Path, x: Any, what: str) -> None:
+    opened: Any = open_run(finished)
+    with pytest.raises(ConfigError, match=what):
+        opened.predict(x)
+
+
+def test_a_run_is_trained_from_python(tmp_path: Path) -> None:
+    wish = {"data": "iris", "learner": {"hidden": [8], "epochs": 2}, "density": 0.5}
+    opened: Any = run(resolve("fit", wish), tmp_path / "run")
+    assert opened.result["epochs"] == 2
+    assert opened.classes == ("setosa", "versicolor", "virginica")
+    assert RunFolder.open(tmp_path / "run").is_done
+
+
+# Other commands.
+
+
+def test_plots_are_drawn(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path / "set", "--density", "0.3", "--learner.epochs", "2") == 0
+    for name, runs in {"one": [finished], "two": [finished, tmp_path / "set"]}.items():
+        assert main(["plot", *map(str, runs), "--out", str(tmp_path / f"{name}.svg")]) == 0
+    one, two = ((tmp_path / f"{name}.svg").read_text() for name in ("one", "two"))
+    assert all(label in one for label in ("validation samples", "test samples", "rigl on digits, seed 0"))
+    assert all(label in two for label in ("accuracy on test samples", "rigl d0.3", "set d0.3"))
+    capsys.readouterr()
+    assert main(["plot", str(finished), "--layer", "network.0"]) == 2
+    assert "draws a run of `sparserl train`" in capsys.readouterr().err
+
+
+def test_other_commands_say_what_they_take(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in {
+        f"train --resume {finished}": "is a run of `sparserl fit`; this takes runs of `sparserl train`",
+        f"eval --run {finished}": "is a run of a classifier",
+        f"fit --resume {finished}": "is finished",
+        f"fit --resume {finished} --density 0.2": "takes no --density",
+    }.items():
+        capsys.readouterr()
+        assert main(words.split()) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "presets"]) == 0
+    assert "sparserl fit --preset:\n  digits" in capsys.readouterr().out
+
+
+# Wrong input.
+
+
+WRONG: dict[str, tuple[str, ...]] = {
+    "digit": ("unknown data 'digit'", "'digits'"),
+    "nothing.csv": ("no file or folder", "nothing.csv"),
+    "--task class": ("'class'", "'classify'"),
+    "--scaling all": ("'all'", "all_features"),
+    "--method rgl": ("unknown topology method 'rgl'", "'rigl'"),
+    "--density 1.5": ("1.5", "(0, 1]"),
+    "--test-share 1": ("--test-share", "(0, 1)"),
+    "--validation-share 1": ("--validation-share", "[0, 1)"),
+    "mnist": ("nowhere/mnist", "put it there", "--download"),
+    "--validation-share 0 --learner.patience 3": ("--learner.patience 3", "--validation-share"),
+    "--learner.nesterov --learner.optimizer sgd": ("learner.nesterov", "learner.momentum"),
+    "--learner.learning-rate-factor 0.1 --learner.learning-rate-every 40": ("every 40", "40 epochs"),
+    "--learner.class-weights balance": ("'balance'", "balanced"),
+    "--learner.reset-optimizer": ("--learner.reset-optimizer",),
+    "--topology.target shared": ("--topology.target", "target networks"),
+    "--method dense --density 0.5": ("density 0.5 has no effect",),
+    "--wandb.video-every-steps 3 --track --wandb.mode disabled": ("--wandb.video-every-steps", "agents"),
+    "--preset lenet": ("unknown preset 'lenet'", "'lenet300_100'"),
+    "iris wine": ("unexpected word", "wine"),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_one_line(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSERL_DATA", str(tmp_path / "nowhere"))
+    assert main(["fit", *words.split(), "--run-dir", str(tmp_path / "run"), "--no-progress"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1, printed.err
+    assert all(part in printed.err for part in WRONG[words]), printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+TABLES = {
+    "empty": (b"", "empty"),
+    "single class": (b"a,b,label\n1,2,x\n3,4,x\n", "single class"),
+    "not a number": (b"a,b,label\n1,nan,x\n3,4,y\n", "nan"),
+    "text": (b"a,b,label\n1,red,x\n3,4,y\n", "red"),
+    "ragged": (b"a,b,label\n1,2,x\n3,y\n", "ragged"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_wrong_table_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.csv").write_bytes(TABLES[name][0])
+    words = [str(tmp_path / "table.csv"), "--run-dir", str(tmp_path / "run"), "--no-progress"]
+    assert main(["fit", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "table.csv" in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

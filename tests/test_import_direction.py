@@ -43,7 +43,7 @@ RULES = {
     "errors": Rule(others=NUMPY),
     "seeding": Rule(own=BASE, others=NUMPY),
     # every module of topology except between_events, config, evolver, moments, target and the package's __init__
-    "topology.pure": Rule(own=BASE | PASSES, others=NUMPY),
+    "topology.pure": Rule(own=BASE | PASSES, others=NUMPY | {"scipy"}),
     # the torch tier
     "topology": Rule(own=BASE | TOPOLOGY | {"kernels", "ranges"} | PASSES, others=TORCH),
     "kernels.positions": Rule(own=frozenset({"kernels"}), others=NUMPY),

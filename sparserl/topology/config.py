@@ -75,10 +75,10 @@ class TopologyConfig:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs, dsr,
-    deepr, ctre, srigl, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset or config file says
-    beside its method, such as densities or factors, stays with the method that is given here; dense reads none. What it
-    says as its method does anyway goes with that method."""
+    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs,
+    dsr, deepr, ctre, chts, srigl, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset or config
+    file says beside its method, such as densities or factors, stays with the method that is given here; dense reads
+    none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -103,7 +103,8 @@ class TopologyConfig:
     """Drop criterion: weight_magnitude, signed_magnitude, magnitude_and_gradient, below_threshold, sign_change,
     fisher."""
     grow: str | None = None
-    """Grow criterion: random, random_other, random_unfired, gradient, cosine, cosine_or_random."""
+    """Grow criterion: random, random_other, random_unfired, gradient, cosine, cosine_or_random, paths,
+    paths_soft."""
     drop_fraction: ShareBelowOne | None = None
     """Share of live connections dropped at an event, in [0, 1)."""
     decay: Literal["constant", "cosine", "cosine_floor", "staged"] | None = None

@@ -14,7 +14,8 @@ import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.block_scores import NOTHING, Score, cosine_score, gradient_score, highest
-from sparserl.topology.free_positions import Block, distinct_integers, free_positions
+from sparserl.topology.free_positions import Block, distinct_integers, free_positions, random_free
+from sparserl.topology.paths import by_paths, by_paths_soft
 from sparserl.topology.pruning import fisher_scores, squared_gradients
 from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
 
@@ -220,23 +221,6 @@ class GrowRule:
     needs_explored: bool = False
 
 
-def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """Uniform over the positions between open neurons that are not kept.
-
-    Time and memory O((nnz + count) log nnz + n_in + n_out).
-
-    Raises:
-        TopologyError: If there are fewer than `count`.
-
-    Source:
-        Mocanu et al. 2018 (SET), Algorithm 1; within a block of neurons as in Sokar et al. 2021 (SpaceNet), allocation.
-    """
-    if view.constraint is None:  # lists no neurons, of which a layer may have many more than connections
-        return free_positions(view.topology.size, kept, count, rng)
-    block = Block.of(view)
-    return block.outside(free_positions(block.outputs.size * block.inputs.size, block.inside(kept), count, rng))
-
-
 def _random_other(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
     """Uniform over the positions that were not connected before the event; where those do not suffice, also others.
 
@@ -353,5 +337,7 @@ GROW: dict[str, GrowRule] = {
     "gradient": GrowRule(_gradient, gradient_score, needs_gradient=True),
     "cosine": GrowRule(_cosine, cosine_score, needs_activations=True),
     "cosine_or_random": GrowRule(_cosine_or_random, needs_activations=True),
+    "paths": GrowRule(by_paths),
+    "paths_soft": GrowRule(by_paths_soft),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
 }

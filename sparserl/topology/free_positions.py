@@ -85,3 +85,20 @@ def n_open(view: LayerView, kept: Positions) -> int:
         return view.topology.size - kept.size
     block = Block.of(view)
     return block.outputs.size * block.inputs.size - block.inside(kept).size
+
+
+def random_free(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """Uniform over the positions between open neurons that are not kept.
+
+    Time and memory O((nnz + count) log nnz + n_in + n_out).
+
+    Raises:
+        TopologyError: If there are fewer than `count`.
+
+    Source:
+        Mocanu et al. 2018 (SET), Algorithm 1; within a block of neurons as in Sokar et al. 2021 (SpaceNet), allocation.
+    """
+    if view.constraint is None:  # lists no neurons, of which a layer may have many more than connections
+        return free_positions(view.topology.size, kept, count, rng)
+    block = Block.of(view)
+    return block.outside(free_positions(block.outputs.size * block.inputs.size, block.inside(kept), count, rng))

@@ -266,6 +266,21 @@ METHODS: dict[str, Method] = {
         output_layer_dense=False,
         new_value="uniform",
     ),
+    # Zhang et al. 2025: a tenth, annealed to 0 along a cosine, weights from 0. There events are 100 steps apart and
+    # drop by a draw too (by |weight| to a power that goes from 1 to 9), and the first connections are local ("BRF");
+    # here the drop is by magnitude, as in their code without the soft rule, and the first connections are random.
+    "chts": Method(
+        "drop by magnitude, grow where paths of length three lead, by chance (Zhang et al. 2025, CHTs)",
+        RewireRule(
+            "weight_magnitude",
+            "paths_soft",
+            drop_fraction=0.1,
+            decay="cosine",
+            update_interval=1000,
+            last_update=1_000_000,
+            keep_regrown=True,
+        ),
+    ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC, all layers.
     "gmp": Method(
         "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",

@@ -12,8 +12,9 @@ import numpy as np
 
 from sparserl.errors import TopologyError
 from sparserl.topology.budget import BUDGET
-from sparserl.topology.criteria import DROP, GROW, random_free
+from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.fan_in import beyond_fan_in, constant_fan_in, without_ablated
+from sparserl.topology.free_positions import random_free
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import folded, unfolded
 from sparserl.topology.rewire import RewireRule, exchange

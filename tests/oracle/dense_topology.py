@@ -129,6 +129,22 @@ def cosine_growth(scores: Matrix, taken: Mask, count: int) -> list[int]:
     return _largest(scores, taken, count)
 
 
+def path_scores(mask: Mask) -> Matrix:
+    """CH2-L3n of all positions, neuron by neuron."""
+    reads = [set(np.flatnonzero(row).tolist()) for row in mask]
+    feeds = [set(np.flatnonzero(column).tolist()) for column in mask.T]
+
+    def worth(common: int, degree: int) -> float:
+        return (1 + common) / (1 + max(0, degree - common - 1)) if common else 0.0
+
+    scores = np.zeros(mask.shape)
+    for output, column in np.ndindex(*mask.shape):
+        by_outputs = (worth(len(reads[output] & reads[other]), len(reads[other])) for other in feeds[column])
+        by_inputs = (worth(len(feeds[column] & feeds[other]), len(feeds[other])) for other in reads[output])
+        scores[output, column] = sum(by_outputs) + sum(by_inputs)
+    return scores
+
+
 def importance_growth(outputs: Matrix, inputs: Matrix, taken: Mask, dropped: Mask, count: int) -> list[int]:
     """The same by products of importances, all >= 0; what was just dropped comes last."""
     return _largest(np.where(dropped, -1.0, np.outer(outputs, inputs)), taken, count)

@@ -51,7 +51,7 @@ CASES = [
 IDS = [f"{strategy}-{method}-{'-'.join(more)}" for strategy, method, more in CASES]
 
 
-def learner_of(strategy: str, topology: TopologyConfig, seed: int = 0, **changes: Any) -> SupervisedLearner:
+def learner_of(strategy: str, topology: TopologyConfig, seed: int = 1, **changes: Any) -> SupervisedLearner:
     config = dataclasses.replace(CONFIG, **changes)
     return SupervisedLearner(blobs(), make_strategy(strategy, "classifier", OPTIONS), config, topology, seed=seed)
 
@@ -73,7 +73,7 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
         states.append(copy.deepcopy(whole.state_dict()))
         if isinstance(event, TaskEnded):
             matrix.append(whole.accuracies())
-    assert matrix[0][0] >= 0.7
+    assert matrix[0][0] > 0.7
 
     shapes = [(24, N_FEATURES), (20, 24), (6, 20)]
     densities = topology.densities(shapes)
@@ -84,7 +84,7 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
     }
     rule = METHODS[method].rule
     own_first = METHODS[method].initial_density
-    factor = {"gmp": np.inf, "granet": np.inf, "mest": 1.2}.get(method, 1.0)
+    factor = {"cubic": np.inf, "surplus": 1.2}.get("constant" if rule is None else rule.density_schedule, 1.0)
     if own_first is None:
         assert began == {name: round(min(np.prod(shapes[int(name[-1])]), factor * nnz)) for name, nnz in wished.items()}
     else:

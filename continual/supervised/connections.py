@@ -13,6 +13,7 @@ from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.linear import biases_of
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
@@ -35,16 +36,18 @@ def check_topology(topology: TopologyConfig, strategy: Strategy) -> None:
     strategy.check_topology("classifier", topology)
 
 
-def without_connections(sizes: Sequence[int]) -> SparseMLP:
+def without_connections(sizes: Sequence[int], units: HiddenUnits, seed: int) -> SparseMLP:
     """A network to which a method gives connections later; biases are 0.
 
     Args:
         sizes: Neurons of each layer, the input first.
+        units: What follows hidden layers.
+        seed: Root seed of dropout.
     """
     layers = [SparseLinear(SparseTopology(n_out, n_in, np.empty(0, np.int64))) for n_in, n_out in pairwise(sizes)]
     for layer in layers:
         nn.init.zeros_(biases_of(layer))
-    return SparseMLP(layers)
+    return SparseMLP(layers, units, seed=seed)
 
 
 def bound(topology: TopologyConfig, steps: int, epochs: int) -> TopologyConfig:

@@ -156,10 +156,9 @@ class FitLearner(SupervisedLearner):
     def evaluate(self, samples: Samples) -> Score:
         """How good the present network is on some samples, at least one."""
         correct, loss = 0, 0.0
-        with self.network.in_use():
-            for logits, labels in self.outputs_on(self.network, samples):
-                correct += int((logits.argmax(dim=1) == labels).sum())
-                loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        for logits, labels in self.outputs_on(self.network, samples):
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         return Score(correct / len(samples), loss / len(samples))
 
     def state_dict(self) -> dict[str, Any]:

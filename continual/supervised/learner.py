@@ -113,8 +113,9 @@ class SupervisedLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._method_moves_connections():
-                return without_connections(sizes)
-            network = SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network")
+                return without_connections(sizes, self.config.hidden_units, self.seed)
+            units, topology = self.config.hidden_units, self.topology
+            network = SparseMLP.random(sizes, topology=topology, seed=self.seed, name="network", activation=units)
         network.output_reading = "softmax"
         return network
 
@@ -220,6 +221,7 @@ class SupervisedLearner:
         return sum(len(self.sequence.tasks[one].train) for one in self.strategy.trained_tasks(task))
 
     def _end_epoch(self) -> None:
+        self.network.end_epoch()
         if self.epoch < self.config.epochs - 1:
             self.strategy.end_epoch(self)
         elif self.epoch == self.config.epochs - 1:
@@ -385,14 +387,16 @@ class SupervisedLearner:
         outputs = self.outputs_on(network, samples)
         return sum(int(((logits + closed).argmax(dim=1) == y).sum()) for logits, y in outputs) / len(samples)
 
-    def outputs_on(self, network: nn.Module, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def outputs_on(self, network: SparseMLP, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(B, n_outputs) outputs of a network and (B,) output units of the right classes, a part of samples at a time.
 
         Called without gradients.
         """
         for start in range(0, len(samples), SAMPLES_AT_A_TIME):
             x, y = samples.take(slice(start, start + SAMPLES_AT_A_TIME))
-            yield network(x), y
+            with network.in_use():
+                outputs = network(x)
+            yield outputs, y
 
     def accuracies(self) -> list[float]:
         """`accuracy` of every task of the sequence."""

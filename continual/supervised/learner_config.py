@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from sparserl.errors import ConfigError
+from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.fused_adam import FusedAdam
-from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, Share, ShareBelowOne, check_ranges
 
 WITH_MOMENTUM = ("sgd", "rmsprop")
 """Optimizers that read `learner.momentum`."""
+OF_ACTIVATION = {"slope": "all_relu", **dict.fromkeys(("winners", "boost", "boost_decay"), "k_winners")}
+"""Options that one activation reads."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class ClassifierConfig:
 
     hidden: tuple[Count, ...] = (400, 400)
     """Neurons of each hidden layer."""
+    activation: Literal["relu", "tanh", "sigmoid", "all_relu", "k_winners"] = "relu"
+    """What follows a hidden layer. all_relu multiplies what is negative by -slope in the first, third, ... one, and by
+    slope in the others; k_winners passes the largest activations of a sample."""
+    slope: NotNegative = 0.6
+    """Of all_relu, in [0, inf)."""
+    winners: PositiveShare = 0.1
+    """Share of a layer's neurons that k_winners passes, in (0, 1]; half as many more in use."""
+    boost: NotNegative = 1.0
+    """How much k_winners prefers neurons that win seldom, in [0, inf)."""
+    boost_decay: Share = 0.9
+    """Multiplies boost after each epoch, in [0, 1]."""
+    dropout: ShareBelowOne = 0.0
+    """Share of hidden activations that are 0 in training, in [0, 1)."""
     optimizer: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
     """Optimizer."""
     learning_rate: Positive = 1e-3
@@ -57,6 +73,12 @@ class ClassifierConfig:
         check_ranges(self, "learner.")
         if not self.hidden:
             raise ConfigError(f"learner.hidden needs at least one layer of at least one neuron, got {self.hidden}")
+        for field in fields(self):
+            needed = OF_ACTIVATION.get(field.name, self.activation)
+            value = getattr(self, field.name)
+            if needed != self.activation and value != field.default:
+                given = f"learner.{field.name} {value:g} has no effect on {self.activation}"
+                raise ConfigError(f"{given}: set learner.activation {needed}")
         if self.momentum > 0.0 and self.optimizer not in WITH_MOMENTUM:
             raise ConfigError(
                 f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
@@ -70,6 +92,11 @@ class ClassifierConfig:
                 "shrink weights; set one to 0"
             )
         self._check_schedule()
+
+    @property
+    def hidden_units(self) -> HiddenUnits:
+        """What stands after each hidden layer."""
+        return HiddenUnits(**{one.name: getattr(self, one.name) for one in fields(HiddenUnits)})
 
     def _check_schedule(self) -> None:
         every, milestones = self.learning_rate_every, self.learning_rate_milestones

@@ -77,9 +77,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         given, n = task.train, len(features)
         rows = np.arange(n)
         samples = Samples(features.astype(np.float32), rows, np.zeros_like(rows), given.mean, given.std, given.scale)
-        network = self.learner.network
-        with network.in_use():
-            parts = [logits.softmax(dim=1) for logits, _ in self.learner.outputs_on(network, samples)]
+        parts = [logits.softmax(dim=1) for logits, _ in self.learner.outputs_on(self.learner.network, samples)]
         together: npt.NDArray[np.float32] = torch.cat([torch.empty(0, len(self.classes)), *parts]).numpy()
         return together
 

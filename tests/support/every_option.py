@@ -398,6 +398,11 @@ OF_A_PRESET = (
 )
 
 
+def first_function(built: Any) -> Any:
+    """What follows the first hidden layer."""
+    return built.learner.network.functions[0]
+
+
 def classifier_batches() -> list[Batch]:
     learner: dict[str, Value] = {
         "learner.hidden": [9, 8],
@@ -420,6 +425,26 @@ def classifier_batches() -> list[Batch]:
         "learner.learning_rate_unit": "steps",
     }
     milestones: dict[str, Value] = {"learner.learning_rate_milestones": [2, 3]}
+    k_winners: dict[str, Value] = {
+        "learner.activation": "k_winners",
+        "learner.winners": 0.25,
+        "learner.boost": 2.0,
+        "learner.boost_decay": 0.5,
+    }
+    all_relu: dict[str, Value] = {"learner.activation": "all_relu", "learner.slope": 0.25, "learner.dropout": 0.5}
+
+    of_activation: dict[str, Probe] = {"learner.activation": lambda built: built.learner.network.activations[0]}
+    of_k_winners: dict[str, Probe] = {
+        **of_activation,
+        "learner.winners": lambda built: round(first_function(built).k / hidden(built.learner.network)[0], 2),
+        "learner.boost": lambda built: float(first_function(built).boost),
+        "learner.boost_decay": lambda built: first_function(built).decay,
+    }
+    of_all_relu: dict[str, Probe] = {
+        **of_activation,
+        "learner.slope": lambda built: -first_function(built).function.negative_slope,
+        "learner.dropout": lambda built: first_function(built).share,
+    }
     nesterov: dict[str, Value] = {"learner.nesterov": True}
     momentum = {"learner.optimizer": "sgd", "learner.momentum": 0.5}
     probes: dict[str, Probe] = {
@@ -437,6 +462,8 @@ def classifier_batches() -> list[Batch]:
         Batch("classifier", "schedule", schedule),
         Batch("classifier", "milestones", milestones, {"learner.learning_rate_factor": 0.5}),
         Batch("classifier", "nesterov", nesterov, momentum, {"learner.nesterov": of_learner("nesterov")}),
+        Batch("classifier", "k winners", k_winners, {}, of_k_winners),
+        Batch("classifier", "all relu", all_relu, {}, of_all_relu),
         Batch("classifier", "decay", {"learner.constant_decay": 0.25}),
         Batch(
             "classifier",
@@ -523,9 +550,13 @@ OF_FIT: dict[str, Value] = {"topology.method": "rigl", "topology.output_layer": 
 """Options of the topology that `sparserl fit` has defaults of its own for."""
 
 
+ALIKE = ("schedule", "milestones", "nesterov", "decay", "k winners", "all relu")
+"""Batches of classifiers that `sparserl fit` has as well."""
+
+
 def fit_batches() -> list[Batch]:
     """What `sparserl fit` has of its own; its learner and topology are those of a classifier."""
-    alike = [batch for batch in classifier_batches() if batch.name in ("schedule", "milestones", "nesterov", "decay")]
+    alike = [batch for batch in classifier_batches() if batch.name in ALIKE]
     own = {"scaling": "all_features", "test_share": 0.25, "validation_share": 0.25}
     learner: dict[str, Value] = {
         "learner.hidden": [9, 8],

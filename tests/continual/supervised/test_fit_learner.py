@@ -132,6 +132,45 @@ def test_flops_of_an_epoch_are_six_a_connection_and_sample_but_the_first_layers_
     assert learner.flops.total == samples * (4 * first + 6 * sum(others))
 
 
+# Activations.
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "all_relu", "k_winners"])
+def test_an_activation_follows_hidden_layers_in_training_and_use(activation: Any) -> None:
+    own: Any = {"winners": 0.5} if activation == "k_winners" else {}
+    learner = fit_learner(activation=activation, epochs=30, learning_rate=0.05, **own)
+    assert learner.network.activations == [activation, activation, "identity"]
+    list(learner.train())
+    assert learner.evaluate(learner.only_task.train).accuracy > 0.7
+
+
+def test_dropout_is_off_in_evaluation() -> None:
+    learner = fit_learner(dropout=0.5)
+    test = learner.only_task.test
+    assert learner.evaluate(test) == learner.evaluate(test)
+    batch = learner._batch(np.arange(16))
+    assert learner.cross_entropy(batch).item() != learner.cross_entropy(batch).item()
+
+
+def test_the_boost_of_winners_falls_with_each_epoch() -> None:
+    learner = fit_learner(activation="k_winners", boost=2.0, boost_decay=0.5)
+    list(learner.train())
+    function: Any = learner.network.functions[0]
+    assert float(function.boost) == 2.0 * 0.5**3
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"slope": 0.5}, "learner.slope 0.5 has no effect on relu: set learner.activation all_relu"),
+        ({"winners": 0.5, "activation": "all_relu"}, "has no effect on all_relu: set learner.activation k_winners"),
+    ],
+)
+def test_an_option_of_another_activation_is_refused(options: Any, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        ClassifierConfig(**options)
+
+
 # What is chosen, and by what.
 
 
@@ -208,10 +247,22 @@ def test_a_score_is_as_worked_by_hand() -> None:
 # State.
 
 
+SGD: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True}
+
+
 @pytest.mark.parametrize("stop", [1, 4, 7])
-@pytest.mark.parametrize("topology", [DENSE, SPARSE], ids=["dense", "sparse"])
-def test_a_learner_goes_on_bit_for_bit(topology: TopologyConfig, stop: int) -> None:
-    options: Any = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "patience": 2, "epochs": 4}
+@pytest.mark.parametrize(
+    ("topology", "own"),
+    [
+        (DENSE, SGD),
+        (SPARSE, SGD),
+        (SPARSE, {"activation": "k_winners", "winners": 0.3}),
+        (SPARSE, {"activation": "all_relu", "dropout": 0.3}),
+    ],
+    ids=["dense", "sparse", "k winners", "dropout"],
+)
+def test_a_learner_goes_on_bit_for_bit(topology: TopologyConfig, own: dict[str, Any], stop: int) -> None:
+    options: Any = {**own, "patience": 2, "epochs": 4}
     whole = fit_learner(topology, **options)
     list(whole.train())
     first = fit_learner(topology, **options)

@@ -5,6 +5,7 @@ Also which of them make a sequence of tasks. Knows Gymnasium and MuJoCo; knows n
 
 from __future__ import annotations
 
+from sparserl.envs.feature_names import action_names, feature_names
 from sparserl.envs.make import list_env_ids, make_env
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.tasks.modified_dynamics import Modification, PartFactors, modify
@@ -35,10 +36,12 @@ __all__ = [
     "SequenceEnv",
     "TaskSpec",
     "WrapperConfig",
+    "action_names",
     "build_rl_sequence",
     "capture_state",
     "check_spaces",
     "collect_histograms",
+    "feature_names",
     "feature_origins",
     "list_env_ids",
     "load_rl_sequence",

@@ -21,6 +21,7 @@ from sparserl.cli.dashboard import DashboardCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.export import ExportCommand
+from sparserl.cli.inspect import InspectCommand
 from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
@@ -48,6 +49,7 @@ SCHEMAS = {
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
     "export": ExportCommand,
+    "inspect": InspectCommand,
     "plot": PlotCommand,
     "prune": PruneCommand,
     "report": ReportCommand,

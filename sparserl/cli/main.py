@@ -18,6 +18,7 @@ COMMANDS = {
     "enjoy": ("sparserl.cli.enjoy", "watch the policy of a run, or write a video"),
     "export": ("sparserl.cli.export", "write the policy of a run as arrays, ONNX or C"),
     "prune": ("sparserl.cli.prune", "a smaller policy from a trained agent, as a run of its own"),
+    "inspect": ("sparserl.cli.inspect", "which inputs a trained agent or classifier uses"),
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "report": ("sparserl.cli.report", "compare runs with intervals over seeds: return, continual metrics, cost"),
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium as gym
+import numpy as np
 
 from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.evaluation import Evaluation, Evaluator
 from sparserl.agents.export_policy import exported_policy
+from sparserl.agents.networks.chains import chains_of_agent, reads_observations_as_they_are
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Policy
 from sparserl.errors import ConfigError
@@ -29,7 +31,10 @@ from sparserl.experiment.run_config import (
     run_sequence,
 )
 from sparserl.experiment.train_config import TrainConfig
+from sparserl.experiment.visited import Visited, read_of, visited
 from sparserl.export import ExportedPolicy
+from sparserl.layers import SparseMLP
+from sparserl.layers.linear import linear
 from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 
@@ -54,6 +59,24 @@ class OpenedAgentRun(OpenedRun[A]):
     @abstractmethod
     def policy(self, task: int) -> Policy:
         """What answers on a task."""
+
+    @abstractmethod
+    def networks(self, task: int) -> dict[str, list[SparseMLP]]:
+        """What answers on a task, and what values its actions, by group: `actor` and `critic`.
+
+        Raises:
+            ConfigError: If they are no chains of layers that read vectors.
+        """
+
+    def visited(self, task: int, episodes: int, *, seed: int = EVAL_SEED, max_steps: int | None = None) -> Visited:
+        """Observations and actions of a task, without exploration; arguments as in `evaluate`."""
+        bound = self.config.eval.max_steps if max_steps is None else max_steps
+        policy = self.policy(task)
+        return visited(lambda: self.make_env(task), policy, episodes=episodes, seed=seed, max_steps=bound)
+
+    @abstractmethod
+    def read_by(self, task: int, samples: Visited) -> dict[str, np.ndarray]:
+        """(N, n_in) what the networks of each group read of observations and actions."""
 
     def exported(self, task: int) -> ExportedPolicy:
         """What answers on a task, as plain arrays; reads the first features of observations, as its hidden layers do.
@@ -130,6 +153,14 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         del task
         return lambda observations, deterministic: self.agent.predict(observations, deterministic=deterministic)[0]
 
+    def networks(self, task: int) -> dict[str, list[SparseMLP]]:
+        del task
+        return _by_group(self.agent, chains_of_agent(self.agent))
+
+    def read_by(self, task: int, samples: Visited) -> dict[str, np.ndarray]:
+        del task
+        return read_of(self.agent, samples)
+
     def evaluate(self, episodes: int = 10, *, seed: int = EVAL_SEED, max_steps: int | None = None) -> Evaluation:
         """Runs the policy without exploration noise.
 
@@ -182,6 +213,18 @@ class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
     def policy(self, task: int) -> Policy:
         """By the connections that the method reserves for the task, and its output layer."""
         return self.learner.policy(task)
+
+    def networks(self, task: int) -> dict[str, list[SparseMLP]]:
+        """Critics are those of the task that was learned last, unless each task has heads of its own."""
+        own = {network.name: network.of_task(task) for network in self.learner.networks if network.group != "actor"}
+        actor = self.learner.strategy.network_for_task(self.learner, task)
+        return _by_group(self.learner.agent, {"actor": actor, **own})
+
+    def read_by(self, task: int, samples: Visited) -> dict[str, np.ndarray]:
+        """Without the id of the task where hidden layers do not read it."""
+        n_features = linear(self.networks(task)["actor"][0][0]).shape[1]
+        observations, actions = samples
+        return read_of(self.learner.agent, (observations[:, :n_features], actions))
 
     def evaluate(
         self,
@@ -242,6 +285,15 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
     if kind not in OF_AGENTS:
         raise ConfigError(f"{path} is a run of a classifier, which has no policy; its accuracies are in result.json")
     return OF_AGENTS[kind](folder, which)
+
+
+def _by_group(agent: Any, chains: Mapping[str, SparseMLP]) -> dict[str, list[SparseMLP]]:
+    if not all(map(reads_observations_as_they_are, agent.networks.values())):
+        raise ConfigError(f"networks that read vectors can be looked into, not those of {agent.observation_space}")
+    groups: dict[str, list[SparseMLP]] = {}
+    for name, chain in chains.items():
+        groups.setdefault(name.partition(".")[0], []).append(chain)
+    return groups
 
 
 OF_AGENTS: dict[Kind, type[TrainedAgent] | type[TrainedSequence]] = {

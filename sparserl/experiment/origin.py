@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 
@@ -16,7 +15,7 @@ from sparserl.continual.shared.importance import mean_gradient_power
 from sparserl.errors import ConfigError
 from sparserl.experiment.restored_agent import RestoredAgent
 from sparserl.experiment.train_config import TrainConfig
-from sparserl.experiment.visited import visited
+from sparserl.experiment.visited import read_of, visited
 from sparserl.layers.pruning import pruned
 from sparserl.recording.run_folder import RunFolder
 from sparserl.topology.pruning import PRUNE
@@ -93,20 +92,20 @@ def _importances(source: RestoredAgent, chains: Chains) -> dict[str, list[FloatA
     variance 1. So the mean squared gradient, as `ewc` takes it.
     """
     agent: Any = source.agent
-    observations, actions = visited(
+    samples = visited(
         lambda: source.config.make_env(follow=source.env),
         lambda rows, deterministic: agent.predict(rows, deterministic=deterministic)[0],
         episodes=EPISODES,
         seed=SEED,
         max_steps=source.config.eval.max_steps,
     )
-    read = agent.read_by(observations, np.asarray(agent.policy.scale_action(actions), np.float32))
+    read = read_of(agent, samples)
     importances = {}
     for name, chain in chains.items():
-        x = torch.from_numpy(np.ascontiguousarray(read[name.partition(".")[0]]))
+        x = torch.from_numpy(read[name.partition(".")[0]])
         with torch.no_grad():
             outputs = chain(x)
-        gaussian = name.startswith("actor.") and outputs.shape[1] == 2 * actions.shape[1]
+        gaussian = name.startswith("actor.") and outputs.shape[1] == 2 * samples[1].shape[1]
         powers = [mean_gradient_power(chain, x, one, 2) for one in likelihood_cotangents(outputs, gaussian)]
         importances[name] = [
             sum(power[f"{index}.{next(iter(dict(layer.named_parameters())))}"] for power in powers).flatten().numpy()  # type: ignore[union-attr]  # there is an output

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from sparserl.recording.episodes import with_bound
 
 Floats = npt.NDArray[np.float32]
+Visited = tuple[Floats, Floats]
+"""(N, obs) observations and (N, action) what was done at each."""
 MOST_SAMPLES = 2_000
 """Of all that is visited; of more, evenly many are left out."""
 
@@ -24,7 +26,7 @@ def visited(
     episodes: int,
     seed: int,
     max_steps: int | None,
-) -> tuple[Floats, Floats]:
+) -> Visited:
     """Observations and actions of a policy that takes its mode.
 
     Args:
@@ -50,3 +52,10 @@ def visited(
                 over = terminated or truncated
     chosen = np.linspace(0, len(actions) - 1, min(MOST_SAMPLES, len(actions))).astype(int)
     return np.stack(observations)[chosen], np.stack(actions)[chosen]
+
+
+def read_of(agent: Any, samples: Visited) -> dict[str, Floats]:
+    """(N, n_in) what the networks of each group of an agent read of observations and actions."""
+    observations, actions = samples
+    scaled = np.asarray(agent.policy.scale_action(actions), np.float32)
+    return {group: np.ascontiguousarray(read) for group, read in agent.read_by(observations, scaled).items()}

@@ -20,10 +20,10 @@ from sparserl.topology.structure import FloatArray, SparseTopology
 def pruned(
     network: SparseMLP, density: float, by: str, importances: Sequence[FloatArray] | None = None, *, name: str
 ) -> SparseMLP:
-    """A copy of a network with a share of its connections; every layer takes part, and every one is sparse afterwards.
+    """A network with a share of another's connections; every layer takes part, and every one is sparse afterwards.
 
     Args:
-        network: Of sparse and dense layers with biases; it is not modified.
+        network: Of sparse and dense layers with biases; not modified. What follows its layers belongs to both.
         density: Connections that stay, as a share of those of the dense network, in (0, 1); rounded to the nearest.
         by: Name in `sparserl.topology.pruning.PRUNE`.
         importances: (nnz,) of each layer, where the rule needs them.
@@ -54,4 +54,4 @@ def pruned(
         )
         for layer, values, slots in zip(layers, weights, kept, strict=True)
     ]
-    return SparseMLP(layers_kept, network.activations[0], network.activations[-1])
+    return network.with_layers(layers_kept)

@@ -5,19 +5,94 @@ Decides what is measured of a trained network as it is. Independent of what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from sparserl.errors import ConfigError
+from sparserl.layers import SparseMLP
 from sparserl.layers.linear import linear
+from sparserl.topology.structure import Flags, Slots
 
 Floats = npt.NDArray[np.float64]
 SAMPLES_AT_A_TIME = 1024
 """Samples of a pass, at most."""
+MEASURES = ("attribution", "strength", "degree")
+"""Of an input, the one that says most first."""
+
+
+@dataclass(frozen=True)
+class InputUse:
+    """How much something depends on each of its inputs.
+
+    Attributes:
+        network: What it is, e.g. `actor`.
+        names: (n_in,) of the inputs.
+        attribution: (n_in,) as `input_attribution`.
+        strength: (n_in,) as `input_strength`.
+        degree: (n_in,) as `input_degree`.
+    """
+
+    network: str
+    names: Sequence[str]
+    attribution: Floats
+    strength: Floats
+    degree: Floats
+
+    @property
+    def order(self) -> Slots:
+        """(n_in,) inputs by attribution, the most used first; among equals the earlier one."""
+        order: Slots = np.argsort(-self.attribution, kind="stable")
+        return order
+
+    @property
+    def agreement(self) -> float:
+        """Spearman's rank correlation of attribution and strength, in [-1, 1]; NaN where one of them is constant."""
+        if min(np.ptp(self.attribution), np.ptp(self.strength)) == 0.0:
+            return float("nan")
+        return float(spearmanr(self.attribution, self.strength).statistic)
+
+    def share(self, chosen: Flags) -> float:
+        """Share of the attribution that some inputs have, in [0, 1]; NaN where there is none.
+
+        Args:
+            chosen: (n_in,) which.
+        """
+        total = float(self.attribution.sum())
+        return float(self.attribution[chosen].sum()) / total if total > 0.0 else float("nan")
+
+
+def input_use(
+    network: str,
+    names: Sequence[str],
+    chains: Sequence[SparseMLP],
+    x: torch.Tensor,
+    outputs: Callable[[torch.Tensor], torch.Tensor] = lambda y: y,
+) -> InputUse:
+    """All measures of networks that read the same inputs, as means over the networks.
+
+    Args:
+        network: What they are.
+        names: (n_in,) of their inputs.
+        chains: At least one.
+        x: (B, n_in) samples.
+        outputs: Makes of a network's outputs what is differentiated.
+
+    Raises:
+        ConfigError: If there is no sample.
+    """
+    return InputUse(
+        network,
+        names,
+        np.mean([input_attribution(lambda x, chain=chain: outputs(chain(x)), x) for chain in chains], axis=0),  # type: ignore[misc]  # bound at once
+        np.mean([input_strength(chain[0]) for chain in chains], axis=0),
+        np.mean([input_degree(chain[0]) for chain in chains], axis=0),
+    )
 
 
 def input_degree(layer: nn.Module) -> Floats:

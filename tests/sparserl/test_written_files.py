@@ -77,6 +77,7 @@ WORDS = {
     "report": ("report", "{run}", "--json", "{bad}"),
     "report as a page": ("report", "{run}", "--html", "{bad}"),
     "plot": ("plot", "{run}", "--out", "{bad}.png"),
+    "inspect": ("inspect", "--run", "{run}", "--out", "{bad}.png"),
     "bench": ("bench", "kernels", "--json", "{bad}"),
     "enjoy": ("enjoy", "--run", "{run}", "--video", "{bad}.mp4"),
     "dashboard": ("dashboard", "--dry-run", "--json", "{bad}"),

@@ -74,6 +74,7 @@ def commands(kind: str, run: Path) -> dict[str, list[str]]:
     sequence = ["--sequence", str(run / "sequence.yaml")] if kind == "agent on tasks" else []
     return {
         "eval": ["eval", *last, "--episodes", "1"],
+        "inspect": ["inspect", *last, "--episodes", "1"],
         "export": ["export", *last, "--out", str(run.with_name("policy"))],
         "enjoy": ["enjoy", *last, "--video", str(run.with_name("x.gif")), "--max-steps", "1"],
         "config": [name, "--config", str(run / "config.yaml"), *sequence, "--dry-run"],

@@ -1,0 +1,78 @@
+"""What the features of an observation and the entries of an action are called, as far as an environment says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sparserl.envs.wrapper_stack import feature_origins
+from sparserl.errors import ConfigError
+
+NOISE = "noise"
+"""Beginning of the names of noise features."""
+
+
+def feature_names(env: gym.Env[Any, Any]) -> list[str]:
+    """Names of the features of an observation at this moment, wrappers and their order included.
+
+    Of MuJoCo's environments that say what their observations are made of, by joint: `qpos rootz`, `qvel bthigh`; else
+    by position among the features of the base environment. Noise features are numbered by themselves.
+
+    Raises:
+        ConfigError: If observations are no vectors.
+    """
+    space = env.observation_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise ConfigError(f"features of vectors have names, not those of {space}")
+    try:
+        origins = feature_origins(env).tolist()
+    except ConfigError:  # a wrapper of somebody else makes other features of them
+        origins = list(range(space.shape[0]))
+        known: list[str] = []
+    else:
+        known = _base_names(env.unwrapped)
+    return [_name(origin, known) for origin in origins]
+
+
+def action_names(env: gym.Env[Any, Any]) -> list[str]:
+    """Names of the entries of an action: those of MuJoCo's actuators where they have some, else numbers."""
+    count = int(np.prod(env.action_space.shape or (1,)))
+    model: Any = getattr(env.unwrapped, "model", None)
+    names = [model.actuator(index).name for index in range(model.nu)] if hasattr(model, "actuator") else []
+    names = names if len(names) == count else [""] * count
+    return [f"action {name or index}" for index, name in enumerate(names)]
+
+
+def _name(origin: int, known: list[str]) -> str:
+    if origin < 0:
+        return f"{NOISE} {-1 - origin}"
+    return known[origin] if origin < len(known) else f"feature {origin}"
+
+
+def _base_names(base: Any) -> list[str]:
+    """Of the features of a base environment; nothing where it does not say what they are, or says too much."""
+    structure = getattr(base, "observation_structure", None)
+    if not isinstance(structure, Mapping):
+        return []
+    coordinates = {"qpos": list(_coordinates(base.model, of_position=True)), "qvel": list(_coordinates(base.model))}
+    names: list[str] = []
+    for part, count in structure.items():
+        if part.startswith("skipped_"):
+            continue
+        numbered = [str(index) for index in range(count)]
+        # Coordinates that are left out are the first ones.
+        own = coordinates.get(part, numbered)[int(structure.get(f"skipped_{part}", 0)) :]
+        names += [f"{part} {name}" for name in (own if len(own) == count else numbered)]
+    return names if base.observation_space.shape == (len(names),) else []
+
+
+def _coordinates(model: Any, *, of_position: bool = False) -> Iterator[str]:
+    """Joint by joint the names of a model's positions or velocities; a joint of several has them numbered."""
+    total = model.nq if of_position else model.nv
+    starts = [int(start) for start in (model.jnt_qposadr if of_position else model.jnt_dofadr)]
+    for index, (start, end) in enumerate(zip(starts, [*starts[1:], total], strict=True)):
+        name = model.joint(index).name or f"joint {index}"
+        yield from [name] if end - start == 1 else [f"{name}.{axis}" for axis in range(end - start)]

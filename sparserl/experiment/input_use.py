@@ -1,0 +1,86 @@
+"""Which inputs the networks of a trained run use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any
+
+import torch
+
+from sparserl.envs import action_names, feature_names
+from sparserl.errors import ConfigError
+from sparserl.experiment.opened_agent_run import EVAL_SEED, OpenedAgentRun
+from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
+from sparserl.experiment.visited import MOST_SAMPLES
+from sparserl.metrics.inputs import InputUse, input_use
+
+
+@singledispatch
+def input_use_of_run(
+    trained: OpenedRun[Any], task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
+) -> list[InputUse]:
+    """What the networks of a run make of their inputs.
+
+    Of an actor the derivative is that of actions in [-1, 1], without exploration; of critics, which read actions as
+    well, that of the value, all measures as means over them; both in states of a few episodes. Of a classifier it is
+    that of its outputs, on test samples.
+
+    Args:
+        trained: An opened run.
+        task: Of a continual run; need not be said if there is but one.
+        episodes: How many, of an agent.
+        seed: Episode i starts from a reset with `seed + i`.
+
+    Raises:
+        ConfigError: If its networks are no chains of layers that read vectors, or there is no such task.
+    """
+    del task, episodes, seed
+    raise ConfigError(f"a {type(trained).__name__} has no inputs to look at")
+
+
+@input_use_of_run.register(OpenedAgentRun)
+def _of_agent(
+    trained: OpenedAgentRun[Any], task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
+) -> list[InputUse]:
+    task = trained.only(task)
+    networks = trained.networks(task)
+    env = trained.make_env(task)
+    features, actions = feature_names(env), action_names(env)
+    env.close()
+    samples = trained.visited(task, episodes, seed=seed)
+    read = trained.read_by(task, samples)
+    uses = []
+    for group, chains in networks.items():
+        x = torch.from_numpy(read[group])
+        acts = group == "actor"
+        names = features[: x.shape[1]] if acts else [*features[: x.shape[1] - len(actions)], *actions]
+        uses.append(input_use(group, names, chains, x, _actions(len(actions)) if acts else _as_they_are))
+    return uses
+
+
+@input_use_of_run.register(TrainedClassifier)
+def _of_classifier(
+    trained: TrainedClassifier, task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
+) -> list[InputUse]:
+    del episodes, seed
+    learner, tasks = trained.learner, trained.learner.sequence.tasks
+    if task is not None and task not in range(len(tasks)):
+        listing = ", ".join(f"{one.index} ({one.name})" for one in tasks)
+        raise ConfigError(f"there is no --task {task}; tasks are {listing}")
+    chosen = tasks if task is None else [tasks[task]]
+    network = learner.network if task is None else learner.strategy.network_for_task(learner, task)
+    each = MOST_SAMPLES // len(chosen)
+    x = torch.cat([one.test.take(slice(0, each))[0] for one in chosen])
+    names = [f"feature {index}" for index in range(x.shape[1])]
+    with network.in_use():
+        return [input_use("classifier", names, [network], x)]
+
+
+def _as_they_are(y: torch.Tensor) -> torch.Tensor:
+    return y
+
+
+def _actions(count: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Actions in [-1, 1] of the outputs of an actor: of a Gaussian one the squashed means, which come first."""
+    return lambda y: y if y.shape[1] == count else y[:, :count].tanh()

@@ -90,6 +90,8 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         for option in arguments:
             try:

@@ -59,6 +59,8 @@ RULES = {
     "continual": Rule(own=UP_TO_CORE),
     # what draws what they did
     "plots": Rule(own=UP_TO_CORE),
+    # what trains them within scikit-learn
+    "estimators": Rule(own=UP_TO_CORE | {"continual"}),
     # what compares them
     "bench": Rule(own=UP_TO_CORE | {"agents", "envs", "plots"}),
     # what says what they reached

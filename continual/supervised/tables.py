@@ -237,7 +237,7 @@ def table_sequence(
         table: The table; without labels, all samples are of one class.
         scaling: By mean and standard deviation of the training samples: those of each feature, of all of them, or not.
             A feature that is constant in the training samples is 0 everywhere.
-        test_share: Share of the samples in (0, 1) that are for testing, each class alike; None for a fifth, or for the
+        test_share: Share of the samples in [0, 1) that are for testing, each class alike; None for a fifth, or for the
             table's own test samples.
         validation_share: Share in [0, 1) of the training samples that are held out to choose by.
         seed: Root seed of the splits, >= 0; both have streams of their own.
@@ -251,14 +251,14 @@ def table_sequence(
     if table.x_test is not None and test_share is not None:
         raise ConfigError(f"{table.name} has its own test samples; leave out the test share {test_share}")
     test_share = TEST_SHARE if test_share is None else test_share
-    if not 0.0 < test_share < 1.0:
-        raise ConfigError(f"the test share must be in (0, 1), got {test_share}")
+    if not 0.0 <= test_share < 1.0:
+        raise ConfigError(f"the test share must be in [0, 1), got {test_share}")
     if not 0.0 <= validation_share < 1.0:
         raise ConfigError(f"the validation share must be in [0, 1), got {validation_share}")
     labels = np.zeros(len(table.x), np.int64) if table.y is None else table.y
     names = table.classes or ("all",)
-    train, test, validation = np.arange(len(labels)), None, None
-    if table.x_test is None:
+    train, test, validation = np.arange(len(labels)), np.empty(0, np.int64), None
+    if table.x_test is None and test_share:
         train, test = _split(table.name, names, labels, train, test_share, "test", seed)
     if validation_share:
         train, validation = _split(table.name, names, labels, train, validation_share, "validation", seed)
@@ -268,7 +268,6 @@ def table_sequence(
         return Samples(x, rows, of[rows], mean, std, table.scale)
 
     if table.x_test is None:
-        assert test is not None
         held_out = samples(table.x, test, labels)
     else:
         own = np.zeros(len(table.x_test), np.int64) if table.y_test is None else table.y_test

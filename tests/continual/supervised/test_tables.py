@@ -202,6 +202,12 @@ def test_every_sample_is_in_one_part_and_each_part_has_each_class_alike() -> Non
     assert sequence.record["class_names"] == ["a", "b", "c"]
 
 
+def test_all_samples_may_be_for_training() -> None:
+    task = table_sequence(table(np.arange(60)[:, None]), test_share=0.0, seed=0).tasks[0]
+    assert [len(part) for part in task.parts] == [60, 0]
+    assert members(task.train) == list(range(60))
+
+
 def test_splits_come_from_the_seed_and_do_not_depend_on_each_other() -> None:
     found = table(np.arange(60)[:, None])
     one, same, other = (table_sequence(found, seed=seed).tasks[0] for seed in (1, 1, 2))
@@ -284,8 +290,7 @@ def test_large_tables_are_scaled_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         ([0] * 98 + [1] * 2, {}, "class 'b' of t has 2 of 100 samples: too few for a test share of 0.2"),
         ([0, 0, 0, 1, 1, 1], {"test_share": 0.1}, "too few for a test share of 0.1"),
         ([0, 1] * 10, {"validation_share": 0.99}, "too few for a validation share of 0.99"),
-        ([0, 1] * 10, {"test_share": 1.0}, r"the test share must be in \(0, 1\), got 1.0"),
-        ([0, 1] * 10, {"test_share": 0.0}, r"the test share must be in \(0, 1\), got 0.0"),
+        ([0, 1] * 10, {"test_share": 1.0}, r"the test share must be in \[0, 1\), got 1.0"),
         ([0, 1] * 10, {"validation_share": -0.1}, r"the validation share must be in \[0, 1\), got -0.1"),
         ([0, 1] * 10, {"scaling": "every_feature"}, "unknown scaling 'every_feature'; did you mean 'each_feature'"),
     ],

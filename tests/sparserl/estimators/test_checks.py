@@ -1,0 +1,18 @@
+"""scikit-learn's own checks of estimators, all of them, with networks so small that they take seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sparserl.estimators import SparseMLPClassifier
+
+ESTIMATORS = [
+    SparseMLPClassifier((16,), max_iter=12, batch_size=32, learning_rate_init=0.05),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_a_check(estimator: Any, check: Any) -> None:
+    check(estimator)

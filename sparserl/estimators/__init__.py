@@ -1,5 +1,6 @@
 """Estimators for scikit-learn whose networks are truly sparse: they go into its pipelines, searches and scores."""
 
 from sparserl.estimators.classifier import SparseMLPClassifier
+from sparserl.estimators.selector import SparseFeatureSelector
 
-__all__ = ["SparseMLPClassifier"]
+__all__ = ["SparseFeatureSelector", "SparseMLPClassifier"]

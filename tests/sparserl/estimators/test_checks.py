@@ -6,9 +6,10 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sparserl.estimators import SparseMLPClassifier
+from sparserl.estimators import SparseFeatureSelector, SparseMLPClassifier
 
 ESTIMATORS = [
+    SparseFeatureSelector(1, method="attribution", epochs=1, hidden_layer_sizes=(8,), density=0.4),
     SparseMLPClassifier((16,), max_iter=12, batch_size=32, learning_rate_init=0.05),
 ]
 

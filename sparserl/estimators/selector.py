@@ -1,0 +1,96 @@
+"""Feature selection by sparse networks, for scikit-learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from sparserl.continual.supervised.tables import Scaling, Table, table_sequence
+from sparserl.errors import ConfigError
+from sparserl.estimators.feature_selection import SELECTIONS, Options, Selection
+from sparserl.estimators.network import Estimator, classes_in
+from sparserl.ranges import Count, PositiveShare, Repeats
+
+
+@dataclass(eq=False, repr=False)
+class SparseFeatureSelector(SelectorMixin, Estimator):  # type: ignore[misc]
+    """Keeps the features that a sparse network, trained on all of them, finds most important.
+
+    Attributes:
+        feature_importances_: (F,) what each feature is worth; only their order means something.
+        support_: (F,) which features are kept; of equals the first ones.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> x, y = load_iris(return_X_y=True)
+        >>> kept = SparseFeatureSelector(2, method="attribution", epochs=20, random_state=0).fit_transform(x, y)
+        >>> kept.shape
+        (150, 2)
+    """
+
+    n_features: Count = 50
+    """How many features are kept."""
+    method: Literal["attribution"] = "attribution"
+    """How they are chosen: by attribution to the outputs of a classifier (SET-Attr)."""
+    scaling: Scaling | None = None
+    """What features are standardised by while the network learns: the mean and standard deviation of each feature, of
+    all together, or none; as its source has it if None. Chosen features are given as they came."""
+    epochs: Repeats | None = None
+    """Passes through the samples; 200 by attribution, if None."""
+    hidden_layer_sizes: tuple[Count, ...] | None = None
+    """Neurons of each hidden layer; 1000 and 100 by attribution, if None."""
+    density: PositiveShare | None = None
+    """Share of connections that exist, in (0, 1]; as its source has them if None."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Trains a network and ranks the features by it.
+
+        Args:
+            X: (N, F) samples.
+            y: (N,) labels, at least two different ones, where the method needs them; otherwise nothing is made of them.
+
+        Raises:
+            ConfigError: If a parameter or the data is not valid.
+            NotFiniteError: If the loss becomes NaN or infinite.
+        """
+        own = self._checked()
+        selection = SELECTIONS[own.method]
+        labels = None
+        if selection.needs_labels:
+            X, y = self._samples(X, y=y)
+            labels = classes_in(y)
+        else:
+            X = self._samples(X)
+        if own.n_features > X.shape[1]:
+            raise ConfigError(f"n_features must be at most {X.shape[1]}, the features of X, got {own.n_features}")
+        seed = own._seed()
+        scaling = selection.scaling if own.scaling is None else own.scaling
+        table = Table("X", X.astype(np.float32), None)
+        if labels is not None:
+            table = dataclasses.replace(table, y=labels[1], classes=tuple(map(str, labels[0])))
+        samples = table_sequence(table, scaling=scaling, test_share=0.0, seed=seed)
+        self.feature_importances_ = selection.importances(samples, own._options(selection), seed)
+        best = np.argsort(-self.feature_importances_, kind="stable")[: own.n_features]
+        self.support_ = np.isin(np.arange(X.shape[1]), best)
+        return self
+
+    def _options(self, selection: Selection) -> Options:
+        """What the selection is told."""
+        given = {"hidden": self.hidden_layer_sizes, "epochs": self.epochs, "density": self.density}
+        told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(selection.usual, **told)
+
+    def _get_support_mask(self) -> npt.NDArray[np.bool_]:
+        check_is_fitted(self)
+        return self.support_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.method in SELECTIONS and SELECTIONS[self.method].needs_labels
+        return tags

@@ -42,7 +42,8 @@ class SparsePolicyMixin(BasePolicy):
         kwargs: As in Stable-Baselines3. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
 
     Raises:
-        TopologyError: If neither actor nor critics have a layer that the topology can make sparse.
+        TopologyError: If neither actor nor critics have a layer that the topology can make sparse, or connections are
+            to be judged by a batch.
     """
 
     takes_topology = True
@@ -71,6 +72,11 @@ class SparsePolicyMixin(BasePolicy):
             raise TopologyError(
                 f"a linear policy has output layers alone, which topology method {self.topology.method!r} keeps dense: "
                 "give topology.output_layer 'sparse', or topology.method 'dense'"
+            )
+        if self.topology.judged_by_batch:
+            raise TopologyError(
+                f"topology.initial_topology {self.topology.part('initial_topology')} judges weights by a batch, and an "
+                "agent has none when its networks begin: use largest"
             )
         kwargs.setdefault("features_extractor_class", self.extractor_class)
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:

@@ -30,6 +30,7 @@ from sparserl.continual.supervised.tasks import Batch, Samples, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
+from sparserl.layers.one_shot import JudgingBatch
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
@@ -98,11 +99,11 @@ class SupervisedLearner:
         check_topology(topology, strategy)
         self.sequence, self.strategy, self.config, self.topology, self.seed = sequence, strategy, config, topology, seed
         self.task = self.epoch = self.batch = self.steps = 0
+        self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.use(self.new_network())
         self.optimizer = self.new_optimizer()
         check_moments(topology.part("moments"), self.optimizer)
         self._begun = False
-        self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         for task in range(self.n_tasks):
             config.check_schedule_fits(self.epochs_of(task), self.steps_of(task))
         strategy.attach(self)
@@ -114,10 +115,17 @@ class SupervisedLearner:
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._method_moves_connections():
                 return without_connections(sizes, self.config.hidden_units, self.seed)
-            units, topology = self.config.hidden_units, self.topology
-            network = SparseMLP.random(sizes, topology=topology, seed=self.seed, name="network", activation=units)
+            given: dict[str, Any] = {"activation": self.config.hidden_units, "judging": self._first_batch()}
+            network = SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network", **given)
         network.output_reading = "softmax"
         return network
+
+    def _first_batch(self) -> JudgingBatch | None:
+        """The first batch of the present task, where connections are judged by one."""
+        if not self.topology.judged_by_batch:
+            return None
+        batch = self._batch(self._order()[: self.config.batch_size])
+        return JudgingBatch(batch.x, lambda outputs: functional.cross_entropy(outputs + self.closed(batch), batch.y))
 
     def _method_moves_connections(self) -> bool:
         """Whether the method gives a network without connections some, and moves them."""

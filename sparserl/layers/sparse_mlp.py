@@ -14,9 +14,11 @@ from sparserl.kernels.recording import relies_on
 from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions
 from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
 from sparserl.layers.linear import linear
+from sparserl.layers.one_shot import JudgingBatch, begun_by_scores
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
+from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.values import initial_values
 
 STATIC = TopologyConfig(method="static")
@@ -121,8 +123,9 @@ class SparseMLP(nn.ModuleList):
         name: str,
         activation: str | HiddenUnits = "relu",
         output_activation: str = "identity",
+        judging: JudgingBatch | None = None,
     ) -> SparseMLP:
-        """A network with random topologies of exact size; a layer of density 1 is an ordinary `nn.Linear`.
+        """A network with topologies of exact size, mostly random; a layer of density 1 is an ordinary `nn.Linear`.
 
         Args:
             sizes: Neurons of each layer, the input first.
@@ -137,33 +140,29 @@ class SparseMLP(nn.ModuleList):
             name: Of the network, e.g. `"critic.qf0"`; layer l draws from the stream `(name.l)`.
             activation: Of hidden layers, or all that stands after them.
             output_activation: Of the last layer.
+            judging: A batch by which connections are judged where the initial topology asks for that.
 
         Raises:
-            TopologyError: As `TopologyConfig.densities` and `TopologyConfig.initial`.
+            TopologyError: As `TopologyConfig.densities` and `TopologyConfig.initial`, or if that batch is missing.
         """
         shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
         if densities is None:
             densities, first_densities = topology.densities(shapes), topology.densities_at_first(shapes)
         first_densities = first_densities or [None] * len(shapes)
-        goals = {}
-        layers: list[nn.Module] = []
-        for position, (density, first_density) in enumerate(zip(densities, first_densities, strict=True)):
-            n_out, n_in = shapes[position]
-            if density == 1.0:
-                layers.append(nn.Linear(n_in, n_out))
-                continue
-            full_name = f"{name}.{position}"
-            connections, goal = topology.initial((n_out, n_in), density, seed, full_name, first_density)
-            if goal is not None:
-                goals[str(position)] = goal
-            layer = SparseLinear(connections)
-            rng = stream(seed, "initial_value", full_name)
-            values = initial_values(topology.part("initial_value"), connections, rng)
-            if values is not None:
-                layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
-            layers.append(layer)
+        begins = list(zip(shapes, densities, first_densities, strict=True))
+        if topology.part("initial_topology") in ONE_SHOT:
+            units = HiddenUnits(activation) if isinstance(activation, str) else activation
+            after = functions(units, output_activation, list(sizes[1:]), seed=seed, name=name)
+            layers = begun_by_scores(topology, begins, after, judging, seed=seed, name=name)
+        else:
+            layers = [_begun(topology, *begin, seed, f"{name}.{index}") for index, begin in enumerate(begins)]
         network = cls(layers, activation, output_activation, seed=seed, name=name)
-        network.goals = goals
+        goals = {
+            str(index): topology.goal(shape, density)
+            for index, (shape, density, _) in enumerate(begins)
+            if density < 1.0
+        }
+        network.goals = {index: goal for index, goal in goals.items() if goal is not None}
         return network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -211,6 +210,20 @@ class SparseEnsemble:
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
+
+
+def _begun(
+    topology: TopologyConfig, shape: tuple[int, int], density: float, first_density: float | None, seed: int, name: str
+) -> nn.Module:
+    """A layer with the connections and weights that `topology` lets it begin with."""
+    if density == 1.0:
+        return nn.Linear(shape[1], shape[0])
+    connections = topology.initial(shape, density, seed, name, first_density)
+    layer = SparseLinear(connections)
+    values = initial_values(topology.part("initial_value"), connections, stream(seed, "initial_value", name))
+    if values is not None:
+        layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
+    return layer
 
 
 def _parts(

@@ -7,8 +7,9 @@ about losses, data and agents; what is dropped and grown is decided in `sparserl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch import nn
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.layers.convert import from_dense
+from sparserl.layers.one_shot import judged
 from sparserl.layers.sparse_linear import SparseLinear, check_has_kernels
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.density import Shape
 from sparserl.topology.moments import check_moments
+from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.structure import SparseTopology
 
 NOT_HERE = (*OWN_DENSITIES, "initial_value", "recycle_interval", "recycle_threshold")
@@ -35,6 +39,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     seed: int = 0,
     total_updates: int | None = None,
+    loss: Callable[[], torch.Tensor] | None = None,
     **topology: Any,
 ) -> SparseTraining:
     """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
@@ -62,6 +67,8 @@ def sparsify(
         seed: Root seed of initial topology and growth.
         total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not
             needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
+        loss: Returns the loss of a batch, by which connections are judged where `initial_topology` (or `method`) is
+            `snip` or `grasp`; called once. Layers keep the weights that they have.
         **topology: Further fields of `sparserl.topology.config.TopologyConfig`, as agents take them, e.g.
             `update_interval=200` or `pairs=2`; all but densities of actor and critic, the initial value (weights are
             kept) and recycling. Growth by activations sees what a layer gives, before whatever your model does to it.
@@ -97,14 +104,18 @@ def sparsify(
         [(0, '0', 'initial', 200), (1, '0', 'rewire', 200)]
     """
     config = _config(density, method, total_updates, topology)
+    if loss is not None and not config.judged_by_batch:
+        kind = config.part("initial_topology")
+        raise ConfigError(f"loss has no effect: initial_topology {kind!r} judges by no batch; use 'snip' or 'grasp'")
     names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, config)
     linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
     shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
     swaps: list[_Swap] = []
     goals: dict[str, int] = {}
-    of_layers = zip(linears.items(), config.shared_out(shapes), config.shared_out_at_first(shapes), strict=True)
-    for (name, linear), own_density, first_density in of_layers:
-        if own_density == 1.0:
+    begins = list(zip(shapes, config.shared_out(shapes), config.shared_out_at_first(shapes), strict=True))
+    by_scores = _by_scores(config, linears, begins, loss, seed)
+    for (name, linear), begin in zip(linears.items(), begins, strict=True):
+        if begin[1] == 1.0 and name not in by_scores:
             left_dense[name] = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
             continue
         if not swaps:
@@ -112,15 +123,31 @@ def sparsify(
             check_moments(config.part("moments"), optimizer)
         _check_replaceable(module, name, linear)
         slot = _slot_in(optimizer, name, linear.weight)
-        connections, goal = config.initial(
-            (linear.out_features, linear.in_features), own_density, seed, name, first_density
-        )
+        goal = config.goal(*begin[:2])
+        connections = by_scores[name] if by_scores else config.initial(*begin[:2], seed, name, begin[2])
         if goal is not None:
             goals[name] = goal
         swaps.append(_Swap(name, linear, connections, slot, _kept_state(optimizer, name, linear.weight, connections)))
     # Nothing has changed so far, and nothing below is refused.
     layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
     return SparseTraining(layers, optimizer, config, seed, goals, left_dense)
+
+
+def _by_scores(
+    config: TopologyConfig,
+    linears: Mapping[str, nn.Linear],
+    begins: Sequence[tuple[Shape, float, float | None]],
+    loss: Callable[[], torch.Tensor] | None,
+    seed: int,
+) -> dict[str, SparseTopology]:
+    """What layers keep by scores of their weights; empty where chance decides."""
+    if config.part("initial_topology") not in ONE_SHOT:
+        return {}
+    takes_part = [begin[1] < 1.0 or config.compares_layers for begin in begins]
+    taken = {name: linear for (name, linear), takes in zip(linears.items(), takes_part, strict=True) if takes}
+    for name, linear in taken.items():
+        check_has_kernels(linear.weight, f"layer {name!r} is")
+    return judged(config, taken, list(compress(begins, takes_part)), loss, seed)
 
 
 @dataclass(frozen=True)

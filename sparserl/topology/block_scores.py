@@ -105,8 +105,7 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
     block = Block.of(view)
     n_in = block.inputs.size
     taken, late = block.inside(kept), block.inside(last)
-    best_score = np.empty(0, np.float32)
-    best: Positions = np.empty(0, np.int64)
+    best = Best(count)
     rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
     missing = None
     if view.fan_in is not None:
@@ -117,26 +116,53 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
         for positions, value in ((late, LAST), (taken, NEVER)):
             first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
             scores[positions[first:stop] - start * n_in] = value
-        if missing is None:
-            candidates = np.flatnonzero(scores >= _kth_largest(scores, count))
-        else:
-            candidates = _best_of_rows(scores.reshape(rows.size, n_in), missing[rows])
-        candidates = candidates[scores[candidates] > NEVER]
-        best_score = np.concatenate([best_score, scores[candidates]])
-        best = np.concatenate([best, candidates + start * n_in])
-        order = np.argsort(-best_score, kind="stable")[:count]  # stable: the lower position wins a tie
+        if missing is not None:
+            of_rows = _best_of_rows(scores.reshape(rows.size, n_in), missing[rows])
+            scores[np.delete(np.arange(scores.size), of_rows)] = NEVER
+        best.add(scores, start * n_in, above=NEVER)
+    if best.positions.size < count:
+        raise TopologyError(f"cannot choose {count} of {best.positions.size} free positions")
+    return block.outside(best.positions)
+
+
+class Best:
+    """The highest of scores that come a block at a time; among equals the lower position.
+
+    Args:
+        count: How many are carried on, >= 0.
+
+    Attributes:
+        positions: Of the best so far, sorted if blocks come in order.
+        scores: Theirs.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self.positions: Positions = np.empty(0, np.int64)
+        self.scores: FloatArray = np.empty(0, np.float32)
+
+    def add(self, scores: FloatArray, first: int, above: float = -np.inf) -> None:
+        """Compares the scores of a block of positions.
+
+        Args:
+            scores: (m,).
+            first: Position of the first of them.
+            above: What is not above this is never chosen.
+        """
+        candidates = np.flatnonzero(scores >= _kth_largest(scores, self.count))
+        candidates = candidates[scores[candidates] > above]
+        self.scores = np.concatenate([self.scores, scores[candidates]])
+        self.positions = np.concatenate([self.positions, candidates + first])
+        order = np.argsort(-self.scores, kind="stable")[: self.count]  # stable: the lower position wins a tie
         order.sort()
-        best_score, best = best_score[order], best[order]
-    if best.size < count:
-        raise TopologyError(f"cannot choose {count} of {best.size} free positions")
-    return block.outside(best)
+        self.scores, self.positions = self.scores[order], self.positions[order]
 
 
 def _kth_largest(score: FloatArray, k: int) -> float:
     if k == 0:
         return np.inf
     if k >= score.size:
-        return NEVER
+        return -np.inf
     return float(np.partition(score, score.size - k)[score.size - k])
 
 

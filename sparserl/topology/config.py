@@ -22,6 +22,7 @@ from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_mu
 from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
+from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.rewire import FAN_INS, RewireRule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology
@@ -45,7 +46,7 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "density_schedule": ("density schedule", DENSITY),
     "budget": ("budget", BUDGET),
     "fan_in": ("fan-in", FAN_INS),
-    "initial_topology": ("initial topology", INITIAL),
+    "initial_topology": ("initial topology", {**INITIAL, **ONE_SHOT}),
     "initial_value": ("initial value", INITIAL_VALUE),
     "new_value": ("new value", NEW_VALUE),
     "moments": ("moments", MOMENTS),
@@ -76,9 +77,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs,
-    dsr, deepr, ctre, chts, srigl, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset or config
-    file says beside its method, such as densities or factors, stays with the method that is given here; dense reads
-    none. What it says as its method does anyway goes with that method."""
+    dsr, deepr, ctre, chts, srigl, snip, grasp, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset
+    or config file says beside its method, such as densities or factors, stays with the method that is given here; dense
+    reads none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -151,8 +152,14 @@ class TopologyConfig:
     """Whether one more event after the end drops without growing."""
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
-    initial_topology: Literal["random", "constant_fan_in"] | None = None
-    """Connections that a sparse layer begins with: uniform over all sets of that size, or as many into each output."""
+    initial_topology: (
+        Literal["random", "constant_fan_in", "largest", "snip", "snip_ratios", "grasp", "grasp_ratios"] | None
+    ) = None
+    """Connections that a sparse layer begins with: uniform over all sets of that size, as many into each output, or of
+    a dense layer's initial weights the largest, or those that score best by a batch: by |weight gradient| (snip), or by
+    what the gradient loses without them (grasp). Where one density is given, the best of all layers by snip and grasp,
+    whatever the allocation; with ratios that decides numbers alone, and connections are random. Agents have no batch
+    when their networks begin."""
     initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
     """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05."""
     new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
@@ -188,11 +195,54 @@ class TopologyConfig:
         if check_pairs(self.pairs, "topology.pairs") > 1 and self.base.dense:
             raise ConfigError(f"the topology method {self.method!r} is dense and takes no pairs, got {self.pairs}")
         rule = self._rule(WIDEST)
+        self._check_one_shot(rule)
         if rule is not None and rule.salient_share and not self.output_layer_is_dense:
             raise ConfigError(
                 f"topology.salient_share {rule.salient_share:g} would leave outputs of a network without "
                 "connections: set topology.output_layer dense, or salient_share 0"
             )
+
+    def _check_one_shot(self, rule: RewireRule | None) -> None:
+        name = self.part("initial_topology")
+        if name not in ONE_SHOT:
+            return
+        if self.part("initial_value") != "dense_fan_in":
+            raise ConfigError(
+                f"topology.initial_topology {name} keeps the weights that it judges: leave topology.initial_value out, "
+                f"got {self.part('initial_value')}"
+            )
+        if rule is not None and rule.prunes and ONE_SHOT[name].together:
+            raise ConfigError(
+                f"topology.initial_topology {name} decides how many connections layers have, and so does a density "
+                "schedule: set topology.density_schedule constant, or initial_topology largest"
+            )
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether layers begin with the best connections of all of them, for which there is one density."""
+        name = self.part("initial_topology")
+        one_density = self.epsilon is None and not isinstance(self.density, tuple)
+        return one_density and name in ONE_SHOT and ONE_SHOT[name].together
+
+    def judged_counts(self, begins: Sequence[tuple[Shape, float, float | None]]) -> int | list[int]:
+        """How many connections scores choose: of each layer, or of all of them together.
+
+        Args:
+            begins: Shape, density and first density of each layer that takes part.
+
+        Raises:
+            TopologyError: As `first_nnz`.
+        """
+        if not self.compares_layers:
+            return [self.first_nnz(*begin) for begin in begins]
+        density = self.density if isinstance(self.density, int | float) else DENSITY_OF_ALL
+        return exact_nnz((sum(n_out * n_in for (n_out, n_in), *_ in begins), 1), density, self.pairs)
+
+    @property
+    def judged_by_batch(self) -> bool:
+        """Whether the connections that networks begin with depend on a batch and its loss."""
+        name = self.part("initial_topology")
+        return name in ONE_SHOT and ONE_SHOT[name].order > 0
 
     def _check_densities(self) -> None:
         for name in ("density", *OWN_DENSITIES, "epsilon"):
@@ -453,10 +503,15 @@ class TopologyConfig:
             raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         return densities
 
+    def goal(self, shape: Shape, density: float) -> int | None:
+        """Connections that a layer of this density is to have at the end of pruning, if there is any."""
+        rule = self.rule()
+        return exact_nnz(shape, density, self.pairs) if rule is not None and rule.prunes else None
+
     def initial(
         self, shape: Shape, density: float, seed: int, name: str, first_density: float | None = None
-    ) -> tuple[SparseTopology, int | None]:
-        """Connections that a layer begins with, and how many it is to have at the end of pruning, if there is any.
+    ) -> SparseTopology:
+        """Connections that a layer begins with, where scores of its weights do not decide.
 
         Args:
             shape: (n_out, n_in).
@@ -472,10 +527,8 @@ class TopologyConfig:
         n_out, n_in = shape
         check_divides(self.pairs, name, n_out)
         first = self.first_nnz(shape, density, first_density)
-        rule = self.rule()
-        goal = exact_nnz(shape, density, self.pairs) if rule is not None and rule.prunes else None
         rng = stream(seed, "initial_topology", name)
-        return INITIAL[self.part("initial_topology")](n_out, n_in, first, rng, self.pairs), goal
+        return INITIAL[self.part("initial_topology")](n_out, n_in, first, rng, self.pairs)
 
 
 OWN_DENSITIES = (f"actor{DENSITY_SUFFIX}", f"critic{DENSITY_SUFFIX}")

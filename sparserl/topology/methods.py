@@ -23,7 +23,7 @@ class Method:
         dense: Whether every layer is dense, whatever the density asked for.
         output_layer_dense: Whether the last layer of a network stays dense.
         new_value: Name in `sparserl.topology.values.NEW_VALUE`.
-        initial_topology: Name in `sparserl.topology.initial_topology.INITIAL`.
+        initial_topology: Name in `sparserl.topology.initial_topology.INITIAL` or `one_shot.ONE_SHOT`.
         initial_value: Name in `sparserl.topology.values.INITIAL_VALUE`.
         moments: Name in `sparserl.topology.moments.MOMENTS`.
         initial_density: Share of connections at the beginning of the rule's density schedule; None as that says.
@@ -110,6 +110,20 @@ METHODS: dict[str, Method] = {
     "dense": Method("every layer dense", rule=None, dense=True),
     # Random topology, fixed (Static-TD3 in Sokar et al. 2022).
     "static": Method("random topology, fixed", rule=None),
+    # Chosen once and fixed, of all layers together, by one training batch. Lee et al. 2019; Wang et al. 2020, whose
+    # code judges other weights than the network begins with, by 25 samples of each class.
+    "snip": Method(
+        "the best of a dense network by |weight gradient| of a batch, fixed (Lee et al. 2019)",
+        rule=None,
+        output_layer_dense=False,
+        initial_topology="snip",
+    ),
+    "grasp": Method(
+        "the connections of a dense network that carry its gradient, by a batch, fixed (Wang et al. 2020)",
+        rule=None,
+        output_layer_dense=False,
+        initial_topology="grasp",
+    ),
     # Mocanu et al. 2018: per-sign magnitude, random growth, constant 0.3. The interval in updates is the one that
     # Graesser et al. 2022 sweep for SAC (the original rewires once an epoch, which RL does not have).
     "set": Method(

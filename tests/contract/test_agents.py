@@ -35,7 +35,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shared inputs, growth by gradient": {"method": "granet", "pairs": 4, "output_layer": "dense"},
     "sparse initial values": {"method": "static", "initial_value": "sparse_fan_in"},
 }
-TOPOLOGIES = {**{method: {"method": method} for method in METHODS}, **VARIANTS}
+BY_A_BATCH = ("snip", "grasp")
+"""Methods that agents refuse, as they have no batch when their networks begin."""
+TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()

@@ -85,7 +85,10 @@ def test_it_learns_at_its_density_and_goes_on_as_if_never_interrupted(
     rule = METHODS[method].rule
     own_first = METHODS[method].initial_density
     factor = {"cubic": np.inf, "surplus": 1.2}.get("constant" if rule is None else rule.density_schedule, 1.0)
-    if own_first is None:
+    if topology.compares_layers:
+        assert sum(began.values()) == pytest.approx(sum(wished.values()), abs=len(wished))
+        wished = began
+    elif own_first is None:
         assert began == {name: round(min(np.prod(shapes[int(name[-1])]), factor * nnz)) for name, nnz in wished.items()}
     else:
         first = TopologyConfig(method, density=own_first, **more).densities(shapes)

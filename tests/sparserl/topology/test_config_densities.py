@@ -48,7 +48,7 @@ def test_a_schedule_may_begin_at_any_density() -> None:
     config = TopologyConfig(method="gmp", density=0.2, initial_density=0.5)
     assert first(config) == [1, 0.455, 1]
     assert [round(density, 4) for density in config.densities(ACTOR)] == [1, 0.1282, 1]
-    topology, goal = config.initial((256, 256), 0.1282, 0, "net.1", 0.4551)
+    topology, goal = config.initial((256, 256), 0.1282, 0, "net.1", 0.4551), config.goal((256, 256), 0.1282)
     assert (topology.nnz, goal) == (round(0.4551 * 65_536 + 0.5), round(0.1282 * 65_536 + 0.5))
 
 

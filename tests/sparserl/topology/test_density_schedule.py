@@ -172,7 +172,8 @@ def test_invariants_of_an_event_on_a_schedule(
     view = LayerView(
         topology,
         values,
-        constraint=Constraint(frozen, np.ones(n_out, bool), np.ones(n_in, bool)),
+        ((np.ones((n_in, 1)), np.ones((n_out, 1))),),  # of equal gradients, magnitudes decide
+        Constraint(frozen, np.ones(n_out, bool), np.ones(n_in, bool)),
         importance=Importance(np.abs(values), np.ones(n_out), np.ones(n_in)),
     )
     goal = data.draw(st.integers(1, topology.size))

@@ -1,4 +1,4 @@
-"""A classifier that learns one task, all classes at once, and says after each epoch how good it is.
+"""A network that learns one table, and says after each epoch how good it is.
 
 What it chooses (the best epoch, the end of training) it chooses by validation samples; test samples choose nothing.
 """
@@ -9,38 +9,27 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
-from sparserl.continual.supervised.losses import cross_entropy
+from sparserl.continual.supervised.objectives import CLASSIFY, Objective, Score
 from sparserl.continual.supervised.tasks import Batch, Integers, Samples, Task, TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter, counting, torch_products
+from sparserl.layers import SparseMLP
 from sparserl.layers.activations import identity
+from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 
 KEPT_BYTES = 2**29
 """Up to so many, training samples are kept as they are given to the network: to standardise them for each batch takes
 as long as all products of a small network."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good a network is on some samples.
-
-    Attributes:
-        accuracy: Share that is classified correctly.
-        loss: Mean cross-entropy in nats, every sample weighing the same.
-    """
-
-    accuracy: float
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -61,13 +50,14 @@ class Best:
 
 
 class FitLearner(SupervisedLearner):
-    """A multilayer perceptron that is trained on one task.
+    """A multilayer perceptron that is trained on one task, for an objective.
 
     Args:
         sequence: The task.
         config: Network and training.
         topology: Connections of the network, and how they change.
-        seed: Root seed of weights, connections and batches.
+        objective: What is learned.
+        seed: Root seed of weights, connections, batches and noise.
 
     Attributes:
         flops: Operations of all products of its gradient steps.
@@ -84,13 +74,21 @@ class FitLearner(SupervisedLearner):
     open_state = SupervisedLearner.open_state | {"best"}
 
     def __init__(
-        self, sequence: TaskSequence, config: FitLearnerConfig, topology: TopologyConfig = DENSE, *, seed: int
+        self,
+        sequence: TaskSequence,
+        config: FitLearnerConfig,
+        topology: TopologyConfig = DENSE,
+        objective: Objective = CLASSIFY,
+        *,
+        seed: int,
     ):
         (task,) = sequence.tasks
         if config.patience is not None and task.validation is None:
             raise ConfigError(
                 f"learner.patience {config.patience} is about validation samples: set a validation share, e.g. 0.1"
             )
+        self.objective = objective
+        self._standardised: tuple[torch.Tensor, torch.Tensor] | None = None
         super().__init__(sequence, Strategy(), config, topology, seed=seed)
         self.flops = FlopCounter()
         self.score: Score | None = None
@@ -100,6 +98,16 @@ class FitLearner(SupervisedLearner):
         self._standardised = task.train.take(slice(None)) if _bytes(task.train) <= KEPT_BYTES else None
         self._no_task = torch.zeros(0, dtype=torch.int64)
         self._counts_by_torch = any(isinstance(part, nn.Linear) for part, _ in self.network.parts)
+
+    def new_network(self) -> SparseMLP:
+        network = super().new_network()
+        if not self.objective.has_classes:
+            network.output_reading = "identity"
+        return network
+
+    @property
+    def n_outputs(self) -> int:
+        return self.objective.outputs(self.sequence)
 
     @property
     def only_task(self) -> Task:
@@ -111,7 +119,17 @@ class FitLearner(SupervisedLearner):
         return self.stopped or super().is_trained
 
     def cross_entropy(self, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(self.network(batch.x), batch.y, weight=self._class_weights)
+        return self.objective.loss(self.network(self._noisy(batch.x)), batch, self._class_weights)
+
+    def _judging_loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self.objective.loss(outputs, batch, None)
+
+    def _noisy(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, F) inputs of the present step, with the noise of its own."""
+        if not self.config.noise:
+            return x
+        draws = stream(self.seed, "noise", str(self.epoch), str(self.batch))
+        return x + self.config.noise * torch.from_numpy(draws.standard_normal(x.shape, dtype=np.float32))
 
     def _step(self, batch: Batch) -> float:
         with counting(self.flops):
@@ -126,9 +144,9 @@ class FitLearner(SupervisedLearner):
         fused, function = parts[0]
         if len(parts) > 1 or function is not identity or isinstance(fused, nn.Linear):
             return super()._form_gradients(batch)
-        done = fused.run([batch.x])
+        done = fused.run([self._noisy(batch.x)])
         weights = None if self._class_weights is None else self._class_weights.numpy()
-        loss, gradient = cross_entropy(computed(done.y)[0], batch.y.numpy(), weights)
+        loss, gradient = self.objective.by_hand(computed(done.y)[0], batch, weights)
         done.backward(gradient[None])
         return loss
 
@@ -147,7 +165,7 @@ class FitLearner(SupervisedLearner):
             return
         self.score = self.evaluate(validation)
         epoch = self.epoch + 1
-        if self.best is None or self.score.accuracy > self.best.score.accuracy:
+        if self.best is None or self.score.merit > self.best.score.merit:
             network = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
             self.best = Best(epoch, self.steps, self.score, network)
         self.stopped = self.config.patience is not None and epoch - self.best.epoch >= self.config.patience
@@ -156,10 +174,12 @@ class FitLearner(SupervisedLearner):
     def evaluate(self, samples: Samples) -> Score:
         """How good the present network is on some samples, at least one."""
         correct, loss = 0, 0.0
-        for logits, labels in self.outputs_on(self.network, samples):
-            correct += int((logits.argmax(dim=1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        return Score(correct / len(samples), loss / len(samples))
+        with self.network.in_use():
+            for x, y in self.parts_of(samples):
+                batch, outputs = Batch(x, y, self._no_task), self.network(x)
+                correct += self.objective.correct(outputs, batch)
+                loss += self.objective.summed(outputs, batch)
+        return self.objective.score(correct, loss, len(samples))
 
     def state_dict(self) -> dict[str, Any]:
         best = {} if self.best is None else {**vars(self.best), "score": asdict(self.best.score)}

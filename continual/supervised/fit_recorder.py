@@ -1,4 +1,4 @@
-"""Records the training of a classifier on one task: how good it is after each epoch, checkpoints, its best network."""
+"""Records the training of a network on one table: how good it is after each epoch, checkpoints, its best network."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
-from sparserl.continual.supervised.fit_learner import FitLearner, Score
+from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner import Step
+from sparserl.continual.supervised.objectives import Score
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import (
     bytes_indices,
@@ -59,7 +60,7 @@ class FitRecorder(ClassifierRecorder):
         self._save_if_due()
         shown = {"epoch": f"{step.epoch + 1}/{step.epochs}", "loss": f"{step.loss:.3f}"}
         score = learner.score or (self.test[-1] if self.test else None)
-        if score is not None:
+        if score is not None and score.accuracy is not None:
             shown["accuracy"] = f"{score.accuracy:.1%}"
         self.progress.show(learner.steps, shown)
 
@@ -97,6 +98,7 @@ class FitRecorder(ClassifierRecorder):
         scores = {"test": self.test[-1], "validation": self.learner.score}
         known = {part: score for part, score in scores.items() if score is not None}
         of_parts = {f"fit/{name}_{part}": getattr(known[part], name) for part in known for name in ("accuracy", "loss")}
+        of_parts = {name: value for name, value in of_parts.items() if value is not None}
         return {**of_parts, "fit/connections": self._connections()}
 
     def _connections(self) -> int:
@@ -119,13 +121,14 @@ class FitRecorder(ClassifierRecorder):
         self.test = [Score(*numbers) for numbers in recorder["test"]]
 
     def log_models(self, result: Mapping[str, Any]) -> None:
-        """As `Recorder`: the best network, if there is one, and the last checkpoint, with their test accuracies."""
+        """As `Recorder`: the best network, if there is one, and the last checkpoint, with their test scores."""
         paths = {"final": full_checkpoints(self.folder)[-1]}
         if self.learner.best is not None:
             paths[BEST] = self.folder.checkpoints / BEST
         for name, path in paths.items():
-            accuracy = result["accuracy_test_best" if name == BEST else "accuracy_test"]
-            metadata = {"global_step": checkpoint.load(path)["global_step"], "accuracy_test": accuracy}
+            measure = "accuracy_test" if result["accuracy_test"] is not None else "loss_test"
+            reached = result[f"{measure}_best" if name == BEST else measure]
+            metadata = {"global_step": checkpoint.load(path)["global_step"], measure: reached}
             for tracker in self.trackers:
                 tracker.log_model(name, path, metadata)
 
@@ -145,6 +148,7 @@ class FitRecorder(ClassifierRecorder):
             "accuracy_validation": None if score is None else score.accuracy,
             "loss_validation": None if score is None else score.loss,
             "accuracy_test_best": None if of_best is None else of_best.accuracy,
+            "loss_test_best": None if of_best is None else of_best.loss,
             "accuracy_validation_best": None if best is None else best.score.accuracy,
             "epoch_best": None if best is None else best.epoch,
             "epochs": len(self.test) - 1,

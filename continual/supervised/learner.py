@@ -38,7 +38,9 @@ from sparserl.topology.moments import OptimizerMoments, check_moments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
-"""Batch of evaluation."""
+"""Batch of evaluation, at most."""
+ACTIVATIONS_AT_A_TIME = 2**23
+"""Of the widest layer, in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +112,33 @@ class SupervisedLearner:
 
     def new_network(self) -> SparseMLP:
         """The network as it is before the first task."""
-        sizes = [self.sequence.n_features, *self.config.hidden, self.sequence.n_outputs]
+        network = self._random_network([self.sequence.n_features, *self.config.hidden, self.n_outputs])
+        network.output_reading = "softmax"
+        return network
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the network."""
+        return self.sequence.n_outputs
+
+    def _random_network(self, sizes: list[int], output_activation: str = "identity") -> SparseMLP:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._method_moves_connections():
                 return without_connections(sizes, self.config.hidden_units, self.seed)
-            given: dict[str, Any] = {"activation": self.config.hidden_units, "judging": self._first_batch()}
-            network = SparseMLP.random(sizes, topology=self.topology, seed=self.seed, name="network", **given)
-        network.output_reading = "softmax"
-        return network
+            options: dict[str, Any] = {"activation": self.config.hidden_units, "judging": self._first_batch()}
+            options |= {"seed": self.seed, "name": "network", "output_activation": output_activation}
+            return SparseMLP.random(sizes, topology=self.topology, **options)
 
     def _first_batch(self) -> JudgingBatch | None:
         """The first batch of the present task, where connections are judged by one."""
         if not self.topology.judged_by_batch:
             return None
         batch = self._batch(self._order()[: self.config.batch_size])
-        return JudgingBatch(batch.x, lambda outputs: functional.cross_entropy(outputs + self.closed(batch), batch.y))
+        return JudgingBatch(batch.x, lambda outputs: self._judging_loss(outputs, batch))
+
+    def _judging_loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return functional.cross_entropy(outputs + self.closed(batch), batch.y)
 
     def _method_moves_connections(self) -> bool:
         """Whether the method gives a network without connections some, and moves them."""
@@ -396,15 +409,21 @@ class SupervisedLearner:
         return sum(int(((logits + closed).argmax(dim=1) == y).sum()) for logits, y in outputs) / len(samples)
 
     def outputs_on(self, network: SparseMLP, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, n_outputs) outputs of a network and (B,) output units of the right classes, a part of samples at a time.
+        """(B, n_outputs) outputs of a network in use and (B,) output units of the right classes, a part at a time.
 
         Called without gradients.
         """
-        for start in range(0, len(samples), SAMPLES_AT_A_TIME):
-            x, y = samples.take(slice(start, start + SAMPLES_AT_A_TIME))
+        for x, y in self.parts_of(samples):
             with network.in_use():
                 outputs = network(x)
             yield outputs, y
+
+    def parts_of(self, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, F) features and (B,) labels of all samples, as many at a time as their activations leave memory for."""
+        widest = max(self.sequence.n_features, *self.config.hidden)
+        size = max(1, min(SAMPLES_AT_A_TIME, ACTIVATIONS_AT_A_TIME // widest))
+        for start in range(0, len(samples), size):
+            yield samples.take(slice(start, start + size))
 
     def accuracies(self) -> list[float]:
         """`accuracy` of every task of the sequence."""

@@ -152,12 +152,17 @@ class LearnerConfig(ClassifierConfig):
 
 @dataclass(frozen=True)
 class FitLearnerConfig(ClassifierConfig):
-    """The same of a classifier that learns one task, all classes at once; raises as that."""
+    """The same of a network that learns one table; raises as that."""
 
     reset_optimizer: ClassVar[bool] = True
     unseen_outputs: ClassVar[str] = "open"
     class_weights: Literal["none", "balanced"] = "none"
     """What a class weighs in the loss: as many samples as it has, or every class the same."""
+    noise: NotNegative = 0.0
+    """Standard deviation of normal noise that each step adds to features, as they are scaled; what is to be
+    reconstructed has none."""
+    gibbs_steps: Repeats = 1
+    """Of an RBM: how often visible and hidden units are drawn anew before a gradient, k of CD-k."""
     patience: Count | None = None
     """Epochs without a better validation accuracy after which training ends; it takes all epochs if None."""
 

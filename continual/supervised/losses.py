@@ -40,3 +40,20 @@ def cross_entropy(logits: Reals, labels: Integers, weights: Reals | None = None)
     shares = weights[labels] / weights[labels].sum()
     gradient *= shares[:, np.newaxis]
     return float((losses * shares).sum()), gradient
+
+
+def squared_error(outputs: Reals, targets: Reals) -> tuple[float, Reals]:
+    """Mean squared error of all entries, and its gradient with respect to the outputs.
+
+    Args:
+        outputs: (B, F), B and F >= 1.
+        targets: (B, F).
+
+    Example:
+        >>> squared_error(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
+        (2.0, array([[0., 2.]]))
+    """
+    gradient = outputs - targets
+    error = float(np.vdot(gradient, gradient)) / gradient.size
+    gradient *= 2 / gradient.size
+    return error, gradient

@@ -24,8 +24,8 @@ from sparserl.errors import ConfigError, clipped, shown, unknown_name
 from sparserl.seeding import stream
 
 Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-Scaling = Literal["each_feature", "all_features", "none"]
-"""What a mean and a standard deviation are computed of."""
+Scaling = Literal["each_feature", "all_features", "range", "none"]
+"""What features are scaled by: mean and standard deviation, or smallest and largest value."""
 BUNDLED = ("breast_cancer", "iris", "wine")
 """Tables that scikit-learn brings along, by the end of the name of their loader."""
 MADELON = re.compile(r"madelon:(\d{1,12})x(\d{1,12})")
@@ -235,8 +235,9 @@ def table_sequence(
 
     Args:
         table: The table; without labels, all samples are of one class.
-        scaling: By mean and standard deviation of the training samples: those of each feature, of all of them, or not.
-            A feature that is constant in the training samples is 0 everywhere.
+        scaling: By mean and standard deviation of the training samples, those of each feature or of all of them; to
+            [0, 1] by the smallest and largest value of each; or not. A feature that is constant in the training samples
+            is 0 everywhere, unless all share one deviation or nothing is scaled.
         test_share: Share of the samples in [0, 1) that are for testing, each class alike; None for a fifth, or for the
             table's own test samples.
         validation_share: Share in [0, 1) of the training samples that are held out to choose by.
@@ -317,9 +318,14 @@ def _split(
 
 
 def _standard(table: Table, rows: Integers, scaling: Scaling) -> tuple[ForEach, ForEach]:
-    """Mean and standard deviation of some samples, scaled."""
+    """What is subtracted from features, and what then divides them, by some samples."""
     if scaling == "none":
         return 0.0, 1.0
+    if scaling == "range":
+        parts = _row_chunks(rows, table.x.shape[1])
+        low, high = (edge([edge(table.x[part], axis=0) for part in parts], axis=0) for edge in (np.min, np.max))
+        low, high = (np.float32(table.scale) * one.astype(np.float32) for one in (low, high))
+        return low, np.where(high > low, high - low, np.float32(np.inf))
     from sklearn.preprocessing import StandardScaler
 
     scaler, first, varies = StandardScaler(), table.x[rows[0]], np.zeros(table.x.shape[1], bool)

@@ -37,11 +37,13 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
     epochs = f"{result['epochs']} ({result['stopped']})"
     best = "" if result["epoch_best"] is None else f", epoch {result['epoch_best']}"
     connections = f"{result['connections']:,} of {result['connections_dense']:,} ({result['density']:.2%})"
+    best_loss = "" if result["loss_test_best"] is None else f"{result['loss_test_best']:.5f}"
     rows = {
         "test accuracy": _percent(result["accuracy_test"]),
         f"test accuracy, best by validation{best}": _percent(result["accuracy_test_best"]),
         "validation accuracy": _percent(result["accuracy_validation"]),
-        "test loss": f"{result['loss_test']:.4f}",
+        "test loss": f"{result['loss_test']:.5f}",
+        f"test loss, best by validation{best}": "" if result["accuracy_test"] is not None else best_loss,
         "epochs": epochs,
         "connections": connections,
         "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",

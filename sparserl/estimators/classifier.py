@@ -80,7 +80,7 @@ class SparseMLPClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         for loss in passes(learner):
             self.loss_curve_.append(loss)
             if learner.score is not None:
-                self.validation_scores_.append(learner.score.accuracy)
+                self.validation_scores_.append(learner.score.merit)
         if learner.best is not None:
             learner.network.load_state_dict(learner.best.network)
         self.network_, self.n_iter_ = learner.network, learner.epoch

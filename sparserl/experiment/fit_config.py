@@ -24,6 +24,8 @@ from sparserl.topology.methods import METHODS
 
 SHORT_NAMES = {name: f"topology.{name}" for name in ("method", "density", "epsilon")}
 """Options that may be said without their group."""
+OF_TASKS = {"class_weights": "classify", "gibbs_steps": "rbm"}
+"""Options of the learner that only one task has."""
 ALL_LAYERS: dict[str, Any] = {"method": "set", "output_layer": "sparse"}
 """What the topology of a run says unless it is told otherwise."""
 
@@ -40,10 +42,12 @@ class FitConfig(RunConfig):
     data: str = "digits"
     """digits, mnist, fashion_mnist, breast_cancer, iris or wine; madelon:5000x500, generated; a file .npz, .mat, .csv;
     or a folder of IDX files. What is no name is looked for here, and then in the data folder."""
-    task: Literal["classify"] = "classify"
-    """What is learned: the class of a sample."""
+    task: Literal["classify", "reconstruct", "rbm"] = "classify"
+    """What is learned: the class of a sample; the sample itself, by an autoencoder (denoising with learner.noise), or
+    its distribution, by a restricted Boltzmann machine with one layer of hidden units."""
     scaling: Scaling = "each_feature"
-    """What features are standardised by: the mean and standard deviation of each feature, of all together, or none."""
+    """What features are scaled by: the mean and standard deviation of each feature, or of all together; their smallest
+    and largest value, to [0, 1]; or nothing."""
     test_share: InnerShare | None = None
     """Share of the samples that are for testing, in (0, 1); a fifth, or the table's own test samples, if None."""
     validation_share: ShareBelowOne = 0.1
@@ -64,6 +68,10 @@ class FitConfig(RunConfig):
                 f"--learner.patience {self.learner.patience} is about validation samples: set --validation-share, "
                 "e.g. 0.1"
             )
+        for name, task in OF_TASKS.items():
+            default, given = getattr(FitLearnerConfig, name), getattr(self.learner, name)
+            if self.task != task and given != default:
+                raise ConfigError(f"--learner.{name.replace('_', '-')} {given} is for --task {task}, not {self.task}")
         check_topology(self.topology, Strategy())
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
@@ -81,7 +89,8 @@ class FitConfig(RunConfig):
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        return f"{self.topology.method} on {self.data_name}, seed {self.seed}"
+        task = "" if self.task == "classify" else f", {self.task}"
+        return f"{self.topology.method} on {self.data_name}{task}, seed {self.seed}"
 
     def resolved(self) -> FitConfig:
         here = {name: getattr(self.topology, name) for name in ("update_interval", *NOT_HERE)}

@@ -1,4 +1,4 @@
-"""A classifier on one table, trained: `sparserl fit`."""
+"""A network that learns one table: `sparserl fit`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.fit_recorder import FitRecorder
+from sparserl.continual.supervised.fit_tasks import FIT_TASKS
 from sparserl.continual.supervised.tables import read_table, table_sequence
 from sparserl.experiment.classifier_training import DataTraining, network_bytes
 from sparserl.experiment.fit_config import FitConfig
@@ -17,7 +18,7 @@ from sparserl.recording.run_folder import RunFolder
 
 
 class FitTraining(DataTraining[FitConfig, FitLearner]):
-    """A classifier on one table."""
+    """A network that learns one table."""
 
     command = job_type = "fit"
 
@@ -34,8 +35,9 @@ class FitTraining(DataTraining[FitConfig, FitLearner]):
         parts = {"training": task.train, "validation": task.validation, "test": task.test}
         counts = ", ".join(f"{len(samples):,} {part}" for part, samples in parts.items() if samples is not None)
         network = [self.learner.network]
+        classes = f", {sequence.n_outputs} classes" if self.learner.objective.has_classes else ""
         return [
-            f"{counts} samples of {sequence.n_features:,} features, {sequence.n_outputs} classes",
+            f"{counts} samples of {sequence.n_features:,} features{classes}",
             f"{params_nonzero(network):,} of {params_dense(network):,} parameters, {self.learner.total_steps:,} steps",
         ]
 
@@ -64,7 +66,9 @@ def make_fit_learner(config: FitConfig, data_dir: Path, *, download: bool = Fals
     Raises:
         ConfigError: If the table is missing or wrong, or the machine has too little memory.
     """
-    table = read_table(config.data, data_dir, seed=config.seed, download=download)
+    task = FIT_TASKS[config.task]
+    labelled = task.objective.has_classes
+    table = read_table(config.data, data_dir, seed=config.seed, download=download, labelled=labelled)
     sequence = table_sequence(
         table,
         scaling=config.scaling,
@@ -72,6 +76,7 @@ def make_fit_learner(config: FitConfig, data_dir: Path, *, download: bool = Fals
         validation_share=config.validation_share,
         seed=config.seed,
     )
-    widths = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    outputs = [task.objective.outputs(sequence)] if task.has_output_layer else []
+    widths = [sequence.n_features, *config.learner.hidden, *outputs]
     check_fits({"the network (--learner.hidden)": network_bytes(config.topology, widths)})
-    return FitLearner(sequence, config.learner, config.topology, seed=config.seed)
+    return task.learner(sequence, config.learner, config.topology, task.objective, seed=config.seed)

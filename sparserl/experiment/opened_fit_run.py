@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparserl.continual.supervised.fit_learner import Score
+from sparserl.continual.supervised.objectives import Score
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError
 from sparserl.experiment.classifier_training import data_dir_of
@@ -60,7 +60,7 @@ class TrainedFit(OpenedRun[FitConfig]):
 
     @torch.no_grad()
     def probabilities(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """(N, classes) probability of each class.
+        """(N, classes) probability of each class, where the run has classes.
 
         Args:
             x: (N, F) features as the table has them; they are standardised as those of training.
@@ -68,6 +68,8 @@ class TrainedFit(OpenedRun[FitConfig]):
         Raises:
             ConfigError: If they are no finite numbers, or not as many as the network reads.
         """
+        if not self.learner.objective.has_classes:
+            raise ConfigError(f"a run of --task {self.config.task} predicts no classes; --task classify does")
         task, n_features = self.learner.only_task, self.learner.sequence.n_features
         features = np.asarray(x)
         if features.ndim != 2 or features.shape[1] != n_features:

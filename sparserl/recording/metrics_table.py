@@ -269,7 +269,7 @@ METRICS: tuple[Metric, ...] = (
         SHARE,
         panel=CurvePanel("headline", "accuracy on validation samples"),
     ),
-    Metric("fit/loss_validation", "mean cross-entropy on them", ("fit",)),
+    Metric("fit/loss_validation", "mean cross-entropy on them, or squared error of what is reconstructed", ("fit",)),
     Metric(
         "fit/accuracy_test",
         "accuracy on the test samples after the last epoch; nothing is chosen by it",
@@ -277,7 +277,7 @@ METRICS: tuple[Metric, ...] = (
         SHARE,
         panel=CurvePanel("headline", "accuracy on test samples"),
     ),
-    Metric("fit/loss_test", "mean cross-entropy on them", ("fit",)),
+    Metric("fit/loss_test", "mean cross-entropy on them, or squared error of what is reconstructed", ("fit",)),
     Metric(
         "fit/connections",
         "connections that exist",

@@ -11,9 +11,10 @@ import torch
 from support.fits import CONFIG, SPARSE, fit_learner, table
 from support.trees import assert_equal_trees
 
-from sparserl.continual.supervised.fit_learner import FitLearner, Score, balanced_weights
+from sparserl.continual.supervised.fit_learner import FitLearner, balanced_weights
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import ClassifierConfig
+from sparserl.continual.supervised.objectives import Score
 from sparserl.continual.supervised.tables import table_sequence
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError

@@ -250,6 +250,12 @@ def test_all_features_by_one_mean_and_deviation() -> None:
     np.testing.assert_allclose(test, (TEST[0] - mean) / std, rtol=1e-6)
 
 
+def test_the_range_of_each_feature_becomes_the_unit_interval() -> None:
+    train, test = standardised("range")
+    assert train == [[0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert test == [2.5, -0.5, 0]
+
+
 def test_no_scaling_brings_pixels_to_their_range_alone() -> None:
     assert standardised("none") == (STORED.tolist(), TEST[0].tolist())
     digits = read_table("digits", seed=0)

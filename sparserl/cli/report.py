@@ -13,14 +13,16 @@ import numpy as np
 from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError
+from sparserl.experiment.opening import open_run
 from sparserl.experiment.run_config import continual_config, kind_in, run_config
+from sparserl.experiment.topologies import topologies_of_run
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.json_text import json_text
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import LEVEL_PERCENT, RESAMPLES
 from sparserl.ranges import Count, check_ranges
 from sparserl.recording.metrics_table import Kind
-from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
@@ -31,6 +33,7 @@ from sparserl.report.runs import sections
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 from sparserl.report.text import print_document
 from sparserl.report.topology import topology_sections
+from sparserl.report.topology_distance import distance_records, distance_sections
 from sparserl.report.trained import TrainedRun, comparisons, read_trained_run
 from sparserl.written_files import check_writable, write_text
 
@@ -55,6 +58,11 @@ class ReportCommand:
     last: Count = 1
     """Evaluations of continual runs of agents, up to the end of a task or of the run, that "at the end" averages;
     Continual World takes 5."""
+    topology_distance: bool = False
+    """Say instead how far apart the connections of runs are, of every pair: with hidden neurons assigned to each other
+    (NNSTD), and neuron by neuron; unfinished runs too."""
+    checkpoint: WhichCheckpoint | None = None
+    """With --topology-distance: the best policy by evaluation, or the last; as `sparserl eval` if not given."""
     json: Path | None = None
     """File to write everything to: values, intervals, run folders and seeds."""
     html: Path | None = None
@@ -62,6 +70,12 @@ class ReportCommand:
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
+        of_results = {"baseline": self.baseline, "allow-mixed": self.allow_mixed, "last": self.last != 1}
+        for option, is_given in of_results.items():
+            if self.topology_distance and is_given:
+                raise ConfigError(f"--{option} has no effect with --topology-distance: it is about results")
+        if self.checkpoint is not None and not self.topology_distance:
+            raise ConfigError(f"--checkpoint {self.checkpoint} is for --topology-distance; results are of whole runs")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError("name at least one run folder")
     for path in (command.json, command.html):
         check_writable(path)
-    document, record = _report(command, shlex.join(["sparserl", "report", *arguments]))
+    make = _distances if command.topology_distance else _report
+    document, record = make(command, shlex.join(["sparserl", "report", *arguments]))
     print_document(document)
     if command.json is not None:
         _write_json(record, command.json)
@@ -126,6 +141,15 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
         "runs": [asdict(line) | {"path": str(line.path)} for line in runs],
     }
     return document, record
+
+
+def _distances(command: ReportCommand, command_line: str) -> tuple[Document, Record]:
+    """The same of the distances between topologies."""
+    folders = find_runs(command.runs)
+    runs = [(folder.path, topologies_of_run(open_run(folder.path, command.checkpoint))) for folder in folders]
+    records = distance_records(runs)
+    document = Document(f"{len(folders)} runs", command_line, distance_sections(records), [])
+    return document, {"command": command_line, "topology_distance": records}
 
 
 def _write_json(record: Record, path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from sparserl.envs import action_names, feature_names
 from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import EVAL_SEED, OpenedAgentRun
+from sparserl.experiment.opened_fit_run import TrainedFit
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.experiment.visited import MOST_SAMPLES
 from sparserl.metrics.inputs import InputUse, input_use
@@ -60,8 +61,9 @@ def _of_agent(
 
 
 @input_use_of_run.register(TrainedClassifier)
+@input_use_of_run.register(TrainedFit)
 def _of_classifier(
-    trained: TrainedClassifier, task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
+    trained: TrainedClassifier | TrainedFit, task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
 ) -> list[InputUse]:
     del episodes, seed
     learner, tasks = trained.learner, trained.learner.sequence.tasks

@@ -47,6 +47,7 @@ UPDATE = (
     "_form_critic_gradients",
     "_form_actor_gradients",
     "_step",
+    "_step_optimizer",
     "_sync_targets",
     "_update_temperature",
 )
@@ -337,7 +338,14 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
     def _step(self, group: str) -> None:
-        """One optimizer step of a group, then its topology event if one is due."""
+        """One optimizer step of a group, then its topology event if one is due, or that event alone."""
+        if not self.evolver.replaces_step(group):
+            self._step_optimizer(group)
+        if self.evolver.end_update(group):
+            for key, value in topology_metrics(self.evolver).items():
+                self.logger.record(key, value)
+
+    def _step_optimizer(self, group: str) -> None:
         network = getattr(self, group)
         optimizer: torch.optim.Optimizer = network.optimizer
         relies_on_items(vars(network), ["optimizer"])
@@ -352,9 +360,6 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         if self.around_step is not None:
             with at_once():
                 self.around_step.after_step(group)
-        if self.evolver.end_update(group):
-            for key, value in topology_metrics(self.evolver).items():
-                self.logger.record(key, value)
 
     def _sync_targets(self, tau: float) -> None:
         relies_on_items(self.target_networks, self.target_networks)

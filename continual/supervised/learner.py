@@ -272,6 +272,13 @@ class SupervisedLearner:
             self.clock.begin_update(self.steps - self.began + 1)
         loss = self._form_gradients(batch)
         group = self.groups["network"]
+        if self.clock is None or not self.clock.replaces_step(group.name):
+            self._step_optimizer(group)
+        if self.clock is not None:
+            self.clock.end_update(group.name)
+        return loss
+
+    def _step_optimizer(self, group: Group) -> None:
         self.strategy.before_step(self, group)
         group.frozen.before_step()
         self._decay()
@@ -280,9 +287,6 @@ class SupervisedLearner:
             self.clock.after_step(group.name)
         group.frozen.after_step(self.optimizer)
         self.strategy.after_step(self, group)
-        if self.clock is not None:
-            self.clock.end_update(group.name)
-        return loss
 
     def _form_gradients(self, batch: Batch) -> float:
         """Sets the gradients of a batch, and gives its loss."""

@@ -150,6 +150,8 @@ class TopologyConfig:
     """Share of the run's gradient updates at which rewiring ends; used where `last_update` is None."""
     shrink_at_end: bool | None = None
     """Whether one more event after the end drops without growing."""
+    replaces_step: bool | None = None
+    """Whether an event takes the place of an optimizer step, instead of following it."""
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
     initial_topology: (

@@ -181,8 +181,15 @@ class TopologyEvolver:
         if self.rule is not None and self._due[group] is not None and not self.rule.is_over(self.update):
             self._between.pull(self.groups[group], self.rule)
 
+    def replaces_step(self, group: str) -> bool:
+        """Whether an event will take the place of the optimizer step that the group would now make."""
+        rule = self.rule
+        if rule is None or not (rule.replaces_step and self.is_due(group)) or rule.is_over(self.update):
+            return False
+        return self._batches[group] + 1 == rule.gradient_batches
+
     def end_update(self, group: str) -> list[TopologyEvent]:
-        """Call after the group's optimizer has stepped; rewires its layers if they are due.
+        """Call after the group's optimizer has stepped, or an event replaces that; rewires its layers if they are due.
 
         Returns:
             The events, also appended to `events`; empty between events.

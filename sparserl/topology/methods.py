@@ -103,6 +103,19 @@ _PRUNED = RewireRule(
     last_update=800_000,
 )
 
+_GRANET = RewireRule(
+    "weight_magnitude",
+    "gradient",
+    drop_fraction=0.5,
+    decay="cosine_floor",
+    density_schedule="cubic",
+    schedule_share=110 / 160,
+    update_interval=1000,
+    last_update=1_000_000,
+    keep_regrown=True,
+    budget="global_magnitude",
+)
+
 _MEST = RewireRule("magnitude_and_gradient", "random", update_interval=1000, last_update=1_000_000)
 
 METHODS: dict[str, Method] = {
@@ -328,40 +341,16 @@ METHODS: dict[str, Method] = {
         end_fraction=0.8,
         output_layer_dense=False,
     ),
-    # Liu et al. 2021 from a dense start: pruned until epoch 110 of 160. There one threshold serves all layers, and
-    # drop and growth go on after pruning; here each layer has its own number, and both end together. `granet_sparse`
-    # has them as there.
+    # Liu et al. 2021, and its code: pruned by one threshold for all layers until epoch 110 of 160, then only exchanged;
+    # .5 annealed to .005 over the whole run. It has both beginnings.
     "granet": Method(
-        "dense at first, pruned on a cubic schedule while it grows by gradient (Liu et al. 2021)",
-        RewireRule(
-            "weight_magnitude",
-            "gradient",
-            drop_fraction=0.5,
-            decay="cosine",
-            density_schedule="cubic",
-            update_interval=1000,
-            last_update=687_500,
-            keep_regrown=True,
-        ),
-        end_fraction=0.6875,
+        "dense at first, pruned by one threshold while it grows by gradient, exchange to the end (Liu et al. 2021)",
+        _GRANET,
         output_layer_dense=False,
     ),
-    # The same as its code has it from density .5: pruned by one threshold for all layers until epoch 110 of 160, then
-    # only exchanged; .5 annealed to .005 over the whole run.
     "granet_sparse": Method(
-        "GraNet from density .5, one threshold for all layers, exchange to the end (Liu et al. 2021)",
-        RewireRule(
-            "weight_magnitude",
-            "gradient",
-            drop_fraction=0.5,
-            decay="cosine_floor",
-            density_schedule="cubic",
-            schedule_share=110 / 160,
-            update_interval=1000,
-            last_update=1_000_000,
-            keep_regrown=True,
-            budget="global_magnitude",
-        ),
+        "GraNet from density .5 (Liu et al. 2021)",
+        _GRANET,
         output_layer_dense=False,
         initial_density=0.5,
     ),

@@ -148,6 +148,7 @@ class RewireRule:
         weight_l1: Pull toward 0 at each step, in units of the learning rate, >= 0.
         weight_noise: Standard deviation of what is added to each weight at each step, in the same unit, >= 0.
         fan_in: Name in `FAN_INS`: whether outputs are to have as many connections, or as it comes.
+        replaces_step: Whether an event takes the place of the optimizer step that it would follow.
         salient_share: Of the mean fan-in, what an output needs in salient connections to keep any; in [0, 1).
 
     Raises:
@@ -173,6 +174,7 @@ class RewireRule:
     weight_noise: float = 0.0
     fan_in: str = "free"
     salient_share: float = 0.0
+    replaces_step: bool = False
 
     def __post_init__(self) -> None:
         for kind, name, table in (

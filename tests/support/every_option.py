@@ -229,6 +229,7 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
         alone("budget", "survivors", of_rule("budget")),
         alone("fan_in", "constant", of_rule("fan_in"), grow="gradient", shrink_at_end=False),
         alone("salient_share", 0.5, of_rule("salient_share"), fan_in="constant", grow="gradient", shrink_at_end=False),
+        alone("replaces_step", True, of_rule("replaces_step")),
         alone("drop_threshold", 0.5, of_rule("drop_threshold")),
         Batch(
             kind,

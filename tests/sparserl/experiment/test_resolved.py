@@ -76,6 +76,7 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "weight_noise": 0.0,
         "fan_in": "free",
         "salient_share": 0.0,
+        "replaces_step": False,
         "update_interval": 1000,
         "first_update": 2,
         "end_fraction": 925_000 / 975_000,

@@ -102,6 +102,7 @@ OVERRIDES = {
     "weight_noise": 0.125,
     "fan_in": "constant",
     "salient_share": 0.25,
+    "replaces_step": True,
 }
 OF_FAN_IN = ("fan_in", "salient_share")
 """Refused beside some of the others."""
@@ -168,7 +169,7 @@ def test_methods_without_a_rule(method: str) -> None:
         ({"method": "ds_td3"}, 0, 0),
         ({"method": "anf"}, 975_000, 975_000),
         ({"method": "gmp"}, 975_000, 780_000),
-        ({"method": "granet"}, 1_000_000, 687_500),
+        ({"method": "granet"}, 1_000_000, 1_000_000),
     ],
 )
 def test_rewiring_ends_at_a_share_of_the_run(fields: dict[str, Any], updates: int, last_update: int) -> None:

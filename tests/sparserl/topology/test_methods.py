@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,10 +103,11 @@ def test_gmp_is_that_of_the_state_of_sparse_training() -> None:
 def test_granet_prunes_while_it_grows_by_gradient() -> None:
     method, rule = METHODS["granet"], rule_of("granet")
     assert (rule.drop, rule.grow, rule.density_schedule) == ("weight_magnitude", "gradient", "cubic")
-    assert [round(rule.fraction(update), 6) for update in (0, 343_750, 687_500)] == [0.5, 0.25, 0.0]
-    assert method.end_fraction == 110 / 160
-    assert method.end_fraction * 10**6 == rule.last_update
+    assert [round(rule.fraction(update), 6) for update in (0, 500_000, 1_000_000)] == [0.5, 0.2525, 0.005]
+    assert (method.end_fraction, rule.schedule_share, rule.budget) == (1.0, 110 / 160, "global_magnitude")
+    assert rule.scheduled(687_501, 100, 1000) == 100  # pruned until epoch 110 of 160
     assert rule.keep_regrown
+    assert METHODS["granet_sparse"] == replace(method, initial_density=0.5, summary=METHODS["granet_sparse"].summary)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
 from sparserl.continual.supervised.sequence_recorder import BaseSequenceRecorder
 from sparserl.continual.supervised.tasks import Samples, TaskSequence
 from sparserl.errors import CheckpointError, NotFiniteError
+from sparserl.layers import SparseLinear
+from sparserl.metrics.gradients import gradient_metrics
 from sparserl.recording import checkpoint
 from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.run_folder import RunFolder, check_is_of_run, remove_stale_checkpoints, step_name
@@ -68,6 +70,11 @@ class ClassifierRecorder(BaseSequenceRecorder[SupervisedLearner]):
     def _log_is_due(self, step: Step) -> bool:
         ends_task = (step.epoch + 1, step.batch + 1) == (step.epochs, step.batches)
         return self.learner.steps % self.log_every_steps == 0 or ends_task
+
+    def _of_gradients(self) -> dict[str, float]:
+        """`gradient_metrics` of the latest step, whose samples are not kept."""
+        (network,) = self.learner.networks
+        return gradient_metrics({n: layer for n, layer in network.shared.items() if isinstance(layer, SparseLinear)})
 
     def _save_if_due(self) -> None:
         if self.learner.steps % self.checkpoint_every_steps == 0:

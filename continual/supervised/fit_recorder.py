@@ -56,7 +56,9 @@ class FitRecorder(ClassifierRecorder):
         if ends_epoch or self._log_is_due(step):
             of_step = {"train/epoch": step.epoch, "train/loss": step.loss}
             rate = {"train/learning_rate": learner.optimizer.param_groups[0]["lr"]}
-            self._log({**of_step, **rate, **(self._scores() if ends_epoch else {}), **self._cost()})
+            self._log(
+                {**of_step, **rate, **self._of_gradients(), **(self._scores() if ends_epoch else {}), **self._cost()}
+            )
         self._save_if_due()
         shown = {"epoch": f"{step.epoch + 1}/{step.epochs}", "loss": f"{step.loss:.3f}"}
         score = learner.score or (self.test[-1] if self.test else None)

@@ -62,7 +62,7 @@ class SequenceRecorder(ClassifierRecorder):
     def _on_step(self, step: Step) -> None:
         if self._log_is_due(step):
             of_step = {"train/task": step.task, "train/epoch": step.epoch, "train/loss": step.loss}
-            self._log({**of_step, **self._timing()})
+            self._log({**of_step, **self._of_gradients(), **self._timing()})
         self._save_if_due()
         shown = {
             "task": f"{step.task + 1}/{len(self.learner.sequence)}",

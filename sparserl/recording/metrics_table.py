@@ -15,11 +15,12 @@ Kind = Literal["train", "continual", "continual_rl", "fit"]
 KINDS: tuple[Kind, ...] = ("train", "continual", "continual_rl", "fit")
 AGENTS: tuple[Kind, ...] = ("train", "continual_rl")
 SEQUENCES: tuple[Kind, ...] = ("continual", "continual_rl")
+WITH_GRADIENTS: tuple[Kind, ...] = ("train", "continual", "fit")
 COLUMN_ORDER: dict[Kind, tuple[str, ...]] = {
     "train": ("rollout", "train", "topology", "cost", "time"),
-    "continual": ("train", "cl", "cost", "time"),
+    "continual": ("train", "topology", "cl", "cost", "time"),
     "continual_rl": ("train", "rollout", "cl", "cost", "time"),
-    "fit": ("train", "fit", "cost", "time"),
+    "fit": ("train", "topology", "fit", "cost", "time"),
 }
 """What the names of columns begin with, in their order in progress.csv; within each, the order of `METRICS`."""
 SHARE = "share"
@@ -74,9 +75,9 @@ class Metric:
         return self.name.replace("<layer>", r".*\..*").replace("<i>", r"\d+")
 
 
-def _layer(name: str, meaning: str, unit: str, title: str = "") -> Metric:
+def _layer(name: str, meaning: str, unit: str, title: str = "", kinds: tuple[Kind, ...] = ("train",)) -> Metric:
     panel = CurvePanel("sparsity", title) if title else None
-    return Metric(f"topology/<layer>/{name}", meaning, ("train",), unit, column=False, panel=panel)
+    return Metric(f"topology/<layer>/{name}", meaning, kinds, unit, column=False, panel=panel)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -148,6 +149,31 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("sparsity", "share of positions ever connected"),
         title="explored fraction\nof sparse layers",
     ),
+    Metric(
+        "topology/gradient_norm",
+        "2-norm of the gradient of all connections of sparse layers: of an agent's losses on 256 transitions of the "
+        "buffer, of a classifier's latest step; absent right after an event of the latter",
+        WITH_GRADIENTS,
+    ),
+    Metric(
+        "topology/gradient_flow",
+        "mean over these layers of its 2-norm in each (EGF)",
+        WITH_GRADIENTS,
+        panel=CurvePanel("sparsity", "gradient flow"),
+    ),
+    Metric(
+        "topology/gradient_flow_per_connection",
+        "the same with each layer's norm divided by its number of connections",
+        WITH_GRADIENTS,
+    ),
+    Metric(
+        "topology/gradient_snr",
+        "mean over connections of the size of their mean gradient over these transitions, in standard deviations",
+        ("train",),
+        panel=CurvePanel("sparsity", "signal to noise of gradients"),
+    ),
+    _layer("gradient_norm", "2-norm of the gradient of its connections, as above", "", kinds=WITH_GRADIENTS),
+    _layer("gradient_snr", "signal to noise of its gradients, as above", ""),
     _layer("density", "connections that exist, share of the dense layer", SHARE, "density of each layer"),
     _layer("explored_fraction", "connections that have ever existed, share of the dense layer", SHARE),
     _layer("grown_total", "connections grown so far", "connections", "connections grown"),

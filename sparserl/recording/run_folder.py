@@ -46,12 +46,16 @@ class CsvLog:
 
     Args:
         path: The file; a new one gets the header.
-        columns: Its columns. Keys of a row that are no column are an error, missing ones stay empty.
+        columns: Its columns, of a new one: a file of before keeps its own. Keys of a row that are no column are an
+            error, missing ones stay empty.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]):
         self.path, self.columns = path, list(columns)
-        if not path.exists():
+        if path.exists():
+            with path.open(newline="") as file:
+                self.columns = next(csv.reader(file), self.columns)
+        else:
             with path.open("w", newline="") as file:
                 csv.writer(file).writerow(self.columns)
 

@@ -13,11 +13,12 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
-from sparserl.agents.observer import TopologyObserver
+from sparserl.agents.observer import SAMPLES, TopologyObserver
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers.activity import dormant_fraction
 from sparserl.metrics.connectivity import event_rows
+from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import Flags
 
@@ -62,6 +63,25 @@ def test_dormant_neurons_are_counted_on_transitions_of_the_buffer() -> None:
     assert {name: value for name, value in found.items() if name.endswith("/dormant")} == expected
     assert max(expected.values()) > 0.0
     assert len(expected) == 6
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", "ds_sac"])
+def test_gradients_are_those_of_the_losses_on_transitions_of_the_buffer(algo: str) -> None:
+    agent = make(algo)
+    agent.learn(50)
+    found = TopologyObserver(agent).metrics()
+    names = set(agent.evolver.layers)
+    for kind in ("gradient_norm", "gradient_snr"):
+        assert {name.split("/")[1] for name in found if name.endswith(kind) and name.count("/") == 2} == names
+    rows = stream(agent.policy_kwargs["topology_seed"], "dormant", str(agent._n_updates)).integers(50, size=SAMPLES)
+    torch_state = torch.get_rng_state()
+    for group in agent.trained:
+        agent.form_gradients(group, agent.transitions(rows))
+    torch.set_rng_state(torch_state)
+    of_layers = [layer.values.grad.norm().item() for layer in agent.evolver.layers.values()]
+    assert [found[f"topology/{name}/gradient_norm"] for name in agent.evolver.layers] == pytest.approx(of_layers)
+    assert found["topology/gradient_flow"] == pytest.approx(np.mean(of_layers))
+    assert 0.0 < found["topology/gradient_snr"] < 5.0
 
 
 def test_watching_draws_from_no_generator_and_changes_nothing() -> None:

@@ -58,6 +58,15 @@ def test_a_log_goes_on_where_it_was_and_can_be_cut_back(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(path)] == ["1", "4"]
 
 
+def test_a_file_of_before_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    CsvLog(path, ["step", "loss"]).write([{"step": 1, "loss": 0.5}])
+    log = CsvLog(path, ["step", "norm", "loss"])
+    assert log.columns == ["step", "loss"]
+    log.write([{"step": 2, "loss": 0.25}])
+    assert path.read_text().split() == ["step,loss", "1,0.5", "2,0.25"]
+
+
 def test_an_unknown_column_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     log = CsvLog(tmp_path / "x.csv", ["step"])
     before = log.size_bytes

@@ -1,7 +1,10 @@
-"""`sparserl eval`: returns of a policy without exploration noise; on the tasks of a continual run with it as well."""
+"""`sparserl eval`: returns of a policy, on tasks with and without exploration noise; or accuracies and classes."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +18,28 @@ from tqdm import tqdm
 
 from sparserl.cli.arguments import parse
 from sparserl.continual.rl.evaluation import Episode, warning_of
+from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
+from sparserl.experiment.opened_fit_run import TrainedFit
+from sparserl.experiment.opened_run import OpenedRun
+from sparserl.experiment.run_config import kind_in
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
-from sparserl.recording.run_folder import WhichCheckpoint
+from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+from sparserl.written_files import check_writable, write_text
 
 KINDS = {"stochastic": True, "deterministic": False}
 """How the policy of a continual run acts -> whether actions are drawn."""
+OF_AGENTS = ("episodes", "task", "seed", "max_steps")
+OF_FITS = ("data", "out")
+"""Options that runs of agents, and of `sparserl fit`, alone have."""
 MEASURES = {"return_mean": "return", "success": "success at\nany step", "success_last": "success at\nthe last"}
 """What is shown of each task -> heading."""
 
 
 @dataclass(frozen=True)
 class EvalCommand:
-    """Evaluate the policy of a run."""
+    """Evaluate the policy of a run; or, of a run of `sparserl fit`, its accuracies, and the classes of new samples."""
 
     run: Path
     """Run folder."""
@@ -44,27 +55,86 @@ class EvalCommand:
     max_steps: Count | None = None
     """Cut an episode off after this many env steps; None: as in the run (--eval.max-steps), or 10,000 where the
     environment has no time limit."""
+    data: str | None = None
+    """Of a run of `sparserl fit`: a table of samples, with labels or without, that get classes. As `sparserl fit` takes
+    it; of a .csv, only a column named label, class, y or target is one of labels."""
+    out: Path | None = None
+    """CSV file to write them to: number of the sample, its class, and the probability of each class."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
+        if (self.data is None) != (self.out is None):
+            raise ConfigError("--data and --out go together: a table of samples, and the file for their classes")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl eval`; returns the exit status."""
     command = parse(EvalCommand, arguments, command="eval")
-    trained = open_trained(command.run, command.checkpoint)
-    tasks = trained.chosen(command.task)
-    if isinstance(trained, TrainedAgent):
-        result, table = _of_agent(trained, command)
+    folder = RunFolder.open(command.run)
+    is_fit = kind_in(folder) == "fit"
+    _refuse_options_of_others(command, is_fit=is_fit)
+    trained: OpenedRun[Any]
+    if is_fit:
+        trained = TrainedFit(folder, command.checkpoint)
+        result, table = _predictions(trained, command) if command.data is not None else _accuracies(trained)
     else:
-        result, table = _of_sequence(trained, tasks, command)
+        trained = open_trained(command.run, command.checkpoint)
+        tasks = trained.chosen(command.task)
+        if isinstance(trained, TrainedAgent):
+            result, table = _of_agent(trained, command)
+        else:
+            result, table = _of_sequence(trained, tasks, command)
+        result = {"episodes": command.episodes, **result}
     if command.json:
-        print(json_text({"run": str(command.run), "global_step": trained.step, "episodes": command.episodes, **result}))
+        print(json_text({"run": str(command.run), "global_step": trained.step, **result}))
     else:
         Console().print(table)
     return 0
+
+
+def _refuse_options_of_others(command: EvalCommand, *, is_fit: bool) -> None:
+    """Raises ConfigError if an option is given that such a run has no use for."""
+    for field in dataclasses.fields(command):
+        if field.name in (OF_AGENTS if is_fit else OF_FITS) and getattr(command, field.name) != field.default:
+            whose = "agents" if is_fit else "`sparserl fit`"
+            raise ConfigError(f"--{field.name.replace('_', '-')} is for runs of {whose}, and {command.run} is none")
+
+
+def _accuracies(trained: TrainedFit) -> tuple[dict[str, Any], Table]:
+    scores = trained.evaluate()
+    table = Table(title=trained.title)
+    for column in ("samples", "accuracy", "loss"):
+        table.add_column(column, justify="left" if column == "samples" else "right")
+    for part, score in scores.items():
+        table.add_row(part, "-" if score.accuracy is None else f"{score.accuracy:.2%}", f"{score.loss:.4f}")
+    return {"checkpoint": trained.which, "scores": {part: vars(score) for part, score in scores.items()}}, table
+
+
+def _predictions(trained: TrainedFit, command: EvalCommand) -> tuple[dict[str, Any], Table]:
+    """Writes the classes of the samples of a table."""
+    assert command.data is not None
+    assert command.out is not None
+    check_writable(command.out)
+    table = trained.read_table(command.data)
+    probabilities = trained.probabilities(table.x)
+    chosen = [trained.classes[unit] for unit in probabilities.argmax(axis=1)]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["sample", "class", *(f"p:{name}" for name in trained.classes)])
+    rows = zip(chosen, probabilities.tolist(), strict=True)
+    writer.writerows([number, name, *row] for number, (name, row) in enumerate(rows))
+    write_text(command.out, file.getvalue())
+    right = None
+    if table.y is not None:
+        right = float(np.mean([name == table.classes[label] for name, label in zip(chosen, table.y, strict=True)]))
+    shown = Table(title=trained.title, show_header=False)
+    shown.add_row("samples", f"{len(chosen):,}")
+    if right is not None:
+        shown.add_row("accuracy on their labels", f"{right:.2%}")
+    shown.add_row("classes and probabilities", str(command.out))
+    return {"checkpoint": trained.which, "samples": len(chosen), "accuracy": right, "out": str(command.out)}, shown
 
 
 def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:

@@ -14,7 +14,7 @@ from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.experiment.opening import open_run
-from sparserl.experiment.run_config import continual_config, kind_in, run_config
+from sparserl.experiment.run_config import continual_config, fit_config, kind_in, run_config
 from sparserl.experiment.topologies import topologies_of_run
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.json_text import json_text
@@ -26,6 +26,7 @@ from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
+from sparserl.report.fits import FitRun, fit_records, fit_section, read_fit_run
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line
 from sparserl.report.reinforcement import rl_record, rl_sections
 from sparserl.report.rl_run import read_run
@@ -46,8 +47,8 @@ class ReportCommand:
     """Compare runs, with bootstrap intervals over seeds; runs that differ in the seed alone are one group. Runs of
     `sparserl train`: final return, mean of the last 10 evaluations and area under the learning curve, probability of
     improvement over a baseline, cost. Continual runs: performance at the end, forgetting and forward transfer; those of
-    agents against runs of --method scratch. Runs that are unfinished or cannot be read are listed, with the reason, and
-    enter no number."""
+    agents against runs of --method scratch. Runs of `sparserl fit`: accuracies, cost. Runs that are unfinished or
+    cannot be read are listed, with the reason, and enter no number."""
 
     runs: Annotated[tuple[Path, ...], Positional()]
     """Run folders, or folders that hold them."""
@@ -111,6 +112,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     trained = read("train", _trained)
     of_agents = sections(read("continual_rl", lambda folder: read_run(folder.path)))
     supervised = read("continual", _supervised)
+    of_tables = fit_records(read("fit", _fit))
     if command.baseline is not None and not trained:
         raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
 
@@ -119,7 +121,8 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     rl_records = [rl_record(section, command.last, command.allow_mixed) for section in of_agents]
     of_classifiers = supervised_records(supervised)
 
-    labels = _labels([group for record in [*of_trained, *rl_records, *of_classifiers] for group in record["groups"]])
+    compared_records = [*of_trained, *rl_records, *of_classifiers, *of_tables]
+    labels = _labels([group for record in compared_records for group in record["groups"]])
     named = dict(each_readable(folders, lambda folder: _label_and_seed(folder, labels), broken))
     refuse_if_all_broken(folders, broken)
     runs = [run_line(folder, *named.get(folder, ("", 0)), problem=broken.get(folder.path, "")) for folder in folders]
@@ -128,6 +131,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
         *topology_sections(compared),
         *rl_sections(rl_records),
         *map(supervised_section, of_classifiers),
+        *map(fit_section, of_tables),
     ]
     document = Document(f"{len(folders)} run" + "s" * (len(folders) > 1), command_line, parts, runs)
     record = {
@@ -138,6 +142,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
         "sections": rl_records,
         "trained": {"level_percent": statistics.LEVEL_PERCENT, "comparisons": of_trained},
         "supervised": {"level_percent": statistics.LEVEL_PERCENT, "protocols": of_classifiers},
+        "fits": {"level_percent": statistics.LEVEL_PERCENT, "tables": of_tables},
         "runs": [asdict(line) | {"path": str(line.path)} for line in runs],
     }
     return document, record
@@ -176,6 +181,16 @@ def _supervised(folder: RunFolder) -> SupervisedRun:
     return read_supervised_run(folder.path, str(config.scenario), method, config.plain())
 
 
+def _fit(folder: RunFolder) -> FitRun:
+    return read_fit_run(folder.path, _of_fit(folder), _of_folder(fit_config, folder).plain())
+
+
+def _of_fit(folder: RunFolder) -> str:
+    """What a run of `sparserl fit` is called beside its data and seed."""
+    config = _of_folder(fit_config, folder)
+    return config.name.removeprefix(f"{config.data_name}__{config.task}__").replace("__", " ")
+
+
 def _of_folder(read: Callable[[RunFolder], C], folder: RunFolder) -> C:
     """A config, or an error that names its run."""
     try:
@@ -196,5 +211,7 @@ def _labels(groups: Sequence[Record]) -> dict[str, str]:
 def _label_and_seed(folder: RunFolder, labels: Mapping[str, str]) -> tuple[str, int]:
     """Group and seed of a run; an unfinished one is in no group, and called by its method."""
     config = yaml_config.load_yaml(folder.path / "config.yaml")
-    label = labels.get(str(folder.path)) or config.get("method") or _method(_of_folder(run_config, folder))
+    label = labels.get(str(folder.path)) or config.get("method")
+    if not label:
+        label = _of_fit(folder) if kind_in(folder) == "fit" else _method(_of_folder(run_config, folder))
     return str(label), int(config.get("seed", 0))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from sparserl.continual.supervised.objectives import Score
+from sparserl.continual.supervised.tables import Table, read_table
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError
 from sparserl.experiment.classifier_training import data_dir_of
@@ -49,6 +50,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         network: Mapping[str, Any] = state["network"] if chosen == "best" else state["learner"]["network"]
         with restoring():
             self.learner.network.load_state_dict(network)
+        self._data_dir = data_dir_of(folder)
         self.classes = tuple(self.learner.sequence.record["class_names"])
 
     def evaluate(self, episodes: int = 10) -> dict[str, Score]:
@@ -57,6 +59,21 @@ class TrainedFit(OpenedRun[FitConfig]):
         task = self.learner.only_task
         parts = {"train": task.train, "validation": task.validation, "test": task.test}
         return {name: self.learner.evaluate(samples) for name, samples in parts.items() if samples is not None}
+
+    def read_table(self, data: str) -> Table:
+        """A table of samples that the network can read, with labels or without; `data` as `sparserl fit` takes it.
+
+        Raises:
+            ConfigError: If it cannot be read, or has another number of features.
+        """
+        table, wanted = read_table(data, self._data_dir, seed=self.config.seed, labelled=False), self._n_features
+        if table.x.shape[1] != wanted:
+            raise ConfigError(f"{data} has {table.x.shape[1]:,} features, and {self.folder.path} reads {wanted:,}")
+        return table
+
+    @property
+    def _n_features(self) -> int:
+        return self.learner.sequence.n_features
 
     @torch.no_grad()
     def probabilities(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -70,7 +87,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         """
         if not self.learner.objective.has_classes:
             raise ConfigError(f"a run of --task {self.config.task} predicts no classes; --task classify does")
-        task, n_features = self.learner.only_task, self.learner.sequence.n_features
+        task, n_features = self.learner.only_task, self._n_features
         features = np.asarray(x)
         if features.ndim != 2 or features.shape[1] != n_features:
             raise ConfigError(f"samples must have {n_features} features, as (N, {n_features}), got {features.shape}")

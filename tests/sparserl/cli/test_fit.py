@@ -231,6 +231,61 @@ def test_a_run_is_trained_from_python(tmp_path: Path) -> None:
     assert RunFolder.open(tmp_path / "run").is_done
 
 
+def evaluated(capsys: pytest.CaptureFixture[str], *words: Any) -> Any:
+    capsys.readouterr()
+    assert main(["eval", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_eval_says_the_accuracies_of_a_checkpoint(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = result_of(finished)
+    best = evaluated(capsys, "--run", finished)
+    assert best["scores"]["test"]["accuracy"] == result["accuracy_test_best"]
+    last = evaluated(capsys, "--run", finished, "--checkpoint", "last")
+    assert (last["checkpoint"], last["scores"]["test"]["accuracy"]) == ("last", result["accuracy_test"])
+    assert main(["eval", "--run", str(finished)]) == 0
+    assert f"{result['accuracy_test_best']:.2%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_eval_predicts_the_samples_of_a_file(
+    finished: Path, tmp_path: Path, labelled: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = load_digits(return_X_y=True)
+    data, out = tmp_path / "table.npz", tmp_path / "out.csv"
+    np.savez(data, x=x[:50], **({"y": y[:50]} if labelled else {}))
+    said = evaluated(capsys, "--run", finished, "--data", data, "--out", out)
+    opened: Any = open_run(finished)
+    predicted = opened.predict(x[:50])
+    written = rows(out)
+    assert [row["class"] for row in written] == predicted.tolist()
+    assert [row["sample"] for row in written] == list(map(str, range(50)))
+    assert float(written[3]["p:3"]) == pytest.approx(opened.probabilities(x[:50])[3, 3], rel=1e-6)
+    assert said["samples"] == 50
+    assert said["accuracy"] == (pytest.approx((predicted == y[:50].astype(str)).mean()) if labelled else None)
+
+
+def test_eval_refuses_what_such_a_run_has_no_use_for(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "other.npz", x=np.zeros((3, 63)))
+    out = tmp_path / "out.csv"
+    for words, said in {
+        f"--data {tmp_path / 'other.npz'} --out {out}": "has 63 features, and",
+        f"--data {tmp_path / 'none.npz'} --out {out}": "no file or folder",
+        f"--data {tmp_path / 'other.npz'}": "--data and --out go together",
+        f"--out {out}": "--data and --out go together",
+        "--episodes 3": "--episodes is for runs of agents",
+        "--max-steps 3": "--max-steps is for runs of agents",
+    }.items():
+        capsys.readouterr()
+        assert main(["eval", "--run", str(finished), *words.split()]) == 2
+        printed = capsys.readouterr()
+        assert said in printed.err
+        assert printed.err.count("\n") == 1
+    assert not out.exists()
+
+
 # Other commands.
 
 
@@ -246,10 +301,43 @@ def test_plots_are_drawn(finished: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "draws a run of `sparserl train`" in capsys.readouterr().err
 
 
+def test_a_report_has_groups_of_seeds_with_intervals(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(tmp_path / "seed 1", *OF_FINISHED, "--seed", "1") == 0
+    assert fit(tmp_path / "set", "--density", "0.2", "--learner.epochs", "1") == 0
+    capsys.readouterr()
+    runs = [finished, tmp_path / "seed 1", tmp_path / "set"]
+    words = ["report", *map(str, runs), "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "digits, classify: accuracy" in printed
+    (record,) = json.loads((tmp_path / "a.json").read_text())["fits"]["tables"]
+    rigl, of_set = record["groups"]
+    assert (rigl["label"], rigl["seeds"], of_set["label"], of_set["seeds"]) == ("rigl d0.3", [0, 1], "set d0.2", [0])
+    values = [result_of(path)["accuracy_test"] for path in runs[:2]]
+    accuracy = rigl["metrics"]["accuracy_test"]
+    assert accuracy["values"] == values
+    assert accuracy["mean"]["value"] == pytest.approx(np.mean(values))
+    assert accuracy["mean"]["low"] == pytest.approx(min(values))
+    assert of_set["metrics"]["accuracy_test"]["mean"]["low"] is None
+    assert of_set["costs"]["epochs"] == [1]
+    assert len(rigl["accuracy_by_epoch"]) == 4
+    assert "rigl d0.3" in (tmp_path / "a.html").read_text()
+
+
+def test_a_run_without_validation_is_reported_without_its_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(tmp_path / "run", "--validation-share", "0", "--learner.epochs", "1") == 0
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "no interval" in capsys.readouterr().out
+
+
 def test_other_commands_say_what_they_take(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in {
         f"train --resume {finished}": "is a run of `sparserl fit`; this takes runs of `sparserl train`",
-        f"eval --run {finished}": "is a run of a classifier",
+        f"enjoy --run {finished}": "is a run of a classifier",
         f"fit --resume {finished}": "is finished",
         f"fit --resume {finished} --density 0.2": "takes no --density",
     }.items():

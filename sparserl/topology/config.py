@@ -23,7 +23,7 @@ from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
 from sparserl.topology.one_shot import ONE_SHOT
-from sparserl.topology.rewire import FAN_INS, RewireRule
+from sparserl.topology.rewire import FAN_INS, SCOPES, RewireRule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET
@@ -45,6 +45,7 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "decay": ("drop fraction decay", DECAY),
     "density_schedule": ("density schedule", DENSITY),
     "budget": ("budget", BUDGET),
+    "budget_scope": ("budget scope", SCOPES),
     "fan_in": ("fan-in", FAN_INS),
     "initial_topology": ("initial topology", {**INITIAL, **ONE_SHOT}),
     "initial_value": ("initial value", INITIAL_VALUE),
@@ -133,6 +134,9 @@ class TopologyConfig:
     """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, of
     LAMP's scores, or of squared gradient times squared weight), or what an event grows, by how many connections each
     has left or by the mean momentum of its connections."""
+    budget_scope: Literal["group", "all"] | None = None
+    """Whether each network of an agent (actor, critics) has that budget by itself, or all of them share it: events are
+    then at updates at which all of them step, and connections move between them."""
     fan_in: Literal["free", "constant"] | None = None
     """Whether events leave each neuron as many inputs, or one more, with growth by a score."""
     salient_share: ShareBelowOne | None = None

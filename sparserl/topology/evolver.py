@@ -34,7 +34,9 @@ class TopologyEvolver:
     `end_update(group)`. A group that
     does not step at the update when it is due (a delayed actor) has its event at its next step, and a layer that is
     frozen (its values require no gradient) has none. With `rule.gradient_batches` k > 1 the event is at the (k - 1)th
-    step after that one, and the backward passes of all k updates count, but not those of updates without a step.
+    step after that one, and the backward passes of all k updates count, but not those of updates without a step. Groups
+    that share a budget (`rule.budget_scope`) have their event together, at the first update from then on at which all
+    of them step; batches are the last k of each.
 
     Args:
         groups: Group name -> layers by full name. One optimizer step moves one group.
@@ -89,6 +91,7 @@ class TopologyEvolver:
         first = rule.first_update if rule else None
         self._due: dict[str, int | None] = dict.fromkeys(groups, first)
         self._batches = dict.fromkeys(groups, 0)
+        self._stepped: set[str] = set()  # groups that have done all for an event at this update
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
         self._keeps_all = rule is not None and rule.needs_explored
         self._history = {
@@ -160,6 +163,7 @@ class TopologyEvolver:
     def begin_update(self, update: int) -> None:
         """Starts gradient update number `update`, counted from 1; arms capture of samples if an event needs them."""
         self.update = update
+        self._stepped.clear()
         if self.rule is None or not self.rule.needs_samples:
             return
         for group, layers in self.groups.items():
@@ -200,14 +204,24 @@ class TopologyEvolver:
         over = self.rule.is_over(self.update)
         if not over and self._gathers(group):
             return []
-        self._batches[group] = 0
+        self._stepped.add(group)
+        together = [group] if self.rule.budget_scope == "group" else self._sharing()
+        if not self._stepped.issuperset(together):
+            self._batches[group] -= not over  # the next step's batch will take the place of this one's
+            return []
         if self.before_event is not None:
             self.before_event()
-        names = [name for name, layer in self.groups[group].items() if layer.values.requires_grad]  # others stay
+        layers = {name: layer for one in together for name, layer in self.groups[one].items()}
+        names = [name for name, layer in layers.items() if layer.values.requires_grad]  # others stay
         (self._shrink if over else self._rewire)(names, self.rule)
-        self._gathered |= {name: [] for name in self.groups[group]}
-        self._due[group] = None if over else self._next_due()
+        self._gathered |= {name: [] for name in layers}
+        self._batches |= dict.fromkeys(together, 0)
+        self._due |= dict.fromkeys(together, None if over else self._next_due())
         return self.events[before:]
+
+    def _sharing(self) -> list[str]:
+        """Groups that share a budget at this update: those that have layers and are due."""
+        return [group for group, layers in self.groups.items() if layers and self.is_due(group)]
 
     def adopt(self, layer: str) -> None:
         """Takes note that a layer got other connections than an event gave it, by a loaded state.

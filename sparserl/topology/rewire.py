@@ -29,6 +29,7 @@ from sparserl.topology.structure import (
 
 T = TypeVar("T", bound=np.generic)
 FAN_INS = ("free", "constant")
+SCOPES = ("group", "all")
 
 
 def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
@@ -144,6 +145,7 @@ class RewireRule:
             `last_update` there is none.
         gradient_weight: Of |gradient| beside |weight| where a criterion adds them, >= 0 (lambda of MEST).
         budget: Name in `BUDGET`: what layers of one group share.
+        budget_scope: Name in `SCOPES`: whether all groups share it.
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
         weight_l1: Pull toward 0 at each step, in units of the learning rate, >= 0.
         weight_noise: Standard deviation of what is added to each weight at each step, in the same unit, >= 0.
@@ -169,6 +171,7 @@ class RewireRule:
     gradient_batches: int = 1
     gradient_weight: float = 0.0
     budget: str = "own"
+    budget_scope: str = "group"
     drop_threshold: float = 1e-3
     weight_l1: float = 0.0
     weight_noise: float = 0.0
@@ -183,6 +186,7 @@ class RewireRule:
             ("drop fraction decay", self.decay, DECAY),
             ("density schedule", self.density_schedule, DENSITY),
             ("budget", self.budget, BUDGET),
+            ("budget scope", self.budget_scope, SCOPES),
             ("fan-in", self.fan_in, FAN_INS),
         ):
             if name not in table:
@@ -217,6 +221,14 @@ class RewireRule:
                 f"growth {self.grow!r} keeps activations where drop or budget need gradients: 'gradient'"
             )
         self._check_fan_in()
+        if self.budget_scope == "all" and self.budget == "own":
+            raise TopologyError(
+                "budget_scope all needs a budget that layers share, such as survivors, got budget 'own'"
+            )
+        if self.budget_scope == "all" and self.replaces_step:
+            raise TopologyError(
+                "replaces_step needs budget_scope group: an event of all follows the last of their steps"
+            )
         if self.prunes:
             if self.last_update is None:
                 raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")

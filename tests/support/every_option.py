@@ -167,6 +167,7 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
         Batch(kind, "topology.target", {"topology.target": "shared"}),
         alone("actor_density", 0.3, lambda built: built.density("actor")),
         alone("critic_density", 0.3, lambda built: built.density("critic")),
+        alone("budget_scope", "all", of_rule("budget_scope"), budget="survivors"),
         alone("recycle_threshold", 0.375, lambda built: built.agent.topology.recycle_threshold),
     ]
     parts = {

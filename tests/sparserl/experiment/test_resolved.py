@@ -71,6 +71,7 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "gradient_batches": 1,
         "gradient_weight": 0.0,
         "budget": "own",
+        "budget_scope": "group",
         "drop_threshold": 1e-3,
         "weight_l1": 0.0,
         "weight_noise": 0.0,

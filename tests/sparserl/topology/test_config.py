@@ -103,8 +103,9 @@ OVERRIDES = {
     "fan_in": "constant",
     "salient_share": 0.25,
     "replaces_step": True,
+    "budget_scope": "all",
 }
-OF_FAN_IN = ("fan_in", "salient_share")
+OF_FAN_IN = ("fan_in", "salient_share", "replaces_step")
 """Refused beside some of the others."""
 
 
@@ -115,9 +116,13 @@ def test_overrides_cover_every_field_of_a_rule() -> None:
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_field_replaces_that_part_of_the_rule_alone(name: str) -> None:
     # The others look at no such gradient.
-    method = {"gradient_batches": "rigl", "gradient_weight": "mest", "fan_in": "rigl", "salient_share": "srigl"}.get(
-        name, "ds_td3"
-    )
+    method = {
+        "gradient_batches": "rigl",
+        "gradient_weight": "mest",
+        "fan_in": "rigl",
+        "salient_share": "srigl",
+        "budget_scope": "dsr",
+    }.get(name, "ds_td3")
     base = METHODS[method].rule
     assert base is not None
     rule = rule_of(TopologyConfig(method=method, **{name: OVERRIDES[name]}))  # type: ignore[arg-type]

@@ -267,6 +267,7 @@ def test_an_agent_measures_no_importance(fields: dict[str, Any]) -> None:
         "decay",
         "density_schedule",
         "budget",
+        "budget_scope",
         "fan_in",
         "initial_topology",
         "initial_value",
@@ -283,6 +284,7 @@ def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     for name in PARTS[field][1]:
         needed: dict[str, Any] = {"output_layer": "sparse"} if name in OF_OUTPUT_LAYER else {}
         needed |= {"output_density": 0.5} if name == "erk_plus" else {}
+        needed |= {"budget": "survivors"} if (field, name) == ("budget_scope", "all") else {}
         needed |= {"grow": "gradient", "shrink_at_end": False} if (field, name) == ("fan_in", "constant") else {}
         assert getattr(TopologyConfig(**{field: name, **needed}), field) == name  # type: ignore[arg-type]
 

@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
-from sparserl.topology.pruning import squared_gradients
-from sparserl.topology.structure import EvolvingLayer, FloatArray
+from sparserl.layers import SparseLinear
+from sparserl.layers.fused import FusedLayers
+from sparserl.topology.structure import FloatArray
 
 
 def gradient_norm(gradients: Sequence[FloatArray], power: float = 2.0) -> float:
@@ -81,7 +83,22 @@ def signal_to_noise(mean: FloatArray, mean_square: FloatArray) -> float:
     return float(np.mean(np.abs(mean) / (deviation + 1e-10)))
 
 
-def gradient_metrics(layers: Mapping[str, EvolvingLayer]) -> dict[str, float]:
+def _mean_square(layer: SparseLinear) -> FloatArray:
+    """(nnz,) mean over the samples that a layer holds of the squared gradient of each weight.
+
+    That of one sample is the product of its input and its gradient at the output, so the sum of squares is what the
+    layer would have for a gradient with the squares of both.
+    """
+    x, dy = (torch.cat(side, dim=1).t() for side in zip(*layer.activation_pairs, strict=True))
+    done = FusedLayers([[layer]]).run([x.square().contiguous()])
+    needs = [True, layer.bias is not None]
+    squares = done.gradients((len(dy) * dy).square().contiguous()[None], None, needs, [])[1][0]
+    assert squares is not None
+    mean: FloatArray = squares.numpy() / len(dy)
+    return mean
+
+
+def gradient_metrics(layers: Mapping[str, SparseLinear]) -> dict[str, float]:
     """Logged values of sparse layers whose weights have a gradient; others do not count.
 
     Args:
@@ -99,7 +116,7 @@ def gradient_metrics(layers: Mapping[str, EvolvingLayer]) -> dict[str, float]:
         return {}
     metrics = {f"topology/{name}/gradient_norm": gradient_norm([gradient]) for name, gradient in gradients.items()}
     held = {name: gradient for name, gradient in gradients.items() if layers[name].activation_pairs and gradient.size}
-    ratios = {name: signal_to_noise(one, squared_gradients(layers[name].view())) for name, one in held.items()}
+    ratios = {name: signal_to_noise(gradient, _mean_square(layers[name])) for name, gradient in held.items()}
     metrics |= {f"topology/{name}/gradient_snr": ratio for name, ratio in ratios.items()}
     of_all = list(gradients.values())
     metrics["topology/gradient_norm"] = gradient_norm(of_all)

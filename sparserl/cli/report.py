@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import numpy as np
 
 from sparserl import config as yaml_config
+from sparserl.agents.table import AGENTS
 from sparserl.cli.arguments import Positional, parse
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.experiment.opening import open_run
@@ -167,7 +168,8 @@ def _write_json(record: Record, path: Path) -> None:
 
 def _trained(folder: RunFolder) -> TrainedRun:
     config = _of_folder(run_config, folder)
-    return read_trained_run(folder.path, _method(config), yaml_config.plain(config))
+    family = AGENTS[config.algo].sparse_twin or config.algo
+    return read_trained_run(folder.path, _method(config), yaml_config.plain(config), family)
 
 
 def _method(config: TrainConfig) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES
 from sparserl.report.cells import UNKNOWN, Record, counted, estimate_cell, estimate_record, mean_cell, or_none
+from sparserl.report.dense_equivalent import HEAD, cell, dense_equivalents, is_shown, notes
 from sparserl.report.document import (
     Chart,
     Interval,
@@ -53,12 +54,19 @@ PICTURED = "final"
 def comparison_record(comparison: Comparison) -> Record:
     """A comparison as plain data that JSON holds."""
     thresholds = _thresholds(comparison.groups)
+    measured = [group.measured() for group in comparison.groups]
+    equivalents = [{}] * len(measured) if comparison.normalised else dense_equivalents(measured)
+    groups = [_group(comparison, group, thresholds) for group in comparison.groups]
     return {
         "title": comparison.title,
         "envs": list(comparison.envs),
         "normalised": comparison.normalised,
         "baseline": None if comparison.baseline is None else comparison.baseline.label,
-        "groups": [_group(comparison, group, thresholds) for group in comparison.groups],
+        "groups": [
+            {**group, **({"dense_equivalent": one} if one else {})}
+            for group, one in zip(groups, equivalents, strict=True)
+        ],
+        "shows_dense_equivalent": not comparison.normalised and is_shown(measured),
         "notes": list(comparison.notes),
     }
 
@@ -124,7 +132,7 @@ def comparison_section(record: Record) -> Section:
         return Section(record["title"], notes=record["notes"])
     tables = [_scores_table(record)]
     if not record["normalised"]:
-        tables.append(_cost_table(record["groups"]))
+        tables.append(_cost_table(record))
     return Section(title, [*_what(record), *record["notes"]], tables, _charts(record))
 
 
@@ -195,10 +203,17 @@ def _digits(record: Record) -> int:
     return 0 if largest >= 100 else 1 if largest >= 10 else 2
 
 
-def _cost_table(groups: Sequence[Record]) -> Table:
+def _cost_table(record: Record) -> Table:
+    groups = record["groups"]
     known = [key for key in COSTS if any(value is not None for group in groups for value in group["cost"][key])]
     rows = [[_named(group), *(mean_cell(group["cost"][key], COSTS[key][1]) for key in known)] for group in groups]
-    return Table("cost: means over seeds", ["group", *(COSTS[key][0] for key in known)], rows)
+    columns = ["group", *(COSTS[key][0] for key in known)]
+    if not record["shows_dense_equivalent"]:
+        return Table("cost: means over seeds", columns, rows)
+    equivalents = [group["dense_equivalent"] for group in groups]
+    rows = [[*row, cell(one)] for row, one in zip(rows, equivalents, strict=True)]
+    said = notes([group["label"] for group in groups], equivalents)
+    return Table("cost: means over seeds", [*columns, HEAD], rows, "\n".join(said))
 
 
 # --- charts -----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from gymnasium.envs.registration import parse_env_id
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
 from sparserl.recording.run_logs import check_returns, evaluation_curve
+from sparserl.report.dense_equivalent import Measured
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
 from sparserl.report.seed_groups import seed_groups, settings
@@ -41,6 +42,7 @@ class TrainedRun:
         returns: (E,) mean return over the episodes of each.
         result: What `result.json` says.
         versions: What `versions.json` says.
+        family: Its algorithm, whether its networks are sparse or dense.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class TrainedRun:
     returns: Floats
     result: Mapping[str, Any]
     versions: Mapping[str, Any]
+    family: str = ""
 
     @property
     def env(self) -> str:
@@ -62,13 +65,14 @@ class TrainedRun:
         return int(self.config["seed"])
 
 
-def read_trained_run(path: Path, name: str, config: Mapping[str, Any]) -> TrainedRun:
+def read_trained_run(path: Path, name: str, config: Mapping[str, Any], family: str = "") -> TrainedRun:
     """Reads a finished run.
 
     Args:
         path: Its folder.
         name: What its method is called, without env and seed.
         config: Its resolved config as plain data.
+        family: As in `TrainedRun`.
 
     Raises:
         ConfigError: If a file is missing or cannot be read, or a return is not a number.
@@ -77,7 +81,7 @@ def read_trained_run(path: Path, name: str, config: Mapping[str, Any]) -> Traine
     check_returns(steps, returns, path / "eval.csv")
     result = read_result(path)
     check_numbers(result, RESULTS, path)
-    return TrainedRun(path, name, config, steps, returns, result, read_versions(path))
+    return TrainedRun(path, name, config, steps, returns, result, read_versions(path), family)
 
 
 # --- one number of a run ----------------------------------------------------------------------------
@@ -156,6 +160,18 @@ class Group:
         steps: Floats = reduce(np.intersect1d, [run.steps for run in self.each])
         by_seed = [[run.returns[np.isin(run.steps, steps)] for run in of_seed] for of_seed in self.runs]
         return steps, np.moveaxis(np.array(by_seed), -1, 0) / np.array(self.scales)
+
+    def measured(self) -> Measured:
+        """Its final return and size, for `dense_equivalents`."""
+        sizes = self.of_results("params_nonzero")
+        densities = self.of_results("density")
+        return Measured(
+            self.label,
+            self.runs[0][0].family,
+            None if None in sizes else float(np.mean(sizes)),  # type: ignore[arg-type]  # none is None
+            None if None in densities else min(densities) == 1.0,  # type: ignore[type-var]  # likewise
+            float(self.scores("final").mean()),
+        )
 
     def of_results(self, key: str) -> list[float | None]:
         """A number of every `result.json`, None where there is none."""

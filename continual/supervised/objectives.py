@@ -89,5 +89,5 @@ RECONSTRUCT = Objective(
 """The input itself, by mean squared error; with noise in the input, that without it (a denoising autoencoder).
 
 Source:
-    Vincent et al. 2008; Atashgahi et al. 2022 (QuickSelection) and Sokar et al. 2022, "Where to pay attention", which train sparse ones.
+    Vincent et al. 2008; Atashgahi et al. 2022 (QuickSelection) and Sokar et al. 2022 (WAST), which train sparse ones.
 """

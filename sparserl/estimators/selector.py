@@ -15,7 +15,7 @@ from sparserl.continual.supervised.tables import Scaling, Table, table_sequence
 from sparserl.errors import ConfigError
 from sparserl.estimators.feature_selection import SELECTIONS, Options, Selection
 from sparserl.estimators.network import Estimator, classes_in
-from sparserl.ranges import Count, PositiveShare, Repeats
+from sparserl.ranges import Count, PositiveShare, Repeats, Share
 
 
 @dataclass(eq=False, repr=False)
@@ -36,17 +36,22 @@ class SparseFeatureSelector(SelectorMixin, Estimator):  # type: ignore[misc]
 
     n_features: Count = 50
     """How many features are kept."""
-    method: Literal["attribution"] = "attribution"
-    """How they are chosen: by attribution to the outputs of a classifier (SET-Attr)."""
+    method: Literal["wast", "quickselection", "attribution"] = "wast"
+    """How they are chosen: by what a denoising autoencoder fails to reconstruct, and its weights (WAST), by the weights
+    of one (QuickSelection), or by attribution to the outputs of a classifier (SET-Attr)."""
     scaling: Scaling | None = None
     """What features are standardised by while the network learns: the mean and standard deviation of each feature, of
-    all together, or none; as its source has it if None. Chosen features are given as they came."""
+    all together, or none; as its source has it if None: of all together for wast, otherwise of each. Chosen features
+    are given as they came."""
     epochs: Repeats | None = None
-    """Passes through the samples; 200 by attribution, if None."""
+    """Passes through the samples; as its source has them if None: 10, 100, 200."""
     hidden_layer_sizes: tuple[Count, ...] | None = None
-    """Neurons of each hidden layer; 1000 and 100 by attribution, if None."""
+    """Neurons of each hidden layer; as its source has them if None: 200; 1000; 1000 and 100."""
     density: PositiveShare | None = None
-    """Share of connections that exist, in (0, 1]; as its source has them if None."""
+    """Share of connections that exist, in (0, 1]; as its source has them if None: a fifth, or by factors."""
+    error_share: Share | None = None
+    """Of errors of reconstruction in what wast finds a feature worth, beside the strength of its neuron, in [0, 1];
+    .9 if None."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains a network and ranks the features by it.
@@ -81,8 +86,20 @@ class SparseFeatureSelector(SelectorMixin, Estimator):  # type: ignore[misc]
         return self
 
     def _options(self, selection: Selection) -> Options:
-        """What the selection is told."""
-        given = {"hidden": self.hidden_layer_sizes, "epochs": self.epochs, "density": self.density}
+        """What the selection is told.
+
+        Raises:
+            ConfigError: If it has no such option.
+        """
+        if self.error_share is not None and selection.usual.error_share is None:
+            others = " or ".join(name for name, one in SELECTIONS.items() if one.usual.error_share is not None)
+            raise ConfigError(f"error_share {self.error_share:g} is of {others}, and has no effect on {self.method}")
+        given = {
+            "hidden": self.hidden_layer_sizes,
+            "epochs": self.epochs,
+            "density": self.density,
+            "error_share": self.error_share,
+        }
         told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(selection.usual, **told)
 

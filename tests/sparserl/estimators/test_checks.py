@@ -7,9 +7,10 @@ from typing import Any
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparserl.estimators import SparseFeatureSelector, SparseMLPClassifier
+from sparserl.estimators.feature_selection import SELECTIONS
 
 ESTIMATORS = [
-    SparseFeatureSelector(1, method="attribution", epochs=1, hidden_layer_sizes=(8,), density=0.4),
+    *(SparseFeatureSelector(1, method=method, epochs=2, hidden_layer_sizes=(8,), density=0.4) for method in SELECTIONS),
     SparseMLPClassifier((16,), max_iter=12, batch_size=32, learning_rate_init=0.05),
 ]
 

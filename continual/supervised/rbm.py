@@ -23,8 +23,9 @@ class RBMLearner(FitLearner):
     """A Bernoulli restricted Boltzmann machine that learns by contrastive divergence.
 
     Its network is the one layer from visible to hidden units; the biases of the visible ones are a parameter of it.
-    Visible units are probabilities, in the data and in the chain; hidden ones are drawn. The loss is the mean squared
-    error of a feature between samples and what the machine makes of them, without draws when it is evaluated.
+    Visible units are probabilities, in the data and in the chain; hidden ones are drawn, by evaluation too and there
+    always alike. The loss is the mean squared error of a feature between samples and the end of their chains, of one
+    step in evaluation.
 
     Args:
         table: The samples, features in [0, 1].
@@ -116,11 +117,12 @@ class RBMLearner(FitLearner):
 
     @torch.no_grad()
     def evaluate(self, samples: Samples) -> Score:
-        loss = 0.0
+        loss, draws = 0.0, stream(self.seed, "gibbs", "evaluation")
         for x, _ in self.parts_of(samples):
             v0 = x.numpy()
-            h, done = self._hidden(v0)
-            loss += float(np.square(v0 - self._visible(h, done)).sum(dtype=np.float64))
+            probable, done = self._hidden(v0)
+            error = v0 - self._visible(_drawn(probable, draws), done)
+            loss += float(np.square(error).sum(dtype=np.float64))
         return self.objective.score(0, loss / self.sequence.n_features, len(samples))
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE
+from sparserl.continual.supervised.importance_pruning import ImportancePruning
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
 from sparserl.continual.supervised.objectives import CLASSIFY, Objective, Score
@@ -90,6 +91,7 @@ class FitLearner(SupervisedLearner):
         self.objective = objective
         self._standardised: tuple[torch.Tensor, torch.Tensor] | None = None
         super().__init__(sequence, Strategy(), config, topology, seed=seed)
+        self._pruning = self._importance_pruning()
         self.flops = FlopCounter()
         self.score: Score | None = None
         self.best: Best | None = None
@@ -131,7 +133,22 @@ class FitLearner(SupervisedLearner):
         draws = stream(self.seed, "noise", str(self.epoch), str(self.batch))
         return x + self.config.noise * torch.from_numpy(draws.standard_normal(x.shape, dtype=np.float32))
 
+    def _importance_pruning(self) -> ImportancePruning | None:
+        own, topology = self.config, self.topology
+        if not own.importance_share:
+            return None
+        keeps = topology.base.rule is not None and topology.part_of_rule("density_schedule") == "constant"
+        if not keeps or topology.pairs > 1:
+            raise ConfigError(
+                f"learner.importance_share {own.importance_share:g} takes connections that a topology method neither "
+                f"refills nor counts: use --topology.method set, with pairs 1, not {topology.method}"
+            )
+        return ImportancePruning(own.importance_share, own.importance_every, own.importance_after)
+
     def _step(self, batch: Batch) -> float:
+        ends_epoch = (self.batch + 1) * self.config.batch_size >= self._samples_of(self.task)
+        if self._pruning is not None and self.evolver is not None and ends_epoch:
+            self._pruning(self.evolver, self.epoch + 1, f"network.{len(self.network) - 1}")
         with counting(self.flops):
             if not self._counts_by_torch:
                 return super()._step(batch)

@@ -13,7 +13,17 @@ from torch import nn
 from sparserl.errors import ConfigError
 from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.fused_adam import FusedAdam
-from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Repeats, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Repeats,
+    Share,
+    ShareBelowOne,
+    check_ranges,
+)
 
 WITH_MOMENTUM = ("sgd", "rmsprop")
 """Optimizers that read `learner.momentum`."""
@@ -163,8 +173,29 @@ class FitLearnerConfig(ClassifierConfig):
     reconstructed has none."""
     gibbs_steps: Repeats = 1
     """Of an RBM: how often visible and hidden units are drawn anew before a gradient, k of CD-k."""
+    importance_share: ShareBelowOne = 0.0
+    """Importance pruning: the neurons of a hidden layer whose incoming strength (sum of |weight|) is at or below this
+    quantile, in [0, 1), lose all connections into them; 0: none do."""
+    importance_every: Count = 10
+    """Epochs from one importance pruning to the next."""
+    importance_after: CountOrZero = 200
+    """Epochs before the first one."""
     patience: Count | None = None
     """Epochs without a better validation accuracy after which training ends; it takes all epochs if None."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = (self.importance_after // self.importance_every + 1) * self.importance_every
+        if not self.importance_share:
+            for name in ("importance_every", "importance_after"):
+                if getattr(self, name) != getattr(FitLearnerConfig, name):
+                    given = f"learner.{name} {getattr(self, name)}"
+                    raise ConfigError(f"{given} is about importance pruning: set learner.importance_share")
+        elif first > self.epochs:
+            raise ConfigError(
+                f"the first importance pruning would be in epoch {first} of {self.epochs}: lower "
+                f"learner.importance_after {self.importance_after} or learner.importance_every {self.importance_every}"
+            )
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], ClassifierConfig], torch.optim.Optimizer]] = {

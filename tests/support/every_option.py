@@ -559,6 +559,11 @@ ALIKE = ("schedule", "milestones", "nesterov", "decay", "k winners", "all relu")
 def fit_batches() -> list[Batch]:
     """What `sparserl fit` has of its own; its learner and topology are those of a classifier."""
     alike = [batch for batch in classifier_batches() if batch.name in ALIKE]
+    importance: dict[str, Value] = {
+        "learner.importance_share": 0.25,
+        "learner.importance_every": 5,
+        "learner.importance_after": 7,
+    }
     own = {"scaling": "all_features", "test_share": 0.25, "validation_share": 0.25}
     learner: dict[str, Value] = {
         "learner.hidden": [9, 8],
@@ -578,6 +583,9 @@ def fit_batches() -> list[Batch]:
         Batch("fit", "topology", OF_FIT),
         Batch("fit", "data", {"data": "iris"}, {}, {"data": lambda built: built.learner.sequence.name}),
         Batch("fit", "learner", learner, {}, {"learner.hidden": lambda built: hidden(built.learner.network)}),
+        Batch("fit", "noise", {"learner.noise": 0.5}),
+        Batch("fit", "task", {"task": "rbm", "learner.gibbs_steps": 3, "learner.hidden": [9], "scaling": "range"}),
+        Batch("fit", "importance pruning", importance, {"learner.epochs": 20}),
         *(replace(batch, kind="fit") for batch in alike),
     ]
 

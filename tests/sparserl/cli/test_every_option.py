@@ -23,7 +23,6 @@ from sparserl.errors import SparserlError
 
 NOT_SET = {
     "device": "cpu is the only one",
-    "task": "classify is the only one",
     "agent.target_entropy": "refused beside a fixed temperature",
 }
 IN_A_FILE_ONLY_ONE_WAY = ("algo",)
@@ -166,6 +165,11 @@ def test_options_of_data_are_for_classifiers(words: tuple[str, ...]) -> None:
 
 # What has no effect, or none together: kind, options, and what the line says.
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "budget of networks": (
+        "moving classifier",
+        {"topology.budget": "survivors", "topology.budget_scope": "all"},
+        "agents: a classifier is one network",
+    ),
     "device": ("ds_td3", {"device": "cuda"}, "no kernels for device 'cuda'"),
     "forget interval": ("ds_td3", {"agent.forget_interval_steps": 7}, "agent.forget_interval_steps 7 has no effect"),
     "forget threshold": ("sac", {"agent.forget_threshold": 0.5}, "it needs agent.dynamic_capacity"),

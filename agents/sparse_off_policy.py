@@ -201,7 +201,8 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
             )
         networks = {name: (network, self.optimizer_of(name)) for name, network in self.networks.items()}
         seed = self.policy_kwargs.get("topology_seed", 0)
-        return Recycler(networks, interval=interval, threshold=self.topology.recycle_threshold, seed=seed)
+        threshold, by = self.topology.recycle_threshold, self.topology.recycle_by
+        return Recycler(networks, interval=interval, threshold=threshold, seed=seed, by=by)
 
     def bind_run_length(self, total_timesteps: int) -> None:
         """Says how many env steps all calls of `learn` together will make, before the first of them.
@@ -334,6 +335,10 @@ class SparseTopologyMixin(AgentParts, SavedTopologyMixin, CollectionMixin):
         raise NotImplementedError
 
     def _recycle(self, recycler: Recycler, batch: TransitionBatch) -> None:
+        if recycler.score.needs_gradients:
+            with counting(self.flops), at_once():
+                for group in self.trained:
+                    self.form_gradients(group, batch)
         inputs = self.read_by(batch.observations, batch.actions)
         recycler.recycle_if_due(self._n_updates, {name: torch.from_numpy(array) for name, array in inputs.items()})
 

@@ -24,7 +24,9 @@ NOT_HERE = {
     **dict.fromkeys(OWN_DENSITIES, "agents: a classifier has neither actor nor critic"),
     "target": "agents: a classifier has no target networks",
     "budget_scope": "agents: a classifier is one network",
-    **dict.fromkeys(("recycle_interval", "recycle_threshold"), "`sparserl train`: neurons serve earlier tasks as well"),
+    **dict.fromkeys(
+        ("recycle_interval", "recycle_threshold", "recycle_by"), "`sparserl train`: neurons serve earlier tasks as well"
+    ),
 }
 """Fields of a `TopologyConfig` that a classifier does not have, and what they are for."""
 

@@ -1,9 +1,15 @@
-"""How active the hidden neurons of a network are on a batch of inputs."""
+"""How active the hidden neurons of a network are on a batch of inputs, and how much they matter to its loss."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
+from sparserl.errors import TopologyError
+from sparserl.layers.linear import linear
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.topology.dormant import dormancy_scores, dormant
 from sparserl.topology.structure import FloatArray
@@ -26,6 +32,58 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
             x = function(layer(x))
             activities.append(x.abs().mean(0, dtype=torch.float64).numpy())
     return activities
+
+
+@torch.no_grad()
+def hidden_relevance(mlp: SparseMLP) -> list[FloatArray]:
+    """How much a loss would grow without each hidden neuron, to first order, from the gradients that weights have now.
+
+    That is minus the sum over its outgoing connections of weight times gradient, which equals minus the sum over the
+    batch of activation times gradient; no pass is needed. Negative where the loss would fall.
+
+    Args:
+        mlp: The network.
+
+    Returns:
+        (n,) float64 of each layer but the last.
+
+    Raises:
+        TopologyError: If weights have no gradients.
+
+    Source:
+        Mozer and Smolensky 1989 (skeletonization), section 2: the derivative of the error by a gate on the neuron, at
+        1; there for an error that is linear, and smoothed over patterns.
+    """
+    relevances: list[FloatArray] = []
+    for module in list(mlp)[1:]:
+        layer = linear(module)
+        weights, gradient = layer.weights, layer.weights.grad
+        if gradient is None:
+            raise TopologyError("the relevance of neurons needs gradients of the weights: form them on a batch first")
+        inputs = layer.flat(np.arange(weights.numel())) % layer.shape[1]
+        products = (weights * gradient).flatten().numpy()
+        relevances.append(-np.bincount(inputs, products, layer.shape[1]).astype(np.float64))
+    return relevances
+
+
+@dataclass(frozen=True)
+class NeuronScore:
+    """What decides which neurons start anew.
+
+    Attributes:
+        measure: Network and what it reads -> (n,) >= 0 of each layer but the last; a neuron of next to nothing does
+            not matter.
+        needs_gradients: Whether weights must have those of a batch.
+    """
+
+    measure: Callable[[SparseMLP, torch.Tensor], list[FloatArray]]
+    needs_gradients: bool = False
+
+
+NEURON_SCORES: dict[str, NeuronScore] = {
+    "dormant": NeuronScore(hidden_activity),
+    "relevance": NeuronScore(lambda mlp, x: [*map(np.abs, hidden_relevance(mlp))], needs_gradients=True),
+}
 
 
 def dormant_fraction(mlp: SparseMLP, x: torch.Tensor, threshold: float) -> list[float]:

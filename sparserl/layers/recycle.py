@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparserl.errors import TopologyError
-from sparserl.layers.activity import hidden_activity
+from sparserl.errors import TopologyError, unknown_name
+from sparserl.layers.activity import NEURON_SCORES
 from sparserl.layers.linear import Entries, linear
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.seeding import stream
@@ -91,8 +91,11 @@ class Recycler:
         interval: Gradient updates between recyclings, >= 1.
         threshold: Score up to which a neuron is dormant, in [0, 1).
         seed: Root seed; each layer draws from its own stream.
+        by: Name in `NEURON_SCORES`: what is next to nothing for neurons that start anew. By relevance, in either
+            direction; Mozer and Smolensky 1989 remove those of lowest relevance instead.
 
     Attributes:
+        score: What `by` names.
         recycled_total: Neurons recycled so far, by full name of the layer that leads to them, e.g. `critic.qf0.0`.
 
     Raises:
@@ -106,7 +109,11 @@ class Recycler:
         interval: int,
         threshold: float,
         seed: int,
+        by: str = "dormant",
     ):
+        if by not in NEURON_SCORES:
+            raise TopologyError(unknown_name("score of neurons", by, NEURON_SCORES))
+        self.score = NEURON_SCORES[by]
         if interval < 1:
             raise TopologyError(f"the recycling interval must be >= 1, got {interval}")
         check_threshold(threshold)
@@ -135,16 +142,17 @@ class Recycler:
             Neurons recycled, by full name of the layer that leads to them; empty when not due.
 
         Raises:
-            TopologyError: If an activity is not finite, or as `recycle`.
+            TopologyError: If an activity is not finite, weights have no gradients where their score needs them, or as
+                `recycle`.
         """
         if not self.is_due(update):
             return {}
         recycled = dict.fromkeys(self.recycled_total, 0)
         for group, name, mlp, optimizer in self._networks:
-            activities = hidden_activity(mlp, inputs[group])
-            for level in reversed(range(len(activities))):
+            measured = self.score.measure(mlp, inputs[group])
+            for level in reversed(range(len(measured))):
                 incoming, outgoing = mlp[level], mlp[level + 1]
-                neurons = dormant(dormancy_scores(activities[level]), self.threshold) & (linear(incoming).fan_in > 0)
+                neurons = dormant(dormancy_scores(measured[level]), self.threshold) & (linear(incoming).fan_in > 0)
                 full_name = f"{name}.{level}"
                 recycle(incoming, outgoing, neurons, optimizer, self._rng[full_name])
                 recycled[full_name] = int(np.count_nonzero(neurons))

@@ -26,7 +26,15 @@ from sparserl.topology.moments import check_moments
 from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.structure import SparseTopology
 
-NOT_HERE = (*OWN_DENSITIES, "initial_value", "recycle_interval", "recycle_threshold", "replaces_step", "budget_scope")
+NOT_HERE = (
+    *OWN_DENSITIES,
+    "initial_value",
+    "recycle_interval",
+    "recycle_threshold",
+    "recycle_by",
+    "replaces_step",
+    "budget_scope",
+)
 """Fields of a `TopologyConfig` that do not apply to a model in a training loop of the user's."""
 
 

@@ -54,6 +54,8 @@ PARTS: dict[str, tuple[str, Collection[str]]] = {
     "target": ("target policy", TARGET),
 }
 """Fields that name an entry of a table: what it is called, and the table."""
+RECYCLE_BY = ("dormant", "relevance")
+"""What decides which neurons are recycled; `sparserl.layers.activity` says how."""
 DENSITY_SUFFIX = "_density"
 """Of an option for the density of one group of networks, whose name stands before it."""
 RULE_FIELDS = tuple(field.name for field in dataclasses.fields(RewireRule))
@@ -183,6 +185,9 @@ class TopologyConfig:
     """Gradient updates between recyclings of dormant neurons (ReDo); never if None."""
     recycle_threshold: ShareBelowOne = 0.1
     """Score up to which a neuron is dormant, in units of its layer's mean activity, in [0, 1)."""
+    recycle_by: Literal["dormant", "relevance"] = "dormant"
+    """What is next to nothing for neurons that are recycled: their activity, or how much the loss would change without
+    them (skeletonization), by the gradients of one more pass; in units of the layer's mean likewise."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "topology.", hyphens=False)
@@ -196,6 +201,10 @@ class TopologyConfig:
             unused = next((name for name in (*RULE_FIELDS, *OF_REWIRING) if getattr(self, name) is not None), None)
             if unused is not None:
                 raise ConfigError(f"the topology method {self.method!r} never rewires and takes no {unused}")
+        if self.recycle_by not in RECYCLE_BY:
+            raise ConfigError(unknown_name("score of neurons", self.recycle_by, RECYCLE_BY))
+        if self.recycle_by != "dormant" and self.recycle_interval is None:
+            raise ConfigError(f"topology.recycle_by {self.recycle_by} recycles nothing: set topology.recycle_interval")
         self._check_densities()
         self._check_numbers()
         if check_pairs(self.pairs, "topology.pairs") > 1 and self.base.dense:

@@ -325,6 +325,13 @@ def train_batches(algo: str) -> list[Batch]:
         *batches,
         *topology_batches(algo),
         Batch(algo, "recycling", recycling, {}, {"topology.recycle_interval": interval}),
+        Batch(
+            algo,
+            "relevance",
+            {"topology.recycle_by": "relevance"},
+            recycling,
+            {"topology.recycle_by": lambda built: built.agent.topology.recycle_by},
+        ),
     ]
 
 

@@ -54,6 +54,9 @@ def test_a_resolved_topology_means_the_same(method: str, changed: dict[str, Any]
         assert resolved.for_run(updates).rule() == config.for_run(updates).rule()
 
 
+RECYCLING = {"recycle_threshold": 0.1, "recycle_by": "dormant"}
+
+
 def test_the_paper_s_numbers_can_be_read() -> None:
     resolved = TopologyConfig(method="ds_td3").resolved()
     said = {name: value for name, value in dataclasses.asdict(resolved).items() if value is not None}
@@ -90,6 +93,7 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "pairs": 1,
         "target": "union_trim",
         "recycle_threshold": 0.1,
+        "recycle_by": "dormant",
     }
 
 
@@ -97,7 +101,7 @@ def test_the_paper_s_numbers_can_be_read() -> None:
 def test_another_method_takes_the_place_of_what_the_first_said_itself(method: str) -> None:
     plain = yaml_config.plain(TopologyConfig(method=method, density=0.5).resolved())
     left = {name: value for name, value in beside_method(plain).items() if value is not None}
-    assert left == {"method": method, "density": 0.5, "allocation": "erk", "pairs": 1, "recycle_threshold": 0.1}
+    assert left == {"method": method, "density": 0.5, "allocation": "erk", "pairs": 1} | RECYCLING
 
 
 def test_what_was_wished_beside_a_method_stays_with_another_one() -> None:

@@ -46,7 +46,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         TypeError: If the tree holds anything else.
     """
     tensors: dict[str, torch.Tensor] = {}
-    tree = _split(state, "", tensors)
+    tree = _split(state, "", tensors, set())
     temporary = path.with_name(path.name + ".tmp")
     _discard(temporary)
     temporary.mkdir(parents=True)
@@ -183,13 +183,13 @@ def flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _split(node: Any, key: str, tensors: dict[str, torch.Tensor], taken_up: set[int]) -> Any:
     if isinstance(node, np.ndarray):
-        node = torch.from_numpy(np.array(node, order="C"))
+        node = torch.from_numpy(np.require(node, requirements=["C", "W"]))
     if isinstance(node, torch.Tensor):
         while key in tensors:  # {"a": {"b": ...}, "a/b": ...}
             key += "'"
-        tensors[key] = node.detach().clone(memory_format=torch.contiguous_format)
+        tensors[key] = _alone(node.detach(), taken_up)
         return {_TENSOR: key}
     if isinstance(node, Mapping):
         if not all(isinstance(name, str) for name in node):
@@ -197,9 +197,9 @@ def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
         for taken in (_TENSOR, FLOAT):
             if taken in node:
                 raise TypeError(f"a checkpoint keeps the key {taken!r} for itself, at {key or 'the root'!r}")
-        return {name: _split(value, f"{key}/{name}", tensors) for name, value in node.items()}
+        return {name: _split(value, f"{key}/{name}", tensors, taken_up) for name, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_split(value, f"{key}/{position}", tensors) for position, value in enumerate(node)]
+        return [_split(value, f"{key}/{position}", tensors, taken_up) for position, value in enumerate(node)]
     if isinstance(node, np.generic):
         node = node.item()
     if isinstance(node, float):
@@ -207,6 +207,21 @@ def _split(node: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
     if node is None or isinstance(node, bool | int | str):
         return node
     raise TypeError(f"a checkpoint cannot hold {type(node).__name__}, at {key!r}")
+
+
+def _alone(tensor: torch.Tensor, taken_up: set[int]) -> torch.Tensor:
+    """A tensor in row-major order that shares no memory with those before: itself where it is that, to take no more.
+
+    Args:
+        tensor: It.
+        taken_up: Addresses of the memory of those before; its own is added.
+    """
+    storage = tensor.untyped_storage()
+    is_whole = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes
+    if not is_whole or storage.data_ptr() in taken_up:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    taken_up.add(storage.data_ptr())
+    return tensor
 
 
 class _DamagedTree(Exception):

@@ -97,6 +97,23 @@ def test_arrays_that_share_memory_and_parameters_are_kept_apart(tmp_path: Path) 
     assert_equal_trees(checkpoint.load(tmp_path / "state"), tree)
 
 
+def test_what_stands_alone_is_written_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path: (written.update(tensors), path.touch()))
+    whole = torch.arange(6.0)
+    state = {"a": whole, "b": whole, "c": whole[1:3], "d": torch.ones(2, 3).T, "e": np.arange(3), "f": torch.ones(3)}
+    checkpoint.save(tmp_path / "saved", state)
+    copied = {
+        name.strip("/"): tensor.data_ptr() != _address(state[name.strip("/")]) for name, tensor in written.items()
+    }
+    assert copied == {"a": False, "b": True, "c": True, "d": True, "e": False, "f": False}
+
+
+def _address(array: Any) -> int:
+    address: int = array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr()
+    return address
+
+
 def test_keys_with_slashes_do_not_collide(tmp_path: Path) -> None:
     tree = {
         "a": {"b": torch.zeros(2)},

@@ -30,7 +30,7 @@ class Measured:
         family: What it has in common with the dense groups that it may be compared with.
         size: Connections and biases that exist, mean over seeds; None if unknown.
         is_dense: Whether all that could exist do; None if unknown.
-        quality: Mean over seeds; more is better.
+        quality: Mean over seeds; more is better. NaN if unknown.
     """
 
     label: str
@@ -52,7 +52,7 @@ def _sweep(family: str, groups: Sequence[Measured]) -> dict[float, float]:
     """Quality of the best dense group of each size."""
     sweep: dict[float, float] = {}
     for one in groups:
-        if one.family == family and one.is_dense and one.size is not None:
+        if one.family == family and one.is_dense and one.size is not None and not math.isnan(one.quality):
             sweep[one.size] = max(one.quality, sweep.get(one.size, -math.inf))
     return sweep
 
@@ -63,6 +63,8 @@ def _of(group: Measured, groups: Sequence[Measured]) -> Record:
         return _none("it is dense itself")
     if group.size is None or group.is_dense is None:
         return _none("its number of parameters is not known")
+    if math.isnan(group.quality):
+        return _none("what it reached is not known")
     if len(sweep) < FEWEST_SIZES:
         return _none(f"it needs dense runs of its kind in two sizes at least, here are {len(sweep) or 'none'}")
     if group.quality > max(sweep.values()):

@@ -15,6 +15,8 @@ from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES
 from sparserl.recording.run_logs import numeric_columns, read_rows
 from sparserl.report.cells import UNKNOWN, Record, counted, estimate_cell, estimate_record, mean_cell
+from sparserl.report.dense_equivalent import HEAD, Measured, cell, dense_equivalents, is_shown
+from sparserl.report.dense_equivalent import notes as equivalent_notes
 from sparserl.report.document import Chart, Line, LineChart, Point, ScatterChart, Section, Table
 from sparserl.report.folders import check_numbers, read_result
 from sparserl.report.seed_groups import seed_groups
@@ -95,14 +97,29 @@ def fit_records(runs: Sequence[FitRun]) -> list[Record]:
     for run in runs:
         by_data[run.data].append(run)
     return [
-        {
-            "data": data,
-            "groups": [
-                _group(data, label, members) for label, members in seed_groups(alike, lambda run: run.method).items()
-            ],
-        }
-        for data, alike in by_data.items()
+        {"data": data, **_groups(data, seed_groups(alike, lambda run: run.method))} for data, alike in by_data.items()
     ]
+
+
+def _groups(data: str, alike: Mapping[str, Sequence[FitRun]]) -> Record:
+    """Records of all groups on a table, with what they are worth in parameters of the dense ones among them."""
+    measured = [_measured(label, runs) for label, runs in alike.items()]
+    records = [
+        {**_group(data, label, runs), "dense_equivalent": worth}
+        for (label, runs), worth in zip(alike.items(), dense_equivalents(measured), strict=True)
+    ]
+    return {"groups": records, "shows_dense_equivalent": is_shown(measured)}
+
+
+def _measured(label: str, runs: Sequence[FitRun]) -> Measured:
+    sizes, qualities = ([run.result.get(key) for run in runs] for key in ("params_nonzero", "accuracy_test"))
+    return Measured(
+        label,
+        "all",
+        None if None in sizes else float(np.mean(sizes)),  # type: ignore[arg-type]  # none is None
+        all(run.result["density"] == 1.0 for run in runs),
+        float("nan") if None in qualities else float(np.mean(qualities)),  # type: ignore[arg-type]  # likewise
+    )
 
 
 def _group(data: str, label: str, runs: Sequence[FitRun]) -> Record:
@@ -142,12 +159,17 @@ def fit_section(record: Record) -> Section:
         for group in groups
     ]
     heads = ["method", *MEASURED.values(), *(head for head, _ in COUNTED.values())]
+    said = ""
+    if record["shows_dense_equivalent"]:
+        worth = [group["dense_equivalent"] for group in groups]
+        heads, rows = [*heads, HEAD], [[*row, cell(one)] for row, one in zip(rows, worth, strict=True)]
+        said = "\n".join(equivalent_notes([group["label"] for group in groups], worth))
     interval = f"{statistics.LEVEL_PERCENT} % bootstrap over seeds, {RESAMPLES:,} resamples"
     notes = [f"means over seeds; intervals: {interval}; test samples choose nothing"]
     alone = [group["label"] for group in groups if len(group["seeds"]) < 2]
     if alone:
         notes.append(f"no interval ({'; '.join(alone)}): one run")
-    return Section(f"{record['data']}: accuracy", notes, [Table("", heads, rows)], _charts(groups))
+    return Section(f"{record['data']}: accuracy", notes, [Table("", heads, rows, said)], _charts(groups))
 
 
 def _charts(groups: Sequence[Record]) -> list[Chart]:

@@ -10,7 +10,8 @@ import pytest
 from support.train_runs import write_train_run
 
 from sparserl.cli import report
-from sparserl.report.dense_equivalent import Measured, cell, dense_equivalents, is_shown, notes
+from sparserl.report.dense_equivalent import HEAD, Measured, cell, dense_equivalents, is_shown, notes
+from sparserl.report.fits import FitRun, fit_records, fit_section
 
 SWEEP = [
     Measured(f"dense {size}", "td3", size, True, quality)
@@ -83,3 +84,22 @@ def test_dense_runs_alone_have_no_such_column(tmp_path: Path, capsys: pytest.Cap
     write(tmp_path / "two", "td3", 20, 95.0, agent={"net_arch": [9]})
     assert report.run([str(tmp_path)]) == 0
     assert "equivalent" not in capsys.readouterr().out
+
+
+def fit_run(width: int, size: int, accuracy: float | None, density: float = 1.0) -> FitRun:
+    result = {"params_nonzero": size, "density": density, "accuracy_test": accuracy, "connections": size, "epochs": 1}
+    result |= dict.fromkeys(("accuracy_test_best", "accuracy_validation_best", "loss_test", "flops_train", "wall_s"))
+    config = {"seed": 0, "learner": {"hidden": [width]}}
+    return FitRun(Path(str(width)), "digits", "dense" if density == 1.0 else "set", config, result, [0.1, 0.5])
+
+
+def test_of_runs_of_fit() -> None:
+    dense = [fit_run(8, 10_000, 0.90), fit_run(16, 30_000, 0.95), fit_run(32, 100_000, 0.97)]
+    [record] = fit_records([*dense, fit_run(9, 10_000, 0.96, density=0.1), fit_run(10, 10_000, None, density=0.1)])
+    [*_, sparse_one, unknown] = [group["dense_equivalent"] for group in record["groups"]]
+    assert sparse_one["efficiency"] == pytest.approx(5.4772, abs=1e-4)
+    assert unknown["reason"] == "what it reached is not known"
+    [table] = fit_section(record).tables
+    assert (table.columns[-1], table.rows[-2][-1], table.rows[-1][-1]) == (HEAD, "54,772\n(5.48 x)", "-")
+    [record] = fit_records(dense[:1])
+    assert HEAD not in fit_section(record).tables[0].columns

@@ -76,7 +76,7 @@ def _of_classifier(
     x = torch.cat([one.test.take(slice(0, each))[0] for one in chosen])
     names = [f"feature {index}" for index in range(x.shape[1])]
     with network.in_use():
-        return [input_use("classifier", names, [network], x)]
+        return [input_use("network", names, [network], x)]
 
 
 def _as_they_are(y: torch.Tensor) -> torch.Tensor:

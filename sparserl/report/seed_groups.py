@@ -5,6 +5,7 @@ Decides which keys of a config are of one run and not of its method. Independent
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -18,6 +19,10 @@ BOOKKEEPING = (
     *("log_every_steps", "checkpoint_every_steps", "topology_snapshots"),
 )
 """Keys of a config in which seeds of one method may differ."""
+
+OF_ORIGIN = "origin.run"
+"""Key of the folder of a run with whose networks another begins; seeds of one method begin with seeds of one method."""
+_SEED = re.compile(r"__s\d+(__\d+)?$")
 
 
 class SeededRun(Protocol):
@@ -36,7 +41,7 @@ R = TypeVar("R", bound=SeededRun)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> value, of all that seeds of one method have in common.
+    """Dotted key -> value, of all that seeds of one method have in common; of the run that one begins with its name.
 
     Example:
         >>> settings({"seed": 3, "agent": {"gamma": 0.9}})
@@ -50,7 +55,10 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
             else:
                 yield f"{where}{key}", str(value)
 
-    return dict(flat({key: value for key, value in config.items() if key not in BOOKKEEPING}, ""))
+    said = dict(flat({key: value for key, value in config.items() if key not in BOOKKEEPING}, ""))
+    if OF_ORIGIN in said:
+        said[OF_ORIGIN] = _SEED.sub("", Path(said[OF_ORIGIN]).name)
+    return said
 
 
 def seed_groups(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R]]:

@@ -93,7 +93,7 @@ def test_tasks_of_agents_and_classifiers(runs: dict[str, Path], capsys: pytest.C
     assert main(["inspect", "--run", str(runs["agent on tasks"])]) == 2
     assert "--task must say which" in capsys.readouterr().err
     [(name, classifier)] = inspected(capsys, runs["classifier"])["networks"].items()
-    assert (name, len(classifier["inputs"])) == ("classifier", 64)
+    assert (name, len(classifier["inputs"])) == ("network", 64)
     assert inspected(capsys, runs["classifier"], "--task", "1")["networks"] != {name: classifier}
     assert main(["inspect", "--run", str(runs["classifier"]), "--task", "7"]) == 2
     assert "there is no --task 7; tasks are 0 (" in capsys.readouterr().err

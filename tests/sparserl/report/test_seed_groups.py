@@ -47,6 +47,12 @@ def test_what_differs_is_said_and_nothing_else() -> None:
     }
 
 
+def test_seeds_that_begin_with_seeds_of_one_method() -> None:
+    runs = [made(seed, origin={"run": f"/runs/{name}"}) for seed, name in enumerate(("h__td3__s0", "h__td3__s1__2"))]
+    other = made(2, origin={"run": "/runs/h__sac__s2"})
+    assert grouped(*runs, other) == {"td3, origin.run h__td3": [0, 1], "td3, origin.run h__sac": [2]}
+
+
 def test_a_key_that_one_alone_has_differs() -> None:
     assert grouped(made(0), made(0, extra=1)) == {"td3, extra None": [0], "td3, extra 1": [0]}
 

@@ -96,7 +96,7 @@ class FitLearner(SupervisedLearner):
         self.score: Score | None = None
         self.best: Best | None = None
         self.stopped = False
-        self._class_weights = None if config.class_weights == "none" else balanced_weights(task.train, task.outputs)
+        self.class_weights = None if config.class_weights == "none" else balanced_weights(task.train, task.outputs)
         self._standardised = task.train.take(slice(None)) if _bytes(task.train) <= KEPT_BYTES else None
         self._no_task = torch.zeros(0, dtype=torch.int64)
         self._counts_by_torch = any(isinstance(part, nn.Linear) for part, _ in self.network.parts)
@@ -121,7 +121,7 @@ class FitLearner(SupervisedLearner):
         return self.stopped or super().is_trained
 
     def cross_entropy(self, batch: Batch) -> torch.Tensor:
-        return self.objective.loss(self.network(self._noisy(batch.x)), batch, self._class_weights)
+        return self.objective.loss(self.network(self._noisy(batch.x)), batch, self.class_weights)
 
     def _judging_loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self.objective.loss(outputs, batch, None)
@@ -162,7 +162,7 @@ class FitLearner(SupervisedLearner):
         if len(parts) > 1 or function is not identity or isinstance(fused, nn.Linear):
             return super()._form_gradients(batch)
         done = fused.run([self._noisy(batch.x)])
-        weights = None if self._class_weights is None else self._class_weights.numpy()
+        weights = None if self.class_weights is None else self.class_weights.numpy()
         loss, gradient = self.objective.by_hand(computed(done.y)[0], batch, weights)
         done.backward(gradient[None])
         return loss

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner import SAMPLES_AT_A_TIME
-from sparserl.continual.supervised.learner_config import FitLearnerConfig
-from sparserl.continual.supervised.tables import Table, table_sequence
-from sparserl.estimators.network import Floats, NetworkEstimator, classes_in, passes
-from sparserl.ranges import Count, InnerShare, NotNegative, ShareBelowOne
+from sparserl.continual.supervised.objectives import CLASSIFY
+from sparserl.estimators.network import Floats, classes_in, tensor
+from sparserl.estimators.perceptron import PerceptronEstimator, unlabelled
 
 
 @dataclass(eq=False, repr=False)
-class SparseMLPClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
+class SparseMLPClassifier(ClassifierMixin, PerceptronEstimator):  # type: ignore[misc]
     """A multilayer perceptron of sparse layers, trained by cross-entropy, as `sparserl fit` trains it.
 
     Features are taken as they are: put a `StandardScaler` before it. Parameters are those of scikit-learn's
@@ -43,22 +42,9 @@ class SparseMLPClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         True
     """
 
-    hidden_layer_sizes: tuple[Count, ...] = (100,)
-    """Neurons of each hidden layer."""
-    solver: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
-    """Optimizer."""
-    momentum: ShareBelowOne = 0.0
-    """Momentum of sgd and rmsprop, in [0, 1)."""
-    nesterovs_momentum: bool = False
-    """Whether the momentum of sgd is Nesterov's."""
-    weight_decay: NotNegative = 0.0
-    """L2 weight decay, in [0, inf): this times the weight is added to its gradient."""
-    early_stopping: bool = False
-    """Whether samples are held out, training ends when their accuracy no longer grows, and the best network stays."""
-    validation_fraction: InnerShare = 0.1
-    """Share of the samples that is held out then, each class alike, in (0, 1)."""
-    n_iter_no_change: Count = 10
-    """Passes without a better accuracy on them after which training ends."""
+    class_weight: Any = dataclasses.field(default=None, kw_only=True)
+    """What a class weighs in the loss: a mapping from labels, `balanced` for all the same, None for as many samples as
+    it has."""
 
     def fit(self, X: Any, y: Any) -> Self:
         """Trains a new network.
@@ -74,40 +60,13 @@ class SparseMLPClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         own = self._checked()
         X, y = self._samples(X, y=y)
         self.classes_, labels = classes_in(y)
-        learner = own._learner(X.astype(np.float32), labels, tuple(map(str, self.classes_)))
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: list[float] = []
-        for loss in passes(learner):
-            self.loss_curve_.append(loss)
-            if learner.score is not None:
-                self.validation_scores_.append(learner.score.merit)
-        if learner.best is not None:
-            learner.network.load_state_dict(learner.best.network)
-        self.network_, self.n_iter_ = learner.network, learner.epoch
+        table = dataclasses.replace(unlabelled(X), y=labels, classes=tuple(map(str, self.classes_)))
+        learner = own._learner(table, CLASSIFY)
+        if own.class_weight is not None:
+            weights = compute_class_weight(own.class_weight, classes=self.classes_, y=y)
+            learner.class_weights = torch.tensor(weights, dtype=torch.float32)
+        self._train(learner)
         return self
-
-    def _learner(self, x: Floats, labels: Any, classes: tuple[str, ...]) -> FitLearner:
-        """What learns the samples."""
-        seed = self._seed()
-        config = FitLearnerConfig(
-            hidden=self.hidden_layer_sizes,
-            optimizer=self.solver,
-            learning_rate=self.learning_rate_init,
-            momentum=self.momentum,
-            nesterov=self.nesterovs_momentum,
-            weight_decay=self.weight_decay,
-            epochs=self.max_iter,
-            batch_size=self.batch_size,
-            patience=self.n_iter_no_change if self.early_stopping else None,
-        )
-        sequence = table_sequence(
-            Table("X", x, labels, classes),
-            scaling="none",
-            test_share=0.0,
-            validation_share=self.validation_fraction if self.early_stopping else 0.0,
-            seed=seed,
-        )
-        return FitLearner(sequence, config, self._topology(), seed=seed)
 
     @torch.no_grad()
     def predict_proba(self, X: Any) -> Floats:
@@ -117,7 +76,7 @@ class SparseMLPClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
             X: (N, F) samples.
         """
         check_is_fitted(self)
-        x = torch.from_numpy(self._samples(X, reset=False).astype(np.float32))
+        x = tensor(self._samples(X, reset=False))
         with self.network_.in_use():
             logits = torch.cat([self.network_(part) for part in torch.split(x, SAMPLES_AT_A_TIME)])
         return logits.softmax(dim=1).numpy()

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
@@ -22,7 +23,7 @@ from sparserl.config import build
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.tasks import Integers
 from sparserl.errors import ConfigError, NotFiniteError, shown
-from sparserl.ranges import Count, Positive, PositiveShare, Repeats, check_ranges
+from sparserl.ranges import PositiveShare, check_ranges
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.methods import METHODS
 
@@ -71,12 +72,6 @@ class NetworkEstimator(Estimator):
     `epsilon` in `topology` says."""
     topology: Any = None
     """Further fields of a `TopologyConfig`, as a mapping; layers are all sparse unless it says otherwise."""
-    learning_rate_init: Positive = 1e-3
-    """Learning rate."""
-    batch_size: Count = 200
-    """Samples a gradient step."""
-    max_iter: Repeats = 200
-    """Passes through the samples."""
 
     def _topology(self) -> TopologyConfig:
         """The topology that the parameters say.
@@ -104,6 +99,23 @@ def _is_dense(method: str) -> bool:
 def _plain(value: Any) -> Any:
     """Without NumPy's types, which a search over parameters gives."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def tensor(x: Floats) -> torch.Tensor:
+    """Samples as a network takes them."""
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def array_of_width(x: Any, width: int) -> Any:
+    """Something to transform back as an array, after scikit-learn has looked at it.
+
+    Raises:
+        ConfigError: If it has not `width` columns.
+    """
+    x = check_array(x, dtype=FLOATS)
+    if x.shape[1] != width:
+        raise ConfigError(f"X must have {width} columns, as transform gives, got {x.shape[1]}")
+    return x
 
 
 def classes_in(y: Any) -> tuple[Any, Integers]:

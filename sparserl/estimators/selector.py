@@ -11,10 +11,11 @@ import numpy.typing as npt
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.tables import Scaling, Table, table_sequence
+from sparserl.continual.supervised.tables import Scaling, table_sequence
 from sparserl.errors import ConfigError
 from sparserl.estimators.feature_selection import SELECTIONS, Options, Selection
 from sparserl.estimators.network import Estimator, classes_in
+from sparserl.estimators.perceptron import unlabelled
 from sparserl.ranges import Count, PositiveShare, Repeats, Share
 
 
@@ -76,7 +77,7 @@ class SparseFeatureSelector(SelectorMixin, Estimator):  # type: ignore[misc]
             raise ConfigError(f"n_features must be at most {X.shape[1]}, the features of X, got {own.n_features}")
         seed = own._seed()
         scaling = selection.scaling if own.scaling is None else own.scaling
-        table = Table("X", X.astype(np.float32), None)
+        table = unlabelled(X)
         if labels is not None:
             table = dataclasses.replace(table, y=labels[1], classes=tuple(map(str, labels[0])))
         samples = table_sequence(table, scaling=scaling, test_share=0.0, seed=seed)

@@ -57,6 +57,24 @@ def test_connections_are_as_many_as_asked_for() -> None:
     assert [layer.nnz for layer in by_epsilon.network_] == [16, 20, 11]
 
 
+def test_what_stands_between_layers_is_an_option() -> None:
+    own = fitted(activation="k_winners", dropout=0.25)
+    assert [type(function).__name__ for function in own.network_.functions[:2]] == ["Dropout", "Dropout"]
+    np.testing.assert_array_equal(own.predict_proba(X), own.predict_proba(X))  # none is dropped in use
+    assert not np.array_equal(own.predict_proba(X), fitted(activation="sigmoid").predict_proba(X))
+
+
+def test_classes_weigh_what_is_said() -> None:
+    rare = np.concatenate([np.arange(50), np.arange(50, 60)])
+    x, y = X[rare], np.where(Y[rare] == 0, "often", "seldom")
+    both = [
+        SparseMLPClassifier(**SMALL, class_weight=weight).fit(x, y).predict_proba(x)
+        for weight in ("balanced", {"often": 0.6, "seldom": 3.0}, None)
+    ]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-5)
+    assert both[0][:, 1].mean() > both[2][:, 1].mean()
+
+
 def test_the_seed_decides_and_copies_say_the_same() -> None:
     one, same, other = fitted(), fitted(), fitted(random_state=1)
     np.testing.assert_array_equal(one.predict_proba(X), same.predict_proba(X))

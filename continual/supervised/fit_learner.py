@@ -5,8 +5,6 @@ What it chooses (the best epoch, the end of training) it chooses by validation s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import nn
 
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE
+from sparserl.continual.supervised.ensemble import Best, Ensemble, Phases
 from sparserl.continual.supervised.importance_pruning import ImportancePruning
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
@@ -33,23 +32,6 @@ KEPT_BYTES = 2**29
 as long as all products of a small network."""
 
 
-@dataclass(frozen=True)
-class Best:
-    """The network that was best on validation samples.
-
-    Attributes:
-        epoch: After which it was, from 1; the first of those that were as good.
-        step: Gradient steps until then.
-        score: On validation samples.
-        network: Its `state_dict`.
-    """
-
-    epoch: int
-    step: int
-    score: Score
-    network: Mapping[str, torch.Tensor]
-
-
 class FitLearner(SupervisedLearner):
     """A multilayer perceptron that is trained on one task, for an objective.
 
@@ -65,6 +47,7 @@ class FitLearner(SupervisedLearner):
         score: On validation samples after the last epoch that is over; None before, or if there are none.
         best: By validation samples; None before the first epoch is over, or if there are none.
         stopped: Whether training ends before its epochs are over.
+        ensemble: Its members; None where one network is all.
 
     Raises:
         ConfigError: If there are several tasks, or nothing to stop early by.
@@ -72,7 +55,7 @@ class FitLearner(SupervisedLearner):
     """
 
     config: FitLearnerConfig
-    open_state = SupervisedLearner.open_state | {"best"}
+    open_state = SupervisedLearner.open_state | {"best", "ensemble"}
 
     def __init__(
         self,
@@ -92,6 +75,7 @@ class FitLearner(SupervisedLearner):
         self._standardised: tuple[torch.Tensor, torch.Tensor] | None = None
         super().__init__(sequence, Strategy(), config, topology, seed=seed)
         self._pruning = self._importance_pruning()
+        self.ensemble = self._new_ensemble()
         self.flops = FlopCounter()
         self.score: Score | None = None
         self.best: Best | None = None
@@ -145,6 +129,38 @@ class FitLearner(SupervisedLearner):
             )
         return ImportancePruning(own.importance_share, own.importance_every, own.importance_after)
 
+    def _new_ensemble(self) -> Ensemble | None:
+        own = self.config
+        if own.ensemble == 1:
+            return None
+        if self.only_task.validation is None:
+            raise ConfigError(
+                f"learner.ensemble {own.ensemble} chooses members by validation samples: set a validation share"
+            )
+        explore = own.epochs // 3 if own.ensemble_explore is None else own.ensemble_explore
+        rule = None if self.clock is None else self.clock.rule
+        return Ensemble(Phases(own.epochs, explore, own.ensemble), rule, self.steps_of(0) // own.epochs)
+
+    def _set_learning_rate(self, step: int) -> None:
+        if self.ensemble is None:
+            super()._set_learning_rate(step)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self.ensemble.phases.factor(self.epoch)
+
+    def _end_update(self, group: str) -> None:
+        clock = self.clock
+        large = None if clock is None or self.ensemble is None else self.ensemble.enlarged(clock, group)
+        if clock is None or self.ensemble is None or large is None:
+            super()._end_update(group)
+            return
+        usual, clock.rule = clock.rule, large
+        try:
+            if clock.end_update(group):
+                self.ensemble.happened()
+        finally:
+            clock.rule = usual
+
     def _step(self, batch: Batch) -> float:
         ends_epoch = (self.batch + 1) * self.config.batch_size >= self._samples_of(self.task)
         if self._pruning is not None and self.evolver is not None and ends_epoch:
@@ -182,10 +198,17 @@ class FitLearner(SupervisedLearner):
             return
         self.score = self.evaluate(validation)
         epoch = self.epoch + 1
-        if self.best is None or self.score.merit > self.best.score.merit:
+        is_best = self.best is None or self.score.merit > self.best.score.merit
+        if is_best or (self.ensemble is not None and self.ensemble.takes(epoch, self.score)):
             network = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            self.best = Best(epoch, self.steps, self.score, network)
-        self.stopped = self.config.patience is not None and epoch - self.best.epoch >= self.config.patience
+            present = Best(epoch, self.steps, self.score, network)
+            self.best = present if is_best or self.best is None else self.best
+            if self.ensemble is not None:
+                self.ensemble.take(present)
+        if self.ensemble is not None:
+            self.ensemble.end_epoch(epoch)
+        patience = self.config.patience
+        self.stopped = patience is not None and self.best is not None and epoch - self.best.epoch >= patience
 
     @torch.no_grad()
     def evaluate(self, samples: Samples) -> Score:
@@ -198,15 +221,29 @@ class FitLearner(SupervisedLearner):
                 loss += self.objective.summed(outputs, batch)
         return self.objective.score(correct, loss, len(samples))
 
+    @torch.no_grad()
+    def member_probabilities(self, samples: Samples) -> torch.Tensor:
+        """(M, N, C) probability of each class by each member of the ensemble so far, or by the present network."""
+        networks = [self.network]
+        if self.ensemble is not None and self.ensemble.members:
+            networks = [self.new_network() for _ in self.ensemble.members]
+            for network, member in zip(networks, self.ensemble.members, strict=True):
+                network.load_state_dict(dict(member.network))
+        probabilities = []
+        for network in networks:
+            outputs = [logits.softmax(dim=1) for logits, _ in self.outputs_on(network, samples)]
+            probabilities.append(torch.cat([torch.empty(0, self.n_outputs), *outputs]))
+        return torch.stack(probabilities)
+
     def state_dict(self) -> dict[str, Any]:
-        best = {} if self.best is None else {**vars(self.best), "score": asdict(self.best.score)}
         score = self.score or Score(0.0, 0.0)
         return {
             **super().state_dict(),
             "flops": self.flops.total,
             "stopped": self.stopped,
             "score": [self.score is not None, score.accuracy, score.loss],
-            "best": best,
+            "best": {} if self.best is None else self.best.tree(),
+            **({} if self.ensemble is None else {"ensemble": self.ensemble.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,8 +251,9 @@ class FitLearner(SupervisedLearner):
         self.flops.total, self.stopped = state["flops"], state["stopped"]
         is_known, *numbers = state["score"]
         self.score = Score(*numbers) if is_known else None
-        best = state["best"]
-        self.best = Best(**{**best, "score": Score(**best["score"])}) if best else None
+        self.best = Best.of_tree(state["best"]) if state["best"] else None
+        if self.ensemble is not None:
+            self.ensemble.load_state_dict(state["ensemble"])
 
 
 def _bytes(samples: Samples) -> int:

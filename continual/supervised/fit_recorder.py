@@ -9,6 +9,7 @@ from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner import Step
 from sparserl.continual.supervised.objectives import Score
+from sparserl.metrics import ensemble
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import (
     bytes_indices,
@@ -110,6 +111,28 @@ class FitRecorder(ClassifierRecorder):
         of_network = {"cost/params_nonzero": params_nonzero([self.learner.network])}
         return {"cost/flops_train": self.learner.flops.total, **of_network, **self._timing()}
 
+    def _of_ensemble(self) -> dict[str, Any]:
+        """How good the members of an ensemble are, alone and together, on test samples."""
+        learner, test = self.learner, self.learner.only_task.test
+        if learner.ensemble is None:
+            return {}
+        members = learner.member_probabilities(test).numpy()
+        together, labels = members.mean(axis=0), test.labels
+        return {
+            "ensemble": {
+                "accuracy_test": ensemble.accuracy(together, labels),
+                "accuracies_test": [ensemble.accuracy(member, labels) for member in members],
+                "accuracies_validation": [member.score.accuracy for member in learner.ensemble.members],
+                "epochs": [member.epoch for member in learner.ensemble.members],
+                "disagreement": ensemble.disagreement(members),
+                "kl_divergence": ensemble.divergence(members),
+                "calibration_error": ensemble.calibration_error(together, labels),
+                "calibration_errors": [ensemble.calibration_error(member, labels) for member in members],
+                "negative_log_likelihood": ensemble.negative_log_likelihood(together, labels),
+                "negative_log_likelihoods": [ensemble.negative_log_likelihood(member, labels) for member in members],
+            }
+        }
+
     # What a checkpoint holds of it.
 
     def _state(self) -> dict[str, Any]:
@@ -165,6 +188,7 @@ class FitRecorder(ClassifierRecorder):
             "bytes_parameters": bytes_parameters([network]),
             "bytes_indices": bytes_indices([network]),
             "bytes_optimizer": bytes_optimizer([learner.optimizer]),
+            **self._of_ensemble(),
             **self._spent(),
             "table": learner.sequence.record,
         }

@@ -274,9 +274,13 @@ class SupervisedLearner:
         group = self.groups["network"]
         if self.clock is None or not self.clock.replaces_step(group.name):
             self._step_optimizer(group)
-        if self.clock is not None:
-            self.clock.end_update(group.name)
+        self._end_update(group.name)
         return loss
+
+    def _end_update(self, group: str) -> None:
+        """Has the topology's event, if one is due."""
+        if self.clock is not None:
+            self.clock.end_update(group)
 
     def _step_optimizer(self, group: Group) -> None:
         self.strategy.before_step(self, group)

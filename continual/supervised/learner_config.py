@@ -173,6 +173,12 @@ class FitLearnerConfig(ClassifierConfig):
     reconstructed has none."""
     gibbs_steps: Repeats = 1
     """Of an RBM: how often visible and hidden units are drawn anew before a gradient, k of CD-k."""
+    ensemble: Count = 1
+    """Networks whose probabilities are averaged (EDST): the best ones by validation of as many phases of training,
+    between which an event drops 80 % of the connections; 1: no ensemble."""
+    ensemble_explore: Count | None = None
+    """Epochs before the first phase, at the full learning rate; phases begin with a tenth of it, and have a hundredth
+    from their middle on. A third of all if None."""
     importance_share: ShareBelowOne = 0.0
     """Importance pruning: the neurons of a hidden layer whose incoming strength (sum of |weight|) is at or below this
     quantile, in [0, 1), lose all connections into them; 0: none do."""
@@ -185,6 +191,16 @@ class FitLearnerConfig(ClassifierConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ensemble == 1 and self.ensemble_explore is not None:
+            raise ConfigError(
+                f"learner.ensemble_explore {self.ensemble_explore} is about an ensemble: set learner.ensemble, e.g. 3"
+            )
+        if self.ensemble > 1 and (self.patience is not None or self.learning_rate_factor < 1.0):
+            option = "patience" if self.patience is not None else "learning_rate_factor"
+            raise ConfigError(
+                f"learner.{option} {getattr(self, option):g} does not go with learner.ensemble {self.ensemble}, whose "
+                "phases say when the learning rate falls and training ends; leave one out"
+            )
         first = (self.importance_after // self.importance_every + 1) * self.importance_every
         if not self.importance_share:
             for name in ("importance_every", "importance_after"):

@@ -20,7 +20,14 @@ HELP = Help(
         *("preset", "config", "run_dir", "resume", "data_dir", "download", "progress", "dry_run", "track"),
         *("learner.hidden", "learner.activation", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
         *("learner.weight_decay", "learner.constant_decay", "learner.dropout", "learner.epochs", "learner.batch_size"),
-        *("learner.class_weights", "learner.patience", "topology.method", "topology.density", "topology.epsilon"),
+        *(
+            "learner.class_weights",
+            "learner.patience",
+            "learner.ensemble",
+            "topology.method",
+            "topology.density",
+            "topology.epsilon",
+        ),
         *("topology.drop_fraction", "topology.update_interval", "topology.end_fraction"),
     ),
     "Methods: sparserl list methods. Presets: sparserl list presets.",
@@ -44,6 +51,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "validation accuracy": _percent(result["accuracy_validation"]),
         "test loss": f"{result['loss_test']:.5f}",
         f"test loss, best by validation{best}": "" if result["accuracy_test"] is not None else best_loss,
+        **_of_ensemble(result.get("ensemble")),
         "epochs": epochs,
         "connections": connections,
         "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
@@ -55,6 +63,20 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         if value:
             table.add_row(name, value)
     Console().print(table)
+
+
+def _of_ensemble(found: dict[str, Any] | None) -> dict[str, str]:
+    if found is None:
+        return {}
+    each = ", ".join(_percent(accuracy) for accuracy in found["accuracies_test"])
+    return {
+        f"test accuracy, ensemble of {len(found['accuracies_test'])}": _percent(found["accuracy_test"]),
+        "its members alone": each,
+        "members disagree; KL divergence": f"{_percent(found['disagreement'])}; {found['kl_divergence']:.4f}",
+        "calibration error; negative log-likelihood": (
+            f"{found['calibration_error']:.4f}; {found['negative_log_likelihood']:.4f}"
+        ),
+    }
 
 
 def _percent(value: float | None) -> str:

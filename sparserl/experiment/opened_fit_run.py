@@ -20,6 +20,7 @@ from sparserl.experiment.opened_run import OpenedRun
 from sparserl.experiment.restored_agent import last_state
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import fit_config
+from sparserl.metrics.ensemble import accuracy, negative_log_likelihood
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
 
@@ -28,7 +29,8 @@ class TrainedFit(OpenedRun[FitConfig]):
     """A run of `sparserl fit`.
 
     Attributes:
-        learner: The classifier, with its table; its network is that of the checkpoint.
+        learner: The classifier, with its table; its network is that of the checkpoint. Where no checkpoint is asked
+            for, the members of an ensemble answer together.
         classes: Names of the classes, by output unit.
 
     Raises:
@@ -42,7 +44,8 @@ class TrainedFit(OpenedRun[FitConfig]):
             raise ConfigError(
                 f"{folder.path} has no best checkpoint, which validation samples choose; use --checkpoint last"
             )
-        chosen: WhichCheckpoint = which or ("best" if has_best else "last")
+        of_members = which is None and config.learner.ensemble > 1
+        chosen: WhichCheckpoint = which or ("best" if has_best and not of_members else "last")
         state = checkpoint.load(folder.checkpoints / BEST) if chosen == "best" else last_state(folder)
         with restoring():
             super().__init__(folder, config, state, chosen)
@@ -50,6 +53,8 @@ class TrainedFit(OpenedRun[FitConfig]):
         network: Mapping[str, Any] = state["network"] if chosen == "best" else state["learner"]["network"]
         with restoring():
             self.learner.network.load_state_dict(network)
+            if of_members and self.learner.ensemble is not None:
+                self.learner.ensemble.load_state_dict(state["learner"]["ensemble"])
         self._data_dir = data_dir_of(folder)
         self.classes = tuple(self.learner.sequence.record["class_names"])
 
@@ -58,7 +63,13 @@ class TrainedFit(OpenedRun[FitConfig]):
         del episodes
         task = self.learner.only_task
         parts = {"train": task.train, "validation": task.validation, "test": task.test}
-        return {name: self.learner.evaluate(samples) for name, samples in parts.items() if samples is not None}
+        return {name: self._score(samples) for name, samples in parts.items() if samples is not None}
+
+    def _score(self, samples: Samples) -> Score:
+        if self.learner.ensemble is None or not self.learner.ensemble.members:
+            return self.learner.evaluate(samples)
+        together = self.learner.member_probabilities(samples).mean(dim=0).numpy()
+        return Score(accuracy(together, samples.labels), negative_log_likelihood(together, samples.labels))
 
     def read_table(self, data: str) -> Table:
         """A table of samples that the network can read, with labels or without; `data` as `sparserl fit` takes it.
@@ -96,8 +107,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         given, n = task.train, len(features)
         rows = np.arange(n)
         samples = Samples(features.astype(np.float32), rows, np.zeros_like(rows), given.mean, given.std, given.scale)
-        parts = [logits.softmax(dim=1) for logits, _ in self.learner.outputs_on(self.learner.network, samples)]
-        together: npt.NDArray[np.float32] = torch.cat([torch.empty(0, len(self.classes)), *parts]).numpy()
+        together: npt.NDArray[np.float32] = self.learner.member_probabilities(samples).mean(dim=0).numpy()
         return together
 
     def predict(self, x: npt.ArrayLike) -> npt.NDArray[np.str_]:

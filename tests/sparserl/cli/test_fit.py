@@ -180,6 +180,25 @@ def test_a_run_without_validation_samples_has_no_best(tmp_path: Path) -> None:
         open_run(tmp_path / "run", "best")
 
 
+def test_an_ensemble_is_reported_and_answers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--ensemble", "2", "--learner.epochs", "6", "--density", "0.3", "--learner.learning-rate", "0.02")
+    assert fit(tmp_path / "run", *words) == 0
+    printed, found = capsys.readouterr().out, result_of(tmp_path / "run")["ensemble"]
+    assert "test accuracy, ensemble of 2" in printed
+    assert f"{found['accuracy_test']:.2%}" in printed
+    assert len(found["accuracies_test"]) == len(found["epochs"]) == len(found["calibration_errors"]) == 2
+    assert [2 < found["epochs"][0] <= 4 < found["epochs"][1]] == [True]
+    assert 0.0 < found["disagreement"] < 1.0
+    assert found["kl_divergence"] > 0.0
+    opened: Any = open_run(tmp_path / "run")
+    score = opened.evaluate()["test"]
+    assert score.accuracy == found["accuracy_test"]
+    assert score.loss == pytest.approx(found["negative_log_likelihood"])
+    assert evaluated(capsys, "--run", tmp_path / "run")["scores"]["test"]["accuracy"] == found["accuracy_test"]
+    alone: Any = open_run(tmp_path / "run", "last")
+    assert alone.evaluate()["test"].accuracy == result_of(tmp_path / "run")["accuracy_test"]
+
+
 # A run that is opened.
 
 

@@ -46,7 +46,7 @@ def gradient_score(view: LayerView) -> Score:
 
 
 def cosine_score(view: LayerView) -> Score:
-    """|cosine| between the activations of both neurons over all samples, 0 where one is silent in all of them.
+    """|cosine| between the activations of both neurons over all samples, 0 where one is the same in all of them.
 
     The neurons of one output add theirs up. Memory O((n_in + n_out) B) beside that of a block.
 
@@ -77,12 +77,13 @@ def _samples(view: LayerView, sought: str) -> list[tuple[FloatArray, FloatArray]
 
 
 def _directions(activations: Sequence[FloatArray]) -> FloatArray:
-    """(neurons, samples) of length 1 a neuron, or 0; of batches (neurons, B) one after the other."""
+    """(neurons, samples) of length 1 a neuron, or 0 if it never varies; of batches (neurons, B) one after the other."""
     joined = np.concatenate(activations, axis=1)
     length = np.linalg.norm(joined, axis=1, keepdims=True)
     if not np.isfinite(length).all():
         raise NotFiniteScoreError("an activation is NaN or infinite, so no connection can be chosen by it")
-    directions: FloatArray = np.divide(joined, length, out=np.zeros_like(joined), where=length > 0.0)
+    varies = np.ptp(joined, axis=1, keepdims=True) > 0.0
+    directions: FloatArray = np.divide(joined, length, out=np.zeros_like(joined), where=varies)
     return directions
 
 

@@ -280,14 +280,16 @@ def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Gener
 def _cosine(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
     """The largest |cosine| between the activations of both neurons over all samples, among free positions.
 
-    A neuron that is silent in all samples has 0; the neurons of one output add theirs up. Time O(n_in n_out B), memory
-    O(block + count + (n_in + n_out) B).
+    A neuron that does the same in all samples has 0; the neurons of one output add theirs up. Time O(n_in n_out B),
+    memory O(block + count + (n_in + n_out) B).
 
     Raises:
         TopologyError: If activations were not kept, or are not finite.
 
     Source:
-        Atashgahi et al. 2022 (CTRE), the growth of CTRE_seq's first phase; there over the samples of an epoch.
+        Atashgahi et al. 2022 (CTRE), the growth of CTRE_seq's first phase; there over the samples of an epoch, and a
+        silent neuron alone has 0. Biases begin at 0 there, so that a neuron without inputs is silent; here it would be
+        constant, and all of those would be connected to each other first.
     """
     del rng
     return highest(view, kept, count, cosine_score(view))

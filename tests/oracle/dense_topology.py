@@ -115,12 +115,13 @@ def gradient_growth(gradient: Matrix, taken: Mask, count: int) -> list[int]:
 
 
 def cosines(targets: Matrix, sources: Matrix) -> Matrix:
-    """(n_out, n_in) |cosine| of the rows of two matrices of samples (neurons, B), 0 where one of them is 0."""
+    """(n_out, n_in) |cosine| of the rows of two matrices of samples (neurons, B), 0 where one is constant."""
     scores = np.zeros((len(targets), len(sources)))
     for output, target in enumerate(targets):
         for column, source in enumerate(sources):
-            lengths = math.hypot(*target) * math.hypot(*source)
-            scores[output, column] = abs(float(np.dot(target, source))) / lengths if lengths else 0.0
+            if len(set(target.tolist())) > 1 and len(set(source.tolist())) > 1:
+                lengths = math.hypot(*target) * math.hypot(*source)
+                scores[output, column] = abs(float(np.dot(target, source))) / lengths
     return scores
 
 

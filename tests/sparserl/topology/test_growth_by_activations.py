@@ -58,8 +58,10 @@ def test_what_is_chosen_is_not_drawn_again() -> None:
     assert OR_RANDOM(VIEW, ints(5), 5, RNG(0)).tolist() == [0, 1, 2, 3, 4]  # too few others
 
 
-def test_a_silent_neuron_has_nothing_in_common_with_any() -> None:
-    sources = SOURCES * np.array([[0.0], [1.0], [1.0]])
+@pytest.mark.parametrize("always", [0.0, 3.0])
+def test_a_neuron_that_never_varies_has_nothing_in_common_with_any(always: float) -> None:
+    sources = SOURCES.copy()
+    sources[0] = always
     view = LayerView(EXISTING, WEIGHTS, ((sources, TARGETS),))
     assert COSINE(view, ints(5), 4, RNG(0)).tolist() == [0, 1, 2, 4]  # the 0 at 0 before the one at 3
 

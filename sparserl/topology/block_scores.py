@@ -91,7 +91,7 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
     """The `count` positions of highest score between open neurons that are not kept; among equals the lower position.
 
     Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on. Where
-    the view says how many connections each output is to have, the best are taken of each output by itself.
+    the view says how many connections each output is to have, or each so many inputs of it, the best are taken of each.
 
     Args:
         view: The layer.
@@ -108,9 +108,10 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
     taken, late = block.inside(kept), block.inside(last)
     best = Best(count)
     rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
-    missing = None
+    missing, width = None, n_in
     if view.fan_in is not None:
-        missing = view.fan_in - np.bincount(kept // view.topology.n_in, minlength=view.topology.n_out)
+        width = view.topology.size // view.fan_in.size
+        missing = view.fan_in - np.bincount(kept // width, minlength=view.fan_in.size)
     for start in range(0, block.outputs.size, rows_at_a_time):
         rows = block.outputs[start : start + rows_at_a_time]
         scores = score(rows, block.inputs).reshape(-1)
@@ -118,7 +119,8 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
             first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
             scores[positions[first:stop] - start * n_in] = value
         if missing is not None:
-            of_rows = _best_of_rows(scores.reshape(rows.size, n_in), missing[rows])
+            some = slice(start * n_in // width, (start + rows.size) * n_in // width)
+            of_rows = _best_of_rows(scores.reshape(-1, width), missing[some])
             scores[np.delete(np.arange(scores.size), of_rows)] = NEVER
         best.add(scores, start * n_in, above=NEVER)
     if best.positions.size < count:

@@ -139,8 +139,9 @@ class TopologyConfig:
     budget_scope: Literal["group", "all"] | None = None
     """Whether each network of an agent (actor, critics) has that budget by itself, or all of them share it: events are
     then at updates at which all of them step, and connections move between them."""
-    fan_in: Literal["free", "constant"] | None = None
-    """Whether events leave each neuron as many inputs, or one more, with growth by a score."""
+    fan_in: Literal["free", "constant", "of_four", "of_eight"] | None = None
+    """Whether events leave each neuron as many inputs, or one more, or as many of each four or eight consecutive inputs
+    (N:M sparsity; initial_topology likewise); with growth by a score."""
     salient_share: ShareBelowOne | None = None
     """Of the mean fan-in, what a neuron needs in salient connections to keep any, in [0, 1); salient are those that the
     drop leaves, and as many positions as it takes of highest score for growth."""
@@ -161,13 +162,24 @@ class TopologyConfig:
     keep_regrown: bool | None = None
     """Whether a connection dropped and grown in one event keeps its weight and moments."""
     initial_topology: (
-        Literal["random", "constant_fan_in", "largest", "snip", "snip_ratios", "grasp", "grasp_ratios"] | None
+        Literal[
+            "random",
+            "constant_fan_in",
+            "of_four",
+            "of_eight",
+            "largest",
+            "snip",
+            "snip_ratios",
+            "grasp",
+            "grasp_ratios",
+        ]
+        | None
     ) = None
-    """Connections that a sparse layer begins with: uniform over all sets of that size, as many into each output, or of
-    a dense layer's initial weights the largest, or those that score best by a batch: by |weight gradient| (snip), or by
-    what the gradient loses without them (grasp). Where one density is given, the best of all layers by snip and grasp,
-    whatever the allocation; with ratios that decides numbers alone, and connections are random. Agents have no batch
-    when their networks begin."""
+    """Connections that a sparse layer begins with: uniform over all sets of that size, as many into each output or of
+    each four or eight of its inputs, or of a dense layer's initial weights the largest, or those that score best by a
+    batch: by |weight gradient| (snip), or by what the gradient loses without them (grasp). Where one density is given,
+    the best of all layers by snip and grasp, whatever the allocation; with ratios that decides numbers alone, and
+    connections are random. Agents have no batch when their networks begin."""
     initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
     """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05."""
     new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
@@ -211,6 +223,10 @@ class TopologyConfig:
             raise ConfigError(f"the topology method {self.method!r} is dense and takes no pairs, got {self.pairs}")
         rule = self._rule(WIDEST)
         self._check_one_shot(rule)
+        if rule is not None and FAN_INS[rule.fan_in] is not None and self.part("initial_topology") != rule.fan_in:
+            raise ConfigError(
+                f"topology.fan_in {rule.fan_in} is kept, not made: set topology.initial_topology {rule.fan_in}"
+            )
         if rule is not None and rule.salient_share and not self.output_layer_is_dense:
             raise ConfigError(
                 f"topology.salient_share {rule.salient_share:g} would leave outputs of a network without "

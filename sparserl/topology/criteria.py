@@ -103,7 +103,10 @@ def fisher(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     Source:
         LeCun et al. 1990 (Optimal Brain Damage), equation 5; F in place of the second derivative.
     """
-    return _lowest(fisher_scores(view.values, squared_gradients(view)), view.droppable, fraction, excess)
+    droppable = view.droppable
+    if excess + int(fraction * (droppable.size - excess)) == 0:
+        return NOTHING
+    return _lowest(fisher_scores(view.values, squared_gradients(view)), droppable, fraction, excess)
 
 
 def below_threshold(view: LayerView, fraction: float, excess: int = 0) -> Slots:

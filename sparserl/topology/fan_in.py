@@ -1,4 +1,4 @@
-"""As many connections into every neuron: which neurons keep any, and what else goes for that.
+"""As many connections into every neuron, or of each few inputs: which neurons keep any, and what else goes for that.
 
 Pure functions of a view of the layer and of what its drop criterion chose. Where new connections grow is decided by the
 grow criterion, whose best positions `block_scores.highest` then takes for each neuron by itself.
@@ -15,8 +15,12 @@ from sparserl.topology.block_scores import NOTHING, Score, highest
 from sparserl.topology.structure import LayerView, Slots
 
 
-def constant_fan_in(view: LayerView, dropped: Slots, salient_share: float, score: Score) -> LayerView:
+def constant_fan_in(
+    view: LayerView, dropped: Slots, salient_share: float, score: Score, inputs: int | None = None
+) -> LayerView:
     """The view with the number of connections that each output is to have after the event.
+
+    Or that each so many consecutive inputs of an output are to have, which the following then calls an output.
 
     All outputs that keep any have as many, or one more where that leaves connections over: those with more salient
     connections, the first of equals. Salient are the connections that the drop leaves and as many positions as it
@@ -28,6 +32,7 @@ def constant_fan_in(view: LayerView, dropped: Slots, salient_share: float, score
         dropped: Slots that the drop criterion chose.
         salient_share: gamma of the paper, in [0, 1); with 0 every output stays.
         score: Of the grow criterion.
+        inputs: How many count together, a divisor of those of the layer; all if None.
 
     Raises:
         TopologyError: If a learner has frozen connections or closed neurons of the layer.
@@ -38,16 +43,15 @@ def constant_fan_in(view: LayerView, dropped: Slots, salient_share: float, score
     """
     if view.constraint is not None:
         raise TopologyError("a constant fan-in cannot be kept where a learner freezes connections or closes neurons")
-    topology = view.topology
+    topology, width = view.topology, inputs or view.topology.n_in
+    rows = topology.size // width
     wanted = highest(view, NOTHING, dropped.size, score) if salient_share > 0.0 else NOTHING
-    salient = np.bincount(
-        np.union1d(np.delete(topology.flat, dropped), wanted) // topology.n_in, minlength=topology.n_out
-    )
+    salient = np.bincount(np.union1d(np.delete(topology.flat, dropped), wanted) // width, minlength=rows)
     by_salience = np.argsort(-salient, kind="stable")
-    needed = 0 if salient_share == 0.0 else max(1, int(salient_share * topology.nnz / topology.n_out))
-    fewest = max(1, -(-topology.nnz // topology.n_in))
+    needed = 0 if salient_share == 0.0 else max(1, int(salient_share * topology.nnz / rows))
+    fewest = max(1, -(-topology.nnz // width))
     staying = by_salience[: max(fewest, np.count_nonzero(salient >= needed))]
-    fan_in = np.zeros(topology.n_out, np.int64)
+    fan_in = np.zeros(rows, np.int64)
     fan_in[staying] = topology.nnz // staying.size
     fan_in[staying[: topology.nnz % staying.size]] += 1
     return replace(view, fan_in=fan_in)
@@ -56,7 +60,7 @@ def constant_fan_in(view: LayerView, dropped: Slots, salient_share: float, score
 def without_ablated(view: LayerView) -> LayerView:
     """The view with weights 0 into outputs that are to have no connections, so that their connections go first."""
     assert view.fan_in is not None
-    return replace(view, values=np.where(view.fan_in[view.topology.outputs] > 0, view.values, 0.0))
+    return replace(view, values=np.where(view.fan_in[view.fan_in_rows] > 0, view.values, 0.0))
 
 
 def beyond_fan_in(view: LayerView, dropped: Slots) -> Slots:
@@ -67,7 +71,7 @@ def beyond_fan_in(view: LayerView, dropped: Slots) -> Slots:
     """
     assert view.fan_in is not None
     kept = np.delete(np.arange(view.topology.nnz), dropped)
-    outputs = view.topology.outputs[kept]
+    outputs = view.fan_in_rows[kept]
     order = np.lexsort((-kept, -np.abs(view.values[kept]), outputs))
     rank = np.arange(kept.size) - np.searchsorted(outputs, outputs)  # sorted already: of the slots of one output
     return np.union1d(dropped, kept[order][rank >= view.fan_in[outputs]])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from sparserl.errors import TopologyError
 from sparserl.topology.free_positions import distinct_integers
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import unfold_positions
@@ -49,5 +51,34 @@ def constant_fan_in(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, p
     return SparseTopology(n_out, n_in, unfold_positions(flat, n_in, pairs), pairs)
 
 
-INITIAL: dict[str, Callable[..., SparseTopology]] = {"random": random_topology, "constant_fan_in": constant_fan_in}
+def _n_of(m: int, n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
+    """A topology in which each `m` consecutive inputs of an output have as many connections, uniform; as above.
+
+    Raises:
+        TopologyError: If the inputs do not come in groups of `m`, or connections not in a whole number of each.
+
+    Source:
+        N:M sparsity (Mishra et al. 2021): 2 of 4 is what sparse tensor cores multiply.
+    """
+    groups = n_out * n_in // m
+    if n_in % m:
+        raise TopologyError(
+            f"a layer of {n_out} x {n_in} has no whole groups of {m} inputs: keep it dense by a density for each layer"
+        )
+    if nnz % groups:
+        closest = max(1, round(nnz / groups)) / m
+        raise TopologyError(
+            f"{nnz} connections of a layer of {n_out} x {n_in} are no whole number of each {m} inputs: use density "
+            f"{closest:g}, the same in each layer by topology.allocation uniform"
+        )
+    flat = constant_fan_in(groups // pairs, m, nnz // pairs, rng).flat
+    return SparseTopology(n_out, n_in, unfold_positions(flat, n_in, pairs), pairs)
+
+
+INITIAL: dict[str, Callable[..., SparseTopology]] = {
+    "random": random_topology,
+    "constant_fan_in": constant_fan_in,
+    "of_four": partial(_n_of, 4),
+    "of_eight": partial(_n_of, 8),
+}
 """(outputs, inputs, connections, generator, outputs that share inputs) -> topology."""

@@ -17,7 +17,7 @@ from sparserl.topology.fan_in import beyond_fan_in, constant_fan_in, without_abl
 from sparserl.topology.free_positions import random_free
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import folded, unfolded
-from sparserl.topology.rewire import RewireRule, exchange
+from sparserl.topology.rewire import FAN_INS, RewireRule, exchange
 from sparserl.topology.structure import LayerView, Slots, SparseTopology, TopologyChange, absent
 
 
@@ -97,7 +97,7 @@ def plan_together(
         )
         for view, (own, goal, _), excess in zip(views, layers, for_good, strict=True)
     ]
-    if rule.fan_in == "constant":
+    if rule.fan_in != "free":
         views, dropped = _with_fan_in(rule, views, dropped, update)
     replaced = [slots.size - excess for slots, excess in zip(dropped, for_good, strict=True)]
     grown = budget.grown(views, dropped, replaced)
@@ -112,7 +112,7 @@ def _with_fan_in(
     assert score is not None  # the rule was checked
     planned, gone = [], []
     for view, slots in zip(views, dropped, strict=True):
-        with_fan_in = constant_fan_in(view, slots, rule.salient_share, score(view))
+        with_fan_in = constant_fan_in(view, slots, rule.salient_share, score(view), FAN_INS[rule.fan_in])
         chosen = DROP[rule.drop].choose(without_ablated(with_fan_in), rule.fraction(update), 0)
         planned.append(with_fan_in)
         gone.append(beyond_fan_in(with_fan_in, chosen))

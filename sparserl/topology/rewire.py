@@ -28,7 +28,8 @@ from sparserl.topology.structure import (
 )
 
 T = TypeVar("T", bound=np.generic)
-FAN_INS = ("free", "constant")
+FAN_INS = {"free": None, "constant": None, "of_four": 4, "of_eight": 8}
+"""Whether outputs are to have as many connections, and of how many consecutive inputs, where not of all."""
 SCOPES = ("group", "all")
 
 
@@ -149,7 +150,7 @@ class RewireRule:
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
         weight_l1: Pull toward 0 at each step, in units of the learning rate, >= 0.
         weight_noise: Standard deviation of what is added to each weight at each step, in the same unit, >= 0.
-        fan_in: Name in `FAN_INS`: whether outputs are to have as many connections, or as it comes.
+        fan_in: Name in `FAN_INS`.
         replaces_step: Whether an event takes the place of the optimizer step that it would follow.
         salient_share: Of the mean fan-in, what an output needs in salient connections to keep any; in [0, 1).
 
@@ -241,11 +242,9 @@ class RewireRule:
     def _check_fan_in(self) -> None:
         if not 0.0 <= self.salient_share < 1.0:
             raise TopologyError(f"salient_share must be in [0, 1), got {self.salient_share}")
+        if self.salient_share and self.fan_in != "constant":
+            raise TopologyError(f"salient_share {self.salient_share:g} is of a constant fan-in: set fan_in constant")
         if self.fan_in == "free":
-            if self.salient_share:
-                raise TopologyError(
-                    f"salient_share {self.salient_share:g} is of a constant fan-in: set fan_in constant"
-                )
             return
         if GROW[self.grow].score is None:
             scored = [name for name, rule in GROW.items() if rule.score is not None]

@@ -254,7 +254,8 @@ class LayerView:
             `neurons` is not 1, of the sums.
         threshold: |weight| up to which connections go, where the drop rule has one.
         gradient_weight: Of |gradient| beside |weight|, by the rule of the event.
-        fan_in: (n_out,) connections that each output is to have after the event; None where that is open.
+        fan_in: Connections that each output is to have after the event, (n_out,), or each m consecutive inputs of it,
+            (n_out * n_in / m,); None where that is open.
     """
 
     topology: SparseTopology
@@ -270,6 +271,12 @@ class LayerView:
     threshold: float = 0.0
     signs: npt.NDArray[np.int8] | None = None
     fan_in: Positions | None = None
+
+    @property
+    def fan_in_rows(self) -> Slots:
+        """(nnz,) to which entry of `fan_in` each slot belongs."""
+        assert self.fan_in is not None
+        return self.topology.flat // (self.topology.size // self.fan_in.size)
 
     @property
     def droppable(self) -> Slots:

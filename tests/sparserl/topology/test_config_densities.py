@@ -285,7 +285,8 @@ def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
         needed: dict[str, Any] = {"output_layer": "sparse"} if name in OF_OUTPUT_LAYER else {}
         needed |= {"output_density": 0.5} if name == "erk_plus" else {}
         needed |= {"budget": "survivors"} if (field, name) == ("budget_scope", "all") else {}
-        needed |= {"grow": "gradient", "shrink_at_end": False} if (field, name) == ("fan_in", "constant") else {}
+        needed |= {"grow": "gradient", "shrink_at_end": False} if field == "fan_in" and name != "free" else {}
+        needed |= {"initial_topology": name} if field == "fan_in" and name.startswith("of_") else {}
         assert getattr(TopologyConfig(**{field: name, **needed}), field) == name  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ RNG = np.random.default_rng
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(
-    st.sampled_from(sorted(INITIAL)),
+    st.sampled_from(["random", "constant_fan_in"]),
     st.sampled_from([1, 2, 4]),
     st.integers(1, 6),
     st.integers(1, 9),

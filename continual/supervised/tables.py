@@ -292,6 +292,7 @@ def table_sequence(
         "validation_samples": [0 if task.validation is None else len(task.validation)],
         "test_samples": [len(task.test)],
         "scaling": scaling,
+        **({} if table.relevant is None else {"relevant_features": table.relevant.tolist()}),
     }
     return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record)
 

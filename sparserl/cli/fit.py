@@ -43,8 +43,9 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
     table = Table(title=f"{result['method']} on {result['data']}, seed {result['seed']}", show_header=False)
     epochs = f"{result['epochs']} ({result['stopped']})"
     best = "" if result["epoch_best"] is None else f", epoch {result['epoch_best']}"
-    connections = f"{result['connections']:,} of {result['connections_dense']:,} ({result['density']:.2%})"
+    connections = f"{result['connections']:,} of {result['connections_dense']:,} ({100 * result['density']:.3g} %)"
     best_loss = "" if result["loss_test_best"] is None else f"{result['loss_test_best']:.5f}"
+    pace = f"{result['wall_s'] / result['epochs']:.3g} s an epoch, {result['steps_per_second']:.3g} steps/s"
     rows = {
         "test accuracy": _percent(result["accuracy_test"]),
         f"test accuracy, best by validation{best}": _percent(result["accuracy_test_best"]),
@@ -56,7 +57,8 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "connections": connections,
         "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
         "training FLOPs": f"{result['flops_train']:.3g}",
-        "wall time": f"{result['wall_s']:.1f} s ({result['steps_per_second']:.0f} steps/s)",
+        "wall time": f"{result['wall_s']:.1f} s, {pace}",
+        "largest memory": f"{result['memory_peak_bytes'] / 1e9:.2f} GB",
         "plot": str(folder.path / "plot.png"),
     }
     for name, value in rows.items():

@@ -30,8 +30,9 @@ def gradient_norm(gradients: Sequence[FloatArray], power: float = 2.0) -> float:
         >>> round(gradient_norm([np.array([3.0, -4.0, 1.0]), np.array([0.6, 0.8])]), 3)
         5.196
     """
-    joined = np.concatenate([np.empty(0), *gradients])
-    return float(np.linalg.norm(joined, power)) if joined.size else math.nan
+    # Layer by layer: all of them at once, in double precision, would be the largest array of a wide network.
+    norms = [np.linalg.norm(gradient.astype(np.float64), power) for gradient in gradients if gradient.size]
+    return float(np.linalg.norm(norms, power)) if norms else math.nan
 
 
 def gradient_flow(gradients: Sequence[FloatArray], power: float = 2.0, *, per_connection: bool = False) -> float:

@@ -59,6 +59,7 @@ def test_the_generator_puts_what_is_relevant_first() -> None:
     assert np.linalg.matrix_rank(relevant, tol=1e-2) == 5
     assert np.linalg.matrix_rank(noise, tol=1e-2) == 40
     np.testing.assert_array_equal(found.x, read_table("madelon:400x60", seed=3).x)
+    assert table_sequence(found, seed=0).record["relevant_features"] == list(range(20))
     assert (found.x != read_table("madelon:400x60", seed=4).x).any()
 
 

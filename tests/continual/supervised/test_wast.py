@@ -7,12 +7,15 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from oracle.dense_topology import mask_of
+from oracle.wast_twin import Twin
 from support.trees import assert_equal_trees
 
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
 from sparserl.continual.supervised.tables import Table, table_sequence
 from sparserl.continual.supervised.wast import WASTLearner
 from sparserl.errors import ConfigError
+from sparserl.layers.convert import to_dense
 from sparserl.metrics.inputs import input_strength
 
 CONFIG = FitLearnerConfig(
@@ -50,6 +53,29 @@ def test_a_step_adds_errors_without_noise_and_present_strengths() -> None:
     assert [layer.nnz for layer in (first, last)] == [17, 17]
     for layer, old in zip((first, last), before, strict=True):
         assert np.setdiff1d(layer.topology.flat, old).size == int(0.3 * 17)
+
+
+@pytest.mark.parametrize("density", [0.3, 0.8])
+def test_it_is_the_masked_dense_twin(density: float) -> None:
+    own = learner(density)
+    layers = list(own.network)
+    parameters = [parameter for layer in map(to_dense, layers) for parameter in layer.parameters()]
+    twin = Twin(
+        [parameter.detach().double().numpy().copy() for parameter in parameters],
+        [mask_of(layer.topology) for layer in layers],
+        error_share=0.75,
+    )
+    training = own.train()
+    for _ in range(9):
+        x = own._batch(own._order()[own.batch * 16 : (own.batch + 1) * 16]).x
+        noisy = own._noisy(x)
+        next(training)
+        twin.step(x.double().numpy(), noisy.double().numpy())
+        for layer, mask, weights in zip(layers, twin.masks, twin.parameters[::2], strict=True):
+            np.testing.assert_array_equal(mask_of(layer.topology), mask)
+            np.testing.assert_allclose(to_dense(layer).weight.detach().numpy(), weights, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(own.importance.inputs, twin.importances[0], rtol=1e-5)
+        np.testing.assert_allclose(own.importance.outputs, twin.importances[1], rtol=1e-5)
 
 
 def test_it_goes_on_where_it_was() -> None:

@@ -54,7 +54,7 @@ def _of_agent(
     uses = []
     for group, chains in networks.items():
         x = torch.from_numpy(read[group])
-        acts = group == "actor"
+        acts = group == trained.acting
         names = features[: x.shape[1]] if acts else [*features[: x.shape[1] - len(actions)], *actions]
         uses.append(input_use(group, names, chains, x, _actions(len(actions)) if acts else _as_they_are))
     return uses

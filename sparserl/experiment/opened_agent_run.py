@@ -60,9 +60,14 @@ class OpenedAgentRun(OpenedRun[A]):
     def policy(self, task: int) -> Policy:
         """What answers on a task."""
 
+    @property
+    @abstractmethod
+    def acting(self) -> str:
+        """Group of the network that chooses actions."""
+
     @abstractmethod
     def networks(self, task: int) -> dict[str, list[SparseMLP]]:
-        """What answers on a task, and what values its actions, by group: `actor` and `critic`.
+        """What answers on a task, and what values its actions, by group; that of `acting` first.
 
         Raises:
             ConfigError: If they are no chains of layers that read vectors.
@@ -153,6 +158,10 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         del task
         return lambda observations, deterministic: self.agent.predict(observations, deterministic=deterministic)[0]
 
+    @property
+    def acting(self) -> str:
+        return self.agent.trained[0]
+
     def networks(self, task: int) -> dict[str, list[SparseMLP]]:
         del task
         return _by_group(self.agent, chains_of_agent(self.agent))
@@ -214,15 +223,20 @@ class TrainedSequence(OpenedAgentRun[RLContinualConfig]):
         """By the connections that the method reserves for the task, and its output layer."""
         return self.learner.policy(task)
 
+    @property
+    def acting(self) -> str:
+        group: str = self.learner.agent.trained[0]
+        return group
+
     def networks(self, task: int) -> dict[str, list[SparseMLP]]:
         """Critics are those of the task that was learned last, unless each task has heads of its own."""
-        own = {network.name: network.of_task(task) for network in self.learner.networks if network.group != "actor"}
-        actor = self.learner.strategy.network_for_task(self.learner, task)
-        return _by_group(self.learner.agent, {"actor": actor, **own})
+        others = {one.name: one.of_task(task) for one in self.learner.networks if one.group != self.acting}
+        answers = self.learner.strategy.network_for_task(self.learner, task)
+        return _by_group(self.learner.agent, {self.acting: answers, **others})
 
     def read_by(self, task: int, samples: Visited) -> dict[str, np.ndarray]:
         """Without the id of the task where hidden layers do not read it."""
-        n_features = linear(self.networks(task)["actor"][0][0]).shape[1]
+        n_features = linear(self.networks(task)[self.acting][0][0]).shape[1]
         observations, actions = samples
         return read_of(self.learner.agent, (observations[:, :n_features], actions))
 

@@ -105,7 +105,7 @@ def _importances(source: RestoredAgent, chains: Chains) -> dict[str, list[FloatA
         x = torch.from_numpy(read[name.partition(".")[0]])
         with torch.no_grad():
             outputs = chain(x)
-        gaussian = name.startswith("actor.") and outputs.shape[1] == 2 * samples[1].shape[1]
+        gaussian = name.partition(".")[0] == agent.trained[0] and outputs.shape[1] == 2 * samples[1].shape[1]
         powers = [mean_gradient_power(chain, x, one, 2) for one in likelihood_cotangents(outputs, gaussian)]
         importances[name] = [
             sum(power[f"{index}.{next(iter(dict(layer.named_parameters())))}"] for power in powers).flatten().numpy()  # type: ignore[union-attr]  # there is an output

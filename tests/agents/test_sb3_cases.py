@@ -298,7 +298,7 @@ def test_other_policies_cannot_be_exported() -> None:
     for kind, size in ((dense.TD3, 1), (dense.SAC, 1)):
         linear = make(kind, policy_kwargs={"net_arch": []})
         assert len(exported_policy(linear, {}).layers) == size
-        with pytest.raises(ConfigError, match="unknown activation to export 'ELU'"):
+        with pytest.raises(ConfigError, match="unknown hidden activation 'ELU'"):
             exported_policy(make(kind, policy_kwargs={"activation_fn": torch.nn.ELU}), {})
 
 

@@ -61,7 +61,9 @@ def refused(capsys: pytest.CaptureFixture[str], status: int) -> str:
 # --- prune ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("algo", "by"), [("td3", "lamp"), ("sac", "fisher"), ("ds_td3", "global"), ("td3", "fisher")])
+@pytest.mark.parametrize(
+    ("algo", "by"), [("td3", "lamp"), ("sac", "fisher"), ("ds_td3", "global"), ("ds_sac", "fisher")]
+)
 def test_every_network_has_exactly_the_density(
     algo: str, by: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,9 +80,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs,
-    dsr, deepr, ctre, chts, srigl, snip, grasp, gmp, lamp, global_magnitude, obd, granet, granet_sparse. What a preset
-    or config file says beside its method, such as densities or factors, stays with the method that is given here; dense
-    reads none. What it says as its method does anyway goes with that method."""
+    dsr, deepr, ctre, chts, srigl, snip, grasp, gmp, imp, lamp, global_magnitude, obd, granet, granet_sparse. What a
+    preset or config file says beside its method, such as densities or factors, stays with the method that is given
+    here; dense reads none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -114,10 +114,11 @@ class TopologyConfig:
     decay: Literal["constant", "cosine", "cosine_floor", "staged"] | None = None
     """How the drop fraction changes over the run: not at all, to 0 or to a hundredth along a cosine, or to a half and
     to 0 at 56 % and 75 % of it."""
-    density_schedule: Literal["constant", "linear", "cubic", "surplus"] | None = None
-    """How the number of connections changes while rewiring: not at all, from the initial density (all, unless
-    `initial_density` says less) to `density` along a line or a cubic, or, for surplus, a fifth more than `density` that
-    every event exchanges, half of that from 56 % of the run on and none from 75 %."""
+    density_schedule: Literal["constant", "linear", "cubic", "geometric", "surplus"] | None = None
+    """How the number of connections changes while rewiring: not at all; from the initial density (all, unless
+    `initial_density` says less) to `density` along a line, a cubic or, for geometric, by the same share of what is left
+    at each event; or, for surplus, a fifth more than `density` that every event exchanges, half of that from 56 % of
+    the run on and none from 75 %."""
     schedule_share: PositiveShare | None = None
     """Share of the updates from the first to the last event at which `density_schedule` ends, in (0, 1]."""
     gradient_batches: Count | None = None

@@ -325,6 +325,16 @@ METHODS: dict[str, Method] = {
         end_fraction=0.8,
         output_layer_dense=False,
     ),
+    # Han et al. 2015: prune, train on with the weights that are left, prune again. An event ends a round; Frankle and
+    # Carbin 2019 take the same share of what is left each time, and put weights back to early ones, which this does
+    # not.
+    "imp": Method(
+        "rounds of pruning by one threshold and training on, the same share of what is left each (Han et al. 2015)",
+        replace(_PRUNED, budget="global_magnitude", density_schedule="geometric"),
+        begin_fraction=0.2,
+        end_fraction=0.8,
+        output_layer_dense=False,
+    ),
     "lamp": Method(
         "gmp with layers that share by LAMP's scores (Lee et al. 2021)",
         replace(_PRUNED, budget="lamp"),

@@ -369,8 +369,8 @@ class RewireRule:
         if end is not None:
             end = self.first_update + round(self.schedule_share * (end - self.first_update))
             end -= (end - self.first_update) % self.update_interval
-        reached = DENSITY[self.density_schedule].reached(update, self.first_update, end)
-        return first - math.floor(round(reached * (first - goal), 9))
+        schedule = DENSITY[self.density_schedule]
+        return schedule.left(schedule.reached(update, self.first_update, end), first, goal)
 
     def beyond(self, topology: SparseTopology, update: int, goal: int | None, first: int | None = None) -> int:
         """Connections of a layer beyond those that the density schedule leaves it; negative where it has fewer.

@@ -127,6 +127,24 @@ SURPLUS = 0.2
 """Connections on trial in the first stage of MEST, as a share of those that a layer is to have."""
 
 
+def evenly(reached: float, first: int, goal: int) -> int:
+    """Connections after a share of the way from `first` to `goal`: that share of the difference is gone."""
+    return first - math.floor(round(reached * (first - goal), 9))
+
+
+def by_ratio(reached: float, first: int, goal: int) -> int:
+    """The same where equal parts of the way take equal shares of what is left.
+
+    Source:
+        Frankle and Carbin 2019 (iterative magnitude pruning): a fifth of the weights that are left, each round.
+
+    Example:
+        >>> [by_ratio(part / 4, 1000, 81) for part in range(5)]
+        [1000, 533, 285, 152, 81]
+    """
+    return goal if reached >= 1.0 else round(first * (max(1, goal) / max(1, first)) ** reached)
+
+
 @dataclass(frozen=True)
 class DensitySchedule:
     """How the number of connections of layers goes from their first one to their goal.
@@ -135,17 +153,20 @@ class DensitySchedule:
         reached: (update, first update, last update) -> share of the way.
         first: (size of the dense layer, goal) -> connections that it begins with, where no initial density is given.
         on_trial: Whether every event drops all that is beyond the goal and grows what the schedule leaves of it.
+        left: (share of the way, first, goal) -> connections.
     """
 
     reached: Reached
     first: Callable[[int, int], int] = lambda size, goal: size
     on_trial: bool = False
+    left: Callable[[float, int, int], int] = evenly
 
 
 DENSITY: dict[str, DensitySchedule] = {
     "constant": DensitySchedule(unpruned, first=lambda size, goal: goal),
     "linear": DensitySchedule(linear),
     "cubic": DensitySchedule(cubic),
+    "geometric": DensitySchedule(linear, left=by_ratio),
     # Yuan et al. 2021 (MEST, EM&S): .12, .11 and .10 where the density is .10.
     "surplus": DensitySchedule(in_stages, lambda size, goal: min(size, round((1.0 + SURPLUS) * goal)), on_trial=True),
 }

@@ -33,7 +33,7 @@ def test_what_layers_begin_with(method: str) -> None:
     given: dict[str, Any] = of_method.get(method, {"output_layer": "sparse"})
     config = TopologyConfig(method=method, density=0.5, **given)
     # ERK at 0.5: topology.md 1.1.
-    expected = {name: [1.0, 1.0, 1.0] for name in ("dense", "gmp", "lamp", "global_magnitude", "obd", "granet")}
+    expected = {name: [1.0, 1.0, 1.0] for name in ("dense", "gmp", "imp", "lamp", "global_magnitude", "obd", "granet")}
     expected["mest"] = [1, 0.546, 1]  # granet_sparse: .5
     assert first(config) == expected.get(method, [1, 0.455, 1])
 

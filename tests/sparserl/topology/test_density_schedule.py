@@ -74,6 +74,17 @@ def test_numbers_of_the_reference(
     assert [rule.beyond(topology, update, goal) for update in (1, last + 1, 10 * last)] == [0, size - goal, size - goal]
 
 
+def test_rounds_of_the_same_share_are_as_worked_by_hand() -> None:
+    """From 10,000 to a sixteenth in four rounds: each halves what is left."""
+    rule = RewireRule(
+        **{**PRUNING, "density_schedule": "geometric"}, first_update=1, update_interval=10, last_update=41
+    )
+    topology = full(1, 10_000)
+    left = [10_000 - rule.beyond(topology, update, 625) for update in (1, 11, 21, 31, 41, 999)]
+    assert left == [10_000, 5000, 2500, 1250, 625, 625]
+    assert [rule.scheduled(update, 10, 10) for update in (1, 21, 41)] == [10, 10, 10]
+
+
 @pytest.mark.parametrize("present", [9, 6, 5, 3, 2])
 def test_a_layer_below_its_schedule_is_left_alone(present: int) -> None:
     # Scheduled at update 2 are 6 of 10, and 3 in the end.

@@ -100,6 +100,12 @@ def test_gmp_is_that_of_the_state_of_sparse_training() -> None:
     }
 
 
+def test_imp_is_global_magnitude_in_rounds() -> None:
+    rule = rule_of("imp")
+    assert rule == replace(rule_of("global_magnitude"), density_schedule="geometric")
+    assert rule.prunes
+
+
 def test_granet_prunes_while_it_grows_by_gradient() -> None:
     method, rule = METHODS["granet"], rule_of("granet")
     assert (rule.drop, rule.grow, rule.density_schedule) == ("weight_magnitude", "gradient", "cubic")

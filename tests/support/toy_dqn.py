@@ -106,6 +106,9 @@ class ToyDQN(SparseTopologyMixin, DQN):
             self._sync_targets(self.tau)
         return {"loss": loss}
 
+    def form_gradients(self, group: str, batch: TransitionBatch) -> None:
+        self._form(batch)
+
     def _form(self, batch: TransitionBatch) -> float:
         following = computed(evaluate(self.q_net_target, "forward", batch.next_observations))[0]
         best = following.max(axis=1, keepdims=True)

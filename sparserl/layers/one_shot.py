@@ -117,6 +117,8 @@ def judged(
     Raises:
         TopologyError: If a loss is missing, or a layer has no part in it.
     """
+    if not layers:
+        return {}
     kind = topology.part("initial_topology")
     rule = ONE_SHOT[kind]
     weights = [layer.weight for layer in layers.values()]
@@ -144,6 +146,8 @@ def _topologies(
     seed: int,
 ) -> list[SparseTopology]:
     """What scores, and chance where they decide numbers alone, make of them."""
+    if not names:
+        return []
     pairs, shapes = topology.pairs, [shape for shape, *_ in begins]
     for name, (n_out, _) in zip(names, shapes, strict=True):
         check_divides(pairs, name, n_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -148,6 +149,8 @@ class SparseMLP(nn.ModuleList):
         shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
         if densities is None:
             densities, first_densities = topology.densities(shapes), topology.densities_at_first(shapes)
+        elif topology.compares_layers:
+            topology = replace(topology, density=tuple(densities))
         first_densities = first_densities or [None] * len(shapes)
         begins = list(zip(shapes, densities, first_densities, strict=True))
         if topology.part("initial_topology") in ONE_SHOT:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparserl.errors import NotFiniteScoreError
+from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.seeding import stream
 from sparserl.topology import block_scores
 from sparserl.topology.block_scores import Best
@@ -134,8 +134,12 @@ def chosen(
         pairs: Consecutive outputs that share their inputs; their scores are summed.
 
     Raises:
+        TopologyError: If there are fewer connections than layers.
         NotFiniteScoreError: If a score is NaN.
     """
+    if isinstance(counts, int) and counts // pairs < len(shapes):
+        least = len(shapes) * pairs / sum(n_out * n_in for n_out, n_in in shapes)
+        raise TopologyError(f"{counts} connections leave one of {len(shapes)} layers empty: use density {least:.3g}")
     bounds = np.cumsum([0, *(n_out // pairs * n_in for n_out, n_in in shapes)])
     if isinstance(counts, int):
         best = [Best(counts // pairs)] * len(shapes)

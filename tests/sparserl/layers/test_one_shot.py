@@ -104,6 +104,15 @@ def test_the_largest_weights_need_no_batch() -> None:
         network(TopologyConfig(method="snip"), judging=None)
 
 
+def test_nothing_is_chosen_where_all_is_dense() -> None:
+    topology = TopologyConfig(method="static", density=(1.0, 1.0), initial_topology="largest")
+    assert all(isinstance(layer, nn.Linear) for layer in network(topology, judging=None))
+    model = dense(nn.ReLU)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsify(model, optimizer, method="static", density=(1.0, 1.0), initial_topology="largest")
+    assert isinstance(model[0], nn.Linear)
+
+
 def test_outputs_that_share_inputs_are_judged_together() -> None:
     made = network(TopologyConfig(method="static", density=(0.5, 0.5), initial_topology="largest", pairs=2))
     sums = dense(nn.ReLU)[0].weight.abs().reshape(4, 2, 5).sum(dim=1).flatten()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracle.dense_topology import importance_growth, mask_of, topology_of
 from support.layers import ints
-from support.plans import plan_rewire
+from support.plans import BOTH, plan_rewire
 
 from sparserl.errors import TopologyError
 from sparserl.topology import block_scores
@@ -188,8 +188,7 @@ def test_which_criteria_need_importances() -> None:
     assert {name for name, rule in GROW.items() if rule.needs_importance} == {"neuron_importance"}
 
 
-@pytest.mark.parametrize("grow", GROW)
-@pytest.mark.parametrize("drop", DROP)
+@pytest.mark.parametrize(("drop", "grow"), BOTH)
 def test_a_rule_needs_what_either_criterion_needs(drop: str, grow: str) -> None:
     needs = drop == "connection_importance" or grow == "neuron_importance"
     assert RewireRule(drop, grow).needs_importance is needs

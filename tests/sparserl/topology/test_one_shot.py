@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sparserl.errors import ConfigError, NotFiniteScoreError
+from sparserl.errors import ConfigError, NotFiniteScoreError, TopologyError
 from sparserl.topology import block_scores
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.one_shot import ONE_SHOT, Block, StreamedWeights, chosen
@@ -43,6 +43,11 @@ def test_equal_scores_and_groups_of_outputs() -> None:
     # Sums of two outputs: 4 3 | 2 6; two groups of two connections each.
     scores = one_block([1.0, 3.0], [3.0, 0.0], [1.0, 3.0], [1.0, 3.0])
     assert [flat.tolist() for flat in chosen([scores], [(4, 2)], [4], 2)] == [[0, 2, 5, 7]]
+
+
+def test_fewer_connections_than_layers_are_refused() -> None:
+    with pytest.raises(TopologyError, match=r"1 connections leave one of 2 layers empty: use density 0\.333"):
+        chosen([one_block([1.0, 2.0]), one_block([1.0, 2.0, 3.0, 4.0])], [(1, 2), (1, 4)], 1, 1)
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:

@@ -21,6 +21,7 @@ from support.plans import plan_rewire, plan_shrink
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.averaging import average
+from sparserl.layers.one_shot import JudgingBatch
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.density import exact_nnz
 from sparserl.topology.evolver import TopologyEvolver
@@ -289,6 +290,7 @@ def test_neurons_share_their_inputs_throughout_every_method(method: str, pairs: 
         seed=seed,
         name="net",
         topology=TopologyConfig(method=method, pairs=pairs),
+        judging=JudgingBatch(torch.randn(6, 5), lambda outputs: outputs.square().mean()),
     )
     copied = copy.deepcopy(online)
     layers = {str(place): layer for place, layer in enumerate(online)}

@@ -10,6 +10,7 @@ import torch
 
 from sparserl.continual.supervised.objectives import Score
 from sparserl.errors import ConfigError
+from sparserl.layers import SparseMLP
 from sparserl.topology.criteria import DROP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.rewire import RewireRule
@@ -22,10 +23,11 @@ PHASE_FACTORS = (0.1, 0.01)
 
 @dataclass(frozen=True)
 class Best:
-    """The network that was best on validation samples.
+    """The network that was best on validation samples, of those with the fewest connections.
 
     Attributes:
         epoch: After which it was, from 1; the first of those that were as good.
+        connections: That it has.
         step: Gradient steps until then.
         score: On validation samples.
         network: Its `state_dict`.
@@ -33,8 +35,19 @@ class Best:
 
     epoch: int
     step: int
+    connections: int
     score: Score
     network: Mapping[str, torch.Tensor]
+
+    def is_better(self, other: Best | None) -> bool:
+        """Whether it has fewer connections than another one (pruning has gone on since), or as many and is better."""
+        if other is None or self.connections != other.connections:
+            return other is None or self.connections < other.connections
+        return self.score.merit > other.score.merit
+
+    def of(self, network: SparseMLP) -> Best:
+        """The same with a network as it is now."""
+        return replace(self, network={name: tensor.clone() for name, tensor in network.state_dict().items()})
 
     def tree(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
@@ -126,17 +139,14 @@ class Ensemble:
                 f"step {rule.last_update} on: set topology.end_fraction 1"
             )
 
-    def takes(self, epoch: int, score: Score) -> bool:
-        """Whether the network after an epoch, from 1, is the best one of its phase so far."""
-        phase = self.phases.phase(epoch - 1)
-        if phase is None:
-            return False
-        return len(self.members) == phase or score.merit > self.members[phase].score.merit
+    def takes(self, present: Best) -> bool:
+        """Whether a network is the best one of its phase so far."""
+        phase = self.phases.phase(present.epoch - 1)
+        return phase is not None and (len(self.members) == phase or present.is_better(self.members[phase]))
 
-    def take(self, best: Best) -> None:
-        """Makes a network a member, if it is the best one of its phase so far."""
-        if self.takes(best.epoch, best.score):
-            self.members[self.phases.phase(best.epoch - 1) :] = [best]
+    def take(self, present: Best) -> None:
+        """Makes a network a member in place of another one of its phase."""
+        self.members[self.phases.phase(present.epoch - 1) :] = [present]
 
     def end_epoch(self, epoch: int) -> None:
         """Takes note that an epoch, from 1, is over: at the end of a phase the next event is a large one."""

@@ -24,6 +24,7 @@ from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter, counting, torch_products
 from sparserl.layers import SparseMLP
 from sparserl.layers.activations import identity
+from sparserl.metrics.cost import layer_costs
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 
@@ -45,7 +46,8 @@ class FitLearner(SupervisedLearner):
     Attributes:
         flops: Operations of all products of its gradient steps.
         score: On validation samples after the last epoch that is over; None before, or if there are none.
-        best: By validation samples; None before the first epoch is over, or if there are none.
+        best: By validation samples, of the networks with the fewest connections; None before the first epoch is over,
+            or if there are no such samples.
         stopped: Whether training ends before its epochs are over.
         ensemble: Its members; None where one network is all.
 
@@ -198,14 +200,13 @@ class FitLearner(SupervisedLearner):
             return
         self.score = self.evaluate(validation)
         epoch = self.epoch + 1
-        is_best = self.best is None or self.score.merit > self.best.score.merit
-        if is_best or (self.ensemble is not None and self.ensemble.takes(epoch, self.score)):
-            network = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            present = Best(epoch, self.steps, self.score, network)
-            self.best = present if is_best or self.best is None else self.best
-            if self.ensemble is not None:
-                self.ensemble.take(present)
+        connections = sum(cost.weights for cost in layer_costs(self.network))
+        present = Best(epoch, self.steps, connections, self.score, network={})
+        if present.is_better(self.best):
+            self.best = present.of(self.network)
         if self.ensemble is not None:
+            if self.ensemble.takes(present):
+                self.ensemble.take(present.of(self.network))
             self.ensemble.end_epoch(epoch)
         patience = self.config.patience
         self.stopped = patience is not None and self.best is not None and epoch - self.best.epoch >= patience

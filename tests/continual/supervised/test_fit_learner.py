@@ -204,6 +204,16 @@ def test_the_best_network_is_kept_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     assert learner.best.step == 2 * learner.steps // 3
 
 
+def test_a_network_that_is_pruned_further_takes_the_place_of_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = TopologyConfig(method="gmp", density=0.3, update_interval=1, begin_fraction=0.3, end_fraction=0.6)
+    learner = fit_learner(topology, epochs=5)
+    accuracies(learner, [0.9, 0.8, 0.7, 0.4, 0.5], monkeypatch)
+    counts = [step.epoch and sum(cost.weights for cost in layer_costs(learner.network)) for step in learner.train()]
+    assert learner.best is not None
+    assert (learner.best.epoch, learner.best.score.accuracy, learner.best.connections) == (3, 0.7, counts[-1])
+    assert counts[-1] < counts[4]  # of the second epoch
+
+
 def test_patience_needs_validation_samples() -> None:
     with pytest.raises(ConfigError, match=r"learner\.patience 2 .* set a validation share"):
         fit_learner(validation_share=0.0, patience=2)

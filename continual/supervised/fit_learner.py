@@ -28,7 +28,7 @@ from sparserl.metrics.cost import layer_costs
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 
-KEPT_BYTES = 2**29
+KEPT_BYTES = 2**28
 """Up to so many, training samples are kept as they are given to the network: to standardise them for each batch takes
 as long as all products of a small network."""
 

@@ -106,6 +106,19 @@ def united(listed: Any, trimmed: Any, wanted: Any) -> Any:
 
 
 @compiled()
+def merged(one: Any, other: Any) -> Any:
+    """(n + m,) the positions of two lists that have none in common."""
+    both = np.empty(one.size + other.size, np.int64)
+    index, following = 0, 0
+    for entry in range(both.size):
+        from_one = following == other.size or (index < one.size and one[index] < other[following])
+        both[entry] = one[index] if from_one else other[following]
+        index += from_one
+        following += not from_one
+    return both
+
+
+@compiled()
 def rows_of(flat: Any, n_out: int, n_in: int) -> Any:
     """Row pointers (n_out + 1,) int64 and columns (nnz,) int32 of positions `out * n_in + in`.
 
@@ -217,4 +230,5 @@ def compile_kernels() -> None:
     one = np.zeros(1, np.int64)
     flags = one == 0
     _ = slots_among(one, one), exchanged(one, flags, one), united(one, flags, one), first_distinct(one)
+    _ = merged(one, one + 1)
     _ = positions_of(*rows_of(one, 1, 1), 1), at_free_ranks(one, one), present_and_gone(one, flags, one, flags, one)

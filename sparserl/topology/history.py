@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparserl.kernels.positions import present_and_gone, slots_among
+from sparserl.kernels.positions import merged, present_and_gone, slots_among
 from sparserl.topology.structure import Flags, Positions, SparseTopology
 
 FEWEST_KEPT = 2**20
@@ -103,8 +103,8 @@ class History:
     @property
     def explored(self) -> Positions:
         """Those that are kept, sorted: all, unless they were halved."""
-        here = self.topology.flat
-        return np.insert(here, np.searchsorted(here, self.gone), self.gone)
+        explored: Positions = merged(self.topology.flat, self.gone)
+        return explored
 
     @property
     def stored(self) -> Positions:
@@ -114,8 +114,8 @@ class History:
     @property
     def first(self) -> Positions:
         """Positions that the layer began with, sorted."""
-        here, gone = self.topology.flat[self.was_first], self.gone[self.gone_first]
-        return np.insert(here, np.searchsorted(here, gone), gone)
+        first: Positions = merged(self.topology.flat[self.was_first], self.gone[self.gone_first])
+        return first
 
     def overlap(self, topology: SparseTopology) -> float:
         """Share of the first connections that `topology` has, in [0, 1]; 1 where there were none."""

@@ -16,6 +16,7 @@ from sparserl.kernels.positions import (
     at_free_ranks,
     exchanged,
     first_distinct,
+    merged,
     positions_of,
     present_and_gone,
     rows_of,
@@ -54,6 +55,13 @@ def lists(found: Any) -> list[Any]:
 )
 def test_places_of_positions_in_another_list(asked: list[int], among: list[int], slots: list[int]) -> None:
     assert slots_among(ints(*asked), ints(*among)).tolist() == slots
+
+
+@PROFILE
+@given(one=SOME, other=SOME)
+def test_two_lists_without_common_positions_are_merged_in_order(one: list[int], other: list[int]) -> None:
+    rest = [position for position in other if position not in one]
+    assert merged(ints(*one), ints(*rest)).tolist() == sorted(one + rest)
 
 
 @pytest.mark.parametrize(

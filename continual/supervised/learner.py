@@ -39,7 +39,7 @@ from sparserl.topology.structure import FloatArray, TopologyChange
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation, at most."""
-ACTIVATIONS_AT_A_TIME = 2**23
+ACTIVATIONS_AT_A_TIME = 2**22
 """Of the widest layer, in evaluation."""
 
 

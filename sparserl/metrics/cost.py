@@ -37,12 +37,24 @@ def layer_costs(network: nn.Module) -> list[LayerCost]:
 
 def params_nonzero(networks: Iterable[nn.Module]) -> int:
     """Connections plus biases."""
-    return sum(cost.weights + cost.biases for network in networks for cost in layer_costs(network))
+    return sum(
+        sum(cost.weights + cost.biases for cost in layer_costs(network)) + _beside_layers(network)
+        for network in networks
+    )
 
 
 def params_dense(networks: Iterable[nn.Module]) -> int:
     """Weights plus biases of the same architecture, dense."""
-    return sum(cost.weights_dense + cost.biases for network in networks for cost in layer_costs(network))
+    return sum(
+        sum(cost.weights_dense + cost.biases for cost in layer_costs(network)) + _beside_layers(network)
+        for network in networks
+    )
+
+
+def _beside_layers(network: nn.Module) -> int:
+    """Parameters of a network that no layer of it has, as the biases of the visible units of an RBM."""
+    of_layers = {id(one) for layer in linear_layers(network).values() for one in (layer.weights, layer.bias)}
+    return sum(one.numel() for one in network.parameters(recurse=False) if id(one) not in of_layers)
 
 
 def bytes_parameters(networks: Iterable[nn.Module]) -> int:

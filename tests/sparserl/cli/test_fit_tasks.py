@@ -50,6 +50,8 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert {row["fit/accuracy_test"] for row in rows(finished / "progress.csv")} == {""}
     outputs = 64 if finished.name == "reconstruct" else 0
     assert result["connections"] == round(0.3 * 64 * 20) + round(0.3 * 20 * outputs)
+    biases = 20 + 64  # of hidden units, and of outputs or visible units
+    assert result["params_nonzero"] == result["connections"] + biases
     assert (finished / "plot.png").stat().st_size > 10_000
 
 

@@ -167,7 +167,7 @@ class TopologyEvolver:
         if self.rule is None or not self.rule.needs_samples:
             return
         for group, layers in self.groups.items():
-            armed = self.is_due(group) and (self.rule.chooses_by_samples or not self.rule.is_over(update))
+            armed = self.is_due(group) and (self.rule.chooses_by_samples > 0 or not self.rule.is_over(update))
             for name, layer in layers.items():
                 layer.capture, layer.activation_pairs = armed, [*self._gathered[name]]
                 layer.captures_activations = self.rule.needs_activations
@@ -322,6 +322,8 @@ class TopologyEvolver:
 
     def _plans(self, names: Sequence[str], rule: RewireRule) -> list[LayerPlan]:
         views = [self._view(name, rule) for name in names]
+        of_existing = sum(2 * view.topology.nnz * x.shape[1] for view in views for x, _ in view.samples)
+        count(rule.chooses_by_samples * of_existing)
         firsts = [self._history[name].n_first for name in names]
         return plan_together(rule, views, self.update, [self.goals.get(name) for name in names], firsts)
 

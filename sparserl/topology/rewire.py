@@ -264,12 +264,12 @@ class RewireRule:
     @property
     def needs_samples(self) -> bool:
         """Whether a part needs the inputs of layers at the update that just ended, and what goes with them."""
-        return GROW[self.grow].needs_gradient or self.needs_activations or self.chooses_by_samples
+        return GROW[self.grow].needs_gradient or self.needs_activations or self.chooses_by_samples > 0
 
     @property
-    def chooses_by_samples(self) -> bool:
-        """Whether what goes depends on them."""
-        return DROP[self.drop].needs_samples or BUDGET[self.budget].needs_samples
+    def chooses_by_samples(self) -> int:
+        """In how many ways what goes depends on them."""
+        return DROP[self.drop].needs_samples + BUDGET[self.budget].needs_samples
 
     @property
     def needs_activations(self) -> bool:

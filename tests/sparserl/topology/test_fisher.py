@@ -8,6 +8,7 @@ import torch
 from support.layers import ints, random_layer
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
+from sparserl.kernels.flops import FlopCounter, counting
 from sparserl.topology import pruning
 from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP
@@ -86,8 +87,10 @@ def test_a_group_that_steps_too_late_is_pruned_by_its_last_batch() -> None:
     assert layer.capture
     layer(torch.randn(4, 7)).pow(2).mean().backward()
     saliency = fisher_scores(layer.values.detach().numpy(), squared_gradients(layer.view()))
-    before = layer.topology.flat
-    evolver.end_update("net")
+    before, counter = layer.topology.flat, FlopCounter()
+    with counting(counter):
+        evolver.end_update("net")
+    assert counter.total == 2 * 20 * 4  # a product for each connection and sample
     gone = np.setdiff1d(before, layer.topology.flat)
     assert gone.tolist() == np.sort(before[np.argsort(saliency, kind="stable")[: 20 - 8]]).tolist()
     evolver.begin_update(4)

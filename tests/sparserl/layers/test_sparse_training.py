@@ -136,8 +136,8 @@ def test_loaded_connections_count_as_explored() -> None:
     model, optimizer, training = start()
     train(model, optimizer, training, 3)
     other = start(seed=1)[0]
-    model.load_state_dict(other.state_dict())
     before = training.evolver.explored_fraction("2")
+    model.load_state_dict(other.state_dict())
     train(model, optimizer, training, 1)
     assert training.evolver.explored_fraction("2") > 1.3 * before
 

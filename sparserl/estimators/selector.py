@@ -52,7 +52,7 @@ class SparseFeatureSelector(SelectorMixin, Estimator):  # type: ignore[misc]
     """Share of connections that exist, in (0, 1]; as its source has them if None: a fifth, or by factors."""
     error_share: Share | None = None
     """Of errors of reconstruction in what wast finds a feature worth, beside the strength of its neuron, in [0, 1];
-    .9 if None."""
+    .9 if None. Its source has .4 for pictures and .01 or less for very wide tables."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains a network and ranks the features by it.

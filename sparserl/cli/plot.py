@@ -27,7 +27,7 @@ from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
-from sparserl.recording.metrics_table import Kind
+from sparserl.recording.metrics_table import AGENTS, Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import check_returns, read_columns
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
@@ -107,8 +107,9 @@ def _check(folder: RunFolder) -> None:
     read_columns(folder.path / "progress.csv")
     evaluations = read_columns(folder.path / "eval.csv")
     recorded_config(folder)
-    if "return" in evaluations:
-        check_returns(evaluations["global_step"], evaluations["return"], "eval.csv")
+    if kind_in(folder) in AGENTS:
+        returns = evaluations["return"]
+        check_returns(evaluations["global_step"], returns, "eval.csv")
 
 
 def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:

@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--topology.density half": ("--topology.density", "half"),
     "--topology.density 0.5 0.5 0.5": ("2 layers", "got 3"),
     "--topology.epsilon -7 64": ("epsilon", "-7"),
-    "--topology.epsilon 7": ("2 layers", "got 1"),
+    "--topology.epsilon 7 64 9": ("2 layers", "got 3"),
     "--topology.method sett": ("'sett'", "'set'"),
     "--topology.drop weight_magnitud": ("'weight_magnitud'", "'weight_magnitude'"),
     "--topology.grow gradients": ("'gradients'", "'gradient'"),

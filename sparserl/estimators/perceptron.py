@@ -83,4 +83,4 @@ class PerceptronEstimator(NetworkEstimator):
 
 def unlabelled(x: np.ndarray) -> Table:
     """Samples as a table."""
-    return Table("X", x.astype(np.float32), None)
+    return Table("X", x.astype(np.float32, copy=False), None)

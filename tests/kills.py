@@ -85,6 +85,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "spacenet": ("continual", "--method", "spacenet", *DIGITS),
     "packnet": ("continual", "--method", "packnet", "--scenario", "task", *DIGITS),
     "replay": ("continual", "--method", "replay", *DIGITS),
+    "fit": ("fit", "digits", "--learner.epochs", "8", "--ensemble", "2", "--checkpoint-every-steps", "20"),
     "tasks finetune": ("continual", "--method", "finetune", *SEQUENCE_FLAGS),
     "tasks spacenet": ("continual", "--method", "spacenet", *SEQUENCE_FLAGS),
     "sweep": ("sweep", "sweep.yaml", "--workers", "2"),

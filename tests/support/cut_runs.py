@@ -22,10 +22,15 @@ AGENT_ON_TASKS = (
     *("--agent.buffer-size", "200", "--agent.net-arch", "12", "12", "--eval.every-steps", "20", "--eval.episodes", "1"),
     *("--log-every-steps", "10", "--checkpoint-every-steps", "20", "--topology.density", "0.5"),
 )
+FIT = (
+    *("fit", "iris", "--learner.epochs", "2", "--learner.hidden", "8", "--learner.batch-size", "32", "--no-progress"),
+    *("--checkpoint-every-steps", "3", "--density", "0.5"),
+)
 KINDS = {
     "agent": ("train", *TINY, *FAST, *REWIRE, "--eval.episodes", "1"),
     "classifier": CLASSIFIER,
     "agent on tasks": AGENT_ON_TASKS,
+    "fit": FIT,
 }
 """Kind of run -> its command line without `--run-dir`; `write_sequence` goes beside the folder of the last one."""
 

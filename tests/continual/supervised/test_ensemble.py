@@ -100,7 +100,7 @@ def test_probabilities_are_those_of_the_members() -> None:
     assert not np.array_equal(members[0], members[1])
 
 
-@pytest.mark.parametrize("stop", [13, 17, 25])
+@pytest.mark.parametrize("stop", [13, 16, 24])  # after 16 and 24 a large event is still to come
 def test_a_learner_with_members_goes_on_bit_for_bit(stop: int) -> None:
     whole, first, second = (fit_learner(EACH_EPOCH, **OWN) for _ in range(3))
     list(whole.train())

@@ -111,7 +111,7 @@ def test_a_job_of_a_sweep_leaves_a_run_alone_that_is_trained_by_hand(
 
 # A damaged checkpoint, and going back.
 
-STEPS = {"agent": [90, 120], "classifier": [21, 24], "agent on tasks": [40, 60]}
+STEPS = {"agent": [90, 120], "classifier": [21, 24], "agent on tasks": [40, 60], "fit": [6, 8]}
 
 
 def test_the_runs_have_two_checkpoints(cut_offs: dict[str, Path]) -> None:

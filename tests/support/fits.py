@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparserl.cli import main
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
 from sparserl.continual.supervised.tables import Table, table_sequence
@@ -29,3 +32,18 @@ def fit_learner(
 ) -> FitLearner:
     sequence = table_sequence(table(), validation_share=validation_share, seed=seed)
     return FitLearner(sequence, dataclasses.replace(CONFIG, **changes), topology, seed=seed)
+
+
+SHORT = ("--learner.epochs", "3", "--learner.batch-size", "64", "--learner.hidden", "30", "20", "--no-progress")
+"""63 gradient steps on the embedded digits."""
+OF_FINISHED = ("--method", "rigl", "--density", "0.3", "--learner.learning-rate", "0.01")
+
+
+def fit(folder: Path, *flags: str) -> int:
+    """`sparserl fit digits` with a small network; returns the exit status."""
+    return main(["fit", "digits", *SHORT, "--checkpoint-every-steps", "10", "--run-dir", str(folder), *flags])
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result

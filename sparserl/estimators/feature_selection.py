@@ -96,7 +96,9 @@ def quickselection(samples: TaskSequence, options: Options, seed: int) -> Floats
         which .2 move after each pass, half the squared error summed over features.
 
     Known differences: noise is drawn anew at each step, there once for all samples; dropout grows what it passes in
-    training, there it shrinks all in use; outputs are linear for all data, there tanh for Madelon.
+    training, there it shrinks all in use; outputs are linear for all data, there tanh for Madelon. New weights are 0,
+    where the code of SET draws them. Of Madelon's 20 relevant features, 15 and 17 are among the first 20 after 30
+    passes (2 seeds), but 9 to 13 after the 100 of the source (3 seeds).
     """
     config = FitLearnerConfig(
         hidden=options.hidden,

@@ -54,6 +54,8 @@ class ClassifierConfig:
     """Multiplies boost after each epoch, in [0, 1]."""
     dropout: ShareBelowOne = 0.0
     """Share of hidden activations that are 0 in training, in [0, 1)."""
+    rescaled_dropout: bool = True
+    """Whether the others grow by 1 / (1 - dropout) in training; otherwise all shrink by 1 - dropout in use."""
     optimizer: Literal["sgd", "adam", "rmsprop", "adagrad"] = "adam"
     """Optimizer."""
     learning_rate: Positive = 1e-3
@@ -96,6 +98,8 @@ class ClassifierConfig:
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             given = f"{self.optimizer} and momentum {self.momentum:g}"
             raise ConfigError(f"learner.nesterov is a momentum of sgd: set learner.momentum, e.g. 0.9, got {given}")
+        if not (self.rescaled_dropout or self.dropout):
+            raise ConfigError("learner.rescaled_dropout False is about dropout: set learner.dropout, e.g. 0.2")
         if self.weight_decay and self.constant_decay:
             raise ConfigError(
                 f"learner.weight_decay {self.weight_decay:g} and learner.constant_decay {self.constant_decay:g} both "

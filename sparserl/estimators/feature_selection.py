@@ -95,15 +95,14 @@ def quickselection(samples: TaskSequence, options: Options, seed: int) -> Floats
         Atashgahi et al. 2022 (QuickSelection), and its code: 1000 sigmoid units, connections of SET by factor 13, of
         which .2 move after each pass, half the squared error summed over features.
 
-    Known differences: noise is drawn anew at each step, there once for all samples; dropout grows what it passes in
-    training, there it shrinks all in use; outputs are linear for all data, there tanh for Madelon. New weights are 0,
-    where the code of SET draws them. Of Madelon's 20 relevant features, 15 and 17 are among the first 20 after 30
-    passes (2 seeds), but 9 to 13 after the 100 of the source (3 seeds).
+    Known differences: noise is drawn anew at each step, there once for all samples; outputs are linear for all data,
+    there tanh for Madelon.
     """
     config = FitLearnerConfig(
         hidden=options.hidden,
         activation="sigmoid",
         dropout=0.2,
+        rescaled_dropout=False,
         noise=0.2,
         optimizer="sgd",
         learning_rate=0.01,
@@ -119,6 +118,8 @@ def quickselection(samples: TaskSequence, options: Options, seed: int) -> Floats
         first_update=steps,
         update_interval=steps,
         last_update=steps * options.epochs - 1,
+        initial_value="wide_normal",
+        new_value="wide_normal",
         **_connections(options, 13.0),
     )
     half = samples.n_features / 2

@@ -31,7 +31,9 @@ class HiddenUnits:
         winners: `k_winners` passes this share of a layer's neurons, in (0, 1], at least one.
         boost: How much `k_winners` prefers neurons that win seldom, >= 0.
         boost_decay: Multiplies `boost` after each epoch, in [0, 1].
-        dropout: Share of activations that are 0 in training, in [0, 1); the others grow by 1 / (1 - dropout).
+        dropout: Share of activations that are 0 in training, in [0, 1).
+        rescaled_dropout: Whether the others grow by 1 / (1 - dropout) in training; otherwise all shrink by 1 - dropout
+            in use.
     """
 
     activation: str = "relu"
@@ -40,6 +42,7 @@ class HiddenUnits:
     boost: float = 1.0
     boost_decay: float = 0.9
     dropout: float = 0.0
+    rescaled_dropout: bool = True
 
 
 class KWinners(nn.Module):
@@ -96,6 +99,7 @@ class Dropout(nn.Module):
         function: The activation.
         share: Of activations that are 0 in training, in (0, 1).
         seed: Of the draws.
+        rescaled: As in `HiddenUnits`.
 
     Attributes:
         passes: Number of passes in training so far.
@@ -103,19 +107,21 @@ class Dropout(nn.Module):
 
     passes: torch.Tensor
 
-    def __init__(self, function: Function, share: float, seed: int):
+    def __init__(self, function: Function, share: float, seed: int, *, rescaled: bool = True):
         super().__init__()
         self.function, self.share, self.seed = function, share, seed
+        self.factor = 1.0 if rescaled else 1.0 - share
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n) to (B, n)."""
         y = self.function(x)
         if not self.training or not torch.is_grad_enabled():
-            return y
+            return y * self.factor
         draws = torch.Generator().manual_seed(self.seed + int(self.passes))
         self.passes += 1
-        return y * torch.empty_like(y).bernoulli_(1.0 - self.share, generator=draws).div_(1.0 - self.share)
+        kept = torch.empty_like(y).bernoulli_(1.0 - self.share, generator=draws)
+        return y * kept.mul_(self.factor / (1.0 - self.share))
 
 
 def identity(x: torch.Tensor) -> torch.Tensor:
@@ -172,6 +178,6 @@ def functions(units: HiddenUnits, output_activation: str, widths: list[int], *, 
         function = ACTIVATIONS[units.activation](units, number, n)
         if units.dropout:
             draws = stream(seed, "dropout", f"{name}.{number - 1}")
-            function = Dropout(function, units.dropout, int(draws.integers(2**62)))
+            function = Dropout(function, units.dropout, int(draws.integers(2**62)), rescaled=units.rescaled_dropout)
         found.append(function)
     return [*found, PLAIN[output_activation]]

@@ -181,9 +181,12 @@ class TopologyConfig:
     batch: by |weight gradient| (snip), or by what the gradient loses without them (grasp). Where one density is given,
     the best of all layers by snip and grasp, whatever the allocation; with ratios that decides numbers alone, and
     connections are random. Agents have no batch when their networks begin."""
-    initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
-    """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05."""
-    new_value: Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal"] | None = None
+    initial_value: Literal["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal", "wide_normal"] | None = None
+    """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05 or .1
+    (wide_normal)."""
+    new_value: (
+        Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal", "wide_normal"] | None
+    ) = None
     """Weight of a grown connection."""
     moments: Literal["zero", "mean", "fresh"] | None = None
     """Optimizer moments of a grown connection: 0, the mean of the others, or 0 with a count of steps of its own, by

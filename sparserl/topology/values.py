@@ -70,14 +70,20 @@ def _sparse_xavier(change: TopologyChange, rng: np.random.Generator) -> FloatArr
     return _within(np.sqrt(3.0 / mean), change, rng)
 
 
-NORMAL_STD = 0.05
-"""Standard deviation of weights by `normal`."""
+def _normal(std: float) -> Value:
+    """Normal of mean 0, whatever the layer."""
+
+    def values(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+        return (std * rng.standard_normal(change.grown)).astype(np.float32)
+
+    return values
 
 
-def _normal(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """Normal of mean 0 and standard deviation 1/20, whatever the layer (Mocanu et al. 2018, code of SET-RBM)."""
-    return (NORMAL_STD * rng.standard_normal(change.grown)).astype(np.float32)
-
+NORMAL: dict[str, Value] = {
+    "normal": _normal(0.05),  # code of SET-RBM (Mocanu et al. 2018)
+    "wide_normal": _normal(0.1),  # code of QuickSelection (Atashgahi et al. 2022)
+}
+"""Values of one distribution for all layers."""
 
 NEW_VALUE: dict[str, Value] = {
     "zero": _zero,
@@ -86,7 +92,7 @@ NEW_VALUE: dict[str, Value] = {
     "xavier": _xavier,
     "sparse_fan_in": _sparse_fan_in,
     "sparse_xavier": _sparse_xavier,
-    "normal": _normal,
+    **NORMAL,
 }
 """(change, generator) -> weights of grown connections."""
 
@@ -94,7 +100,7 @@ INITIAL_VALUE: dict[str, Value | None] = {
     "dense_fan_in": None,
     "sparse_fan_in": _sparse_fan_in,
     "sparse_xavier": _sparse_xavier,
-    "normal": _normal,
+    **NORMAL,
 }
 """The same for the connections that a layer begins with; None draws them as `torch.nn.Linear` does."""
 

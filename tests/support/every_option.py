@@ -440,7 +440,9 @@ def classifier_batches() -> list[Batch]:
         "learner.boost": 2.0,
         "learner.boost_decay": 0.5,
     }
-    all_relu: dict[str, Value] = {"learner.activation": "all_relu", "learner.slope": 0.25, "learner.dropout": 0.5}
+    all_relu: dict[str, Value] = {"learner.activation": "all_relu", "learner.slope": 0.25}
+    dropout: dict[str, Value] = {"learner.dropout": 0.5, "learner.rescaled_dropout": False}
+    all_relu |= dropout
 
     of_activation: dict[str, Probe] = {"learner.activation": lambda built: built.learner.network.activations[0]}
     of_k_winners: dict[str, Probe] = {
@@ -453,6 +455,7 @@ def classifier_batches() -> list[Batch]:
         **of_activation,
         "learner.slope": lambda built: -first_function(built).function.negative_slope,
         "learner.dropout": lambda built: first_function(built).share,
+        "learner.rescaled_dropout": lambda built: first_function(built).factor == 1.0,
     }
     nesterov: dict[str, Value] = {"learner.nesterov": True}
     momentum = {"learner.optimizer": "sgd", "learner.momentum": 0.5}

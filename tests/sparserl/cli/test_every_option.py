@@ -216,6 +216,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
             ("recycle_threshold", 0.5, "--topology.recycle-threshold is for `sparserl train`"),
         )
     },
+    "relevance of classifiers": (
+        "moving classifier",
+        {"topology.recycle_interval": 5, "topology.recycle_by": "relevance"},
+        "--topology.recycle-interval is for `sparserl train`",
+    ),
     "moving packnet": (
         "moving classifier",
         {"method": "packnet"},
@@ -250,7 +255,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     **{
         f"{name} of tasks": ("tasks, ds_sac", options, "is for `sparserl train`")
         for name, options in {
-            "recycling": {"topology.recycle_interval": 5},
+            "recycling": {"topology.recycle_interval": 5, "topology.recycle_by": "relevance"},
             "steps": {"agent.n_steps": 3},
             "capacity": {"agent.dynamic_capacity": True, "agent.forget_minimum": 5},
             "noise": {"agent.replay": "redraw_noise"},

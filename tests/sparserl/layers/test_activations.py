@@ -103,6 +103,13 @@ def test_dropout_keeps_the_mean_and_is_off_in_use() -> None:
     assert int(module.passes) == 2
 
 
+def test_dropout_may_shrink_what_is_in_use_instead() -> None:
+    module = Dropout(torch.relu, 0.25, seed=3, rescaled=False)
+    x = torch.ones(100, 400)
+    assert set(module(x).unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(module.eval()(x), 0.75 * x)
+
+
 def test_a_network_goes_on_as_if_it_had_not_been_stored() -> None:
     units = HiddenUnits("k_winners", winners=0.3, dropout=0.5)
     mlp, x = network(units), batch()

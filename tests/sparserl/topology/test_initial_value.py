@@ -13,13 +13,13 @@ from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
-from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE, initial_values
+from sparserl.topology.values import INITIAL_VALUE, NEW_VALUE, NORMAL, initial_values
 
 RNG = np.random.default_rng
 SIZES = [30, 40, 40, 5]
 DENSITIES = [0.2, 0.1, 1.0]
 SPARSE = sorted(set(INITIAL_VALUE) - {"dense_fan_in"})
-BY_CONNECTIONS = sorted(set(SPARSE) - {"normal"})
+BY_CONNECTIONS = sorted(set(SPARSE) - set(NORMAL))
 
 # . x x x   3 and 1 connections enter the outputs; 0, 1, 2 and 1 leave the inputs.
 # . . x .
@@ -42,7 +42,7 @@ def made(initial_value: str = "dense_fan_in", start_dense: bool = False, seed: i
 
 
 def test_names() -> None:
-    assert list(INITIAL_VALUE) == ["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal"]
+    assert list(INITIAL_VALUE) == ["dense_fan_in", "sparse_fan_in", "sparse_xavier", "normal", "wide_normal"]
     assert all(INITIAL_VALUE[name] is NEW_VALUE[name] for name in SPARSE)
 
 

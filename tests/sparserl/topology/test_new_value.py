@@ -8,7 +8,7 @@ from support.layers import ints
 
 from sparserl.topology.rewire import exchange
 from sparserl.topology.structure import SparseTopology
-from sparserl.topology.values import NEW_VALUE
+from sparserl.topology.values import NEW_VALUE, NORMAL
 
 RNG = np.random.default_rng
 
@@ -29,8 +29,9 @@ BOUNDS = {
 def test_each_grown_connection_gets_one_draw_within_its_bound(name: str) -> None:
     values = NEW_VALUE[name](SOME, RNG(5))
     assert values.dtype == np.float32
-    if name == "normal":
-        np.testing.assert_allclose(values, RNG(5).standard_normal(5) / 20, rtol=1e-5)
+    if name in NORMAL:
+        std = {"normal": 0.05, "wide_normal": 0.1}[name]
+        np.testing.assert_allclose(values, std * RNG(5).standard_normal(5), rtol=1e-5)
         return
     drawn = RNG(5).uniform(-1.0, 1.0, 5)
     if name == "tiny":

@@ -58,7 +58,7 @@ def strong(n_relevant: int) -> np.ndarray:
     return np.hstack([common * 3, rng.normal(size=(300, 12 - n_relevant)) * 0.5])
 
 
-@pytest.mark.parametrize(("method", "epochs"), [("wast", 10), ("quickselection", 30)])
+@pytest.mark.parametrize(("method", "epochs"), [("wast", 10), ("quickselection", 100)])
 def test_an_autoencoder_finds_what_varies_most(method: str, epochs: int) -> None:
     wide: dict[str, Any] = {"hidden_layer_sizes": (40,), "density": 0.3, "scaling": "all_features"}
     own = SparseFeatureSelector(4, method=method, epochs=epochs, random_state=0, **wide)

@@ -322,8 +322,8 @@ class TopologyEvolver:
 
     def _plans(self, names: Sequence[str], rule: RewireRule) -> list[LayerPlan]:
         views = [self._view(name, rule) for name in names]
-        of_existing = sum(2 * view.topology.nnz * x.shape[1] for view in views for x, _ in view.samples)
-        count(rule.chooses_by_samples * of_existing)
+        if rule.chooses_by_samples:
+            count(sum(2 * view.topology.nnz * x.shape[1] for view in views for x, _ in view.samples))
         firsts = [self._history[name].n_first for name in names]
         return plan_together(rule, views, self.update, [self.goals.get(name) for name in names], firsts)
 

@@ -97,6 +97,7 @@ def test_every_preset_fits_its_sequence(name: str) -> None:
 
     class Outline:  # as much of a sequence as there is without data
         outputs = tuple(range(per_task))
+        train = range(1_000)
 
     outline = TaskSequence(sequence, config.scenario, (Outline,) * config.tasks, features, 10, {})  # type: ignore[arg-type]
     SupervisedLearner(outline, make_strategy(method, "classifier", config), config.learner, seed=0)

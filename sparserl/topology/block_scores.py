@@ -11,10 +11,9 @@ from functools import reduce
 import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
-from sparserl.topology.free_positions import Block
-from sparserl.topology.structure import FloatArray, LayerView, Positions
+from sparserl.topology.free_positions import OpenPositions
+from sparserl.topology.structure import NOTHING, FloatArray, LayerView, Positions
 
-NOTHING: Positions = np.empty(0, np.int64)
 ROW_BLOCK = 1 << 20
 """Entries of a dense layer whose scores are formed at a time."""
 LAST, NEVER = -0.5, -1.0
@@ -32,9 +31,9 @@ def gradient_score(view: LayerView) -> Score:
     samples = _samples(view, "gradient")
 
     def score(outputs: Positions, inputs: Positions) -> FloatArray:
-        del inputs
+        of_inputs = [(_rows(x, inputs), dy) for x, dy in samples]
         of_neurons = (
-            np.abs(np.asarray(sum(dy[outputs * view.neurons + index] @ x.T for x, dy in samples)))
+            np.abs(np.asarray(sum(dy[outputs * view.neurons + index] @ x.T for x, dy in of_inputs)))
             for index in range(view.neurons)
         )
         gradient: FloatArray = reduce(np.add, of_neurons)
@@ -57,23 +56,27 @@ def cosine_score(view: LayerView) -> Score:
     sources, targets = (_directions([pair[side] for pair in samples]) for side in (0, 1))
 
     def score(outputs: Positions, inputs: Positions) -> FloatArray:
-        del inputs
-        of_neurons = (np.abs(targets[outputs * view.neurons + index] @ sources.T) for index in range(view.neurons))
+        own = _rows(sources, inputs)
+        of_neurons = (np.abs(targets[outputs * view.neurons + index] @ own.T) for index in range(view.neurons))
         return reduce(np.add, of_neurons)
 
     return score
 
 
-def _samples(view: LayerView, sought: str) -> list[tuple[FloatArray, FloatArray]]:
-    """What the update saw at the open inputs of a layer, and at its outputs.
+def _rows(of_inputs: FloatArray, inputs: Positions) -> FloatArray:
+    """What is known of some inputs; no copy where they are all."""
+    return of_inputs if inputs.size == len(of_inputs) else of_inputs[inputs]
+
+
+def _samples(view: LayerView, sought: str) -> tuple[tuple[FloatArray, FloatArray], ...]:
+    """What the update saw at the inputs of a layer, and at its outputs.
 
     Raises:
         TopologyError: If that was not kept.
     """
     if not view.samples:
         raise TopologyError(f"growth by {sought} needs the update's activations; call `begin_update` before it")
-    inputs = slice(None) if view.constraint is None else view.constraint.open_in
-    return [(x[inputs], y) for x, y in view.samples]
+    return view.samples
 
 
 def _directions(activations: Sequence[FloatArray]) -> FloatArray:
@@ -88,10 +91,11 @@ def _directions(activations: Sequence[FloatArray]) -> FloatArray:
 
 
 def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Positions = NOTHING) -> Positions:
-    """The `count` positions of highest score between open neurons that are not kept; among equals the lower position.
+    """The `count` positions of highest score that are free and may be grown at; among equals the lower position.
 
-    Scores are formed in blocks of rows of at most `ROW_BLOCK` entries, and only the best `count` are carried on. Where
-    the view says how many connections each output is to have, or each so many inputs of it, the best are taken of each.
+    Scores are formed of such rows alone, in blocks of at most `ROW_BLOCK` entries, and only the best `count` are
+    carried on. Where the view says how many connections each output is to have, or each so many inputs of it, the best
+    are taken of each.
 
     Args:
         view: The layer.
@@ -103,29 +107,26 @@ def highest(view: LayerView, kept: Positions, count: int, score: Score, last: Po
     Raises:
         TopologyError: If fewer are free.
     """
-    block = Block.of(view)
-    n_in = block.inputs.size
-    taken, late = block.inside(kept), block.inside(last)
+    room = OpenPositions.of(view)
+    taken, late = room.inside(kept), room.inside(last)
     best = Best(count)
-    rows_at_a_time = max(1, ROW_BLOCK // max(1, n_in))
-    missing, width = None, n_in
+    missing, width = None, view.topology.n_in
     if view.fan_in is not None:
         width = view.topology.size // view.fan_in.size
         missing = view.fan_in - np.bincount(kept // width, minlength=view.fan_in.size)
-    for start in range(0, block.outputs.size, rows_at_a_time):
-        rows = block.outputs[start : start + rows_at_a_time]
-        scores = score(rows, block.inputs).reshape(-1)
+    for outputs, inputs, start in room.runs(ROW_BLOCK):
+        scores = score(outputs, inputs).reshape(-1)
         for positions, value in ((late, LAST), (taken, NEVER)):
-            first, stop = np.searchsorted(positions, [start * n_in, (start + rows.size) * n_in])
-            scores[positions[first:stop] - start * n_in] = value
+            first, stop = np.searchsorted(positions, [start, start + scores.size])
+            scores[positions[first:stop] - start] = value
         if missing is not None:
-            some = slice(start * n_in // width, (start + rows.size) * n_in // width)
+            some = slice(start // width, (start + scores.size) // width)
             of_rows = _best_of_rows(scores.reshape(-1, width), missing[some])
             scores[np.delete(np.arange(scores.size), of_rows)] = NEVER
-        best.add(scores, start * n_in, above=NEVER)
+        best.add(scores, start, above=NEVER)
     if best.positions.size < count:
         raise TopologyError(f"cannot choose {count} of {best.positions.size} free positions")
-    return block.outside(best.positions)
+    return room.outside(best.positions)
 
 
 class Best:

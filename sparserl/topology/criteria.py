@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from sparserl.errors import NotFiniteScoreError, TopologyError
-from sparserl.topology.block_scores import NOTHING, Score, cosine_score, gradient_score, highest
-from sparserl.topology.free_positions import Block, distinct_integers, free_positions, random_free
+from sparserl.topology.block_scores import Score, cosine_score, gradient_score, highest
+from sparserl.topology.free_positions import OpenPositions, distinct_integers, free_positions, random_free
 from sparserl.topology.paths import by_paths, by_paths_soft
 from sparserl.topology.pruning import fisher_scores, squared_gradients
-from sparserl.topology.structure import FloatArray, Importance, LayerView, Positions, Slots, absent
+from sparserl.topology.structure import NOTHING, FloatArray, Importance, LayerView, Positions, Slots, absent
 
 
 class DropCriterion(Protocol):
@@ -207,8 +207,8 @@ class GrowRule:
     """Where connections grow.
 
     Attributes:
-        choose: (view, kept positions sorted, count, generator) -> `count` positions between open neurons that are
-            not kept, sorted. A connection that the same event dropped is eligible.
+        choose: (view, kept positions sorted, count, generator) -> `count` positions where the constraint lets
+            connections grow that are not kept, sorted. A connection that the same event dropped is eligible.
         score: view -> what is high where connections grow; None if chance decides.
         needs_gradient: Whether `view.samples` must hold inputs and output gradients of the update.
         needs_activations: Whether they must hold its inputs and output activations.
@@ -256,15 +256,15 @@ def _random_outside(
     view: LayerView, avoided: Positions, kept: Positions, count: int, rng: np.random.Generator
 ) -> Positions:
     """Uniform over the positions that are not avoided, which those kept are; all of them and others if too few."""
-    block = Block.of(view)
-    fired = block.inside(avoided)
-    again = fired[absent(fired, block.inside(kept))]
-    unfired = block.outputs.size * block.inputs.size - fired.size
+    room = OpenPositions.of(view)
+    fired = room.inside(avoided)
+    again = fired[absent(fired, room.inside(kept))]
+    unfired = room.size - fired.size
     if count > unfired + again.size:
         raise TopologyError(f"cannot choose {count} of {unfired + again.size} free positions")
     first = min(count, unfired)
     fresh = free_positions(unfired + fired.size, fired, first, rng)
-    return block.outside(np.union1d(fresh, again[distinct_integers(again.size, count - first, rng)]))
+    return room.outside(np.union1d(fresh, again[distinct_integers(again.size, count - first, rng)]))
 
 
 def _gradient(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:

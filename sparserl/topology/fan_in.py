@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from sparserl.errors import TopologyError
-from sparserl.topology.block_scores import NOTHING, Score, highest
-from sparserl.topology.structure import LayerView, Slots
+from sparserl.topology.block_scores import Score, highest
+from sparserl.topology.structure import NOTHING, LayerView, Slots
 
 
 def constant_fan_in(
@@ -35,14 +35,14 @@ def constant_fan_in(
         inputs: How many count together, a divisor of those of the layer; all if None.
 
     Raises:
-        TopologyError: If a learner has frozen connections or closed neurons of the layer.
+        TopologyError: If a learner has frozen connections, closed neurons or blocks of the layer.
 
     Source:
         Lasby et al. 2024 (SRigL), section 3.2, and its code, where what rounding leaves is not given out, and one
         output more than needed stays.
     """
     if view.constraint is not None:
-        raise TopologyError("a constant fan-in cannot be kept where a learner freezes connections or closes neurons")
+        raise TopologyError("a constant fan-in cannot be kept where a learner freezes connections or closes positions")
     topology, width = view.topology, inputs or view.topology.n_in
     rows = topology.size // width
     wanted = highest(view, NOTHING, dropped.size, score) if salient_share > 0.0 else NOTHING

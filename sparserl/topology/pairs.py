@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparserl.errors import TopologyError
 from sparserl.topology.structure import (
     Constraint,
     Flags,
@@ -30,6 +31,9 @@ def folded(view: LayerView) -> LayerView:
     Where `pairs` is 1 it is the view itself. Weights of a group count as one of their summed magnitude and of the sign
     of their sum; importances are summed. A group is frozen if one of its connections is, and takes new inputs only if
     all of its neurons do.
+
+    Raises:
+        TopologyError: If a block of allowed positions has some neurons of a group alone.
     """
     topology = view.topology
     pairs = topology.pairs
@@ -42,7 +46,8 @@ def folded(view: LayerView) -> LayerView:
     if constraint is not None:
         frozen = np.asarray(constraint.frozen[members].any(axis=0))
         open_out = np.asarray(constraint.open_out.reshape(-1, pairs).all(axis=1))
-        constraint = Constraint(frozen, open_out, constraint.open_in)
+        blocks = None if constraint.blocks is None else _folded_blocks(constraint.blocks, pairs)
+        constraint = Constraint(frozen, open_out, constraint.open_in, blocks)
     if importance is not None:
         outputs = importance.outputs.reshape(-1, pairs).sum(axis=1)
         importance = Importance(importance.connections[members].sum(axis=0), outputs, importance.inputs)
@@ -60,6 +65,20 @@ def folded(view: LayerView) -> LayerView:
         threshold=view.threshold * pairs,
         signs=None if view.signs is None else np.sign(view.signs[members].sum(axis=0, dtype=np.int8)),
     )
+
+
+def _folded_blocks(
+    blocks: tuple[tuple[Positions, Positions], ...], pairs: int
+) -> tuple[tuple[Positions, Positions], ...]:
+    """The blocks with groups in place of outputs."""
+    for outputs, _ in blocks:
+        groups, members = np.unique(outputs // pairs, return_counts=True)
+        if np.any(members < pairs):
+            first = int(groups[members < pairs][0]) * pairs
+            raise TopologyError(
+                f"outputs {first} to {first + pairs - 1} share their inputs: give a block all of them or none"
+            )
+    return tuple((outputs[::pairs] // pairs, inputs) for outputs, inputs in blocks)
 
 
 def unfolded(change: TopologyChange, old: SparseTopology) -> TopologyChange:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparserl.errors import TopologyError
-from sparserl.topology.block_scores import NOTHING, ROW_BLOCK
-from sparserl.topology.free_positions import n_open, random_free
-from sparserl.topology.structure import FloatArray, LayerView, Positions, SparseTopology, absent
+from sparserl.topology.block_scores import ROW_BLOCK
+from sparserl.topology.free_positions import OpenPositions, n_open, random_free
+from sparserl.topology.structure import NOTHING, FloatArray, LayerView, Positions, SparseTopology, absent
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -53,12 +53,10 @@ def _best_by_paths(
     free_in_all = n_open(view, kept)
     if count > free_in_all:
         raise TopologyError(f"cannot choose {count} of {free_in_all} free positions")
+    room = OpenPositions.of(view)
     best_score, best = np.empty(0), NOTHING
     for positions, scores in scored_by_paths(view.topology.with_positions(kept)):
-        free = absent(positions, kept)
-        if view.constraint is not None:
-            outputs, inputs = np.divmod(positions, view.topology.n_in)
-            free &= view.constraint.open_out[outputs] & view.constraint.open_in[inputs]
+        free = absent(positions, kept) & (room.numbers(positions) >= 0)
         best_score = np.concatenate([best_score, judged(scores[free])])
         best = np.concatenate([best, positions[free]])
         order = np.argsort(-best_score, kind="stable")[:count]  # stable: the lower position wins a tie

@@ -127,7 +127,7 @@ def check_goal(goal: int, topology: SparseTopology, layer: str) -> None:
 
 
 def plan_allocation(view: LayerView, count: int, rng: np.random.Generator) -> TopologyChange:
-    """Plans `count` new connections, uniform over the free positions between open neurons.
+    """Plans `count` new connections, uniform over the free positions where they may grow.
 
     Args:
         view: The layer as it is.

@@ -25,6 +25,7 @@ RowPointers = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.int32]
 LARGEST = 2**31
 """Neurons a side of a layer at most, and one more than its connections: layers keep them as 32-bit numbers."""
+NOTHING: Positions = np.empty(0, np.int64)
 FloatArray = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
@@ -209,11 +210,31 @@ class Constraint:
         frozen: (nnz,) connections that are never dropped.
         open_out: (n_out,) outputs that may receive new connections.
         open_in: (n_in,) inputs that may send new connections.
+        blocks: Sorted outputs and sorted inputs of each block within which connections may grow, no output in two of
+            them; everywhere if None. Between open neurons alone in any case.
+
+    Raises:
+        TopologyError: If a block is not sorted or lies outside the layer, or an output is in two blocks.
     """
 
     frozen: Flags
     open_out: Flags
     open_in: Flags
+    blocks: tuple[tuple[Positions, Positions], ...] | None = None
+
+    def __post_init__(self) -> None:
+        for index, block in enumerate(self.blocks or ()):
+            for side, neurons, of_layer in zip(
+                ("outputs", "inputs"), block, (self.open_out, self.open_in), strict=True
+            ):
+                if np.any(np.diff(neurons) <= 0):
+                    raise TopologyError(f"{side} of block {index} must be strictly increasing, got {neurons.tolist()}")
+                if neurons.size and (neurons[0] < 0 or neurons[-1] >= of_layer.size):
+                    worst = neurons[0] if neurons[0] < 0 else neurons[-1]
+                    raise TopologyError(f"{side} of block {index} must be in [0, {of_layer.size - 1}], got {worst}")
+        listed = np.sort(np.concatenate([NOTHING, *(outputs for outputs, _ in self.blocks or ())]))
+        if twice := listed[1:][np.diff(listed) == 0].tolist():
+            raise TopologyError(f"output {twice[0]} is in two blocks: give one block all inputs that it may have")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sparserl.topology.structure import SparseTopology, TopologyChange
+from sparserl.topology.structure import Constraint, SparseTopology, TopologyChange
 
 Matrix = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
@@ -34,6 +34,17 @@ def matrix_of(topology: SparseTopology, values: Matrix) -> Matrix:
     matrix = np.zeros((topology.n_out, topology.n_in), values.dtype)
     matrix[mask_of(topology)] = values  # both in row order
     return matrix
+
+
+def allowed_by(constraint: Constraint) -> Mask:
+    """(n_out, n_in), true where connections may grow."""
+    neurons = np.outer(constraint.open_out, constraint.open_in)
+    if constraint.blocks is None:
+        return neurons
+    blocks = np.zeros_like(neurons)
+    for outputs, inputs in constraint.blocks:
+        blocks[np.ix_(outputs, inputs)] = True
+    return neurons & blocks
 
 
 def assert_sound(topology: SparseTopology) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from oracle.dense_topology import (
+    allowed_by,
     assert_sound_change,
     drop_of,
     fisher_saliencies,
@@ -218,6 +219,12 @@ def test_a_constraint_that_forbids_nothing_changes_nothing(drop: str, grow: str)
 # --- invariants -------------------------------------------------------------------------------------
 
 
+def some_blocks(rng: np.random.Generator, n_out: int, n_in: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Up to three blocks of random neurons; some outputs are in none."""
+    owner = rng.integers(0, 4, n_out)
+    return tuple((np.flatnonzero(owner == block), np.flatnonzero(rng.random(n_in) < 0.6)) for block in range(3))
+
+
 @st.composite
 def constrained(draw: st.DrawFn) -> LayerView:
     topology = topology_of(draw(hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 6)))))
@@ -233,7 +240,10 @@ def constrained(draw: st.DrawFn) -> LayerView:
         numbers(topology.nnz),
         ((numbers(topology.n_in, 2), numbers(topology.n_out, 2)),),
         Constraint(
-            flags[0], flags[1] | (rng.random(topology.n_out) < 0.5), flags[2] | (rng.random(topology.n_in) < 0.5)
+            flags[0],
+            flags[1] | (rng.random(topology.n_out) < 0.5),
+            flags[2] | (rng.random(topology.n_in) < 0.5),
+            some_blocks(rng, topology.n_out, topology.n_in) if draw(st.booleans()) else None,
         ),
         Importance(*(np.abs(numbers(size)) for size in sizes)),
         np.union1d(topology.flat, rng.integers(0, topology.size, topology.size // 3)),
@@ -261,7 +271,7 @@ def test_invariants_of_a_constrained_rewire(
     chosen = drop_of(drop, view.values[may_go].tolist(), importance.connections[may_go].tolist(), fraction, saliencies)
     dropped = [may_go[i] for i in chosen]
     kept = mask_of(SparseTopology(old.n_out, old.n_in, np.delete(old.flat, dropped)))
-    closed = ~np.outer(constraint.open_out, constraint.open_in)
+    closed = ~allowed_by(constraint)
     free = int((~kept & ~closed).sum())
     rule = RewireRule(drop, grow, drop_fraction=fraction, keep_regrown=keep_regrown)
     if free < len(dropped):  # what went from closed neurons cannot come back

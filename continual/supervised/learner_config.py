@@ -190,6 +190,13 @@ class FitLearnerConfig(ClassifierConfig):
     """Epochs from one importance pruning to the next."""
     importance_after: CountOrZero = 200
     """Epochs before the first one."""
+    regularizer: Literal["none", "variational_dropout"] = "none"
+    """variational_dropout: weights have variances that are learned, and connections whose noise drowns them go for
+    good (log alpha >= 3); with topology.method dense or static, which say what there is at first."""
+    kl_after: CountOrZero = 5
+    """Epochs of variational dropout before the divergence of the weights' distributions counts and connections go."""
+    kl_full: Count = 20
+    """Epochs after which it counts in full; in between along a line."""
     patience: Count | None = None
     """Epochs without a better validation accuracy after which training ends; it takes all epochs if None."""
 
@@ -205,6 +212,7 @@ class FitLearnerConfig(ClassifierConfig):
                 f"learner.{option} {getattr(self, option):g} does not go with learner.ensemble {self.ensemble}, whose "
                 "phases say when the learning rate falls and training ends; leave one out"
             )
+        self._check_variational()
         first = (self.importance_after // self.importance_every + 1) * self.importance_every
         if not self.importance_share:
             for name in ("importance_every", "importance_after"):
@@ -215,6 +223,26 @@ class FitLearnerConfig(ClassifierConfig):
             raise ConfigError(
                 f"the first importance pruning would be in epoch {first} of {self.epochs}: lower "
                 f"learner.importance_after {self.importance_after} or learner.importance_every {self.importance_every}"
+            )
+
+    def _check_variational(self) -> None:
+        if self.regularizer == "none":
+            for name in ("kl_after", "kl_full"):
+                if getattr(self, name) != getattr(FitLearnerConfig, name):
+                    given = f"learner.{name} {getattr(self, name)}"
+                    raise ConfigError(f"{given} is about learner.regularizer: set it to variational_dropout")
+            return
+        if self.ensemble > 1:
+            raise ConfigError(
+                f"learner.ensemble {self.ensemble} throws connections that move, which learner.regularizer "
+                f"{self.regularizer} does not: leave one out"
+            )
+        if self.kl_full <= self.kl_after:
+            raise ConfigError(f"learner.kl_full {self.kl_full} must be above learner.kl_after {self.kl_after}")
+        if self.kl_after + 1 >= self.epochs:
+            raise ConfigError(
+                f"the divergence would count after epoch {self.kl_after + 1} of {self.epochs}: raise learner.epochs, "
+                f"or lower learner.kl_after {self.kl_after}"
             )
 
 

@@ -24,7 +24,7 @@ from sparserl.topology.methods import METHODS
 
 SHORT_NAMES = {name: f"topology.{name}" for name in ("method", "density", "epsilon")} | {"ensemble": "learner.ensemble"}
 """Options that may be said without their group."""
-OF_TASKS = {"class_weights": "classify", "ensemble": "classify", "gibbs_steps": "rbm"}
+OF_TASKS = {"class_weights": "classify", "ensemble": "classify", "regularizer": "classify", "gibbs_steps": "rbm"}
 """Options of the learner that only one task has."""
 ALL_LAYERS: dict[str, Any] = {"method": "set", "output_layer": "sparse"}
 """What the topology of a run says unless it is told otherwise."""
@@ -86,7 +86,8 @@ class FitConfig(RunConfig):
     def name(self) -> str:
         """Run name without the seed: data, task, and what is special about the topology."""
         ensemble = [f"ensemble{self.learner.ensemble}"] if self.learner.ensemble > 1 else []
-        return "__".join([self.data_name, self.task, *self.topology.labels(""), *ensemble])
+        regularizer = [self.learner.regularizer] if self.learner.regularizer != "none" else []
+        return "__".join([self.data_name, self.task, *self.topology.labels(""), *ensemble, *regularizer])
 
     @property
     def title(self) -> str:

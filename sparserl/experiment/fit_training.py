@@ -79,4 +79,5 @@ def make_fit_learner(config: FitConfig, data_dir: Path, *, download: bool = Fals
     outputs = [task.objective.outputs(sequence)] if task.has_output_layer else []
     widths = [sequence.n_features, *config.learner.hidden, *outputs]
     check_fits({"the network (--learner.hidden)": network_bytes(config.topology, widths)})
-    return task.learner(sequence, config.learner, config.topology, task.objective, seed=config.seed)
+    make = task.learner_with(config.learner.regularizer)
+    return make(sequence, config.learner, config.topology, task.objective, seed=config.seed)

@@ -597,6 +597,12 @@ def fit_batches() -> list[Batch]:
         Batch("fit", "task", {"task": "rbm", "learner.gibbs_steps": 3, "learner.hidden": [9], "scaling": "range"}),
         Batch("fit", "ensemble", {"learner.ensemble": 3, "learner.ensemble_explore": 2}, {"learner.epochs": 20}),
         Batch("fit", "importance pruning", importance, {"learner.epochs": 20}),
+        Batch(
+            "fit",
+            "variational dropout",
+            {"learner.regularizer": "variational_dropout", "learner.kl_after": 2, "learner.kl_full": 7},
+            {"learner.epochs": 20, "topology.method": "static"},
+        ),
         *(replace(batch, kind="fit") for batch in alike),
     ]
 

@@ -80,6 +80,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--task reconstruct --ensemble 3": ("--learner.ensemble 3", "--task classify", "reconstruct"),
     "--ensemble 3 --learner.epochs 2": ("ensemble of 3", "2 epochs"),
     "--learner.importance-share 0.2": ("epoch 210 of 40", "learner.importance_after 200"),
+    "--learner.regularizer variational_dropout": ("--topology.method dense", "not set"),
+    "--task rbm --learner.regularizer variational_dropout": ("--task classify", "rbm"),
     "--scaling all": ("'all'", "all_features"),
     "--method rgl": ("unknown topology method 'rgl'", "'rigl'"),
     "--density 1.5": ("1.5", "(0, 1]"),

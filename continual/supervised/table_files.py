@@ -188,6 +188,8 @@ def _numbers(
     except ValueError:
         bad = next(index for index, value in enumerate(values) if not _is_number(value))
         said = f"is {shown(values[bad])}, no number" if values[bad].strip() else "is missing"
+        if len(kept) == len(cells) and values[bad].strip():
+            said += f"; a column of labels is named {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
         raise ConfigError(f"{path} line {line}: column {names[kept[bad]]!r} {said}") from None
     if (wrong := np.flatnonzero(~np.isfinite(row))).size:
         column = kept[wrong[0]]

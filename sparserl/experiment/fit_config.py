@@ -127,6 +127,8 @@ def _with_all_layers(data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data)  # which `build` refuses
     beneath = dict(ALL_LAYERS)
     method = topology.get("method")
-    if method in METHODS and METHODS[method].dense:
+    rule = METHODS[method].rule if method in METHODS else None
+    # Neurons that lose all their inputs cannot be outputs.
+    if method in METHODS and (METHODS[method].dense or (rule is not None and rule.salient_share > 0.0)):
         del beneath["output_layer"]
     return {**data, "topology": {**beneath, **topology}}

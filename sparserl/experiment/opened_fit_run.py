@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from sparserl.continual.supervised.objectives import Score
 from sparserl.continual.supervised.tables import Table, read_table
 from sparserl.continual.supervised.tasks import Samples
-from sparserl.errors import ConfigError
+from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.classifier_training import data_dir_of
 from sparserl.experiment.fit_config import FitConfig
 from sparserl.experiment.fit_training import make_fit_learner
@@ -80,7 +81,23 @@ class TrainedFit(OpenedRun[FitConfig]):
         table, wanted = read_table(data, self._data_dir, seed=self.config.seed, labelled=False), self._n_features
         if table.x.shape[1] != wanted:
             raise ConfigError(f"{data} has {table.x.shape[1]:,} features, and {self.folder.path} reads {wanted:,}")
-        return table
+        return table if table.feature_names is None else self._in_order(table)
+
+    def _in_order(self, table: Table) -> Table:
+        """A table whose features have names, in the order of those that were trained on, if these have names too.
+
+        Raises:
+            ConfigError: If a name is missing.
+        """
+        config, labelled = self.config, self.learner.objective.has_classes
+        names = read_table(config.data, self._data_dir, seed=config.seed, labelled=labelled).feature_names
+        if names is None or names == table.feature_names:
+            return table
+        column = {name: index for index, name in enumerate(table.feature_names or ())}
+        missing = next((name for name in names if name not in column), None)
+        if missing is not None:
+            raise ConfigError(f"{table.name}: {unknown_name('column of a feature', missing, list(column))}")
+        return replace(table, x=table.x[:, [column[name] for name in names]], feature_names=names)
 
     @property
     def _n_features(self) -> int:

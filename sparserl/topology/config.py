@@ -531,6 +531,7 @@ class TopologyConfig:
         if self.epsilon is None:
             of_output = () if self.output_density is None else (self.output_density,)
             density = DENSITY_OF_ALL if self.density is None else self.density
+            allocation.check_can_be_met(density, shapes)
             return ALLOCATIONS[self.allocation](shapes, density, *of_output)
         densities = allocation.erdos_renyi(shapes, self.epsilon)
         if all(density == 1.0 for density in densities):

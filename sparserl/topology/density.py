@@ -22,6 +22,16 @@ def check_density(density: float) -> float:
     return density
 
 
+def check_can_be_met(density: float, shapes: Sequence[Shape]) -> None:
+    """Raises TopologyError if one density of some layers leaves them fewer connections than one each."""
+    size = sum(n_out * n_in for n_out, n_in in shapes)
+    if density * size < len(shapes):
+        raise TopologyError(
+            f"density {density:g} leaves {len(shapes)} layers of {size:,} possible connections fewer than one each; "
+            f"the closest is {1.01 * len(shapes) / size:.2g}"
+        )
+
+
 def exact_nnz(shape: Shape, density: float, pairs: int = 1) -> int:
     """Number of connections of a layer at `density`: `N - floor((1 - density) N)`, at least 1.
 

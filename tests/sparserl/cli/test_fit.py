@@ -132,3 +132,10 @@ def test_a_wrong_table_is_one_line(name: str, tmp_path: Path, capsys: pytest.Cap
     assert printed.err.count("\n") == 1
     assert "table.csv" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_method_that_takes_neurons_away_leaves_the_output_layer_alone() -> None:
+    config: Any = resolve("fit", {"data": "wine", "method": "srigl", "density": 0.3})
+    assert config.topology.output_layer_is_dense
+    config = resolve("fit", {"data": "wine", "method": "rigl", "density": 0.3})
+    assert not config.topology.output_layer_is_dense

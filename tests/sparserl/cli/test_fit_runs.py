@@ -214,6 +214,26 @@ def test_eval_predicts_the_samples_of_a_file(
     assert said["accuracy"] == (pytest.approx((predicted == y[:50].astype(str)).mean()) if labelled else None)
 
 
+def test_features_of_a_file_are_taken_by_their_names(tmp_path: Path) -> None:
+    x, y = load_digits(n_class=3, return_X_y=True)
+    names = [f"f{column}" for column in range(64)]
+
+    def write(path: Path, order: list[int], named: list[str]) -> str:
+        lines = [",".join([*(named[column] for column in order), "label"])]
+        lines += [
+            ",".join([*(f"{row[column]:g}" for column in order), str(label)]) for row, label in zip(x, y, strict=True)
+        ]
+        path.write_text("\n".join(lines))
+        return str(path)
+
+    trained = write(tmp_path / "trained.csv", list(range(64)), names)
+    opened: Any = run(resolve("fit", {"data": trained, "learner": {"epochs": 1}}), tmp_path / "run")
+    turned = opened.read_table(write(tmp_path / "turned.csv", list(range(64))[::-1], names))
+    np.testing.assert_array_equal(turned.x, x)
+    with pytest.raises(ConfigError, match="column of a feature 'f7'"):
+        opened.read_table(write(tmp_path / "other.csv", list(range(64)), [*names[:7], "f99", *names[8:]]))
+
+
 def test_eval_refuses_what_such_a_run_has_no_use_for(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from oracle.dense_topology import erk_densities
 from sparserl.errors import TopologyError
 from sparserl.topology.density import (
     Shape,
+    check_can_be_met,
     check_density,
     erdos_renyi,
     erk,
@@ -253,3 +254,9 @@ def test_erk_plus_leaves_the_last_layer_out_of_the_budget() -> None:
     assert erk_plus(ACTOR, 0.5, 0.25) == pytest.approx([1.0, 30_592 / 65_536, 0.25])
     with pytest.raises(TopologyError, match="density must be in"):
         erk_plus(ACTOR, 0.5, 0.0)
+
+
+def test_a_density_leaves_each_layer_a_connection() -> None:
+    check_can_be_met(3 / 21, [(3, 4), (2, 3), (3, 1)])
+    with pytest.raises(TopologyError, match=r"density 0.1 leaves 3 layers of 21 .* the closest is 0.14"):
+        check_can_be_met(0.1, [(3, 4), (2, 3), (3, 1)])

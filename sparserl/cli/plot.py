@@ -168,37 +168,31 @@ def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> Non
     plot_sequence_runs(_grouped(drawn, command.group), command.out, _title(drawn))
 
 
-def _plot_agents(folders: Sequence[RunFolder], command: PlotCommand) -> None:
-    _refuse_options_of_trained(command)
-    configs = [rl_continual_config(folder) for folder in folders]
-    if len(folders) == 1:
-        plot_rl_run(folders[0].path, command.out, configs[0].title)
-        return
-    drawn = [
-        _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
-        for folder, config in zip(folders, configs, strict=True)
-    ]
-    plot_rl_runs(_grouped(drawn, command.group), command.out, _title(drawn))
+def _plotter(
+    config_of: Callable[[RunFolder], Any], draw_one: Callable[..., Any], draw_several: Callable[..., Any]
+) -> Callable[[Sequence[RunFolder], PlotCommand], None]:
+    """What draws runs whose name says their groups."""
 
+    def plot(folders: Sequence[RunFolder], command: PlotCommand) -> None:
+        _refuse_options_of_trained(command)
+        configs = [config_of(folder) for folder in folders]
+        if len(folders) == 1:
+            draw_one(folders[0].path, command.out, configs[0].title)
+            return
+        drawn = [
+            _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
+            for folder, config in zip(folders, configs, strict=True)
+        ]
+        draw_several(_grouped(drawn, command.group), command.out, _title(drawn))
 
-def _plot_fits(folders: Sequence[RunFolder], command: PlotCommand) -> None:
-    _refuse_options_of_trained(command)
-    configs = [fit_config(folder) for folder in folders]
-    if len(folders) == 1:
-        plot_fit(folders[0].path, command.out, configs[0].title)
-        return
-    drawn = [
-        _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
-        for folder, config in zip(folders, configs, strict=True)
-    ]
-    plot_fits(_grouped(drawn, command.group), command.out, _title(drawn))
+    return plot
 
 
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "train": _plot_trained,
     "continual": _plot_classifiers,
-    "continual_rl": _plot_agents,
-    "fit": _plot_fits,
+    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs),
+    "fit": _plotter(fit_config, plot_fit, plot_fits),
 }
 """Kind of run -> what draws some of them."""
 

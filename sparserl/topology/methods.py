@@ -116,6 +116,13 @@ _GRANET = RewireRule(
     budget="global_magnitude",
 )
 
+
+def _pruned(summary: str, **rule: Any) -> Method:
+    """All layers pruned on the schedule of `gmp`, with `rule` in place of its parts."""
+    own = replace(_PRUNED, **rule)
+    return Method(summary, own, begin_fraction=0.2, end_fraction=0.8, output_layer_dense=False)
+
+
 _MEST = RewireRule("magnitude_and_gradient", "random", update_interval=1000, last_update=1_000_000)
 
 METHODS: dict[str, Method] = {
@@ -309,47 +316,26 @@ METHODS: dict[str, Method] = {
         ),
     ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC, all layers.
-    "gmp": Method(
-        "dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)",
-        _PRUNED,
-        begin_fraction=0.2,
-        end_fraction=0.8,
-        output_layer_dense=False,
-    ),
+    "gmp": _pruned("dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)"),
     # One number for all layers of a network, in which small layers keep what they need: by one threshold, or by LAMP's
     # scores. Their papers prune trained networks and train them again; here on the schedule of `gmp`.
-    "global_magnitude": Method(
-        "gmp with one threshold for all layers of a network",
-        replace(_PRUNED, budget="global_magnitude"),
-        begin_fraction=0.2,
-        end_fraction=0.8,
-        output_layer_dense=False,
-    ),
+    "global_magnitude": _pruned("gmp with one threshold for all layers of a network", budget="global_magnitude"),
     # Han et al. 2015: prune, train on with the weights that are left, prune again. An event ends a round; Frankle and
     # Carbin 2019 take the same share of what is left each time, and put weights back to early ones, which this does
     # not.
-    "imp": Method(
+    "imp": _pruned(
         "rounds of pruning by one threshold and training on, the same share of what is left each (Han et al. 2015)",
-        replace(_PRUNED, budget="global_magnitude", density_schedule="geometric"),
-        begin_fraction=0.2,
-        end_fraction=0.8,
-        output_layer_dense=False,
+        budget="global_magnitude",
+        density_schedule="geometric",
     ),
-    "lamp": Method(
-        "gmp with layers that share by LAMP's scores (Lee et al. 2021)",
-        replace(_PRUNED, budget="lamp"),
-        begin_fraction=0.2,
-        end_fraction=0.8,
-        output_layer_dense=False,
-    ),
+    "lamp": _pruned("gmp with layers that share by LAMP's scores (Lee et al. 2021)", budget="lamp"),
     # LeCun et al. 1990: all weights of a trained network ranked together, some deleted, trained again. Here on the
     # schedule of `gmp`, by the Fisher information of ten batches in place of second derivatives.
-    "obd": Method(
+    "obd": _pruned(
         "gmp by F w^2 / 2 over a whole network (Optimal Brain Damage, LeCun et al. 1990)",
-        replace(_PRUNED, drop="fisher", budget="fisher", gradient_batches=10),
-        begin_fraction=0.2,
-        end_fraction=0.8,
-        output_layer_dense=False,
+        drop="fisher",
+        budget="fisher",
+        gradient_batches=10,
     ),
     # Liu et al. 2021, and its code: pruned by one threshold for all layers until epoch 110 of 160, then only exchanged;
     # .5 annealed to .005 over the whole run. It has both beginnings.

@@ -294,7 +294,7 @@ def table_sequence(
         "scaling": scaling,
         **({} if table.relevant is None else {"relevant_features": table.relevant.tolist()}),
     }
-    return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record)
+    return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record, table.feature_names)
 
 
 def _split(

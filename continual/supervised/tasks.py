@@ -108,6 +108,7 @@ class TaskSequence:
         n_features: Inputs of the network.
         n_outputs: Outputs of the network.
         record: How the seed made it (order of classes, permutations), as plain data for the run's record.
+        feature_names: Of the inputs, if they have some.
     """
 
     name: str
@@ -116,6 +117,7 @@ class TaskSequence:
     n_features: int
     n_outputs: int
     record: dict[str, Any]
+    feature_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)

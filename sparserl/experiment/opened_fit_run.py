@@ -89,8 +89,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         Raises:
             ConfigError: If a name is missing.
         """
-        config, labelled = self.config, self.learner.objective.has_classes
-        names = read_table(config.data, self._data_dir, seed=config.seed, labelled=labelled).feature_names
+        names = self.learner.sequence.feature_names
         if names is None or names == table.feature_names:
             return table
         column = {name: index for index, name in enumerate(table.feature_names or ())}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sparserl.continual.strategies import STRATEGIES
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
@@ -37,9 +37,11 @@ class DataTraining(Training[C], Generic[C, L]):
 
     Attributes:
         learner: The classifier.
+        recorder: What records it.
     """
 
     parts = ("checkpoints",)
+    recorder: ClassVar[Callable[..., ClassifierRecorder]]
 
     def __init__(self, config: C, data_dir: Path, *, download: bool = False):
         super().__init__(config)
@@ -68,18 +70,17 @@ class DataTraining(Training[C], Generic[C, L]):
         return folder
 
     def record(self, folder: RunFolder, *, show_progress: bool) -> ClassifierRecorder:
-        self._recorder = self._make_recorder(
+        config: Any = self.config  # both kinds have these intervals
+        self._recorder = self.recorder(
             self.learner,
             folder,
             identity=written_config(folder),
+            log_every_steps=config.log_every_steps,
+            checkpoint_every_steps=config.checkpoint_every_steps,
             show_progress=show_progress,
             process=ProcessCost(energy=self.config.energy),
         )
         return self._recorder
-
-    @abstractmethod
-    def _make_recorder(self, learner: L, folder: RunFolder, **options: Any) -> ClassifierRecorder:
-        """What records the run; `options` are those of `Recorder`."""
 
     def learn(self, *, is_new: bool) -> None:
         self._recorder.learn()
@@ -89,6 +90,7 @@ class ClassifierTraining(DataTraining[ContinualConfig, SupervisedLearner]):
     """A classifier on a sequence of tasks."""
 
     command = job_type = "continual"
+    recorder = SequenceRecorder
 
     def _make_learner(self, data_dir: Path, *, download: bool) -> SupervisedLearner:
         return make_learner(self.config, data_dir, download=download)
@@ -104,15 +106,6 @@ class ClassifierTraining(DataTraining[ContinualConfig, SupervisedLearner]):
             f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}",
             f"{params_dense([self.learner.network]):,} parameters if dense",
         ]
-
-    def _make_recorder(self, learner: SupervisedLearner, folder: RunFolder, **options: Any) -> SequenceRecorder:
-        return SequenceRecorder(
-            learner,
-            folder,
-            log_every_steps=self.config.log_every_steps,
-            checkpoint_every_steps=self.config.checkpoint_every_steps,
-            **options,
-        )
 
     @property
     def named(self) -> dict[str, Any]:

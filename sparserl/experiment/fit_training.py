@@ -21,6 +21,7 @@ class FitTraining(DataTraining[FitConfig, FitLearner]):
     """A network that learns one table."""
 
     command = job_type = "fit"
+    recorder = FitRecorder
 
     def _make_learner(self, data_dir: Path, *, download: bool) -> FitLearner:
         return make_fit_learner(self.config, data_dir, download=download)
@@ -40,15 +41,6 @@ class FitTraining(DataTraining[FitConfig, FitLearner]):
             f"{counts} samples of {sequence.n_features:,} features{classes}",
             f"{params_nonzero(network):,} of {params_dense(network):,} parameters, {self.learner.total_steps:,} steps",
         ]
-
-    def _make_recorder(self, learner: FitLearner, folder: RunFolder, **options: Any) -> FitRecorder:
-        return FitRecorder(
-            learner,
-            folder,
-            log_every_steps=self.config.log_every_steps,
-            checkpoint_every_steps=self.config.checkpoint_every_steps,
-            **options,
-        )
 
     @property
     def named(self) -> dict[str, Any]:

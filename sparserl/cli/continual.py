@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.cli.arguments import options_of
-from sparserl.cli.running import Help, carry_out_command
+from sparserl.cli.running import Help, carry_out_command, result_table
 from sparserl.continual.strategies import MethodOptions
 from sparserl.recording.run_folder import RunFolder
 
@@ -40,7 +40,6 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
 
 def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
     title = f"{result['method']} on {result['sequence']}, {result['scenario']}-incremental, seed {result['seed']}"
-    table = Table(title=title, show_header=False)
     share = result["connections"] / result["connections_dense"]
     memory = sum(result["memory"].values())
     rows = {
@@ -54,9 +53,7 @@ def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.1f} s",
         "plot": str(folder.path / "plot.png"),
     }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
+    table = result_table(title, rows)
     matrix = Table(title="accuracy")
     matrix.add_column("after task")
     for task in range(result["tasks"]):
@@ -81,7 +78,6 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
     for task, row in enumerate(result["returns"] if successes is None else successes):
         matrix.add_row(str(task), *(f"{value:.0f}" if successes is None else f"{value:.0%}" for value in row))
     title = f"{result['method']} on {result['sequence']}, {result['algo']}, seed {result['seed']}"
-    table = Table(title=title, show_header=False)
     memory = sum(result["memory"].values())
     rows = {
         "mean return at the end": "" if result["acc"] is None else f"{result['acc']:.1f}",
@@ -93,9 +89,7 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
         "plot": str(folder.path / "plot.png"),
     }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
+    table = result_table(title, rows)
     console = Console()
     console.print(matrix)
     console.print(table)

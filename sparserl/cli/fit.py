@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from sparserl.cli.running import Help, carry_out_command
+from sparserl.cli.running import Help, carry_out_command, result_table
 from sparserl.recording.run_folder import RunFolder
 
 HELP = Help(
@@ -40,7 +39,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
-    table = Table(title=f"{result['method']} on {result['data']}, seed {result['seed']}", show_header=False)
     epochs = f"{result['epochs']} ({result['stopped']})"
     best = "" if result["epoch_best"] is None else f", epoch {result['epoch_best']}"
     connections = f"{result['connections']:,} of {result['connections_dense']:,} ({100 * result['density']:.3g} %)"
@@ -61,10 +59,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "largest memory": f"{result['memory_peak_bytes'] / 1e9:.2f} GB",
         "plot": str(folder.path / "plot.png"),
     }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
-    Console().print(table)
+    Console().print(result_table(f"{result['method']} on {result['data']}, seed {result['seed']}", rows))
 
 
 def _of_ensemble(found: dict[str, Any] | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.table import Table
 
 from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, options_of, print_help, wants_help
 from sparserl.config import build, nested
@@ -277,3 +278,12 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
 
     train(training, options.run_dir, shlex.join(["sparserl", kind, *arguments]), begun=new, **how)
     return 0
+
+
+def result_table(title: str, rows: Mapping[str, str]) -> Table:
+    """A result as names and values; a value that is empty is left out."""
+    table = Table(title=title, show_header=False)
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    return table

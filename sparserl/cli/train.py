@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from sparserl.cli.running import Help, carry_out_command
+from sparserl.cli.running import Help, carry_out_command, result_table
 from sparserl.recording.run_folder import RunFolder
 
 HELP = Help(
@@ -32,7 +31,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
-    table = Table(title=f"{result['algo']} on {result['env']}, seed {result['seed']}", show_header=False)
     rows = {
         "steps": f"{result['steps']:,}",
         "return, last evaluation": f"{result['return_last']:.1f}",
@@ -44,7 +42,4 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
         "plot": str(folder.path / "plot.png"),
     }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
-    Console().print(table)
+    Console().print(result_table(f"{result['algo']} on {result['env']}, seed {result['seed']}", rows))

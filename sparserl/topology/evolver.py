@@ -31,12 +31,11 @@ class TopologyEvolver:
     """Rewires groups of layers on a clock of gradient updates.
 
     Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `after_step(group)` and
-    `end_update(group)`. A group that
-    does not step at the update when it is due (a delayed actor) has its event at its next step, and a layer that is
-    frozen (its values require no gradient) has none. With `rule.gradient_batches` k > 1 the event is at the (k - 1)th
-    step after that one, and the backward passes of all k updates count, but not those of updates without a step. Groups
-    that share a budget (`rule.budget_scope`) have their event together, at the first update from then on at which all
-    of them step; batches are the last k of each.
+    `end_update(group)`. A group that does not step at the update when it is due (a delayed actor) has its event at its
+    next step, and a layer that is frozen (its values require no gradient) has none. With `rule.gradient_batches` k > 1
+    the event is at the (k - 1)th step after that one, and the backward passes of all k updates count, but not those of
+    updates without a step. Groups that share a budget (`rule.budget_scope`) have their event together, at the first
+    update from then on at which all of them step; batches are the last k of each.
 
     Args:
         groups: Group name -> layers by full name. One optimizer step moves one group.

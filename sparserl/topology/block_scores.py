@@ -82,11 +82,13 @@ def _samples(view: LayerView, sought: str) -> tuple[tuple[FloatArray, FloatArray
 def _directions(activations: Sequence[FloatArray]) -> FloatArray:
     """(neurons, samples) of length 1 a neuron, or 0 if it never varies; of batches (neurons, B) one after the other."""
     joined = np.concatenate(activations, axis=1)
-    length = np.linalg.norm(joined, axis=1, keepdims=True)
-    if not np.isfinite(length).all():
+    peak = np.abs(joined).max(axis=1, keepdims=True, initial=0.0)
+    if not np.isfinite(peak).all():
         raise NotFiniteScoreError("an activation is NaN or infinite, so no connection can be chosen by it")
     varies = np.ptp(joined, axis=1, keepdims=True) > 0.0
-    directions: FloatArray = np.divide(joined, length, out=np.zeros_like(joined), where=varies)
+    scaled = np.divide(joined, peak, out=np.zeros_like(joined), where=varies)  # or squares of tiny ones would be 0
+    length = np.linalg.norm(scaled, axis=1, keepdims=True)
+    directions: FloatArray = np.divide(scaled, length, out=np.zeros_like(scaled), where=varies)
     return directions
 
 

@@ -71,6 +71,14 @@ def test_the_sign_of_a_cosine_is_no_matter() -> None:
     assert COSINE(view, ints(5), 2, RNG(0)).tolist() == [0, 4]
 
 
+@pytest.mark.parametrize("factor", [1e-30, 1e-38, 1e30])
+def test_lengths_are_no_matter_even_where_their_squares_are_0_or_infinite(factor: float) -> None:
+    sources, targets = (side.astype(np.float32) for side in (SOURCES, TARGETS))
+    scaled = LayerView(EXISTING, WEIGHTS, ((sources * np.float32(factor), targets),))
+    for count in (1, 2, 3, 5):
+        assert COSINE(scaled, ints(5), count, RNG(0)).tolist() == COSINE(VIEW, ints(5), count, RNG(0)).tolist()
+
+
 def test_batches_count_as_one() -> None:
     x, a = RNG(0).normal(size=(7, 12)), RNG(1).normal(size=(6, 12))
     topology = random_topology(6, 7, 9, RNG(2))

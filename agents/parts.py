@@ -6,7 +6,7 @@ whether it has a replay buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
+from sparserl.agents.config import AgentConfig
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
@@ -53,11 +54,11 @@ class AgentParts(BaseAlgorithm):
         super().__init__(*args, **kwargs)
 
     @classmethod
-    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
         """Widths of each network of each group, the input first, before there is an agent.
 
         Args:
-            hidden: Hidden widths.
+            config: Hyper-parameters.
             n_obs: Features of an observation.
             n_action: Entries of an action, or actions to choose from.
         """
@@ -129,7 +130,8 @@ class ActorCriticParts(AgentParts):
     trained = ("actor", "critic")
 
     @classmethod
-    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        hidden = config.net_arch
         return {"actor": [[n_obs, *hidden, n_action]], "critic": [[n_obs + n_action, *hidden, 1]] * 2}
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:

@@ -96,7 +96,7 @@ def _memory(
     choices = int(env.action_space.n) if isinstance(env.action_space, spaces.Discrete) else n_action
     item = getattr(env.observation_space.dtype, "itemsize", 8)
     connections = 0.0
-    for group, networks in spec.agent.layer_widths(config.net_arch, n_obs, choices).items():
+    for group, networks in spec.agent.layer_widths(config, n_obs, choices).items():
         for widths in networks:
             shapes = list(zip(widths[1:], widths, strict=False))
             densities = [1.0] * len(shapes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +39,8 @@ class ToyA2C(AgentParts, A2C):
     action_spaces = (spaces.Box, spaces.Discrete)
 
     @classmethod
-    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
-        return {"policy": [[n_obs, *hidden, n_action], [n_obs, *hidden, 1]]}
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        return {"policy": [[n_obs, *config.net_arch, n_action], [n_obs, *config.net_arch, 1]]}
 
     @property
     def batch_size(self) -> int:  # type: ignore[override]  # a property here

@@ -13,7 +13,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from sparserl.agents.config import OffPolicyConfig
+from sparserl.agents.config import AgentConfig, OffPolicyConfig
 from sparserl.agents.networks.networks import network, plain_ensembles
 from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import TransitionBatch
@@ -93,8 +93,8 @@ class ToyDQN(SparseTopologyMixin, DQN):
     counters = (*SparseTopologyMixin.counters, "exploration_rate")
 
     @classmethod
-    def layer_widths(cls, hidden: Sequence[int], n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
-        return {"q_net": [[n_obs, *hidden, n_action]]}
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        return {"q_net": [[n_obs, *config.net_arch, n_action]]}
 
     def _on_step(self) -> None:
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)

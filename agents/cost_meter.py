@@ -21,7 +21,7 @@ class CostMeter:
         self.agent = agent
         self._counted_before = agent.flops.total
         self.flops_train_short = 0.0
-        self._counted_updates = agent._n_updates
+        self._counted_updates = agent.updates
         self._short_rate: float | None = None
         if agent.evolver is not None:
             agent.evolver.before_event = self._before_event
@@ -43,7 +43,7 @@ class CostMeter:
 
     def advance(self) -> None:
         """Adds the updates since the last call to the short account, each at the sizes it had."""
-        before, now = self._counted_updates, self.agent._n_updates
+        before, now = self._counted_updates, self.agent.updates
         if now > before:
             if self._short_rate is None:
                 networks, periods = self.agent.networks, self.agent.updates_per_step

@@ -13,7 +13,6 @@ import torch
 
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.replay.buffer import IntArray
-from sparserl.agents.sparse_off_policy import SparseTopologyMixin
 from sparserl.layers import SparseMLP
 from sparserl.layers.activity import dormant_fraction
 from sparserl.metrics.connectivity import relevant_inputs, topology_metrics
@@ -44,7 +43,7 @@ class TopologyObserver:
         Empty for a dense agent. Gradients are those of the losses on transitions of the replay buffer, and not known of
         an agent whose networks read anything but vectors as they are stored, or that several environments feed.
         """
-        if not isinstance(self._agent, SparseTopologyMixin):
+        if self._agent.evolver is None:
             return {}
         recycler = self._agent.recycler
         recycled = {} if recycler is None else recycler.recycled_total
@@ -68,7 +67,7 @@ class TopologyObserver:
         if size == 0 or not self._agent.reads_vectors:
             return None
         seed = self._agent.policy_kwargs.get("topology_seed", 0)
-        draws = stream(seed, "dormant", str(self._agent._n_updates)).integers(size * buffer.n_envs, size=SAMPLES)
+        draws = stream(seed, "dormant", str(self._agent.updates)).integers(size * buffer.n_envs, size=SAMPLES)
         # Before the oldest row lie those that a buffer of dynamic capacity has forgotten.
         oldest = getattr(buffer, "forgotten", 0) + (buffer.pos if buffer.full else 0)
         return (oldest + draws // buffer.n_envs) % buffer.buffer_size, draws % buffer.n_envs

@@ -86,6 +86,11 @@ class AgentParts(BaseAlgorithm):
         return optimizer
 
     @property
+    def updates(self) -> int:
+        """Gradient updates so far."""
+        return self._n_updates
+
+    @property
     def updates_per_step(self) -> Mapping[str, int]:
         """Of each group the gradient updates between two steps of its optimizer."""
         return dict.fromkeys(self.trained, 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sparserl.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ OPEN_ENDS = ("first_update", "last_update")
 """What the first `learn` fills in where the length of the run decides it."""
 
 
-class SavedTopologyMixin(OffPolicyAlgorithm):
+class SavedTopologyMixin(BaseAlgorithm):
     """Lets Stable-Baselines3's `load` and `set_parameters` say what of a topology they can do."""
 
     topology: Any

@@ -10,16 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparserl.layers import SparseLinear, SparseMLP
+    from sparserl.layers import SparseGRU, SparseLinear, SparseLSTM, SparseMLP
     from sparserl.layers.averaging import average
     from sparserl.layers.convert import dense_copy
     from sparserl.layers.sparsify import sparsify
 
 __version__ = "0.1.0"
 
-__all__ = ["SparseLinear", "SparseMLP", "__version__", "average", "dense_copy", "sparsify"]
+__all__ = [
+    "SparseGRU",
+    "SparseLSTM",
+    "SparseLinear",
+    "SparseMLP",
+    "__version__",
+    "average",
+    "dense_copy",
+    "sparsify",
+]
 
 _MODULES = {
+    "SparseGRU": "sparserl.layers",
+    "SparseLSTM": "sparserl.layers",
     "SparseLinear": "sparserl.layers",
     "SparseMLP": "sparserl.layers",
     "average": "sparserl.layers.averaging",

@@ -158,7 +158,7 @@ class SparseMLP(nn.ModuleList):
             after = functions(units, output_activation, list(sizes[1:]), seed=seed, name=name)
             layers = begun_by_scores(topology, begins, after, judging, seed=seed, name=name)
         else:
-            layers = [_begun(topology, *begin, seed, f"{name}.{index}") for index, begin in enumerate(begins)]
+            layers = [begun(topology, *begin, seed, f"{name}.{index}") for index, begin in enumerate(begins)]
         network = cls(layers, activation, output_activation, seed=seed, name=name)
         goals = {
             str(index): topology.goal(shape, density)
@@ -215,10 +215,22 @@ class SparseEnsemble:
         return self._cut[1]
 
 
-def _begun(
+def begun(
     topology: TopologyConfig, shape: tuple[int, int], density: float, first_density: float | None, seed: int, name: str
 ) -> nn.Module:
-    """A layer with the connections and weights that `topology` lets it begin with."""
+    """A layer with the connections and weights that `topology` lets it begin with, where no scores decide.
+
+    Args:
+        topology: Says them.
+        shape: (n_out, n_in).
+        density: As `TopologyConfig.initial`; at 1 the layer is an `nn.Linear`.
+        first_density: As there.
+        seed: Root seed.
+        name: Of the layer, whose draws have streams of their own.
+
+    Raises:
+        TopologyError: As `TopologyConfig.initial`.
+    """
     if density == 1.0:
         return nn.Linear(shape[1], shape[0])
     connections = topology.initial(shape, density, seed, name, first_density)

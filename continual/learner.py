@@ -87,6 +87,9 @@ class Memory(Protocol):
     def sizes(self) -> dict[str, int]:
         """Bytes, by what is kept."""
 
+    def numbers(self) -> int:
+        """Numbers of all samples, with their labels."""
+
     def state_dict(self) -> dict[str, Any]:
         """What is kept."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sparserl.continual.shared.numbers import count_numbers
 from sparserl.seeding import stream
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class TransitionMemory:
     def sizes(self) -> dict[str, int]:
         """Bytes of the transitions."""
         return {"transitions": sum(array.nbytes for array in self._kept.values())}
+
+    def numbers(self) -> int:
+        """Entries of the transitions."""
+        return count_numbers(self._kept)
 
     def state_dict(self) -> dict[str, Any]:
         """The transitions, and how often was drawn from them."""

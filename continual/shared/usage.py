@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 SHARED = "shared"
 """Owner of connections that all tasks use and change."""
@@ -44,3 +45,8 @@ class ConnectionUsage:
     def free(self) -> int:
         """Connections that do not exist or belong to no task."""
         return self.size - self.used
+
+    def record(self) -> dict[str, Any]:
+        """As `result.json` says it, without the name."""
+        kept = {name: getattr(self, name) for name in ("free", "frozen", "size", "neurons", "reserved")}
+        return {"connections_per_task": self.owners, **kept}

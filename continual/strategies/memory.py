@@ -34,6 +34,9 @@ class WithMemory(Strategy):
         if self.kept is not None:
             self.kept.load_state_dict(state)
 
+    def numbers_kept(self) -> int:
+        return 0 if self.kept is None else self.kept.numbers()
+
     def memory(self) -> dict[str, int]:
         return {} if self.kept is None else self.kept.sizes()
 

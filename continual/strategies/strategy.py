@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from sparserl.continual.learner import Group, Kind, Learner
+from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseMLP
@@ -109,6 +110,10 @@ class Strategy:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where `state_dict` was taken; the learner's networks are loaded before."""
+
+    def numbers_kept(self) -> int:
+        """Numbers of it that are needed to answer, or to learn the next task."""
+        return count_numbers(self.state_dict())
 
     def memory(self) -> dict[str, int]:
         """Bytes kept between tasks beside the networks, by what they are for."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
 from sparserl.continual.supervised.sequence_recorder import BaseSequenceRecorder
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Samples, TaskSequence
 from sparserl.errors import CheckpointError, NotFiniteError
-from sparserl.layers import SparseLinear
 from sparserl.metrics.gradients import gradient_metrics
 from sparserl.recording import checkpoint
 from sparserl.recording.finite import check_losses, check_weights
@@ -62,10 +62,10 @@ class ClassifierRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     def _check_losses(self, event: SequenceStarted | Step | TaskEnded) -> None:
         if isinstance(event, Step):
-            check_losses(self.learner.steps, {"train/loss": event.loss})
+            check_losses(self.learner.steps, event.losses)
 
     def _check_network(self) -> None:
-        check_weights(self.learner.steps, self.learner.network.state_dict())
+        check_weights(self.learner.steps, self.learner.weights())
 
     def _log_is_due(self, step: Step) -> bool:
         ends_task = (step.epoch + 1, step.batch + 1) == (step.epochs, step.batches)
@@ -73,8 +73,7 @@ class ClassifierRecorder(BaseSequenceRecorder[SupervisedLearner]):
 
     def _of_gradients(self) -> dict[str, float]:
         """`gradient_metrics` of the latest step, whose samples are not kept."""
-        (network,) = self.learner.networks
-        return gradient_metrics({n: layer for n, layer in network.shared.items() if isinstance(layer, SparseLinear)})
+        return gradient_metrics(self.learner.sparse_layers)
 
     def _save_if_due(self) -> None:
         if self.learner.steps % self.checkpoint_every_steps == 0:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.fit_learner import FitLearner
-from sparserl.continual.supervised.learner import Step
 from sparserl.continual.supervised.objectives import Score
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.metrics import ensemble
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
 from sparserl.metrics.cost import (
@@ -55,13 +55,13 @@ class FitRecorder(ClassifierRecorder):
             self._check_network()  # before anything is made of it
             self._evaluate(step.epoch + 1)
         if ends_epoch or self._log_is_due(step):
-            of_step = {"train/epoch": step.epoch, "train/loss": step.loss}
+            of_step = {"train/epoch": step.epoch, **step.losses}
             rate = {"train/learning_rate": learner.optimizer.param_groups[0]["lr"]}
             self._log(
                 {**of_step, **rate, **self._of_gradients(), **(self._scores() if ends_epoch else {}), **self._cost()}
             )
         self._save_if_due()
-        shown = {"epoch": f"{step.epoch + 1}/{step.epochs}", "loss": f"{step.loss:.3f}"}
+        shown = {"epoch": f"{step.epoch + 1}/{step.epochs}", **step.shown}
         score = learner.score or (self.test[-1] if self.test else None)
         if score is not None and score.accuracy is not None:
             shown["accuracy"] = f"{score.accuracy:.1%}"

@@ -1,23 +1,19 @@
 """A classifier that learns one task after another, a gradient step at a time.
 
-Decides how a task is trained and how the position in it is kept, so that a run can stop after any step. What fights
-forgetting is a `Strategy`.
+Decides how its network is trained, and what a continual method may ask of it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from sparserl.continual.learner import Group, Kind, Memory, Objective, Probe
+from sparserl.continual.learner import Group, Memory, Objective, Probe
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
@@ -26,45 +22,21 @@ from sparserl.continual.supervised.connections import DENSE, bound, check_topolo
 from sparserl.continual.supervised.learner_config import OPTIMIZERS, FitLearnerConfig, LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.probe import probes
+from sparserl.continual.supervised.task_learner import TaskLearner, closed_outputs
 from sparserl.continual.supervised.tasks import Batch, Samples, TaskSequence
 from sparserl.errors import ConfigError
-from sparserl.layers import SparseMLP
+from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.layers.one_shot import JudgingBatch
+from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.moments import OptimizerMoments, check_moments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
-SAMPLES_AT_A_TIME = 2000
-"""Batch of evaluation, at most."""
-ACTIVATIONS_AT_A_TIME = 2**22
-"""Of the widest layer, in evaluation."""
 
-
-@dataclass(frozen=True)
-class Step:
-    """One gradient step.
-
-    Attributes:
-        task: Task that was trained.
-        epoch: Epoch in it, from 0.
-        epochs: Epochs of the task.
-        batch: Batch in the epoch, from 0.
-        batches: Batches of the epoch.
-        loss: What was differentiated, before the step: the cross-entropy, for most methods.
-    """
-
-    task: int
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    loss: float
-
-
-class SupervisedLearner:
+class SupervisedLearner(TaskLearner):
     """A multilayer perceptron that is trained on a sequence of tasks.
 
     Args:
@@ -79,10 +51,6 @@ class SupervisedLearner:
         groups: The network alone, as `network`.
         evolver: Moves its connections where the topology or the method does; None where they stay.
         optimizer: Of the present task.
-        task: Task that is being, or will next be, learned.
-        epoch: Epoch in it that the next step belongs to.
-        batch: Batch of that epoch that the next step takes.
-        steps: Gradient steps so far.
 
     Raises:
         ConfigError: If the strategy cannot learn this sequence with this network.
@@ -99,13 +67,12 @@ class SupervisedLearner:
         seed: int,
     ):
         check_topology(topology, strategy)
-        self.sequence, self.strategy, self.config, self.topology, self.seed = sequence, strategy, config, topology, seed
-        self.task = self.epoch = self.batch = self.steps = 0
+        super().__init__(sequence, strategy, config.batch_size, seed=seed)
+        self.config, self.topology = config, topology
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.use(self.new_network())
         self.optimizer = self.new_optimizer()
         check_moments(topology.part("moments"), self.optimizer)
-        self._begun = False
         for task in range(self.n_tasks):
             config.check_schedule_fits(self.epochs_of(task), self.steps_of(task))
         strategy.attach(self)
@@ -184,39 +151,13 @@ class SupervisedLearner:
 
     # Training.
 
-    def train(self) -> Iterator[Step]:
-        """Trains the present task from where it stands to the end of its last epoch, a gradient step at a time.
+    def _begin_task(self) -> None:
+        self.strategy.begin_task(self)
+        if self.config.reset_optimizer or self.task == 0:
+            self.optimizer = self.new_optimizer()
 
-        The learner is whole whenever this yields: its `state_dict` continues exactly there.
-        """
-        if not self._begun:
-            self.strategy.begin_task(self)
-            if self.config.reset_optimizer or self.task == 0:
-                self.optimizer = self.new_optimizer()
-            self._begun = True
-        epochs = self.epochs_of(self.task)
-        while not self.is_trained:
-            order = self._order()
-            batches = math.ceil(order.size / self.config.batch_size)
-            while True:
-                epoch, batch = self.epoch, self.batch
-                self._set_learning_rate(epoch * batches + batch)
-                loss = self._step(
-                    self._batch(order[batch * self.config.batch_size : (batch + 1) * self.config.batch_size])
-                )
-                self.steps += 1
-                self.batch += 1
-                if self.batch == batches:
-                    self._end_epoch()
-                    self.epoch, self.batch = epoch + 1, 0
-                yield Step(self.task, epoch, epochs, batch, batches, loss)
-                if self.batch == 0:
-                    break
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the training of the present task is over."""
-        return self.epoch >= self.epochs_of(self.task)
+    def _before_step(self, step: int) -> None:
+        self._set_learning_rate(step)
 
     def _set_learning_rate(self, step: int) -> None:
         """Gives the optimizer the learning rate of a step of the present task."""
@@ -225,21 +166,7 @@ class SupervisedLearner:
                 group["lr"] = self.config.learning_rate_at(self.epoch, step)
 
     def epochs_of(self, task: int) -> int:
-        """Epochs of a task, those of its consolidation included."""
         return self.config.epochs + self.strategy.consolidation(task, self.n_tasks)
-
-    def steps_of(self, task: int) -> int:
-        """Gradient steps of a task."""
-        return math.ceil(self._samples_of(task) / self.config.batch_size) * self.epochs_of(task)
-
-    @property
-    def total_steps(self) -> int:
-        """Gradient steps of the whole sequence."""
-        return sum(map(self.steps_of, range(self.n_tasks)))
-
-    def _samples_of(self, task: int) -> int:
-        """Training samples of an epoch of a task."""
-        return sum(len(self.sequence.tasks[one].train) for one in self.strategy.trained_tasks(task))
 
     def _end_epoch(self) -> None:
         self.network.end_epoch()
@@ -248,24 +175,8 @@ class SupervisedLearner:
         elif self.epoch == self.config.epochs - 1:
             self.strategy.begin_consolidation(self)
 
-    def finish_task(self) -> None:
-        """Ends the present task, after `train`; the next one becomes present."""
+    def _end_task(self) -> None:
         self.strategy.end_task(self)
-        self.task, self.epoch, self.batch, self._begun = self.task + 1, 0, 0, False
-
-    def _order(self) -> np.ndarray:
-        """Order of the samples of the present epoch, all tasks that are trained one after the other."""
-        return stream(self.seed, "batches", str(self.task), str(self.epoch)).permutation(self._samples_of(self.task))
-
-    def _batch(self, indices: np.ndarray) -> Batch:
-        parts, first = [], 0
-        for task in self.strategy.trained_tasks(self.task):
-            samples = self.sequence.tasks[task].train
-            inside = indices[(indices >= first) & (indices < first + len(samples))] - first
-            if inside.size:
-                parts.append(Batch.of(task, samples, inside))
-            first += len(samples)
-        return Batch.joined(parts)
 
     def _step(self, batch: Batch) -> float:
         if self.clock is not None:
@@ -324,20 +235,13 @@ class SupervisedLearner:
         seen = self.task if self.config.unseen_outputs == "closed" else len(self.sequence)
         if self._closed_at[0] != seen:
             competing = [self.sequence.competing(task, seen) for task in range(len(self.sequence))]
-            self._closed_at = seen, _closed(competing, self.sequence)
+            self._closed_at = seen, closed_outputs(competing, self.sequence.n_outputs)
         return self._closed_at[1][batch.task]
 
     # What a method asks for; see `sparserl.continual.learner.Learner`.
 
-    open_state: ClassVar[frozenset[str]] = frozenset({"frozen", "strategy", "evolver"})
-    """Keys of `state_dict` whose values have not the same keys at all times."""
-    kind: Kind = "classifier"
+    open_state = TaskLearner.open_state | {"frozen", "evolver"}
     fisher_floor = 0.0
-
-    @property
-    def n_tasks(self) -> int:
-        """Tasks of the sequence."""
-        return len(self.sequence)
 
     @property
     def networks(self) -> list[TaskNetwork]:
@@ -395,26 +299,49 @@ class SupervisedLearner:
             raise ConfigError(f"{least}, got {options.samples}")
         return self.new_memory()
 
+    # Evaluation, and what is recorded.
+
+    def outputs_of_task(self, task: int, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self.outputs_on(self.strategy.network_for_task(self, task), samples)
+
+    @property
+    def widest(self) -> int:
+        return max(self.sequence.n_features, *self.config.hidden)
+
     def usage(self) -> list[ConnectionUsage]:
-        """Who uses each layer now."""
         return [use for network in self.networks for use in self.strategy.usage(self, network)]
 
-    # Evaluation.
+    @property
+    def sparse_layers(self) -> dict[str, SparseLinear]:
+        (network,) = self.networks
+        return {name: layer for name, layer in network.shared.items() if isinstance(layer, SparseLinear)}
 
-    @torch.no_grad()
-    def accuracy(self, task: int) -> float:
-        """Share of the task's test samples that are classified correctly; NaN if none of its outputs was trained.
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        return self.network.state_dict()
 
-        In the class-incremental scenario all classes of the tasks learned so far compete.
-        """
-        competing = self.sequence.competing(task, self.task - 1)
-        if not set(self.sequence.tasks[task].outputs) <= set(competing):
-            return math.nan
-        closed = _closed([competing], self.sequence)
-        samples = self.sequence.tasks[task].test
-        network = self.strategy.network_for_task(self, task)
-        outputs = self.outputs_on(network, samples)
-        return sum(int(((logits + closed).argmax(dim=1) == y).sum()) for logits, y in outputs) / len(samples)
+    @property
+    def params_nonzero(self) -> int:
+        return sum(one.used for one in self.usage()) + sum(cost.biases for cost in layer_costs(self.network))
+
+    def size(self) -> dict[str, Any]:
+        layers = self.usage()
+        # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
+        for_last_task = self.strategy.network_for_task(self, self.n_tasks - 1)
+        network = max((self.network, for_last_task), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
+        return {
+            "params_dense": params_dense([self.network]),
+            "connections": sum(one.used for one in layers),
+            "connections_dense": sum(one.size for one in layers),
+            "layers": {one.layer: one.record() for one in layers},
+            "bytes_parameters": bytes_parameters([network]),
+            "bytes_indices": bytes_indices([network]),
+            "bytes_optimizer": bytes_optimizer([self.optimizer]),
+        }
+
+    def _kept(self) -> Mapping[str, Any]:
+        state = self.state_dict()
+        needed = ("network", "frozen", *(() if self.config.reset_optimizer else ("optimizer",)))
+        return {name: state[name] for name in needed}
 
     def outputs_on(self, network: SparseMLP, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(B, n_outputs) outputs of a network in use and (B,) output units of the right classes, a part at a time.
@@ -426,48 +353,25 @@ class SupervisedLearner:
                 outputs = network(x)
             yield outputs, y
 
-    def parts_of(self, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, F) features and (B,) labels of all samples, as many at a time as their activations leave memory for."""
-        widest = max(self.sequence.n_features, *self.config.hidden)
-        size = max(1, min(SAMPLES_AT_A_TIME, ACTIVATIONS_AT_A_TIME // widest))
-        for start in range(0, len(samples), size):
-            yield samples.take(slice(start, start + size))
-
-    def accuracies(self) -> list[float]:
-        """`accuracy` of every task of the sequence."""
-        return [self.accuracy(task) for task in range(len(self.sequence))]
-
     # State.
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on, as a tree that `sparserl.recording.checkpoint` writes."""
         return {
-            "position": [self.task, self.epoch, self.batch, self.steps, self._begun],
+            **super().state_dict(),
             "network": dict(self.network.state_dict()),
             "optimizer": state_tree(self.optimizer.state_dict()),
             "frozen": self.frozen.state_dict(self.network),
-            "strategy": self.strategy.state_dict(),
             **({} if self.clock is None else {"evolver": self.clock.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where `state_dict` was taken, in a learner built with the same arguments."""
         self.network.load_state_dict(state["network"])
         self.optimizer = self.new_optimizer()
         self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
         check_slots(self.optimizer)
-        self.task, self.epoch, self.batch, self.steps, self._begun = state["position"]
+        self._load_position(state)
         if self.clock is not None:
             self.clock.rule = self._bound_topology().rule()
             self.clock.load_state_dict(state["evolver"])
         self.frozen.load_state_dict(self.network, state["frozen"])
-        self.strategy.load_state_dict(state["strategy"])
-
-
-def _closed(competing: Iterable[Iterable[int]], sequence: TaskSequence) -> torch.Tensor:
-    """(rows, n_outputs) 0 for outputs that compete, -inf for the others."""
-    rows = [list(units) for units in competing]
-    closed = torch.full((len(rows), sequence.n_outputs), -math.inf)
-    for row, units in enumerate(rows):
-        closed[row, units] = 0.0
-    return closed
+        super().load_state_dict(state)

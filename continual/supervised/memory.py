@@ -57,6 +57,10 @@ class SampleMemory:
         tasks = self._sequence.tasks[: len(self.indices)]
         return {"samples": sum(task.train.bytes_of(one.size) for task, one in zip(tasks, self.indices, strict=True))}
 
+    def numbers(self) -> int:
+        """Features and labels of the samples."""
+        return len(self) * (self._sequence.n_features + 1)
+
     def state_dict(self) -> dict[str, Any]:
         """Which samples are kept."""
         return {"places": [torch.from_numpy(of_task) for of_task in self.indices]}

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
-from sparserl.continual.supervised.learner import Step
 from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.metrics.continual import ContinualSummary, summary
-from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
 from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.recording.metrics_table import columns
 from sparserl.recording.state_structure import Each
@@ -61,14 +59,14 @@ class SequenceRecorder(ClassifierRecorder):
 
     def _on_step(self, step: Step) -> None:
         if self._log_is_due(step):
-            of_step = {"train/task": step.task, "train/epoch": step.epoch, "train/loss": step.loss}
+            of_step = {"train/task": step.task, "train/epoch": step.epoch, **step.losses}
             self._log({**of_step, **self._of_gradients(), **self._timing()})
         self._save_if_due()
         shown = {
             "task": f"{step.task + 1}/{len(self.learner.sequence)}",
             "epoch": f"{step.epoch + 1}/{step.epochs}",
-            "loss": f"{step.loss:.3f}",
         }
+        shown |= step.shown
         if self.matrix:
             shown["acc"] = f"{_seen(self.matrix):.1%}"
         self.progress.show(self.learner.steps, shown)
@@ -80,8 +78,7 @@ class SequenceRecorder(ClassifierRecorder):
         self.matrix = accuracy_matrix(self.folder.path)[: task + 1].tolist()
         layers = self.learner.usage()
         self._log_connections(task, layers)
-        used = sum(one.used for one in layers)
-        self.params_nonzero_per_task.append(used + sum(cost.biases for cost in layer_costs(self.learner.network)))
+        self.params_nonzero_per_task.append(self.learner.params_nonzero)
         learned = len(self.matrix)
         so_far = summary(np.array(self.matrix)[:, :learned])
         metrics = {
@@ -89,8 +86,9 @@ class SequenceRecorder(ClassifierRecorder):
             "cl/accuracy_seen": so_far.acc,
             "cl/bwt": so_far.bwt,
             "cl/forgetting_final": so_far.forgetting_final,
-            "cl/connections": used,
+            "cl/connections": sum(one.used for one in layers),
             "cl/free_connections": sum(one.free for one in layers),
+            "cl/numbers_kept": self.learner.numbers_kept(),
             "time/elapsed_s": self.progress.elapsed_s,
             **{f"cl/accuracy/task{task}": accuracy for task, accuracy in enumerate(accuracies)},
         }
@@ -129,23 +127,14 @@ class SequenceRecorder(ClassifierRecorder):
         """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
         learner, sequence = self.learner, self.learner.sequence
         found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
-        layers = learner.usage()
-        # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
-        for_last_task = learner.strategy.network_for_task(learner, len(sequence) - 1)
-        network = max((learner.network, for_last_task), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
         return {
             "tasks": len(sequence),
             "matrix": [[_or_none(value) for value in row] for row in self.matrix],
             "baseline": [_or_none(value) for value in self.baseline],
             **reported(found),
             "params_nonzero_per_task": self.params_nonzero_per_task,
-            "params_dense": params_dense([learner.network]),
-            "connections": sum(one.used for one in layers),
-            "connections_dense": sum(one.size for one in layers),
-            "layers": {one.layer: _without_name(one) for one in layers},
-            "bytes_parameters": bytes_parameters([network]),
-            "bytes_indices": bytes_indices([network]),
-            "bytes_optimizer": bytes_optimizer([learner.optimizer]),
+            **learner.size(),
+            "numbers_kept": learner.numbers_kept(),
             "memory": learner.strategy.memory(),
             **self._spent(),
             "sequence_record": sequence.record,
@@ -161,11 +150,6 @@ def reported(found: ContinualSummary) -> dict[str, Any]:
     """The metrics of `result.json`, None where there is none, and under `undefined` why."""
     values = {name: _or_none(getattr(found, name)) for name in REPORTED}
     return {**values, "undefined": {name: why for name, why in found.undefined.items() if name in REPORTED}}
-
-
-def _without_name(layer: ConnectionUsage) -> dict[str, Any]:
-    kept = {name: getattr(layer, name) for name in ("free", "frozen", "size", "neurons", "reserved")}
-    return {"connections_per_task": layer.owners, **kept}
 
 
 def _or_none(value: float) -> float | None:

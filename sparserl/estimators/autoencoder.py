@@ -11,8 +11,8 @@ import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.learner import SAMPLES_AT_A_TIME
 from sparserl.continual.supervised.objectives import RECONSTRUCT
+from sparserl.continual.supervised.task_learner import SAMPLES_AT_A_TIME
 from sparserl.estimators.network import Floats, array_of_width, tensor
 from sparserl.estimators.perceptron import PerceptronEstimator, unlabelled
 from sparserl.layers.linear import linear

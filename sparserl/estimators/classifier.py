@@ -11,8 +11,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.learner import SAMPLES_AT_A_TIME
 from sparserl.continual.supervised.objectives import CLASSIFY
+from sparserl.continual.supervised.task_learner import SAMPLES_AT_A_TIME
 from sparserl.estimators.network import Floats, classes_in, tensor
 from sparserl.estimators.perceptron import PerceptronEstimator, unlabelled
 

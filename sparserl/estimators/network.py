@@ -140,9 +140,10 @@ def passes(learner: SupervisedLearner) -> Iterator[float]:
     """
     total = 0.0
     for step in learner.train():
-        if not math.isfinite(step.loss):
-            raise NotFiniteError(f"the loss became {step.loss}", learner.steps)
-        total += step.loss
+        for loss in step.losses.values():
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"the loss became {loss}", learner.steps)
+            total += loss
         if step.batch + 1 == step.batches:
             yield total / step.batches
             total = 0.0

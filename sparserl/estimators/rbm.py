@@ -10,10 +10,10 @@ import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.learner import SAMPLES_AT_A_TIME
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
 from sparserl.continual.supervised.rbm import RBMLearner
 from sparserl.continual.supervised.tables import table_sequence
+from sparserl.continual.supervised.task_learner import SAMPLES_AT_A_TIME
 from sparserl.estimators.network import Floats, NetworkEstimator, array_of_width, passes, tensor
 from sparserl.estimators.perceptron import unlabelled
 from sparserl.layers.linear import linear

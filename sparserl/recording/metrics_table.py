@@ -289,6 +289,13 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("continual", "free connections"),
     ),
     Metric(
+        "cl/numbers_kept",
+        "numbers needed to answer for the tasks so far and to learn the next: values, indices, samples, all alike",
+        ("continual",),
+        "numbers",
+        panel=CurvePanel("continual", "numbers kept"),
+    ),
+    Metric(
         "fit/accuracy_validation",
         "accuracy on the validation samples after the last epoch, if there are any",
         ("fit",),

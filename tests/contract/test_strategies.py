@@ -32,9 +32,10 @@ from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strate
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.recording import checkpoint

@@ -9,8 +9,9 @@ from typing import Any
 from support.tasks import blobs, static
 
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Scenario, TaskSequence
 
 CONFIG = LearnerConfig(hidden=(7,), epochs=2, batch_size=16, learning_rate=0.05)

@@ -14,9 +14,10 @@ from support.tasks import blobs
 
 from sparserl.continual.shared.sub_networks import FREE
 from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Batch, Scenario
 from sparserl.layers import SparseLinear, SparseMLP
 

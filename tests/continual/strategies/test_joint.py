@@ -8,9 +8,10 @@ from support.tasks import N_FEATURES, blobs, static
 from support.trees import assert_equal_trees
 
 from sparserl.continual.strategies.anew import Joint
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 
 
 def learner_of(reset_optimizer: bool = True) -> SupervisedLearner:

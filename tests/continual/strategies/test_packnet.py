@@ -20,9 +20,10 @@ from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.shared.weight_owners import FREE
 from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP

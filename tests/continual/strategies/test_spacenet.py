@@ -40,8 +40,9 @@ from support.spacenet_runs import (
 from support.tasks import N_FEATURES
 
 from sparserl.continual.shared.sub_networks import FREE
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Scenario
 
 # --- invariants ---------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ from support.trees import assert_equal_trees, differences
 from torch.nn import functional
 
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.recording import checkpoint
 

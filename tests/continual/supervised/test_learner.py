@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sparserl.continual.learner import Group
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised import learner as supervised
+from sparserl.continual.supervised import task_learner as supervised
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.tasks import Batch, Scenario, TaskSequence
 from sparserl.layers.linear import linear

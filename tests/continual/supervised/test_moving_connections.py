@@ -19,9 +19,10 @@ from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.penalty import EWC, EWCOptions, MASOptions, OnlineEWCOptions
 from sparserl.continual.supervised.connections import bound
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.recording import checkpoint

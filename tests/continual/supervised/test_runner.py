@@ -9,9 +9,10 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.continual.supervised.learner import Step, SupervisedLearner
+from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded, run_sequence
+from sparserl.continual.supervised.task_learner import Step
 from sparserl.recording import checkpoint
 
 Event = SequenceStarted | Step | TaskEnded

@@ -13,13 +13,44 @@ from sparserl.errors import ConfigError
 
 NOISE = "noise"
 """Beginning of the names of noise features."""
+VELOCITIES = ("qvel", "cvel")
+"""Parts of MuJoCo's observations that are velocities: of coordinates, of bodies."""
+_LEGS = tuple(
+    f"{part} {leg}"
+    for leg in (1, 2)
+    for part in ("hip angle", "hip velocity", "knee angle", "knee velocity", "ground contact")
+)
+KNOWN = {
+    "CartPoleEnv": ("cart position", "cart velocity", "pole angle", "pole angular velocity"),
+    "PendulumEnv": ("cosine", "sine", "angular velocity"),
+    "AcrobotEnv": ("cosine 1", "sine 1", "cosine 2", "sine 2", "angular velocity 1", "angular velocity 2"),
+    "MountainCarEnv": ("position", "velocity"),
+    "Continuous_MountainCarEnv": ("position", "velocity"),
+    "LunarLander": (
+        "x",
+        "y",
+        "x velocity",
+        "y velocity",
+        "angle",
+        "angular velocity",
+        "leg contact 1",
+        "leg contact 2",
+    ),
+    "BipedalWalker": (
+        *("hull angle", "hull angular velocity", "x velocity", "y velocity"),
+        *_LEGS,
+        *(f"lidar {index}" for index in range(10)),
+    ),
+}
+"""Class of an environment of Gymnasium without MuJoCo -> names of its features, as its documentation lists them."""
 
 
 def feature_names(env: gym.Env[Any, Any]) -> list[str]:
     """Names of the features of an observation at this moment, wrappers and their order included.
 
-    Of MuJoCo's environments that say what their observations are made of, by joint: `qpos rootz`, `qvel bthigh`; else
-    by position among the features of the base environment. Noise features are numbered by themselves.
+    Of MuJoCo's environments that say what their observations are made of, by joint: `qpos rootz`, `qvel bthigh`; those
+    of `KNOWN` by what they are; else by position among the features of the base environment. Noise features are
+    numbered by themselves.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -35,6 +66,16 @@ def feature_names(env: gym.Env[Any, Any]) -> list[str]:
     else:
         known = _base_names(env.unwrapped)
     return [_name(origin, known) for origin in origins]
+
+
+def is_velocity(name: str) -> bool:
+    """Whether a name of `feature_names` is that of a velocity.
+
+    Example:
+        >>> [is_velocity(name) for name in ("qvel rootx", "pole angular velocity", "qpos rootz", "feature 3")]
+        [True, True, False, False]
+    """
+    return name.split()[0] in VELOCITIES or "velocity" in name.split()
 
 
 def action_names(env: gym.Env[Any, Any]) -> list[str]:
@@ -54,6 +95,9 @@ def _name(origin: int, known: list[str]) -> str:
 
 def _base_names(base: Any) -> list[str]:
     """Of the features of a base environment; nothing where it does not say what they are, or says too much."""
+    for kind in type(base).__mro__:
+        if kind.__name__ in KNOWN and base.observation_space.shape == (len(KNOWN[kind.__name__]),):
+            return list(KNOWN[kind.__name__])
     structure = getattr(base, "observation_structure", None)
     if not isinstance(structure, Mapping):
         return []

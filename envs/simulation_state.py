@@ -40,6 +40,7 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.transform_action.RescaleAction": (),
     "sparserl.envs.BreakSensors": (),
     "sparserl.envs.DisableActuators": (),
+    "sparserl.envs.HideFeatures": (),
     "sparserl.envs.InvertActions": (),
     "sparserl.envs.AppendTaskId": (),
     "stable_baselines3.common.monitor.Monitor": (

@@ -15,13 +15,14 @@ import gymnasium as gym
 from sparserl.envs.simulation_state import HasState
 from sparserl.envs.wrapper_stack import layers
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
+from sparserl.envs.wrappers.hidden_features import HideFeatures
 from sparserl.envs.wrappers.inverted_actions import InvertActions
 from sparserl.envs.wrappers.noise_features import AppendNoiseFeatures
 from sparserl.envs.wrappers.normalized_observations import NormalizeObservations, ObservationStatistics
 from sparserl.envs.wrappers.permuted_features import PermuteFeatures
 from sparserl.envs.wrappers.sensor_dropout import SensorDropout
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.ranges import Count, Positive, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, CountOrZero, Positive, Share, ShareBelowOne, check_ranges
 
 Arguments: TypeAlias = dict[str, Any]
 
@@ -55,6 +56,10 @@ class WrapperConfig:
     """Mirror every action within its bounds."""
     sensor_dropout: Share = 0.0
     """Probability that a feature reads 0, each step and feature on its own."""
+    hide_velocities: bool = False
+    """Take velocities out of observations, so that the agent must infer them from what came before."""
+    hidden_features: tuple[CountOrZero, ...] = ()
+    """Take the features of these indices out, counted as the environment has them; instead of hide_velocities."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "wrappers.")
@@ -66,6 +71,12 @@ class WrapperConfig:
             (not normal, self.noise_std == 1.0, "noise-histograms", "does not go with wrappers.noise-std"),
             (self.permute_every_steps is not None, self.permute, "permute-every-steps", "needs wrappers.permute"),
             (self.normalization is not None, normalizes, "normalization", "needs wrappers.normalize-observations"),
+            (
+                bool(self.hidden_features),
+                not self.hide_velocities,
+                "hidden-features",
+                "does not go with wrappers.hide-velocities: name them, too",
+            ),
             (frozen, self.normalization is not None, "normalize-observations frozen", "needs wrappers.normalization"),
         ]
         for given, works, name, problem in rules:
@@ -81,6 +92,8 @@ class WrapperConfig:
             "normalized": self.normalize_observations != "none",
             "inverted": self.invert_actions,
             f"dropout{self.sensor_dropout:g}": self.sensor_dropout > 0.0,
+            "positions": self.hide_velocities,
+            f"hidden{'-'.join(map(str, self.hidden_features))}": bool(self.hidden_features),
         }
         return [label for label, special in said.items() if special]
 
@@ -115,6 +128,11 @@ def _invert_actions(config: WrapperConfig, seed: int) -> Arguments | None:
     return {} if config.invert_actions else None
 
 
+def _hidden_features(config: WrapperConfig, seed: int) -> Arguments | None:
+    asked = config.hide_velocities or bool(config.hidden_features)
+    return {"features": config.hidden_features or None} if asked else None
+
+
 def _sensor_dropout(config: WrapperConfig, seed: int) -> Arguments | None:
     return {"probability": config.sensor_dropout} if config.sensor_dropout > 0.0 else None
 
@@ -139,6 +157,7 @@ def _permuted_features(config: WrapperConfig, seed: int) -> Arguments | None:
 
 WRAPPERS = {
     "inverted_actions": Wrapping(InvertActions, _invert_actions),
+    "hidden_features": Wrapping(HideFeatures, _hidden_features),
     "sensor_dropout": Wrapping(SensorDropout, _sensor_dropout),
     "normalized_observations": Wrapping(NormalizeObservations, _normalize_observations),
     "noise_features": Wrapping(AppendNoiseFeatures, _noise_features),
@@ -146,9 +165,9 @@ WRAPPERS = {
 }
 """All wrappers, in the order in which they are applied, from the environment outwards.
 
-Sensors fail in the robot, before anything is computed from them. Noise keeps the scale that was asked for, so it comes
-after normalisation, which would give loud and quiet noise the same scale. The permutation comes last, since it shall
-hide where the noise is.
+What has no sensor is hidden from everything else. Sensors fail in the robot, before anything is computed from them.
+Noise keeps the scale that was asked for, so it comes after normalisation, which would give loud and quiet noise the
+same scale. The permutation comes last, since it shall hide where the noise is.
 """
 
 

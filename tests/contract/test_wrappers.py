@@ -25,6 +25,7 @@ FEATURES = np.arange(11.0)
 HISTOGRAMS = FeatureHistograms(np.array([[0.0, 1.0, 3.0], [-5.0, 0.0, 0.0]]), np.array([[0.25, 0.75], [1.0, 0.0]]))
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "inverted_actions": [{}, {"indices": [1]}],
+    "hidden_features": [{"features": [5]}, {"features": [7, 0, 4]}],
     "sensor_dropout": [{"probability": 0.3}, {"probability": 1.0, "sensors": [2, 7]}],
     "normalized_observations": [
         {},

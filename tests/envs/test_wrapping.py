@@ -39,6 +39,7 @@ ALL = WrapperConfig(
     normalize_observations="running",
     invert_actions=True,
     sensor_dropout=0.25,
+    hidden_features=(1,),
 )
 NO_ACTION = np.zeros(2, np.float32)
 
@@ -70,11 +71,12 @@ def test_all_wrappers_in_their_order() -> None:
         "AppendNoiseFeatures",
         "NormalizeObservations",
         "SensorDropout",
+        "HideFeatures",
         "InvertActions",
         "FunctionEnv",
     ]
     assert names[-2::-1] == [wrapping.wrapper.__name__ for wrapping in WRAPPERS.values()]
-    assert env.observation_space.shape == (6,)
+    assert env.observation_space.shape == (4,)  # two that are seen, and as much noise
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,7 @@ def test_all_wrappers_in_their_order() -> None:
         ({"normalize_observations": "running"}, "normalized_observations"),
         ({"invert_actions": True}, "inverted_actions"),
         ({"sensor_dropout": 0.5}, "sensor_dropout"),
+        ({"hidden_features": (1,)}, "hidden_features"),
     ],
 )
 def test_one_option_brings_one_wrapper(option: dict[str, Any], wrapper: str) -> None:
@@ -172,7 +175,7 @@ def test_state_of_the_wrappers_alone(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "saved", wrapper_state(source))
     load_wrapper_state(target, checkpoint.load(tmp_path / "saved"))
     assert_equal_trees(wrapper_state(target), wrapper_state(source))
-    assert set(wrapper_state(source)) == set(WRAPPERS) - {"inverted_actions"}
+    assert set(wrapper_state(source)) == set(WRAPPERS) - {"inverted_actions", "hidden_features"}
     assert found(target, NormalizeObservations).statistics.count > 300.0
     assert found(target, PermuteFeatures).permutation.tolist() == found(source, PermuteFeatures).permutation.tolist()
     for name in ("noise_features", "sensor_dropout"):
@@ -206,6 +209,11 @@ def test_config_is_plain_data() -> None:
         ),
         ({"normalization": Path("a")}, "wrappers.normalization needs wrappers.normalize-observations"),
         ({"normalize_observations": "frozen"}, "wrappers.normalize-observations frozen needs wrappers.normalization"),
+        (
+            {"hide_velocities": True, "hidden_features": (1,)},
+            "wrappers.hidden-features does not go with wrappers.hide-velocities: name them, too",
+        ),
+        ({"hidden_features": (-1,)}, "wrappers.hidden-features must not be negative, got (-1,)"),
         ({"sensor_dropout": 2.0}, "wrappers.sensor-dropout must be in [0, 1], got 2.0"),
     ],
 )

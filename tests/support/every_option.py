@@ -261,12 +261,14 @@ WRAPPERS_SET: dict[str, Value] = {
     "wrappers.invert_actions": True,
     "wrappers.sensor_dropout": 0.25,
     "wrappers.noise_std": 2.0,
+    "wrappers.hidden_features": [0],
 }
 WRAPPER_PROBES: dict[str, Probe] = {
     "wrappers.noise_fraction": of_wrapper("noise_features", lambda one: one._noise / (one._noise + one._real)),
     "wrappers.noise_std": of_wrapper("noise_features", lambda one: one._std),
     "wrappers.permute": of_wrapper("permuted_features", lambda one: True),
     "wrappers.invert_actions": of_wrapper("inverted_actions", lambda one: True),
+    "wrappers.hidden_features": of_wrapper("hidden_features", lambda one: one.hidden),
     "wrappers.sensor_dropout": of_wrapper("sensor_dropout", lambda one: one._probability.max()),
 }
 
@@ -317,6 +319,13 @@ def train_batches(algo: str) -> list[Batch]:
             {"wrappers.permute_every_steps": 9},
             {"wrappers.permute": True},
             {"wrappers.permute_every_steps": of_wrapper("permuted_features", lambda one: one._every_steps)},
+        ),
+        Batch(
+            algo,
+            "velocities",
+            {"wrappers.hide_velocities": True},
+            {"env": "Pendulum-v1"},
+            {"wrappers.hide_velocities": of_wrapper("hidden_features", lambda one: one.hidden == [2])},
         ),
     ]
     recycling = {"topology.recycle_interval": 50}

@@ -111,6 +111,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--wrappers.noise-std 2": ("wrappers.noise-std", "needs wrappers.noise-fraction"),
     "--wrappers.noise-fraction 0.5 --wrappers.noise-histograms nowhere.json": ("nowhere.json",),
     "--wrappers.sensor-dropout 1.5": ("wrappers.sensor-dropout", "1.5"),
+    "--wrappers.hidden-features 17": ("no feature 17", "0 to 2"),
+    "--wrappers.hide-velocities --wrappers.hidden-features 3": ("hidden-features", "hide-velocities"),
     "--wrappers.permute-every-steps 5": ("wrappers.permute-every-steps", "needs wrappers.permute"),
     "--wrappers.normalize-observations always": ("wrappers.normalize-observations", "always"),
     "--wrappers.normalize-observations frozen": ("normalize-observations frozen", "wrappers.normalization"),

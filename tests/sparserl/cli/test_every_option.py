@@ -182,6 +182,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"agent.target_policy_noise": 0.0, "agent.target_noise_clip": 0.25},
         "needs agent.target_policy_noise above 0",
     ),
+    "hidden twice": (
+        "ds_td3",
+        {"wrappers.hide_velocities": True, "wrappers.hidden_features": [1]},
+        "hidden-features does not go with wrappers.hide-velocities",
+    ),
     "noise std": ("ds_td3", {"wrappers.noise_std": 2.0}, "needs wrappers.noise-fraction"),
     "order": ("ds_td3", {"wrappers.permute_every_steps": 9}, "needs wrappers.permute"),
     "noise of several": (

@@ -5,6 +5,8 @@ What it chooses (the best epoch, the end of training) it chooses by validation s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter, counting, torch_products
 from sparserl.layers import SparseMLP
 from sparserl.layers.activations import identity
+from sparserl.layers.averaged_sgd import AveragedSGD
+from sparserl.layers.fused_adam import state_from_tree
 from sparserl.metrics.cost import layer_costs
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
@@ -150,6 +154,23 @@ class FitLearner(SupervisedLearner):
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.ensemble.phases.factor(self.epoch)
 
+    def _before_step(self, step: int) -> None:
+        super()._before_step(step)
+        if isinstance(self.optimizer, AveragedSGD):
+            for group in self.optimizer.param_groups:
+                group["averaging"] = self.epoch >= self.config.average_after
+
+    def _answering(self) -> AbstractContextManager[None]:
+        """Within it the network has the weights that it answers with."""
+        return self.optimizer.averaged() if isinstance(self.optimizer, AveragedSGD) else nullcontext()
+
+    def load_answering(self, state: Mapping[str, Any]) -> None:
+        """Gives the network the weights that it answered with at a state of `state_dict`, and loads nothing else."""
+        self.network.load_state_dict(state["network"])
+        if isinstance(self.optimizer, AveragedSGD):
+            self.optimizer.load_state_dict(state_from_tree(state["optimizer"]))
+            self.optimizer.adopt()
+
     def _end_update(self, group: str) -> None:
         clock = self.clock
         large = None if clock is None or self.ensemble is None else self.ensemble.enlarged(clock, group)
@@ -202,11 +223,12 @@ class FitLearner(SupervisedLearner):
         epoch = self.epoch + 1
         connections = sum(cost.weights for cost in layer_costs(self.network))
         present = Best(epoch, self.steps, connections, self.score, network={})
-        if present.is_better(self.best):
-            self.best = present.of(self.network)
-        if self.ensemble is not None:
-            if self.ensemble.takes(present):
+        with self._answering():
+            if present.is_better(self.best):
+                self.best = present.of(self.network)
+            if self.ensemble is not None and self.ensemble.takes(present):
                 self.ensemble.take(present.of(self.network))
+        if self.ensemble is not None:
             self.ensemble.end_epoch(epoch)
         patience = self.config.patience
         self.stopped = patience is not None and self.best is not None and epoch - self.best.epoch >= patience
@@ -215,7 +237,7 @@ class FitLearner(SupervisedLearner):
     def evaluate(self, samples: Samples) -> Score:
         """How good the present network is on some samples, at least one."""
         correct, loss = 0, 0.0
-        with self.network.in_use():
+        with self._answering(), self.network.in_use():
             for x, y in self.parts_of(samples):
                 batch, outputs = Batch(x, y, self._no_task), self.network(x)
                 correct += self.objective.correct(outputs, batch)
@@ -232,7 +254,8 @@ class FitLearner(SupervisedLearner):
                 network.load_state_dict(dict(member.network))
         probabilities = []
         for network in networks:
-            outputs = [logits.softmax(dim=1) for logits, _ in self.outputs_on(network, samples)]
+            with self._answering():
+                outputs = [logits.softmax(dim=1) for logits, _ in self.outputs_on(network, samples)]
             probabilities.append(torch.cat([torch.empty(0, self.n_outputs), *outputs]))
         return torch.stack(probabilities)
 

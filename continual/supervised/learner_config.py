@@ -12,6 +12,7 @@ from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.layers.activations import HiddenUnits
+from sparserl.layers.averaged_sgd import AveragedSGD
 from sparserl.layers.fused_adam import FusedAdam
 from sparserl.ranges import (
     Count,
@@ -170,6 +171,11 @@ class FitLearnerConfig(ClassifierConfig):
 
     reset_optimizer: ClassVar[bool] = True
     unseen_outputs: ClassVar[str] = "open"
+    optimizer: Literal["sgd", "adam", "rmsprop", "adagrad", "asgd"] = "adam"  # type: ignore[assignment]  # one more
+    """Optimizer; asgd: sgd whose network answers with the average of each weight over its steps since it grew, as
+    Selfish-RNN (Liu et al. 2021) has it."""
+    average_after: CountOrZero = 0
+    """Epochs of asgd before its averages begin."""
     class_weights: Literal["none", "balanced"] = "none"
     """What a class weighs in the loss: as many samples as it has, or every class the same."""
     noise: NotNegative = 0.0
@@ -213,6 +219,16 @@ class FitLearnerConfig(ClassifierConfig):
                 "phases say when the learning rate falls and training ends; leave one out"
             )
         self._check_variational()
+        if self.average_after and self.optimizer != "asgd":
+            raise ConfigError(
+                f"learner.average_after {self.average_after} has no effect on {self.optimizer}: set learner.optimizer "
+                "asgd"
+            )
+        if self.average_after >= self.epochs:
+            raise ConfigError(
+                f"averages would begin after the last of {self.epochs} epochs: lower learner.average_after "
+                f"{self.average_after} to at most {self.epochs - 1}"
+            )
         first = (self.importance_after // self.importance_every + 1) * self.importance_every
         if not self.importance_share:
             for name in ("importance_every", "importance_after"):
@@ -262,4 +278,5 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], ClassifierConfig], torch
     "adagrad": lambda parameters, own: torch.optim.Adagrad(
         parameters, own.learning_rate, weight_decay=own.weight_decay
     ),
+    "asgd": lambda parameters, own: AveragedSGD(parameters, own.learning_rate, own.weight_decay),
 }

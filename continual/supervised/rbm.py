@@ -118,11 +118,12 @@ class RBMLearner(FitLearner):
     @torch.no_grad()
     def evaluate(self, samples: Samples) -> Score:
         loss, draws = 0.0, stream(self.seed, "gibbs", "evaluation")
-        for x, _ in self.parts_of(samples):
-            v0 = x.numpy()
-            probable, done = self._hidden(v0)
-            error = v0 - self._visible(_drawn(probable, draws), done)
-            loss += float(np.square(error).sum(dtype=np.float64))
+        with self._answering():
+            for x, _ in self.parts_of(samples):
+                v0 = x.numpy()
+                probable, done = self._hidden(v0)
+                error = v0 - self._visible(_drawn(probable, draws), done)
+                loss += float(np.square(error).sum(dtype=np.float64))
         return self.objective.score(0, loss / self.sequence.n_features, len(samples))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +49,11 @@ class TrainedFit(OpenedRun[FitConfig]):
         with restoring():
             super().__init__(folder, config, state, chosen)
         self.learner = make_fit_learner(config, data_dir_of(folder))
-        network: Mapping[str, Any] = state["network"] if chosen == "best" else state["learner"]["network"]
         with restoring():
-            self.learner.network.load_state_dict(network)
+            if chosen == "best":
+                self.learner.network.load_state_dict(state["network"])
+            else:
+                self.learner.load_answering(state["learner"])
             if of_members and self.learner.ensemble is not None:
                 self.learner.ensemble.load_state_dict(state["learner"]["ensemble"])
         self._data_dir = data_dir_of(folder)

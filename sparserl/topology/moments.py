@@ -42,7 +42,12 @@ MOMENTS: dict[str, Moments] = {
     "mean": Moments(_mean_of_survivors),
     "fresh": Moments(_zero, own_clocks=True),
 }
-"""`zero` as in RigL; `mean` as Synapses means to; `fresh` as the averages of Selfish-RNN's SNT-ASGD begin, for Adam."""
+"""`zero` as in RigL; `mean` as Synapses means to; `fresh` as the averages of Selfish-RNN's SNT-ASGD begin
+(`sparserl.layers.averaged_sgd`), for Adam."""
+
+
+CLOCK = "step"
+"""Key of the steps of each connection among an optimizer's state; they begin at 0, whatever moments begin with."""
 
 
 def check_moments(moments: str, optimizer: torch.optim.Optimizer) -> None:
@@ -86,15 +91,15 @@ class OptimizerMoments:
         """
         del grown_values
         rule, states = MOMENTS[self.moments], self.optimizer.state.get(self.values, {})
-        if rule.own_clocks and "step" in states:
-            states["step"] = states["step"].expand(change.old.nnz).clone()  # until now one for all, or their own
+        if rule.own_clocks and CLOCK in states:
+            states[CLOCK] = states[CLOCK].expand(change.old.nnz).clone()  # until now one for all, or their own
         for name, state in states.items():
             if not torch.is_tensor(state) or state.dim() == 0:
                 continue
             if state.shape != (change.old.nnz,):
                 raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
             old = state.numpy()
-            new = remap(old, change, rule.fill(old, change))
+            new = remap(old, change, 0.0 if name == CLOCK else rule.fill(old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 

@@ -603,6 +603,7 @@ def fit_batches() -> list[Batch]:
         Batch("fit", "data", {"data": "iris"}, {}, {"data": lambda built: built.learner.sequence.name}),
         Batch("fit", "learner", learner, {}, {"learner.hidden": lambda built: hidden(built.learner.network)}),
         Batch("fit", "noise", {"learner.noise": 0.5}),
+        Batch("fit", "averages", {"learner.average_after": 2}, {"learner.optimizer": "asgd"}),
         Batch("fit", "task", {"task": "rbm", "learner.gibbs_steps": 3, "learner.hidden": [9], "scaling": "range"}),
         Batch("fit", "ensemble", {"learner.ensemble": 3, "learner.ensemble_explore": 2}, {"learner.epochs": 20}),
         Batch("fit", "importance pruning", importance, {"learner.epochs": 20}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -25,6 +25,9 @@ from sparserl.ranges import (
     Repeats,
     check_ranges,
 )
+
+OF_BATCHES = "batches (--agent.batch-size)"
+"""What takes memory as batches grow."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ class AgentConfig:
 
     def check_tasks(self) -> None:
         """Raises ConfigError if an option does not work where tasks follow each other."""
+
+    def check_dense(self, algo: str, twin: str) -> None:
+        """Raises ConfigError if an option does not work with dense networks of Stable-Baselines3.
+
+        Args:
+            algo: Name of the dense agent.
+            twin: Name of its sparse one.
+        """
 
     def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
         """What the agent's constructor takes.
@@ -238,7 +249,7 @@ class OffPolicyConfig(AgentConfig):
         transitions = self.buffer_size if steps is None else min(self.buffer_size, steps)
         of_replay = transitions * (2 * item_bytes * n_obs + 4 * n_action + 12)
         of_batches = 4.0 * self.batch_size * (2 * n_obs + 6 * sum(self.net_arch))
-        return {"the replay buffer (--agent.buffer-size)": of_replay, "batches (--agent.batch-size)": of_batches}
+        return {"the replay buffer (--agent.buffer-size)": of_replay, OF_BATCHES: of_batches}
 
     def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:
         if self.replay == "redraw_noise":
@@ -249,7 +260,55 @@ class OffPolicyConfig(AgentConfig):
 
 
 @dataclass(frozen=True)
-class TD3Config(OffPolicyConfig):
+class CriticsConfig(OffPolicyConfig):
+    """Hyper-parameters of agents with an actor and several critics.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    ours_alone: ClassVar[tuple[str, ...]] = ("critic_subset", "actor_q")
+    """Options that Stable-Baselines3's dense agents have not."""
+    n_critics: Annotated[int, Range("[2, 20]")] = 2
+    """Critics, each with a topology of its own (REDQ: 10)."""
+    critic_subset: Annotated[int | None, Range("[1, 20]")] = None
+    """Critics, drawn anew at each update, whose lowest value makes the targets (REDQ: 2); None: all of them."""
+    actor_q: Literal["first", "min", "mean"] = "min"
+    """Value that the actor raises: the first critic's (TD3), the lowest of all (SAC) or their mean (REDQ)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.critic_subset is not None and self.critic_subset > self.n_critics:
+            raise ConfigError(
+                f"agent.critic_subset must be at most agent.n_critics {self.n_critics}, got {self.critic_subset}"
+            )
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Those of `ours_alone` that are not as Stable-Baselines3's agents have them."""
+        usual = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in self.ours_alone}
+        return {name: value for name, value in given.items() if value != usual[name]}
+
+    def check_dense(self, algo: str, twin: str) -> None:
+        for name, value in self.own.items():
+            raise ConfigError(
+                f"agent.{name} {value} is not for {algo}, which is Stable-Baselines3's: dense networks have it with "
+                f"--algo {twin} --topology.method dense"
+            )
+
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
+        given = super().arguments(action_shape, **how) | self.own
+        return {**given, "policy_kwargs": {**given["policy_kwargs"], "n_critics": self.n_critics}}
+
+    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
+        given = super().memory(n_obs, item_bytes, n_action, steps)
+        more = 4.0 * self.batch_size * 2 * (self.n_critics - 2) * sum(self.net_arch)
+        return {**given, OF_BATCHES: given[OF_BATCHES] + more}
+
+
+@dataclass(frozen=True)
+class TD3Config(CriticsConfig):
     """Hyper-parameters of TD3; defaults are those of the DS-TD3 paper's code.
 
     Raises:
@@ -270,6 +329,8 @@ class TD3Config(OffPolicyConfig):
     """Bound of that noise."""
     action_noise_std: NotNegative = 0.1
     """Standard deviation of exploration noise, in units of the action range."""
+    actor_q: Literal["first", "min", "mean"] = "first"
+    """As with SAC; the first critic's is TD3's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -287,13 +348,16 @@ class TD3Config(OffPolicyConfig):
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(CriticsConfig):
     """Hyper-parameters of SAC; defaults are those of Haarnoja et al. 2018b and of Stable-Baselines3.
 
     Raises:
         ConfigError: If a number is out of range.
     """
 
+    ours_alone = (*CriticsConfig.ours_alone, "policy_delay")
+    policy_delay: Repeats = 1
+    """Critic updates per update of actor and temperature (REDQ: 20)."""
     ent_coef: NotNegative | Literal["auto"] = "auto"
     """Entropy temperature: a number that stays, or auto to learn it from 1 on."""
     target_entropy: Number | Literal["auto"] = "auto"

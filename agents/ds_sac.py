@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.networks.policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sparserl.agents.networks.squashed_gaussian import TracedActions, sample_actions, traced_actions
-from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Number
@@ -34,7 +34,9 @@ class DSSAC(SparseActorCritic, SAC):
             networks behind the features extractor of that name in Stable-Baselines3, or a policy class.
         env: Env, id or `VecEnv` with bounded Box actions.
         args: As `SAC`; state-dependent exploration is refused.
-        kwargs: As `SAC`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
+        policy_delay: Critic updates per update of actor and temperature.
+        kwargs: As `SAC`, `topology`, `device` and `seed` as in `SparseTopologyMixin`, and `critic_subset` and
+            `actor_q` as in `SparseActorCritic`.
 
     Source:
         Sokar et al. 2022, Dynamic Sparse Training for Deep Reinforcement Learning, appendix (DS-SAC). The authors have
@@ -62,6 +64,15 @@ class DSSAC(SparseActorCritic, SAC):
     }
     targets_of = ("critic",)
     critic_loss_scale = 0.5
+    usual_actor_q = "min"
+
+    def __init__(self, *args: Any, policy_delay: int = 1, **kwargs: Any):
+        self.policy_delay = policy_delay
+        super().__init__(*args, **kwargs)
+
+    @property
+    def updates_per_step(self) -> Mapping[str, int]:
+        return {"actor": self.policy_delay, "critic": 1}
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -70,14 +81,17 @@ class DSSAC(SparseActorCritic, SAC):
             self.ent_coef_optimizer = FusedAdam([cast(torch.Tensor, self.log_ent_coef)], lr=self.lr_schedule(1))
 
     def _update(self, batch: TransitionBatch) -> dict[str, Number]:
-        policy, temperature = traced_actions(self.actor, batch.observations), self._temperature()
-        losses = {"critic_loss": self._update_critics(batch, self._targets(batch, temperature))}
-        losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
-        self._step("actor")
+        # Drawn first, as in Stable-Baselines3.
+        policy = traced_actions(self.actor, batch.observations) if self._is_turn(self.policy_delay) else None
+        temperature = self._temperature()
+        losses = self._update_critics(batch, self._targets(batch, temperature))
+        if policy is not None:
+            losses["actor_loss"] = self._form_actor_gradients(batch, policy, temperature)
+            self._step("actor")
         if self._is_turn(self.target_update_interval):
             self._sync_targets(self.tau)
         # Last, because nothing of this update waits for it: all of it goes by the temperature before.
-        return {**self._update_temperature(policy.log_prob), **losses}
+        return losses if policy is None else {**self._update_temperature(policy.log_prob), **losses}
 
     def form_gradients(self, group: str, batch: TransitionBatch) -> None:
         if group == "critic":
@@ -95,7 +109,7 @@ class DSSAC(SparseActorCritic, SAC):
         memory[0] = self.ent_coef_tensor.item() if learned is None else learned.detach().exp().item()
 
     def _form_actor_gradients(self, batch: TransitionBatch, policy: TracedActions, temperature: FloatArray) -> Number:
-        critics = traced_forward(self.critic, "forward", batch.observations, policy.actions)
+        critics = self._judged(batch.observations, policy.actions)
         loss, by_q_values, by_log_prob = self._loss("_actor_loss", critics.outputs, policy.log_prob, temperature)
         policy.backward(critics.input_gradient(by_q_values), by_log_prob)
         return loss
@@ -107,7 +121,7 @@ class DSSAC(SparseActorCritic, SAC):
     def _targets(self, batch: TransitionBatch, temperature: FloatArray) -> FloatArray:
         """(B, 1) clipped double Q-learning with an entropy bonus (Haarnoja et al. 2018b, equation 3)."""
         next_actions, next_log_prob = sample_actions(self.actor, batch.next_observations)
-        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)
+        next_q_values = self._next_values(batch.next_observations, next_actions)
         given = batch.rewards, batch.dones, batch.discounts, next_q_values, next_log_prob
         targets: FloatArray = soft_td_targets(*given, temperature)
         return targets
@@ -115,17 +129,22 @@ class DSSAC(SparseActorCritic, SAC):
     def _actor_loss(
         self, q_values: FloatArray, log_prob: FloatArray, temperature: FloatArray
     ) -> tuple[Number, FloatArray, FloatArray]:
-        """To actions of higher value, the lowest of the critics', and higher entropy (Haarnoja et al. 2018b, eq. 7).
+        """To actions of higher value, the lowest of the critics' or as `actor_q` says, and higher entropy.
+
+        Source:
+            Haarnoja et al. 2018b, equation 7.
 
         Args:
-            q_values: (critics, B, 1) of the actions.
+            q_values: (critics, B, 1) of the actions; the first critic's alone, if `actor_q` is `"first"`.
             log_prob: (B, 1) of the actions.
             temperature: (1,) weight of the entropy.
 
         Returns:
             Value, derivative by `q_values`, derivative by `log_prob`.
         """
-        loss: tuple[Number, FloatArray, FloatArray] = soft_policy_loss(q_values, log_prob, temperature)
+        loss: tuple[Number, FloatArray, FloatArray] = soft_policy_loss(
+            q_values, log_prob, temperature, number=self._raises_mean
+        )
         return loss
 
     def _update_temperature(self, log_prob: FloatArray) -> dict[str, Number]:

@@ -14,7 +14,7 @@ from sparserl.agents.networks.traced_forward import evaluate, traced_forward
 from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Loss, Number
-from sparserl.kernels.formulas import negative_mean, smoothed, td_targets
+from sparserl.kernels.formulas import policy_loss, smoothed, td_targets
 
 
 class DSTD3(SparseActorCritic, TD3):
@@ -29,7 +29,8 @@ class DSTD3(SparseActorCritic, TD3):
             networks behind the features extractor of that name in Stable-Baselines3, or a policy class.
         env: Env, id or `VecEnv` with bounded Box actions.
         args: As `TD3`.
-        kwargs: As `TD3`, and `topology`, `device` and `seed` as in `SparseTopologyMixin`.
+        kwargs: As `TD3`, `topology`, `device` and `seed` as in `SparseTopologyMixin`, and `critic_subset` and
+            `actor_q` as in `SparseActorCritic`.
 
     Source:
         Sokar et al. 2022, Dynamic Sparse Training for Deep Reinforcement Learning, Algorithm 1.
@@ -66,13 +67,14 @@ class DSTD3(SparseActorCritic, TD3):
     }
     targets_of = ("actor", "critic")
     critic_loss_scale = 1.0
+    usual_actor_q = "first"
 
     @property
     def updates_per_step(self) -> Mapping[str, int]:
         return {"actor": self.policy_delay, "critic": 1}
 
     def _update(self, batch: TransitionBatch) -> dict[str, Number]:
-        losses = {"critic_loss": self._update_critics(batch, self._targets(batch))}
+        losses = self._update_critics(batch, self._targets(batch))
         if self._is_turn(self.policy_delay):
             losses["actor_loss"] = self._form_actor_gradients(batch)
             self._step("actor")
@@ -89,18 +91,21 @@ class DSTD3(SparseActorCritic, TD3):
         """(B, 1) clipped double Q-learning with target policy smoothing (Fujimoto et al. 2018, equations 10 and 14)."""
         noise = normal(batch.actions.shape, self.target_policy_noise, self.target_noise_clip)
         next_actions = smoothed(evaluate(self.actor_target, "forward", batch.next_observations)[0], noise)
-        next_q_values = evaluate(self.critic_target, "forward", batch.next_observations, next_actions)
+        next_q_values = self._next_values(batch.next_observations, next_actions)
         targets: FloatArray = td_targets(batch.rewards, batch.dones, batch.discounts, next_q_values)
         return targets
 
     def _actor_loss(self, q_values: FloatArray) -> Loss:
-        """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (1, B, 1)."""
-        loss: Loss = negative_mean(q_values)
+        """Deterministic policy gradient, to actions of higher value; and its derivative by `q_values` (critics, B, 1).
+
+        They are the first critic's alone, if `actor_q` is `"first"`.
+        """
+        loss: Loss = policy_loss(q_values, number=self._raises_mean)
         return loss
 
     def _form_actor_gradients(self, batch: TransitionBatch) -> Number:
         actor = traced_forward(self.actor, "forward", batch.observations)
-        critic = traced_forward(self.critic, "q1_forward", batch.observations, actor.outputs[0])
-        loss, gradient = self._loss("_actor_loss", critic.outputs)
-        actor.backward(critic.input_gradient(gradient)[None])
+        critics = self._judged(batch.observations, actor.outputs[0])
+        loss, gradient = self._loss("_actor_loss", critics.outputs)
+        actor.backward(critics.input_gradient(gradient)[None])
         return loss

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
-from sparserl.agents.config import AgentConfig
+from sparserl.agents.config import AgentConfig, CriticsConfig
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
@@ -136,8 +136,10 @@ class ActorCriticParts(AgentParts):
 
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        assert isinstance(config, CriticsConfig)
         hidden = config.net_arch
-        return {"actor": [[n_obs, *hidden, n_action]], "critic": [[n_obs + n_action, *hidden, 1]] * 2}
+        critic = [n_obs + n_action, *hidden, 1]
+        return {"actor": [[n_obs, *hidden, n_action]], "critic": [critic] * config.n_critics}
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
         return {"actor": computed(observations), "critic": np.concatenate([observations, actions], axis=1)}

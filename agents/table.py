@@ -76,6 +76,17 @@ def _refuse_unread_densities(algo: str, agent: type[AgentParts], topology: Topol
             raise ConfigError(f"topology.{name} has no effect: {algo} trains {', '.join(agent.trained)}")
 
 
+def check_options(algo: str, config: AgentConfig) -> None:
+    """Refuses options that an agent has not, although its sparse twin has.
+
+    Raises:
+        ConfigError: If one is not at its default.
+    """
+    twin = agent_spec(algo).sparse_twin
+    if twin is not None:
+        config.check_dense(algo, twin)
+
+
 def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) -> None:
     """Refuses actions that an agent cannot choose.
 
@@ -143,6 +154,7 @@ def make_agent(
         raise ConfigError(f"{algo} takes a {spec.config.__name__}, got a {type(config).__name__}")
     if spec.sparse_twin is not None:
         _refuse_topology(algo, spec.sparse_twin, topology)
+    check_options(algo, config)
     check_actions(algo, spec.agent, env.action_space)
     _refuse_unread_densities(algo, spec.agent, topology)
     assert env.action_space.shape is not None

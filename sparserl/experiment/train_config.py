@@ -17,7 +17,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AgentConfig, TD3Config
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
-from sparserl.agents.table import AGENTS, agent_spec, make_agent
+from sparserl.agents.table import AGENTS, agent_spec, check_options, make_agent
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
@@ -86,6 +86,7 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_options(self.algo, self.agent)
         self.agent.check_envs(self.n_envs, has_noise_features=self.wrappers.noise_fraction > 0.0)
         if self.n_envs > 1 and self.wrappers.permute_every_steps is not None:
             raise ConfigError(

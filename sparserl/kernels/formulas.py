@@ -94,6 +94,51 @@ def _lowest(q_values: Any, sample: int) -> int:
     return critic
 
 
+@compiled()
+def _raised(q_values: Any, sample: int, of_mean: bool, part: Any, by_q_values: Any) -> float:
+    """The value of the critics that a policy raises, their mean or the lowest; -`part` times its derivative by them."""
+    critics = q_values.shape[0]
+    weight = -part / type(part)(critics) if of_mean else type(part)(0)
+    total = 0.0
+    for critic in range(critics):
+        by_q_values[critic, sample] = weight
+        total += float(q_values[critic, sample])
+    mean: float = total / critics
+    if of_mean:
+        return mean
+    critic = _lowest(q_values, sample)
+    by_q_values[critic, sample] = -part
+    return float(q_values[critic, sample])
+
+
+@formula(lambda critics, q_values: [(critics[0], *q_values[1:])])
+def selected(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of numbers of critics (M,) and values (critics, B, 1): the values (M, B, 1) of those."""
+    critics, q_values, result = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    for index in range(share, critics.shape[0], shares):
+        critic = int(critics[index, 0])
+        for row in range(q_values.shape[1]):
+            result[index, row] = q_values[critic, row]
+
+
+@formula(lambda q_values: [(1,)])
+def disagreement(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (critics, B, 1): their standard deviation over critics (divisor: critics), mean over the batch (1,)."""
+    q_values, result = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    if share > 0:
+        return
+    critics, rows, total = q_values.shape[0], q_values.shape[1], 0.0
+    for row in range(rows):
+        mean, squares = 0.0, 0.0
+        for critic in range(critics):
+            mean += q_values[critic, row] / critics
+        for critic in range(critics):
+            deviation = q_values[critic, row] - mean
+            squares += deviation * deviation
+        total += math.sqrt(squares / critics)
+    result[0, 0] = total / rows
+
+
 @formula(_like_first)
 def td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Of rewards (B, 1), dones (B, 1), discounts (B, 1) or (1, 1), next values (critics, B, 1): (B, 1).
@@ -144,15 +189,21 @@ def squared_errors(share: int, shares: int, arguments: int, zero: Any) -> None:
 
 
 @formula(lambda q_values: [(1,), q_values])
-def negative_mean(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """Of values (1, B, 1): loss (1,), derivative by the values. Deterministic policy gradient (Silver et al. 2014)."""
+def policy_loss(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (critics, B, 1): loss (1,), derivative by the values.
+
+    The number is 0 for the lowest of the critics' values, 1 for their mean.
+
+    Source:
+        Silver et al. 2014, deterministic policy gradient.
+    """
     q_values, loss, by_q_values = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
     if share > 0:
         return
-    total = 0.0
+    total, of_mean = 0.0, _number(arguments) > 0
+    part = type(zero)(1) / type(zero)(q_values.shape[1])
     for row in range(q_values.shape[1]):
-        total += q_values[0, row]
-        by_q_values[0, row] = type(zero)(-1) / type(zero)(q_values.shape[1])
+        total += _raised(q_values, row, of_mean, part, by_q_values)
     loss[0, 0] = -total / q_values.shape[1]
 
 
@@ -207,8 +258,10 @@ def through_squashed_gaussian(share: int, shares: int, arguments: int, zero: Any
 def soft_policy_loss(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Of values (critics, B, 1), log-probabilities (B, 1), temperature (1,): loss (1,), derivatives by the first two.
 
+    The number is as in `policy_loss`.
+
     Source:
-        Haarnoja et al. 2018b, equation 7.
+        Haarnoja et al. 2018b, equation 7; with the mean Chen et al. 2021 (REDQ), algorithm 1.
     """
     q_values, log_prob = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
     loss, by_q_values, by_log_prob = (
@@ -219,11 +272,8 @@ def soft_policy_loss(share: int, shares: int, arguments: int, zero: Any) -> None
     if share > 0:
         return
     count, temperature, total = log_prob.shape[0], _matrix(arguments, 2, zero)[0, 0], 0.0
-    part = type(zero)(1) / type(zero)(count)
-    by_q_values[:] = 0
+    part, of_mean = type(zero)(1) / type(zero)(count), _number(arguments) > 0
     for row in range(count):
-        critic = _lowest(q_values, row)
-        by_q_values[critic, row] = -part
         by_log_prob[row, 0] = part * temperature
-        total += temperature * log_prob[row, 0] - q_values[critic, row]
+        total += temperature * log_prob[row, 0] - _raised(q_values, row, of_mean, part, by_q_values)
     loss[0, 0] = total / count

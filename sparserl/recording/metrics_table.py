@@ -127,6 +127,12 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("optimisation", "critic loss", log=True),
     ),
     Metric(
+        "train/critic_disagreement",
+        "standard deviation of the critics' values of a transition, mean over the latest batch",
+        AGENTS,
+        panel=CurvePanel("optimisation", "disagreement of critics", log=True),
+    ),
+    Metric(
         "train/ent_coef",
         "entropy temperature of SAC",
         AGENTS,

@@ -48,7 +48,7 @@ def test_the_formulas_worked_by_hand() -> None:
 @pytest.mark.parametrize("algo", ["td3", "sac", "ds_td3", "ds_sac"])
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_every_update_is_counted_by_the_formula(algo: str, rounds: int) -> None:
-    delay = {"policy_delay": 3} if algo.endswith("td3") else {}
+    delay = {} if algo == "sac" else {"policy_delay": 3}
     topology = {"method": "static", "density": 0.4} if algo.startswith("ds_") else None
     agent = made(algo, topology, train_freq=rounds, gradient_steps=-1, **delay)
     of_critics, of_actor = update_flops.of_agent(agent)
@@ -58,6 +58,17 @@ def test_every_update_is_counted_by_the_formula(algo: str, rounds: int) -> None:
     assert updates >= 30
     actors = updates // agent.policy_delay if delay else updates
     assert meter.flops_train == updates * of_critics + actors * of_actor
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", "ds_sac"])
+@pytest.mark.parametrize("actor_q", ["first", "min", "mean"])
+def test_every_critic_is_counted_whoever_judges(algo: str, actor_q: str) -> None:
+    options = {"n_critics": 5, "critic_subset": 2, "actor_q": actor_q, "policy_delay": 2, "gradient_steps": 2}
+    agent = made(algo, {"method": "static", "density": 0.4}, **options)
+    of_critics, of_actor = update_flops.of_agent(agent)
+    agent.learn(20)
+    assert agent._n_updates == 20
+    assert agent.flops.total == 20 * of_critics + 10 * of_actor
 
 
 def test_a_dense_policy_in_a_sparse_agent_is_counted_too() -> None:

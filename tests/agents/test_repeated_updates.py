@@ -90,6 +90,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a variant of Adam": lambda agent: agent.critic.optimizer.param_groups[0].update(maximize=True),
     "the loss's weight": lambda agent: setattr(agent, "critic_loss_scale", 3.0),
     "noise of the targets": lambda agent: setattr(agent, "target_policy_noise", 0.5),
+    "critics of the targets": lambda agent: setattr(agent, "critic_subset", 1),
+    "critics of the actor": lambda agent: setattr(agent, "actor_q", "mean"),
     "delay": lambda agent: setattr(agent, "policy_delay", 3),
     "interval of the targets": lambda agent: setattr(agent, "target_update_interval", 3),
     "entropy": lambda agent: setattr(agent, "target_entropy", -3.0),

@@ -56,12 +56,13 @@ def update_flops(
 def of_agent(agent: Any) -> tuple[int, int]:
     """FLOPs of the two kinds of update of a TD3 or SAC, dense or sparse, at the sizes it has."""
     critics, targets = list(agent.critic.q_networks), list(agent.critic_target.q_networks)
-    is_td3 = hasattr(agent, "policy_delay")
+    is_td3 = hasattr(agent, "actor_target")
+    judges = getattr(agent, "actor_q", "first" if is_td3 else "min")
     return update_flops(
         agent.actor,
         critics,
         [agent.actor_target if is_td3 else agent.actor, *targets],
-        critics[:1] if is_td3 else critics,
+        critics[:1] if judges == "first" else critics,
         agent.batch_size,
         critic_gradients=agent.evolver is None,
     )

@@ -25,6 +25,8 @@ from support.option_kinds import (
     of_wrapper,
 )
 
+from sparserl.agents.table import agent_spec
+
 # --- batches ----------------------------------------------------------------------------------------
 
 RUN = {"seed": 7, "threads": 2, "energy": True, "tensorboard": True}
@@ -53,20 +55,31 @@ AGENT_PROBES = {
 }
 OWN: dict[str, dict[str, Value]] = {
     "td3": {
+        "agent.n_critics": 5,
+        "agent.critic_subset": 3,
+        "agent.actor_q": "mean",
         "agent.policy_delay": 3,
         "agent.target_policy_noise": 0.125,
         "agent.target_noise_clip": 0.25,
         "agent.action_noise_std": 0.375,
     },
-    "sac": {"agent.target_entropy": -3.0, "agent.target_update_interval": 7},
+    "sac": {
+        "agent.n_critics": 4,
+        "agent.critic_subset": 2,
+        "agent.actor_q": "mean",
+        "agent.policy_delay": 20,
+        "agent.target_entropy": -3.0,
+        "agent.target_update_interval": 7,
+    },
 }
 OWN_PROBES: dict[str, Probe] = {
     **{
         name: of_agent(name.partition(".")[2])
         for options in OWN.values()
         for name in options
-        if name != "agent.action_noise_std"
+        if name not in ("agent.action_noise_std", "agent.n_critics")
     },
+    "agent.n_critics": lambda built: len(built.agent.critic.q_networks),
     "agent.action_noise_std": lambda built: built.agent.action_noise._sigma[0],
 }
 
@@ -74,7 +87,9 @@ OWN_PROBES: dict[str, Probe] = {
 def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
     """Hyper-parameters of an agent."""
     learned = {"agent.ent_coef": "auto"}
-    own, probes = OWN[algo], {name: OWN_PROBES[name] for name in OWN[algo]}
+    ours = [] if kind not in OWN else [f"agent.{name}" for name in agent_spec(kind).config.ours_alone]
+    own = {name: value for name, value in OWN[algo].items() if name not in ours}
+    probes = {name: OWN_PROBES[name] for name in own}
     batches = [Batch(kind, "agent", {**AGENT, **own}, learned if algo == "sac" else {}, {**AGENT_PROBES, **probes})]
     if algo == "sac":
         batches.append(

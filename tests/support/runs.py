@@ -42,7 +42,8 @@ ALGOS = {
     "ds_sac": (
         *("--algo", "ds_sac", "--agent.ent-coef", "auto", *REWIRE, *WRAPPED),
         *("--topology.method", "rigl", "--topology.density", "0.4", "--topology.gradient-batches", "3"),
-        *("--topology.recycle-interval", "15", "--agent.replay", "redraw_noise"),
+        *("--topology.recycle-interval", "15", "--agent.replay", "redraw_noise", "--agent.n-critics", "3"),
+        *("--agent.critic-subset", "2", "--agent.actor-q", "mean", "--agent.policy-delay", "3"),
     ),
     "sac": (
         *("--algo", "sac", "--agent.target-update-interval", "7", "--agent.n-steps", "3"),

@@ -177,6 +177,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "delay of steps": ("ds_sac", {"agent.n_steps_delay": 7}, "needs agent.n_steps above 1"),
     "redrawn noise": ("ds_td3", {"agent.replay": "redraw_noise"}, "set --wrappers.noise-fraction"),
     "target entropy": ("ds_sac", {"agent.ent_coef": 0.5, "agent.target_entropy": -3.0}, "needs agent.ent_coef auto"),
+    "critics of targets": ("sac", {"agent.critic_subset": 2}, "not for sac"),
+    "critics of the actor": ("td3", {"agent.actor_q": "mean"}, "--algo ds_td3 --topology.method dense"),
+    "delay of the actor": ("sac", {"agent.policy_delay": 2}, "--algo ds_sac --topology.method dense"),
+    "more than all critics": ("ds_sac", {"agent.critic_subset": 3}, "at most agent.n_critics 2"),
     "noise clip": (
         "td3",
         {"agent.target_policy_noise": 0.0, "agent.target_noise_clip": 0.25},

@@ -100,6 +100,7 @@ FROM_THE_PAPERS = {
 VARIANTS = {
     "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
+    "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},
     "rlx2": {"batch_size": 256, "n_steps": 3, "n_steps_delay": 300_000, "dynamic_capacity": True},
 }
 
@@ -134,8 +135,8 @@ def test_the_algorithm_decides_which_options_there_are() -> None:
     assert resolved("--algo", "sac", "--agent.ent-coef", "0.5").agent.ent_coef == 0.5
     with pytest.raises(ConfigError, match=r"unknown option '--agent\.ent-coef'"):
         resolved("--agent.ent-coef", "0.5")
-    with pytest.raises(ConfigError, match=r"unknown option '--agent\.policy-delay'"):
-        resolved("--algo", "sac", "--agent.policy-delay", "1")
+    with pytest.raises(ConfigError, match=r"unknown option '--agent\.action-noise-std'"):
+        resolved("--algo", "sac", "--agent.action-noise-std", "1")
 
 
 def test_a_preset_of_another_algorithm_is_refused() -> None:
@@ -147,8 +148,8 @@ def test_a_config_file_brings_its_algorithm(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("algo: sac\nagent: {ent_coef: 0.25}\n")
     config = resolved("--config", str(tmp_path / "c.yaml"), "--agent.tau", "0.5")
     assert (config.algo, config.agent.ent_coef, config.agent.tau) == ("sac", 0.25, 0.5)
-    (tmp_path / "wrong.yaml").write_text("algo: sac\nagent: {policy_delay: 2}\n")
-    with pytest.raises(ConfigError, match=r"unknown config key 'agent\.policy_delay'"):
+    (tmp_path / "wrong.yaml").write_text("algo: sac\nagent: {action_noise_std: 2}\n")
+    with pytest.raises(ConfigError, match=r"unknown config key 'agent\.action_noise_std'"):
         resolved("--config", str(tmp_path / "wrong.yaml"))
 
 

@@ -53,7 +53,7 @@ def test_squared_errors_as_in_torch(scale: float) -> None:
 
 def test_the_deterministic_policy_loss_as_in_torch() -> None:
     q_values = drawn(1, 9, 1)
-    loss, gradient = formulas.negative_mean(q_values)
+    loss, gradient = formulas.policy_loss(q_values)
     assert float(loss[0]) == pytest.approx(-q_values.mean(), rel=1e-6)
     assert (gradient == F32(-1) / F32(9)).all()
 
@@ -67,6 +67,35 @@ def test_the_soft_policy_loss_as_in_torch() -> None:
     assert float(loss[0]) == pytest.approx(expected.item(), rel=1e-6)
     np.testing.assert_allclose(by_q_values, q.grad, rtol=1e-6)
     np.testing.assert_allclose(by_log_prob, log.grad, rtol=1e-6)
+
+
+def test_losses_of_the_mean_of_critics_as_in_torch() -> None:
+    q_values, log_prob = drawn(3, 9, 1), drawn(9, 1, seed=1)
+    q = torch.from_numpy(q_values).requires_grad_()
+    expected = (0.3 * torch.from_numpy(log_prob) - q.mean(dim=0)).mean()
+    expected.backward()
+    soft, by_soft, _ = formulas.soft_policy_loss(q_values, log_prob, F32([0.3]), number=1)
+    plain, by_plain = formulas.policy_loss(q_values, number=1)
+    assert float(soft[0]) == pytest.approx(expected.item(), rel=1e-6)
+    assert float(plain[0]) == pytest.approx(-q_values.mean(), rel=1e-5)
+    for found in (by_soft, by_plain):
+        np.testing.assert_allclose(found, q.grad, rtol=1e-6)
+
+
+def test_the_lowest_value_without_entropy_as_in_torch() -> None:
+    q = torch.from_numpy(drawn(3, 9, 1)).requires_grad_()
+    expected = -q.min(dim=0).values.mean()
+    expected.backward()
+    loss, gradient = formulas.policy_loss(q.detach().numpy())
+    assert float(loss[0]) == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(gradient, q.grad, rtol=1e-6)
+
+
+def test_a_subset_and_the_disagreement_by_hand() -> None:
+    q_values = F32([[[1], [5]], [[3], [5]], [[8], [5]]])
+    assert formulas.selected(F32([2, 0]), q_values).tolist() == [[[8], [5]], [[1], [5]]]
+    # Mean 4, squared deviations 9, 1, 16; the second transition has none.
+    assert float(formulas.disagreement(q_values)[0]) == pytest.approx((26 / 3) ** 0.5 / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("critic", [0, 1])

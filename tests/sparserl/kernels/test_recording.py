@@ -13,7 +13,7 @@ from support.calls import watch_calls
 
 from sparserl.kernels import recording
 from sparserl.kernels.deferred import Array, filled
-from sparserl.kernels.formulas import negative_mean, tanh
+from sparserl.kernels.formulas import policy_loss, tanh
 from sparserl.kernels.program import at_once, deferred, run_waiting
 from sparserl.kernels.recording import Repeated, each_time, not_again, only_if, relies_on
 
@@ -40,7 +40,7 @@ class Work:
         with deferred():
             given = filled((1, 2), lambda memory: memory.fill(next(self.drawn)))
             self.more(given)
-            return negative_mean(given.reshaped(1, 2, 1))[0]
+            return policy_loss(given.reshaped(1, 2, 1))[0]
 
 
 def test_what_python_does_each_time_is_done_again() -> None:

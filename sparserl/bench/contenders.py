@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -28,10 +28,37 @@ from sparserl.extras import how_to_install
 BASELINE = "td3"
 RUN_STEPS = 1_000_000
 """Env steps of the run that is timed a part of, as long as in the papers: its topology changes all the while."""
-OURS: dict[str, type[DSTD3 | DSSAC]] = {"ds_td3": DSTD3, "ds_sac": DSSAC}
+OF_SAC = ("ds_sac", "ds_redq", "sac_10")
+"""Contenders whose ratios are to dense SAC."""
+MANY_CRITICS = 10
+"""As in REDQ."""
 MASKED_DENSITY = 0.1
 """Of the masked contender; a masked network costs the same at every density."""
 TRANSITIONS = 5_000
+
+
+@dataclass(frozen=True)
+class Ours:
+    """An agent of this package.
+
+    Attributes:
+        agent: Its class.
+        method: Topology method.
+        options: Further arguments.
+        n_critics: Number of critics.
+    """
+
+    agent: type[DSTD3 | DSSAC]
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n_critics: int = 2
+
+
+OURS = {
+    "ds_td3": Ours(DSTD3, "ds_td3"),
+    "ds_sac": Ours(DSSAC, "ds_sac"),
+    "ds_redq": Ours(DSSAC, "ds_sac", {"critic_subset": 2, "actor_q": "mean"}, MANY_CRITICS),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Entry:
     @property
     def baseline(self) -> Entry:
         """What its ratios are to."""
-        return Entry("sac" if self.name == "ds_sac" else BASELINE, 1.0)
+        return Entry("sac" if self.name in OF_SAC else BASELINE, 1.0)
 
     @property
     def is_jax(self) -> bool:
@@ -138,14 +165,17 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
     noise = NormalActionNoise(np.zeros(n_action), np.full(n_action, 0.1))
     agent: OffPolicyAlgorithm
     if entry.name in OURS:
-        sparse = {"method": entry.name, "density": entry.density, "pairs": entry.pairs}
+        made = OURS[entry.name]
+        sparse = {"method": made.method, "density": entry.density, "pairs": entry.pairs}
         method = {"method": "dense"} if entry.density == 1.0 else sparse
-        if entry.name == "ds_td3":
+        if made.agent is DSTD3:
             common["action_noise"] = noise
-        learner = OURS[entry.name](**common, topology={**method, **topology})
+        common["policy_kwargs"]["n_critics"] = made.n_critics
+        learner = made.agent(**common, **made.options, topology={**method, **topology})
         learner.bind_run_length(RUN_STEPS)
         agent = learner
-    elif entry.name == "sac":
+    elif entry.name in ("sac", "sac_10"):
+        common["policy_kwargs"]["n_critics"] = MANY_CRITICS if entry.name == "sac_10" else 2
         agent = SAC(**common)
     elif entry.is_jax:
         from sbx import TD3 as SbxTD3

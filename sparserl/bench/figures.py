@@ -14,7 +14,7 @@ from sparserl.plots.style import COLOURS, line_styles
 THREAD_STYLES = ("-", "--", "-.", ":")
 PAIR_MARKERS = {1: "o", 2: "s", 4: "^"}
 """By the number of neurons that share their inputs."""
-DENSITIES_OF = ("ds_td3", "ds_sac")
+DENSITIES_OF = ("ds_td3", "ds_sac", "ds_redq")
 """Contenders that have a density."""
 REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
 

@@ -36,10 +36,14 @@ SUMMARIES = {
     "td3": "Stable-Baselines3's TD3, the baseline of all other ratios",
     "td3_fused": "the same with torch's fused Adam, which ours uses",
     "sac": "Stable-Baselines3's SAC",
+    "ds_redq": "ds_sac with 10 critics, the mean for the actor, 2 for the targets; its ratios are to sac",
+    "sac_10": "Stable-Baselines3's SAC with 10 critics; its ratios are to sac",
     "masked": "td3_fused with masks that imitate sparsity",
     "sbx_td3": "SBX's TD3, compiled by JAX",
 }
 """Contenders of `bench update`."""
+ENSEMBLES = ("ds_redq", "sac_10")
+"""Those that are measured where they are asked for."""
 RETURN_SUMMARIES = {
     "td3": "Stable-Baselines3's TD3",
     "sac": "Stable-Baselines3's SAC",
@@ -171,9 +175,9 @@ class UpdateOptions(TimedOptions):
     """Densities of our agent."""
     pairs: tuple[Count, ...] = (1,)
     """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
-    only: tuple[str, ...] = tuple(SUMMARIES)
+    only: tuple[str, ...] = tuple(name for name in SUMMARIES if name not in ENSEMBLES)
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
-    masked, sbx_td3."""
+    masked, sbx_td3; ds_redq and sac_10 (10 critics, ratios are to sac) by name alone."""
     what: tuple[str, ...] = WHAT
     """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
     observation), event (topology events of ours)."""

@@ -19,7 +19,7 @@ from support.envs import FunctionEnv
 from sparserl.bench import scale
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay, said_missing
 from sparserl.bench.crossover import crossover
-from sparserl.bench.options import SUMMARIES, ScaleOptions, UpdateOptions
+from sparserl.bench.options import ENSEMBLES, SUMMARIES, ScaleOptions, UpdateOptions
 from sparserl.bench.scale import NoDynamics, measure_scale, replay_bytes
 from sparserl.bench.timing import Timing
 from sparserl.bench.update import _numbers, _work
@@ -72,8 +72,22 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert found["notes"] == [NO_SBX]
     assert NO_SBX in printed.splitlines()
-    for word in (*SUMMARIES.keys() - {"sbx_td3"}, "topology events", "steps/s", "take as long"):
+    for word in (*SUMMARIES.keys() - {"sbx_td3", *ENSEMBLES}, "topology events", "steps/s", "take as long"):
         assert word in printed
+
+
+def test_many_critics_beside_two(tmp_path: Path) -> None:
+    options = (
+        "--env Pendulum-v1 --widths 8 --batches 8 --threads 1 --densities .5 --rounds 1 --chunk-s 1e-3 --what update"
+    )
+    (configuration,) = bench("update", f"{options} --only ds_redq sac_10", tmp_path)["configurations"]
+    rows = {row["contender"]: row["update"]["per_round"][0] for row in configuration["rows"]}
+    assert list(rows) == ["td3", "sac", "ds_redq", "sac_10"]
+    for row in configuration["rows"][2:]:
+        assert row["update"]["speed_up"]["median"] == pytest.approx(rows["sac"] / rows[row["contender"]])
+    ours, theirs = (make(Entry(name, 0.5), FunctionEnv(), 8, 0) for name in ("ds_redq", "sac_10"))
+    assert len(ours.critic.q_networks) == len(theirs.critic.q_networks) == 10
+    assert (ours.critic_subset, ours.actor_q) == (2, "mean")
 
 
 @pytest.mark.usefixtures("no_sbx")

@@ -8,9 +8,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sparserl.agents.collection import LeanVecEnv
 from sparserl.recording.episodes import ShouldStop, cut_off_line, leave_if, never, with_bound
@@ -74,8 +74,8 @@ class Evaluator:
         self.episodes, self.seed = episodes, seed
         self.should_stop: ShouldStop = never
 
-    def __call__(self, agent: BaseAlgorithm) -> Evaluation:
-        """Evaluates the policy of an agent.
+    def __call__(self, agent: PolicyPredictor) -> Evaluation:
+        """Evaluates the policy of an agent, or of anything else that predicts as agents do.
 
         Raises:
             EvaluationAbandoned: If `should_stop` says so.

@@ -20,7 +20,7 @@ from sparserl.envs.wrappers.normalized_observations import (
     share_statistics,
 )
 from sparserl.envs.wrappers.task_id import AppendTaskId
-from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, load_wrapper_state, wrap, wrapper_state
+from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, followed_state, load_wrapper_state, wrap, wrapper_state
 
 __all__ = [
     "RL_SEQUENCES",
@@ -43,6 +43,7 @@ __all__ = [
     "collect_histograms",
     "feature_names",
     "feature_origins",
+    "followed_state",
     "list_env_ids",
     "load_rl_sequence",
     "load_wrapper_state",

@@ -213,6 +213,11 @@ def wrapper_state(env: gym.Env[Any, Any]) -> dict[str, Any]:
     return {name: layer.state_dict() for name, layer in _stateful(env).items()}
 
 
+def followed_state(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """State, as in `wrapper_state`, of the wrappers on which the policy of an agent depends (`Follows`)."""
+    return {name: layer.state_dict() for name, layer in _stateful(env).items() if isinstance(layer, Follows)}
+
+
 def load_wrapper_state(env: gym.Env[Any, Any], state: Mapping[str, Any]) -> None:
     """Puts the wrappers into a state of `wrapper_state`; for example to evaluate the policy of a checkpoint.
 

@@ -9,19 +9,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from sparserl.agents.evaluation import Evaluation
 from sparserl.cli.arguments import parse
 from sparserl.continual.rl.evaluation import Episode, warning_of
 from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.experiment.opened_fit_run import TrainedFit
 from sparserl.experiment.opened_run import OpenedRun
+from sparserl.experiment.policy_ensemble import PolicyEnsemble
 from sparserl.experiment.run_config import kind_in
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
@@ -30,7 +32,7 @@ from sparserl.written_files import check_writable, write_text
 
 KINDS = {"stochastic": True, "deterministic": False}
 """How the policy of a continual run acts -> whether actions are drawn."""
-OF_AGENTS = ("episodes", "task", "seed", "max_steps")
+OF_AGENTS = ("episodes", "task", "seed", "max_steps", "ensemble")
 OF_FITS = ("data", "out")
 """Options that runs of agents, and of `sparserl fit`, alone have."""
 MEASURES = {"return_mean": "return", "success": "success at\nany step", "success_last": "success at\nthe last"}
@@ -41,8 +43,8 @@ MEASURES = {"return_mean": "return", "success": "success at\nany step", "success
 class EvalCommand:
     """Evaluate the policy of a run; or, of a run of `sparserl fit`, its accuracies, and the classes of new samples."""
 
-    run: Path
-    """Run folder."""
+    run: tuple[Path, ...]
+    """Run folder; several with --ensemble."""
     episodes: Repeats = 10
     """Number of episodes; on each task of a continual run so many with drawn actions and so many without."""
     checkpoint: WhichCheckpoint | None = None
@@ -60,6 +62,9 @@ class EvalCommand:
     it; of a .csv, only a column named label, class, y or target is one of labels."""
     out: Path | None = None
     """CSV file to write them to: number of the sample, its class, and the probability of each class."""
+    ensemble: bool = False
+    """Policies act together: by the mean of their actions, or by what most of them choose where actions are discrete.
+    Those of all runs that are given; of one run its best and its last."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 
@@ -67,20 +72,25 @@ class EvalCommand:
         check_ranges(self, "--")
         if (self.data is None) != (self.out is None):
             raise ConfigError("--data and --out go together: a table of samples, and the file for their classes")
+        if not self.ensemble and len(self.run) != 1:
+            raise ConfigError(f"--run takes one folder, or several with --ensemble, got {len(self.run)}")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl eval`; returns the exit status."""
     command = parse(EvalCommand, arguments, command="eval")
-    folder = RunFolder.open(command.run)
+    path = command.run[0]
+    folder = RunFolder.open(path)
     is_fit = kind_in(folder) == "fit"
     _refuse_options_of_others(command, is_fit=is_fit)
+    if command.ensemble:
+        return _of_ensemble(command)
     trained: OpenedRun[Any]
     if is_fit:
         trained = TrainedFit(folder, command.checkpoint)
         result, table = _predictions(trained, command) if command.data is not None else _accuracies(trained)
     else:
-        trained = open_trained(command.run, command.checkpoint)
+        trained = open_trained(path, command.checkpoint)
         tasks = trained.chosen(command.task)
         if isinstance(trained, TrainedAgent):
             result, table = _of_agent(trained, command)
@@ -88,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
             result, table = _of_sequence(trained, tasks, command)
         result = {"episodes": command.episodes, **result}
     if command.json:
-        print(json_text({"run": str(command.run), "global_step": trained.step, **result}))
+        print(json_text({"run": str(path), "global_step": trained.step, **result}))
     else:
         Console().print(table)
     return 0
@@ -99,7 +109,7 @@ def _refuse_options_of_others(command: EvalCommand, *, is_fit: bool) -> None:
     for field in dataclasses.fields(command):
         if field.name in (OF_AGENTS if is_fit else OF_FITS) and getattr(command, field.name) != field.default:
             whose = "agents" if is_fit else "`sparserl fit`"
-            raise ConfigError(f"--{field.name.replace('_', '-')} is for runs of {whose}, and {command.run} is none")
+            raise ConfigError(f"--{field.name.replace('_', '-')} is for runs of {whose}, and {command.run[0]} is none")
 
 
 def _accuracies(trained: TrainedFit) -> tuple[dict[str, Any], Table]:
@@ -140,7 +150,7 @@ def _predictions(trained: TrainedFit, command: EvalCommand) -> tuple[dict[str, A
 def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, Any], Table]:
     result = trained.evaluate(command.episodes, seed=command.seed, max_steps=command.max_steps)
     _warn(result.warning)
-    means = {"return_mean": result.return_mean, "return_std": result.return_std, "ep_len_mean": result.length_mean}
+    means = _means_of(result)
     table = Table(title=trained.title)
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
@@ -150,6 +160,64 @@ def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, An
     table.add_section()
     table.add_row("mean", f"{means['return_mean']:.1f} +- {means['return_std']:.1f}", f"{means['ep_len_mean']:.0f}")
     return {"checkpoint": trained.which, **means, "cut_off": sum(result.cut_off)}, table
+
+
+def _means_of(result: Evaluation) -> dict[str, float]:
+    return {"return_mean": result.return_mean, "return_std": result.return_std, "ep_len_mean": result.length_mean}
+
+
+def _of_ensemble(command: EvalCommand) -> int:
+    """Each policy by itself, then all of them together, on the same episodes."""
+    ensemble = PolicyEnsemble(_members(command))
+    ensemble.members[0].chosen(command.task)
+    how: dict[str, Any] = {"seed": command.seed, "max_steps": command.max_steps}
+    table = Table(title=f"{len(ensemble.members)} policies in {ensemble.members[0].config.env}")
+    for column in ("policy", "return", "length"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    members = []
+    for member in ensemble.members:
+        result = member.evaluate(command.episodes, **how)
+        _add_policy(table, f"{member.folder.path}, {member.which} (step {member.step:,})", result)
+        at = {"run": str(member.folder.path), "checkpoint": member.which, "global_step": member.step}
+        members.append({**at, **_means_of(result), "cut_off": sum(result.cut_off)})
+    together = ensemble.evaluate(command.episodes, **how)
+    table.add_section()
+    _add_policy(table, "together", together)
+    if command.json:
+        means = {**_means_of(together), "cut_off": sum(together.cut_off)}
+        print(json_text({"episodes": command.episodes, **means, "members": members}))
+    else:
+        Console().print(table)
+    return 0
+
+
+def _add_policy(table: Table, name: str, result: Evaluation) -> None:
+    _warn(result.warning)
+    table.add_row(name, f"{result.return_mean:.1f} +- {result.return_std:.1f}", f"{result.length_mean:.0f}")
+
+
+def _members(command: EvalCommand) -> list[TrainedAgent]:
+    """The policies of an ensemble.
+
+    Raises:
+        ConfigError: If a run has none, or one run has but one.
+    """
+    for path in command.run:
+        kind = kind_in(RunFolder.open(path))
+        if kind != "train":
+            raise ConfigError(f"--ensemble joins agents of `sparserl train`, and {path} is a run of another kind")
+    if len(command.run) > 1:
+        twice = next((path for path in command.run if command.run.count(path) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"--run names {twice} twice")
+        return [TrainedAgent(RunFolder.open(path), command.checkpoint) for path in command.run]
+    folder = RunFolder.open(command.run[0])
+    if command.checkpoint is not None:
+        raise ConfigError("--checkpoint leaves one policy of a run, and an ensemble has at least two: leave it out")
+    both: list[TrainedAgent] = [TrainedAgent(folder, which) for which in get_args(WhichCheckpoint)]
+    if both[0].step == both[1].step:
+        raise ConfigError(f"the best policy of {folder.path} is its last one: an ensemble needs more --run folders")
+    return both
 
 
 def _warn(line: str | None) -> None:

@@ -138,6 +138,7 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
 
     Attributes:
         agent: The agent, with an empty replay buffer.
+        env: An environment of its, behind the wrappers as they were at the checkpoint; nobody steps it.
     """
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
@@ -146,12 +147,12 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         with restoring():
             super().__init__(folder, restored.config, restored.state, which)
         self.tasks = [restored.config.env]
-        self._env, self.agent = restored.env, restored.agent
+        self.env, self.agent = restored.env, restored.agent
 
     def make_env(self, task: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Follows the wrappers' state and does not change it."""
         del task
-        return self.config.make_env(render_mode=render_mode, follow=self._env)
+        return self.config.make_env(render_mode=render_mode, follow=self.env)
 
     def policy(self, task: int) -> Policy:
         """That of the agent."""

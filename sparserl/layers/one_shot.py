@@ -16,6 +16,7 @@ from torch import nn
 from sparserl.errors import TopologyError
 from sparserl.kernels.flops import count
 from sparserl.layers.activations import Function
+from sparserl.layers.dense_layers import Weight
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
@@ -100,7 +101,7 @@ def begun_by_scores(
 
 def judged(
     topology: TopologyConfig,
-    layers: Mapping[str, nn.Linear],
+    weights: Mapping[str, Weight],
     begins: Sequence[tuple[Shape, float, float | None]],
     loss: Callable[[], torch.Tensor] | None,
     seed: int,
@@ -109,7 +110,7 @@ def judged(
 
     Args:
         topology: Its initial topology is one of `ONE_SHOT`.
-        layers: By name.
+        weights: Of each, by its name.
         begins: Shape, density and first density of each.
         loss: Of a batch, differentiable by the weights; called once if scores need it.
         seed: Root seed, of random connections.
@@ -117,25 +118,29 @@ def judged(
     Raises:
         TopologyError: If a loss is missing, or a layer has no part in it.
     """
-    if not layers:
+    if not weights:
         return {}
     kind = topology.part("initial_topology")
     rule = ONE_SHOT[kind]
-    weights = [layer.weight for layer in layers.values()]
-    known: list[tuple[torch.Tensor, ...]] = [(weight,) for weight in weights]
+    parameters = [weight.parameter for weight in weights.values()]
+    known: list[tuple[torch.Tensor, ...]] = [(parameter,) for parameter in parameters]
     if rule.order > 0:
         if loss is None:
             raise TopologyError(f"initial_topology {kind} judges by a batch: give loss, which returns it")
-        gradients = torch.autograd.grad(loss(), weights, create_graph=rule.order == 2, allow_unused=True)
-        for name, gradient in zip(layers, gradients, strict=True):
+        gradients = torch.autograd.grad(loss(), parameters, create_graph=rule.order == 2, allow_unused=True)
+        for name, gradient in zip(weights, gradients, strict=True):
             if gradient is None:
                 raise TopologyError(f"layer {name!r} has no part in the loss that is to judge it; exclude it")
-        known = list(zip(weights, gradients, strict=True))
+        known = list(zip(parameters, gradients, strict=True))
         if rule.order == 2:
-            squared = torch.stack([(gradient * gradient.detach()).sum() for gradient in gradients]).sum()
+            of_layers = [weight.of(one) for weight, one in zip(weights.values(), gradients, strict=True)]
+            squared = torch.stack([(gradient * gradient.detach()).sum() for gradient in of_layers]).sum()
             known = [(*own, _or_zeros(squared, own[0], torch.ones(()))) for own in known]
-    scores = [iter([(0, rule.score(*(one.detach().numpy() for one in own)))]) for own in known]
-    return dict(zip(layers, _topologies(topology, scores, list(layers), begins, seed), strict=True))
+    scores = [
+        iter([(0, rule.score(*(weight.of(one.detach()).numpy() for one in own)))])
+        for weight, own in zip(weights.values(), known, strict=True)
+    ]
+    return dict(zip(weights, _topologies(topology, scores, list(weights), begins, seed), strict=True))
 
 
 def _topologies(

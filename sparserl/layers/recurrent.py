@@ -33,7 +33,7 @@ class SparseRecurrent(nn.Module, ABC):
     Args:
         products: Both of each layer, `SparseLinear` or `nn.Linear`, with biases or without.
         batch_first: Whether sequences are (N, L, n_in) and not (L, N, n_in).
-        dropout: Share of what a layer gives to the next one that is 0 in training, in [0, 1); drawn from torch's
+        dropout: Share of what a layer gives to the next one that is 0 in training, in [0, 1]; drawn from torch's
             global generator.
 
     Attributes:
@@ -61,8 +61,8 @@ class SparseRecurrent(nn.Module, ABC):
         self, products: Sequence[tuple[nn.Module, nn.Module]], *, batch_first: bool = False, dropout: float = 0.0
     ):
         super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise ConfigError(f"dropout must be in [0, 1), got {dropout}")
+        if not 0.0 <= dropout <= 1.0:
+            raise ConfigError(f"dropout must be in [0, 1], got {dropout}")
         self.batch_first, self.dropout, self.num_layers = batch_first, dropout, len(products)
         self.goals: dict[str, int] = {}
         self.input_size, self.hidden_size = (linear(product).shape[1] for product in products[0])

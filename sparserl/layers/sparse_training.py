@@ -17,6 +17,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sparserl.errors import TopologyError
+from sparserl.layers.dense_layers import Origin
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.event import TopologyEvent
@@ -40,7 +41,7 @@ class SparseTraining:
     the model's state is loaded (its best weights so far), the optimizer's state stays with the connections that both
     have. A layer that is frozen (`requires_grad_(False)`) is not rewired while it is.
 
-    `print` it to see which layers are sparse, and which are not and why.
+    `print` it for a table of which layers are sparse, and which are not and why.
 
     Args:
         layers: The sparse layers by their name in the model.
@@ -48,11 +49,11 @@ class SparseTraining:
         topology: What happens and when.
         seed: Root seed; each layer draws from its own stream.
         goals: Connections of layers at the end of the rule's density schedule.
-        left_dense: Why each other layer of the model stays as it is.
+        origins: What each layer of the model was, the sparse ones and the others, by name.
 
     Attributes:
         layers: The sparse layers by their name in the model.
-        left_dense: Name of each layer that is not sparse -> why.
+        origins: As above.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class SparseTraining:
         topology: TopologyConfig,
         seed: int,
         goals: Mapping[str, int],
-        left_dense: Mapping[str, str],
+        origins: Mapping[str, Origin],
     ):
-        self.layers, self.left_dense = dict(layers), dict(left_dense)
+        self.layers, self.origins = dict(layers), dict(origins)
         new_value = topology.part("new_value")
         self.evolver = TopologyEvolver(
             {GROUP: self.layers}, topology.rule(), seed=seed, new_value=new_value, goals=goals
@@ -141,16 +142,23 @@ class SparseTraining:
         self.evolver.begin_update(self.evolver.update + 1)
         return events
 
+    @property
+    def left_dense(self) -> dict[str, str]:
+        """Name of each layer that is not sparse -> why."""
+        return {name: origin.dense for name, origin in self.origins.items() if origin.dense is not None}
+
     def report(self) -> str:
-        """A line for each layer of the model: its connections, or why it is not sparse."""
-        sparse = {
-            name: f"{layer.n_in} -> {layer.n_out}, {layer.nnz} connections, density {layer.density:.3g}"
-            + ("" if layer.values.requires_grad else ", frozen")
-            for name, layer in self.layers.items()
-        }
-        dense = {name: f"left dense: {reason}" for name, reason in self.left_dense.items()}
-        width = max(map(len, [*sparse, *dense]), default=0)
-        return "\n".join(f"{name:{width}}  {line}" for name, line in {**sparse, **dense}.items())
+        """A table of the layers of the model: what each was, its shape and connections, or why it is not sparse."""
+        rows = [("layer", "was", "shape", "connections")]
+        for name, layer in self.layers.items():
+            frozen = "" if layer.values.requires_grad else ", frozen"
+            connections = f"{layer.nnz:,}, density {layer.density:.3g}{frozen}"
+            rows.append((name, self.origins[name].kind, _by(self.origins[name].shape), connections))
+        for name, reason in self.left_dense.items():
+            rows.append((name, self.origins[name].kind, _by(self.origins[name].shape), f"dense: {reason}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
 
     __str__ = report
 
@@ -180,6 +188,10 @@ class SparseTraining:
         ids = {id(layer.values) for layer in self.layers.values()}
         if any(id(parameter) in ids for group in optimizer.param_groups for parameter in group["params"]):
             self._stranger = type(optimizer).__name__
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 class _Followed:

@@ -1,14 +1,15 @@
 """Makes a torch model truly sparse in place, and rewires it while its own training loop runs.
 
 Decides which layers take part and how their parameters, gradients and optimizer state are carried over. Independent of
-about losses, data and agents; what is dropped and grown is decided in `sparserl.topology`.
+losses, data and agents; which modules have a sparse form is decided in `sparserl.layers.replaceable`, what is dropped
+and grown in `sparserl.topology`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 from torch import nn
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
-from sparserl.layers.convert import from_dense
+from sparserl.layers.dense_layers import Origin, Weight
+from sparserl.layers.linear import linear
 from sparserl.layers.one_shot import judged
+from sparserl.layers.replaceable import FORMS, KINDS, joined, layers_of
 from sparserl.layers.sparse_linear import SparseLinear, check_has_kernels
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
@@ -50,18 +53,21 @@ def sparsify(
     loss: Callable[[], torch.Tensor] | None = None,
     **topology: Any,
 ) -> SparseTraining:
-    """Replaces the `nn.Linear` layers of a model by truly sparse ones, in place.
+    """Replaces the layers of a model by truly sparse ones, in place.
 
-    Each layer keeps a random subset of its connections with the weights they have, or all of them where the method
-    prunes while the model trains; biases are the same parameters as before. In the optimizer the values take the place
-    of the dense weight, in the same parameter group, and what it has gathered about the connections that stay (moments,
-    step counts) stays with them. If an argument is refused, neither model nor optimizer has changed. torch's global
-    generator is left as it is.
+    `nn.Linear` becomes `SparseLinear`, and `nn.LSTM`, `nn.GRU`, `nn.Conv1d`, `nn.Conv2d` and `nn.MultiheadAttention`
+    become modules that are called alike, whose matrices are `SparseLinear` layers (`lstm.hh_l0`, `conv.kernel`,
+    `attention.q_proj`). Each layer keeps a random subset of its connections with the weights they have, or all of them
+    where the method prunes while the model trains; biases are the same parameters as before. In the optimizer the
+    values take the place of the dense weight, in the same parameter group, and what it has gathered about the
+    connections that stay (moments, step counts) stays with them. If an argument is refused, neither model nor optimizer
+    has changed. torch's global generator is left as it is.
 
-    Only modules whose class is exactly `nn.Linear` take part: a subclass may have a forward pass of its own. A module
-    that reads `linear.weight` itself needs its layers in `exclude`, as `nn.TransformerEncoderLayer` on its fast path.
-    A layer that is frozen (its weight requires no gradient) or whose density comes out as 1 stays an `nn.Linear`, too;
-    the result's `report()` names every layer that stays dense, and why.
+    Only modules whose class is exactly one of these take part: a subclass may have a forward pass of its own. A module
+    that reads `linear.weight` itself needs its layers in `exclude`. A layer that is frozen (its weight requires no
+    gradient) or whose density comes out as 1 stays dense, too; the result prints as a table of all layers, with the
+    reason where one is dense. Convolutions multiply unfolded patches: they pay where memory or few connections count,
+    and are slower than torch's own at high densities.
 
     Args:
         module: The model, on the CPU, float32 or float64.
@@ -71,7 +77,8 @@ def sparsify(
             otherwise), or a number for each of them in the order of `named_modules`; 0.1 if neither it nor `epsilon` is
             given.
         method: Name in `sparserl.topology.methods.METHODS`. Most keep the last layer dense unless it is the only one.
-        exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules`.
+        exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules` or in the
+            table.
         seed: Root seed of initial topology and growth.
         total_updates: Optimizer steps of the whole run: rewiring begins and ends at the method's shares of them. Not
             needed where the length is no matter (`set`, `anf`, `static`) or `first_update` and `last_update` are given.
@@ -86,11 +93,13 @@ def sparsify(
 
     Raises:
         ConfigError: If a name or key is unknown, a number out of range, the method depends on the length of the run and
-            that is not given, the model is itself an `nn.Linear` or has none to make sparse.
+            that is not given, the model is itself a layer or has none to make sparse.
         TopologyError: If a rule or number of densities does not fit, pruning would end after the run, `pairs` does not
             divide the outputs of a layer that takes part, a weight is shared with another module or not in the
-            optimizer, a layer has hooks, or the optimizer is not elementwise (Muon, LBFGS,
-            Shampoo), keeps state that is not per connection, or cannot count the steps of each (moments `fresh`).
+            optimizer, a module has hooks or an option that its sparse form lacks (groups of a convolution, two
+            directions or projections of an LSTM, added biases of an attention), or the optimizer is not elementwise
+            (Muon, LBFGS, Shampoo), keeps state that is not per connection, or cannot count the steps of each (moments
+            `fresh`).
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -115,35 +124,34 @@ def sparsify(
     if loss is not None and not config.judged_by_batch:
         kind = config.part("initial_topology")
         raise ConfigError(f"loss has no effect: initial_topology {kind!r} judges by no batch; use 'snip' or 'grasp'")
-    names, left_dense = _participants(module, [exclude] if isinstance(exclude, str) else exclude, config)
-    linears = {name: linear for name in names if isinstance(linear := module.get_submodule(name), nn.Linear)}
-    shapes = [(linear.out_features, linear.in_features) for linear in linears.values()]
-    swaps: list[_Swap] = []
+    weights, origins = _participants(module, [exclude] if isinstance(exclude, str) else exclude, config)
+    shapes = [weight.shape for weight in weights.values()]
     goals: dict[str, int] = {}
     begins = list(zip(shapes, config.shared_out(shapes), config.shared_out_at_first(shapes), strict=True))
-    by_scores = _by_scores(config, linears, begins, loss, seed)
-    for (name, linear), begin in zip(linears.items(), begins, strict=True):
+    by_scores = _by_scores(config, weights, begins, loss, seed)
+    topologies: dict[str, SparseTopology] = {}
+    for name, begin in zip(weights, begins, strict=True):
         if begin[1] == 1.0 and name not in by_scores:
-            left_dense[name] = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
+            reason = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
+            origins[name] = replace(origins[name], dense=reason)
             continue
-        if not swaps:
-            check_elementwise(optimizer)
-            check_moments(config.part("moments"), optimizer)
-        _check_replaceable(module, name, linear)
-        slot = _slot_in(optimizer, name, linear.weight)
+        check_has_kernels(weights[name].parameter, f"layer {name!r} is")
+        topologies[name] = by_scores[name] if by_scores else config.initial(*begin[:2], seed, name, begin[2])
         goal = config.goal(*begin[:2])
-        connections = by_scores[name] if by_scores else config.initial(*begin[:2], seed, name, begin[2])
         if goal is not None:
             goals[name] = goal
-        swaps.append(_Swap(name, linear, connections, slot, _kept_state(optimizer, name, linear.weight, connections)))
+    if topologies:
+        check_elementwise(optimizer)
+        check_moments(config.part("moments"), optimizer)
+    swaps = list(_swaps(module, optimizer, topologies))
     # Nothing has changed so far, and nothing below is refused.
-    layers = {swap.name: swap.carry_out(module, optimizer) for swap in swaps}
-    return SparseTraining(layers, optimizer, config, seed, goals, left_dense)
+    layers = {name: layer for swap in swaps for name, layer in swap.carry_out(module, optimizer).items()}
+    return SparseTraining(layers, optimizer, config, seed, goals, origins)
 
 
 def _by_scores(
     config: TopologyConfig,
-    linears: Mapping[str, nn.Linear],
+    weights: Mapping[str, Weight],
     begins: Sequence[tuple[Shape, float, float | None]],
     loss: Callable[[], torch.Tensor] | None,
     seed: int,
@@ -152,37 +160,103 @@ def _by_scores(
     if config.part("initial_topology") not in ONE_SHOT:
         return {}
     takes_part = [begin[1] < 1.0 or config.compares_layers for begin in begins]
-    taken = {name: linear for (name, linear), takes in zip(linears.items(), takes_part, strict=True) if takes}
-    for name, linear in taken.items():
-        check_has_kernels(linear.weight, f"layer {name!r} is")
+    taken = {name: weight for (name, weight), takes in zip(weights.items(), takes_part, strict=True) if takes}
+    for name, weight in taken.items():
+        check_has_kernels(weight.parameter, f"layer {name!r} is")
     return judged(config, taken, list(compress(begins, takes_part)), loss, seed)
 
 
 @dataclass(frozen=True)
-class _Swap:
-    """One layer's replacement, planned in full before the first one is made."""
+class _Part:
+    """What a matrix of a module becomes.
 
-    name: str
-    linear: nn.Linear
-    topology: SparseTopology
-    slot: tuple[dict[str, Any], int]
+    Attributes:
+        weight: It.
+        topology: The connections it keeps; None where it stays dense.
+        state: What the optimizer knows of these connections.
+    """
+
+    weight: Weight
+    topology: SparseTopology | None
     state: dict[str, Any]
 
-    def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> SparseLinear:
-        weight = self.linear.weight
-        layer = from_dense(self.linear, self.topology)
-        layer.bias = self.linear.bias  # the same parameter object, as the optimizer and other modules share it
-        if weight.grad is not None:
-            layer.values.grad = _gather(weight.grad, self.topology)
-        layer.train(self.linear.training)
-        for name, child in list(module.named_modules(remove_duplicate=False)):
-            if child is self.linear:
-                module.set_submodule(name, layer)
-        group, position = self.slot
-        group["params"][position] = layer.values
-        if optimizer.state.pop(weight, None) is not None:
-            optimizer.state[layer.values] = self.state
+    def layer(self) -> nn.Module:
+        """The layer that has them, and the gradient that they have."""
+        weight, gradient = self.weight, self.weight.parameter.grad
+        if self.topology is None:
+            n_out, n_in = weight.shape
+            dense = nn.Linear(n_in, n_out, bias=False, device="meta")
+            dense.weight, dense.bias = weight.parameter, weight.bias  # type: ignore[assignment]  # None is a bias
+            if weight.rows[1] > 1:
+                part = weight.of(weight.parameter.detach()).clone()
+                dense.weight = nn.Parameter(part, weight.parameter.requires_grad)
+                dense.weight.grad = None if gradient is None else weight.of(gradient).clone()
+            return dense
+        values = _gather(weight.of(weight.parameter), self.topology)
+        layer = SparseLinear.of(self.topology, values, weight.bias)
+        if gradient is not None:
+            layer.values.grad = _gather(weight.of(gradient), self.topology)
         return layer
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """One module's replacement, planned in full before the first one is made.
+
+    Attributes:
+        name: Its name in the model.
+        module: It.
+        parts: Its matrices by the name of the layer in what takes its place.
+    """
+
+    name: str
+    module: nn.Module
+    parts: Mapping[str, _Part]
+
+    def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, SparseLinear]:
+        """The new sparse layers by their names in the model."""
+        layers = {own: part.layer() for own, part in self.parts.items()}
+        place = FORMS[type(self.module)].made(self.module, layers).train(self.module.training)
+        for name, child in list(module.named_modules(remove_duplicate=False)):
+            if child is self.module:
+                module.set_submodule(name, place)
+        takers: dict[nn.Parameter, list[tuple[nn.Parameter, _Part]]] = {}
+        for own, layer in layers.items():
+            taker = linear(layer).weights
+            if taker is not self.parts[own].weight.parameter:
+                takers.setdefault(self.parts[own].weight.parameter, []).append((taker, self.parts[own]))
+        for parameter, taken in takers.items():
+            slot = _slot_in(optimizer, parameter)
+            if slot is not None:
+                slot[0]["params"][slot[1] : slot[1] + 1] = [taker for taker, _ in taken]
+            if optimizer.state.pop(parameter, None) is not None:
+                optimizer.state.update({taker: part.state for taker, part in taken})
+        return {joined(self.name, own): layer for own, layer in layers.items() if isinstance(layer, SparseLinear)}
+
+
+def _swaps(
+    module: nn.Module, optimizer: torch.optim.Optimizer, topologies: Mapping[str, SparseTopology]
+) -> Iterator[_Swap]:
+    """A replacement for each module that has a matrix with a topology; refuses what cannot be replaced."""
+    modules = {name: child for name, child in module.named_modules() if type(child) in FORMS}
+    matrices = {name: FORMS[type(child)].weights(child) for name, child in modules.items()}
+    replaced = {
+        name: (modules[name], weights)
+        for name, weights in matrices.items()
+        if any(joined(name, own) in topologies for own in weights)
+    }
+    for name, (child, weights) in replaced.items():
+        _check_replaceable(module, name, child, replaced)
+        parts = {}
+        for own, weight in weights.items():
+            full = joined(name, own)
+            topology = topologies.get(full)
+            if topology is not None:
+                _check_own(module, full, weight.parameter)
+                if _slot_in(optimizer, weight.parameter) is None:
+                    raise TopologyError(f"the weight of layer {full!r} is not in the optimizer")
+            parts[own] = _Part(weight, topology, _kept_state(optimizer, full, weight, topology))
+        yield _Swap(name, child, parts)
 
 
 def _config(
@@ -210,74 +284,88 @@ def _config(
 
 def _participants(
     module: nn.Module, exclude: Sequence[str], config: TopologyConfig
-) -> tuple[list[str], dict[str, str]]:
-    """Names of the layers that the density is for, in the order of `named_modules`; and why the others are not."""
-    if isinstance(module, nn.Linear):
-        raise ConfigError("the model is itself an nn.Linear and cannot be replaced in place; put it in nn.Sequential")
-    linears = {name: child for name, child in module.named_modules() if type(child) is nn.Linear}
-    if not linears:
-        raise ConfigError(f"{type(module).__name__} has no nn.Linear to make sparse")
-    left = {name: reason for name, child in module.named_modules() if (reason := _other_kind(child))}
+) -> tuple[dict[str, Weight], dict[str, Origin]]:
+    """The matrices that the density is for, in the order of `named_modules`; and what all layers are, by name."""
+    if type(module) in FORMS:
+        kind = type(module).__name__
+        raise ConfigError(f"the model is itself an nn.{kind} and cannot be replaced in place; put it in nn.Sequential")
+    weights, origins = layers_of(module)
+    if not weights:
+        raise ConfigError(f"{type(module).__name__} has no layer to make sparse, which are {KINDS}")
+    dense: dict[str, str] = {}
     for name in exclude:
-        inside = [linear for linear in linears if linear == name or linear.startswith(f"{name}.")]
+        inside = [layer for layer in weights if layer == name or layer.startswith(f"{name}.")]
         if not inside:
-            raise ConfigError(unknown_name("layer to exclude", name, linears))
-        left.update(dict.fromkeys(inside, "excluded"))
-    if all(name in left for name in linears):
-        raise ConfigError("`exclude` leaves no nn.Linear to make sparse")
-    left |= {name: "frozen" for name, child in linears.items() if name not in left and not child.weight.requires_grad}
-    names = [name for name in linears if name not in left]
+            raise ConfigError(unknown_name("layer to exclude", name, weights))
+        dense.update(dict.fromkeys(inside, "excluded"))
+    if len(dense) == len(weights):
+        raise ConfigError("`exclude` leaves no layer to make sparse")
+    frozen = {name for name, weight in weights.items() if not weight.parameter.requires_grad}
+    dense |= dict.fromkeys(sorted(frozen - dense.keys()), "frozen")
+    names = [name for name in weights if name not in dense]
     if not names:
-        raise ConfigError("every nn.Linear is frozen or excluded; set requires_grad_(True) on what is to become sparse")
-    last = list(linears)[-1]
-    if config.output_layer_is_dense and names[-1] == last and len(names) > 1:
-        left[names.pop()] = f"the output layer, which method {config.method!r} leaves dense"
-    return names, left
+        raise ConfigError("every layer is frozen or excluded; set requires_grad_(True) on what is to become sparse")
+    is_output = names[-1] == list(weights)[-1] and origins[names[-1]].kind == nn.Linear.__name__
+    if config.output_layer_is_dense and is_output and len(names) > 1:
+        dense[names.pop()] = f"the output layer, which method {config.method!r} leaves dense"
+    origins |= {name: replace(origins[name], dense=reason) for name, reason in dense.items()}
+    return {name: weights[name] for name in names}, origins
 
 
-def _other_kind(module: nn.Module) -> str | None:
-    """Why a module that has weights of its own is no layer to make sparse; None for nn.Linear and what has none."""
-    weights = [p for p in module.parameters(recurse=False) if isinstance(p, nn.UninitializedParameter) or p.dim() > 1]
-    kind = type(module)
-    if kind is nn.Linear or not weights:
-        return None
-    return f"a {kind.__name__}, not an nn.Linear" + (" but a subclass" if isinstance(module, nn.Linear) else "")
-
-
-def _check_replaceable(module: nn.Module, name: str, linear: nn.Linear) -> None:
-    check_has_kernels(linear.weight, f"layer {name!r} is")
-    owners = [m for m in module.modules() if any(p is linear.weight for p in m.parameters(recurse=False))]
-    if len(owners) > 1:
-        raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")
-    if linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks:
-        raise TopologyError(f"layer {name!r} has hooks, which a replacement would lose; exclude it or remove them")
-    parent = module.get_submodule(name.rpartition(".")[0])
-    if isinstance(parent, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
+def _check_replaceable(module: nn.Module, name: str, child: nn.Module, replaced: Container[str]) -> None:
+    """Refuses what a replacement of a module would lose; `replaced` are the names of all that are to be."""
+    lacks = FORMS[type(child)].lacks(child)
+    if lacks is not None:
+        raise TopologyError(f"layer {name!r} {lacks}; exclude it")
+    for one in child.modules():
+        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
+            raise TopologyError(f"layer {name!r} has hooks, which a replacement would lose; exclude it or remove them")
+    if not torch.backends.mha.get_fastpath_enabled():
+        return
+    parent = name.rpartition(".")[0]
+    is_read = isinstance(module.get_submodule(parent), nn.TransformerEncoderLayer) and isinstance(child, nn.Linear)
+    if is_read and joined(parent, "self_attn") not in replaced:
         raise TopologyError(
             f"layer {name!r} is in a TransformerEncoderLayer, whose fast path reads its weight; exclude it, or call "
             "torch.backends.mha.set_fastpath_enabled(False) first"
         )
+    for around, stack in module.named_modules():
+        is_inside = name.startswith(f"{around}." if around else "")
+        if is_inside and isinstance(stack, nn.TransformerEncoder) and stack.use_nested_tensor:
+            raise TopologyError(
+                f"layer {name!r} is in a TransformerEncoder whose fast path reads weights where sequences are padded; "
+                "build it with enable_nested_tensor=False"
+            )
 
 
-def _slot_in(optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor) -> tuple[dict[str, Any], int]:
-    """Parameter group of a weight and its index there."""
+def _check_own(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+    owners = [m for m in module.modules() if any(p is weight for p in m.parameters(recurse=False))]
+    if len(owners) > 1:
+        raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")
+
+
+def _slot_in(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> tuple[dict[str, Any], int] | None:
+    """Parameter group of a weight and its index there; None if it is not there."""
     for group in optimizer.param_groups:
         for position, parameter in enumerate(group["params"]):
             if parameter is weight:
                 return group, position
-    raise TopologyError(f"the weight of layer {name!r} is not in the optimizer")
+    return None
 
 
 def _kept_state(
-    optimizer: torch.optim.Optimizer, name: str, weight: torch.Tensor, topology: SparseTopology
+    optimizer: torch.optim.Optimizer, name: str, weight: Weight, topology: SparseTopology | None
 ) -> dict[str, Any]:
     """What the optimizer knows of the connections that stay; told apart by shape alone, as in `OptimizerMoments`."""
     kept = {}
-    for key, state in optimizer.state.get(weight, {}).items():
-        if not torch.is_tensor(state) or state.dim() == 0:
+    for key, state in optimizer.state.get(weight.parameter, {}).items():
+        if not torch.is_tensor(state):
             kept[key] = state
-        elif state.shape == weight.shape:
-            kept[key] = _gather(state, topology)
+        elif state.dim() == 0:
+            kept[key] = state.clone()
+        elif state.shape == weight.parameter.shape:
+            part = weight.of(state)
+            kept[key] = part.clone() if topology is None else _gather(part, topology)
         else:
             shape = tuple(state.shape)
             raise TopologyError(f"optimizer state {key!r} of layer {name!r}, shape {shape}, is not per connection")

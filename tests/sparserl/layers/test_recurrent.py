@@ -182,7 +182,7 @@ def pair(gates: int = 4, n_in: int = 5) -> tuple[SparseLinear, SparseLinear]:
         ),
         (lambda net: SparseLSTM([pair(), pair()]), TopologyError, r"ih_l1 of SparseLSTM must be \(8, 2\), got "),
         (lambda net: SparseGRU([pair()]), TopologyError, r"ih_l0 of SparseGRU must be \(6, 5\), got \(8, 5\)"),
-        (lambda net: SparseGRU([pair(3)], dropout=1.0), ConfigError, r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda net: SparseGRU([pair(3)], dropout=1.5), ConfigError, r"dropout must be in \[0, 1\], got 1.5"),
     ],
 )  # fmt: skip
 def test_refusals(do: Callable[[SparseLSTM], object], error: type[Exception], message: str) -> None:

@@ -23,7 +23,7 @@ class TwoHeads(nn.Module):
         self.body = nn.ModuleDict({"first": nn.Linear(12, 40), "second": nn.Linear(40, 40)})
         self.again = self.body["second"]
         self.heads = nn.ModuleList([nn.Linear(40, 3), nn.Linear(40, 3)])
-        self.convolution = nn.Conv1d(1, 1, 3)
+        self.convolution = nn.ConvTranspose1d(1, 1, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.body["first"](x))
@@ -141,7 +141,7 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (perceptron, {"exclude": ["44"]}, ConfigError, "unknown layer to exclude '44'; did you mean '4'"),
         (TwoHeads, {"exclude": ["bodi.first"]}, ConfigError, "'bodi.first'; did you mean 'body.first'"),
         (perceptron, {"exclude": ["1"]}, ConfigError, "unknown layer to exclude '1'; valid: 0, 2, 4"),
-        (perceptron, {"exclude": ["0", "2", "4"]}, ConfigError, "leaves no nn.Linear"),
+        (perceptron, {"exclude": ["0", "2", "4"]}, ConfigError, "leaves no layer to make sparse"),
         (perceptron, {"pairs": 3}, TopologyError, "pairs must be 1, 2 or 4, got 3; the closest is 2"),
         (perceptron, {"pairs": 2, "exclude": "0", "density": [0.2, 0.2], "method": "gmp", "total_updates": 9},
          TopologyError, "layer 4 of width 3 .* use pairs 1"),
@@ -151,15 +151,15 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (perceptron, {"density": [0.5, 2.0]}, ConfigError, r"density must be in \(0, 1\], got \(0.5, 2.0\)"),
         (perceptron, {"density": [0.5]}, TopologyError, "need as many densities, got 1"),
         (lambda: nn.Linear(3, 3), {}, ConfigError, "itself an nn.Linear"),
-        (lambda: nn.Sequential(nn.Conv1d(1, 1, 3)), {}, ConfigError, "Sequential has no nn.Linear"),
-        (lambda: nn.Sequential(Subclass(3, 3)), {}, ConfigError, "Sequential has no nn.Linear"),
+        (lambda: nn.Sequential(nn.Conv3d(1, 1, 3)), {}, ConfigError, "no layer to make sparse, which are nn.L"),
+        (lambda: nn.Sequential(Subclass(3, 3)), {}, ConfigError, "Sequential has no layer to make sparse"),
         (tied, {}, TopologyError, "layer '0' shares its weight with another module"),
         (hooked, {}, TopologyError, "layer '2' has hooks"),
         (lambda: perceptron().to("meta"), {}, KernelUnavailable, "no kernels for device 'meta'"),
         (lambda: perceptron().bfloat16(), {}, KernelUnavailable, "layer '0' is torch.bfloat16"),
         (weight_normed, {}, TopologyError, "layer '2' has hooks"),
         (pruned, {}, TopologyError, "layer '2' has hooks"),
-        (lambda: perceptron().requires_grad_(False), {}, ConfigError, "every nn.Linear is frozen or excluded"),
+        (lambda: perceptron().requires_grad_(False), {}, ConfigError, "every layer is frozen or excluded"),
         (perceptron, {"spoil": without_one_weight}, TopologyError, "weight of layer '2' is not in the optimizer"),
         (perceptron, {"spoil": odd_state}, TopologyError, r"state 'row' of layer '2', shape \(40, 1\), is not"),
     ],
@@ -187,10 +187,10 @@ def test_a_transformer_learns_and_answers_without_its_fast_path() -> None:
     model = nn.TransformerEncoderLayer(12, 2, 40, dropout=0.0, batch_first=True)
     optimizer = torch.optim.Adam(model.parameters())
     with pytest.raises(TopologyError, match=r"'linear1' .* fast path .*set_fastpath_enabled\(False\)"):
-        sparsify(model, optimizer, density=0.5)
+        sparsify(model, optimizer, density=0.5, exclude="self_attn")
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        evolver = sparsify(model, optimizer, density=0.5)
+        evolver = sparsify(model, optimizer, density=0.5, exclude="self_attn")
         x = torch.randn(2, 5, 12)
         trained = model(x)
         with torch.no_grad():

@@ -28,7 +28,7 @@ from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients
 from sparserl.kernels.pattern_index import pattern_index, shared_columns
 from sparserl.kernels.plan import Frame, Plan, plan_of
 from sparserl.kernels.program import Step, make_step
-from sparserl.kernels.tiles import forward_one, forward_step, order_step
+from sparserl.kernels.tiles import forward_one, forward_step, order_share, order_step
 from sparserl.kernels.updates import STEPS
 
 
@@ -77,7 +77,7 @@ class _Pass:
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
         kept = plan.kept, self.lease, sources, [getattr(part, "memory", part) for part in inputs], out
         self.steps: list[Step] = []
-        if plan.has_blocks:
+        if plan.gathers:
             order = [*arguments, 0, *[0] * 5, FORWARD]
             self.steps.append(make_step(order_step, order, plan.limits.dtype, kept, self.frame.workers))
         self.steps.append(make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers))
@@ -91,6 +91,8 @@ def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
     lease = plan.take(1, False)
     y = np.empty((plan.count, 1, plan.widths[-1]), plan.limits.dtype)
     parts = [contiguous(part) for part in inputs]
+    if plan.gathers:
+        order_share(0, 1, plan.table, 0, FORWARD, plan.limits[0])
     row = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     forward_one(plan.table, lease.item.scratch[0], row[0], y[:, 0], plan.limits)
     return y

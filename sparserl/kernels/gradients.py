@@ -12,7 +12,6 @@ from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
     BATCH,
     BIAS,
-    COL,
     COLUMN_STARTS,
     D_BIAS,
     D_INPUT,
@@ -24,6 +23,8 @@ from sparserl.kernels.layout import (
     FIELDS,
     GROUPS,
     IN_ORDER,
+    LEARNED_COL,
+    LEARNED_ROW_PTR,
     LEVELS,
     LOWEST,
     N_IN,
@@ -32,7 +33,6 @@ from sparserl.kernels.layout import (
     NETWORKS,
     PANEL_ROWS,
     PASS,
-    ROW_PTR,
     SAMPLE,
     SCRATCH,
     SIZE,
@@ -86,7 +86,7 @@ def tile_input_gradient(
 @compiled()
 def tile_parameter_gradients(vectors: int, layer: Any, x: int, dy: int, gradients: int, zero: Any, size: int) -> None:
     """Adds what one tile contributes to the gradients by values and biases."""
-    col, row_ptr = layer[COL], layer[ROW_PTR]
+    col, row_ptr = layer[LEARNED_COL], layer[LEARNED_ROW_PTR]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
     stop = read_int64(row_ptr, 0)
     for row in range(layer[N_OUT]):
@@ -260,7 +260,7 @@ def _panel_gradients(
     vectors: int, layer: Any, begin: int, end: int, x: int, dy: int, gradients: int, zero: Any, size: int
 ) -> None:
     """Adds what one tile contributes to the gradients by values and biases of the rows from `begin` on before `end`."""
-    col, starts, n_out = layer[COL], layer[COLUMN_STARTS], layer[N_OUT]
+    col, starts, n_out = layer[LEARNED_COL], layer[COLUMN_STARTS], layer[N_OUT]
     out, biases = gradients + layer[D_VALUES] * size, gradients + layer[D_BIAS] * size
     for panel in range((layer[N_IN] + PANEL_COLUMNS - 1) // PANEL_COLUMNS):
         for row in range(begin, end):
@@ -275,7 +275,7 @@ def _panel_gradients(
 @compiled()
 def _clear_rows(layer: Any, begin: int, end: int, gradients: int, zero: Any) -> None:
     """Sets the sums of gradients by values and biases of some rows of a layer to 0."""
-    row_ptr = layer[ROW_PTR]
+    row_ptr = layer[LEARNED_ROW_PTR]
     for entry in range(read_int64(row_ptr, begin), read_int64(row_ptr, end)):
         write_real(gradients, layer[D_VALUES] + entry, zero, zero)
     if layer[BIAS] != 0:
@@ -320,7 +320,7 @@ def add_up(share: int, shares: int, gradients: Any, table: Any, zero: Any) -> No
             layer = table[network, position]
             if layer[PANEL_ROWS] != 0:
                 continue
-            values, biases = read_int64(layer[ROW_PTR], layer[N_OUT]), layer[N_OUT] if layer[BIAS] != 0 else 0
+            values, biases = read_int64(layer[LEARNED_ROW_PTR], layer[N_OUT]), layer[N_OUT] if layer[BIAS] != 0 else 0
             _add_share(share, shares, gradients, layer[D_VALUES], values, zero)
             _add_share(share, shares, gradients, layer[D_BIAS], biases, zero)
 

@@ -23,6 +23,7 @@ class CsrIndex:
         n_cols: Input neurons.
         row_ptr: (n_rows + 1,) int64; row i holds entries row_ptr[i] to row_ptr[i + 1].
         col: (nnz,) uint32, increasing within a row.
+        used: (k,) uint32 slots that products multiply, increasing; all if None. Gradients are of all slots.
 
     Raises:
         ValueError: If rows, columns or connections do not fit 32 bits: they would wrap.
@@ -32,6 +33,7 @@ class CsrIndex:
     n_cols: int
     row_ptr: npt.NDArray[np.int64]
     col: npt.NDArray[np.uint32]
+    used: npt.NDArray[np.uint32] | None = None
 
     def __post_init__(self) -> None:
         _check_fits(self.n_rows, self.n_cols, self.col.size)
@@ -58,17 +60,31 @@ class CsrIndex:
         return np.repeat(np.arange(self.n_rows), np.diff(self.row_ptr))
 
     @cached_property
+    def product(self) -> CsrIndex:
+        """The index of the matrix that products multiply: itself, or the slots in use alone."""
+        if self.used is None:
+            return self
+        starts = np.searchsorted(self.used, self.row_ptr).astype(np.int64)
+        return CsrIndex(self.n_rows, self.n_cols, starts, self.col[self.used])
+
+    @cached_property
     def transposed(self) -> tuple[CsrIndex, npt.NDArray[np.uint32]]:
-        """The index of the transposed matrix, and the slot of each of its entries.
+        """The index of the transposed matrix of products, and the slot of each of its entries.
 
         Built at the first backward pass after a topology event; target networks never need it.
         """
-        row_ptr, col, slot = transpose(self.row_ptr, self.col, self.n_cols)
+        row_ptr, col, entry = transpose(self.product.row_ptr, self.product.col, self.n_cols)
+        slot = entry if self.used is None else self.used[entry]
         return CsrIndex(self.n_cols, self.n_rows, row_ptr, col), slot
 
     @cached_property
     def blocks(self) -> PatternIndex | None:
-        """The connections as the pattern kernel takes them; None where the row kernel is faster."""
+        """The connections as the pattern kernel takes them; None where the row kernel is faster.
+
+        None also where not all are in use: their values are gathered in the order of rows.
+        """
+        if self.used is not None:
+            return None
         rows = choice.BLOCK_ROWS
         shared = partial(shared_columns, self.row_ptr, self.col, rows)
         if not choice.takes_blocks(self.n_rows, self.n_cols, self.nnz, shared):
@@ -78,7 +94,7 @@ class CsrIndex:
 
     @cached_property
     def transposed_blocks(self) -> PatternIndex | None:
-        """`blocks` of the transposed matrix, with slots of this index."""
+        """`blocks` of the transposed matrix of products, with slots of this index."""
         transposed, slot = self.transposed
         blocks = CsrIndex(transposed.n_rows, transposed.n_cols, transposed.row_ptr, transposed.col).blocks
         return None if blocks is None else replace(blocks, slot=slot[blocks.slot])
@@ -95,6 +111,9 @@ class CsrIndex:
         if "transposed" in vars(self):
             index, slot = self.transposed
             derived += [index.row_ptr, index.col, slot]
+        if self.used is not None:
+            derived.append(self.used)
+            derived += [self.product.row_ptr, self.product.col] if "product" in vars(self) else []
         return sum(array.nbytes for array in derived if array is not None)
 
 

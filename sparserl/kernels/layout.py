@@ -19,7 +19,10 @@ BLOCKS, PANELS, COUNTS, COLUMNS, SLOT, ORDERED, T_BLOCKS, T_PANELS, T_COUNTS, T_
 PANEL_ROWS, COLUMN_STARTS = 23, 24
 """Rows whose gradients are formed together, over all tiles (0: those of all rows, tile by tile), and for these layers
 the address of `CsrIndex.column_starts`."""
-FIELDS = 25
+LEARNED_ROW_PTR, LEARNED_COL, STORED = range(25, 28)
+"""Index and values of all slots, of which gradients are; `ROW_PTR`, `COL` and `VALUES` are of those that products use,
+and the same arrays where these are all. Otherwise `SLOT` and `ORDERED` say how these values are gathered."""
+FIELDS = 28
 
 FORWARD, BACKWARD = 0, 1
 """Which products' order of values `order_share` makes."""

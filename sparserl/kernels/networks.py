@@ -20,7 +20,7 @@ class Linear:
 
     Attributes:
         index: Its connections.
-        values: (nnz,) weight of each slot, contiguous.
+        values: (nnz,) weight of each slot, contiguous; also of those that products leave out (`CsrIndex.used`).
         bias: (n_rows,) contiguous, or None.
     """
 
@@ -89,12 +89,17 @@ class Networks:
 
     @cached_property
     def nnz(self) -> int:
-        """Connections of all networks."""
+        """Connections of all networks that products multiply."""
         return sum(self.nnz_of_levels)
 
     @cached_property
     def nnz_of_levels(self) -> tuple[int, ...]:
-        """Connections of the first layers of all networks, of their second layers, and so on."""
+        """The same of the first layers of all networks, of their second layers, and so on."""
+        return tuple(sum(layer.index.product.nnz for layer in level) for level in zip(*self.networks, strict=True))
+
+    @cached_property
+    def learned_of_levels(self) -> tuple[int, ...]:
+        """Connections of each level that have a gradient: all that are stored."""
         return tuple(sum(layer.index.nnz for layer in level) for level in zip(*self.networks, strict=True))
 
     def forward_flops(self, batch: int) -> int:
@@ -102,13 +107,15 @@ class Networks:
         return 2 * batch * self.nnz
 
     def backward_flops(self, batch: int, request: GradientRequest) -> int:
-        """Operations of a backward pass: as many for each gradient by a layer's weights or input that it forms.
+        """Operations of a backward pass: as many for each gradient by a layer's input that it forms.
 
-        The gradient by the input counts whole, also where only some features of it are wanted.
+        A gradient by weights takes as many for each that is stored. That by the input counts whole, also where only
+        some features of it are wanted.
         """
         reached = sum(self.nnz_of_levels[request.lowest :])
         by_inputs = reached if request.inputs else reached - self.nnz_of_levels[request.lowest]
-        return 2 * batch * (by_inputs + (reached if request.parameters else 0))
+        learned = sum(self.learned_of_levels[request.lowest :]) if request.parameters else 0
+        return 2 * batch * (by_inputs + learned)
 
 
 @dataclass(frozen=True)

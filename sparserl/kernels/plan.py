@@ -24,6 +24,8 @@ from sparserl.kernels.layout import (
     D_VALUES,
     FIELDS,
     IN_ORDER,
+    LEARNED_COL,
+    LEARNED_ROW_PTR,
     N_IN,
     N_OUT,
     ORDERED,
@@ -31,6 +33,7 @@ from sparserl.kernels.layout import (
     PANELS,
     ROW_PTR,
     SLOT,
+    STORED,
     T_BLOCKS,
     T_COL,
     T_COLUMNS,
@@ -204,8 +207,12 @@ class Plan:
         ]
         for _, layer in self._layers:
             self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
-        in_blocks = [layer.index.nnz for _, layer in self._layers if layer.index.blocks is not None]
-        self._ordered = torch.empty(sum(in_blocks), dtype=networks.dtype)
+        gathered = [
+            layer.index.product.nnz
+            for _, layer in self._layers
+            if layer.index.blocks is not None or layer.index.used is not None
+        ]
+        self._ordered = torch.empty(sum(gathered), dtype=networks.dtype)
         self.table = np.zeros((self.count, self.depth, FIELDS), np.int64)
         self._describe(self.table)
         self._in_order: torch.Tensor | None = None
@@ -218,10 +225,12 @@ class Plan:
         """Fills in what every pass needs."""
         starts, ordered = np.cumsum([0, *self.gradient_sizes]), self._ordered.data_ptr()
         for number, (position, layer) in enumerate(self._layers):
-            row = table[position]
+            row, product = table[position], layer.index.product
             row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
-            row[ROW_PTR], row[COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
+            row[ROW_PTR], row[COL] = product.row_ptr.ctypes.data, product.col.ctypes.data
+            row[LEARNED_ROW_PTR], row[LEARNED_COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
+            row[STORED] = row[VALUES]
             row[D_VALUES], row[D_BIAS] = starts[2 * number : 2 * number + 2]
             row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
             if row[PANEL_ROWS]:
@@ -231,11 +240,15 @@ class Plan:
                 row[[BLOCKS, PANELS, COUNTS, COLUMNS]] = _sizes_and_addresses(blocks)
                 row[SLOT], row[ORDERED] = blocks.slot.ctypes.data, ordered
                 ordered += layer.index.nnz * self.size
+            elif layer.index.used is not None:
+                row[SLOT], row[ORDERED] = layer.index.used.ctypes.data, ordered
+                row[VALUES] = ordered
+                ordered += product.nnz * self.size
 
     def _describe_transposed(self, table: npt.NDArray[np.int64], lowest: int, below: int) -> None:
         """Fills in what describes the transposed matrices of the layers from `lowest` on and below `below`."""
         assert self._in_order is not None
-        sizes = [layer.index.nnz for _, layer in self._layers]
+        sizes = [layer.index.product.nnz for _, layer in self._layers]
         addresses = self._in_order.data_ptr() + np.cumsum([0, *sizes[:-1]]) * self.size
         table[:, :, IN_ORDER] = addresses.reshape(self.count, self.depth)
         for (network, position), layer in self._layers:
@@ -280,8 +293,8 @@ class Plan:
         return self._sums
 
     @property
-    def has_blocks(self) -> bool:
-        """Whether any layer's weights are read in another order than they are stored in."""
+    def gathers(self) -> bool:
+        """Whether any layer's weights are read in another order than they are stored in, or not all of them."""
         return self._ordered.numel() > 0
 
     @property

@@ -15,20 +15,26 @@ def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(index.rows), torch.from_numpy(index.col.astype("int64"))
 
 
+def _values(layer: Linear) -> torch.Tensor:
+    """(k,) of the slots that products use."""
+    used = layer.index.used
+    return layer.values.detach() if used is None else layer.values.detach()[torch.from_numpy(used.astype("int64"))]
+
+
 def product(layer: Linear, x: torch.Tensor) -> torch.Tensor:
     """(n_rows, B): the sparse matrix times `x` (n_cols, B), plus the bias in every column."""
-    rows, cols = _rows_cols(layer.index)
+    rows, cols = _rows_cols(layer.index.product)
     out = x.new_zeros(layer.index.n_rows, x.shape[1])
     if layer.bias is not None:
         out += layer.bias.detach()[:, None]
-    return out.index_add_(0, rows, layer.values.detach()[:, None] * x[cols])
+    return out.index_add_(0, rows, _values(layer)[:, None] * x[cols])
 
 
 def input_gradient(layer: Linear, dy: torch.Tensor) -> torch.Tensor:
     """(n_cols, B): the transposed matrix times `dy` (n_rows, B)."""
-    rows, cols = _rows_cols(layer.index)
+    rows, cols = _rows_cols(layer.index.product)
     out = dy.new_zeros(layer.index.n_cols, dy.shape[1])
-    return out.index_add_(0, cols, layer.values.detach()[:, None] * dy[rows])
+    return out.index_add_(0, cols, _values(layer)[:, None] * dy[rows])
 
 
 def value_gradient(layer: Linear, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:

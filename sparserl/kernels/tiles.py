@@ -48,6 +48,7 @@ from sparserl.kernels.layout import (
     SIZE,
     SLOT,
     SOURCES,
+    STORED,
     T_SLOT,
     TABLE,
     TILES,
@@ -240,6 +241,6 @@ def order_share(worker: int, workers: int, table: Any, lowest: int, way: int, ze
             slots, ordered = (layer[SLOT], layer[ORDERED]) if way == FORWARD else (layer[T_SLOT], layer[IN_ORDER])
             if slots == 0:
                 continue
-            values, count = layer[VALUES], read_int64(layer[ROW_PTR], layer[N_OUT])
+            values, count = layer[STORED], read_int64(layer[ROW_PTR], layer[N_OUT])
             for entry in range(count * worker // workers, count * (worker + 1) // workers):
                 write_real(ordered, entry, read_real(values, read_uint32(slots, entry), zero), zero)

@@ -9,6 +9,16 @@ from typing import Any
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies.anew import Joint, Scratch
+from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
+from sparserl.continual.strategies.class_pca import ClassPCA, ClassPCAOptions
+from sparserl.continual.strategies.linear_forms import (
+    RandomFeatures,
+    RandomFeaturesOptions,
+    Ridge,
+    RidgeOptions,
+    StreamingLDA,
+    StreamingLDAOptions,
+)
 from sparserl.continual.strategies.lwf import LwF, LwFOptions
 from sparserl.continual.strategies.memory import AGEM, AGEMOptions, Replay, ReplayOptions
 from sparserl.continual.strategies.options import Options
@@ -54,6 +64,18 @@ class MethodOptions:
     """packnet."""
     spacenet: SpaceNetOptions = field(default_factory=SpaceNetOptions)
     """spacenet, static_sparse."""
+    nearest_mean: NearestMeanOptions = field(default_factory=NearestMeanOptions)
+    """nearest_mean."""
+    class_pca: ClassPCAOptions = field(default_factory=ClassPCAOptions)
+    """class_pca."""
+    streaming_lda: StreamingLDAOptions = field(default_factory=StreamingLDAOptions)
+    """streaming_lda."""
+    ridge: RidgeOptions = field(default_factory=RidgeOptions)
+    """ridge."""
+    random_features: RandomFeaturesOptions = field(default_factory=RandomFeaturesOptions)
+    """random_features."""
+    fly_code: FlyCodeOptions = field(default_factory=FlyCodeOptions)
+    """fly_code."""
 
     def resolve_options(self, kind: Kind) -> None:
         """Puts the defaults of a kind of learner in place of None; for `__post_init__` of a frozen config.
@@ -93,6 +115,15 @@ class MethodSpec:
 # No penalty or projection holds a connection that is dropped: on halfcheetah_gravity, with the rewiring of ds_sac, ewc
 # forgets as much as finetune (results/continual).
 FIXED_TOPOLOGY = {"topology": {"method": "static"}}
+
+
+def _closed_form(summary: str, strategy: type[Strategy], options: str) -> MethodSpec:
+    """A method without a network, which classifies."""
+    refused: dict[Kind, str] = {
+        "agent": f"{options} answers by statistics of classes, which an agent does not have: use --method ewc"
+    }
+    return MethodSpec(summary, strategy, options, refused=refused)
+
 
 STRATEGIES: dict[str, MethodSpec] = {
     "naive": MethodSpec(
@@ -151,6 +182,18 @@ STRATEGIES: dict[str, MethodSpec] = {
         fixed={"rewire": False},
         refused={"agent": "static_sparse is for classifiers: use --method spacenet --spacenet.rewire-interval 0"},
     ),
+    "nearest_mean": _closed_form("no network: the class whose mean is nearest", NearestMean, "nearest_mean"),
+    "class_pca": _closed_form("no network: principal components of each class", ClassPCA, "class_pca"),
+    "streaming_lda": _closed_form(
+        "no network: linear discriminant analysis (Hayes and Kanan 2020)", StreamingLDA, "streaming_lda"
+    ),
+    "ridge": _closed_form("no network: ridge regression on the features", Ridge, "ridge"),
+    "random_features": _closed_form(
+        "ridge regression on a sparse random layer (as Zhuang et al. 2022, McDonnell et al. 2023)",
+        RandomFeatures,
+        "random_features",
+    ),
+    "fly_code": _closed_form("the nearest mean of binary sparse codes (Shen et al. 2023)", FlyCode, "fly_code"),
 }
 
 

@@ -26,8 +26,10 @@ class Strategy:
 
     Attributes:
         begins_anew: Whether each task has a network of its own, which learns nothing else.
+        has_network: Whether it has a network that is trained.
     """
 
+    has_network: ClassVar[bool] = True
     begins_anew: ClassVar[bool] = False
 
     def __init__(self, options: Any = None):

@@ -245,7 +245,6 @@ class SupervisedLearner(TaskLearner):
 
     @property
     def networks(self) -> list[TaskNetwork]:
-        """The network."""
         return [network for group in self.groups.values() for network in group.networks]
 
     @property
@@ -302,7 +301,10 @@ class SupervisedLearner(TaskLearner):
     # Evaluation, and what is recorded.
 
     def outputs_of_task(self, task: int, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self.outputs_on(self.strategy.network_for_task(self, task), samples)
+        return self.outputs_on(self.answering(task), samples)
+
+    def answering(self, task: int | None) -> SparseMLP:
+        return self.network if task is None else self.strategy.network_for_task(self, task)
 
     @property
     def widest(self) -> int:
@@ -310,6 +312,10 @@ class SupervisedLearner(TaskLearner):
 
     def usage(self) -> list[ConnectionUsage]:
         return [use for network in self.networks for use in self.strategy.usage(self, network)]
+
+    @property
+    def about(self) -> str:
+        return f"{params_dense([self.network]):,} parameters if dense"
 
     @property
     def sparse_layers(self) -> dict[str, SparseLinear]:
@@ -326,7 +332,7 @@ class SupervisedLearner(TaskLearner):
     def size(self) -> dict[str, Any]:
         layers = self.usage()
         # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
-        for_last_task = self.strategy.network_for_task(self, self.n_tasks - 1)
+        for_last_task = self.answering(self.n_tasks - 1)
         network = max((self.network, for_last_task), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
         return {
             "params_dense": params_dense([self.network]),

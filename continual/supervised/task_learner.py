@@ -17,10 +17,12 @@ import torch
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.shared.numbers import count_numbers
+from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.tasks import Batch, Samples, TaskSequence
-from sparserl.layers import SparseLinear
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
 
@@ -217,6 +219,16 @@ class TaskLearner:
 
     # What is recorded of it.
 
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """How large it is, in words."""
+
+    @property
+    def networks(self) -> list[TaskNetwork]:
+        """Networks that are trained."""
+        return []
+
     def usage(self) -> list[ConnectionUsage]:
         """Who uses each layer of its networks now."""
         return []
@@ -225,6 +237,15 @@ class TaskLearner:
     def began(self) -> int:
         """Steps before the present network, and the clock of its topology, began."""
         return 0
+
+    def answering(self, task: int | None) -> SparseMLP:
+        """The network that answers for a task; for none, the one that is trained.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        del task
+        raise ConfigError("no network was trained in this run")
 
     @property
     def sparse_layers(self) -> dict[str, SparseLinear]:

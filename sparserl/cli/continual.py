@@ -40,16 +40,20 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
 
 def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
     title = f"{result['method']} on {result['sequence']}, {result['scenario']}-incremental, seed {result['seed']}"
-    share = result["connections"] / result["connections_dense"]
+    connections = ""  # of a method without a network
+    if result["connections_dense"]:
+        share = result["connections"] / result["connections_dense"]
+        connections = f"{result['connections']:,} of {result['connections_dense']:,} ({share:.1%})"
     memory = sum(result["memory"].values())
     rows = {
         "ACC, mean accuracy at the end": _percent(result["acc"]),
         "BWT, change since a task was learned": _percent(result["bwt"]),
         "forgetting": _percent(result["forgetting_final"]),
-        "connections": f"{result['connections']:,} of {result['connections_dense']:,} ({share:.1%})",
+        "connections": connections,
+        "numbers kept": f"{result['numbers_kept']:,}",
         "bytes of parameters, indices": f"{result['bytes_parameters']:,}, {result['bytes_indices']:,}",
         "bytes kept between tasks": f"{memory:,}" if memory else "",
-        "gradient steps": f"{result['steps']:,}",
+        "steps": f"{result['steps']:,}",
         "wall time": f"{result['wall_s']:.1f} s",
         "plot": str(folder.path / "plot.png"),
     }

@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sparserl.continual.strategies import STRATEGIES
+from sparserl.continual.strategies.closed_form import ClosedForm
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
+from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.recorder import SequenceRecorder
 from sparserl.continual.supervised.sequences import build_sequence
+from sparserl.continual.supervised.task_learner import TaskLearner
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import continual_config, written_config
 from sparserl.experiment.training import Source, Training
-from sparserl.layers import SparseLinear
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
-from sparserl.metrics.cost import params_dense
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.topology.config import TopologyConfig
 
 C = TypeVar("C", bound=RunConfig)
-L = TypeVar("L", bound=SupervisedLearner)
+L = TypeVar("L", bound=TaskLearner)
 DATA_DIR = "data_dir.txt"
 """File of a run folder that says where its data was; beside the config, because it does not define the run."""
 
@@ -62,7 +63,7 @@ class DataTraining(Training[C], Generic[C, L]):
 
     @property
     def is_sparse(self) -> bool:
-        return any(isinstance(layer, SparseLinear) for layer in self.learner.network)
+        return bool(self.learner.sparse_layers)
 
     def create_folder(self, path: Path | None, command: str | None) -> RunFolder:
         folder = super().create_folder(path, command)
@@ -86,13 +87,13 @@ class DataTraining(Training[C], Generic[C, L]):
         self._recorder.learn()
 
 
-class ClassifierTraining(DataTraining[ContinualConfig, SupervisedLearner]):
+class ClassifierTraining(DataTraining[ContinualConfig, TaskLearner]):
     """A classifier on a sequence of tasks."""
 
     command = job_type = "continual"
     recorder = SequenceRecorder
 
-    def _make_learner(self, data_dir: Path, *, download: bool) -> SupervisedLearner:
+    def _make_learner(self, data_dir: Path, *, download: bool) -> TaskLearner:
         return make_learner(self.config, data_dir, download=download)
 
     @classmethod
@@ -104,7 +105,7 @@ class ClassifierTraining(DataTraining[ContinualConfig, SupervisedLearner]):
         tasks = self.learner.sequence.tasks
         return [
             f"{len(tasks)} tasks: {'; '.join(task.name for task in tasks)}",
-            f"{params_dense([self.learner.network]):,} parameters if dense",
+            self.learner.about,
         ]
 
     @property
@@ -122,7 +123,7 @@ def data_dir_of(folder: RunFolder) -> Path:
     return Path((folder.path / DATA_DIR).read_text().rstrip("\n"))
 
 
-def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> SupervisedLearner:
+def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> TaskLearner:
     """What learns the sequence of a run, and has learned nothing.
 
     Raises:
@@ -137,8 +138,12 @@ def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = Fa
         n_tasks=config.tasks,
         class_order=config.class_order,
     )
+    strategy = config.strategy()
+    if isinstance(strategy, ClosedForm):
+        check_fits({f"what {config.method} adds up": strategy.bytes_of(sequence.n_features, sequence.n_outputs)})
+        return ClosedFormLearner(sequence, strategy, seed=config.seed)
     check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
-    return SupervisedLearner(sequence, config.strategy(), config.learner, config.topology, seed=config.seed)
+    return SupervisedLearner(sequence, strategy, config.learner, config.topology, seed=config.seed)
 
 
 def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:

@@ -28,6 +28,9 @@ from sparserl.ranges import Count
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
 
+OF_A_NETWORK = ("learner", "topology")
+"""Groups of options of the network of a classifier, and of its training."""
+
 
 @dataclass(frozen=True)
 class ContinualConfig(RunConfig, MethodOptions):
@@ -96,6 +99,9 @@ class ContinualConfig(RunConfig, MethodOptions):
         """The resolved config as plain data, without the options of other methods and of agents."""
         data = yaml_config.plain(self)
         common = {name: value for name, value in data.items() if name not in (*GROUPS, "topology")}
+        if not self.strategy().has_network:
+            del common["learner"]
+            return {**common, **own_options(self.method, self, "classifier")}
         counts_connections = self.strategy().densities("classifier", len(self.learner.hidden), self.tasks or 1)
         if not counts_connections:
             common["topology"] = {name: value for name, value in data["topology"].items() if name not in NOT_HERE}
@@ -126,10 +132,14 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     if scenario != "class":
         of_preset.get("learner", {}).pop("unseen_outputs", None)
     spec = STRATEGIES[named.method]
+    if not spec.strategy.has_network:
+        of_preset = {name: value for name, value in of_preset.items() if name not in OF_A_NETWORK}
     groups = {name: one.options for name, one in STRATEGIES.items()}
     names = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
 
     def resolve(data: Mapping[str, Any]) -> ContinualConfig:
+        if not spec.strategy.has_network:
+            refuse_network(named.method, data)
         data = with_topology(over(of_preset, data))
         _refuse_closed_outputs(scenario, data)
         refuse_options_of_others(named.method, groups, data)
@@ -143,7 +153,17 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
                 )
         return run
 
-    return Choice(ContinualConfig, preset, resolve, unused=frozenset(GROUPS) - {spec.options or ""})
+    unused = frozenset((*GROUPS, *(() if spec.strategy.has_network else OF_A_NETWORK)))
+    return Choice(ContinualConfig, preset, resolve, unused=unused - {spec.options or ""})
+
+
+def refuse_network(method: str, data: Mapping[str, Any]) -> None:
+    """Raises ConfigError if options of a network are given, where a method has none."""
+    for group in OF_A_NETWORK:
+        own = data.get(group)
+        if isinstance(own, Mapping) and own:
+            option = f"--{group}.{next(iter(own)).replace('_', '-')}"
+            raise ConfigError(f"{option} is about a network, and method {method} has none; leave it out")
 
 
 def with_topology(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _of_classifier(
         listing = ", ".join(f"{one.index} ({one.name})" for one in tasks)
         raise ConfigError(f"there is no --task {task}; tasks are {listing}")
     chosen = tasks if task is None else [tasks[task]]
-    network = learner.network if task is None else learner.strategy.network_for_task(learner, task)
+    network = learner.answering(task)
     each = MOST_SAMPLES // len(chosen)
     x = torch.cat([one.test.take(slice(0, each))[0] for one in chosen])
     names = [f"feature {index}" for index in range(x.shape[1])]

@@ -40,6 +40,8 @@ def _of_agent(opened: TrainedAgent) -> Topologies:
 @topologies_of_run.register(TrainedClassifier)
 @topologies_of_run.register(TrainedFit)
 def _of_learner(opened: TrainedSequence | TrainedClassifier | TrainedFit) -> Topologies:
+    if not opened.learner.networks:
+        raise ConfigError("no network was trained in this run")
     return {network.name: _of_layers(network.shared.values()) for network in opened.learner.networks}
 
 

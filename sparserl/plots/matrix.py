@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMe
 
 from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
 from sparserl.recording.evaluations import accuracy_curve, accuracy_matrix
-from sparserl.recording.run_logs import FloatArray, read_columns, read_rows
+from sparserl.recording.run_logs import FloatArray, read_columns, rows_so_far
 
 Colour = tuple[float, float, float, float]
 
@@ -62,20 +62,23 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
 
 @rc_context(STYLE)
 def plot_sequence_run(path: Path, out: Path, title: str = "") -> None:
-    """Draws one run: accuracy matrix, accuracy on each task over time, and who owns the connections of each layer.
+    """Draws one run: accuracy matrix, accuracy on each task over time, and who owns the connections of its layers.
 
     Raises:
         ConfigError: If the run has not learned its first task yet, or the picture cannot be written.
     """
-    owned = read_rows(path / "connections.csv")
+    owned = rows_so_far(path / "connections.csv")
     matrix = accuracy_matrix(path)
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
+    figure = Figure(figsize=(12, 8.5 if owned else 4.6), layout="constrained")
+    above, *below = figure.subfigures(1 + bool(owned), 1, height_ratios=[1.15, 1][: 1 + bool(owned)], squeeze=False)[
+        :, 0
+    ]
     matrix_axis, time_axis = above.subplots(1, 2, width_ratios=[1, 1.25])
     draw_matrix(matrix_axis, 100 * matrix, (0.0, 100.0), decimals=1)
     matrix_axis.set_title("accuracy (%); hatched: not measured", fontsize="medium")
     _draw_accuracies(time_axis, path)
-    draw_connections(below, owned, len(matrix), columns=len(layers(owned)))
+    for figure_of_connections in below:
+        draw_connections(figure_of_connections, owned, len(matrix), columns=len(layers(owned)))
     figure.suptitle(title)
     write_figure(figure, out)
 

@@ -24,13 +24,22 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         ConfigError: If the file is missing or has no rows.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, restval=""))
+    rows = rows_so_far(path)
     if not rows:
         raise ConfigError(f"{path} has no rows yet")
     return rows
+
+
+def rows_so_far(path: Path) -> list[dict[str, str]]:
+    """As `read_rows`, of a file that may have none.
+
+    Raises:
+        ConfigError: If the file is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, restval=""))
 
 
 def read_columns(path: Path) -> dict[str, FloatArray]:

@@ -24,7 +24,17 @@ from sparserl.report.cells import (
     first_to_last_cell,
     mean_cell,
 )
-from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Section, Table
+from sparserl.report.document import (
+    Chart,
+    Interval,
+    IntervalChart,
+    Line,
+    LineChart,
+    Point,
+    ScatterChart,
+    Section,
+    Table,
+)
 from sparserl.report.folders import check_numbers, read_result
 from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
@@ -128,6 +138,7 @@ def _group(protocol: str, label: str, runs: Sequence[SupervisedRun]) -> Record:
         "undefined": reasons,
         "accuracy_seen": [one["mean"] for one in along],
         "params_nonzero_per_task": [run.result.get("params_nonzero_per_task") for run in runs],
+        "numbers_kept": [run.result.get("numbers_kept") for run in runs],
         "wall_s": [run.result.get("wall_s") for run in runs],
     }
 
@@ -157,17 +168,21 @@ def supervised_section(record: Record) -> Section:
                 for name in COLUMNS
             ),
             first_to_last_cell(group["params_nonzero_per_task"]),
+            mean_cell(group["numbers_kept"]),
             mean_cell(group["wall_s"]),
         ]
         for group in groups
     ]
-    table = Table("", ["method", *COLUMNS.values(), "parameters\nafter each task", "wall time (s)"], rows)
+    table = Table(
+        "", ["method", *COLUMNS.values(), "parameters\nafter each task", "numbers\nkept", "wall time (s)"], rows
+    )
     return Section(f"{record['protocol']}: accuracy", _notes(groups), [table], _charts(groups))
 
 
 def _notes(groups: Sequence[Record]) -> list[str]:
     notes = [
         f"means over seeds; intervals: {statistics.LEVEL_PERCENT} % bootstrap over seeds, {RESAMPLES:,} resamples",
+        "numbers kept: all that is needed to answer and to learn the next task, values, indices and samples alike",
         "ACC: mean accuracy over all tasks at the end; BWT: negative = forgot; forgetting: positive = forgot",
     ]
     alone = [group["label"] for group in groups if len(group["seeds"]) < 2]
@@ -191,6 +206,17 @@ def _charts(groups: Sequence[Record]) -> list[Chart]:
         ]
         if rows:
             charts.append(Chart(COLUMNS[name], IntervalChart(rows, COLUMNS[name])))
+    points = [
+        Point(
+            group["label"],
+            float(np.mean(group["numbers_kept"])),
+            *(group["metrics"]["acc"]["mean"][part] for part in ("value", "low", "high")),
+        )
+        for group in groups
+        if None not in group["numbers_kept"] and group["metrics"]["acc"] is not None
+    ]
+    if points:
+        charts.append(Chart("ACC against numbers kept", ScatterChart(points, "numbers kept", "ACC", log_x=True)))
     lines = [_line(group) for group in groups]
     return [*charts, Chart("Accuracy on the tasks seen so far", LineChart(lines, "tasks learned", "mean accuracy"))]
 

@@ -54,7 +54,7 @@ OPTIONS = MethodOptions(
 )
 LEARNER = LearnerConfig(hidden=(32, 24), optimizer="sgd", learning_rate=0.2, momentum=0.5, epochs=4, batch_size=16)
 BATCHES = math.ceil(40 / 16)
-CLASSIFIERS = methods_of("classifier")
+CLASSIFIERS = [name for name, spec in methods_of("classifier").items() if spec.strategy.has_network]
 DENSITY = {name: 1.0 if name in ("spacenet", "static_sparse") else 0.6 for name in CLASSIFIERS}
 """The others learn on a sparse hidden layer, so that what they keep for each connection is tried too."""
 REFUSED = {("packnet", "class"), ("packnet", "domain")}

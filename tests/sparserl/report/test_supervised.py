@@ -11,7 +11,7 @@ import pytest
 
 from sparserl.errors import ConfigError
 from sparserl.metrics.continual import summary
-from sparserl.report.document import IntervalChart, LineChart
+from sparserl.report.document import IntervalChart, LineChart, Point, ScatterChart
 from sparserl.report.supervised import SupervisedRun, read_supervised_run, supervised_records, supervised_section
 
 Make = Callable[..., SupervisedRun]
@@ -32,6 +32,7 @@ def made(tmp_path: Path) -> Make:
             "undefined": {"fwt": found.undefined["fwt"]},
             "params_nonzero_per_task": [30, 60],
             "wall_s": 10.0,
+            **({} if config.get("method") == "ewc" else {"numbers_kept": 70}),
         }
         result.pop(without, None)
         (path / "result.json").write_text(json.dumps(result))
@@ -72,16 +73,19 @@ def test_a_section_shows_means_and_says_what_is_missing(made: Make) -> None:
     assert table.columns[:4] == ["method", "ACC", "BWT", "FWT"]
     assert table.rows[0][:4] == ["naive (2 seeds)", "0.625\n[0.500, 0.750]", "-0.400\n[-0.550, -0.250]", "-"]
     assert table.rows[1][:3] == ["ewc (1 seed)", "0.750", "-0.250"]
-    assert table.rows[0][-2:] == ["30 .. 60", "10"]
+    assert table.rows[0][-3:] == ["30 .. 60", "70", "10"]
+    assert table.rows[1][-3:] == ["30 .. 60", "-", "10"]  # a run of before numbers were counted
     assert "no interval (ewc): one run" in section.notes
     assert any(
         note.startswith("no FWT (naive; ewc): no performance at random initialisation") for note in section.notes
     )
-    acc, forgetting, seen = (chart.drawing for chart in section.charts)
+    acc, forgetting, frontier, seen = (chart.drawing for chart in section.charts)
     assert isinstance(acc, IntervalChart)
     assert isinstance(forgetting, IntervalChart)
     assert isinstance(seen, LineChart)
     assert [(row.label, row.value) for row in acc.rows] == [("naive", 0.625), ("ewc", 0.75)]
+    assert isinstance(frontier, ScatterChart)
+    assert frontier.points == [Point("naive", 70.0, 0.625, 0.5, 0.75)]
     assert [list(line.x) for line in seen.lines] == [[1, 2], [1, 2]]
     assert seen.lines[0].low == pytest.approx([0.8, 0.5])
     assert seen.lines[1].low is None

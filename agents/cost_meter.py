@@ -58,6 +58,7 @@ class CostMeter:
         nonzero, dense = cost.params_nonzero(trained), cost.params_dense(trained)
         return {
             "params_nonzero": nonzero,
+            "params_used": cost.params_used(trained),
             "params_dense": dense,
             "params_nonzero_targets": cost.params_nonzero(targets),
             "density": nonzero / dense,

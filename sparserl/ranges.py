@@ -73,6 +73,7 @@ ShareBelowOne = Annotated[float, Range("[0, 1)")]
 Number = Annotated[float, Range("(-inf, inf)")]
 NotNegative = Annotated[float, Range("[0, inf)")]
 Positive = Annotated[float, Range("(0, inf)")]
+AtLeastOne = Annotated[float, Range("[1, inf)")]
 Seconds = Annotated[float, Range("(0, 3600]")]
 
 

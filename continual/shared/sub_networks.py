@@ -23,7 +23,7 @@ from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
-from sparserl.layers.convert import connections_of
+from sparserl.layers.convert import check_all_used, connections_of
 from sparserl.layers.linear import biases_of
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
@@ -170,6 +170,8 @@ class SubNetworks:
     ):
         self.evolver, self.names, self.n_tasks = evolver, list(names), n_tasks
         self.layers: list[SparseLinear] = [evolver.layers[name] for name in names]  # type: ignore[misc]
+        for layer in self.layers:
+            check_all_used(layer)
         self._select_count, self._reserve_count = tuple(selected), tuple(reserved)
         self._cumulates, self._outputs = neuron_importance == "cumulative", outputs
         self._draws = functools.partial(stream, seed, *([network] if network else []), "select")

@@ -19,7 +19,7 @@ import torch
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.layers import SparseLinear
-from sparserl.layers.convert import connections_of
+from sparserl.layers.convert import check_all_used, connections_of
 from sparserl.layers.linear import Layer, biases_of, linear
 
 FREE = -1
@@ -38,6 +38,8 @@ class WeightOwners:
 
     def __init__(self, layers: Mapping[str, Layer]):
         self.layers = dict(layers)
+        for layer in self.layers.values():
+            check_all_used(layer)
         self.owner = [np.full(linear(layer).weights.numel(), FREE, np.int16) for layer in self.layers.values()]
 
     def freeze_owned(self, frozen: FrozenEntries, task: int) -> None:

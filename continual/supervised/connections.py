@@ -78,8 +78,14 @@ def evolver_of(network: TaskNetwork, topology: TopologyConfig, seed: int) -> Top
     layers = {name: layer for name, layer in network.shared.items() if isinstance(layer, SparseLinear)}
     goals = {f"{network.name}.{index}": goal for index, goal in network.network.goals.items()}
     rule = topology.rule()
-    if rule is not None and all(goals.get(name, layer.nnz) == layer.topology.size for name, layer in layers.items()):
+    if rule is not None and all(_is_full(layer, goals.get(name)) for name, layer in layers.items()):
         method = topology.method
         raise ConfigError(f"--topology.method {method} moves connections, and all exist: lower --topology.density")
     new_value = topology.part("new_value")
     return TopologyEvolver({network.group: layers}, rule, seed=seed, new_value=new_value, goals=goals)
+
+
+def _is_full(layer: SparseLinear, goal: int | None) -> bool:
+    """Whether a layer has all connections in the end, and passes use them."""
+    topology = layer.topology
+    return topology.used is None and (topology.nnz if goal is None else goal) == topology.size

@@ -18,6 +18,7 @@ from sparserl.metrics.cost import (
     layer_costs,
     params_dense,
     params_nonzero,
+    params_used,
 )
 from sparserl.recording import checkpoint
 from sparserl.recording.metrics_table import columns
@@ -183,6 +184,7 @@ class FitRecorder(ClassifierRecorder):
             "density": connections / dense,
             "layers": [cost.weights for cost in costs],
             "params_nonzero": params_nonzero([network]),
+            "params_used": params_used([network]),
             "params_dense": params_dense([network]),
             "flops_train": learner.flops.total,
             "bytes_parameters": bytes_parameters([network]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sparserl.cli.running import Help, carry_out_command, result_table
+from sparserl.cli.running import Help, carry_out_command, parameters_of, result_table
 from sparserl.recording.run_folder import RunFolder
 
 HELP = Help(
@@ -53,7 +53,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         **_of_ensemble(result.get("ensemble")),
         "epochs": epochs,
         "connections": connections,
-        "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
+        "parameters": parameters_of(result),
         "training FLOPs": f"{result['flops_train']:.3g}",
         "wall time": f"{result['wall_s']:.1f} s, {pace}",
         "largest memory": f"{result['memory_peak_bytes'] / 1e9:.2f} GB",

@@ -280,6 +280,12 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
     return 0
 
 
+def parameters_of(result: Mapping[str, Any]) -> str:
+    """How many parameters a run has of those of dense networks, and how many passes use where these are fewer."""
+    stored, used = result["params_nonzero"], result["params_used"]
+    return f"{stored:,} of {result['params_dense']:,}" + ("" if used == stored else f", {used:,} in use")
+
+
 def result_table(title: str, rows: Mapping[str, str]) -> Table:
     """A result as names and values; a value that is empty is left out."""
     table = Table(title=title, show_header=False)

@@ -75,7 +75,7 @@ def check_spaces(config: TrainConfig, origin: Origin, agent: AgentParts) -> None
 
 
 def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
-    chains = chains_of_agent(source.agent)
+    chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
     states: States = {}
     for name, chain in chains.items():

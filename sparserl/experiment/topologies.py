@@ -46,5 +46,5 @@ def _of_learner(opened: TrainedSequence | TrainedClassifier | TrainedFit) -> Top
 
 
 def _of_layers(layers: Iterable[nn.Module]) -> list[SparseTopology]:
-    views = [linear(layer) for layer in layers]
+    views = [linear(layer).in_use for layer in layers]
     return [SparseTopology(*view.shape, view.flat(np.arange(view.weights.numel()))) for view in views]

@@ -46,7 +46,7 @@ class PolicyLayer:
         Raises:
             ConfigError: If it is another module.
         """
-        view = linear(layer)
+        view = linear(layer).in_use
         assert view.bias is not None
         n_out, n_in = view.shape
         outputs = n_out if outputs is None else outputs

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sparserl.errors import ConfigError
 from sparserl.layers.linear import Layer, linear
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.structure import Flags, SparseTopology
@@ -38,7 +39,8 @@ def from_dense(linear: nn.Linear, topology: SparseTopology | None = None) -> Spa
 
 @torch.no_grad()
 def to_dense(layer: SparseLinear) -> nn.Linear:
-    """An `nn.Linear` with the same weights, and zeros where no connection exists."""
+    """An `nn.Linear` with the same weights, and zeros where no connection exists, or none is used."""
+    layer = layer.used_alone()
     linear = nn.Linear(layer.n_in, layer.n_out, bias=layer.bias is not None, dtype=layer.values.dtype)
     linear.weight.zero_()
     linear.weight.view(-1)[torch.from_numpy(layer.topology.flat)] = layer.values
@@ -85,3 +87,12 @@ def connections_of(layer: Layer, keep: Flags, bias: nn.Parameter) -> SparseLinea
     source, slots = linear(layer), np.flatnonzero(keep)
     weights = source.weights.detach().flatten()[torch.from_numpy(slots)]
     return SparseLinear.of(SparseTopology(*source.shape, source.flat(slots)), weights, bias)
+
+
+def check_all_used(layer: Layer) -> None:
+    """Raises ConfigError if passes use some of a layer's connections alone, where they are to be given away."""
+    if linear(layer).in_use.layer is not layer:
+        raise ConfigError(
+            "this method gives connections to tasks, and passes must use them all: set topology.backward_factor 1, or "
+            "another topology method than top_kast"
+        )

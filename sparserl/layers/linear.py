@@ -43,6 +43,11 @@ class LinearLayer(ABC):
         self.bias: nn.Parameter | None = layer.bias
 
     @property
+    def in_use(self) -> LinearLayer:
+        """The layer as products see it: one of the connections that they use alone, a copy, where others are stored."""
+        return self
+
+    @property
     @abstractmethod
     def weights(self) -> nn.Parameter:
         """The weights that exist, one a connection, in whatever shape they are stored."""

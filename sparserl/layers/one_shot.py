@@ -95,7 +95,9 @@ def begun_by_scores(
             layers.append(_dense(drawn, bias))
             continue
         values = torch.from_numpy(drawn.at(topologies[index].flat))
-        layers.append(SparseLinear.of(topologies[index], values, bias))
+        layer = SparseLinear.of(topologies[index], values, bias)
+        layer.begin_use(topology.used(*begins[index][:2]))
+        layers.append(layer)
     return layers
 
 

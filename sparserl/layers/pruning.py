@@ -33,7 +33,7 @@ def pruned(
         TopologyError: If it has no more connections than that, or a layer would be emptied.
         NotFiniteScoreError: If a weight is NaN.
     """
-    layers = [linear(layer) for layer in network]
+    layers = [linear(layer).in_use for layer in network]
     size = sum(math.prod(layer.shape) for layer in layers)
     weights = [layer.weights.detach().flatten() for layer in layers]
     existing, total = sum(values.numel() for values in weights), round(density * size)

@@ -15,6 +15,7 @@ from torch import nn
 
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers.linear import linear
+from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.layers.sparse_mlp import STATIC, begun
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.one_shot import ONE_SHOT
@@ -133,6 +134,8 @@ class SparseRecurrent(nn.Module, ABC):
             if topology.part("initial_value") == "dense_fan_in":
                 for parameter in products[own].parameters():
                     nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
+            if isinstance(product := products[own], SparseLinear):
+                product.begin_use(topology.used(shapes[own], density))  # of the weights that it has now
             if density < 1.0:
                 goals[own] = topology.goal(shapes[own], density)
         layers = [cls.names(number) for number in range(num_layers)]

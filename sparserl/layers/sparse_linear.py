@@ -19,12 +19,18 @@ from sparserl.kernels import CsrIndex, require_cpu
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.linear import KINDS, Entries, LinearLayer
 from sparserl.layers.relatives import Relatives
+from sparserl.topology.criteria import largest
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import Flags, FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
+
+USED = "used"
+"""Key in a layer's state of the slots that products use, where these are not all."""
 
 
 class SparseLinear(nn.Module):
     """`y = W x + b` with `W` stored and multiplied as its connections alone.
+
+    Where the topology says so, products use some of the connections alone; the gradient of `values` is of all of them.
 
     Weights start as in `nn.Linear`, uniform in +-1/sqrt(n_in) with the dense fan-in, as DS-TD3's code has it.
 
@@ -96,16 +102,19 @@ class SparseLinear(nn.Module):
         self._relatives.add(self)
 
     def _adopt(self, topology: SparseTopology) -> None:
-        self._hold_index(*topology.rows)
         vars(self)["connections"] = topology
+        self._hold_index(*topology.rows)
 
     def _hold_index(self, row_ptr: npt.NDArray[np.int64], col: npt.NDArray[np.int32]) -> None:
+        used = self.connections.used
         # The arrays own the memory, not the tensors: torch moves that of tensors when it sends them to other processes.
         # Past the setter of a module, which takes longer than all this.
         vars(self).update(
             row_ptr=torch.from_numpy(row_ptr),
             col=torch.from_numpy(col),
-            _index=CsrIndex(self.n_out, self.n_in, row_ptr, col.view(np.uint32)),
+            _index=CsrIndex(
+                self.n_out, self.n_in, row_ptr, col.view(np.uint32), None if used is None else used.view(np.uint32)
+            ),
         )
 
     @property
@@ -135,7 +144,8 @@ class SparseLinear(nn.Module):
 
     def index_bytes(self) -> int:
         """Memory of the indices, and of what has been derived from them so far."""
-        size = self.row_ptr.nbytes + self.col.nbytes
+        used = self.connections.used
+        size = self.row_ptr.nbytes + self.col.nbytes + (0 if used is None else used.nbytes)
         return size + (0 if self._index is None else self._index.derived_bytes())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -166,6 +176,19 @@ class SparseLinear(nn.Module):
         vars(self)["trained"] = True
         self._relatives.add(self)
 
+    def begin_use(self, count: int | None) -> None:
+        """Lets products use the `count` weights of largest magnitude alone, all if None; the others learn beside."""
+        if count is not None:
+            self._adopt(self.connections.with_used(largest(self.values.detach().numpy(), count)))
+
+    def used_alone(self) -> SparseLinear:
+        """A layer of the connections that products use alone, with the same biases; itself where these are all."""
+        used = self.topology.used
+        if used is None:
+            return self
+        values = self.values.detach()[torch.from_numpy(used.astype(np.int64))]
+        return SparseLinear.of(self.topology.in_use, values, self.bias)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> SparseLinear:
         """What `to`, `half`, `double` and their like call, with what they do to a tensor.
 
@@ -193,6 +216,8 @@ class SparseLinear(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # Copies: editing a state in place changes no index.
         destination |= {prefix + "row_ptr": self.row_ptr.clone(), prefix + "col": self.col.clone()}
+        if self.connections.used is not None:
+            destination[prefix + USED] = torch.from_numpy(self.connections.used.copy())
 
     def _load_from_state_dict(
         self,
@@ -206,21 +231,33 @@ class SparseLinear(nn.Module):
         # The stored topology replaces ours, whatever its length.
         names = [prefix + name for name in ("values", "row_ptr", "col")]
         stored = [state_dict[name] for name in names if name in state_dict]
+        used = state_dict.get(prefix + USED)
         if 0 < len(stored) < len(names):
             lacking = ", ".join(name for name in names if name not in state_dict)
             raise TopologyError(f"weights and connections of a layer load together, but the state has no {lacking}")
         if stored:
-            self._load(*stored, name=prefix[:-1], assign=bool(local_metadata.get("assign_to_params_buffers")))
-        rest = {name: value for name, value in state_dict.items() if name not in names}
+            assign = bool(local_metadata.get("assign_to_params_buffers"))
+            self._load(*stored, used=used, name=prefix[:-1], assign=assign)
+        rest = {name: value for name, value in state_dict.items() if name not in (*names, prefix + USED)}
         lacking_too: list[str] = [] if stored else names[1:]
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, lacking_too, *args)
         missing_keys += [name for name in lacking_too if not (stored and name in names)]
 
-    def _load(self, values: torch.Tensor, row_ptr: torch.Tensor, col: torch.Tensor, *, name: str, assign: bool) -> None:
-        if row_ptr.is_floating_point() or col.is_floating_point():
-            raise TopologyError(
-                f"indices of {name!r} are whole numbers and never averaged or cast, got {row_ptr.dtype} and {col.dtype}"
-            )
+    def _load(
+        self,
+        values: torch.Tensor,
+        row_ptr: torch.Tensor,
+        col: torch.Tensor,
+        *,
+        used: torch.Tensor | None,
+        name: str,
+        assign: bool,
+    ) -> None:
+        for index in (row_ptr, col, row_ptr if used is None else used):
+            if index.is_floating_point():
+                raise TopologyError(
+                    f"indices of {name!r} are whole numbers and never averaged or cast, got {index.dtype}"
+                )
         fits = row_ptr.shape == (self.n_out + 1,) and col.shape == values.shape == (int(row_ptr[-1]),)
         inputs = col.cpu().numpy().astype(np.int64)
         in_range = inputs.size == 0 or 0 <= inputs.min() <= inputs.max() < self.n_in
@@ -228,6 +265,8 @@ class SparseLinear(nn.Module):
             raise TopologyError(f"the stored topology of {name!r} does not fit {self.n_out} x {self.n_in}")
         outputs = np.repeat(np.arange(self.n_out), row_ptr.diff().cpu().numpy())
         topology = self.connections.with_positions(outputs * self.n_in + inputs)
+        if used is not None:
+            topology = topology.with_used(used.cpu().numpy())
         topology.check_valid()
         # The parameter stays the same object, also where torch would put another in its place (`assign=True`).
         values = values.detach()
@@ -246,7 +285,9 @@ class SparseLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Shape, connections and density."""
-        return f"{self.n_in} -> {self.n_out}, nnz={self.nnz}, density={self.density:.3g}"
+        used = self.connections.used
+        of_these = "" if used is None else f", in use={used.size}"
+        return f"{self.n_in} -> {self.n_out}, nnz={self.nnz}, density={self.density:.3g}{of_these}"
 
 
 def check_has_kernels(weights: torch.Tensor, whose: str = "got", advice: str = "") -> None:
@@ -266,6 +307,11 @@ def check_has_kernels(weights: torch.Tensor, whose: str = "got", advice: str = "
 
 
 class _Sparse(LinearLayer):
+    @property
+    def in_use(self) -> LinearLayer:
+        alone = self.layer.used_alone()
+        return self if alone is self.layer else _Sparse(alone)
+
     @property
     def weights(self) -> nn.Parameter:
         values: nn.Parameter = self.layer.values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -83,6 +84,11 @@ class SparseMLP(nn.ModuleList):
         network.activations, network.output_reading = self.activations, self.output_reading
         network._follow(self.functions)
         return network
+
+    def used_alone(self) -> SparseMLP:
+        """The network of the connections that passes use alone: copies of layers where others are stored, or itself."""
+        layers = [linear(layer).in_use.layer for layer in self]
+        return self if all(map(is_, layers, self)) else self.with_layers(layers)
 
     def end_epoch(self) -> None:
         """Tells what follows its layers that an epoch is over."""
@@ -238,6 +244,7 @@ def begun(
     values = initial_values(topology.part("initial_value"), connections, stream(seed, "initial_value", name))
     if values is not None:
         layer.values.data = torch.from_numpy(values).to(layer.values.dtype)
+    layer.begin_use(topology.used(shape, density))
     return layer
 
 

@@ -130,6 +130,7 @@ def sparsify(
     begins = list(zip(shapes, config.shared_out(shapes), config.shared_out_at_first(shapes), strict=True))
     by_scores = _by_scores(config, weights, begins, loss, seed)
     topologies: dict[str, SparseTopology] = {}
+    used: dict[str, int | None] = {}
     for name, begin in zip(weights, begins, strict=True):
         if begin[1] == 1.0 and name not in by_scores:
             reason = f"method {method!r} makes nothing sparse" if config.base.dense else "its density is 1"
@@ -137,6 +138,7 @@ def sparsify(
             continue
         check_has_kernels(weights[name].parameter, f"layer {name!r} is")
         topologies[name] = by_scores[name] if by_scores else config.initial(*begin[:2], seed, name, begin[2])
+        used[name] = config.used(*begin[:2])
         goal = config.goal(*begin[:2])
         if goal is not None:
             goals[name] = goal
@@ -146,6 +148,8 @@ def sparsify(
     swaps = list(_swaps(module, optimizer, topologies))
     # Nothing has changed so far, and nothing below is refused.
     layers = {name: layer for swap in swaps for name, layer in swap.carry_out(module, optimizer).items()}
+    for name, layer in layers.items():
+        layer.begin_use(used[name])
     return SparseTraining(layers, optimizer, config, seed, goals, origins)
 
 

@@ -20,27 +20,40 @@ class LayerCost:
         weights: Weights that exist.
         weights_dense: Weights of the dense layer.
         biases: Biases.
+        used: Those of the weights that passes use; the others learn beside them.
     """
 
     weights: int
     weights_dense: int
     biases: int
+    used: int
 
 
 def layer_costs(network: nn.Module) -> list[LayerCost]:
     """Sizes of every linear layer of a network, sparse or dense, in order."""
     return [
-        LayerCost(layer.weights.numel(), math.prod(layer.shape), 0 if layer.bias is None else layer.bias.numel())
+        LayerCost(
+            layer.weights.numel(),
+            math.prod(layer.shape),
+            0 if layer.bias is None else layer.bias.numel(),
+            layer.weights.numel() if layer.index is None else layer.index.product.nnz,
+        )
         for layer in linear_layers(network).values()
     ]
 
 
 def params_nonzero(networks: Iterable[nn.Module]) -> int:
-    """Connections plus biases."""
+    """Connections plus biases, those that learn without being used among them."""
     return sum(
         sum(cost.weights + cost.biases for cost in layer_costs(network)) + _beside_layers(network)
         for network in networks
     )
+
+
+def params_used(networks: Iterable[nn.Module]) -> int:
+    """The same without connections that passes do not use: what is left where the networks are used."""
+    unused = sum(cost.weights - cost.used for network in networks for cost in layer_costs(network))
+    return params_nonzero(networks) - unused
 
 
 def params_dense(networks: Iterable[nn.Module]) -> int:
@@ -81,6 +94,8 @@ def bytes_indices(networks: Iterable[nn.Module]) -> int:
 def flops_short(trained: Iterable[tuple[nn.Module, int]], batch_size: int) -> float:
     """FLOPs of one update by the paper's short rule: 6 per weight and sample of each network that steps.
 
+    Of a weight that passes do not use only 2, those of its gradient.
+
     For an actor-critic `6 batch (W_critics + W_actor / delay)`. Targets and the pass of the actor's loss through the
     critic are left out; `sparserl.kernels.flops` counts all.
 
@@ -91,5 +106,7 @@ def flops_short(trained: Iterable[tuple[nn.Module, int]], batch_size: int) -> fl
     Source:
         Sokar et al. 2022, Table 3; 1.07e14 for dense TD3 on HalfCheetah.
     """
-    weights = [(sum(layer.weights for layer in layer_costs(network)), period) for network, period in trained]
-    return 3.0 * batch_size * sum(2 * count / period for count, period in weights)
+    products = [
+        (sum(2 * layer.used + layer.weights for layer in layer_costs(network)), period) for network, period in trained
+    ]
+    return 2.0 * batch_size * sum(count / period for count, period in products)

@@ -104,7 +104,7 @@ def input_degree(layer: nn.Module) -> Floats:
     Raises:
         ConfigError: If it is no linear layer.
     """
-    view = linear(layer)
+    view = linear(layer).in_use
     if view.index is None:
         n_out, n_in = view.shape
         return np.full(n_in, float(n_out))
@@ -123,7 +123,7 @@ def input_strength(layer: nn.Module) -> Floats:
     Source:
         Atashgahi et al. 2022 (QuickSelection), neuron strength.
     """
-    view = linear(layer)
+    view = linear(layer).in_use
     magnitudes = view.weights.detach().abs().double().numpy()
     if view.index is None:
         strength: Floats = magnitudes.sum(axis=0)

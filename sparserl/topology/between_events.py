@@ -17,7 +17,7 @@ from sparserl.seeding import stream
 from sparserl.topology.history import History
 from sparserl.topology.moments import learning_rate_of, momentum_of
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import EvolvingLayer, FloatArray
+from sparserl.topology.structure import EvolvingLayer, FloatArray, SparseTopology
 
 
 class BetweenEvents:
@@ -73,15 +73,17 @@ class BetweenEvents:
             self._thresholds[group] = rule.next_threshold(self._thresholds[group], update, dropped, existed)
 
     def pull(self, layers: Mapping[str, EvolvingLayer], rule: RewireRule) -> None:
-        """Moves each weight by the learning rate times (`weight_noise` times N(0, 1) minus `weight_l1` times its sign).
+        """Moves each weight w by the learning rate times (`weight_noise` N(0, 1) - `weight_l1` sign - `weight_l2` w).
 
-        The sign is that after the last event where the rule asks for it. Layers that are frozen stay.
+        The sign is that after the last event where the rule asks for it. Of a weight that products do not use the last
+        term counts as many times as one over the density of those in use. Layers that are frozen stay.
 
         Raises:
             TopologyError: If the optimizer of a layer is not known, or has no learning rate.
 
         Source:
-            Bellec et al. 2018 (DeepR), code; beside the step itself, whatever optimizer takes it.
+            Bellec et al. 2018 (DeepR), code; Jayakumar et al. 2020 (Top-KAST), the exploration loss, whose gradient the
+            last term is; beside the step itself, whatever optimizer takes it.
         """
         for name, layer in layers.items():
             if not layer.values.requires_grad:
@@ -89,6 +91,8 @@ class BetweenEvents:
             values: FloatArray = layer.values.detach().numpy()
             rate = learning_rate_of(self._optimizer_of(name, "a pull at weights"), layer.values)
             moved = -rate * rule.weight_l1 * self._signs.get(name, np.sign(values))
+            if rule.weight_l2:
+                moved -= rate * rule.weight_l2 * values * _scale_of_l2(layer.topology)
             if name in self._noise:
                 moved += rate * rule.weight_noise * self._noise[name].standard_normal(values.size)
             values += moved.astype(values.dtype)
@@ -113,3 +117,13 @@ class BetweenEvents:
         self._signs = {name: signs.numpy() for name, signs in state.get("signs", {}).items()}
         for name, generator_state in state.get("noise", {}).items():
             self._noise[name].bit_generator.state = generator_state
+
+
+def _scale_of_l2(topology: SparseTopology) -> FloatArray | float:
+    """(nnz,) of each weight: 1 where products use it, and elsewhere one over the density of those that they use."""
+    used = topology.used
+    if used is None or used.size == 0:
+        return 1.0
+    scale = np.full(topology.nnz, topology.size / used.size)
+    scale[used] = 1.0
+    return scale

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
-from sparserl.ranges import Count, CountOrZero, NotNegative, Positive, PositiveShare, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import (
+    AtLeastOne,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    ShareBelowOne,
+    check_ranges,
+)
 from sparserl.seeding import stream
 from sparserl.topology import density as allocation
 from sparserl.topology.budget import BUDGET
@@ -80,9 +90,9 @@ class TopologyConfig:
 
     method: str = "ds_td3"
     """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs,
-    dsr, deepr, ctre, chts, srigl, snip, grasp, gmp, imp, lamp, global_magnitude, obd, granet, granet_sparse. What a
-    preset or config file says beside its method, such as densities or factors, stays with the method that is given
-    here; dense reads none. What it says as its method does anyway goes with that method."""
+    dsr, deepr, ctre, chts, top_kast, srigl, snip, grasp, gmp, imp, lamp, global_magnitude, obd, granet, granet_sparse.
+    What a preset or config file says beside its method, such as densities or factors, stays with the method that is
+    given here; dense reads none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None
     """Share of connections that exist, in (0, 1], at the end of pruning if there is any: one for all layers that take
     part (see `allocation`), or one for each of them. Replaces `epsilon` when both are given; 0.5 when neither is."""
@@ -133,6 +143,13 @@ class TopologyConfig:
     """Pull of each weight toward 0 at each step while rewiring goes on, in units of the learning rate, >= 0 (DeepR)."""
     weight_noise: NotNegative | None = None
     """Standard deviation of normal noise that is added to each weight at each step likewise, in the same unit, >= 0."""
+    weight_l2: NotNegative | None = None
+    """Pull of each weight toward 0 at each step likewise, in proportion to the weight, >= 0; divided by the density of
+    the connections in use for those that are not (Top-KAST)."""
+    backward_factor: AtLeastOne | None = None
+    """Connections that are stored and learn for each one that passes use, >= 1 (Top-KAST: the backward set over the
+    forward set; `density` is of the latter). Those in use are the largest at each event, and what drops and grows is
+    among the others; 1: all are in use."""
     budget: Literal["own", "global_magnitude", "lamp", "fisher", "survivors", "momentum"] | None = None
     """What the layers of a network share: nothing, one threshold of what `density_schedule` takes (of |weight|, of
     LAMP's scores, or of squared gradient times squared weight), or what an event grows, by how many connections each
@@ -227,6 +244,8 @@ class TopologyConfig:
             raise ConfigError(f"the topology method {self.method!r} is dense and takes no pairs, got {self.pairs}")
         rule = self._rule(WIDEST)
         self._check_one_shot(rule)
+        if rule is not None and rule.leaves_some_unused:
+            self._check_unused(rule.backward_factor)
         if rule is not None and FAN_INS[rule.fan_in] is not None and self.part("initial_topology") != rule.fan_in:
             raise ConfigError(
                 f"topology.fan_in {rule.fan_in} is kept, not made: set topology.initial_topology {rule.fan_in}"
@@ -236,6 +255,14 @@ class TopologyConfig:
                 f"topology.salient_share {rule.salient_share:g} would leave outputs of a network without "
                 "connections: set topology.output_layer dense, or salient_share 0"
             )
+
+    def _check_unused(self, backward_factor: float) -> None:
+        said = f"topology.backward_factor {backward_factor:g} leaves connections unused: set topology."
+        if self.pairs > 1:
+            raise ConfigError(f"{said}pairs 1, not {self.pairs}")
+        name = self.part("initial_topology")
+        if name in ONE_SHOT and ONE_SHOT[name].together:
+            raise ConfigError(f"{said}initial_topology largest, not {name}, which decides how many layers have")
 
     def _check_one_shot(self, rule: RewireRule | None) -> None:
         name = self.part("initial_topology")
@@ -484,6 +511,8 @@ class TopologyConfig:
         """
         goal = exact_nnz(shape, density, self.pairs)
         rule = self.rule()
+        if rule is not None and rule.leaves_some_unused:
+            return min(shape[0] * shape[1], round(rule.backward_factor * goal))
         if rule is None or not rule.prunes:
             return goal
         if first_density is None:
@@ -538,6 +567,11 @@ class TopologyConfig:
             widths = [shape[0] for shape in shapes]
             raise TopologyError(f"epsilon {self.epsilon} makes every layer of widths {widths} dense; set a density")
         return densities
+
+    def used(self, shape: Shape, density: float) -> int | None:
+        """Connections of a layer of this density that passes use; None where they use all that it has."""
+        rule = self.rule()
+        return exact_nnz(shape, density) if rule is not None and rule.leaves_some_unused else None
 
     def goal(self, shape: Shape, density: float) -> int | None:
         """Connections that a layer of this density is to have at the end of pruning, if there is any."""

@@ -69,6 +69,20 @@ def _lowest(score: FloatArray, droppable: Slots, fraction: float, excess: int) -
     return lowest
 
 
+def largest(values: FloatArray, count: int) -> Slots:
+    """Sorted slots of the `count` weights of largest magnitude; among equals the higher slot first.
+
+    Source:
+        Jayakumar et al. 2020 (Top-KAST), the forward set.
+
+    Example:
+        >>> largest(np.array([0.9, -0.1, 0.5, 0.05, -0.7, 0.2, 0.01, -0.3]), 2).tolist()
+        [0, 4]
+    """
+    slots = np.arange(values.size)
+    return np.delete(slots, _lowest(np.abs(values), slots, 0.0, values.size - count))
+
+
 def weight_magnitude(view: LayerView, fraction: float, excess: int = 0) -> Slots:
     """The connections of smallest |weight|.
 

@@ -315,6 +315,25 @@ METHODS: dict[str, Method] = {
             keep_regrown=True,
         ),
     ),
+    # Jayakumar et al. 2020. Passes forward and to the input use the largest weights (`density` of them), gradients by
+    # weights are of more, which decay faster. There those are the largest of all weights of a dense network; here they
+    # are all that is stored, and as weights that nothing stores cannot be ranked, some of the weakest give way to
+    # random ones, which begin at 0, at each event. How many, and how many are stored beside those in use, is ours; so
+    # are 100 updates between events, which the source found to be enough. With `backward_factor` so high that layers
+    # are full, it is the rule of the source.
+    "top_kast": Method(
+        "passes use the largest weights, as many more learn beside them (Jayakumar et al. 2020)",
+        RewireRule(
+            "weight_magnitude",
+            "random",
+            drop_fraction=0.1,
+            update_interval=100,
+            keep_regrown=True,
+            weight_l2=1e-4,
+            backward_factor=2.0,
+        ),
+        output_layer_dense=False,
+    ),
     # Zhu and Gupta 2017 as in Graesser et al. 2022 for SAC, all layers.
     "gmp": _pruned("dense at first, pruned by magnitude on a cubic schedule (Zhu and Gupta 2017)"),
     # One number for all layers of a network, in which small layers keep what they need: by one threshold, or by LAMP's

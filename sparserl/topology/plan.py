@@ -6,13 +6,13 @@ Pure functions of views of the layers; what is planned is applied by the evolver
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparserl.errors import TopologyError
 from sparserl.topology.budget import BUDGET
-from sparserl.topology.criteria import DROP, GROW
+from sparserl.topology.criteria import DROP, GROW, largest
 from sparserl.topology.fan_in import beyond_fan_in, constant_fan_in, without_ablated
 from sparserl.topology.free_positions import random_free
 from sparserl.topology.group_sizes import groups_in
@@ -76,6 +76,9 @@ def plan_together(
 
     Where outputs share their inputs, all this holds for groups of connections.
 
+    Of a layer whose products use some connections alone, those that are largest now are used from the event on, as many
+    as before; the others are what an event may drop.
+
     Args:
         rule: Drop, fraction and budget.
         views: The layers as they are.
@@ -83,7 +86,7 @@ def plan_together(
         goals: Of each layer the connections at the end of the density schedule; None if it keeps its number.
         firsts: Of each layer the connections that it began with, where the schedule starts; all if None.
     """
-    topologies, views = [view.topology for view in views], [*map(folded, views)]
+    topologies, views = [view.topology for view in views], [_choosing_used(folded(view)) for view in views]
     budget = BUDGET[rule.budget]
     goals, firsts = (
         [None if count is None else count // view.neurons for count, view in zip(counts, views, strict=True)]
@@ -102,6 +105,13 @@ def plan_together(
     replaced = [slots.size - excess for slots, excess in zip(dropped, for_good, strict=True)]
     grown = budget.grown(views, dropped, replaced)
     return [LayerPlan(*one) for one in zip(topologies, views, dropped, for_good, grown, strict=True)]
+
+
+def _choosing_used(view: LayerView) -> LayerView:
+    topology = view.topology
+    if topology.used is None:
+        return view
+    return replace(view, topology=topology.with_used(largest(view.values, topology.used.size)))
 
 
 def _with_fan_in(

@@ -54,7 +54,8 @@ def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, p
 def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyChange:
     """Replaces some connections of a layer by others and says where each slot came from.
 
-    Pure: `old` is not modified. Cost and memory O(nnz + m), never O(n_out * n_in).
+    Pure: `old` is not modified. Cost and memory O(nnz + m), never O(n_out * n_in). Where products use some connections
+    alone, they use those of them that survive, and none that is grown.
 
     Args:
         old: Topology with `nnz` connections.
@@ -82,11 +83,17 @@ def exchange(old: SparseTopology, dropped: Slots, grown: Positions) -> TopologyC
     flat, source, valid = exchanged(old.flat, kept, grown)
     if not valid:
         raise TopologyError("a grown connection is already present")
-    return TopologyChange(old, old.with_positions(flat), source)
+    new = old.with_positions(flat)
+    if old.used is not None:
+        is_used = np.zeros(old.nnz, bool)
+        is_used[old.used] = True
+        survivors = np.flatnonzero(source >= 0)
+        new = new.with_used(survivors[is_used[source[survivors]]])
+    return TopologyChange(old, new, source)
 
 
 def difference(old: SparseTopology, new: SparseTopology) -> TopologyChange:
-    """The change that leads from one topology of a layer to another; O(n) in their connections.
+    """The change that leads from one topology of a layer to another, and to what it uses; O(n) in their connections.
 
     Example:
         >>> old = SparseTopology(n_out=2, n_in=4, flat=np.array([1, 3, 5]))
@@ -150,6 +157,10 @@ class RewireRule:
         drop_threshold: |weight| up to which connections go at the first event, where the drop has a threshold; > 0.
         weight_l1: Pull toward 0 at each step, in units of the learning rate, >= 0.
         weight_noise: Standard deviation of what is added to each weight at each step, in the same unit, >= 0.
+        weight_l2: Pull toward 0 at each step in proportion to the weight, in the same unit, >= 0; for a connection that
+            products do not use, divided by the density of those that they do.
+        backward_factor: Connections that are stored and learn for each one that products use, >= 1; 1: all are used.
+            Those in use are the largest at each event, and what drops and grows is among the others.
         fan_in: Name in `FAN_INS`.
         replaces_step: Whether an event takes the place of the optimizer step that it would follow.
         salient_share: Of the mean fan-in, what an output needs in salient connections to keep any; in [0, 1).
@@ -176,6 +187,8 @@ class RewireRule:
     drop_threshold: float = 1e-3
     weight_l1: float = 0.0
     weight_noise: float = 0.0
+    weight_l2: float = 0.0
+    backward_factor: float = 1.0
     fan_in: str = "free"
     salient_share: float = 0.0
     replaces_step: bool = False
@@ -206,7 +219,7 @@ class RewireRule:
             raise TopologyError(f"schedule_share must be in (0, 1], got {self.schedule_share}")
         if not 0.0 < self.drop_threshold < math.inf:
             raise TopologyError(f"drop_threshold must be positive and finite, got {self.drop_threshold}")
-        for name in ("gradient_weight", "weight_l1", "weight_noise"):
+        for name in ("gradient_weight", "weight_l1", "weight_noise", "weight_l2"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise TopologyError(f"{name} must not be negative or infinite, got {getattr(self, name)}")
         if self.gradient_weight and not DROP[self.drop].needs_gradient:
@@ -222,6 +235,7 @@ class RewireRule:
                 f"growth {self.grow!r} keeps activations where drop or budget need gradients: 'gradient'"
             )
         self._check_fan_in()
+        self._check_backward_factor()
         if self.budget_scope == "all" and self.budget == "own":
             raise TopologyError(
                 "budget_scope all needs a budget that layers share, such as survivors, got budget 'own'"
@@ -254,6 +268,22 @@ class RewireRule:
         if self.prunes or self.shrink_at_end:
             what = "density_schedule constant" if self.prunes else "shrink_at_end false"
             raise TopologyError(f"a constant fan-in keeps the connections of a layer: set {what}")
+
+    def _check_backward_factor(self) -> None:
+        if not 1.0 <= self.backward_factor < math.inf:
+            raise TopologyError(f"backward_factor must be >= 1 and finite, got {self.backward_factor}")
+        if self.backward_factor == 1.0:
+            return
+        said = f"backward_factor {self.backward_factor:g} keeps the connections of a layer: set"
+        if self.prunes:
+            raise TopologyError(f"{said} density_schedule constant, not {self.density_schedule!r}")
+        if self.fan_in != "free":
+            raise TopologyError(f"{said} fan_in free, not {self.fan_in!r}")
+
+    @property
+    def leaves_some_unused(self) -> bool:
+        """Whether products use some of the connections alone."""
+        return self.backward_factor > 1.0
 
     @property
     def dense_products(self) -> int:
@@ -294,7 +324,7 @@ class RewireRule:
     @property
     def pulls(self) -> bool:
         """Whether weights move at each step beside what the optimizer does."""
-        return self.weight_l1 > 0.0 or self.weight_noise > 0.0
+        return self.weight_l1 > 0.0 or self.weight_noise > 0.0 or self.weight_l2 > 0.0
 
     @property
     def needs_momentum(self) -> bool:

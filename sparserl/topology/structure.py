@@ -5,6 +5,7 @@ Decides what a valid topology is. Independent of weights, layers, optimizers or 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ Slots = npt.NDArray[np.int64]
 """Places in a layer's array of values."""
 RowPointers = npt.NDArray[np.int64]
 Columns = npt.NDArray[np.int32]
+UsedSlots = npt.NDArray[np.int32]
 LARGEST = 2**31
 """Neurons a side of a layer at most, and one more than its connections: layers keep them as 32-bit numbers."""
 NOTHING: Positions = np.empty(0, np.int64)
@@ -51,27 +53,41 @@ class SparseTopology:
         flat: (nnz,) int64, strictly increasing positions `out * n_in + in`. The index into it is the
             connection's slot.
         pairs: Consecutive outputs that have the same inputs, a divisor of `n_out`; 1 if each has its own.
+        used: (k,) int32 slots that products of the layer use, strictly increasing; all if None. The others are stored
+            and learn (the backward set of Top-KAST without its forward set).
 
     Attributes:
         n_out: As given.
         n_in: As given.
         pairs: As given.
+        used: As given.
     """
 
-    def __init__(self, n_out: int, n_in: int, flat: Positions, pairs: int = 1):
-        self.n_out, self.n_in, self.pairs = n_out, n_in, pairs
+    def __init__(self, n_out: int, n_in: int, flat: Positions, pairs: int = 1, used: UsedSlots | None = None):
+        self.n_out, self.n_in, self.pairs, self.used = n_out, n_in, pairs, used
         self._held: Positions | tuple[RowPointers, Columns] = flat
         self._formed: Callable[[], Positions | None] = _none
 
-    def __reduce__(self) -> tuple[type[SparseTopology], tuple[int, int, Positions, int]]:
-        return SparseTopology, (self.n_out, self.n_in, self.flat, self.pairs)
+    def __reduce__(self) -> tuple[type[SparseTopology], tuple[int, int, Positions, int, UsedSlots | None]]:
+        return SparseTopology, (self.n_out, self.n_in, self.flat, self.pairs, self.used)
 
     def __repr__(self) -> str:
         return f"SparseTopology(n_out={self.n_out}, n_in={self.n_in}, flat={self.flat!r}, pairs={self.pairs})"
 
     def with_positions(self, flat: Positions) -> SparseTopology:
-        """A topology of the same neurons with other connections."""
+        """A topology of the same neurons with other connections, all in use."""
         return SparseTopology(self.n_out, self.n_in, flat, self.pairs)
+
+    def with_used(self, slots: Slots) -> SparseTopology:
+        """The same connections, of which products use those at sorted `slots`."""
+        other = copy.copy(self)
+        other.used = slots.astype(np.int32)
+        return other
+
+    @property
+    def in_use(self) -> SparseTopology:
+        """The connections that products use, as a topology of their own; itself where these are all."""
+        return self if self.used is None else self.with_positions(self.flat[self.used])
 
     @property
     def flat(self) -> Positions:
@@ -147,8 +163,18 @@ class SparseTopology:
             raise TopologyError(f"a position lies outside a layer of {self.n_out} x {self.n_in}")
         if np.any(np.diff(flat) <= 0):
             raise TopologyError("positions must be strictly increasing")
+        if self.used is not None:
+            self._check_used(self.used)
         if self.pairs != 1 and not self._shares_inputs():
             raise TopologyError(f"outputs in groups of {self.pairs} must have the same inputs, and these have not")
+
+    def _check_used(self, used: UsedSlots) -> None:
+        if used.dtype != np.int32 or used.ndim != 1 or np.any(np.diff(used) <= 0):
+            raise TopologyError("slots in use must be a 1-D int32 array, strictly increasing")
+        if used.size and (used[0] < 0 or used[-1] >= self.nnz):
+            raise TopologyError(f"a slot in use is none of the {self.nnz} of the layer")
+        if self.pairs != 1:
+            raise TopologyError(f"where not all connections are in use pairs must be 1, got {self.pairs}")
 
     def _shares_inputs(self) -> bool:
         if self.pairs < 1 or self.n_out % self.pairs or self.nnz % self.pairs:
@@ -301,10 +327,14 @@ class LayerView:
 
     @property
     def droppable(self) -> Slots:
-        """Slots that may be dropped, sorted."""
-        if self.constraint is None:
+        """Slots that may be dropped, sorted; where products use some connections alone, none of those."""
+        used = self.topology.used
+        if self.constraint is None and used is None:
             return np.arange(self.topology.nnz)
-        return np.flatnonzero(~self.constraint.frozen)
+        stays = np.zeros(self.topology.nnz, bool) if self.constraint is None else self.constraint.frozen.copy()
+        if used is not None:
+            stays[used] = True
+        return np.flatnonzero(~stays)
 
 
 @runtime_checkable

@@ -95,6 +95,11 @@ class UnionTrimTarget(TargetLayer):
     """
 
     def __init__(self, online: EvolvingLayer, target: EvolvingLayer):
+        if online.topology.used is not None:
+            raise TopologyError(
+                "target union_trim needs layers that use all of their connections: set topology.target shared, or "
+                "topology.backward_factor 1"
+            )
         super().__init__(online, target)
         self._paired: Pairing | None = None
 

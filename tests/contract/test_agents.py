@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixed densities": {"method": "set", "actor_density": 0.2, "critic_density": 0.6},
     "shared inputs": {"method": "ds_td3", "pairs": 2},
     "shared inputs, growth by gradient": {"method": "granet", "pairs": 4, "output_layer": "dense"},
+    "connections that learn unused": {"method": "top_kast", "density": 0.2},
     "sparse initial values": {"method": "static", "initial_value": "sparse_fan_in"},
 }
 BY_A_BATCH = ("snip", "grasp")

@@ -24,6 +24,17 @@ ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+def dense_used(layer: nn.Module) -> torch.Tensor | None:
+    """(n_out, n_in) which connections of a layer products use; None where they use all."""
+    topology = layer.topology if isinstance(layer, SparseLinear) else None
+    if topology is None or topology.used is None:
+        return None
+    used = torch.zeros(layer.n_out, layer.n_in, dtype=layer.values.dtype)
+    for slot in topology.used.tolist():
+        used.view(-1)[topology.flat[slot]] = 1.0
+    return used
+
+
 def dense_weight(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_out, n_in) weights and mask of a sparse or dense layer, connection by connection."""
     if isinstance(layer, nn.Linear):
@@ -69,6 +80,7 @@ class MaskedMLP:
     def __init__(self, layers: Sequence[nn.Module], activations: Sequence[str], lr: float = 1e-2):
         self.activations = list(activations)
         self.masks: list[torch.Tensor] = []
+        self.used: list[torch.Tensor | None] = [dense_used(layer) for layer in layers]
         self.weights: list[torch.Tensor] = []
         self.biases: list[torch.Tensor | None] = []
         self.adam: list[MaskedAdam] = []
@@ -83,8 +95,12 @@ class MaskedMLP:
                 self.adam.append(MaskedAdam(bias.requires_grad_(), torch.ones_like(bias), lr))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        for weight, mask, bias, activation in zip(self.weights, self.masks, self.biases, self.activations, strict=True):
-            x = x @ (weight * mask).T
+        parts = zip(self.weights, self.masks, self.used, self.biases, self.activations, strict=True)
+        for weight, mask, used, bias, activation in parts:
+            effective = weight * mask
+            if used is not None:  # as a number without the others, as a derivative with them
+                effective = effective + (effective * used - effective).detach()
+            x = x @ effective.T
             x = ACTIVATION[activation](x if bias is None else x + bias)
         return x
 
@@ -119,6 +135,11 @@ class MaskedMLP:
                 weight[at], mask[at], adam.m[at], adam.v[at] = float(value), 1.0, 0.0, 0.0
                 if fresh:
                     adam.t[at] = 0.0
+        used = self.used[position]
+        if used is not None and change.new.used is not None:
+            used.zero_()
+            for slot in change.new.used.tolist():
+                used.view(-1)[new[slot]] = 1.0
 
     def gather(self, position: int, dense: torch.Tensor) -> torch.Tensor:
         """(nnz,) the entries of a (n_out, n_in) tensor where layer `position` has connections, in row order."""

@@ -232,6 +232,8 @@ def topology_batches(kind: str, *, of_tasks: bool = False) -> list[Batch]:
         ),
         alone("weight_l1", 0.5, of_rule("weight_l1")),
         alone("weight_noise", 0.5, of_rule("weight_noise")),
+        alone("weight_l2", 0.5, of_rule("weight_l2")),
+        alone("backward_factor", 1.5, of_rule("backward_factor"), **({} if is_classifier else {"target": "shared"})),
         alone("gradient_weight", 0.5, of_rule("gradient_weight"), drop="magnitude_and_gradient"),
         alone(
             "initial_topology",

@@ -79,6 +79,8 @@ def test_the_paper_s_numbers_can_be_read() -> None:
         "weight_l1": 0.0,
         "weight_noise": 0.0,
         "fan_in": "free",
+        "weight_l2": 0.0,
+        "backward_factor": 1.0,
         "salient_share": 0.0,
         "replaces_step": False,
         "update_interval": 1000,

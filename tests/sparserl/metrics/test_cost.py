@@ -32,9 +32,9 @@ def half_cheetah(algo: str, **topology: Any) -> Any:
 def test_sizes_of_sparse_and_dense_layers() -> None:
     network = nn.Sequential(sparse(2, 3, [0, 4, 5]), nn.ReLU(), sparse(4, 2, [1, 7], bias=False), nn.Linear(4, 1))
     assert cost.layer_costs(network) == [
-        cost.LayerCost(weights=3, weights_dense=6, biases=2),
-        cost.LayerCost(weights=2, weights_dense=8, biases=0),
-        cost.LayerCost(weights=4, weights_dense=4, biases=1),
+        cost.LayerCost(weights=3, weights_dense=6, biases=2, used=3),
+        cost.LayerCost(weights=2, weights_dense=8, biases=0, used=2),
+        cost.LayerCost(weights=4, weights_dense=4, biases=1, used=4),
     ]
     assert cost.params_nonzero([network]) == 3 + 2 + 2 + 4 + 1
     assert cost.params_dense([network, nn.Linear(2, 2)]) == 6 + 2 + 8 + 4 + 1 + 6

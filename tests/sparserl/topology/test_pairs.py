@@ -276,7 +276,11 @@ def gathered(layer: SparseLinear) -> Any:
     return SimpleNamespace(state={layer.values: {"momentum_buffer": layer.values.grad}})
 
 
-REWIRES = sorted(name for name, method in METHODS.items() if not method.dense)
+REWIRES = sorted(
+    name
+    for name, method in METHODS.items()
+    if not method.dense and not (method.rule is not None and method.rule.leaves_some_unused)
+)
 
 
 @settings(PROFILE, max_examples=60)

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sparserl.envs.wrapper_stack import feature_origins
+from sparserl.envs.wrapper_stack import base_features, feature_origins
 from sparserl.errors import ConfigError
 
 NOISE = "noise"
@@ -49,8 +49,8 @@ def feature_names(env: gym.Env[Any, Any]) -> list[str]:
     """Names of the features of an observation at this moment, wrappers and their order included.
 
     Of MuJoCo's environments that say what their observations are made of, by joint: `qpos rootz`, `qvel bthigh`; those
-    of `KNOWN` by what they are; else by position among the features of the base environment. Noise features are
-    numbered by themselves.
+    of `KNOWN` by what they are; of Dict observations by their keys; else by position among the features of the base
+    environment. Features of earlier steps say so; noise features are numbered by themselves.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -61,11 +61,11 @@ def feature_names(env: gym.Env[Any, Any]) -> list[str]:
     try:
         origins = feature_origins(env).tolist()
     except ConfigError:  # a wrapper of somebody else makes other features of them
-        origins = list(range(space.shape[0]))
+        origins, count = list(range(space.shape[0])), space.shape[0]
         known: list[str] = []
     else:
-        known = _base_names(env.unwrapped)
-    return [_name(origin, known) for origin in origins]
+        known, count = _base_names(env.unwrapped), base_features(env)
+    return [_name(origin, count, known) for origin in origins]
 
 
 def is_velocity(name: str) -> bool:
@@ -87,10 +87,23 @@ def action_names(env: gym.Env[Any, Any]) -> list[str]:
     return [f"action {name or index}" for index, name in enumerate(names)]
 
 
-def _name(origin: int, known: list[str]) -> str:
+def _name(origin: int, count: int, known: list[str]) -> str:
+    """Of an entry of `feature_origins`, of an environment with `count` features."""
     if origin < 0:
         return f"{NOISE} {-1 - origin}"
-    return known[origin] if origin < len(known) else f"feature {origin}"
+    age, index = divmod(origin, count)
+    name = known[index] if index < len(known) else f"feature {index}"
+    return f"{name}, {age} step{'s' * (age > 1)} ago" if age else name
+
+
+def _keys(space: gym.Space[Any], prefix: str = "") -> Iterator[str]:
+    """Names of the entries of a Dict of vectors in the order in which Gymnasium flattens it."""
+    if isinstance(space, gym.spaces.Dict):
+        for key, part in space.items():
+            yield from _keys(part, f"{prefix}.{key}" if prefix else key)
+    else:
+        count = gym.spaces.flatdim(space)
+        yield from [prefix] if count == 1 else [f"{prefix} {index}" for index in range(count)]
 
 
 def _base_names(base: Any) -> list[str]:
@@ -98,6 +111,8 @@ def _base_names(base: Any) -> list[str]:
     for kind in type(base).__mro__:
         if kind.__name__ in KNOWN and base.observation_space.shape == (len(KNOWN[kind.__name__]),):
             return list(KNOWN[kind.__name__])
+    if isinstance(base.observation_space, gym.spaces.Dict):
+        return list(_keys(base.observation_space))
     structure = getattr(base, "observation_structure", None)
     if not isinstance(structure, Mapping):
         return []

@@ -57,7 +57,8 @@ def make_env(
 
     Returns:
         The environment as `gymnasium.make` wraps it: an action space of these kinds, finite bounds where it is a `Box`,
-        and a one-dimensional `Box` observation space.
+        and a one-dimensional `Box` observation space. A Dict of vectors is flattened by Gymnasium's
+        `FlattenObservation`, its keys in the order of the space.
 
     Raises:
         ConfigError: If the id is unknown or needs an older MuJoCo (the message names the closest id),
@@ -77,6 +78,8 @@ def make_env(
         env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering)
     except (ImportError, gym.error.Error) as error:
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
+    if isinstance(env.observation_space, gym.spaces.Dict) and _no_vector(env.observation_space) is None:
+        env = gym.wrappers.FlattenObservation(env)
     problem = _space_problem(env, actions)
     if problem is not None:
         env.close()
@@ -178,6 +181,18 @@ def _check_render_mode(spec: EnvSpec, render_mode: str | None) -> None:
         raise ConfigError(f"environment {spec.id!r}: {unknown_name('render mode', render_mode, valid)}")
 
 
+def _no_vector(space: gym.Space[Any], name: str = "") -> str | None:
+    """The first part of a Dict that is no vector, number or choice, in words; None if there is none."""
+    if isinstance(space, gym.spaces.Dict):
+        found = (_no_vector(part, f"{name}.{key}" if name else key) for key, part in space.items())
+        return next((problem for problem in found if problem is not None), None)
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+        return None
+    if isinstance(space, gym.spaces.Box) and len(space.shape) < 2:
+        return None
+    return f"{name!r} of {space}"
+
+
 def _space_problem(env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], ...]) -> str | None:
     action, obs = env.action_space, env.observation_space
     if not isinstance(action, actions):
@@ -187,6 +202,8 @@ def _space_problem(env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], 
         low, high = action.low.min(), action.high.max()
         if not np.isfinite([low, high]).all():
             return f"has unbounded actions (low {low}, high {high}); finite bounds are needed"
+    if isinstance(obs, gym.spaces.Dict):
+        return f"has Dict observations with {_no_vector(obs)}; vectors are needed in all of its parts"
     if not isinstance(obs, gym.spaces.Box):
         return f"has a {type(obs).__name__} observation space; a vector is needed (Box of one dimension)"
     if len(obs.shape) != 1:

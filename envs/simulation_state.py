@@ -38,6 +38,7 @@ STATEFUL_WRAPPERS: dict[str, tuple[str, ...]] = {
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.transform_action.ClipAction": (),
     "gymnasium.wrappers.transform_action.RescaleAction": (),
+    "gymnasium.wrappers.transform_observation.FlattenObservation": (),
     "sparserl.envs.BreakSensors": (),
     "sparserl.envs.DisableActuators": (),
     "sparserl.envs.HideFeatures": (),
@@ -265,9 +266,17 @@ def _own_spaces(layer: gym.Env[Any, Any]) -> Iterator[tuple[str, gym.Space[Any]]
         space = getattr(layer, prefix + name, None)
         if space is None:
             continue
-        if not isinstance(space, _SIMPLE_SPACES):
-            raise NotCapturable(f"{_class_name(layer)} has a composite space ({type(space).__name__})")
-        yield name, space
+        yield from _with_parts(layer, name, space)
+
+
+def _with_parts(layer: gym.Env[Any, Any], name: str, space: gym.Space[Any]) -> Iterator[tuple[str, gym.Space[Any]]]:
+    """A space, and those that a Dict is made of, each with a generator of its own."""
+    if isinstance(space, gym.spaces.Dict):
+        for key, part in space.items():
+            yield from _with_parts(layer, f"{name}.{key}", part)
+    elif not isinstance(space, _SIMPLE_SPACES):
+        raise NotCapturable(f"{_class_name(layer)} has a composite space ({type(space).__name__})")
+    yield name, space
 
 
 # -- MuJoCo ----------------------------------------------------------------------------------------

@@ -78,17 +78,32 @@ def chosen_indices(kind: str, indices: Sequence[int] | None, count: int) -> Bool
     return chosen
 
 
+def _of_vectors(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+    """The layers that observe vectors, the outermost first; the last is the base environment, or what flattens it."""
+    seen = []
+    for layer in layers(env):
+        if not isinstance(layer.observation_space, gym.spaces.Box):
+            break
+        seen.append(layer)
+    return seen or [env]
+
+
+def base_features(env: gym.Env[Any, Any]) -> int:
+    """Features of an observation before any wrapper."""
+    return int(observation_box(_of_vectors(env)[-1]).shape[0])
+
+
 def feature_origins(env: gym.Env[Any, Any]) -> IntArray:
     """Where each feature of an observation comes from, at this moment.
 
     Returns:
-        int64, shape (features,): the feature's index in the base environment's observation; -1 - k for the k-th
-        noise feature.
+        int64, shape (features,): the feature's index in the base environment's observation, flattened if it is a Dict,
+        and `base_features` more for each step that it is old; -1 - k for the k-th noise feature.
 
     Raises:
         ConfigError: If a wrapper changes the number of features without saying how (`MovesFeatures`).
     """
-    *wrappers, base = layers(env)
+    *wrappers, base = _of_vectors(env)
     origins = np.arange(observation_box(base).shape[0])
     for layer in reversed(wrappers):
         if isinstance(layer, MovesFeatures):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 
@@ -21,8 +21,9 @@ from sparserl.envs.wrappers.noise_features import AppendNoiseFeatures
 from sparserl.envs.wrappers.normalized_observations import NormalizeObservations, ObservationStatistics
 from sparserl.envs.wrappers.permuted_features import PermuteFeatures
 from sparserl.envs.wrappers.sensor_dropout import SensorDropout
+from sparserl.envs.wrappers.stacked_frames import StackFrames
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.ranges import Count, CountOrZero, Positive, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, CountOrZero, Positive, Range, Share, ShareBelowOne, check_ranges
 
 Arguments: TypeAlias = dict[str, Any]
 
@@ -56,6 +57,8 @@ class WrapperConfig:
     """Mirror every action within its bounds."""
     sensor_dropout: Share = 0.0
     """Probability that a feature reads 0, each step and feature on its own."""
+    frame_stack: Annotated[int, Range("[1, 100]")] = 1
+    """Latest observations of an episode that the agent sees side by side."""
     hide_velocities: bool = False
     """Take velocities out of observations, so that the agent must infer them from what came before."""
     hidden_features: tuple[CountOrZero, ...] = ()
@@ -94,6 +97,7 @@ class WrapperConfig:
             f"dropout{self.sensor_dropout:g}": self.sensor_dropout > 0.0,
             "positions": self.hide_velocities,
             f"hidden{'-'.join(map(str, self.hidden_features))}": bool(self.hidden_features),
+            f"frames{self.frame_stack}": self.frame_stack > 1,
         }
         return [label for label, special in said.items() if special]
 
@@ -144,6 +148,10 @@ def _normalize_observations(config: WrapperConfig, seed: int) -> Arguments | Non
     return {"statistics": statistics, "update": config.normalize_observations == "running"}
 
 
+def _stacked_frames(config: WrapperConfig, seed: int) -> Arguments | None:
+    return {"frames": config.frame_stack} if config.frame_stack > 1 else None
+
+
 def _noise_features(config: WrapperConfig, seed: int) -> Arguments | None:
     if config.noise_fraction == 0.0:
         return None
@@ -160,6 +168,7 @@ WRAPPERS = {
     "hidden_features": Wrapping(HideFeatures, _hidden_features),
     "sensor_dropout": Wrapping(SensorDropout, _sensor_dropout),
     "normalized_observations": Wrapping(NormalizeObservations, _normalize_observations),
+    "stacked_frames": Wrapping(StackFrames, _stacked_frames),
     "noise_features": Wrapping(AppendNoiseFeatures, _noise_features),
     "permuted_features": Wrapping(PermuteFeatures, _permuted_features),
 }
@@ -167,7 +176,8 @@ WRAPPERS = {
 
 What has no sensor is hidden from everything else. Sensors fail in the robot, before anything is computed from them.
 Noise keeps the scale that was asked for, so it comes after normalisation, which would give loud and quiet noise the
-same scale. The permutation comes last, since it shall hide where the noise is.
+same scale; frames are stacked in between, so that a feature has one mean whatever its age, and noise is of this moment
+alone. The permutation comes last, since it shall hide where the noise is.
 """
 
 

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {},
         {"statistics": ObservationStatistics(FEATURES, FEATURES + 1.0, 3.0), "update": False},
     ],
+    "stacked_frames": [{"frames": 2}, {"frames": 5}],
     "noise_features": [{"fraction": 0.0}, {"fraction": 0.8, "std": 2.0}, {"fraction": 0.5, "histograms": HISTOGRAMS}],
     "permuted_features": [{"seed": 4}, {"every_steps": 25}, {"permutation": list(range(10, -1, -1))}],
 }

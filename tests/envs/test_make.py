@@ -149,8 +149,8 @@ def test_discrete_actions() -> None:
         ),
         (
             UNIT,
-            gym.spaces.Dict({"a": UNIT}),
-            "has a Dict observation space; a vector is needed (Box of one dimension)",
+            gym.spaces.Dict({"a": UNIT, "b": gym.spaces.Box(0, 1, (2, 2))}),
+            "has Dict observations with 'b' of Box(0.0, 1.0, (2, 2), float32); vectors are needed in all of its parts",
         ),
         (
             UNIT,

@@ -40,6 +40,7 @@ ALL = WrapperConfig(
     invert_actions=True,
     sensor_dropout=0.25,
     hidden_features=(1,),
+    frame_stack=2,
 )
 NO_ACTION = np.zeros(2, np.float32)
 
@@ -69,6 +70,7 @@ def test_all_wrappers_in_their_order() -> None:
     assert names == [
         "PermuteFeatures",
         "AppendNoiseFeatures",
+        "StackFrames",
         "NormalizeObservations",
         "SensorDropout",
         "HideFeatures",
@@ -76,7 +78,7 @@ def test_all_wrappers_in_their_order() -> None:
         "FunctionEnv",
     ]
     assert names[-2::-1] == [wrapping.wrapper.__name__ for wrapping in WRAPPERS.values()]
-    assert env.observation_space.shape == (4,)  # two that are seen, and as much noise
+    assert env.observation_space.shape == (8,)  # two that are seen, twice, and as much noise
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,7 @@ def test_all_wrappers_in_their_order() -> None:
         ({"invert_actions": True}, "inverted_actions"),
         ({"sensor_dropout": 0.5}, "sensor_dropout"),
         ({"hidden_features": (1,)}, "hidden_features"),
+        ({"frame_stack": 2}, "stacked_frames"),
     ],
 )
 def test_one_option_brings_one_wrapper(option: dict[str, Any], wrapper: str) -> None:

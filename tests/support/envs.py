@@ -58,3 +58,22 @@ class SpacesOnly(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return self.observation_space.sample(), 0.0, False, False, {}
+
+
+class DictEnv(FunctionEnv):
+    """The same with a Dict as observation: all but the last feature as `arm`, and the last one as `goal`."""
+
+    def __init__(self, step: Step = drift, n_obs: int = 3, n_action: int = 2, horizon: int = 20) -> None:
+        super().__init__(step, n_obs, n_action, horizon)
+        parts = {"arm": n_obs - 1, "goal": 1}
+        self.observation_space = gym.spaces.Dict(  # type: ignore[assignment]  # not the base's Box
+            {name: gym.spaces.Box(-np.inf, np.inf, (count,), np.float64) for name, count in parts.items()}
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        observation, info = super().reset(seed=seed, options=options)
+        return {"arm": observation[:-1], "goal": observation[-1:]}, info
+
+    def step(self, action: Array) -> Any:
+        observation, *others = super().step(action)
+        return {"arm": observation[:-1], "goal": observation[-1:]}, *others

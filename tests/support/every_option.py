@@ -279,6 +279,7 @@ WRAPPERS_SET: dict[str, Value] = {
     "wrappers.sensor_dropout": 0.25,
     "wrappers.noise_std": 2.0,
     "wrappers.hidden_features": [0],
+    "wrappers.frame_stack": 3,
 }
 WRAPPER_PROBES: dict[str, Probe] = {
     "wrappers.noise_fraction": of_wrapper("noise_features", lambda one: one._noise / (one._noise + one._real)),
@@ -286,6 +287,7 @@ WRAPPER_PROBES: dict[str, Probe] = {
     "wrappers.permute": of_wrapper("permuted_features", lambda one: True),
     "wrappers.invert_actions": of_wrapper("inverted_actions", lambda one: True),
     "wrappers.hidden_features": of_wrapper("hidden_features", lambda one: one.hidden),
+    "wrappers.frame_stack": of_wrapper("stacked_frames", lambda one: one.stack_size),
     "wrappers.sensor_dropout": of_wrapper("sensor_dropout", lambda one: one._probability.max()),
 }
 

@@ -16,7 +16,7 @@ from sparserl.cli import main
 BOX = spaces.Box(-1.0, 1.0, (3,))
 ENVS = {
     "Tiny-v0": lambda: FunctionEnv(),
-    "DictObs-v0": lambda: SpacesOnly(spaces.Dict({"a": BOX})),
+    "DictObs-v0": lambda: SpacesOnly(spaces.Dict({"a": BOX, "b": spaces.Box(0, 255, (4, 4, 3))})),
     "DiscreteObs-v0": lambda: SpacesOnly(spaces.Discrete(4)),
     "ImageObs-v0": lambda: SpacesOnly(spaces.Box(0, 255, (4, 4, 3))),
     "Unbounded-v0": lambda: SpacesOnly(BOX, spaces.Box(-float("inf"), float("inf"), (2,))),
@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--env no_such_module:Thing-v0": ("no_such_module",),
     "--env CartPole-v1": ("CartPole-v1", "Discrete action space", "Box"),
     "--env FrozenLake-v1": ("FrozenLake-v1", "Discrete action space"),
-    "--env DictObs-v0": ("DictObs-v0", "Dict observation space"),
+    "--env DictObs-v0": ("DictObs-v0", "Dict observations", "'b'"),
     "--env DiscreteObs-v0": ("DiscreteObs-v0", "Discrete observation space"),
     "--env ImageObs-v0": ("ImageObs-v0", "(4, 4, 3)"),
     "--env Unbounded-v0": ("Unbounded-v0", "unbounded actions"),

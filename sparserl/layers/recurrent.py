@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -17,11 +17,9 @@ from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers.linear import linear
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.layers.sparse_mlp import STATIC, begun
+from sparserl.layers.unrolled import BY_HAND_UP_TO, GRUSteps, LSTMSteps, State, Steps, unrolled
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.one_shot import ONE_SHOT
-
-State: TypeAlias = tuple[torch.Tensor, ...]
-"""What a layer remembers, (N, H) each; its output first."""
 
 
 class SparseRecurrent(nn.Module, ABC):
@@ -55,6 +53,8 @@ class SparseRecurrent(nn.Module, ABC):
     """Gates of a neuron."""
     kept: ClassVar[int]
     """Numbers that a neuron remembers."""
+    steps: ClassVar[type[Steps]]
+    """All steps by hand, where the hidden product is sparse."""
     bidirectional = False
     proj_size = 0
 
@@ -194,6 +194,8 @@ class SparseRecurrent(nn.Module, ABC):
         self, of_input: nn.Module, of_hidden: nn.Module, steps: torch.Tensor, state: State
     ) -> tuple[torch.Tensor, State]:
         """(L, N, n_in) through one layer: (L, N, H), and the state at its end."""
+        if isinstance(of_hidden, SparseLinear) and len(steps) > 1 and steps.shape[1] <= BY_HAND_UP_TO:
+            return unrolled(self.steps, of_hidden, of_input(steps), state)
         outputs = []
         for by_input in of_input(steps):
             state = self._step(by_input, of_hidden(state[0]), state)
@@ -221,7 +223,7 @@ class SparseLSTM(SparseRecurrent):
         cell, output.
     """
 
-    gates, kept = 4, 2
+    gates, kept, steps = 4, 2, LSTMSteps
 
     @staticmethod
     def _step(by_input: torch.Tensor, by_hidden: torch.Tensor, state: State) -> State:
@@ -238,7 +240,7 @@ class SparseGRU(SparseRecurrent):
         has: reset, update, new.
     """
 
-    gates, kept = 3, 1
+    gates, kept, steps = 3, 1, GRUSteps
 
     @staticmethod
     def _step(by_input: torch.Tensor, by_hidden: torch.Tensor, state: State) -> State:

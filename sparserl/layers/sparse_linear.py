@@ -49,6 +49,7 @@ class SparseLinear(nn.Module):
         capture: While true, backward passes that form the gradient of `values` append to `activation_pairs`.
         captures_activations: Whether they keep activations beside the input in place of the gradient at the output.
         activation_pairs: (input (n_in, B), output gradient or activations (n_out, B)) of captured passes.
+        fused: What runs it.
         trained: Whether a backward pass has formed the gradient of this object's weights, an event has changed its
             connections, or a target network keeps it in step with another layer.
 
@@ -95,7 +96,7 @@ class SparseLinear(nn.Module):
         self.values, self.bias = values, bias
         self.capture = self.captures_activations = False
         self.activation_pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._fused = FusedLayers([[self]])
+        self.fused = FusedLayers([[self]])
         self.trained = False
         self._relatives = Relatives()
         self._adopt(topology)
@@ -151,7 +152,7 @@ class SparseLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_in) to (..., n_out), as `nn.Linear`."""
         flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return self._fused(flat)[0].reshape(*x.shape[:-1], self.n_out)
+        return self.fused(flat)[0].reshape(*x.shape[:-1], self.n_out)
 
     def view(self) -> LayerView:
         """The layer as a criterion sees it."""

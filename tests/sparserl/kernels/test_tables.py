@@ -220,7 +220,7 @@ def test_the_check_finds_tables_that_are_kept_too_long(monkeypatch: pytest.Monke
 def test_the_check_finds_a_wrong_table_of_networks_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = layer_of(20), torch.ones(3, 8)
     before = layer(x)
-    networks = layer._fused._networks
+    networks = layer.fused._networks
     assert networks is not None
     plan_of(networks).table[0, 0, D_BIAS] += 1  # which no forward pass reads
     with pytest.raises(RuntimeError, match="the table of networks does not describe"):

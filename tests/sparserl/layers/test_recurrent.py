@@ -18,6 +18,7 @@ from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import SparseGRU, SparseLinear, SparseLSTM
 from sparserl.layers.linear import linear_layers
 from sparserl.layers.recurrent import SparseRecurrent
+from sparserl.layers.unrolled import BY_HAND_UP_TO
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.rewire import RewireRule
 
@@ -43,7 +44,10 @@ def begin(network: SparseRecurrent, *batch: int) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("density", [0.3, 1.0])
-@pytest.mark.parametrize(("shape", "batch_first"), [((7, 3, 5), False), ((3, 7, 5), True), ((7, 5), False)])
+@pytest.mark.parametrize(
+    ("shape", "batch_first"),
+    [((7, 3, 5), False), ((3, 7, 5), True), ((7, 5), False), ((1, 3, 5), False), ((2, BY_HAND_UP_TO + 1, 5), False)],
+)
 def test_computes_what_torch_does_with_masked_weights(
     kind: type[SparseRecurrent], density: float, shape: tuple[int, ...], batch_first: bool
 ) -> None:
@@ -51,7 +55,8 @@ def test_computes_what_torch_does_with_masked_weights(
     twin = twin_of(network)
     kinds = {type(child) for child in network.children()}
     assert kinds == {nn.Linear if density == 1.0 else SparseLinear}
-    x, state = torch.randn(*shape, dtype=torch.float64), begin(network, *([3] if len(shape) == 3 else []))
+    x, batch = torch.randn(*shape, dtype=torch.float64), shape[0 if batch_first else 1 : -1][:1]
+    state = begin(network, *batch)
     results = []
     for each in (network, twin):
         own_x, own_state = x.clone().requires_grad_(), [part.detach().requires_grad_() for part in as_tuple(state)]
@@ -113,6 +118,33 @@ def test_growth_sees_the_gradient_of_all_steps() -> None:
     for name, layer in network.named_children():
         gradient = sum(dy @ inputs.T for inputs, dy in layer.activation_pairs)  # type: ignore[union-attr]
         torch.testing.assert_close(gradient, getattr(twin, f"weight_{name}").grad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_by_hand_obeys_autograd(kind: type[SparseRecurrent]) -> None:
+    """Frozen weights get no gradient and let others pass; a changed weight and a second derivative are refused."""
+    network = made(kind, num_layers=1)
+    x = torch.randn(4, 2, 5, dtype=torch.float64).requires_grad_()
+    whole = network(x)[0].sum()
+    whole.backward()
+    expected, x.grad = x.grad, None
+    network.hh_l0.requires_grad_(False)
+    network(x)[0].sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+    y = network.requires_grad_(True)(x)[0].sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(y, x, create_graph=True)
+    y = network(x)[0].sum()
+    with torch.no_grad():
+        network.hh_l0.values.mul_(2.0)  # type: ignore[union-attr, operator]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+    x.requires_grad_(False)
+    network.ih_l0.requires_grad_(False)
+    network.zero_grad()
+    network(x)[0][1].sum().backward()  # of one step alone, to the hidden weights alone
+    assert network.ih_l0.values.grad is None  # type: ignore[union-attr]
+    assert network.hh_l0.values.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,8 +20,9 @@ from sparserl.agents.sparse_agent import SparseAgentMixin
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import counting
 from sparserl.kernels.program import at_once, deferred, run_waiting
-from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on_items
+from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on, relies_on_items
 from sparserl.layers.fused_adam import FusedAdam
+from sparserl.layers.gradient_norm import GradientNorm
 from sparserl.layers.recycle import Recycler
 from sparserl.topology.target import TargetNetwork
 
@@ -35,6 +36,7 @@ UPDATE = (
     "_update_critics",
     "_form_critic_gradients",
     "_form_actor_gradients",
+    "_form_gradients",
     "_step",
     "_step_optimizer",
     "_sync_targets",
@@ -64,12 +66,18 @@ def _is_ours(method: Any) -> bool:
 
 
 class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
-    """As `SparseAgentMixin`, for an off-policy agent that writes its losses and the order of its update."""
+    """As `SparseAgentMixin`, for an off-policy agent that writes its losses and the order of its update.
 
+    Attributes:
+        max_grad_norm: Norm to which the gradients of a step are scaled down; None leaves them as they are.
+    """
+
+    max_grad_norm: Any = None
     unknown_length = "`train_freq` in episodes: set `gradient_steps=-1`"
 
     def _follow_topology(self) -> None:
         super()._follow_topology()
+        self._gradient_norms = {name: GradientNorm(net.parameters()) for name, net in self.networks.items()}
         self._repeated: Repeated[tuple[TransitionBatch, dict[str, Number]]] = Repeated(
             besides=COUNTERS.union(self.counters)
         )
@@ -189,20 +197,27 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
         self._end_update(group)
 
     def _step_optimizer(self, group: str) -> None:
-        network = getattr(self, group)
-        optimizer: torch.optim.Optimizer = network.optimizer
-        relies_on_items(vars(network), ["optimizer"])
+        optimizer = self.optimizer_of(group)
+        relies_on(("optimizer", group), lambda: self.optimizer_of(group) is optimizer)
         if self.around_step is not None:
             with at_once():
                 self.around_step.before_step(group)
         if not isinstance(optimizer, FusedAdam):  # which waits as other steps do
             not_again()
             run_waiting()
+        if self.max_grad_norm is not None:
+            self._clip_gradients(group, self.max_grad_norm)
         optimizer.step()
         self.evolver.after_step(group)
         if self.around_step is not None:
             with at_once():
                 self.around_step.after_step(group)
+
+    def _clip_gradients(self, group: str, most: float) -> None:
+        if isinstance(self.optimizer_of(group), FusedAdam):
+            self._gradient_norms[group].clip(most)
+        else:  # bit for bit as in Stable-Baselines3
+            torch.nn.utils.clip_grad_norm_(getattr(self, group).parameters(), most)
 
     def _sync_targets(self, tau: float) -> None:
         relies_on_items(self.target_networks, self.target_networks)
@@ -213,4 +228,5 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
                 copy.copy_(online)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "target_networks", "_running_statistics", "_repeated"]
+        made = ["target_networks", "_running_statistics", "_repeated", "_gradient_norms"]
+        return [*super()._excluded_save_params(), *made]

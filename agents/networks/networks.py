@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
@@ -18,6 +20,7 @@ from sparserl.agents.networks.squashed_gaussian import SquashedGaussian
 from sparserl.agents.networks.traced_forward import evaluate
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.errors import ConfigError
+from sparserl.kernels.deferred import computed
 from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
 from sparserl.topology.config import TopologyConfig
 
@@ -70,11 +73,11 @@ def network(
 
 
 class SparseActor(BasePolicy):
-    """A network from observations to what actions are made of; `SparseTD3Actor` and `SparseSACActor` say what.
+    """A network from observations to what actions are made of; its subclasses say what.
 
     Args:
         observation_space: Box.
-        action_space: Box with finite bounds.
+        action_space: Of the kind that the subclass takes.
         net_arch: Hidden widths.
         features_extractor: Flattens observations.
         features_dim: Number of features it gives.
@@ -85,17 +88,21 @@ class SparseActor(BasePolicy):
         heads: For an output layer for each task; observations then end with a task id.
     """
 
+    group: ClassVar[str] = "actor"
+    """Attribute of the agent that holds it."""
     network_name: ClassVar[str]
     """Attribute that holds the network."""
     method: ClassVar[str]
     """Method that gives the network's output."""
-    outputs_per_action: ClassVar[int]
-    output_activation: ClassVar[str]
+    outputs_per_action: ClassVar[int] = 1
+    output_activation: ClassVar[str] = "identity"
+    squashes: ClassVar[bool] = True
+    """Whether actions are in [-1, 1] and become those of the environment by scaling."""
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
+        action_space: Any,
         net_arch: list[int],
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
@@ -111,14 +118,14 @@ class SparseActor(BasePolicy):
             action_space,
             features_extractor=features_extractor,
             normalize_images=normalize_images,
-            squash_output=True,
+            squash_output=self.squashes,
         )
         self.heads = heads
         mlp = network(
             features_dim,
             net_arch,
-            self.outputs_per_action * get_action_dim(action_space),
-            name=f"actor.{self.network_name}",
+            self.n_outputs(action_space),
+            name=f"{self.group}.{self.network_name}",
             topology=topology,
             seed=topology_seed,
             activation_fn=activation_fn,
@@ -127,6 +134,11 @@ class SparseActor(BasePolicy):
         )
         self.add_module(self.network_name, mlp)
         self.ensembles = plain_ensembles(self, {self.method: [mlp]}, heads)
+
+    @classmethod
+    def n_outputs(cls, action_space: Any) -> int:
+        """Outputs of the network."""
+        return cls.outputs_per_action * get_action_dim(action_space)
 
     @property
     def network(self) -> SparseMLP | MultiHeadMLP:
@@ -140,19 +152,19 @@ class SparseActor(BasePolicy):
         y: torch.Tensor = self.network(*([features] if self.heads is None else self.heads.split(features)))
         return y
 
-    def act(self, observations: Observations, deterministic: bool) -> FloatArray:
-        """(B, obs) to (B, action) in [-1, 1], without autograd."""
+    def act(self, observations: Observations, deterministic: bool) -> npt.NDArray[Any]:
+        """(B, obs) to (B, action), without autograd: in [-1, 1], or of a discrete space."""
         return self.actions_of(evaluate(self, self.method, observations)[0], deterministic)
 
-    def actions_of(self, outputs: FloatArray, deterministic: bool) -> FloatArray:
-        """(B, outputs) of the network to (B, action) in [-1, 1]."""
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> npt.NDArray[Any]:
+        """(B, outputs) of the network to what `act` gives."""
         raise NotImplementedError
 
 
 class SparseTD3Actor(SparseActor):
     """Deterministic policy `tanh(mu(obs))`; the sparse twin of Stable-Baselines3's TD3 `Actor`."""
 
-    network_name, method, outputs_per_action, output_activation = "mu", "forward", 1, "tanh"
+    network_name, method, output_activation = "mu", "forward", "tanh"
     mu: SparseMLP | MultiHeadMLP
 
     def forward(self, obs: PyTorchObs) -> torch.Tensor:
@@ -175,7 +187,7 @@ class SparseSACActor(SparseActor):
     One network gives mean and log standard deviation of each action, as if its two output layers were one.
     """
 
-    network_name, method, outputs_per_action, output_activation = "pi", "distribution", 2, "identity"
+    network_name, method, outputs_per_action = "pi", "distribution", 2
     pi: SparseMLP | MultiHeadMLP
 
     def distribution(self, obs: PyTorchObs) -> torch.Tensor:
@@ -193,6 +205,31 @@ class SparseSACActor(SparseActor):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         actions: torch.Tensor = self(observation, deterministic)
+        return actions
+
+
+class SparseQNetwork(SparseActor):
+    """A value of each action of a discrete space, the highest of which acts; the sparse twin of `QNetwork`."""
+
+    group, network_name, method, squashes = "q_net", "q", "forward", False
+    q: SparseMLP | MultiHeadMLP
+
+    @classmethod
+    def n_outputs(cls, action_space: Any) -> int:
+        return int(action_space.n)
+
+    def forward(self, obs: PyTorchObs) -> torch.Tensor:
+        """(B, obs) to (B, actions)."""
+        return self.outputs(obs)
+
+    def actions_of(self, outputs: FloatArray, deterministic: bool) -> npt.NDArray[np.int64]:
+        """The action of the highest value, the first of them; exploration is the agent's."""
+        del deterministic
+        best: npt.NDArray[np.int64] = computed(outputs).argmax(axis=1)
+        return best
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> torch.Tensor:
+        actions: torch.Tensor = self(observation).argmax(dim=1)
         return actions
 
 

@@ -1,7 +1,8 @@
-"""Policies of Stable-Baselines3's shape whose actor and critics are truly sparse."""
+"""Policies of Stable-Baselines3's shape whose networks are truly sparse."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,12 +17,19 @@ from stable_baselines3.common.torch_layers import (
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sparserl.agents.networks.heads import TaskHeads
-from sparserl.agents.networks.networks import SparseActor, SparseCritic, SparseSACActor, SparseTD3Actor
+from sparserl.agents.networks.networks import (
+    SparseActor,
+    SparseCritic,
+    SparseQNetwork,
+    SparseSACActor,
+    SparseTD3Actor,
+)
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
@@ -32,27 +40,25 @@ SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
 
 
 class SparsePolicyMixin(BasePolicy):
-    """What the sparse policies share; mixed into a policy class of Stable-Baselines3, which builds actor and critics.
+    """What the sparse policies share; mixed into a policy class of Stable-Baselines3, which asks for its networks.
 
     Args:
         topology: Densities of the layers; `TopologyConfig()` if None.
         topology_seed: Root seed of the initial topologies.
         heads: For networks with an output layer for each task; observations then end with a task id.
         args: As in Stable-Baselines3.
-        kwargs: As in Stable-Baselines3. `net_arch` defaults to two layers of 256, and Adam is `FusedAdam`.
+        kwargs: As in Stable-Baselines3. `net_arch` defaults to `usual_net_arch`, and Adam is `FusedAdam`.
 
     Raises:
-        TopologyError: If neither actor nor critics have a layer that the topology can make sparse, or connections are
-            to be judged by a batch.
+        TopologyError: If no network has a layer that the topology can make sparse, or connections are to be judged by a
+            batch.
     """
 
     takes_topology = True
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
-    actor_class: ClassVar[type[SparseActor]]
-    actor: Any
-    critic: Any
-    actor_kwargs: dict[str, Any]
-    critic_kwargs: dict[str, Any]
+    usual_net_arch: ClassVar[tuple[int, ...]] = (256, 256)
+    trained: ClassVar[tuple[str, ...]]
+    """Attributes that hold the networks that learn; the first one acts."""
 
     def __init__(
         self,
@@ -67,8 +73,8 @@ class SparsePolicyMixin(BasePolicy):
         self.topology_seed = topology_seed
         self.heads = heads
         if kwargs.get("net_arch") is None:
-            kwargs["net_arch"] = [256, 256]
-        if not self.topology.reaches(get_actor_critic_arch(kwargs["net_arch"])):
+            kwargs["net_arch"] = list(self.usual_net_arch)
+        if not self.topology.reaches(self.hidden_widths(kwargs["net_arch"])):
             raise TopologyError(
                 f"a linear policy has output layers alone, which topology method {self.topology.method!r} keeps dense: "
                 "give topology.output_layer 'sparse', or topology.method 'dense'"
@@ -83,20 +89,17 @@ class SparsePolicyMixin(BasePolicy):
             kwargs["optimizer_class"] = FusedAdam
         super().__init__(*args, **kwargs)
 
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target, if it has one."""
-        return self.actor_class(**self._sparse(self.actor_kwargs, features_extractor))
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
-        return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
+    @staticmethod
+    def hidden_widths(net_arch: Any) -> Iterable[Sequence[int]]:
+        """Those of each network, from what users give as `net_arch`."""
+        return [net_arch]
 
     def set_training_mode(self, mode: bool) -> None:
         """As in Stable-Baselines3, without walking through modules to which the mode makes no difference."""
         # `Module.__getattr__` takes ten times as long, and this is called at each env step and update.
-        actor, critic = self._modules["actor"], self._modules["critic"]
-        if actor.ensembles and critic.ensembles:  # type: ignore[union-attr]  # they are there
-            for module in (self, actor, critic):
+        networks: list[Any] = [self._modules[name] for name in self.trained]
+        if all(network.ensembles for network in networks):
+            for module in (self, *networks):
                 vars(module)["training"] = mode  # `Module.__setattr__` first looks for a parameter of that name
         else:
             super().set_training_mode(mode)
@@ -109,15 +112,20 @@ class SparsePolicyMixin(BasePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in Stable-Baselines3; an array of vectors goes to the kernels without a detour through tensors."""
-        space, actions, actor = self.observation_space, self.action_space, self.actor
-        plain = actor.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
-        if not plain or observation.ndim > 2 or not isinstance(actions, spaces.Box):  # type: ignore[union-attr]
+        space, actions, acting = self.observation_space, self.action_space, self._acting
+        plain = acting.ensembles and isinstance(observation, np.ndarray) and observation.shape[-1:] == space.shape
+        if not plain or observation.ndim > 2 or not isinstance(actions, spaces.Box | spaces.Discrete):  # type: ignore[union-attr]
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
         rows = np.asarray(observation, np.float32).reshape(-1, observation.shape[-1])  # type: ignore[union-attr]
-        scaled = actor.act(rows, deterministic).reshape(-1, *actions.shape)
-        taken = self.unscale_action(scaled)
+        taken = acting.act(rows, deterministic).reshape(-1, *(actions.shape or ()))
+        if isinstance(actions, spaces.Box):
+            taken = self.unscale_action(taken)
         return (taken if observation.ndim == 2 else taken.squeeze(axis=0)), state  # type: ignore[union-attr]
+
+    @property
+    def _acting(self) -> Any:
+        return self._modules[self.trained[0]]
 
     @property
     def _own_arguments(self) -> dict[str, Any]:
@@ -130,7 +138,57 @@ class SparsePolicyMixin(BasePolicy):
         return {**super()._get_constructor_parameters(), **self._own_arguments}
 
 
-class SparseTD3Policy(SparsePolicyMixin, TD3Policy):
+class SparseActorCriticPolicy(SparsePolicyMixin):
+    """With an actor and critics."""
+
+    trained = ("actor", "critic")
+    actor_class: ClassVar[type[SparseActor]]
+    actor_kwargs: dict[str, Any]
+    critic_kwargs: dict[str, Any]
+
+    @staticmethod
+    def hidden_widths(net_arch: Any) -> Iterable[Sequence[int]]:
+        return get_actor_critic_arch(net_arch)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """A sparse actor; Stable-Baselines3 calls it for the policy and for its target, if it has one."""
+        return self.actor_class(**self._sparse(self.actor_kwargs, features_extractor))
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
+        return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
+
+
+class SparseQPolicy(SparsePolicyMixin, DQNPolicy):
+    """Stable-Baselines3's `DQNPolicy` with `SparseQNetwork`; `"MlpPolicy"` of `DSDQN`."""
+
+    trained = ("q_net",)
+    usual_net_arch = (64, 64)  # behind a CNN too, where Stable-Baselines3 has an output layer alone
+
+    @staticmethod
+    def hidden_widths(net_arch: Any) -> Iterable[Sequence[int]]:
+        if isinstance(net_arch, Mapping):
+            raise ConfigError(f"net_arch is a list of hidden widths of the one network, got {net_arch}")
+        return [net_arch]
+
+    def make_q_net(self) -> Any:
+        """A sparse network; Stable-Baselines3 calls it for the network and for its target."""
+        return SparseQNetwork(**self._sparse(self.net_args, None))
+
+
+class SparseQCnnPolicy(SparseQPolicy):
+    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSDQN`."""
+
+    extractor_class = NatureCNN
+
+
+class SparseQMultiInputPolicy(SparseQPolicy):
+    """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSDQN`."""
+
+    extractor_class = CombinedExtractor
+
+
+class SparseTD3Policy(SparseActorCriticPolicy, TD3Policy):
     """Stable-Baselines3's `TD3Policy` with `SparseTD3Actor` and `SparseCritic`; `"MlpPolicy"` of `DSTD3`."""
 
     actor_class = SparseTD3Actor
@@ -148,7 +206,7 @@ class SparseTD3MultiInputPolicy(SparseTD3Policy):
     extractor_class = CombinedExtractor
 
 
-class SparseSACPolicy(SparsePolicyMixin, SACPolicy):
+class SparseSACPolicy(SparseActorCriticPolicy, SACPolicy):
     """Stable-Baselines3's `SACPolicy` with `SparseSACActor` and `SparseCritic`; `"MlpPolicy"` of `DSSAC`.
 
     Raises:

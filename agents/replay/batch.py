@@ -30,7 +30,7 @@ class TransitionBatch:
 
     Attributes:
         observations: (B, width), or whatever else the observation space has behind its first axis.
-        actions: (B, width) in [-1, 1].
+        actions: (B, width) in [-1, 1], or (B, 1) whole numbers of a discrete space.
         next_observations: As `observations`.
         dones: (B, 1) 1 where the episode terminated; a time limit does not count.
         rewards: (B, 1), summed over n steps if the buffer does that.
@@ -125,7 +125,7 @@ class _Gather:
         widths = buffer.observations.shape[2], buffer.actions.shape[2]
         results = [np.empty((count, width), np.float32) for width in (widths[0], widths[1], widths[0], 1, 1)]
         self.discounts = np.empty((1, 1), np.float32)
-        sizes = [count, buffer.n_envs, *widths, buffer.observations.itemsize]
+        sizes = [count, buffer.n_envs, *widths, buffer.observations.itemsize, buffer.actions.itemsize]
         arrays = [*self.stored, self.rows, self.columns, *results]
         addresses = [array.ctypes.data for array in arrays]
         self.step = make_step(gather_step, [*sizes, *addresses], np.dtype(np.float32), arrays)
@@ -156,6 +156,8 @@ def _is_readable(buffer: ReplayBuffer) -> bool:
         one_step = type(buffer) is ReplayBuffer and not buffer.optimize_memory_usage
     if not one_step or buffer.observations.ndim != 3 or buffer.observations.dtype not in (np.float32, np.float64):
         return False
-    others = (buffer.actions, buffer.dones, buffer.timeouts, buffer.rewards)
-    stored = (*others, buffer.observations, buffer.next_observations)
+    if buffer.actions.dtype not in (np.float32, np.int64):
+        return False
+    others = (buffer.dones, buffer.timeouts, buffer.rewards)
+    stored = (*others, buffer.actions, buffer.observations, buffer.next_observations)
     return all(array.dtype == np.float32 for array in others) and all(array.flags.c_contiguous for array in stored)

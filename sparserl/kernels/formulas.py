@@ -1,4 +1,4 @@
-"""What stands between the passes of an actor-critic update, as steps: targets, losses and their derivatives.
+"""What stands between the passes of an update, as steps: targets, losses and their derivatives.
 
 Arguments are as `Formula` gives them: a number, then matrices of which the last ones are results. Sums are formed in
 double precision. Derivatives are written by hand; the tests compare them with those of autograd.
@@ -153,6 +153,56 @@ def td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
         targets[row, 0] = rewards[row, 0] + (type(zero)(1) - dones[row, 0]) * discount * following
 
 
+@compiled()
+def _best(values: Any, sample: int, choices: int) -> int:
+    """The choice of the highest value, the first of several; one that is not a number, if there is one, as in torch.
+
+    Values are (1, B, choices) as a matrix, (1, B * choices).
+    """
+    best = 0
+    for other in range(1, choices):
+        value, highest = values[0, sample * choices + other], values[0, sample * choices + best]
+        if value > highest or (np.isnan(value) and not np.isnan(highest)):
+            best = other
+    return best
+
+
+@formula(_like_first)
+def best_td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of rewards (B, 1), dones (B, 1), discounts (B, 1) or (1, 1), next values and those that choose (1, B, n): (B, 1).
+
+    The same values twice for Q-learning (Mnih et al. 2015, algorithm 1); those of the online network to choose, for
+    double Q-learning (van Hasselt et al. 2016, equation 4).
+    """
+    rewards, dones, discounts = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    values, choosing, targets = _matrix(arguments, 3, zero), _matrix(arguments, 4, zero), _matrix(arguments, 5, zero)
+    choices = values.shape[1] // rewards.shape[0]
+    for row in range(share, rewards.shape[0], shares):
+        following = values[0, row * choices + _best(choosing, row, choices)]
+        discount = discounts[min(row, discounts.shape[0] - 1), 0]
+        targets[row, 0] = rewards[row, 0] + (type(zero)(1) - dones[row, 0]) * discount * following
+
+
+@formula(lambda values, chosen: [(1, *chosen)])
+def values_of(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of values (1, B, n) and what was chosen (B, 1), whole numbers below n: (1, B, 1)."""
+    values, chosen, result = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 2, zero)
+    choices = values.shape[1] // chosen.shape[0]
+    for row in range(share, chosen.shape[0], shares):
+        result[0, row] = values[0, row * choices + int(chosen[row, 0])]
+
+
+@formula(lambda by_chosen, chosen, values: [values])
+def through_values_of(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Of the derivative (1, B, 1) by the results of `values_of`, then what was chosen and the values: that by these."""
+    by_chosen, chosen, by_values = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero), _matrix(arguments, 3, zero)
+    choices = by_values.shape[1] // chosen.shape[0]
+    for row in range(share, chosen.shape[0], shares):
+        for choice in range(choices):
+            taken = choice == int(chosen[row, 0])
+            by_values[0, row * choices + choice] = by_chosen[0, row] if taken else type(zero)(0)
+
+
 @formula(_like_first)
 def soft_td_targets(share: int, shares: int, arguments: int, zero: Any) -> None:
     """As `td_targets`, with log-probabilities (B, 1) after the next values, then the temperature (1,).
@@ -185,6 +235,28 @@ def squared_errors(share: int, shares: int, arguments: int, zero: Any) -> None:
             error = q_values[critic, row] - targets[row, 0]
             total += error * error
             by_q_values[critic, row] = error * factor
+    loss[0, 0] = scale * total / q_values.shape[1]
+
+
+@formula(lambda q_values, targets: [(1,), q_values])
+def smooth_l1_errors(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """As `squared_errors`, of the error that is a square up to 1 and grows along a line beyond it.
+
+    Source:
+        Girshick 2015 (Fast R-CNN), equation 3: Huber's loss with a bend at 1.
+    """
+    q_values, targets = _matrix(arguments, 0, zero), _matrix(arguments, 1, zero)
+    loss, by_q_values = _matrix(arguments, 2, zero), _matrix(arguments, 3, zero)
+    if share > 0:
+        return
+    scale, total = _number(arguments), 0.0
+    factor = type(zero)(scale / q_values.shape[1])
+    for critic in range(q_values.shape[0]):
+        for row in range(q_values.shape[1]):
+            error = q_values[critic, row] - targets[row, 0]
+            size = abs(error)
+            total += 0.5 * error * error if size < 1 else size - 0.5
+            by_q_values[critic, row] = factor * type(zero)(_clip(error, -1.0, 1.0))
     loss[0, 0] = scale * total / q_values.shape[1]
 
 

@@ -16,6 +16,8 @@ from sparserl.kernels.compiled import compiled
 from sparserl.kernels.program import step_function
 from sparserl.kernels.vector import array_at, int64_array, multiply_add, read_int64, read_real, write_real
 
+CLIP_EPSILON = 1e-6
+"""Added to a norm that gradients are divided by; as in torch."""
 HALVINGS = 8
 """Times that a bound on what is trimmed is halved at most, as long as enough stays within it."""
 
@@ -107,6 +109,35 @@ def average_step(share: int, shares: int, arguments: int, zero: Any) -> None:
             write_real(targets, entry, multiply_add(read_real(onlines, entry, tau), tau, faded), tau)
 
 
+@step_function(error_model="numpy")
+def clip_step(share: int, shares: int, arguments: int, zero: Any) -> None:
+    """Scales gradients down so that their norm, that of all together, is at most a number; in one share.
+
+    Rows: size; address of a gradient. Numbers: the most.
+
+    Source:
+        Pascanu et al. 2013, Algorithm 1, with the operations of torch's `clip_grad_norm_`.
+    """
+    if share > 0:
+        return
+    call = int64_array(arguments, (3,))
+    rows, most = int64_array(call[0], (call[1], 2)), array_at(call[2], (1,), 0.0)[0]
+    total = 0.0
+    for array in range(rows.shape[0]):
+        size, gradients = rows[array]
+        for entry in range(size):
+            gradient = np.float64(read_real(gradients, entry, zero))
+            total += gradient * gradient
+    factor = most / (math.sqrt(total) + CLIP_EPSILON)
+    if factor >= 1.0:
+        return
+    scale = type(zero)(factor)
+    for array in range(rows.shape[0]):
+        size, gradients = rows[array]
+        for entry in range(size):
+            write_real(gradients, entry, read_real(gradients, entry, zero) * scale, zero)
+
+
 @compiled()
 def _count_up_to(limit: Any, values: int, size: int) -> int:
     """How many of the values at an address are no larger in magnitude: a loop that is compiled to vector code."""
@@ -196,22 +227,23 @@ def gather_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """Copies transitions of one step out of a replay buffer.
 
     Arguments: transitions to copy; environments, widths of observations and actions; bytes of a number in stored
-    observations (8: float64, 4: float32); addresses of stored observations (size, envs, width), actions, next
-    observations, dones (size, envs), timeouts (1 where a time limit ended the episode, which does not count as done)
-    and rewards; of the (B,) indices in the first and second dimension; and of the results.
+    observations (8: float64, 4: float32) and in actions (8: int64, 4: float32); addresses of stored observations
+    (size, envs, width), actions, next observations, dones (size, envs), timeouts (1 where a time limit ended the
+    episode, which does not count as done) and rewards; of the (B,) indices in the first and second dimension; and of
+    the results.
     """
-    call = int64_array(arguments, (18,))
-    count, envs, width, acted, size = call[0], call[1], call[2], call[3], call[4]
+    call = int64_array(arguments, (19,))
+    count, envs, width, acted, size, of_actions = call[0], call[1], call[2], call[3], call[4], call[5]
     for index in range(count * share // shares, count * (share + 1) // shares):
-        at = read_int64(call[11], index) * envs + read_int64(call[12], index)
+        at = read_int64(call[12], index) * envs + read_int64(call[13], index)
         for entry in range(width):
-            write_real(call[13], index * width + entry, _stored(call[5], at * width + entry, size, zero), zero)
-            write_real(call[15], index * width + entry, _stored(call[7], at * width + entry, size, zero), zero)
+            write_real(call[14], index * width + entry, _stored(call[6], at * width + entry, size, zero), zero)
+            write_real(call[16], index * width + entry, _stored(call[8], at * width + entry, size, zero), zero)
         for entry in range(acted):
-            write_real(call[14], index * acted + entry, read_real(call[6], at * acted + entry, np.float32(0)), zero)
-        done = read_real(call[8], at, np.float32(0)) * (np.float32(1) - read_real(call[9], at, np.float32(0)))
-        write_real(call[16], index, done, zero)
-        write_real(call[17], index, read_real(call[10], at, np.float32(0)), zero)
+            write_real(call[15], index * acted + entry, _action(call[7], at * acted + entry, of_actions, zero), zero)
+        done = read_real(call[9], at, np.float32(0)) * (np.float32(1) - read_real(call[10], at, np.float32(0)))
+        write_real(call[17], index, done, zero)
+        write_real(call[18], index, read_real(call[11], at, np.float32(0)), zero)
 
 
 @compiled()
@@ -219,6 +251,13 @@ def _stored(address: int, entry: int, size: int, zero: Any) -> Any:
     if size == 8:
         return zero + read_real(address, entry, 0.0)
     return zero + np.float64(read_real(address, entry, np.float32(0)))
+
+
+@compiled()
+def _action(address: int, entry: int, size: int, zero: Any) -> Any:
+    if size == 8:
+        return zero + type(zero)(read_int64(address, entry))
+    return zero + type(zero)(read_real(address, entry, np.float32(0)))
 
 
 STEPS = (adam_step, tick_step, average_step, average_and_trim_step, gather_step)

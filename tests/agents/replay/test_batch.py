@@ -17,8 +17,8 @@ from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
 FIELDS = ("observations", "actions", "next_observations", "dones", "rewards")
 
 
-def empty(kind: type[ReplayBuffer], dtype: type, n_envs: int = 2, **options: Any) -> Any:
-    space, actions = spaces.Box(-9, 9, (3,), dtype), spaces.Box(-1, 1, (2,), np.float32)
+def empty(kind: type[ReplayBuffer], dtype: type, n_envs: int = 2, actions: Any = None, **options: Any) -> Any:
+    space, actions = spaces.Box(-9, 9, (3,), dtype), actions or spaces.Box(-1, 1, (2,), np.float32)
     return kind(20, space, actions, device="cpu", n_envs=n_envs, **options)
 
 
@@ -28,6 +28,8 @@ def filled(buffer: Any, transitions: int) -> Any:
     for number in range(transitions):
         observations, following = rng.normal(size=(2, n_envs, 3)).astype(dtype)
         action, reward = rng.normal(size=(n_envs, 2)).astype(np.float32), rng.normal(size=n_envs)
+        if isinstance(buffer.action_space, spaces.Discrete):
+            action = rng.integers(9, size=n_envs)
         done = np.array([number % 3 == 0, number % 4 == 0][:n_envs])
         infos = [{"TimeLimit.truncated": number % 2 == 0} for _ in range(n_envs)]
         if isinstance(buffer, AdaptiveReplayBuffer):
@@ -52,6 +54,7 @@ def redrawing(dtype: type, transitions: int, **options: Any) -> Any:
 
 BUFFERS: dict[str, Callable[[type, int], Any]] = {
     "plain": lambda dtype, count: filled(empty(ReplayBuffer, dtype), count),
+    "discrete actions": lambda dtype, count: filled(empty(ReplayBuffer, dtype, actions=spaces.Discrete(9)), count),
     "memory-efficient": lambda dtype, count: filled(
         empty(ReplayBuffer, dtype, optimize_memory_usage=True, handle_timeout_termination=False), count
     ),
@@ -63,7 +66,7 @@ BUFFERS: dict[str, Callable[[type, int], Any]] = {
     "redrawing": redrawing,
     "redrawing two steps": lambda dtype, count: redrawing(dtype, count, n_steps=2, gamma=0.9),
 }
-READ_DIRECTLY = ("plain", "three steps, later", "forgetful", "redrawing")
+READ_DIRECTLY = ("plain", "discrete actions", "three steps, later", "forgetful", "redrawing")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -35,6 +35,36 @@ def test_targets_by_hand() -> None:
     assert soft.tolist() == [[3.25], [2], [20.5]]
 
 
+def test_targets_by_the_best_of_several_actions_by_hand() -> None:
+    rewards, dones = F32([[1], [2], [3]]), F32([[0], [1], [0]])
+    values = F32([[[10, 20], [30, 40], [60, 50]]])
+    choosing = F32([[[1, 0], [0, 1], [2, 2]]])  # the first of two that are alike
+    half = F32([[0.5]])
+    assert formulas.best_td_targets(rewards, dones, half, values, values).tolist() == [[11], [2], [33]]
+    assert formulas.best_td_targets(rewards, dones, half, values, choosing).tolist() == [[6], [2], [33]]
+    discounts = F32([[0.5], [1], [0.1]])
+    assert formulas.best_td_targets(rewards, dones, discounts, values, values).tolist() == [[11], [2], [9]]
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_value_that_is_no_number_is_the_best_of_several(column: int) -> None:
+    values = F32([[[1, 2, 3]]])
+    values[0, 0, column] = np.nan
+    one, none = F32([[1]]), F32([[0]])
+    assert np.isnan(formulas.best_td_targets(one, none, one, values, values)).all()
+
+
+def test_values_of_what_was_chosen_and_their_derivative() -> None:
+    values, chosen = drawn(1, 6, 4), F32([[0], [3], [2], [2], [1], [0]])
+    picked = formulas.values_of(values, chosen)
+    leaf = torch.from_numpy(values).requires_grad_()
+    expected = leaf[0].gather(1, torch.from_numpy(chosen).long())
+    np.testing.assert_array_equal(picked[0], expected.detach())
+    slopes = drawn(1, 6, 1, seed=1)
+    expected.backward(torch.from_numpy(slopes[0]))
+    np.testing.assert_array_equal(formulas.through_values_of(slopes, chosen, values), leaf.grad)
+
+
 def test_smoothing_keeps_to_the_bounds() -> None:
     found = formulas.smoothed(F32([[0.5, -0.9, np.nan]]), F32([[0.2, -0.3, 0]]))
     np.testing.assert_array_equal(found, F32([[0.7, -1, np.nan]]))
@@ -49,6 +79,19 @@ def test_squared_errors_as_in_torch(scale: float) -> None:
     expected.backward()
     assert float(loss[0]) == pytest.approx(expected.item(), rel=1e-6)
     np.testing.assert_allclose(gradient, leaf.grad, rtol=1e-6)
+
+
+def test_smooth_l1_errors_to_the_bit_of_torch() -> None:
+    q_values, targets = 2 * drawn(2, 40, 1), drawn(40, 1, seed=1)
+    q_values[0, :3] = targets[:3] + F32([[1], [-1], [0]])
+    loss, gradient = formulas.smooth_l1_errors(q_values, targets, number=1.0)
+    leaf = torch.from_numpy(q_values).requires_grad_()
+    expected = sum(torch.nn.functional.smooth_l1_loss(q, torch.from_numpy(targets)) for q in leaf)
+    expected.backward()
+    assert float(loss[0]) == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_array_equal(gradient, leaf.grad)
+    assert len(np.unique(gradient)) > 20  # on both sides of the bends
+    assert np.isnan(formulas.smooth_l1_errors(F32([[[np.nan]]]), F32([[1]]), number=1.0)[1]).all()
 
 
 def test_the_deterministic_policy_loss_as_in_torch() -> None:

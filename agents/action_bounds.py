@@ -1,4 +1,4 @@
-"""Which bounds of actions an agent can scale to [-1, 1]."""
+"""Which bounds of actions an agent can scale to [-1, 1], and which choices it can count."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from sparserl.errors import ConfigError
 
 
 def check_action_bounds(space: spaces.Space[Any]) -> None:
-    """Refuses a box that scaling makes NaN of; other spaces are for Stable-Baselines3 to judge.
+    """Refuses a box that scaling makes NaN of, and choices that networks would count otherwise.
+
+    Other spaces are for Stable-Baselines3 to judge.
 
     Raises:
-        ConfigError: If a box has no actions, or one whose range is nothing or beyond its element type.
+        ConfigError: If a box has no actions, or one whose range is nothing or beyond its element type, or if discrete
+            actions begin elsewhere than at 0.
     """
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        raise ConfigError(f"discrete actions must be counted from 0, got {space}")
     if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
         return
     if space.low.size == 0:

@@ -23,6 +23,7 @@ from sparserl.ranges import (
     PositiveShare,
     Range,
     Repeats,
+    Share,
     check_ranges,
 )
 
@@ -38,6 +39,8 @@ class AgentConfig:
         ConfigError: If a number is out of range.
     """
 
+    ours_alone: ClassVar[tuple[str, ...]] = ()
+    """Options that Stable-Baselines3's dense agents have not."""
     learning_rate: Positive = 3e-4
     """Of Adam, for all networks."""
     weight_decay: NotNegative = 0.0
@@ -80,6 +83,13 @@ class AgentConfig:
     def check_tasks(self) -> None:
         """Raises ConfigError if an option does not work where tasks follow each other."""
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """Those of `ours_alone` that are not as Stable-Baselines3's agents have them."""
+        usual = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in self.ours_alone}
+        return {name: value for name, value in given.items() if value != usual[name]}
+
     def check_dense(self, algo: str, twin: str) -> None:
         """Raises ConfigError if an option does not work with dense networks of Stable-Baselines3.
 
@@ -87,6 +97,11 @@ class AgentConfig:
             algo: Name of the dense agent.
             twin: Name of its sparse one.
         """
+        for name, value in self.own.items():
+            raise ConfigError(
+                f"agent.{name} {value} is not for {algo}, which is Stable-Baselines3's: dense networks have it with "
+                f"--algo {twin} --topology.method dense"
+            )
 
     def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
         """What the agent's constructor takes.
@@ -238,6 +253,7 @@ class OffPolicyConfig(AgentConfig):
         )
         return {
             **{name: getattr(self, name) for name in own},
+            **self.own,
             **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
@@ -268,7 +284,6 @@ class CriticsConfig(OffPolicyConfig):
     """
 
     ours_alone: ClassVar[tuple[str, ...]] = ("critic_subset", "actor_q")
-    """Options that Stable-Baselines3's dense agents have not."""
     n_critics: Annotated[int, Range("[2, 20]")] = 2
     """Critics, each with a topology of its own (REDQ: 10)."""
     critic_subset: Annotated[int | None, Range("[1, 20]")] = None
@@ -283,22 +298,8 @@ class CriticsConfig(OffPolicyConfig):
                 f"agent.critic_subset must be at most agent.n_critics {self.n_critics}, got {self.critic_subset}"
             )
 
-    @property
-    def own(self) -> dict[str, Any]:
-        """Those of `ours_alone` that are not as Stable-Baselines3's agents have them."""
-        usual = {field.name: field.default for field in fields(self)}
-        given = {name: getattr(self, name) for name in self.ours_alone}
-        return {name: value for name, value in given.items() if value != usual[name]}
-
-    def check_dense(self, algo: str, twin: str) -> None:
-        for name, value in self.own.items():
-            raise ConfigError(
-                f"agent.{name} {value} is not for {algo}, which is Stable-Baselines3's: dense networks have it with "
-                f"--algo {twin} --topology.method dense"
-            )
-
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
-        given = super().arguments(action_shape, **how) | self.own
+        given = super().arguments(action_shape, **how)
         return {**given, "policy_kwargs": {**given["policy_kwargs"], "n_critics": self.n_critics}}
 
     def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
@@ -371,4 +372,57 @@ class SACConfig(CriticsConfig):
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = ("ent_coef", "target_entropy", "target_update_interval")
+        return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}
+
+
+@dataclass(frozen=True)
+class DQNConfig(OffPolicyConfig):
+    """Hyper-parameters of DQN; defaults are those of Stable-Baselines3, but for one update per env step (there, per 4).
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    ours_alone = ("double_q", "loss")
+    learning_rate: Positive = 1e-4
+    """Of Adam."""
+    net_arch: tuple[Count, ...] = (64, 64)
+    """Hidden widths."""
+    batch_size: Count = 32
+    """Transitions per gradient update."""
+    learning_starts: CountOrZero = 100
+    """Env steps with random actions before the first gradient update."""
+    tau: PositiveShare = 1.0
+    """Share of the online network that an update of the target network takes; 1 copies it."""
+    target_update_interval: Count = 10_000
+    """Env steps between updates of the target network."""
+    exploration_fraction: PositiveShare = 0.1
+    """Share of the run in which the rate of random actions falls, along a line."""
+    exploration_initial_eps: Share = 1.0
+    """Rate of random actions at the start."""
+    exploration_final_eps: Share = 0.05
+    """Rate of random actions once that share is over."""
+    max_grad_norm: Positive | None = 10.0
+    """Norm to which the gradients of an update are scaled down; None leaves them as they are."""
+    double_q: bool = False
+    """Let the online network choose the next action whose value the target network gives (van Hasselt et al. 2016)."""
+    loss: Literal["huber", "squared"] = "huber"
+    """Mean of what of the temporal-difference errors: Huber's loss with a bend at 1, or their squares."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_has_effect(
+            ("exploration_fraction",),
+            self.exploration_initial_eps != self.exploration_final_eps,
+            "agent.exploration_initial_eps and exploration_final_eps that differ",
+        )
+
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
+        own = (
+            "target_update_interval",
+            "exploration_fraction",
+            "exploration_initial_eps",
+            "exploration_final_eps",
+            "max_grad_norm",
+        )
         return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import lcm
+from math import inf, lcm
+from typing import Any
 
 import stable_baselines3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl.agents.parts import ActorCriticParts
+from sparserl.agents.parts import ActorCriticParts, AgentParts, QNetworkParts
 from sparserl.kernels.flops import counting, torch_products
 
 
-class DenseAgent(ActorCriticParts, OffPolicyAlgorithm):
+class DenseAgent(AgentParts, OffPolicyAlgorithm):
     """Counts the operations of an agent that Stable-Baselines3 trains."""
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
@@ -22,7 +23,7 @@ class DenseAgent(ActorCriticParts, OffPolicyAlgorithm):
             super().train(gradient_steps, batch_size)
 
 
-class TD3(DenseAgent, stable_baselines3.TD3):
+class TD3(ActorCriticParts, DenseAgent, stable_baselines3.TD3):
     """Stable-Baselines3's `TD3`."""
 
     targets_of = ("actor", "critic")
@@ -32,7 +33,7 @@ class TD3(DenseAgent, stable_baselines3.TD3):
         return {"actor": self.policy_delay, "critic": 1}
 
 
-class SAC(DenseAgent, stable_baselines3.SAC):
+class SAC(ActorCriticParts, DenseAgent, stable_baselines3.SAC):
     """Stable-Baselines3's `SAC` with `target_update_interval` counted over the whole run.
 
     There it is counted within one call of `train`, so with one update per env step, as everybody trains, the target
@@ -54,3 +55,12 @@ class SAC(DenseAgent, stable_baselines3.SAC):
                 super().train(1, batch_size)
         finally:
             self.tau = tau
+
+
+class DQN(QNetworkParts, DenseAgent, stable_baselines3.DQN):
+    """Stable-Baselines3's `DQN`; `max_grad_norm` None is no bound."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        if kwargs.get("max_grad_norm", 0) is None:
+            kwargs["max_grad_norm"] = inf
+        super().__init__(*args, **kwargs)

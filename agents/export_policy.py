@@ -27,16 +27,15 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
         ConfigError: If its actor is of another kind, or reads something made of observations.
     """
     actor: Any = agent.acting
-    space = agent.action_space
-    if not isinstance(space, spaces.Box):
-        raise ConfigError(f"a policy is exported for Box actions, not for {space}")
+    space: Any = agent.action_space
     if not reads_observations_as_they_are(actor):
         extractor, observations = type(actor.features_extractor).__name__, agent.observation_space
         raise ConfigError(f"a policy that reads vectors can be exported, not {observations} through {extractor}")
     if network is None:
         [network] = chains_of(actor).values()
+    continuous = isinstance(space, spaces.Box)
     # Of a Gaussian policy the means come first.
-    ends = [None] * (len(network) - 1) + [int(np.prod(space.shape))]
+    ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if continuous else None]
     parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(network, ends, strict=True)]
-    low, high = (bound.astype(np.float32).ravel() for bound in (space.low, space.high))
+    low, high = [bound.astype(np.float32).ravel() for bound in (space.low, space.high)] if continuous else (None, None)
     return ExportedPolicy(parts, network.activations[0] if len(network) > 1 else "relu", low, high, dict(about))

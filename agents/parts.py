@@ -143,3 +143,20 @@ class ActorCriticParts(AgentParts):
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
         return {"actor": computed(observations), "critic": np.concatenate([observations, actions], axis=1)}
+
+
+class QNetworkParts(AgentParts):
+    """One network that gives a value of each action, and a rate of random ones that falls in the run."""
+
+    trained = ("q_net",)
+    targets_of = ("q_net",)
+    action_spaces = (spaces.Discrete,)
+    counters = (*AgentParts.counters, "_n_calls", "exploration_rate")
+
+    @classmethod
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        return {"q_net": [[n_obs, *config.net_arch, n_action]]}
+
+    def optimizer_of(self, group: str) -> torch.optim.Optimizer:
+        del group
+        return self.policy.optimizer

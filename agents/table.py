@@ -10,8 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.config import AgentConfig, SACConfig, TD3Config
-from sparserl.agents.dense import SAC, TD3
+from sparserl.agents.config import AgentConfig, DQNConfig, SACConfig, TD3Config
+from sparserl.agents.dense import DQN, SAC, TD3
+from sparserl.agents.ds_dqn import DSDQN
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.networks.heads import TaskHeads
@@ -48,6 +49,8 @@ AGENTS: dict[str, AgentSpec] = {
     "td3": AgentSpec(TD3, TD3Config, "Stable-Baselines3's dense TD3, for comparison", sparse_twin="ds_td3"),
     "ds_sac": AgentSpec(DSSAC, SACConfig, "SAC on truly sparse networks that rewire (Sokar et al. 2022, appendix)"),
     "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
+    "ds_dqn": AgentSpec(DSDQN, DQNConfig, "DQN on a truly sparse network that rewires (Graesser et al. 2022)"),
+    "dqn": AgentSpec(DQN, DQNConfig, "Stable-Baselines3's dense DQN, for comparison", sparse_twin="ds_dqn"),
 }
 
 
@@ -87,6 +90,14 @@ def check_options(algo: str, config: AgentConfig) -> None:
         config.check_dense(algo, twin)
 
 
+def advice(algo: str, space: spaces.Space[Any]) -> str:
+    """How a refusal of actions ends: with the algorithms that take them, dense or sparse like the one that does not."""
+    sparse = agent_spec(algo).sparse
+    others = [name for name, spec in AGENTS.items() if spec.sparse == sparse]
+    fit = [name for name in others if isinstance(space, AGENTS[name].agent.action_spaces)]
+    return f"; use {' or '.join(fit)}" if fit else f"; {type(space).__name__} actions have no algorithm here"
+
+
 def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) -> None:
     """Refuses actions that an agent cannot choose.
 
@@ -95,7 +106,7 @@ def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) 
     """
     if not isinstance(space, agent.action_spaces):
         known = " or ".join(kind.__name__ for kind in agent.action_spaces)
-        raise ConfigError(f"{algo} takes {known} actions, got {space}")
+        raise ConfigError(f"{algo} takes {known} actions, got {space}{advice(algo, space)}")
     check_action_bounds(space)
 
 

@@ -19,15 +19,20 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from sparserl.envs.tasks import meta_world
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.extras import how_to_install
 
 _EXTRAS: dict[str, Callable[[], None]] = {meta_world.NAMESPACE: meta_world.register_tasks}
 """Namespace of ids that we register -> what does it, at their first use; `ConfigError` where an extra is missing."""
 
-# Of what Gymnasium brings outside MuJoCo, these have bounded continuous actions and flat observations.
-_OTHER_CONTINUOUS = {
+# Of what Gymnasium brings outside MuJoCo, these have bounded continuous or discrete actions, and flat observations.
+_OTHERS = {
+    "Acrobot",
     "BipedalWalker",
     "BipedalWalkerHardcore",
+    "CartPole",
+    "LunarLander",
     "LunarLanderContinuous",
+    "MountainCar",
     "MountainCarContinuous",
     "Pendulum",
 }
@@ -42,6 +47,7 @@ def make_env(
     render_mode: str | None = None,
     episode_steps: int | None = None,
     actions: tuple[type[gym.Space[Any]], ...] = (gym.spaces.Box,),
+    advice: Callable[[gym.Space[Any]], str] = lambda actions: "",
 ) -> gym.Env[Any, Any]:
     """Makes a Gymnasium environment and checks that an agent can use it.
 
@@ -54,6 +60,7 @@ def make_env(
         render_mode: `"human"`, `"rgb_array"` or another mode of the environment; None renders nothing.
         episode_steps: Steps after which an episode is truncated, >= 1; None for the environment's own limit.
         actions: Kinds of action spaces that the agent takes.
+        advice: Ends the refusal of another one.
 
     Returns:
         The environment as `gymnasium.make` wraps it: an action space of these kinds, finite bounds where it is a `Box`,
@@ -77,10 +84,12 @@ def make_env(
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering)
     except (ImportError, gym.error.Error) as error:
+        if "box2d" in _entry_module(spec) and not _has_box2d():
+            raise ConfigError(f"environment {env_id!r} needs Box2D; {how_to_install('box2d')} brings it") from None
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
     if isinstance(env.observation_space, gym.spaces.Dict) and _no_vector(env.observation_space) is None:
         env = gym.wrappers.FlattenObservation(env)
-    problem = _space_problem(env, actions)
+    problem = _space_problem(env, actions, advice)
     if problem is not None:
         env.close()
         raise ConfigError(f"environment {env_id!r} {problem}")
@@ -90,18 +99,18 @@ def make_env(
 def list_env_ids() -> list[str]:
     """The ids that a user can train on, the MuJoCo v5 environments first.
 
-    Then the other continuous environments of Gymnasium, then its older MuJoCo versions, then those of the installed
+    Then the other such environments of Gymnasium, then its older MuJoCo versions, then those of the installed
     extras and whatever other packages have registered, which only `make_env` can judge. Nothing is made here; a Box2D
     environment is listed only where Box2D is installed.
 
     Returns:
         Registered ids; within each of the four groups in alphabetical order.
     """
-    has_box2d = importlib.util.find_spec("Box2D") is not None
+    has_box2d = _has_box2d()
     groups: tuple[list[str], ...] = ([], [], [], [])
     for spec in _usable_specs():
         package = _entry_module(spec)
-        builtin = spec.namespace is None and spec.name in _OTHER_CONTINUOUS
+        builtin = spec.namespace is None and spec.name in _OTHERS
         if package.startswith("gymnasium.envs.mujoco"):
             groups[0 if spec.version == 5 else 2].append(spec.id)
         elif not package.startswith(("gymnasium.", "shimmy.")):
@@ -109,6 +118,10 @@ def list_env_ids() -> list[str]:
         elif builtin and (has_box2d or "box2d" not in package):
             groups[1].append(spec.id)
     return [env_id for group in groups for env_id in sorted(group)]
+
+
+def _has_box2d() -> bool:
+    return importlib.util.find_spec("Box2D") is not None
 
 
 def _registered_spec(env_id: str) -> EnvSpec:
@@ -193,11 +206,13 @@ def _no_vector(space: gym.Space[Any], name: str = "") -> str | None:
     return f"{name!r} of {space}"
 
 
-def _space_problem(env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], ...]) -> str | None:
+def _space_problem(
+    env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], ...], advice: Callable[[gym.Space[Any]], str]
+) -> str | None:
     action, obs = env.action_space, env.observation_space
     if not isinstance(action, actions):
         known = " or ".join("a continuous one (Box)" if kind is gym.spaces.Box else kind.__name__ for kind in actions)
-        return f"has a {type(action).__name__} action space; {known} is needed"
+        return f"has a {type(action).__name__} action space; {known} is needed{advice(action)}"
     if isinstance(action, gym.spaces.Box):
         low, high = action.low.min(), action.high.max()
         if not np.isfinite([low, high]).all():

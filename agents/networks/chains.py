@@ -10,11 +10,12 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.dqn.policies import QNetwork
 from stable_baselines3.sac.policies import Actor as DenseSACActor
 from stable_baselines3.td3.policies import Actor as DenseTD3Actor
 from torch import nn
 
-from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor, SparseCritic
+from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor, SparseCritic, SparseQNetwork
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.layers import SparseMLP
@@ -44,6 +45,10 @@ def _dense_critic(critic: Any) -> Chains:
     return {f"qf{index}": _of_sequential([*network]) for index, network in enumerate(critic.q_networks)}
 
 
+def _dense_q_network(network: Any) -> Chains:
+    return {SparseQNetwork.network_name: _of_sequential([*network.q_net])}
+
+
 def _of_sequential(modules: list[nn.Module], output_activation: str = "identity") -> SparseMLP:
     layers = [module for module in modules if isinstance(module, nn.Linear)]
     # TD3's last module is a tanh; without hidden layers there is no other, or none at all.
@@ -68,6 +73,7 @@ CHAINS: dict[type[nn.Module], Callable[[Any], Chains]] = {
     DenseTD3Actor: _dense_td3_actor,
     DenseSACActor: _dense_sac_actor,
     ContinuousCritic: _dense_critic,
+    QNetwork: _dense_q_network,
 }
 """Kind of actor or critics -> its networks by name within it."""
 

@@ -82,8 +82,9 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         kwargs: As `ReplayBuffer`.
 
     Raises:
-        ConfigError: If a number is out of range, observations are of a Dict space, or noise is redrawn for several
-            environments or in other observations than vectors of floats.
+        ConfigError: If a number is out of range, observations are of a Dict space, actions are not vectors although
+            `capacity` compares them, or noise is redrawn for several environments or in other observations than vectors
+            of floats.
 
     Source:
         Tan et al. 2023 (RLx2), delayed multi-step targets and dynamic-capacity buffer; Grooten et al. 2023 (ANF),
@@ -117,6 +118,12 @@ class AdaptiveReplayBuffer(NStepReplayBuffer):
         check_n_steps(n_steps, n_steps_delay)
         observations = kwargs["observation_space"] if "observation_space" in kwargs else args[1]
         _check_observations(observations, redraws=redraw_seed is not None)
+        actions = kwargs["action_space"] if "action_space" in kwargs else args[2]
+        if capacity is not None and not isinstance(actions, spaces.Box):
+            raise ConfigError(
+                f"agent.dynamic_capacity compares actions that are vectors, not of {actions}: leave it out, as only "
+                "agents of continuous actions (ds_td3, ds_sac) can have it"
+            )
         super().__init__(*args, n_steps=n_steps, gamma=gamma, **kwargs)
         self.n_steps_delay, self.capacity = n_steps_delay, capacity
         self.updates = 0  # batches drawn so far

@@ -59,7 +59,7 @@ def _c(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:
     header = c_header(policy, name)
     path.write_text(header.text)
     return {
-        "function": f"void {header.function}(const float *observation, float *action)",
+        "function": header.function,
         "static data": f"{header.bytes_data:,} bytes",
     }
 

@@ -17,7 +17,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import AgentConfig, TD3Config
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
-from sparserl.agents.table import AGENTS, agent_spec, check_options, make_agent
+from sparserl.agents.table import AGENTS, advice, agent_spec, check_options, make_agent
 from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
@@ -121,7 +121,8 @@ class TrainConfig(RunConfig):
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
-        env = make_env(self.env, render_mode=render_mode, actions=agent_spec(self.algo).agent.action_spaces)
+        actions = agent_spec(self.algo).agent.action_spaces
+        env = make_env(self.env, render_mode=render_mode, actions=actions, advice=partial(advice, self.algo))
         return wrap(env, self.wrappers, self.seed, follow=follow)
 
     def make_envs(self) -> DummyVecEnv:

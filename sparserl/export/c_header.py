@@ -20,7 +20,8 @@ class CHeader:
 
     Attributes:
         text: The header; C99, needs <math.h> and <stdint.h>, allocates nothing.
-        function: Name of `void function(const float *observation, float *action)`.
+        function: Its prototype, `void name(const float *observation, float *action)`; of discrete actions `int
+            name(const float *observation)`.
         bytes_data: Memory of the static arrays.
     """
 
@@ -50,14 +51,16 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in KEYWORDS.split():
         raise ConfigError(f"--name must be a C identifier, got {name!r}")
-    arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
+    arrays: dict[str, np.ndarray] = policy.ranges
+    outputs = "action" if policy.ranges else "value"
     calls = []
     for index, layer in enumerate(policy.layers):
         arrays |= {f"{what}{index}": array for what, array in _arrays(layer).items()}
         source = "observation" if index == 0 else f"hidden{index - 1}"
-        target = "action" if index == len(policy.layers) - 1 else f"hidden{index}"
+        target = outputs if index == len(policy.layers) - 1 else f"hidden{index}"
         calls.append(_loop(name, index, layer, source, target, _activated(policy, index)))
     widest = [f"    float hidden{index}[{layer.n_out}];" for index, layer in enumerate(policy.layers[:-1])]
+    prototype, ending = _scaled(name, policy.n_out) if policy.ranges else _chosen(name, policy.n_out)
     about = [f" * {key}: {value}" for key, value in policy.about.items()]
     guard = f"{name.upper()}_H"
     text = "\n".join(
@@ -75,17 +78,38 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
             "",
             *(_array(f"{name}_{what}", array) for what, array in arrays.items()),
             "",
-            f"static void {name}(const float *observation, float *action) {{",
+            f"static {prototype} {{",
             *widest,
+            *([] if policy.ranges else [f"    float value[{policy.n_out}];"]),
             *calls,
-            f"    for (int i = 0; i < {policy.n_out}; i++)",
-            f"        action[i] = {name}_low[i] + 0.5f * (action[i] + 1.0f) * ({name}_high[i] - {name}_low[i]);",
+            *ending,
             "}",
             f"#endif /* {guard} */",
             "",
         ]
     )
-    return CHeader(text, name, sum(array.nbytes for array in arrays.values()))
+    return CHeader(text, prototype, sum(array.nbytes for array in arrays.values()))
+
+
+def _scaled(name: str, n_out: int) -> tuple[str, list[str]]:
+    """Prototype, and how the function ends, where actions have ranges."""
+    ending = [
+        f"    for (int i = 0; i < {n_out}; i++)",
+        f"        action[i] = {name}_low[i] + 0.5f * (action[i] + 1.0f) * ({name}_high[i] - {name}_low[i]);",
+    ]
+    return f"void {name}(const float *observation, float *action)", ending
+
+
+def _chosen(name: str, n_out: int) -> tuple[str, list[str]]:
+    """The same where one of several actions is chosen."""
+    ending = [
+        "    int best = 0;",
+        f"    for (int i = 1; i < {n_out}; i++)",
+        "        if (value[i] > value[best])",
+        "            best = i;",
+        "    return best;",
+    ]
+    return f"int {name}(const float *observation)", ending
 
 
 def _arrays(layer: PolicyLayer) -> dict[str, np.ndarray]:
@@ -101,6 +125,8 @@ def _smallest(indices: np.ndarray) -> np.ndarray:
 
 def _activated(policy: ExportedPolicy, index: int) -> str:
     last = index == len(policy.layers) - 1
+    if last and not policy.ranges:
+        return "sum"
     return "sum > 0.0f ? sum : 0.0f" if policy.activation == "relu" and not last else "tanhf(sum)"
 
 

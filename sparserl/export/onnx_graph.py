@@ -21,6 +21,8 @@ IR_VERSION = 9
 def onnx_graph(policy: ExportedPolicy) -> Any:
     """An `onnx.ModelProto` with input `observation` (batch, n_in) and output `action` (batch, n_out), float32.
 
+    Of discrete actions the output is (batch,) int64.
+
     Raises:
         ConfigError: If onnx is not installed.
     """
@@ -40,25 +42,33 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
         else:
             sparse.append(_sparse(helper, numpy_helper, layer, f"weights{index}"))
         dense.append(numpy_helper.from_array(layer.bias, f"bias{index}"))
-        activation = "Tanh" if last or policy.activation == "tanh" else "Relu"
         nodes += [
             helper.make_node("MatMul", [given, f"weights{index}"], [f"product{index}"]),
             helper.make_node("Add", [f"product{index}", f"bias{index}"], [f"sum{index}"]),
-            helper.make_node(activation, [f"sum{index}"], [f"activated{index}"]),
         ]
-        given = f"activated{index}"
-    half = np.float32(0.5) * (policy.high - policy.low)
-    dense += [numpy_helper.from_array(half, "half_range"), numpy_helper.from_array(policy.low + half, "middle")]
-    nodes += [
-        helper.make_node("Mul", [given, "half_range"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "middle"], ["action"]),
-    ]
+        given = f"sum{index}"
+        if not last:
+            activation = "Tanh" if policy.activation == "tanh" else "Relu"
+            nodes.append(helper.make_node(activation, [given], [f"activated{index}"]))
+            given = f"activated{index}"
     kind = onnx.TensorProto.FLOAT
+    action = helper.make_tensor_value_info("action", kind, ["batch", policy.n_out])
+    if policy.low is None or policy.high is None:
+        nodes.append(helper.make_node("ArgMax", [given], ["action"], axis=1, keepdims=0))
+        action = helper.make_tensor_value_info("action", onnx.TensorProto.INT64, ["batch"])
+    else:
+        half = np.float32(0.5) * (policy.high - policy.low)
+        dense += [numpy_helper.from_array(half, "half_range"), numpy_helper.from_array(policy.low + half, "middle")]
+        nodes += [
+            helper.make_node("Tanh", [given], ["squashed"]),
+            helper.make_node("Mul", ["squashed", "half_range"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "middle"], ["action"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "policy",
         [helper.make_tensor_value_info("observation", kind, ["batch", policy.n_in])],
-        [helper.make_tensor_value_info("action", kind, ["batch", policy.n_out])],
+        [action],
         initializer=dense,
         sparse_initializer=sparse,
     )

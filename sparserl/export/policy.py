@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,22 +71,23 @@ class PolicyLayer:
 
 @dataclass(frozen=True, eq=False)
 class ExportedPolicy:
-    """A deterministic policy: layers with an activation between them, tanh at the end, then the range of actions.
+    """A deterministic policy: layers with an activation between them.
 
+    At the end stand tanh and the range of actions; discrete actions are the place of the highest output, the first one.
     It reads observations as the agent saw them, behind the wrappers of its run.
 
     Attributes:
         layers: In order.
         activation: Name of the hidden activation, `relu` or `tanh`.
-        low: (actions,) lowest action.
-        high: (actions,) highest action.
+        low: (actions,) lowest action; None if actions are discrete.
+        high: (actions,) highest action; likewise.
         about: What it is, e.g. algorithm, environment and step, as strings.
     """
 
     layers: Sequence[PolicyLayer]
     activation: str
-    low: Floats
-    high: Floats
+    low: Floats | None
+    high: Floats | None
     about: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,7 +97,7 @@ class ExportedPolicy:
 
     @property
     def n_out(self) -> int:
-        """Actuators."""
+        """Actuators, or actions to choose from."""
         return self.layers[-1].n_out
 
     @property
@@ -103,11 +105,19 @@ class ExportedPolicy:
         """Weights that exist."""
         return sum(layer.values.size for layer in self.layers)
 
-    def __call__(self, observation: Floats) -> Floats:
-        """(n_in,) observation to (n_out,) action; the definition that every export is compared with."""
+    @property
+    def ranges(self) -> dict[str, Floats]:
+        """`low` and `high`, if there are any."""
+        return {} if self.low is None or self.high is None else {"low": self.low, "high": self.high}
+
+    def __call__(self, observation: Floats) -> npt.NDArray[Any]:
+        """(n_in,) observation to (n_out,) action, or () number of it; the definition that exports are compared with."""
         x = np.asarray(observation, np.float32)
         for layer in self.layers[:-1]:
             y = layer(x)
             x = np.maximum(y, 0) if self.activation == "relu" else np.tanh(y)
-        squashed = np.tanh(self.layers[-1](x))
+        y = self.layers[-1](x)
+        if self.low is None or self.high is None:
+            return np.asarray(y.argmax())
+        squashed = np.tanh(y)
         return np.asarray(self.low + np.float32(0.5) * (squashed + 1) * (self.high - self.low), np.float32)

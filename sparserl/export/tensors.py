@@ -11,13 +11,13 @@ from sparserl.export.policy import ExportedPolicy
 
 
 def save_tensors(policy: ExportedPolicy, path: Path) -> None:
-    """Writes `layer<i>.values`, `.bias` and, of sparse layers, `.row_ptr` and `.col`, and `low` and `high`.
+    """Writes `layer<i>.values`, `.bias`, of sparse layers `.row_ptr` and `.col`, and bounds of actions, `low`, `high`.
 
     Args:
         policy: The policy.
         path: File to write.
     """
-    arrays: dict[str, np.ndarray] = {"low": policy.low, "high": policy.high}
+    arrays: dict[str, np.ndarray] = policy.ranges
     for index, layer in enumerate(policy.layers):
         parts = {"values": layer.values, "bias": layer.bias, "row_ptr": layer.row_ptr, "col": layer.col}
         arrays |= {f"layer{index}.{name}": array for name, array in parts.items() if array is not None}

@@ -104,14 +104,15 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("headline", "training return, with exploration"),
     ),
     Metric("rollout/ep_len_mean", "mean length of these episodes", AGENTS, "env steps"),
+    Metric("rollout/exploration_rate", "rate of random actions of DQN", AGENTS, SHARE),
     Metric("train/task", "task that is learned, counted from 0; -1 before the first", SEQUENCES),
     Metric("train/epoch", "epoch in it, counted from 0", ("continual", "fit")),
     Metric("train/n_updates", "gradient updates so far", AGENTS, "updates"),
     Metric(
         "train/loss",
-        "loss of the latest gradient step: cross-entropy and what the method adds",
-        ("continual", "fit"),
-        panel=CurvePanel("optimisation", "loss of a classifier", log=True),
+        "loss of the latest gradient step: of a classifier cross-entropy and what the method adds, of DQN the error of "
+        "its values",
+        panel=CurvePanel("optimisation", "loss of a classifier or of DQN", log=True),
     ),
     Metric("train/learning_rate", "learning rate of that step", ("fit",)),
     Metric(

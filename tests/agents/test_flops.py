@@ -10,7 +10,7 @@ import torch
 from oracle import update_flops
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
-from support.envs import FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv
 from support.networks import mlp
 from support.trees import assert_equal_trees
 from torch import nn
@@ -19,7 +19,7 @@ from sparserl.agents import DSSAC, DSTD3
 from sparserl.agents.config import SACConfig, TD3Config
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.dense import SAC, TD3
-from sparserl.agents.table import make_agent
+from sparserl.agents.table import AGENTS, make_agent
 from sparserl.kernels.flops import FlopCounter, counting
 from sparserl.metrics import cost
 from sparserl.topology.config import TopologyConfig
@@ -69,6 +69,17 @@ def test_every_critic_is_counted_whoever_judges(algo: str, actor_q: str) -> None
     agent.learn(20)
     assert agent._n_updates == 20
     assert agent.flops.total == 20 * of_critics + 10 * of_actor
+
+
+@pytest.mark.parametrize("algo", ["dqn", "ds_dqn"])
+def test_every_update_of_dqn_is_counted_by_the_formula(algo: str) -> None:
+    sparse = algo == "ds_dqn"
+    topology = TopologyConfig(**({"method": "static", "density": 0.4} if sparse else {"method": "dense"}))
+    config = AGENTS[algo].config(**SIZES, **({"double_q": True} if sparse else {}))
+    agent: Any = make_agent(algo, config, topology, ChoiceEnv(), seed=0)
+    agent.learn(30)
+    of_target = (2 if sparse else 1) * update_flops.product(agent.q_net)  # the online network chooses for it
+    assert agent.flops.total == 20 * 4 * (of_target + update_flops.trained(agent.q_net))
 
 
 def test_a_dense_policy_in_a_sparse_agent_is_counted_too() -> None:

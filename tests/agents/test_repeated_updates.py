@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from support.trees import assert_equal_trees
 from torch import nn
 
-from sparserl.agents import DSSAC, DSTD3
+from sparserl.agents import DSDQN, DSSAC, DSTD3
 from sparserl.layers import fused_adam as optim
 
 AGENTS = {"ds_td3": DSTD3, "ds_sac": DSSAC}
@@ -52,6 +52,23 @@ def learned(agent: Any) -> dict[str, Any]:
         "optimizers": [optimizer.state_dict()["state"] for optimizer in optimizers],
         "temperature": getattr(agent, "log_ent_coef", None),
     }
+
+
+def make_dqn(more: dict[str, Any] = NOTHING, **given: Any) -> Any:
+    topology = {"method": "set", "density": 0.4, "first_update": 8, "last_update": 60, "update_interval": 9}
+    agent = DSDQN(
+        "MlpPolicy",
+        "CartPole-v1",
+        topology=topology | more,
+        policy_kwargs={"net_arch": [24, 24]},
+        learning_starts=40,
+        train_freq=1,
+        batch_size=BATCH,
+        max_grad_norm=0.1,
+        seed=0,
+        **given,
+    )
+    return agent.learn(45, log_interval=None)
 
 
 def put_new_data(network: nn.Module) -> None:
@@ -140,6 +157,35 @@ def test_a_change_has_the_effect_that_it_has_without_recordings(kind: str, chang
                 agent._repeated.forget()
             agent.train(1, agent.batch_size)
         found.append(learned(agent))
+    assert_equal_trees(*found)
+
+
+OF_DQN: dict[str, Callable[[Any], object]] = {
+    "nothing": lambda agent: None,
+    "bound": lambda agent: setattr(agent, "max_grad_norm", 0.01),
+    "no bound": lambda agent: setattr(agent, "max_grad_norm", None),
+    "who chooses": lambda agent: setattr(agent, "double_q", True),
+    "loss": lambda agent: setattr(agent, "loss", "squared"),
+    "an optimizer": lambda agent: setattr(agent.policy, "optimizer", optim.FusedAdam(agent.q_net.parameters(), lr=1)),
+    "gradients": lambda agent: agent.policy.optimizer.zero_grad(),
+    "a target": lambda agent: agent._sync_targets(0.5),
+    "memory of weights": lambda agent: put_new_data(agent.q_net),
+}
+
+
+@pytest.mark.parametrize("change", OF_DQN)
+def test_a_change_of_dqn_has_the_effect_that_it_has_without_recordings(change: str) -> None:
+    found = []
+    for repeats in (True, False):
+        agent = make_dqn()
+        for update in range(24):
+            if update == BETWEEN_EVENTS:
+                assert not repeats or len(agent._repeated._recordings) > 0
+                OF_DQN[change](agent)
+            if not repeats:
+                agent._repeated.forget()
+            agent.train(1, BATCH)
+        found.append((dict(agent.policy.state_dict()), agent.policy.optimizer.state_dict()["state"]))
     assert_equal_trees(*found)
 
 

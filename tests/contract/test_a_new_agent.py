@@ -9,127 +9,121 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import pytest
-from support import toy_dqn
-from support.envs import Array, FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv, SpacesOnly
 from support.killed import Killed
 from support.runs import FAST, REWIRE, last_state, logs, rows, same_run, train
-from support.toy_dqn import ToyConfig, ToyDQN
 
-from sparserl.agents import table
-from sparserl.agents.table import AgentSpec, make_agent
+from sparserl.agents.config import DQNConfig
+from sparserl.agents.table import make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError
-from sparserl.metrics.cost import layer_costs
 from sparserl.topology.config import TopologyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-TOUCHED = (
-    "agents/toy_dqn.py",  # the agent and its options; here tests/support/toy_dqn.py
-    "agents/table.py",  # its row; here `toy`
-    "configs/toy_dqn/default.yaml",  # if the defaults of its options are not to be the usual ones
-    "tests/agents/test_toy_dqn.py",  # here this file
+AGENT = (
+    *("--env", "Choices-v0", "--agent.net-arch", "8", "8", "--agent.batch-size", "16"),
+    *("--agent.target-update-interval", "7", "--agent.max-grad-norm", "0.5"),
+    *("--agent.exploration-initial-eps", "0.9", "--agent.exploration-fraction", "0.5"),
 )
-"""What a change that brings the agent would touch."""
-FLAGS = ("--algo", "toy_dqn", "--env", "Choices-v0", "--topology.density", "0.4", *REWIRE)
-TOPOLOGY = ("--topology.method", "rigl", "--topology.recycle-interval", "15")
-
-
-class Choices(FunctionEnv):
-    """To the left, to the right, or neither."""
-
-    def __init__(self) -> None:
-        super().__init__(horizon=17)
-        self.action_space = gym.spaces.Discrete(3)  # type: ignore[assignment]
-
-    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        return super().step(np.array([float(action) - 1.0]))
+SPARSE = (*("--algo", "ds_dqn", "--topology.density", "0.4", "--agent.double-q"), *AGENT, *REWIRE)
+ALGOS = {
+    "ds_dqn": (*SPARSE, "--topology.method", "rigl", "--topology.recycle-interval", "15"),
+    "dqn": ("--algo", "dqn", *AGENT, "--agent.n-steps", "3"),
+}
 
 
 @pytest.fixture(autouse=True)
-def toy(undrawn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Its row."""
-    monkeypatch.setitem(table.AGENTS, "toy_dqn", AgentSpec(ToyDQN, ToyConfig, "Deep Q-learning on a sparse network"))
-    gym.register("Choices-v0", entry_point=Choices)
+def choices(undrawn: None) -> Iterator[None]:
+    """Environments with discrete actions."""
+    several = SpacesOnly(gym.spaces.Box(-1, 1, (3,)), gym.spaces.MultiDiscrete([2, 3]))
+    gym.register("Choices-v0", entry_point=ChoiceEnv, kwargs={"horizon": 17})
+    gym.register("Several-v0", entry_point=lambda: several)
     yield
-    gym.registry.pop("Choices-v0")
+    for name in ("Choices-v0", "Several-v0"):
+        gym.registry.pop(name)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    assert train(tmp_path / "run", *FAST, *FLAGS, *TOPOLOGY) == 0
-    return tmp_path / "run"
-
-
-def test_it_trains_rewires_and_is_evaluated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_trains_rewires_and_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train(run, *FAST, *ALGOS["ds_dqn"]) == 0
     result = json.loads((run / "result.json").read_text())
-    assert result["algo"] == "toy_dqn"
+    assert result["algo"] == "ds_dqn"
     assert result["topology_events"] > 2
     assert result["density"] < 0.6
     layers = {row["layer"] for row in rows(run / "topology.csv")}
     assert layers == {"q_net.q.0", "q_net.q.1", "q_net.q.2"}
     assert {int(row["global_step"]) for row in rows(run / "eval.csv")} == {0, 50, 100, 130}
+    last = logs(run)["progress"][-1]
+    assert float(last["rollout/exploration_rate"]) == pytest.approx(0.01)
+    assert float(last["train/loss"]) >= 0
     capsys.readouterr()
     assert main(["eval", "--run", str(run), "--episodes", "2"]) == 0
-    assert "toy_dqn" in capsys.readouterr().out
+    assert "ds_dqn" in capsys.readouterr().out
 
 
-def test_its_operations_are_counted() -> None:
-    config = ToyConfig(net_arch=(8, 8), learning_starts=10, batch_size=4, buffer_size=100)
-    topology = TopologyConfig(method="static", density=0.4)
-    agent: Any = make_agent("toy_dqn", config, topology, Choices(), seed=0)
-    agent.learn(30)
-    first, *rest = (layer.weights for layer in layer_costs(agent.q_net))
-    # The target forward; online forward, weight gradients, input gradients of all layers but the first.
-    assert agent.flops.total == 20 * 4 * 2 * (4 * (first + sum(rest)) - first)
-
-
+@pytest.mark.parametrize("algo", ALGOS)
 def test_killed_and_resumed_it_ends_like_a_run_that_was_not(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert train(tmp_path / "run", *FAST, *ALGOS[algo]) == 0
     steps = iter(range(10_000))
-    step = Choices.step
+    step = ChoiceEnv.step
 
-    def dies(self: Choices, action: Any) -> Any:
+    def dies(self: ChoiceEnv, action: Any) -> Any:
         if next(steps) == 220:  # some of them of evaluations
             raise Killed
         return step(self, action)
 
-    monkeypatch.setattr(Choices, "step", dies)
+    monkeypatch.setattr(ChoiceEnv, "step", dies)
     with pytest.raises(Killed):
-        train(tmp_path / "cut", *FAST, *FLAGS, *TOPOLOGY)
+        train(tmp_path / "cut", *FAST, *ALGOS[algo])
     assert last_state(tmp_path / "cut")["global_step"] == 90
     assert main(["train", "--resume", str(tmp_path / "cut"), "--no-progress"]) == 0
-    same_run(run, tmp_path / "cut")
-    assert logs(run)["progress"][-1]["cost/flops_train"] == logs(tmp_path / "cut")["progress"][-1]["cost/flops_train"]
+    same_run(tmp_path / "run", tmp_path / "cut")
+    name = "cost/flops_train"
+    assert logs(tmp_path / "run")["progress"][-1][name] == logs(tmp_path / "cut")["progress"][-1][name]
 
 
-def test_actions_and_densities_that_are_not_its_own_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+REFUSED = {
+    (*SPARSE, "--env", "Pendulum-v1"): "has a Box action space; Discrete is needed; use ds_td3 or ds_sac",
+    (*SPARSE, "--env", "Several-v0"): "has a MultiDiscrete action space; Discrete is needed; ",
+    ("--algo", "ds_td3", "--env", "Choices-v0"): "a continuous one (Box) is needed; use ds_dqn",
+    ("--algo", "sac", "--env", "Choices-v0"): "a continuous one (Box) is needed; use dqn",
+    (*SPARSE, "--topology.critic-density", "0.2"): "topology.critic_density has no effect: ds_dqn trains q_net",
+    (*SPARSE, "--agent.target-update-interval", "0"): "agent.target_update_interval must be at least 1, got 0",
+    (*SPARSE, "--agent.exploration-final-eps", "2"): "agent.exploration_final_eps must be in [0, 1], got 2",
+    (*SPARSE, "--agent.exploration-final-eps", "0.9"): "agent.exploration_fraction 0.5 has no effect: it needs",
+    (*SPARSE, "--agent.loss", "hubber"): "unknown --agent.loss 'hubber'; did you mean 'huber'?",
+    (*SPARSE, "--agent.dynamic-capacity", "--agent.forget-minimum", "10"): "compares actions that are vectors, not of",
+    (*SPARSE, "--agent.policy-delay", "2"): "unknown option '--agent.policy-delay'",
+    ("--algo", "dqn", *AGENT, "--agent.double-q"): "agent.double_q True is not for dqn, which is Stable-Baselines3's",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_what_it_cannot_have_is_refused_in_one_line(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path / "run", *FAST, *FLAGS, "--env", "Pendulum-v1") == 2
-    assert "environment 'Pendulum-v1' has a Box action space; Discrete is needed" in capsys.readouterr().err
-    assert train(tmp_path / "run", *FAST, *FLAGS, "--topology.critic-density", "0.2") == 2
-    assert "topology.critic_density has no effect: toy_dqn trains q_net" in capsys.readouterr().err
-    assert main(["train", "--algo", "ds_td3", "--env", "CartPole-v1", "--run-dir", str(tmp_path / "run")]) == 2
-    with pytest.raises(ConfigError, match=r"toy_dqn takes Discrete actions, got Box"):
-        make_agent("toy_dqn", ToyConfig(), TopologyConfig(), FunctionEnv(), seed=0)
+    assert train(tmp_path / "run", *FAST, *words) == 2
+    said = capsys.readouterr().err
+    assert REFUSED[words] in said
+    assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_policy_that_cannot_be_exported_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "--run", str(run), "--format", "c", "--out", str(run / "policy.h")]) == 2
-    assert "a policy is exported for Box actions, not for Discrete(3)" in capsys.readouterr().err
+def test_actions_of_another_kind_are_refused_where_it_is_made() -> None:
+    with pytest.raises(ConfigError, match=r"^ds_dqn takes Discrete actions, got Box.*; use ds_td3 or ds_sac$"):
+        make_agent("ds_dqn", DQNConfig(), TopologyConfig(), FunctionEnv(), seed=0)
 
 
 def test_nothing_else_knows_of_it() -> None:
-    """What is patched above is the row alone, so the count of files is that of `TOUCHED`."""
-    assert len(TOUCHED) <= 4
-    own = [Path(toy_dqn.__file__), Path(__file__)]
-    folders = ("agents", "continual", "envs", "sparserl", "tests")
-    others = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    assert [path for path in others if path not in own and "toy_dqn" in path.read_text()] == []
+    """Beside its own file, its row, and what users import from the package."""
+    folders = (ROOT / "agents", ROOT / "continual", ROOT / "envs", *(ROOT / "sparserl").glob("[!_]*/"))
+    modules = {path for folder in folders if not folder.is_symlink() for path in folder.rglob("*.py")}
+    assert len(modules) > 200
+    known = {path.relative_to(ROOT).as_posix() for path in modules if re.search(r"ds_dqn\b", path.read_text())}
+    assert known == {"agents/__init__.py", "agents/ds_dqn.py", "agents/table.py"}
 
 
 ACTOR_CRITICS = {"dense", "ds_sac", "ds_td3", "parts", "sparse_actor_critic"}

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from support.envs import FunctionEnv
+from support.envs import FunctionEnv, env_for
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.config import DQNConfig, OffPolicyConfig, SACConfig, TD3Config
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
 from sparserl.topology.config import TopologyConfig
@@ -43,6 +44,7 @@ CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
     for name in (TOPOLOGIES if spec.sparse else ["dense"])
+    if "actor" in spec.agent.trained or name != "mixed densities"
 ]
 
 
@@ -53,17 +55,23 @@ def make(algo: str, name: str, seed: int = 0) -> Any:
     if rule is not None and rule.first_update > 25:
         changes["first_update"] = 10
     config = AGENTS[algo].config(**SIZES)
-    return make_agent(algo, config, TopologyConfig(**topology, **changes), FunctionEnv(), seed=seed)
+    env = env_for(AGENTS[algo].agent)
+    return make_agent(algo, config, TopologyConfig(**topology, **changes), env, seed=seed)
 
 
-def batches(count: int, seed: int) -> list[ReplayBufferSamples]:
+def batches(space: Any, count: int, seed: int) -> list[ReplayBufferSamples]:
     rng = np.random.default_rng(seed)
 
     def array(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
 
+    def actions() -> torch.Tensor:
+        if isinstance(space, spaces.Discrete):
+            return torch.from_numpy(rng.integers(space.n, size=(16, 1)))
+        return array(16, 2).clamp(-1, 1)
+
     return [
-        ReplayBufferSamples(array(16, 3), array(16, 2).clamp(-1, 1), array(16, 3), torch.zeros(16, 1), array(16, 1))
+        ReplayBufferSamples(array(16, 3), actions(), array(16, 3), torch.zeros(16, 1), array(16, 1))
         for _ in range(count)
     ]
 
@@ -105,17 +113,17 @@ def test_it_learns_repeats_with_the_same_seed_and_comes_back_from_a_file(algo: s
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, name: str, tmp_path: Path) -> None:
     agent = make(algo, name)
-    update(agent, batches(15, seed=1))
+    update(agent, batches(agent.action_space, 15, seed=1))
     agent.replay_buffer = None
     agent.save(tmp_path / "agent.zip")
     generators = copy.deepcopy(generator_state())
-    rest = batches(15, seed=2)  # past the end of rewiring, so that the last events count too
+    rest = batches(agent.action_space, 15, seed=2)  # past the end of rewiring, so that the last events count too
     update(agent, rest)
     assert agent._n_updates == 30
     uninterrupted = copy.deepcopy(state(agent))
 
     torch.manual_seed(99)
-    loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip", env=FunctionEnv())
+    loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip", env=env_for(AGENTS[algo].agent))
     assert loaded._n_updates == 15
     restore_generators(generators)  # Stable-Baselines3 leaves the global ones to the user
     update(loaded, rest)
@@ -125,26 +133,39 @@ def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str,
 OWN = {
     TD3Config: {"policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
     SACConfig: {"target_entropy": -3.0, "target_update_interval": 7},
+    DQNConfig: {
+        "target_update_interval": 7,
+        "exploration_initial_eps": 0.5,
+        "exploration_final_eps": 0.25,
+        "exploration_fraction": 0.75,
+        "max_grad_norm": 2.0,
+        "double_q": True,
+        "loss": "squared",
+    },
 }
 
 
 @pytest.mark.parametrize("algo", AGENTS)
 def test_it_is_built_from_its_config(algo: str) -> None:
     spec = AGENTS[algo]
-    own = OWN[spec.config]
+    ours = () if spec.sparse else spec.config.ours_alone
+    own = {name: value for name, value in OWN[spec.config].items() if name not in ours}
     common: dict[str, Any] = {"learning_rate": 0.5, "batch_size": 8, "learning_starts": 11, "gamma": 0.75, "tau": 0.125}
     config = spec.config(**common, **own, weight_decay=0.25, net_arch=(5,), buffer_size=10)
     topology = TopologyConfig(method="static" if spec.sparse else "dense")
-    agent: Any = make_agent(algo, config, topology, FunctionEnv(), seed=0)
-    group = agent.actor.optimizer.param_groups[0]
+    agent: Any = make_agent(algo, config, topology, env_for(spec.agent), seed=0)
+    last = agent.trained[-1]
+    group = agent.optimizer_of(last).param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     assert {name: getattr(agent, name) for name in (*common, *own)} == {**common, **own}
     assert agent.replay_buffer.buffer_size == 10
-    hidden = [module.bias.numel() for module in agent.critic.modules() if getattr(module, "bias", None) is not None]
-    assert hidden == [5, 1, 5, 1]
+    layers = [module for module in agent.networks[last].modules() if getattr(module, "bias", None) is not None]
+    expected = spec.agent.layer_widths(config, 3, getattr(agent.action_space, "n", 2))[last]
+    assert [layer.bias.numel() for layer in layers] == [width for widths in expected for width in widths[1:]]
+    assert expected[0][1:-1] == [5]
 
 
-@pytest.mark.parametrize(("algo", "twin"), [("td3", "ds_td3"), ("sac", "ds_sac")])
+@pytest.mark.parametrize(("algo", "twin"), [("td3", "ds_td3"), ("sac", "ds_sac"), ("dqn", "ds_dqn")])
 def test_a_dense_agent_takes_no_topology(algo: str, twin: str) -> None:
     with pytest.raises(ConfigError, match=f"{algo} is dense and takes no topology .*; use {twin}$"):
         make_agent(algo, AGENTS[algo].config(), TopologyConfig(), FunctionEnv(), seed=0)
@@ -178,6 +199,11 @@ def test_an_unknown_agent_gives_the_closest() -> None:
         (SACConfig, "ent_coef", float("nan")),
         (SACConfig, "target_entropy", float("inf")),
         (SACConfig, "batch_size", 0),
+        (DQNConfig, "target_update_interval", 0),
+        (DQNConfig, "exploration_fraction", 0.0),
+        (DQNConfig, "exploration_initial_eps", 1.5),
+        (DQNConfig, "exploration_final_eps", -0.25),
+        (DQNConfig, "max_grad_norm", 0.0),
     ],
 )
 def test_a_number_out_of_range_is_named(schema: type[OffPolicyConfig], field: str, value: Any) -> None:

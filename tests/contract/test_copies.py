@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from support.envs import FunctionEnv
+from support.envs import env_for
 from support.rl_learners import comparable, learn_tasks, make_learner, whole_state
 from support.tasks import blobs
 from support.trees import assert_equal_trees
@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "recycled neurons": ("ds_td3", {"method": "set", "recycle_interval": 9, "recycle_threshold": 0.5}, {}),
     "returns of several steps": ("ds_sac", {"method": "ds_sac"}, {"n_steps": 3, "n_steps_delay": 10}),
     "dense TD3": ("td3", {"method": "dense"}, {}),
+    "one network": ("ds_dqn", {"method": "rigl"}, {"double_q": True, "max_grad_norm": 0.1}),
     "dense SAC": ("sac", {"method": "dense"}, {}),
 }
 
@@ -48,7 +49,7 @@ def trained(name: str) -> Any:
     config = TopologyConfig(density=0.4, **topology, **({"update_interval": 7, "last_update": 40} if rewires else {}))
     if not rewires:
         config = TopologyConfig(**topology)
-    agent: Any = make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, FunctionEnv(), seed=0)
+    agent: Any = make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, env_for(AGENTS[algo].agent), seed=0)
     if rewires:
         agent.bind_run_length(60)
     return agent.learn(35)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sparserl.envs import list_env_ids, make_env
+from sparserl.envs import make as make_module
 from sparserl.errors import ConfigError
 
 MUJOCO_V5 = [
@@ -194,8 +196,8 @@ def test_list_starts_with_mujoco_v5() -> None:
     ids = list_env_ids()
     assert ids[: len(MUJOCO_V5)] == MUJOCO_V5
     assert len(ids) == len(set(ids))
-    assert {"Pendulum-v1", "MountainCarContinuous-v0", "Ant-v4"} <= set(ids)
-    assert not {"CartPole-v1", "HalfCheetah-v3", "Reacher-v2", "CarRacing-v3", "Pusher-v4"} & set(ids)
+    assert {"Pendulum-v1", "MountainCarContinuous-v0", "Ant-v4", "CartPole-v1", "Acrobot-v1"} <= set(ids)
+    assert not {"Blackjack-v1", "HalfCheetah-v3", "Reacher-v2", "CarRacing-v3", "Pusher-v4"} & set(ids)
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date")
@@ -203,7 +205,17 @@ def test_everything_listed_from_gymnasium_can_be_made() -> None:
     for env_id in list_env_ids():
         spec = gym.registry[env_id]
         if isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium."):
-            make_env(env_id).close()
+            make_env(env_id, actions=(gym.spaces.Box, gym.spaces.Discrete)).close()
+
+
+def test_a_package_that_is_missing_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(make_module, "_has_box2d", lambda: False)
+    with pytest.raises(ConfigError, match=r"^environment 'LunarLander-v3' needs Box2D; pip install .* brings it$"):
+        make_env("LunarLander-v3", actions=(gym.spaces.Discrete,))
+    assert "LunarLander-v3" not in list_env_ids()
 
 
 def test_list_includes_other_packages(registered: Callable[..., str]) -> None:

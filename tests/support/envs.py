@@ -1,4 +1,4 @@
-"""Tiny continuous environments whose step is a function that is handed in; they can save their state."""
+"""Tiny environments whose step is a function that is handed in; they can save their state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from sparserl.agents.parts import AgentParts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Step = Callable[[Array, Array], tuple[Array, float]]
@@ -43,6 +45,22 @@ class FunctionEnv(gym.Env[Array, Array]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.state, self.elapsed = state["state"], state["elapsed"]
+
+
+class ChoiceEnv(FunctionEnv):
+    """The same with three actions: to one side, to the other, or neither."""
+
+    def __init__(self, horizon: int = 20) -> None:
+        super().__init__(horizon=horizon)
+        self.action_space = gym.spaces.Discrete(3)  # type: ignore[assignment]
+
+    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        return super().step(np.array([float(action) - 1.0]))
+
+
+def env_for(agent: type[AgentParts]) -> FunctionEnv:
+    """One whose actions an agent can choose."""
+    return FunctionEnv() if gym.spaces.Box in agent.action_spaces else ChoiceEnv()
 
 
 class SpacesOnly(gym.Env[Any, Any]):

@@ -9,11 +9,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from support.envs import FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv
 from torch import nn
 
-from sparserl.agents import DSSAC, DSTD3
-from sparserl.agents.dense import SAC, TD3
+from sparserl.agents import DSDQN, DSSAC, DSTD3
+from sparserl.agents.dense import DQN, SAC, TD3
 from sparserl.agents.networks.chains import chains_of, chains_of_agent
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers.pruning import pruned
@@ -28,7 +28,7 @@ def env() -> gym.Env[Any, Any]:
 
 
 def dense_or_sparse(kind: Any, **more: Any) -> Any:
-    return kind("MlpPolicy", env(), **copy.deepcopy(SMALL), **more)
+    return kind("MlpPolicy", ChoiceEnv(horizon=9) if kind in (DQN, DSDQN) else env(), **copy.deepcopy(SMALL), **more)
 
 
 @pytest.mark.parametrize("kind", [TD3, SAC, DSTD3, DSSAC])
@@ -45,6 +45,14 @@ def test_chains_compute_what_the_networks_do(kind: Any) -> None:
         torch.testing.assert_close(chains[critic](torch.cat([OBSERVATIONS, ACTIONS], dim=1)), values)
 
 
+@pytest.mark.parametrize("kind", [DQN, DSDQN])
+def test_the_chain_of_values_is_the_network(kind: Any) -> None:
+    agent = dense_or_sparse(kind)
+    chains = chains_of_agent(agent)
+    torch.testing.assert_close(chains["q_net.q"](OBSERVATIONS), agent.q_net(OBSERVATIONS))
+    assert list(chains) == ["q_net.q"]
+
+
 def test_a_dense_gaussian_policy_is_one_chain_of_means_and_deviations() -> None:
     agent = dense_or_sparse(SAC)
     outputs = chains_of(agent.actor)["pi"](OBSERVATIONS)
@@ -57,7 +65,7 @@ def test_what_is_no_chain_is_refused() -> None:
         chains_of(nn.ReLU())
 
 
-@pytest.mark.parametrize("kinds", [(TD3, DSTD3), (SAC, DSSAC)])
+@pytest.mark.parametrize("kinds", [(TD3, DSTD3), (SAC, DSSAC), (DQN, DSDQN)])
 def test_a_sparse_agent_goes_on_with_a_pruned_dense_one(kinds: tuple[Any, Any]) -> None:
     chains = chains_of_agent(dense_or_sparse(kinds[0]))
     topology = {"method": "set", "density": 0.4, "allocation": "uniform", "output_layer": "sparse"}
@@ -69,7 +77,7 @@ def test_a_sparse_agent_goes_on_with_a_pruned_dense_one(kinds: tuple[Any, Any]) 
         states.setdefault(group, {}).update(chain.state_dict(prefix=f"{own}."))
     agent.take_networks(states)
     for name, chain in chains_of_agent(agent).items():
-        x = OBSERVATIONS if name.startswith("actor") else torch.cat([OBSERVATIONS, ACTIONS], dim=1)
+        x = OBSERVATIONS if name.startswith(("actor", "q_net")) else torch.cat([OBSERVATIONS, ACTIONS], dim=1)
         assert torch.equal(chain(x), smaller[name](x))
     for group, target in agent.target_copies.items():
         for key, value in agent.networks[group].state_dict().items():

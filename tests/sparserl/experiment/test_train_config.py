@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 
-from sparserl.agents.config import SACConfig, TD3Config
+from sparserl.agents.config import DQNConfig, SACConfig, TD3Config
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.cli import main
 from sparserl.cli.running import read
@@ -97,7 +97,10 @@ FROM_THE_PAPERS = {
     TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
     SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
 }
+OF_DQN = {"learning_rate": 1e-3, "weight_decay": 1e-6, "batch_size": 128, "max_grad_norm": None}
+FROM_THE_PAPERS[DQNConfig] = OF_DQN | {"exploration_initial_eps": 0.01, "target_update_interval": 100}
 VARIANTS = {
+    "v3": {"net_arch": (256, 256), "train_freq": 4, "exploration_initial_eps": 1.0},  # LunarLander's
     "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
     "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},

@@ -27,7 +27,7 @@ from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import SparseTopology
 
 ACTIONS = gym.spaces.Box(np.float32([-1.0, -0.4, 0.0]), np.float32([1.0, 0.4, 3.0]))
-ENV = SpacesOnly(gym.spaces.Box(-np.inf, np.inf, (5,), np.float64), ACTIONS)
+READ = gym.spaces.Box(-np.inf, np.inf, (5,), np.float64)
 OBSERVATIONS = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
 COMPILER = shutil.which("cc")
 
@@ -35,7 +35,9 @@ COMPILER = shutil.which("cc")
 def agent(algo: str = "ds_sac", **options: Any) -> Any:
     topology = {"topology": TopologyConfig(method="set", density=0.3)} if AGENTS[algo].sparse else {}
     arguments = {"buffer_size": 1, "policy_kwargs": {"net_arch": [16, 12]}, "seed": 0, **topology, **options}
-    return AGENTS[algo].agent("MlpPolicy", ENV, **arguments)
+    continuous = gym.spaces.Box in AGENTS[algo].agent.action_spaces
+    env = SpacesOnly(READ, ACTIONS if continuous else gym.spaces.Discrete(4))
+    return AGENTS[algo].agent("MlpPolicy", env, **arguments)
 
 
 def policy(algo: str = "ds_sac", **options: Any) -> ExportedPolicy:
@@ -62,6 +64,18 @@ BY_HAND = ExportedPolicy(
 )
 BY_HAND.layers[1].values[:] = [1.0, 2.0, 3.0]
 BY_HAND.layers[1].bias[:] = [-1.0]
+
+
+# The same hidden layer, and values -0.5, 0.5 and 0.5 where those of `BY_HAND` say 2.5.
+CHOICE = ExportedPolicy([BY_HAND.layers[0], PolicyLayer.of(nn.Linear(3, 3))], "relu", None, None)
+CHOICE.layers[1].values[:] = [0, 2, 0, 0, 2, 1, 0, 0, 1]
+CHOICE.layers[1].bias[:] = [-1, -1, -0.5]
+
+
+def test_a_choice_worked_by_hand() -> None:
+    assert CHOICE(np.float32([1.0, 4.0, 9.0])) == 1
+    assert CHOICE(np.float32([1.0, 0.0, 9.0])) == 0  # hidden 2, 0.25, 0: values -0.5, -0.5, -0.5
+    assert (CHOICE.n_in, CHOICE.n_out, CHOICE.ranges) == (3, 3, {})
 
 
 def test_a_policy_worked_by_hand() -> None:
@@ -95,9 +109,12 @@ def test_arrays_are_read_back(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("case", ["by hand", *AGENTS])
+CASES = {"by hand": BY_HAND, "choice": CHOICE}
+
+
+@pytest.mark.parametrize("case", [*CASES, *AGENTS])
 def test_onnx_does_the_same_in_its_own_runtime(case: str) -> None:
-    own = BY_HAND if case == "by hand" else policy(case)
+    own = CASES[case] if case in CASES else policy(case)
     model = onnx_graph(own)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     observations = OBSERVATIONS[:, : own.n_in]
@@ -110,13 +127,14 @@ def test_onnx_does_the_same_in_its_own_runtime(case: str) -> None:
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
-@pytest.mark.parametrize("case", ["by hand", "tanh", *AGENTS])
+@pytest.mark.parametrize("case", [*CASES, "tanh", *AGENTS])
 def test_c_does_the_same_when_it_is_compiled(case: str, tmp_path: Path) -> None:
     tanh = {"policy_kwargs": {"net_arch": [16, 12], "activation_fn": nn.Tanh}}
-    own = BY_HAND if case == "by hand" else policy(**tanh) if case == "tanh" else policy(case)
+    own = CASES[case] if case in CASES else policy(**tanh) if case == "tanh" else policy(case)
     header = c_header(own, "walk")
     (tmp_path / "walk.h").write_text(header.text)
-    (tmp_path / "walk.c").write_text('#include "walk.h"\nvoid act(const float *o, float *a) { walk(o, a); }\n')
+    call = "walk(o, a)" if own.ranges else "a[0] = (float)walk(o)"
+    (tmp_path / "walk.c").write_text(f'#include "walk.h"\nvoid act(const float *o, float *a) {{ {call}; }}\n')
     library = tmp_path / "walk.so"
     strict = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2"]
     words = [str(COMPILER), *strict, "-shared", "-fPIC", str(tmp_path / "walk.c"), "-o", str(library), "-lm"]
@@ -124,7 +142,7 @@ def test_c_does_the_same_when_it_is_compiled(case: str, tmp_path: Path) -> None:
     act = ctypes.CDLL(str(library)).act
     floats = ctypes.POINTER(ctypes.c_float)
     for row in OBSERVATIONS[:, : own.n_in]:
-        given, action = np.ascontiguousarray(row), np.zeros(own.n_out, np.float32)
+        given, action = np.ascontiguousarray(row), np.zeros(own.n_out if own.ranges else 1, np.float32)
         act(given.ctypes.data_as(floats), action.ctypes.data_as(floats))
         np.testing.assert_allclose(action, own(row), atol=1e-5)
 

@@ -24,7 +24,8 @@ from sparserl.recording.metrics_table import (
 from sparserl.recording.wandb_workspace import Lines, sections
 
 HEADERS: dict[Kind, str] = {
-    "train": "global_step rollout/ep_rew_mean rollout/ep_len_mean train/n_updates train/actor_loss train/critic_loss "
+    "train": "global_step rollout/ep_rew_mean rollout/ep_len_mean rollout/exploration_rate train/n_updates train/loss "
+    "train/actor_loss train/critic_loss "
     "train/critic_disagreement train/ent_coef topology/density topology/explored_fraction topology/gradient_norm "
     "topology/gradient_flow "
     "topology/gradient_flow_per_connection topology/gradient_snr cost/flops_train cost/params_nonzero cost/cpu_s "
@@ -32,8 +33,8 @@ HEADERS: dict[Kind, str] = {
     "continual": "global_step train/task train/epoch train/loss topology/gradient_norm topology/gradient_flow "
     "topology/gradient_flow_per_connection cl/accuracy_seen cl/bwt cl/forgetting_final "
     "cl/connections cl/free_connections cl/numbers_kept cost/cpu_s cost/memory_peak_bytes time/sps time/elapsed_s",
-    "continual_rl": "global_step train/task train/n_updates train/actor_loss train/critic_loss "
-    "train/critic_disagreement train/ent_coef rollout/ep_rew_mean rollout/ep_len_mean "
+    "continual_rl": "global_step train/task train/n_updates train/loss train/actor_loss train/critic_loss "
+    "train/critic_disagreement train/ent_coef rollout/ep_rew_mean rollout/ep_len_mean rollout/exploration_rate "
     "cl/return_own cl/return_seen cl/success_seen cl/connections "
     "cl/free_connections cost/params_nonzero cost/cpu_s cost/memory_peak_bytes time/sps time/elapsed_s",
     "fit": "global_step train/epoch train/loss train/learning_rate topology/gradient_norm topology/gradient_flow "

@@ -151,8 +151,10 @@ class SparseTraining:
         """A table of the layers of the model: what each was, its shape and connections, or why it is not sparse."""
         rows = [("layer", "was", "shape", "connections")]
         for name, layer in self.layers.items():
+            used = layer.topology.used
+            in_use = "" if used is None else f", {used.size:,} in use"
             frozen = "" if layer.values.requires_grad else ", frozen"
-            connections = f"{layer.nnz:,}, density {layer.density:.3g}{frozen}"
+            connections = f"{layer.nnz:,}, density {layer.density:.3g}{in_use}{frozen}"
             rows.append((name, self.origins[name].kind, _by(self.origins[name].shape), connections))
         for name, reason in self.left_dense.items():
             rows.append((name, self.origins[name].kind, _by(self.origins[name].shape), f"dense: {reason}"))

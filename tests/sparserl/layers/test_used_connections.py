@@ -15,6 +15,7 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 from torch import nn
 
+from sparserl import sparsify
 from sparserl.continual.shared.weight_owners import WeightOwners
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.strategy import Strategy
@@ -210,6 +211,14 @@ def test_passes_begin_with_the_largest(initial_topology: Any) -> None:
         assert (layer.nnz, used.dtype) == (min(layer.topology.size, 2 * used.size), np.int32)
         beside = np.setdiff1d(np.arange(layer.nnz), used)
         assert values[torch.from_numpy(used.astype(np.int64))].min() >= values[torch.from_numpy(beside)].max()
+
+
+def test_a_model_of_the_user_s_says_how_many_are_used() -> None:
+    model = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 1))
+    training = sparsify(model, torch.optim.Adam(model.parameters()), density=0.1, method="top_kast")
+    used = training.layers["0"].topology.in_use.nnz
+    assert training.layers["0"].nnz == 2 * used
+    assert f"{2 * used}, density {2 * used / 2000:.3g}, {used} in use" in training.report()
 
 
 def test_methods_that_give_connections_to_tasks_refuse_it() -> None:

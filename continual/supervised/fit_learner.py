@@ -28,7 +28,7 @@ from sparserl.layers import SparseMLP
 from sparserl.layers.activations import identity
 from sparserl.layers.averaged_sgd import AveragedSGD
 from sparserl.layers.fused_adam import state_from_tree
-from sparserl.metrics.cost import layer_costs
+from sparserl.metrics.cost import connections
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 
@@ -221,8 +221,7 @@ class FitLearner(SupervisedLearner):
             return
         self.score = self.evaluate(validation)
         epoch = self.epoch + 1
-        connections = sum(cost.weights for cost in layer_costs(self.network))
-        present = Best(epoch, self.steps, connections, self.score, network={})
+        present = Best(epoch, self.steps, connections([self.network]), self.score, network={})
         with self._answering():
             if present.is_better(self.best):
                 self.best = present.of(self.network)

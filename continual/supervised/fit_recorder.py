@@ -15,6 +15,7 @@ from sparserl.metrics.cost import (
     bytes_indices,
     bytes_optimizer,
     bytes_parameters,
+    connections,
     layer_costs,
     params_dense,
     params_nonzero,
@@ -103,10 +104,7 @@ class FitRecorder(ClassifierRecorder):
         known = {part: score for part, score in scores.items() if score is not None}
         of_parts = {f"fit/{name}_{part}": getattr(known[part], name) for part in known for name in ("accuracy", "loss")}
         of_parts = {name: value for name, value in of_parts.items() if value is not None}
-        return {**of_parts, "fit/connections": self._connections()}
-
-    def _connections(self) -> int:
-        return sum(cost.weights for cost in layer_costs(self.learner.network))
+        return {**of_parts, "fit/connections": connections([self.learner.network])}
 
     def _cost(self) -> dict[str, float]:
         of_network = {"cost/params_nonzero": params_nonzero([self.learner.network])}
@@ -165,7 +163,7 @@ class FitRecorder(ClassifierRecorder):
         learner = self.learner
         network, best, score = learner.network, learner.best, learner.score
         costs = layer_costs(network)
-        connections, dense = self._connections(), sum(cost.weights_dense for cost in costs)
+        exist, dense = connections([network]), sum(cost.weights_dense for cost in costs)
         test = self.test[-1]
         of_best = None if best is None else self.test[best.epoch]
         return {
@@ -179,9 +177,9 @@ class FitRecorder(ClassifierRecorder):
             "epoch_best": None if best is None else best.epoch,
             "epochs": len(self.test) - 1,
             "stopped": "patience" if learner.stopped else "all epochs",
-            "connections": connections,
+            "connections": exist,
             "connections_dense": dense,
-            "density": connections / dense,
+            "density": exist / dense,
             "layers": [cost.weights for cost in costs],
             "params_nonzero": params_nonzero([network]),
             "params_used": params_used([network]),

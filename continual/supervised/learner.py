@@ -28,7 +28,14 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.layers.one_shot import JudgingBatch
-from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, layer_costs, params_dense
+from sparserl.metrics.cost import (
+    bytes_indices,
+    bytes_optimizer,
+    bytes_parameters,
+    connections,
+    layer_costs,
+    params_dense,
+)
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
@@ -333,7 +340,7 @@ class SupervisedLearner(TaskLearner):
         layers = self.usage()
         # What is kept of earlier tasks may be away from the network that is trained; what answers may be a part of it.
         for_last_task = self.answering(self.n_tasks - 1)
-        network = max((self.network, for_last_task), key=lambda one: sum(cost.weights for cost in layer_costs(one)))
+        network = max((self.network, for_last_task), key=lambda one: connections([one]))
         return {
             "params_dense": params_dense([self.network]),
             "connections": sum(one.used for one in layers),

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay
 from sparserl.bench.event import SCHEDULE, WINDOW, time_events
 from sparserl.bench.options import CONNECTIONS_A_NEURON, HIDDEN_LAYERS, STATUS, Record, ScaleOptions
-from sparserl.metrics.cost import layer_costs
+from sparserl.metrics.cost import connections
 
 N_OBS, N_ACTION = 17, 6
 """As HalfCheetah-v5 has."""
@@ -113,7 +113,7 @@ def measure_size(nnz: int, options: ScaleOptions) -> Record:
     peak = memory_bytes("VmHWM")
     networks = list(agent.networks.values())  # type: ignore[attr-defined]  # an agent of ours
     return {
-        "nnz": sum(cost.weights for network in networks for cost in layer_costs(network)),
+        "nnz": connections(networks),
         "hidden_neurons": HIDDEN_LAYERS * width,
         "width": width,
         "density": density,

@@ -42,6 +42,11 @@ def layer_costs(network: nn.Module) -> list[LayerCost]:
     ]
 
 
+def connections(networks: Iterable[nn.Module]) -> int:
+    """Weights that exist, those that learn without being used among them."""
+    return sum(cost.weights for network in networks for cost in layer_costs(network))
+
+
 def params_nonzero(networks: Iterable[nn.Module]) -> int:
     """Connections plus biases, those that learn without being used among them."""
     return sum(

@@ -163,4 +163,4 @@ def test_what_is_done_outside_of_a_scope_or_in_another_counts_nothing() -> None:
         with counting(None):
             agent.policy.predict(torch.zeros(3).numpy())
     agent.policy.predict(torch.zeros(3).numpy())
-    assert counter.total == 2 * sum(layer.weights for layer in cost.layer_costs(agent.actor))
+    assert counter.total == 2 * cost.connections([agent.actor])

@@ -18,7 +18,7 @@ from sparserl.continual.supervised.objectives import Score
 from sparserl.continual.supervised.tables import table_sequence
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError
-from sparserl.metrics.cost import layer_costs
+from sparserl.metrics.cost import connections, layer_costs
 from sparserl.topology.config import TopologyConfig
 
 DENSE = TopologyConfig(method="dense")
@@ -208,7 +208,7 @@ def test_a_network_that_is_pruned_further_takes_the_place_of_a_better_one(monkey
     topology = TopologyConfig(method="gmp", density=0.3, update_interval=1, begin_fraction=0.3, end_fraction=0.6)
     learner = fit_learner(topology, epochs=5)
     accuracies(learner, [0.9, 0.8, 0.7, 0.4, 0.5], monkeypatch)
-    counts = [step.epoch and sum(cost.weights for cost in layer_costs(learner.network)) for step in learner.train()]
+    counts = [step.epoch and connections([learner.network]) for step in learner.train()]
     assert learner.best is not None
     assert (learner.best.epoch, learner.best.score.accuracy, learner.best.connections) == (3, 0.7, counts[-1])
     assert counts[-1] < counts[4]  # of the second epoch

@@ -165,6 +165,7 @@ def test_what_leaves_training_has_the_connections_in_use_alone() -> None:
 
 def test_costs_are_of_what_is_stored_and_what_is_multiplied() -> None:
     mlp = network()
+    assert cost.connections([mlp]) == 40 + 9 * 6 + 15
     assert cost.params_nonzero([mlp]) == 40 + 9 + 9 * 6 + 6 + 15 + 3
     assert [one.used for one in cost.layer_costs(mlp)] == [17, 54, 6]
     assert cost.flops_short([(mlp, 1)], 10) == 10 * (4 * (17 + 54 + 6) + 2 * (40 + 54 + 15))

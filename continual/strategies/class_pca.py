@@ -29,12 +29,17 @@ class ClassPCAOptions(Options):
 
     components: Count = 10
     """Of each class."""
+    inputs: Count | None = None
+    """Features that the components of a class read, and whose means are kept: those that one number, for all others of the
+    class, would be furthest from. All by default."""
     score: Literal["reconstruction", "likelihood"] = "reconstruction"
     """reconstruction: how far a sample is from the plane of a class. likelihood: of a Gaussian with the
     variances of the components, and one for all other directions (probabilistic PCA), which are kept as well."""
 
     group: ClassVar[str] = "class_pca"
-    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {"classifier": {"components": 10, "score": "reconstruction"}}
+    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {
+        "classifier": {"components": 10, "inputs": None, "score": "reconstruction"}
+    }
 
 
 @dataclass(eq=False)
@@ -47,10 +52,11 @@ class _Sums:
 
 
 class ClassPCA(ClosedForm):
-    """A plane for each class, through its mean along its principal components.
+    """A plane for each class, through its mean along its principal components: a linear autoencoder, solved exactly.
 
-    While a task is learned, the sums of squares of its classes are there as well; they go when it ends. Exact, whatever
-    the order of samples and of tasks, as long as all samples of a class are in one task.
+    With `inputs` its connections are sparse: the class chooses which features its components read, and where nothing
+    varies nothing is kept. While a task is learned, the sums of squares of its classes are there as well; they go when
+    it ends. Exact, whatever the order of samples and of tasks, as long as all samples of a class are in one task.
 
     Source:
         Tipping and Bishop 1999 for the likelihood.
@@ -66,10 +72,14 @@ class ClassPCA(ClosedForm):
                 f"{sequence.scenario}-incremental, share outputs: use --method streaming_lda"
             )
         super().start(sequence, seed)
-        if self.options.components >= sequence.n_features:
+        read = self.options.inputs
+        if read is not None and read >= sequence.n_features:
             raise ConfigError(
-                f"--class-pca.components {self.options.components} must be below the {sequence.n_features} features"
+                f"--class-pca.inputs {read} must be below the {sequence.n_features} features; leave it out to read all"
             )
+        width, what = (sequence.n_features, "features") if read is None else (read, "--class-pca.inputs")
+        if self.options.components >= width:
+            raise ConfigError(f"--class-pca.components {self.options.components} must be below the {width} {what}")
         self._present: dict[int, _Sums] = {}
         self._n_outputs = sequence.n_outputs
 
@@ -90,11 +100,20 @@ class ClassPCA(ClosedForm):
             mean = sums.total / sums.count
             covariance = sums.gram / sums.count - np.outer(mean, mean)
             n, r = len(mean), self.options.components
-            variances, vectors = eigh(covariance, subset_by_index=(n - r, n - 1))
+            if self.options.inputs is not None:
+                read, others = chosen_inputs(mean, np.diag(covariance), self.options.inputs)
+                self.arrays |= {f"{unit}.inputs": read, f"{unit}.others": np.array([others])}
+                rest = np.delete(np.arange(n), read)
+                outside = np.diag(covariance)[rest].sum() + np.square(mean[rest] - others).sum()
+                mean, covariance = mean[read], covariance[np.ix_(read, read)]
+            else:
+                outside = 0.0
+            variances, vectors = eigh(covariance, subset_by_index=(len(mean) - r, len(mean) - 1))
             self.arrays |= {f"{unit}.mean": mean, f"{unit}.components": np.ascontiguousarray(vectors.T)}
             if self.options.score == "likelihood":
-                rest = max((np.trace(covariance) - variances.sum()) / (n - r), np.finfo(np.float64).tiny)
-                self.arrays[f"{unit}.variances"] = np.array([*np.maximum(variances, rest), rest])
+                outside += np.trace(covariance) - variances.sum()
+                rest_variance = max(outside / (n - r), np.finfo(np.float64).tiny)
+                self.arrays[f"{unit}.variances"] = np.array([*np.maximum(variances, rest_variance), rest_variance])
         self._present = {}
 
     def scores(self, x: Floats) -> Floats:
@@ -102,9 +121,14 @@ class ClassPCA(ClosedForm):
         for unit in range(self._n_outputs):
             if f"{unit}.mean" not in self.arrays:
                 continue
-            centred = x - self.arrays[f"{unit}.mean"]
+            centred, outside = x, np.zeros(len(x))
+            if self.options.inputs is not None:
+                read = self.arrays[f"{unit}.inputs"]
+                apart = np.square(x - self.arrays[f"{unit}.others"])
+                centred, outside = x[:, read], apart.sum(axis=1) - apart[:, read].sum(axis=1)
+            centred = centred - self.arrays[f"{unit}.mean"]
             along = np.square(centred @ self.arrays[f"{unit}.components"].T)
-            outside = np.square(centred).sum(axis=1) - along.sum(axis=1)
+            outside += np.square(centred).sum(axis=1) - along.sum(axis=1)
             scores[:, unit] = -outside
             if self.options.score == "likelihood":
                 *inside, rest = self.arrays[f"{unit}.variances"]
@@ -128,3 +152,30 @@ class ClassPCA(ClosedForm):
             int(unit): _Sums(one["gram"].numpy().copy(), one["total"].numpy().copy(), one["count"])
             for unit, one in state["present"].items()
         }
+
+
+def chosen_inputs(mean: Floats, variance: Floats, count: int) -> tuple[Units, float]:
+    """Features of a class that are worth a mean of their own, and the mean of all others.
+
+    Features are chosen by their mean squared distance from that number, which is the mean of those that are left, in
+    turn until neither changes; it begins with the median.
+
+    Args:
+        mean: (F,) of each feature.
+        variance: (F,).
+        count: Features, below F.
+
+    Returns:
+        (count,) features, sorted, and the number.
+
+    Example:
+        >>> chosen_inputs(np.array([0.0, 5.0, 0.0, 0.2]), np.array([0.1, 0.0, 9.0, 0.0]), 2)
+        (array([1, 2]), 0.1)
+    """
+    others = float(np.median(mean))
+    for _ in range(100):
+        order = np.argsort(-(variance + np.square(mean - others)), kind="stable")
+        before, others = others, float(mean[order[count:]].mean())
+        if others == before:
+            break
+    return np.sort(order[:count]), others

@@ -151,6 +151,40 @@ def test_components_are_those_of_scikit_learn() -> None:
     assert likelihoods.numbers_kept() == 3 * (6 + 2 * 6 + 3)
 
 
+def test_a_class_may_read_the_features_that_it_chooses_alone() -> None:
+    # The last two are the same in all samples but for little.
+    x = (RNG.normal(size=(200, 6)) * [3, 2, 1, 0.5, 0.01, 0.01] + [0, 1, 2, 3, -1, -1.02]).astype(np.float32)
+    own = learned(ClassPCA(ClassPCAOptions(components=2, inputs=4)), x, np.repeat([0, 1], 100))
+    new = RNG.normal(size=(50, 6))
+    for unit, place in enumerate((slice(0, 100), slice(100, 200))):
+        of_class = x[place].astype(np.float64)
+        assert own.arrays[f"{unit}.inputs"].tolist() == [0, 1, 2, 3]
+        assert own.arrays[f"{unit}.others"] == pytest.approx(of_class[:, 4:].mean())
+        pca = PCA(n_components=2, svd_solver="full").fit(of_class[:, :4])
+        outside = np.square(new[:, :4] - pca.inverse_transform(pca.transform(new[:, :4]))).sum(axis=1)
+        outside += np.square(new[:, 4:] - of_class[:, 4:].mean()).sum(axis=1)
+        np.testing.assert_allclose(own.scores(new)[:, unit], -outside, rtol=1e-6)
+    assert own.numbers_kept() == 2 * (4 + 1 + 4 + 2 * 4)
+
+
+def test_the_likelihood_of_chosen_features_is_that_of_a_gaussian() -> None:
+    x = (RNG.normal(size=(300, 5)) @ RNG.normal(size=(5, 5))).astype(np.float32)
+    own = learned(ClassPCA(ClassPCAOptions(components=1, inputs=3, score="likelihood")), x, np.repeat([0, 1], 150))
+    new = RNG.normal(size=(20, 5))
+    for unit in (0, 1):
+        read, of_it = own.arrays[f"{unit}.inputs"], x[150 * unit : 150 * (unit + 1)].astype(np.float64)
+        mean, direction = np.full(5, own.arrays[f"{unit}.others"][0]), np.zeros(5)
+        mean[read] = of_it[:, read].mean(axis=0)
+        direction[read] = own.arrays[f"{unit}.components"][0]
+        centred = of_it - mean
+        along = np.square(centred @ direction).mean()
+        rest = (np.square(centred).sum(axis=1).mean() - along) / 4
+        covariance = rest * np.eye(5) + (along - rest) * np.outer(direction, direction)
+        distance = ((new - mean) @ np.linalg.inv(covariance) * (new - mean)).sum(axis=1)
+        expected = -0.5 * (distance + np.linalg.slogdet(covariance)[1])
+        np.testing.assert_allclose(own.scores(new)[:, unit], expected, rtol=1e-6)
+
+
 def test_lda_is_that_of_scikit_learn() -> None:
     y = np.repeat([0, 1, 2], 50)
     x = (RNG.normal(size=(150, 4)) + np.eye(4)[y]).astype(np.float32)
@@ -228,12 +262,17 @@ def test_a_class_in_two_tasks_has_no_components() -> None:
     ("options", "said"),
     [
         (MethodOptions(class_pca=ClassPCAOptions(components=N_FEATURES)), "--class-pca.components 8 must be below"),
+        (MethodOptions(class_pca=ClassPCAOptions(inputs=N_FEATURES)), "--class-pca.inputs 8 must be below"),
+        (
+            MethodOptions(class_pca=ClassPCAOptions(inputs=3, components=3)),
+            "--class-pca.components 3 must be below the 3",
+        ),
         (MethodOptions(random_features=RandomFeaturesOptions(inputs=9)), "--random-features.inputs 9 .* at most 8"),
         (MethodOptions(fly_code=FlyCodeOptions(inputs=9)), "--fly-code.inputs 9 .* at most 8"),
     ],
 )
 def test_no_more_is_read_than_there_is(options: MethodOptions, said: str) -> None:
-    (group,) = (name for name in METHODS if f"--{name.replace('_', '-')}." in said)
+    group = said.removeprefix("--").partition(".")[0].replace("-", "_")
     strategy: Any = make_strategy(group, "classifier", options)
     with pytest.raises(ConfigError, match=said):
         ClosedFormLearner(blobs(), strategy, seed=0)

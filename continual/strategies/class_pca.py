@@ -30,8 +30,8 @@ class ClassPCAOptions(Options):
     components: Count = 10
     """Of each class."""
     inputs: Count | None = None
-    """Features that the components of a class read, and whose means are kept: those that one number, for all others of the
-    class, would be furthest from. All by default."""
+    """Features that the components of a class read, and whose means are kept: those that one number, for all others of
+    the class, would be furthest from. All by default."""
     score: Literal["reconstruction", "likelihood"] = "reconstruction"
     """reconstruction: how far a sample is from the plane of a class. likelihood: of a Gaussian with the
     variances of the components, and one for all other directions (probabilistic PCA), which are kept as well."""

@@ -16,6 +16,7 @@ from sparserl.agents.ds_dqn import DSDQN
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.networks.heads import TaskHeads
+from sparserl.agents.networks.images import CNN_POLICY, FEATURES, image_shapes, policy_for
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
@@ -117,8 +118,12 @@ def _memory(
     n_obs, n_action = (int(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
     choices = int(env.action_space.n) if isinstance(env.action_space, spaces.Discrete) else n_action
     item = getattr(env.observation_space.dtype, "itemsize", 8)
+    policy = policy_for(env.observation_space, tuple(spec.agent.policy_aliases))
+    image = image_shapes(env.observation_space) if policy == CNN_POLICY else None
+    n_features = n_obs if image is None else FEATURES
     connections = 0.0
-    for group, networks in spec.agent.layer_widths(config, n_obs, choices).items():
+    groups = spec.agent.layer_widths(config, n_features, choices)
+    for group, networks in groups.items():
         for widths in networks:
             shapes = list(zip(widths[1:], widths, strict=False))
             densities = [1.0] * len(shapes)
@@ -126,7 +131,13 @@ def _memory(
                 densities = topology.of(group).first_densities(shapes)
             connections += sum(density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True))
     of_networks = connections * (DENSE_BYTES if topology is None else SPARSE_BYTES)
-    return {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}
+    parts = {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}
+    if image is not None:  # each group reads images through convolutions of its own
+        weights = sum(wide * deep for wide, deep in image.matrices)
+        parts["convolutions (--agent.batch-size)"] = len(groups) * (
+            DENSE_BYTES * weights + 8.0 * getattr(config, "batch_size", 1) * image.activations
+        )
+    return parts
 
 
 def make_agent(
@@ -171,13 +182,14 @@ def make_agent(
     assert env.action_space.shape is not None
     of_networks = topology if spec.sparse else None
     check_fits(_memory(spec, config, of_networks, env, 1 if acts_only else total_steps))
+    policy = policy_for(env.observation_space, tuple(spec.agent.policy_aliases))
     arguments = config.arguments(env.action_space.shape, seed=seed, acts_only=acts_only)
     if spec.sparse:
         arguments["topology"] = topology
     if heads is not None:
         arguments["policy_kwargs"]["heads"] = heads
     try:
-        return spec.agent("MlpPolicy", env, seed=seed, device=device, **arguments)
+        return spec.agent(policy, env, seed=seed, device=device, **arguments)
     except MemoryError:
         check_fits(_memory(spec, config, of_networks, env, None))
         raise

@@ -6,7 +6,7 @@ Also which of them make a sequence of tasks. Knows Gymnasium and MuJoCo; knows n
 from __future__ import annotations
 
 from sparserl.envs.feature_names import action_names, feature_names
-from sparserl.envs.make import list_env_ids, make_env
+from sparserl.envs.make import is_image, list_env_ids, make_env
 from sparserl.envs.simulation_state import STATEFUL_WRAPPERS, EnvState, capture_state, restore_state
 from sparserl.envs.tasks.modified_dynamics import Modification, PartFactors, modify
 from sparserl.envs.tasks.published_sequences import RL_SEQUENCES, build_rl_sequence
@@ -44,6 +44,7 @@ __all__ = [
     "feature_names",
     "feature_origins",
     "followed_state",
+    "is_image",
     "list_env_ids",
     "load_rl_sequence",
     "load_wrapper_state",

@@ -48,6 +48,7 @@ def make_env(
     episode_steps: int | None = None,
     actions: tuple[type[gym.Space[Any]], ...] = (gym.spaces.Box,),
     advice: Callable[[gym.Space[Any]], str] = lambda actions: "",
+    images: bool = False,
 ) -> gym.Env[Any, Any]:
     """Makes a Gymnasium environment and checks that an agent can use it.
 
@@ -61,11 +62,12 @@ def make_env(
         episode_steps: Steps after which an episode is truncated, >= 1; None for the environment's own limit.
         actions: Kinds of action spaces that the agent takes.
         advice: Ends the refusal of another one.
+        images: Whether it takes images as well as vectors.
 
     Returns:
         The environment as `gymnasium.make` wraps it: an action space of these kinds, finite bounds where it is a `Box`,
-        and a one-dimensional `Box` observation space. A Dict of vectors is flattened by Gymnasium's
-        `FlattenObservation`, its keys in the order of the space.
+        and a one-dimensional `Box` observation space, or one of images (`is_image`). A Dict of vectors is flattened by
+        Gymnasium's `FlattenObservation`, its keys in the order of the space.
 
     Raises:
         ConfigError: If the id is unknown or needs an older MuJoCo (the message names the closest id),
@@ -89,7 +91,7 @@ def make_env(
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
     if isinstance(env.observation_space, gym.spaces.Dict) and _no_vector(env.observation_space) is None:
         env = gym.wrappers.FlattenObservation(env)
-    problem = _space_problem(env, actions, advice)
+    problem = _space_problem(env, actions, advice, images)
     if problem is not None:
         env.close()
         raise ConfigError(f"environment {env_id!r} {problem}")
@@ -206,8 +208,16 @@ def _no_vector(space: gym.Space[Any], name: str = "") -> str | None:
     return f"{name!r} of {space}"
 
 
+def is_image(space: gym.Space[Any]) -> bool:
+    """Whether observations are images: bytes of (height, width, channels), or channels first."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
 def _space_problem(
-    env: gym.Env[Any, Any], actions: tuple[type[gym.Space[Any]], ...], advice: Callable[[gym.Space[Any]], str]
+    env: gym.Env[Any, Any],
+    actions: tuple[type[gym.Space[Any]], ...],
+    advice: Callable[[gym.Space[Any]], str],
+    images: bool,
 ) -> str | None:
     action, obs = env.action_space, env.observation_space
     if not isinstance(action, actions):
@@ -221,6 +231,10 @@ def _space_problem(
         return f"has Dict observations with {_no_vector(obs)}; vectors are needed in all of its parts"
     if not isinstance(obs, gym.spaces.Box):
         return f"has a {type(obs).__name__} observation space; a vector is needed (Box of one dimension)"
+    if images and is_image(obs):
+        return None
+    if images and len(obs.shape) == 3:
+        return f"has observations of shape {obs.shape} and type {obs.dtype}; images are of uint8, from 0 to 255"
     if len(obs.shape) != 1:
         return f"has observations of shape {obs.shape}; a vector is needed (Box of one dimension)"
     return None

@@ -101,6 +101,17 @@ def chains_of_agent(agent: AgentParts) -> Chains:
     }
 
 
+def check_reads_vectors(agent: AgentParts, what: str) -> None:
+    """Raises ConfigError if networks of an agent read something made of observations.
+
+    Args:
+        agent: The agent.
+        what: What cannot be done with them then, as in "looked into".
+    """
+    if not all(map(reads_observations_as_they_are, agent.networks.values())):
+        raise ConfigError(f"networks that read vectors can be {what}, not those of {agent.observation_space}")
+
+
 def reads_observations_as_they_are(network: Any) -> bool:
     """Whether a network reads the entries of observations: of others it reads codes, of images shares of 255."""
     space = network.observation_space

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sparserl.agents.networks.chains import check_reads_vectors
 from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.agent_training import EVAL_SEED_OFFSET
@@ -74,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     which = command.checkpoint
     config = pruned_config(command.run, command.density, command.by, checkpoint=which, episodes=command.episodes)
     source = TrainedAgent(RunFolder.open(command.run), which)
+    check_reads_vectors(source.agent, "pruned")
     before = _said(source, source.evaluate(command.episodes, seed=config.seed + EVAL_SEED_OFFSET).returns)
     training = PruneTraining.begin(config, Source())
     with contextlib.redirect_stdout(sys.stderr):  # what is said meanwhile is not the answer

@@ -16,7 +16,7 @@ from sparserl import __version__
 from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.evaluation import Evaluation, Evaluator
 from sparserl.agents.export_policy import exported_policy
-from sparserl.agents.networks.chains import chains_of_agent, reads_observations_as_they_are
+from sparserl.agents.networks.chains import chains_of_agent, check_reads_vectors
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Policy
 from sparserl.errors import ConfigError
@@ -303,8 +303,7 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
 
 
 def _by_group(agent: Any, chains: Mapping[str, SparseMLP]) -> dict[str, list[SparseMLP]]:
-    if not all(map(reads_observations_as_they_are, agent.networks.values())):
-        raise ConfigError(f"networks that read vectors can be looked into, not those of {agent.observation_space}")
+    check_reads_vectors(agent, "looked into")
     groups: dict[str, list[SparseMLP]] = {}
     for name, chain in chains.items():
         groups.setdefault(name.partition(".")[0], []).append(chain)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from sparserl.agents.networks.chains import Chains, chains_of_agent
+from sparserl.agents.networks.chains import Chains, chains_of_agent, check_reads_vectors
 from sparserl.agents.parts import AgentParts
 from sparserl.continual.rl.probe import likelihood_cotangents
 from sparserl.continual.shared.importance import mean_gradient_power
@@ -61,7 +61,7 @@ def open_origin(config: TrainConfig) -> Origin | None:
     networks = {group: network.state_dict() for group, network in source.agent.networks.items()}
     if config.origin.prune_by is not None:
         networks = _pruned(source, config.topology.density, config.origin.prune_by)
-    both = source.env.observation_space, source.env.action_space
+    both = source.agent.observation_space, source.agent.action_space
     return Origin(both, networks, dict(source.state["wrappers"]), int(source.state["global_step"]))
 
 
@@ -75,6 +75,7 @@ def check_spaces(config: TrainConfig, origin: Origin, agent: AgentParts) -> None
 
 
 def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
+    check_reads_vectors(source.agent, "pruned")
     chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
     states: States = {}

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AgentConfig, TD3Config
+from sparserl.agents.networks.images import CNN_POLICY
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.table import AGENTS, advice, agent_spec, check_options, make_agent
@@ -121,8 +122,14 @@ class TrainConfig(RunConfig):
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
-        actions = agent_spec(self.algo).agent.action_spaces
-        env = make_env(self.env, render_mode=render_mode, actions=actions, advice=partial(advice, self.algo))
+        agent = agent_spec(self.algo).agent
+        images = CNN_POLICY in agent.policy_aliases
+        of_agent: dict[str, Any] = {
+            "actions": agent.action_spaces,
+            "advice": partial(advice, self.algo),
+            "images": images,
+        }
+        env = make_env(self.env, render_mode=render_mode, **of_agent)
         return wrap(env, self.wrappers, self.seed, follow=follow)
 
     def make_envs(self) -> DummyVecEnv:

@@ -70,9 +70,9 @@ def params_dense(networks: Iterable[nn.Module]) -> int:
 
 
 def _beside_layers(network: nn.Module) -> int:
-    """Parameters of a network that no layer of it has, as the biases of the visible units of an RBM."""
+    """Parameters of a network that no linear layer has: dense convolutions, biases of the visible units of an RBM."""
     of_layers = {id(one) for layer in linear_layers(network).values() for one in (layer.weights, layer.bias)}
-    return sum(one.numel() for one in network.parameters(recurse=False) if id(one) not in of_layers)
+    return sum(one.numel() for one in network.parameters() if id(one) not in of_layers)
 
 
 def bytes_parameters(networks: Iterable[nn.Module]) -> int:

@@ -95,3 +95,36 @@ class DictEnv(FunctionEnv):
     def step(self, action: Array) -> Any:
         observation, *others = super().step(action)
         return {"arm": observation[:-1], "goal": observation[-1:]}, *others
+
+
+class ImageEnv(gym.Env[Array, Array]):
+    """A bright column in a dark image of 36 x 36 x 3; an action moves it, and the middle is rewarded."""
+
+    SIDE = 36
+
+    def __init__(self, horizon: int = 17) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, (self.SIDE, self.SIDE, 3), np.uint8)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.horizon, self.place, self.elapsed = horizon, 0.0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place, self.elapsed = float(self.np_random.uniform(-1, 1)), 0
+        return self._image(), {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        self.place = float(np.clip(self.place + 0.3 * float(action[0]), -1, 1))
+        self.elapsed += 1
+        return self._image(), -abs(self.place), False, self.elapsed >= self.horizon, {}
+
+    def _image(self) -> Array:
+        image = np.zeros((self.SIDE, self.SIDE, 3), np.uint8)
+        middle = round((self.place + 1) / 2 * (self.SIDE - 4))
+        image[:, middle : middle + 4] = 255
+        return image
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place, self.elapsed = state["place"], state["elapsed"]

@@ -1,4 +1,4 @@
-"""Runs of agents that observe something else than one vector: Dicts and stacked frames."""
+"""Runs of agents that observe something else than one vector: Dicts, stacked frames, images."""
 
 from __future__ import annotations
 
@@ -8,22 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from support.cut_runs import cut_off, resume
-from support.envs import DictEnv
-from support.runs import FAST, TINY, same_run, train
+from support.envs import DictEnv, ImageEnv, SpacesOnly
+from support.runs import FAST, TINY, leave_undrawn, same_run, train
 
 from sparserl.cli import main
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "envs")
 PARTS = (*FAST, "--env", "Parts-v0", "--wrappers.frame-stack", "3", "--eval.episodes", "1")
 
 
-@pytest.fixture(autouse=True)
-def parts_env() -> Iterator[None]:
-    gym.register("Parts-v0", entry_point=lambda: DictEnv(horizon=17))
+IMAGES = (*FAST, "--env", "Image-v0", "--eval.episodes", "1", "--total-steps", "70", "--topology.update-interval", "10")
+FLOATS = gym.spaces.Box(0, 1, (36, 36, 3))
+SMALL = gym.spaces.Box(0, 255, (35, 40, 3), np.uint8)
+ENVS: dict[str, Any] = {
+    "Parts-v0": lambda: DictEnv(horizon=17),
+    "Image-v0": ImageEnv,
+    "Floats-v0": lambda: SpacesOnly(FLOATS),
+    "Small-v0": lambda: SpacesOnly(SMALL),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def envs() -> Iterator[None]:
+    for name, made in ENVS.items():
+        gym.register(name, entry_point=made)
     yield
-    gym.registry.pop("Parts-v0")
+    for name in ENVS:
+        gym.registry.pop(name)
 
 
 def test_a_run_on_stacked_dicts_resumes_exactly_and_its_features_have_names(tmp_path: Path, capsys: Any) -> None:
@@ -39,3 +53,56 @@ def test_a_run_on_stacked_dicts_resumes_exactly_and_its_features_have_names(tmp_
     ages = ("", ", 1 step ago", ", 2 steps ago")
     assert {one["name"] for one in inputs} == {f"{part}{age}" for part in parts for age in ages}
     assert main(["export", "--run", str(whole), "--format", "safetensors", "--out", str(tmp_path / "policy")]) == 0
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, envs: None) -> Path:
+    """A run of `ds_td3` on images."""
+    path = tmp_path_factory.mktemp("images") / "seen"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        assert train(path, *IMAGES) == 0
+    return path
+
+
+def test_a_run_on_images_resumes_exactly(seen: Path, tmp_path: Path, capsys: Any) -> None:
+    cut = tmp_path / "cut"
+    cut_off("agent", cut, ["train", *TINY, *IMAGES, "--run-dir", str(cut)])
+    assert resume("agent", cut) == 0
+    same_run(seen, cut)
+    result = json.loads((seen / "result.json").read_text())
+    assert result["topology_events"] > 0
+    # Three convolutions of 36 x 36 x 3 images, a layer to 512 features, and two layers of 12; two critics share theirs.
+    of_images = (192 * 32 + 32) + (512 * 64 + 64) + (576 * 64 + 64) + (64 * 512 + 512)
+    of_actor, of_critic = ((n + 1) * 12 + 13 * 12 + 13 for n in (512, 513))
+    assert result["params_dense"] == 2 * of_images + of_actor + 2 * of_critic
+    assert main(["eval", "--run", str(seen), "--episodes", "1"]) == 0
+
+
+@pytest.mark.parametrize("words", [("--algo", "sac"), ("--algo", "ds_sac", "--agent.n-critics", "3", "--n-envs", "2")])
+def test_other_agents_see_images_too(words: tuple[str, ...], tmp_path: Path) -> None:
+    given = [*IMAGES[:-2]] if words[1] == "sac" else [*IMAGES]
+    assert train(tmp_path / "run", *given, *words) == 0
+    assert train(tmp_path / "on", "--from", str(tmp_path / "run"), "--total-steps", "50") == 0
+
+
+REFUSED = {
+    "train --env Floats-v0": "images are of uint8, from 0 to 255",
+    "train --env Small-v0": "images must be at least 36 x 36, got 35 x 40",
+    "train --env Image-v0 --wrappers.permute": "needs vectors as observations",
+    "train --env Image-v0 --wrappers.frame-stack 3": "needs vectors as observations",
+    "train --env Image-v0 --agent.buffer-size 900000000 --total-steps 900000000": "of it for the replay buffer",
+    "train --env Image-v0 --agent.batch-size 90000000": "of it for convolutions (--agent.batch-size)",
+    "export --run {seen}": "a policy that reads vectors can be exported, not Box(0, 255, (3, 36, 36), uint8)",
+    "inspect --run {seen}": "networks that read vectors can be looked into",
+    "prune --run {seen} --density 0.1": "networks that read vectors can be pruned",
+    "train --from {seen} --origin.prune-by lamp --topology.density 0.2": "networks that read vectors can be pruned",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_images_cannot_be_used_for_is_refused_in_one_line(words: str, seen: Path, capsys: Any) -> None:
+    assert main([word.format(seen=seen) for word in words.split()]) == 2
+    error = capsys.readouterr().err
+    assert REFUSED[words] in error
+    assert error.count("\n") == 1

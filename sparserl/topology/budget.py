@@ -158,3 +158,5 @@ BUDGET: dict[str, Budget] = {
     "momentum": Budget(grown=by_momentum, needs_momentum=True),
 }
 """What the layers of a group that is rewired together (all critics, say) share; a dense layer is not among them."""
+SCOPES = ("group", "all")
+"""Whether each group has its budget, or all groups share one."""

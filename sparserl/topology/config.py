@@ -25,15 +25,16 @@ from sparserl.ranges import (
 )
 from sparserl.seeding import stream
 from sparserl.topology import density as allocation
-from sparserl.topology.budget import BUDGET
+from sparserl.topology.budget import BUDGET, SCOPES
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.density import Shape, exact_nnz
+from sparserl.topology.fan_in import FAN_INS
 from sparserl.topology.group_sizes import check_divides, check_pairs, nearest_multiple
 from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
 from sparserl.topology.moments import MOMENTS
 from sparserl.topology.one_shot import ONE_SHOT
-from sparserl.topology.rewire import FAN_INS, SCOPES, RewireRule
+from sparserl.topology.rewire import RewireRule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import SparseTopology
 from sparserl.topology.target import TARGET

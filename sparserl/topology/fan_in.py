@@ -14,6 +14,9 @@ from sparserl.errors import TopologyError
 from sparserl.topology.block_scores import Score, highest
 from sparserl.topology.structure import NOTHING, LayerView, Slots
 
+FAN_INS = {"free": None, "constant": None, "of_four": 4, "of_eight": 8}
+"""Whether outputs are to have as many connections, and of how many consecutive inputs, where not of all."""
+
 
 def constant_fan_in(
     view: LayerView, dropped: Slots, salient_share: float, score: Score, inputs: int | None = None

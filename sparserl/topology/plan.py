@@ -13,11 +13,11 @@ import numpy as np
 from sparserl.errors import TopologyError
 from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW, largest
-from sparserl.topology.fan_in import beyond_fan_in, constant_fan_in, without_ablated
+from sparserl.topology.fan_in import FAN_INS, beyond_fan_in, constant_fan_in, without_ablated
 from sparserl.topology.free_positions import random_free
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import folded, unfolded
-from sparserl.topology.rewire import FAN_INS, RewireRule, exchange
+from sparserl.topology.rewire import RewireRule, exchange
 from sparserl.topology.structure import LayerView, Slots, SparseTopology, TopologyChange, absent
 
 

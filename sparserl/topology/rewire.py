@@ -5,19 +5,19 @@ Pure functions, independent of who owns the data. What an event does to layers i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from sparserl.errors import TopologyError, unknown_name
+from sparserl.errors import TopologyError
 from sparserl.kernels.positions import exchanged, slots_among
 from sparserl.topology.budget import BUDGET
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.free_positions import free_positions
 from sparserl.topology.group_sizes import groups_in
 from sparserl.topology.pairs import unfold_positions
+from sparserl.topology.rule_checks import check_rule
 from sparserl.topology.schedules import DECAY, DENSITY
 from sparserl.topology.structure import (
     FloatArray,
@@ -28,9 +28,6 @@ from sparserl.topology.structure import (
 )
 
 T = TypeVar("T", bound=np.generic)
-FAN_INS = {"free": None, "constant": None, "of_four": 4, "of_eight": 8}
-"""Whether outputs are to have as many connections, and of how many consecutive inputs, where not of all."""
-SCOPES = ("group", "all")
 
 
 def random_topology(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:
@@ -194,91 +191,7 @@ class RewireRule:
     replaces_step: bool = False
 
     def __post_init__(self) -> None:
-        for kind, name, table in (
-            ("drop criterion", self.drop, DROP),
-            ("grow criterion", self.grow, GROW),
-            ("drop fraction decay", self.decay, DECAY),
-            ("density schedule", self.density_schedule, DENSITY),
-            ("budget", self.budget, BUDGET),
-            ("budget scope", self.budget_scope, SCOPES),
-            ("fan-in", self.fan_in, FAN_INS),
-        ):
-            if name not in table:
-                raise TopologyError(unknown_name(kind, name, table))
-        if not 0.0 <= self.drop_fraction < 1.0:
-            raise TopologyError(f"drop_fraction must be in [0, 1), got {self.drop_fraction}")
-        if self.update_interval < 1 or self.first_update < 1:
-            raise TopologyError(
-                f"update_interval and first_update must be >= 1, got {self.update_interval} and {self.first_update}"
-            )
-        if self.last_update is not None and self.last_update < 0:
-            raise TopologyError(f"last_update must not be negative, got {self.last_update}")
-        if self.decay != "constant" and self.last_update is None:
-            raise TopologyError(f"a {self.decay} drop fraction needs last_update")
-        if not 0.0 < self.schedule_share <= 1.0:
-            raise TopologyError(f"schedule_share must be in (0, 1], got {self.schedule_share}")
-        if not 0.0 < self.drop_threshold < math.inf:
-            raise TopologyError(f"drop_threshold must be positive and finite, got {self.drop_threshold}")
-        for name in ("gradient_weight", "weight_l1", "weight_noise", "weight_l2"):
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise TopologyError(f"{name} must not be negative or infinite, got {getattr(self, name)}")
-        if self.gradient_weight and not DROP[self.drop].needs_gradient:
-            problem = f"so gradient_weight must be 0, got {self.gradient_weight:g}"
-            raise TopologyError(f"drop {self.drop!r} looks at no gradient, {problem}")
-        if self.gradient_batches < 1:
-            raise TopologyError(f"gradient_batches must be >= 1, got {self.gradient_batches}")
-        if self.gradient_batches > 1 and not self.needs_samples:
-            problem = f"so gradient_batches must be 1, got {self.gradient_batches}"
-            raise TopologyError(f"growth {self.grow!r} looks at no gradient and no activations, {problem}")
-        if self.chooses_by_samples and self.needs_activations:
-            raise TopologyError(
-                f"growth {self.grow!r} keeps activations where drop or budget need gradients: 'gradient'"
-            )
-        self._check_fan_in()
-        self._check_backward_factor()
-        if self.budget_scope == "all" and self.budget == "own":
-            raise TopologyError(
-                "budget_scope all needs a budget that layers share, such as survivors, got budget 'own'"
-            )
-        if self.budget_scope == "all" and self.replaces_step:
-            raise TopologyError(
-                "replaces_step needs budget_scope group: an event of all follows the last of their steps"
-            )
-        if self.prunes:
-            if self.last_update is None:
-                raise TopologyError(f"a {self.density_schedule} density schedule needs last_update")
-            if self.last_update < self.first_update:
-                raise TopologyError(
-                    f"last_update must not come before first_update where pruning begins, {self.first_update}, "
-                    f"got {self.last_update}"
-                )
-
-    def _check_fan_in(self) -> None:
-        if not 0.0 <= self.salient_share < 1.0:
-            raise TopologyError(f"salient_share must be in [0, 1), got {self.salient_share}")
-        if self.salient_share and self.fan_in != "constant":
-            raise TopologyError(f"salient_share {self.salient_share:g} is of a constant fan-in: set fan_in constant")
-        if self.fan_in == "free":
-            return
-        if GROW[self.grow].score is None:
-            scored = [name for name, rule in GROW.items() if rule.score is not None]
-            raise TopologyError(f"a constant fan-in needs growth by a score, {' or '.join(scored)}, got {self.grow!r}")
-        if self.budget != "own":
-            raise TopologyError(f"a constant fan-in keeps the connections of a layer: budget own, got {self.budget!r}")
-        if self.prunes or self.shrink_at_end:
-            what = "density_schedule constant" if self.prunes else "shrink_at_end false"
-            raise TopologyError(f"a constant fan-in keeps the connections of a layer: set {what}")
-
-    def _check_backward_factor(self) -> None:
-        if not 1.0 <= self.backward_factor < math.inf:
-            raise TopologyError(f"backward_factor must be >= 1 and finite, got {self.backward_factor}")
-        if self.backward_factor == 1.0:
-            return
-        said = f"backward_factor {self.backward_factor:g} keeps the connections of a layer: set"
-        if self.prunes:
-            raise TopologyError(f"{said} density_schedule constant, not {self.density_schedule!r}")
-        if self.fan_in != "free":
-            raise TopologyError(f"{said} fan_in free, not {self.fan_in!r}")
+        check_rule(self)
 
     @property
     def leaves_some_unused(self) -> bool:

@@ -20,7 +20,8 @@ from sparserl.agents.networks.images import CNN_POLICY, FEATURES, image_shapes, 
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
-from sparserl.topology.config import DENSITY_SUFFIX, OWN_DENSITIES, TopologyConfig
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.config_options import DENSITY_SUFFIX, OWN_DENSITIES
 
 
 @dataclass(frozen=True)

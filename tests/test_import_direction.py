@@ -42,7 +42,7 @@ TORCH = frozenset({"numpy", "torch"})
 RULES = {
     "errors": Rule(others=NUMPY),
     "seeding": Rule(own=BASE, others=NUMPY),
-    # every module of topology except between_events, config, evolver, moments, target and the package's __init__
+    # every module of topology except between_events, config and its parts, evolver, moments, target and __init__
     "topology.pure": Rule(own=BASE | PASSES, others=NUMPY | {"scipy"}),
     # the torch tier
     "topology": Rule(own=BASE | TOPOLOGY | {"kernels", "ranges"} | PASSES, others=TORCH),
@@ -79,6 +79,8 @@ TORCH_PART_OF_TOPOLOGY = (
     "sparserl.topology",
     "sparserl.topology.between_events",
     "sparserl.topology.config",
+    "sparserl.topology.config_checks",
+    "sparserl.topology.config_options",
     "sparserl.topology.evolver",
     "sparserl.topology.moments",
     "sparserl.topology.target",

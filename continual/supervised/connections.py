@@ -15,7 +15,8 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.linear import biases_of
-from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.config_options import OWN_DENSITIES
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.structure import SparseTopology
 

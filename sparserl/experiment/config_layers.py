@@ -10,7 +10,8 @@ from sparserl import config as yaml_config
 from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
 from sparserl.errors import ConfigError
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.topology.config import OWN_DENSITIES, beside_method
+from sparserl.topology.config import beside_method
+from sparserl.topology.config_options import OWN_DENSITIES
 
 OF_ALL = ("density", "epsilon")
 DENSITIES = (*OF_ALL, *OWN_DENSITIES)

@@ -43,7 +43,8 @@ from sparserl.experiment.presets import continual_presets, load_preset, rl_conti
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.recording.metrics_table import Kind
-from sparserl.topology.config import DENSITY_SUFFIX, OWN_DENSITIES, TopologyConfig
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.config_options import DENSITY_SUFFIX, OWN_DENSITIES
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""

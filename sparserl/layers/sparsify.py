@@ -23,7 +23,8 @@ from sparserl.layers.one_shot import judged
 from sparserl.layers.replaceable import FORMS, KINDS, joined, layers_of
 from sparserl.layers.sparse_linear import SparseLinear, check_has_kernels
 from sparserl.layers.sparse_training import SparseTraining, check_elementwise
-from sparserl.topology.config import OWN_DENSITIES, TopologyConfig
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.config_options import OWN_DENSITIES
 from sparserl.topology.density import Shape
 from sparserl.topology.moments import check_moments
 from sparserl.topology.one_shot import ONE_SHOT

@@ -6,7 +6,7 @@ Pure functions from layer shapes to densities and from densities to exact counts
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sparserl.errors import TopologyError
 from sparserl.topology.group_sizes import nearest_multiple
@@ -171,3 +171,14 @@ def erk(shapes: Sequence[Shape], density: float, power: float = 1.0) -> list[flo
             return [1.0 if layer in dense else e * r for layer, r in enumerate(raw)]
         dense |= {layer for layer, r in enumerate(raw) if layer not in dense and r == largest}
     return [1.0] * len(shapes)
+
+
+ALLOCATIONS: dict[str, Callable[..., list[float]]] = {
+    "erk": erk,
+    "uniform": uniform,
+    "erk_plus": erk_plus,
+    "uniform_plus": uniform_plus,
+}
+"""How one density is shared out among layers."""
+OF_OUTPUT_LAYER = ("erk_plus", "uniform_plus")
+"""Those that treat the output layer in a way of their own."""

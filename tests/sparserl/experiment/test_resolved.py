@@ -13,7 +13,8 @@ from sparserl.experiment.presets import presets, rl_continual_presets
 from sparserl.experiment.resolving import Kind, resolve
 from sparserl.experiment.runs import begin
 from sparserl.experiment.training import Source
-from sparserl.topology.config import RULE_FIELDS, TopologyConfig, beside_method
+from sparserl.topology.config import TopologyConfig, beside_method
+from sparserl.topology.config_options import RULE_FIELDS
 from sparserl.topology.density import Shape
 from sparserl.topology.methods import METHODS
 

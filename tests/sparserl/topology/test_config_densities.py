@@ -8,8 +8,9 @@ import pytest
 from support.topology_configs import rule_of
 
 from sparserl.errors import ConfigError, SparserlError, TopologyError
-from sparserl.topology.config import OF_OUTPUT_LAYER, PARTS, TopologyConfig
-from sparserl.topology.density import Shape
+from sparserl.topology.config import TopologyConfig
+from sparserl.topology.config_options import PARTS
+from sparserl.topology.density import OF_OUTPUT_LAYER, Shape
 from sparserl.topology.methods import METHODS
 
 ACTOR: list[Shape] = [(256, 17), (256, 256), (6, 256)]

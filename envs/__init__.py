@@ -14,13 +14,18 @@ from sparserl.envs.tasks.sequence_env import SequenceEnv
 from sparserl.envs.tasks.sequences import RLSequence, TaskSpec, check_spaces, load_rl_sequence, make_task_env
 from sparserl.envs.wrapper_stack import feature_origins, noise_source, relevant_features
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms, collect_histograms
-from sparserl.envs.wrappers.normalized_observations import (
-    ObservationStatistics,
-    observation_statistics,
-    share_statistics,
-)
+from sparserl.envs.wrappers.normalized_observations import ObservationStatistics, observation_statistics
 from sparserl.envs.wrappers.task_id import AppendTaskId
-from sparserl.envs.wrapping import WRAPPERS, WrapperConfig, followed_state, load_wrapper_state, wrap, wrapper_state
+from sparserl.envs.wrapping import (
+    WRAPPERS,
+    WrapperConfig,
+    around_counted,
+    followed_state,
+    load_wrapper_state,
+    share_statistics,
+    wrap,
+    wrapper_state,
+)
 
 __all__ = [
     "RL_SEQUENCES",
@@ -37,6 +42,7 @@ __all__ = [
     "TaskSpec",
     "WrapperConfig",
     "action_names",
+    "around_counted",
     "build_rl_sequence",
     "capture_state",
     "check_spaces",

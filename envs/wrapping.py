@@ -5,7 +5,7 @@ Decides their order. Independent of how an environment is made and what acts in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -19,11 +19,12 @@ from sparserl.envs.wrappers.hidden_features import HideFeatures
 from sparserl.envs.wrappers.inverted_actions import InvertActions
 from sparserl.envs.wrappers.noise_features import AppendNoiseFeatures
 from sparserl.envs.wrappers.normalized_observations import NormalizeObservations, ObservationStatistics
+from sparserl.envs.wrappers.normalized_rewards import NormalizeRewards
 from sparserl.envs.wrappers.permuted_features import PermuteFeatures
 from sparserl.envs.wrappers.sensor_dropout import SensorDropout
 from sparserl.envs.wrappers.stacked_frames import StackFrames
 from sparserl.errors import CheckpointError, ConfigError
-from sparserl.ranges import Count, CountOrZero, Positive, Range, Share, ShareBelowOne, check_ranges
+from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Range, Share, ShareBelowOne, check_ranges
 
 Arguments: TypeAlias = dict[str, Any]
 
@@ -53,6 +54,9 @@ class WrapperConfig:
     """Subtract the mean of each feature and divide by its deviation: as they run along, or frozen ones."""
     normalization: Path | None = None
     """File of statistics that `running` starts from and `frozen` uses."""
+    normalize_rewards: PositiveShare | None = None
+    """Divide rewards by the deviation of returns that are discounted by this, in (0, 1], as they run along, and cut
+    them to [-10, 10]; None leaves them. Returns that are shown are those of the environment in any case."""
     invert_actions: bool = False
     """Mirror every action within its bounds."""
     sensor_dropout: Share = 0.0
@@ -93,6 +97,7 @@ class WrapperConfig:
             f"noise{self.noise_fraction:g}": self.noise_fraction > 0.0,
             "permuted": self.permute,
             "normalized": self.normalize_observations != "none",
+            "scaled": self.normalize_rewards is not None,
             "inverted": self.invert_actions,
             f"dropout{self.sensor_dropout:g}": self.sensor_dropout > 0.0,
             "positions": self.hide_velocities,
@@ -163,6 +168,10 @@ def _permuted_features(config: WrapperConfig, seed: int) -> Arguments | None:
     return {"every_steps": config.permute_every_steps, "seed": seed} if config.permute else None
 
 
+def _normalize_rewards(config: WrapperConfig, seed: int) -> Arguments | None:
+    return None if config.normalize_rewards is None else {"discount": config.normalize_rewards}
+
+
 WRAPPERS = {
     "inverted_actions": Wrapping(InvertActions, _invert_actions),
     "hidden_features": Wrapping(HideFeatures, _hidden_features),
@@ -171,13 +180,15 @@ WRAPPERS = {
     "stacked_frames": Wrapping(StackFrames, _stacked_frames),
     "noise_features": Wrapping(AppendNoiseFeatures, _noise_features),
     "permuted_features": Wrapping(PermuteFeatures, _permuted_features),
+    "normalized_rewards": Wrapping(NormalizeRewards, _normalize_rewards),
 }
 """All wrappers, in the order in which they are applied, from the environment outwards.
 
 What has no sensor is hidden from everything else. Sensors fail in the robot, before anything is computed from them.
 Noise keeps the scale that was asked for, so it comes after normalisation, which would give loud and quiet noise the
 same scale; frames are stacked in between, so that a feature has one mean whatever its age, and noise is of this moment
-alone. The permutation comes last, since it shall hide where the noise is.
+alone. The permutation comes last of them, since it shall hide where the noise is. Rewards are scaled outside of
+everything, where what counts returns can stand beneath.
 """
 
 
@@ -211,6 +222,42 @@ def wrap(
         env = wrapping.wrapper(env, **arguments)
         if follow is not None and isinstance(env, Follows):
             env.follow(next(layer for layer in layers(follow) if type(layer) is wrapping.wrapper))
+    return env
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A wrapper with statistics that several environments can have in common."""
+
+    def share(self, leader: Any) -> None:
+        """Uses those of `leader`, of the same class, from now on."""
+
+
+def share_statistics(envs: Sequence[gym.Env[Any, Any]]) -> None:
+    """Lets environments of the same wrappers go by the statistics of the first, which what happens in all enters.
+
+    Args:
+        envs: At least one.
+    """
+    leading, *others = ([layer for layer in layers(env) if isinstance(layer, Shares)] for env in envs)
+    for layers_of in others:
+        for leader, layer in zip(leading, layers_of, strict=True):
+            layer.share(leader)
+
+
+def around_counted(env: gym.Env[Any, Any], counter: Callable[..., gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    """Puts a wrapper that counts returns where it sees the rewards of the environment.
+
+    Args:
+        env: From `wrap`.
+        counter: Takes an environment.
+
+    Returns:
+        `counter(env)`; or where rewards are scaled, `env` with the counter beneath that.
+    """
+    if not isinstance(env, NormalizeRewards):
+        return counter(env)
+    env.env = counter(env.env)
     return env
 
 

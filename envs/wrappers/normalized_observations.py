@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +102,10 @@ class NormalizeObservations(gym.wrappers.NormalizeObservation[Any, Any, Any]):
         self.obs_rms = leader.obs_rms
         self.update_running_mean = False
 
+    def share(self, leader: NormalizeObservations) -> None:
+        """Uses the statistics of `leader` from now on, which observations of both enter."""
+        self.obs_rms = leader.obs_rms
+
     def state_dict(self) -> dict[str, Any]:
         """The statistics."""
         now = self.statistics
@@ -128,15 +131,3 @@ def observation_statistics(env: gym.Env[Any, Any]) -> ObservationStatistics | No
     """The present statistics of the outermost normalisation of an environment; None if there is none."""
     statistics = (layer.statistics for layer in layers(env) if isinstance(layer, NormalizeObservations))
     return next(statistics, None)
-
-
-def share_statistics(envs: Sequence[gym.Env[Any, Any]]) -> None:
-    """Lets environments of the same wrappers normalise by the statistics of the first, which observations of all enter.
-
-    Args:
-        envs: At least one.
-    """
-    leading, *others = ([one for one in layers(env) if isinstance(one, NormalizeObservations)] for env in envs)
-    for layers_of in others:
-        for leader, layer in zip(leading, layers_of, strict=True):
-            layer.obs_rms = leader.obs_rms

@@ -19,7 +19,7 @@ from sparserl.agents.networks.images import CNN_POLICY
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.table import AGENTS, advice, agent_spec, check_options, make_agent
-from sparserl.envs import WrapperConfig, make_env, share_statistics, wrap
+from sparserl.envs import WrapperConfig, around_counted, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.origin_config import OriginConfig, check_origin, config_beneath, origin_in
@@ -62,7 +62,7 @@ class TrainConfig(RunConfig):
     """Gymnasium id; see `sparserl list envs`."""
     total_steps: Count = 1_000_000
     """Env steps of the run, those of all its environments together; it ends with the first round of
-    n_envs x agent.train_freq steps that reaches them."""
+    n_envs x agent.train_freq steps (ds_ppo, ds_a2c and their dense twins: x agent.n_steps) that reaches them."""
     n_envs: Annotated[int, Range("[1, 100]")] = 1
     """Environments that the agent learns in, stepped one after the other in this process. Evaluations have their own.
     Every count of env steps but agent.train_freq is of all of them together."""
@@ -136,7 +136,7 @@ class TrainConfig(RunConfig):
         """The environments that the agent of this run learns in, with running statistics in common."""
         envs = [self.make_env() for _ in range(self.n_envs)]
         share_statistics(envs)
-        return DummyVecEnv([partial(Monitor, env) for env in envs])
+        return DummyVecEnv([partial(around_counted, env, Monitor) for env in envs])
 
     def make_agent(self, env: GymEnv, *, acts_only: bool = False) -> AgentParts:
         """The agent of this run on `env`; one that only acts never learns, and needs no replay buffer."""

@@ -40,6 +40,7 @@ ALL = WrapperConfig(
     invert_actions=True,
     sensor_dropout=0.25,
     hidden_features=(1,),
+    normalize_rewards=0.9,
     frame_stack=2,
 )
 NO_ACTION = np.zeros(2, np.float32)
@@ -68,6 +69,7 @@ def test_all_wrappers_in_their_order() -> None:
     env = wrap(FunctionEnv(), ALL, seed=0)
     names = [type(layer).__name__ for layer in layers(env)]
     assert names == [
+        "NormalizeRewards",
         "PermuteFeatures",
         "AppendNoiseFeatures",
         "StackFrames",
@@ -90,6 +92,7 @@ def test_all_wrappers_in_their_order() -> None:
         ({"invert_actions": True}, "inverted_actions"),
         ({"sensor_dropout": 0.5}, "sensor_dropout"),
         ({"hidden_features": (1,)}, "hidden_features"),
+        ({"normalize_rewards": 1.0}, "normalized_rewards"),
         ({"frame_stack": 2}, "stacked_frames"),
     ],
 )

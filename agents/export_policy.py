@@ -24,10 +24,12 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
         network: Answers instead of the actor's own, e.g. for one task; reads the first features of observations.
 
     Raises:
-        ConfigError: If its actor is of another kind, or reads something made of observations.
+        ConfigError: If its actor or its actions are of another kind, or it reads something made of observations.
     """
     actor: Any = agent.acting
     space: Any = agent.action_space
+    if not isinstance(space, spaces.Box | spaces.Discrete):
+        raise ConfigError(f"a policy is exported for Box or Discrete actions, not for {space}")
     if not reads_observations_as_they_are(actor):
         extractor, observations = type(actor.features_extractor).__name__, agent.observation_space
         raise ConfigError(f"a policy that reads vectors can be exported, not {observations} through {extractor}")
@@ -38,4 +40,5 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if continuous else None]
     parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(network, ends, strict=True)]
     low, high = [bound.astype(np.float32).ravel() for bound in (space.low, space.high)] if continuous else (None, None)
-    return ExportedPolicy(parts, network.activations[0] if len(network) > 1 else "relu", low, high, dict(about))
+    activation, clips = network.activations[0] if len(network) > 1 else "relu", not agent.policy.squash_output
+    return ExportedPolicy(parts, activation, low, high, dict(about), clips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
         target = outputs if index == len(policy.layers) - 1 else f"hidden{index}"
         calls.append(_loop(name, index, layer, source, target, _activated(policy, index)))
     widest = [f"    float hidden{index}[{layer.n_out}];" for index, layer in enumerate(policy.layers[:-1])]
-    prototype, ending = _scaled(name, policy.n_out) if policy.ranges else _chosen(name, policy.n_out)
+    prototype, ending = ENDINGS[policy.ending](name, policy.n_out)
     about = [f" * {key}: {value}" for key, value in policy.about.items()]
     guard = f"{name.upper()}_H"
     text = "\n".join(
@@ -91,12 +92,19 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
     return CHeader(text, prototype, sum(array.nbytes for array in arrays.values()))
 
 
-def _scaled(name: str, n_out: int) -> tuple[str, list[str]]:
-    """Prototype, and how the function ends, where actions have ranges."""
-    ending = [
-        f"    for (int i = 0; i < {n_out}; i++)",
-        f"        action[i] = {name}_low[i] + 0.5f * (action[i] + 1.0f) * ({name}_high[i] - {name}_low[i]);",
-    ]
+def _squashed(name: str, n_out: int) -> tuple[str, list[str]]:
+    """Prototype, and how the function ends, where actions in [-1, 1] are scaled to their ranges."""
+    scaled = f"{name}_low[i] + 0.5f * (action[i] + 1.0f) * ({name}_high[i] - {name}_low[i])"
+    return _in_ranges(name, n_out, scaled)
+
+
+def _clipped(name: str, n_out: int) -> tuple[str, list[str]]:
+    """The same where actions are clipped to their ranges."""
+    return _in_ranges(name, n_out, f"fminf(fmaxf(action[i], {name}_low[i]), {name}_high[i])")
+
+
+def _in_ranges(name: str, n_out: int, expression: str) -> tuple[str, list[str]]:
+    ending = [f"    for (int i = 0; i < {n_out}; i++)", f"        action[i] = {expression};"]
     return f"void {name}(const float *observation, float *action)", ending
 
 
@@ -112,6 +120,10 @@ def _chosen(name: str, n_out: int) -> tuple[str, list[str]]:
     return f"int {name}(const float *observation)", ending
 
 
+ENDINGS = {"squashed": _squashed, "clipped": _clipped, "chosen": _chosen}
+"""By `ExportedPolicy.ending`."""
+
+
 def _arrays(layer: PolicyLayer) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {"values": layer.values, "bias": layer.bias}
     if layer.row_ptr is not None and layer.col is not None:
@@ -125,7 +137,7 @@ def _smallest(indices: np.ndarray) -> np.ndarray:
 
 def _activated(policy: ExportedPolicy, index: int) -> str:
     last = index == len(policy.layers) - 1
-    if last and not policy.ranges:
+    if last and policy.ending != "squashed":
         return "sum"
     return "sum > 0.0f ? sum : 0.0f" if policy.activation == "relu" and not last else "tanhf(sum)"
 
@@ -165,5 +177,7 @@ def _array(name: str, array: np.ndarray) -> str:
 
 
 def _literal(value: float) -> str:
+    if math.isinf(value):
+        return "INFINITY" if value > 0 else "-INFINITY"
     text = f"{value:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

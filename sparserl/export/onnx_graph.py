@@ -56,6 +56,12 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
     if policy.low is None or policy.high is None:
         nodes.append(helper.make_node("ArgMax", [given], ["action"], axis=1, keepdims=0))
         action = helper.make_tensor_value_info("action", onnx.TensorProto.INT64, ["batch"])
+    elif policy.clips:
+        dense += [numpy_helper.from_array(policy.low, "low"), numpy_helper.from_array(policy.high, "high")]
+        nodes += [
+            helper.make_node("Max", [given, "low"], ["above"]),
+            helper.make_node("Min", ["above", "high"], ["action"]),
+        ]
     else:
         half = np.float32(0.5) * (policy.high - policy.low)
         dense += [numpy_helper.from_array(half, "half_range"), numpy_helper.from_array(policy.low + half, "middle")]

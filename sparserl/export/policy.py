@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,8 @@ class PolicyLayer:
 class ExportedPolicy:
     """A deterministic policy: layers with an activation between them.
 
-    At the end stand tanh and the range of actions; discrete actions are the place of the highest output, the first one.
+    At the end stand tanh and the range of actions, or that range alone, to which outputs are clipped; discrete actions
+    are the place of the highest output, the first one.
     It reads observations as the agent saw them, behind the wrappers of its run.
 
     Attributes:
@@ -82,6 +83,7 @@ class ExportedPolicy:
         low: (actions,) lowest action; None if actions are discrete.
         high: (actions,) highest action; likewise.
         about: What it is, e.g. algorithm, environment and step, as strings.
+        clips: Whether outputs are clipped to the range of actions, instead of squashed and scaled to it.
     """
 
     layers: Sequence[PolicyLayer]
@@ -89,6 +91,7 @@ class ExportedPolicy:
     low: Floats | None
     high: Floats | None
     about: dict[str, str] = field(default_factory=dict)
+    clips: bool = False
 
     @property
     def n_in(self) -> int:
@@ -106,6 +109,13 @@ class ExportedPolicy:
         return sum(layer.values.size for layer in self.layers)
 
     @property
+    def ending(self) -> Literal["squashed", "clipped", "chosen"]:
+        """How outputs become actions."""
+        if not self.ranges:
+            return "chosen"
+        return "clipped" if self.clips else "squashed"
+
+    @property
     def ranges(self) -> dict[str, Floats]:
         """`low` and `high`, if there are any."""
         return {} if self.low is None or self.high is None else {"low": self.low, "high": self.high}
@@ -119,5 +129,7 @@ class ExportedPolicy:
         y = self.layers[-1](x)
         if self.low is None or self.high is None:
             return np.asarray(y.argmax())
+        if self.clips:
+            return np.clip(y, self.low, self.high)
         squashed = np.tanh(y)
         return np.asarray(self.low + np.float32(0.5) * (squashed + 1) * (self.high - self.low), np.float32)

@@ -25,6 +25,7 @@ def save_tensors(policy: ExportedPolicy, path: Path) -> None:
     metadata = {
         **policy.about,
         "activation": policy.activation,
+        "ending": policy.ending,
         "sizes": " ".join(sizes),
         "format": "sparserl-policy 1",
     }

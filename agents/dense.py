@@ -9,6 +9,7 @@ from typing import Any
 import stable_baselines3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sparserl.agents.on_policy_parts import A2CParts, PPOParts
 from sparserl.agents.parts import ActorCriticParts, AgentParts, QNetworkParts
 from sparserl.kernels.flops import counting, torch_products
 
@@ -21,6 +22,14 @@ class DenseAgent(AgentParts, OffPolicyAlgorithm):
         turn = self._n_updates % lcm(*self.updates_per_step.values())
         with counting(self.flops), torch_products(self, (turn, gradient_steps, batch_size)):
             super().train(gradient_steps, batch_size)
+
+
+class PPO(PPOParts, stable_baselines3.PPO):
+    """Stable-Baselines3's `PPO`."""
+
+
+class A2C(A2CParts, stable_baselines3.A2C):
+    """Stable-Baselines3's `A2C`."""
 
 
 class TD3(ActorCriticParts, DenseAgent, stable_baselines3.TD3):

@@ -28,7 +28,7 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     """
     actor: Any = agent.acting
     space: Any = agent.action_space
-    if not isinstance(space, spaces.Box | spaces.Discrete):
+    if not isinstance(agent.action_space, spaces.Box | spaces.Discrete):
         raise ConfigError(f"a policy is exported for Box or Discrete actions, not for {space}")
     if not reads_observations_as_they_are(actor):
         extractor, observations = type(actor.features_extractor).__name__, agent.observation_space

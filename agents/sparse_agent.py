@@ -19,6 +19,7 @@ from sparserl.agents.saved_topology import SavedTopologyMixin
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.kernels import require_cpu
 from sparserl.layers.recycle import Recycler
+from sparserl.layers.sparse_training import check_elementwise
 from sparserl.metrics.connectivity import topology_metrics
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
@@ -60,8 +61,9 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
     Raises:
         KernelUnavailable: If another device is asked for.
         ConfigError: If a topology key or name is unknown.
-        TopologyError: If a topology value is out of range; in `learn`, if pruning would end after the run, or its
-            number of gradient updates is needed and not known beforehand; in `train` before either, if it is needed.
+        TopologyError: If a topology value is out of range, or an optimizer is not elementwise; in `learn`, if pruning
+            would end after the run, or its number of gradient updates is needed and not known beforehand; in `train`
+            before either, if it is needed.
     """
 
     unknown_length: ClassVar[str]
@@ -120,6 +122,8 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
         )
         self.recycler = self._make_recycler()
         for group, layers in groups.items():
+            if layers:
+                check_elementwise(self.optimizer_of(group))
             for name, layer in layers.items():
                 follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)

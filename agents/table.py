@@ -11,12 +11,15 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
 from sparserl.agents.config import AgentConfig, DQNConfig, SACConfig, TD3Config
-from sparserl.agents.dense import DQN, SAC, TD3
+from sparserl.agents.dense import A2C, DQN, PPO, SAC, TD3
+from sparserl.agents.ds_a2c import DSA2C
 from sparserl.agents.ds_dqn import DSDQN
+from sparserl.agents.ds_ppo import DSPPO
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.images import CNN_POLICY, FEATURES, image_shapes, policy_for
+from sparserl.agents.on_policy_config import A2CConfig, PPOConfig
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
@@ -53,6 +56,10 @@ AGENTS: dict[str, AgentSpec] = {
     "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
     "ds_dqn": AgentSpec(DSDQN, DQNConfig, "DQN on a truly sparse network that rewires (Graesser et al. 2022)"),
     "dqn": AgentSpec(DQN, DQNConfig, "Stable-Baselines3's dense DQN, for comparison", sparse_twin="ds_dqn"),
+    "ds_ppo": AgentSpec(DSPPO, PPOConfig, "PPO on truly sparse networks that rewire (Graesser et al. 2022)"),
+    "ppo": AgentSpec(PPO, PPOConfig, "Stable-Baselines3's dense PPO, for comparison", sparse_twin="ds_ppo"),
+    "ds_a2c": AgentSpec(DSA2C, A2CConfig, "A2C on truly sparse networks that rewire"),
+    "a2c": AgentSpec(A2C, A2CConfig, "Stable-Baselines3's dense A2C, for comparison", sparse_twin="ds_a2c"),
 }
 
 

@@ -132,8 +132,15 @@ def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> No
     more = "--eval.every-steps 100 --eval.episodes 1 --log-every-steps 100 --tensorboard --no-progress"
     noise = "--wrappers.noise-fraction 0.5 --topology.recycle-interval 20"
     forget = "--agent.dynamic-capacity --agent.forget-interval-steps 50 --agent.forget-minimum 100"
-    for algo, own, folder in (("ds_td3", "", "run"), ("ds_sac", noise, "noise"), ("sac", forget, "sac")):
-        command = ["train", "--algo", algo, *own.split(), *options.split(), *more.split()]
+    small = "--env InvertedPendulum-v5 --total-steps 200 --agent.net-arch 16 16 --agent.n-steps 50"
+    for algo, own, folder in (
+        ("ds_td3", options, "run"),
+        ("ds_sac", f"{options} {noise}", "noise"),
+        ("sac", f"{options} {forget}", "sac"),
+        ("ds_ppo", f"{small} --agent.batch-size 50 --agent.n-epochs 1", "ppo"),
+        ("a2c", small, "a2c"),
+    ):
+        command = ["train", "--algo", algo, *own.split(), *more.split()]
         assert main([*command, "--run-dir", str(tmp_path / folder)]) == 0
     of_dqn = ["train", "--algo", "dqn", *options.replace("InvertedPendulum-v5", "CartPole-v1").split(), *more.split()]
     assert main([*of_dqn, "--run-dir", str(tmp_path / "dqn")]) == 0

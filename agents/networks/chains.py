@@ -16,6 +16,7 @@ from stable_baselines3.td3.policies import Actor as DenseTD3Actor
 from torch import nn
 
 from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor, SparseCritic, SparseQNetwork
+from sparserl.agents.networks.on_policy import OnPolicyNetwork
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.layers import SparseMLP
@@ -67,6 +68,11 @@ def _side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
     return joined
 
 
+def _on_policy(network: Any) -> Chains:
+    chain = network.chain
+    return {network.name: chain if isinstance(chain, SparseMLP) else _of_sequential([*chain])}
+
+
 CHAINS: dict[type[nn.Module], Callable[[Any], Chains]] = {
     SparseActor: _sparse_actor,
     SparseCritic: _sparse_critic,
@@ -74,6 +80,7 @@ CHAINS: dict[type[nn.Module], Callable[[Any], Chains]] = {
     DenseSACActor: _dense_sac_actor,
     ContinuousCritic: _dense_critic,
     QNetwork: _dense_q_network,
+    OnPolicyNetwork: _on_policy,
 }
 """Kind of actor or critics -> its networks by name within it."""
 

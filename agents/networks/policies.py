@@ -74,16 +74,7 @@ class SparsePolicyMixin(BasePolicy):
         self.heads = heads
         if kwargs.get("net_arch") is None:
             kwargs["net_arch"] = list(self.usual_net_arch)
-        if not self.topology.reaches(self.hidden_widths(kwargs["net_arch"])):
-            raise TopologyError(
-                f"a linear policy has output layers alone, which topology method {self.topology.method!r} keeps dense: "
-                "give topology.output_layer 'sparse', or topology.method 'dense'"
-            )
-        if self.topology.judged_by_batch:
-            raise TopologyError(
-                f"topology.initial_topology {self.topology.part('initial_topology')} judges weights by a batch, and an "
-                "agent has none when its networks begin: use largest"
-            )
+        check_topology(self.topology, *self.hidden_widths(kwargs["net_arch"]))
         kwargs.setdefault("features_extractor_class", self.extractor_class)
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
             kwargs["optimizer_class"] = FusedAdam
@@ -233,6 +224,20 @@ class SparseSACMultiInputPolicy(SparseSACPolicy):
     """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSSAC`."""
 
     extractor_class = CombinedExtractor
+
+
+def check_topology(topology: TopologyConfig, *net_archs: Sequence[int]) -> None:
+    """Raises TopologyError if the networks of a policy, of these hidden widths, cannot begin as a topology says."""
+    if not topology.reaches(net_archs):
+        raise TopologyError(
+            f"a linear policy has output layers alone, which topology method {topology.method!r} keeps dense: give "
+            "topology.output_layer 'sparse', or topology.method 'dense'"
+        )
+    if topology.judged_by_batch:
+        raise TopologyError(
+            f"topology.initial_topology {topology.part('initial_topology')} judges weights by a batch, and an agent "
+            "has none when its networks begin: use largest"
+        )
 
 
 def sparse_layers(module: nn.Module, prefix: str) -> dict[str, SparseLinear]:

@@ -106,7 +106,10 @@ class AgentTraining(Training[TrainConfig]):
         begun = (
             [] if origin.run is None else [f"begins with the networks of {origin.run}, {origin.checkpoint} checkpoint"]
         )
-        return [f"{share} on {self.config.device}, topology {self.config.topology.method}", *begun]
+        end, wished = self.config.last_step, self.config.total_steps
+        steps, _ = self.config.agent.rollout(self.config.n_envs)
+        longer = [] if end == wished else [f"{end:,} env steps: {wished:,} are not whole rollouts of {steps:,}"]
+        return [f"{share} on {self.config.device}, topology {self.config.topology.method}", *begun, *longer]
 
     @property
     def is_sparse(self) -> bool:

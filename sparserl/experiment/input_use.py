@@ -51,11 +51,12 @@ def _of_agent(
     env.close()
     samples = trained.visited(task, episodes, seed=seed)
     read = trained.read_by(task, samples)
+    observed = features[: read[trained.acting].shape[1]]
     uses = []
     for group, chains in networks.items():
         x = torch.from_numpy(read[group])
         acts = group == trained.acting
-        names = features[: x.shape[1]] if acts else [*features[: x.shape[1] - len(actions)], *actions]
+        names = observed if x.shape[1] == len(observed) else [*observed, *actions]
         uses.append(input_use(group, names, chains, x, _actions(len(actions)) if acts else _as_they_are))
     return uses
 

@@ -78,11 +78,15 @@ def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
     check_reads_vectors(source.agent, "pruned")
     chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
-    states: States = {}
+    # Beside its layers a network may have parameters of its own, such as the deviations of a Gaussian policy.
+    states: States = {
+        group: {name: own.detach() for name, own in network.named_parameters(recurse=False)}
+        for group, network in source.agent.networks.items()
+    }
     for name, chain in chains.items():
         group, _, own = name.partition(".")
         smaller = pruned(chain, density, by, importances[name], name=name)
-        states.setdefault(group, {}).update(smaller.state_dict(prefix=f"{own}."))
+        states[group].update(smaller.state_dict(prefix=f"{own}."))
     return states
 
 

@@ -119,8 +119,7 @@ class RLContinualConfig(RunConfig, MethodOptions):
                 f"{self.algo} has no output layers for tasks; use {twin}, if need be with --topology.method dense"
             )
         super().__post_init__()
-        if not isinstance(self.agent, OffPolicyConfig):
-            raise ConfigError(f"{self.algo} has no replay buffer, which agents of sequences learn from; use ds_sac")
+        _check_has_memory(self.algo)
         self._check_what_tasks_share()
         if self.border.temperature != "reset" and getattr(self.agent, "ent_coef", None) != "auto":
             raise ConfigError(
@@ -132,6 +131,7 @@ class RLContinualConfig(RunConfig, MethodOptions):
         self.agent.check_tasks()
         changing = {
             "--wrappers.normalize-observations running": self.wrappers.normalize_observations == "running",
+            "--wrappers.normalize-rewards": self.wrappers.normalize_rewards is not None,
             "--wrappers.permute-every-steps": self.wrappers.permute_every_steps is not None,
         }
         for option, is_on in changing.items():
@@ -268,6 +268,12 @@ class RLContinualConfig(RunConfig, MethodOptions):
         )
 
 
+def _check_has_memory(algo: str) -> None:
+    """Raises ConfigError if an agent has no replay buffer."""
+    if not issubclass(agent_spec(algo).config, OffPolicyConfig):
+        raise ConfigError(f"{algo} has no replay buffer, which agents of sequences learn from; use ds_sac")
+
+
 def is_sequence_file(name: str) -> bool:
     """Whether a sequence is named by its file."""
     return Path(name).suffix.lower() in (".yaml", ".yml")
@@ -324,6 +330,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         for name in ("sequence", "method", "algo")
     }
     spec = method_spec(chosen["method"], "agent")
+    _check_has_memory(chosen["algo"])  # before options that it has not are refused one by one
     if preset is None:
         names = (f"{chosen['sequence']}_{chosen['method']}", chosen["sequence"], USUAL_PRESET)
         preset = next(name for name in names if name in known)

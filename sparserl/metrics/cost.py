@@ -81,10 +81,10 @@ def bytes_parameters(networks: Iterable[nn.Module]) -> int:
 
 
 def bytes_optimizer(optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Memory of all optimizer state, measured from the tensors; 0 before the first step."""
+    """Memory of all optimizer state, measured from the tensors; 0 before the first step; one that stands twice once."""
     return sum(
         tensor.numel() * tensor.element_size()
-        for optimizer in optimizers
+        for optimizer in dict.fromkeys(optimizers)
         for state in optimizer.state.values()
         for tensor in state.values()
         if torch.is_tensor(tensor)

@@ -140,6 +140,31 @@ METRICS: tuple[Metric, ...] = (
         panel=CurvePanel("optimisation", "entropy temperature", log=True),
     ),
     Metric(
+        "train/policy_gradient_loss",
+        "policy loss of PPO, mean over the gradient updates of the latest rollout",
+        ("train",),
+        panel=CurvePanel("optimisation", "policy loss of PPO"),
+    ),
+    Metric(
+        "train/policy_loss", "policy loss of A2C", ("train",), panel=CurvePanel("optimisation", "policy loss of A2C")
+    ),
+    Metric(
+        "train/value_loss",
+        "value loss of PPO or A2C, likewise",
+        ("train",),
+        panel=CurvePanel("optimisation", "value loss of PPO and A2C", log=True),
+    ),
+    Metric("train/entropy_loss", "minus the mean entropy of the policy, likewise", ("train",)),
+    Metric("train/approx_kl", "how far the policy of PPO moved, an estimate of the KL divergence", ("train",)),
+    Metric("train/clip_fraction", "actions whose probability ratio was clipped", ("train",), SHARE),
+    Metric(
+        "train/explained_variance",
+        "share of the variance of returns in the latest rollout that values explain; absent where all are equal",
+        ("train",),
+        panel=CurvePanel("optimisation", "explained variance of returns"),
+    ),
+    Metric("train/std", "mean standard deviation of a Gaussian policy of PPO or A2C", ("train",)),
+    Metric(
         "topology/density",
         "connections that exist in all sparse layers (those that allocation makes fully dense are not among them), "
         "share of the dense layers",

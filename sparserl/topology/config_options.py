@@ -56,8 +56,9 @@ class TopologyOptions:
     """
 
     method: str = "ds_td3"
-    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, anf, snfs,
-    dsr, deepr, ctre, chts, top_kast, srigl, snip, grasp, gmp, imp, lamp, global_magnitude, obd, granet, granet_sparse.
+    """Named combination: dense, static, set, rigl, set_itop, rigl_itop, mest, mest_em, ds_td3, ds_sac, ds_ppo, anf,
+    snfs, dsr, deepr, ctre, chts, top_kast, srigl, snip, grasp, gmp, imp, lamp, global_magnitude, obd, granet,
+    granet_sparse.
     What a preset or config file says beside its method, such as densities or factors, stays with the method that is
     given here; dense reads none. What it says as its method does anyway goes with that method."""
     density: PositiveShare | tuple[PositiveShare, ...] | None = None

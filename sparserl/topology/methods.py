@@ -236,6 +236,23 @@ METHODS: dict[str, Method] = {
         end_fraction=_SOKAR_END,
         target="union_trim",
     ),
+    # Graesser et al. 2022, appendix and code, for PPO on MuJoCo: 156,480 updates, the last event at 120,000, glorot
+    # weights by the fan-in and fan-out that neurons have.
+    "ds_ppo": Method(
+        "SET with 30 % and cosine decay every 250 updates (Graesser et al. 2022, PPO)",
+        RewireRule(
+            "weight_magnitude",
+            "random",
+            drop_fraction=0.3,
+            decay="cosine",
+            update_interval=250,
+            first_update=1,
+            last_update=120_000,
+        ),
+        end_fraction=120_000 / 156_480,
+        output_layer_dense=False,
+        initial_value="sparse_xavier",
+    ),
     # Grooten et al. 2023, and its code: magnitude whatever the sign, no end, a connection drawn again keeps its weight.
     # The paper's densities are those of one layer: (0.2, 1.0), the input layer sparse and the hidden one dense.
     "anf": Method(

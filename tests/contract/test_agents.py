@@ -11,18 +11,30 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from support.envs import FunctionEnv, env_for
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import DQNConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.config import AgentConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
+from sparserl.metrics.cost import layer_costs
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.methods import METHODS
 
-SIZES: dict[str, Any] = {"net_arch": (12, 12), "learning_starts": 20, "batch_size": 16, "buffer_size": 500}
+OFF_POLICY = {"learning_starts": 20, "batch_size": 16, "buffer_size": 500}
+SIZES: dict[type[AgentConfig], dict[str, Any]] = {
+    TD3Config: OFF_POLICY,
+    SACConfig: OFF_POLICY,
+    DQNConfig: OFF_POLICY,
+    PPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3},  # 15 updates after a rollout
+    A2CConfig: {"n_steps": 2},
+}
+UPDATES = {TD3Config: 35, SACConfig: 35, DQNConfig: 35, PPOConfig: 45, A2CConfig: 28}
+"""In 55 env steps, or to the end of the rollout there."""
 FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
     "averaged gradients": {"method": "rigl", "gradient_batches": 3},
@@ -40,10 +52,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BY_A_BATCH = ("snip", "grasp")
 """Methods that agents refuse, as they have no batch when their networks begin."""
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
+FEWER = {"ds_a2c": ("dense", "static", "set", "rigl", "gmp", "recycled neurons")}
+"""Of agents that share all but an optimizer and a loss with one that is tried in full."""
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
-    for name in (TOPOLOGIES if spec.sparse else ["dense"])
+    for name in (FEWER.get(algo, TOPOLOGIES) if spec.sparse else ["dense"])
     if "actor" in spec.agent.trained or name != "mixed densities"
 ]
 
@@ -54,39 +68,42 @@ def make(algo: str, name: str, seed: int = 0) -> Any:
     changes: dict[str, Any] = {} if rule is None else dict(FAST)
     if rule is not None and rule.first_update > 25:
         changes["first_update"] = 10
-    config = AGENTS[algo].config(**SIZES)
+    kind = AGENTS[algo].config
+    config = kind(net_arch=(12, 12), **SIZES[kind])
     env = env_for(AGENTS[algo].agent)
     return make_agent(algo, config, TopologyConfig(**topology, **changes), env, seed=seed)
 
 
-def batches(space: Any, count: int, seed: int) -> list[ReplayBufferSamples]:
+def update(agent: Any, count: int, seed: int) -> None:
+    """Gradient updates on random data."""
     rng = np.random.default_rng(seed)
+    agent.set_logger(Logger(None, []))
 
     def array(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
 
     def actions() -> torch.Tensor:
-        if isinstance(space, spaces.Discrete):
-            return torch.from_numpy(rng.integers(space.n, size=(16, 1)))
+        if isinstance(agent.action_space, spaces.Discrete):
+            return torch.from_numpy(rng.integers(agent.action_space.n, size=(16, 1)))
         return array(16, 2).clamp(-1, 1)
 
-    return [
-        ReplayBufferSamples(array(16, 3), actions(), array(16, 3), torch.zeros(16, 1), array(16, 1))
-        for _ in range(count)
-    ]
-
-
-def update(agent: Any, data: list[ReplayBufferSamples]) -> None:
-    """Gradient updates on given batches."""
-    remaining = iter(data)
+    if isinstance(agent, OnPolicyAlgorithm):
+        for _ in range(count // agent.updates_per_rollout):
+            rollout = agent.rollout_buffer
+            rollout.reset()
+            for _ in range(agent.n_steps):
+                rollout.add(array(1, 3).numpy(), array(1, 2).numpy(), array(1).numpy(), np.zeros(1), array(1), array(1))
+            rollout.compute_returns_and_advantage(array(1), np.zeros(1))
+            agent.train()
+        return
 
     class Buffer:
         def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
-            return next(remaining)
+            return ReplayBufferSamples(array(16, 3), actions(), array(16, 3), torch.zeros(16, 1), array(16, 1))
 
     agent.replay_buffer = Buffer()
-    agent.set_logger(Logger(None, []))
-    agent.train(len(data), 16)
+    agent.train(count, 16)
+    agent.replay_buffer = None
 
 
 def state(agent: Any) -> dict[str, Any]:
@@ -98,7 +115,7 @@ def state(agent: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_it_learns_repeats_with_the_same_seed_and_comes_back_from_a_file(algo: str, name: str, tmp_path: Path) -> None:
     first, again = (make(algo, name).learn(55) for _ in range(2))
-    assert first._n_updates == 35
+    assert first.updates == UPDATES[AGENTS[algo].config]
     assert_equal_trees(state(first), state(again))
     assert all(torch.isfinite(parameter).all() for parameter in first.policy.parameters())
     first.save(tmp_path / "agent.zip")
@@ -113,27 +130,35 @@ def test_it_learns_repeats_with_the_same_seed_and_comes_back_from_a_file(algo: s
 @pytest.mark.parametrize(("algo", "name"), CASES)
 def test_load_in_the_middle_of_the_schedule_goes_on_as_if_never_saved(algo: str, name: str, tmp_path: Path) -> None:
     agent = make(algo, name)
-    update(agent, batches(agent.action_space, 15, seed=1))
-    agent.replay_buffer = None
+    update(agent, 15, seed=1)
     agent.save(tmp_path / "agent.zip")
     generators = copy.deepcopy(generator_state())
-    rest = batches(agent.action_space, 15, seed=2)  # past the end of rewiring, so that the last events count too
-    update(agent, rest)
-    assert agent._n_updates == 30
+    update(agent, 15, seed=2)  # past the end of rewiring, so that the last events count too
+    assert agent.updates == 30
     uninterrupted = copy.deepcopy(state(agent))
 
     torch.manual_seed(99)
     loaded = AGENTS[algo].agent.load(tmp_path / "agent.zip", env=env_for(AGENTS[algo].agent))
-    assert loaded._n_updates == 15
+    assert loaded.updates == 15
     restore_generators(generators)  # Stable-Baselines3 leaves the global ones to the user
-    update(loaded, rest)
+    update(loaded, 15, seed=2)
     assert_equal_trees(uninterrupted, state(loaded))
 
 
-OWN = {
-    TD3Config: {"policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
-    SACConfig: {"target_entropy": -3.0, "target_update_interval": 7},
+COMMON = {"learning_rate": 0.5, "gamma": 0.75}
+OF_OFF_POLICY: dict[str, Any] = {"batch_size": 8, "learning_starts": 11, "tau": 0.125, "buffer_size": 10}
+OF_ON_POLICY: dict[str, Any] = {
+    "n_steps": 6,
+    "gae_lambda": 0.5,
+    "ent_coef": 0.25,
+    "vf_coef": 2.0,
+    "max_grad_norm": 0.75,
+}
+OWN: dict[type[AgentConfig], dict[str, Any]] = {
+    TD3Config: {**OF_OFF_POLICY, "policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
+    SACConfig: {**OF_OFF_POLICY, "target_entropy": -3.0, "target_update_interval": 7},
     DQNConfig: {
+        **OF_OFF_POLICY,
         "target_update_interval": 7,
         "exploration_initial_eps": 0.5,
         "exploration_final_eps": 0.25,
@@ -142,6 +167,8 @@ OWN = {
         "double_q": True,
         "loss": "squared",
     },
+    PPOConfig: {**OF_ON_POLICY, "batch_size": 3, "n_epochs": 4, "clip_range": 0.125, "normalize_advantage": False},
+    A2CConfig: {**OF_ON_POLICY, "normalize_advantage": True},
 }
 
 
@@ -149,23 +176,27 @@ OWN = {
 def test_it_is_built_from_its_config(algo: str) -> None:
     spec = AGENTS[algo]
     ours = () if spec.sparse else spec.config.ours_alone
-    own = {name: value for name, value in OWN[spec.config].items() if name not in ours}
-    common: dict[str, Any] = {"learning_rate": 0.5, "batch_size": 8, "learning_starts": 11, "gamma": 0.75, "tau": 0.125}
-    config = spec.config(**common, **own, weight_decay=0.25, net_arch=(5,), buffer_size=10)
+    own = {**COMMON, **{name: value for name, value in OWN[spec.config].items() if name not in ours}}
+    config = spec.config(**own, weight_decay=0.25, net_arch=(5,))
     topology = TopologyConfig(method="static" if spec.sparse else "dense")
     agent: Any = make_agent(algo, config, topology, env_for(spec.agent), seed=0)
+    for name in agent.trained:
+        group = agent.optimizer_of(name).param_groups[0]
+        assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    given = {name: getattr(agent, name) for name in own if name != "buffer_size"}
+    given |= {name: value(1.0) for name, value in given.items() if callable(value)}  # schedules
+    assert {"buffer_size": 10, **given} == {"buffer_size": 10, **own}
+    assert agent.replay_buffer is None or agent.replay_buffer.buffer_size == 10
     last = agent.trained[-1]
-    group = agent.optimizer_of(last).param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
-    assert {name: getattr(agent, name) for name in (*common, *own)} == {**common, **own}
-    assert agent.replay_buffer.buffer_size == 10
-    layers = [module for module in agent.networks[last].modules() if getattr(module, "bias", None) is not None]
     expected = spec.agent.layer_widths(config, 3, getattr(agent.action_space, "n", 2))[last]
-    assert [layer.bias.numel() for layer in layers] == [width for widths in expected for width in widths[1:]]
+    layers = layer_costs(agent.networks[last])
+    assert [layer.biases for layer in layers] == [width for widths in expected for width in widths[1:]]
     assert expected[0][1:-1] == [5]
 
 
-@pytest.mark.parametrize(("algo", "twin"), [("td3", "ds_td3"), ("sac", "ds_sac"), ("dqn", "ds_dqn")])
+@pytest.mark.parametrize(
+    ("algo", "twin"), [(algo, spec.sparse_twin) for algo, spec in AGENTS.items() if not spec.sparse]
+)
 def test_a_dense_agent_takes_no_topology(algo: str, twin: str) -> None:
     with pytest.raises(ConfigError, match=f"{algo} is dense and takes no topology .*; use {twin}$"):
         make_agent(algo, AGENTS[algo].config(), TopologyConfig(), FunctionEnv(), seed=0)
@@ -204,9 +235,14 @@ def test_an_unknown_agent_gives_the_closest() -> None:
         (DQNConfig, "exploration_initial_eps", 1.5),
         (DQNConfig, "exploration_final_eps", -0.25),
         (DQNConfig, "max_grad_norm", 0.0),
+        (OnPolicyConfig, "gae_lambda", 0.0),
+        (OnPolicyConfig, "n_steps", 0),
+        (PPOConfig, "batch_size", 1),
+        (PPOConfig, "clip_range_vf", -1.0),
+        (A2CConfig, "max_grad_norm", 0.0),
     ],
 )
-def test_a_number_out_of_range_is_named(schema: type[OffPolicyConfig], field: str, value: Any) -> None:
+def test_a_number_out_of_range_is_named(schema: type[AgentConfig], field: str, value: Any) -> None:
     shown = value if value != () else []
     with pytest.raises(ConfigError, match=f"agent.{field} .*") as refusal:
         schema(**{field: value})

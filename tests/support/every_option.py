@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from support.on_policy_options import on_policy_batches
 from support.option_kinds import (
     Batch,
     Probe,
@@ -279,6 +280,7 @@ WRAPPERS_SET: dict[str, Value] = {
     "wrappers.sensor_dropout": 0.25,
     "wrappers.noise_std": 2.0,
     "wrappers.hidden_features": [0],
+    "wrappers.normalize_rewards": 0.5,
     "wrappers.frame_stack": 3,
 }
 WRAPPER_PROBES: dict[str, Probe] = {
@@ -287,6 +289,7 @@ WRAPPER_PROBES: dict[str, Probe] = {
     "wrappers.permute": of_wrapper("permuted_features", lambda one: True),
     "wrappers.invert_actions": of_wrapper("inverted_actions", lambda one: True),
     "wrappers.hidden_features": of_wrapper("hidden_features", lambda one: one.hidden),
+    "wrappers.normalize_rewards": of_wrapper("normalized_rewards", lambda one: one.discount),
     "wrappers.frame_stack": of_wrapper("stacked_frames", lambda one: one.stack_size),
     "wrappers.sensor_dropout": of_wrapper("sensor_dropout", lambda one: one._probability.max()),
 }
@@ -645,6 +648,7 @@ BATCHES: list[Batch] = [
         for algo in ("ds_sac", "td3", "sac")
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
+    *(batch for algo in ("ds_ppo", "ppo", "ds_a2c", "a2c") for batch in on_policy_batches(algo)),
     *classifier_batches(),
     *fit_batches(),
     *topology_batches("moving classifier"),

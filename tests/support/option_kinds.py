@@ -164,8 +164,8 @@ class Kind:
 SMALL = {"agent.net_arch": [8, 8], "agent.buffer_size": 100, "agent.learning_starts": 20}
 
 
-def _train(algo: str) -> Kind:
-    return Kind("train", {"algo": algo, "env": "Tiny-v0", "total_steps": 400, **SMALL}, BuiltAgent)
+def _train(algo: str, sizes: Mapping[str, Value] = SMALL) -> Kind:
+    return Kind("train", {"algo": algo, "env": "Tiny-v0", "total_steps": 400, **sizes}, BuiltAgent)
 
 
 def _rl(algo: str) -> Kind:
@@ -175,6 +175,7 @@ def _rl(algo: str) -> Kind:
 
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
+    **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ("ds_ppo", "ppo", "ds_a2c", "a2c")},
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
     "moving classifier": Kind(
         "continual", {"sequence": "split_digits", "method": "naive", "topology.method": "ds_td3"}, BuiltLearner
@@ -220,7 +221,7 @@ def of_agent(name: str) -> Probe:
 
 
 def of_group(name: str) -> Probe:
-    return lambda built: built.agent.critic.optimizer.param_groups[0][name]
+    return lambda built: built.agent.optimizer_of(built.agent.trained[-1]).param_groups[0][name]
 
 
 def of_rule(name: str) -> Probe:

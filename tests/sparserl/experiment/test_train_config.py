@@ -10,6 +10,7 @@ import yaml
 from support.envs import FunctionEnv
 
 from sparserl.agents.config import DQNConfig, SACConfig, TD3Config
+from sparserl.agents.on_policy_config import A2CConfig, PPOConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.cli import main
 from sparserl.cli.running import read
@@ -96,6 +97,8 @@ def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pyt
 FROM_THE_PAPERS = {
     TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
     SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
+    PPOConfig: {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "net_arch": (64, 64)},
+    A2CConfig: {"n_steps": 5, "learning_rate": 7e-4, "optimizer": "rmsprop"},
 }
 OF_DQN = {"learning_rate": 1e-3, "weight_decay": 1e-6, "batch_size": 128, "max_grad_norm": None}
 FROM_THE_PAPERS[DQNConfig] = OF_DQN | {"exploration_initial_eps": 0.01, "target_update_interval": 100}

@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from support.envs import SpacesOnly
 from torch import nn
 
@@ -34,7 +35,8 @@ COMPILER = shutil.which("cc")
 
 def agent(algo: str = "ds_sac", **options: Any) -> Any:
     topology = {"topology": TopologyConfig(method="set", density=0.3)} if AGENTS[algo].sparse else {}
-    arguments = {"buffer_size": 1, "policy_kwargs": {"net_arch": [16, 12]}, "seed": 0, **topology, **options}
+    buffer = {"buffer_size": 1} if issubclass(AGENTS[algo].agent, OffPolicyAlgorithm) else {}
+    arguments = {**buffer, "policy_kwargs": {"net_arch": [16, 12]}, "seed": 0, **topology, **options}
     continuous = gym.spaces.Box in AGENTS[algo].agent.action_spaces
     env = SpacesOnly(READ, ACTIONS if continuous else gym.spaces.Discrete(4))
     return AGENTS[algo].agent("MlpPolicy", env, **arguments)
@@ -88,6 +90,8 @@ def test_a_policy_worked_by_hand() -> None:
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 def test_it_does_what_the_agent_does(algo: str, activation: type[nn.Module]) -> None:
     own = agent(algo, policy_kwargs={"net_arch": [16, 12], "activation_fn": activation})
+    for parameter in own.acting.parameters():
+        parameter.data *= 3  # so that some actions are at their bounds
     exported = exported_policy(own, {})
     expected, _ = own.predict(OBSERVATIONS.astype(np.float64), deterministic=True)
     np.testing.assert_allclose([exported(row) for row in OBSERVATIONS], expected, atol=1e-5)
@@ -105,7 +109,8 @@ def test_arrays_are_read_back(tmp_path: Path) -> None:
             np.testing.assert_array_equal(arrays[f"layer{place}.col"], layer.col)
     with safetensors.safe_open(tmp_path / "p.safetensors", "numpy") as file:
         assert file.metadata() == {
-            **{"algorithm": "ds_sac", "activation": "relu", "sizes": "5 16 12 3", "format": "sparserl-policy 1"}
+            **{"algorithm": "ds_sac", "activation": "relu", "ending": "squashed"},
+            **{"sizes": "5 16 12 3", "format": "sparserl-policy 1"},
         }
 
 

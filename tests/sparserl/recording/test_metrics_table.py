@@ -26,7 +26,9 @@ from sparserl.recording.wandb_workspace import Lines, sections
 HEADERS: dict[Kind, str] = {
     "train": "global_step rollout/ep_rew_mean rollout/ep_len_mean rollout/exploration_rate train/n_updates train/loss "
     "train/actor_loss train/critic_loss "
-    "train/critic_disagreement train/ent_coef topology/density topology/explored_fraction topology/gradient_norm "
+    "train/critic_disagreement train/ent_coef train/policy_gradient_loss train/policy_loss train/value_loss "
+    "train/entropy_loss train/approx_kl train/clip_fraction train/explained_variance train/std "
+    "topology/density topology/explored_fraction topology/gradient_norm "
     "topology/gradient_flow "
     "topology/gradient_flow_per_connection topology/gradient_snr cost/flops_train cost/params_nonzero cost/cpu_s "
     "cost/memory_peak_bytes time/sps time/elapsed_s",

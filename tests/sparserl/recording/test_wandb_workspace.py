@@ -27,6 +27,7 @@ AGENT = (
     *("--agent.buffer-size", "200", "--topology.density", "0.5", "--topology.update-interval", "10"),
     *("--eval.every-steps", "40", "--eval.episodes", "1", "--log-every-steps", "20", "--wandb.video-every-steps", "80"),
 )
+ROLLOUTS = ("--agent.n-steps", "64", "--eval.every-steps", "40", "--eval.episodes", "1", "--log-every-steps", "20")
 SEQUENCE = {"name": "two", "tasks": [{"env": "Filmed-v0", "steps": 40, "name": name} for name in ("one", "two")]}
 
 
@@ -39,6 +40,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "train": ["train", "--algo", "ds_sac", "--env", "Filmed-v0", "--total-steps", "80", *AGENT],
         "agents": ["continual", "--sequence", str(folder / "two.yaml"), "--method", "finetune", *AGENT],
         "classifier": ["continual", "--sequence", "split_digits", "--tasks", "2", "--learner.epochs", "1"],
+        **{
+            algo: ["train", "--algo", algo, "--env", "Filmed-v0", "--total-steps", "64", *ROLLOUTS]
+            for algo in ("ppo", "a2c")
+        },
         "fit": ["fit", "iris", "--learner.epochs", "1"],
     }
     found = set()

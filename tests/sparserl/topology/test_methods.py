@@ -77,6 +77,16 @@ def test_rigl_is_magnitude_and_gradient_with_a_cosine() -> None:
     assert METHODS["rigl"].end_fraction * 10**6 == rule.last_update
 
 
+def test_ds_ppo_is_the_papers_set_for_ppo() -> None:
+    method, rule = METHODS["ds_ppo"], rule_of("ds_ppo")
+    assert (rule.drop, rule.grow, rule.keep_regrown) == ("weight_magnitude", "random", False)
+    assert [round(rule.fraction(update), 6) for update in (0, 60_000, 120_000)] == [0.3, 0.15, 0.0]
+    assert (rule.first_update, rule.update_interval, rule.last_update) == (1, 250, 120_000)
+    assert (method.output_layer_dense, method.initial_value) == (False, "sparse_xavier")
+    # 489 rollouts of 2048 env steps, 10 passes over each in batches of 64.
+    assert round(method.end_fraction * 489 * 10 * 2048 // 64) == 120_000
+
+
 def test_anf_is_the_papers() -> None:
     # sparse-rl.md 3: every 1000 updates at update 2 modulo 1000, 5 % by magnitude, no end, targets as in DS-TD3.
     method, rule = METHODS["anf"], rule_of("anf")

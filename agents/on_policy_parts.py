@@ -1,0 +1,129 @@
+"""What agents that learn from rollouts are made of, dense or sparse: two networks in one policy, with one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sparserl.agents.config import AgentConfig
+from sparserl.agents.networks.on_policy import OnPolicyNetwork, actor_of, critic_of
+from sparserl.agents.parts import AgentParts
+from sparserl.kernels.flops import counting, torch_products
+
+Step = Callable[[], Any]
+
+
+class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
+    """An actor and a critic that read observations, in a policy whose one optimizer moves both.
+
+    Stable-Baselines3's `train` runs as it is; what is to happen around a step of that optimizer stands in
+    `_around_step`.
+
+    Attributes:
+        actor: What chooses actions, as part of the policy.
+        critic: What values observations, likewise.
+        optimizer_steps: Gradient updates so far; Stable-Baselines3's `_n_updates` counts passes over rollouts.
+    """
+
+    trained = ("actor", "critic")
+    action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+    )
+    counters = (*AgentParts.counters, "optimizer_steps")
+    actor: OnPolicyNetwork
+    critic: OnPolicyNetwork
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.optimizer_steps = 0
+        super().__init__(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.actor, self.critic = actor_of(self.policy), critic_of(self.policy)
+
+    @classmethod
+    def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
+        return {"actor": [[n_obs, *config.net_arch, n_action]], "critic": [[n_obs, *config.net_arch, 1]]}
+
+    def optimizer_of(self, group: str) -> torch.optim.Optimizer:
+        del group
+        return self.policy.optimizer
+
+    @property
+    def updates(self) -> int:
+        return self.optimizer_steps
+
+    @property
+    def updates_per_rollout(self) -> int | None:
+        """Gradient updates after each rollout; None where that is not known beforehand."""
+        raise NotImplementedError
+
+    @property
+    def reads_vectors(self) -> bool:
+        space = self.observation_space
+        return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+
+    def train(self) -> None:
+        """Learns from the rollout; called by `learn`."""
+        # What is repeated does the same products; a rollout that may be left early does not.
+        what = self.updates_per_rollout or ("updates", self.optimizer_steps)
+        with counting(self.flops), torch_products(self, what), _instead_of_step(self.policy.optimizer, self._step):
+            super().train()
+        self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
+        if np.isnan(self.logger.name_to_value["train/explained_variance"]):  # of returns that are all equal
+            del self.logger.name_to_value["train/explained_variance"]
+
+    def _step(self, step: Step) -> None:
+        """One gradient update, its gradients being formed."""
+        self.optimizer_steps += 1
+        step()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic"]
+
+
+@contextmanager
+def _instead_of_step(optimizer: torch.optim.Optimizer, instead: Callable[[Step], None]) -> Iterator[None]:
+    """Inside, a step of an optimizer is handed to another function, which takes it or not.
+
+    No hook of torch: those do not let a step be left out, and an optimizer that has one takes the long way.
+    """
+    step = optimizer.step
+    vars(optimizer)["step"] = lambda: instead(step)
+    try:
+        yield
+    finally:
+        del vars(optimizer)["step"]
+
+
+class PPOParts(OnPolicyParts):
+    """Of `PPO`: several passes over a rollout, in batches."""
+
+    @property
+    def updates_per_rollout(self) -> int | None:
+        agent: Any = self
+        if agent.target_kl is not None:
+            return None
+        return int(agent.n_epochs * -(-self.n_steps * self.n_envs // agent.batch_size))
+
+
+class A2CParts(OnPolicyParts):
+    """Of `A2C`: one update over the whole rollout."""
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]  # a property here
+        """Env steps of a rollout."""
+        return self.n_steps * self.n_envs
+
+    @property
+    def updates_per_rollout(self) -> int:
+        return 1

@@ -1,0 +1,182 @@
+"""Runs of PPO and A2C on sparse networks: recorded, resumed, looked into, pruned, exported; what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from support.envs import FunctionEnv
+from support.killed import Killed
+from support.runs import last_state, rows, same_run
+
+from sparserl.agents.ds_ppo import DSPPO
+from sparserl.agents.table import AGENTS
+from sparserl.cli import main
+from sparserl.experiment import open_run
+
+SMALL = (
+    *("train", "--env", "Tiny-v0", "--no-progress", "--agent.net-arch", "12", "10", "--total-steps", "130"),
+    *("--eval.every-steps", "50", "--eval.episodes", "2", "--checkpoint-every-steps", "30", "--log-every-steps", "25"),
+)
+SIZES = {
+    "ppo": ("--agent.n-steps", "16", "--agent.batch-size", "8", "--agent.n-epochs", "2"),
+    "a2c": ("--agent.n-steps", "4"),
+}
+NORMALIZED = ("--wrappers.normalize-observations", "running", "--wrappers.normalize-rewards", "0.9")
+REWIRE = ("--topology.density", "0.4", "--topology.update-interval", "5")
+
+
+@pytest.fixture(autouse=True)
+def tiny(undrawn: None) -> Iterator[None]:
+    gym.register("Tiny-v0", entry_point=lambda: FunctionEnv(horizon=17))
+    yield
+    gym.registry.pop("Tiny-v0")
+
+
+def train(folder: Path, algo: str, *flags: str) -> int:
+    own = SIZES[algo.removeprefix("ds_")]
+    fixed = not AGENTS[algo].sparse or "static" in flags
+    rewire = () if fixed else REWIRE
+    return main([*SMALL, "--algo", algo, *own, *rewire, "--run-dir", str(folder), *flags])
+
+
+@pytest.mark.parametrize(
+    ("algo", "flags"),
+    [
+        ("ds_ppo", ("--topology.method", "rigl", "--topology.recycle-interval", "9", *NORMALIZED)),
+        ("ds_a2c", ("--topology.method", "gmp")),
+        ("ppo", NORMALIZED),
+    ],
+)
+def test_killed_in_a_rollout_and_resumed_it_ends_like_a_run_that_was_not(
+    algo: str, flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*flags, "--n-envs", "2")
+    assert train(tmp_path / "run", algo, *flags) == 0
+    steps = iter(range(10_000))
+    step = FunctionEnv.step
+
+    def dies(self: FunctionEnv, action: Any) -> Any:
+        if next(steps) == 230:  # some of them of evaluations
+            raise Killed
+        return step(self, action)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FunctionEnv, "step", dies)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", algo, *flags)
+    assert 0 < last_state(tmp_path / "cut")["global_step"] < 130
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--no-progress"]) == 0
+    same_run(tmp_path / "run", tmp_path / "cut")
+
+
+def test_a_run_records_what_it_does(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(run, "ds_ppo", *NORMALIZED) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert (result["algo"], result["steps"]) == ("ds_ppo", 144)  # nine rollouts
+    assert result["topology_events"] > 3
+    assert 0.3 < result["density"] < 0.7
+    assert result["flops_train"] > 0
+    progress = rows(run / "progress.csv")
+    assert float(progress[-1]["train/n_updates"]) == 36
+    assert all(row["train/value_loss"] and row["train/std"] for row in progress)
+    layers = {row["layer"] for row in rows(run / "topology.csv")}
+    assert layers == {"actor.pi.0", "actor.pi.1", "actor.pi.2", "critic.vf.0", "critic.vf.1"}  # one output is dense
+    assert "normalized_rewards" in last_state(run)["wrappers"]
+    assert (run / "normalization.json").exists()
+
+
+def test_evaluation_shows_rewards_as_they_are(tmp_path: Path) -> None:
+    flags = ("--wrappers.normalize-rewards", "0.9", "--wrappers.normalize-observations", "none")
+    assert train(tmp_path / "run", "ds_ppo", *flags) == 0
+    agent = open_run(tmp_path / "run", "last").agent  # type: ignore[union-attr]
+    returns = []
+    for seed in (100, 101):
+        env = FunctionEnv(horizon=17)
+        observation, _ = env.reset(seed=seed)
+        over, total = False, 0.0
+        while not over:
+            observation, reward, _, over, _ = env.step(agent.predict(observation, deterministic=True)[0])
+            total += reward
+        returns.append(total)
+    shown = [float(row["return"]) for row in rows(tmp_path / "run" / "eval.csv")]
+    assert shown[-2:] == pytest.approx(returns, rel=1e-5)
+
+
+@pytest.mark.parametrize("algo", ["ds_ppo", "ds_a2c"])
+def test_every_command_takes_the_run(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train(run, algo, "--topology.method", "static") == 0
+    for words in (
+        ("eval", "--run", run, "--episodes", "1"),
+        ("inspect", "--run", run),
+        *(("export", "--run", run, "--format", kind, "--out", tmp_path / f"policy.{kind}") for kind in ("c", "onnx")),
+        ("prune", "--run", run, "--density", "0.2", "--by", "lamp", "--out", tmp_path / "pruned"),
+        ("report", run),
+    ):
+        assert main([str(word) for word in words]) == 0, words
+    said = capsys.readouterr().out
+    assert "critic" in said
+    agent = open_run(tmp_path / "pruned", "last").agent  # type: ignore[union-attr]
+    assert type(agent) is AGENTS[algo].agent
+    assert [round(layer.density, 1) for layer in agent.evolver.layers.values()] != []
+    assert agent.policy.log_std.tolist() == open_run(run).agent.policy.log_std.tolist()  # type: ignore[union-attr]
+
+
+def test_a_dense_run_is_pruned_into_a_sparse_one(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "ppo") == 0
+    words = ("--density", "0.3", "--by", "fisher", "--out", str(tmp_path / "pruned"))
+    assert main(["prune", "--run", str(tmp_path / "run"), *words]) == 0
+    opened: Any = open_run(tmp_path / "pruned", "last")
+    assert type(opened.agent) is DSPPO
+    assert opened.agent.policy.log_std.tolist() == open_run(tmp_path / "run").agent.policy.log_std.tolist()  # type: ignore[union-attr]
+
+
+def test_steps_below_one_rollout_are_rounded_up_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "ds_ppo", "--total-steps", "5") == 0
+    assert "16 env steps: 5 are not whole rollouts of 16" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 16
+
+
+REFUSED = {
+    "a batch that divides no rollout": (
+        ("--agent.batch-size", "12"),
+        "agent.batch_size 12 does not divide the 16 env steps of a rollout (agent.n_steps 16 in 1 environment): the "
+        "closest that does is 8",
+    ),
+    "one of several environments": (
+        ("--agent.batch-size", "5", "--n-envs", "3"),
+        "agent.batch_size 5 does not divide the 48 env steps of a rollout (agent.n_steps 16 in 3 environments): the "
+        "closest that does is 4",
+    ),
+    "a buffer": (("--agent.buffer-size", "10"), "unknown option '--agent.buffer-size'"),
+    "moments of an optimizer that has none": (
+        ("--algo", "ds_a2c", "--topology.moments", "fresh"),
+        "moments 'fresh' count the steps of each connection",
+    ),
+    "a discount": (("--wrappers.normalize-rewards", "1.5"), "wrappers.normalize-rewards"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags, message = REFUSED[name]
+    algo = "ds_a2c" if "ds_a2c" in flags else "ds_ppo"
+    assert train(tmp_path / "run", algo, *flags) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algo", ["ds_ppo", "ds_a2c"])
+def test_sequences_need_a_replay_buffer(algo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["continual", "--sequence", "halfcheetah_forgetting", "--algo", algo, "--method", "finetune"]) == 2
+    said = capsys.readouterr().err
+    assert f"{algo} has no replay buffer, which agents of sequences learn from; use ds_sac" in said
+    assert len(said.splitlines()) == 1

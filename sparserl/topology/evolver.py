@@ -20,6 +20,7 @@ from sparserl.kernels.recording import each_time
 from sparserl.seeding import stream
 from sparserl.topology.between_events import BetweenEvents
 from sparserl.topology.event import Follower, TopologyEvent
+from sparserl.topology.event_clock import EventClock, next_due
 from sparserl.topology.history import History
 from sparserl.topology.plan import LayerPlan, check_goal, plan_allocation, plan_together
 from sparserl.topology.rewire import RewireRule
@@ -87,10 +88,7 @@ class TopologyEvolver:
         self._group = {name: group for group, layers in groups.items() for name in layers}
         self._between = BetweenEvents(self._group, rule, seed)
         self._rng = {name: stream(seed, "rewire", name) for name in names}
-        first = rule.first_update if rule else None
-        self._due: dict[str, int | None] = dict.fromkeys(groups, first)
-        self._batches = dict.fromkeys(groups, 0)
-        self._stepped: set[str] = set()  # groups that have done all for an event at this update
+        self._clock = EventClock(groups, rule)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
         self._keeps_all = rule is not None and rule.needs_explored
         self._history = {
@@ -154,15 +152,12 @@ class TopologyEvolver:
         if self.rule is None or self.rule.prunes != rule.prunes:
             raise TopologyError("a rule can only be replaced by one of the same kind")
         self.rule = rule
-        first = rule.first_update
-        for group, due in self._due.items():
-            if due is not None:
-                self._due[group] = first if self.update < first else self._next_due()
+        self._clock.follow(rule, self.update)
 
     def begin_update(self, update: int) -> None:
         """Starts gradient update number `update`, counted from 1; arms capture of samples if an event needs them."""
         self.update = update
-        self._stepped.clear()
+        self._clock.begin_update()
         if self.rule is None or not self.rule.needs_samples:
             return
         for group, layers in self.groups.items():
@@ -181,7 +176,7 @@ class TopologyEvolver:
             each_time(partial(self._pull, group))
 
     def _pull(self, group: str) -> None:
-        if self.rule is not None and self._due[group] is not None and not self.rule.is_over(self.update):
+        if self.rule is not None and not self._clock.is_stopped(group) and not self.rule.is_over(self.update):
             self._between.pull(self.groups[group], self.rule)
 
     def replaces_step(self, group: str) -> bool:
@@ -189,7 +184,7 @@ class TopologyEvolver:
         rule = self.rule
         if rule is None or not (rule.replaces_step and self.is_due(group)) or rule.is_over(self.update):
             return False
-        return self._batches[group] + 1 == rule.gradient_batches
+        return self._clock.is_last_batch(group, rule)
 
     def end_update(self, group: str) -> list[TopologyEvent]:
         """Call after the group's optimizer has stepped, or an event replaces that; rewires its layers if they are due.
@@ -201,12 +196,14 @@ class TopologyEvolver:
             return []
         before = len(self.events)
         over = self.rule.is_over(self.update)
-        if not over and self._gathers(group):
+        if not over and self._clock.waits_for_batches(group, self.rule):
+            for name, layer in self.groups[group].items():
+                # In one layout, which is also the one that a stored sample comes back in: products add in the same
+                # order.
+                self._gathered[name] = [(x.contiguous(), dy.contiguous()) for x, dy in layer.activation_pairs]
             return []
-        self._stepped.add(group)
         together = [group] if self.rule.budget_scope == "group" else self._sharing()
-        if not self._stepped.issuperset(together):
-            self._batches[group] -= not over  # the next step's batch will take the place of this one's
+        if not self._clock.have_all_stepped(group, together, gathering=not over):
             return []
         if self.before_event is not None:
             self.before_event()
@@ -214,8 +211,7 @@ class TopologyEvolver:
         names = [name for name, layer in layers.items() if layer.values.requires_grad]  # others stay
         (self._shrink if over else self._rewire)(names, self.rule)
         self._gathered |= {name: [] for name in layers}
-        self._batches |= dict.fromkeys(together, 0)
-        self._due |= dict.fromkeys(together, None if over else self._next_due())
+        self._clock.restart(together, None if over else next_due(self.rule, self.update))
         return self.events[before:]
 
     def _sharing(self) -> list[str]:
@@ -235,29 +231,12 @@ class TopologyEvolver:
         self._between.note(layer, self.layers[layer], self.rule)
         self._history[layer] = self._history[layer].moved_to(topology)
         group = self._group[layer]
-        if self._due[group] is None and topology.nnz > self.goals.get(layer, topology.nnz):
-            self._due[group] = self.update
+        if self._clock.is_stopped(group) and topology.nnz > self.goals.get(layer, topology.nnz):
+            self._clock.set_due(group, self.update)
 
     def is_due(self, group: str) -> bool:
         """Whether a step of the group at this update has something to follow it."""
-        due = self._due[group]
-        return due is not None and self.update >= due
-
-    def _gathers(self, group: str) -> bool:
-        """Counts the update that just ended; whether the event waits for the batches of more."""
-        assert self.rule is not None
-        self._batches[group] += 1
-        if self._batches[group] == self.rule.gradient_batches:
-            return False
-        for name, layer in self.groups[group].items():
-            # In one layout, which is also the one that a stored sample comes back in: products add in the same order.
-            self._gathered[name] = [(x.contiguous(), dy.contiguous()) for x, dy in layer.activation_pairs]
-        return True
-
-    def _next_due(self) -> int:
-        assert self.rule is not None
-        since = self.update - self.rule.first_update
-        return self.rule.first_update + (since // self.rule.update_interval + 1) * self.rule.update_interval
+        return self._clock.is_due(group, self.update)
 
     def allocate(self, layer: str, count: int, new_value: str | None = None) -> TopologyEvent:
         """Gives a layer `count` new connections now, between the neurons that its constraint leaves open.
@@ -286,7 +265,7 @@ class TopologyEvolver:
         for layer in self.groups[group]:
             if layer in self.goals:
                 raise TopologyError(f"layer {layer!r} is pruned by a schedule, which cannot be stopped")
-        self._due[group] = None
+        self._clock.set_due(group, None)
 
     def rewire(self, layer: str, rule: RewireRule | None = None) -> TopologyEvent:
         """Rewires a layer now, whatever the clock says.
@@ -380,8 +359,7 @@ class TopologyEvolver:
         return {
             **self._between.state_dict(),
             "update": self.update,
-            "due": dict(self._due),
-            "batches": dict(self._batches),
+            **self._clock.state_dict(),
             "grown_total": dict(self.grown_total),
             "dropped_total": dict(self.dropped_total),
             "generators": {name: rng.bit_generator.state for name, rng in self._rng.items()},
@@ -401,11 +379,10 @@ class TopologyEvolver:
             TopologyError: If the state belongs to other layers or groups.
         """
         del strict
-        if set(state["explored"]) != set(self._history) or set(state["due"]) != set(self._due):
+        if set(state["explored"]) != set(self._history) or not self._clock.is_state_of(state):
             raise TopologyError("the stored topology clock belongs to a network with other layers")
         self.update = state["update"]
-        self._due = dict(state["due"])
-        self._batches = dict(state["batches"])
+        self._clock.load_state_dict(state)
         self._between.load_state_dict(state)
         self.grown_total = dict(state["grown_total"])
         self.dropped_total = dict(state["dropped_total"])

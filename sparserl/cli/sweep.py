@@ -153,5 +153,5 @@ def _table(states: Sequence[JobState], rows: int | None = None) -> Table:
     for state in states:
         job = state.job
         status = "done before" if state.was_done else state.status
-        table.add_row(job.id, *(str(job.point[key]) for key in keys), str(job.seed), f"{state.step:,}", status)
+        table.add_row(job.id, *(str(job.point.get(key, "")) for key in keys), str(job.seed), f"{state.step:,}", status)
     return table

@@ -64,7 +64,9 @@ class Base:
     seeds: Sequence[int]
 
     @classmethod
-    def read(cls, path: Path, kind: str, varied: str, more: Sequence[str] = ()) -> tuple[Base, dict[str, Any]]:
+    def read(
+        cls, path: Path, kind: str, varied: str, more: Sequence[str] = (), *, several: bool = False
+    ) -> tuple[Base, dict[str, Any]]:
         """Reads `command`, `base` and `seeds` (a list or a number: 3 means 0, 1, 2), and checks which keys there are.
 
         Args:
@@ -72,9 +74,10 @@ class Base:
             kind: What it is, for messages.
             varied: Key of what it varies, by dotted key.
             more: Further keys that it may have.
+            several: Whether it may vary things in several ways, one after another: a list of dicts.
 
         Returns:
-            The base, and all that the file says, in which `varied` is a dict.
+            The base, and all that the file says, in which `varied` is a dict, or with `several` a list of dicts.
 
         Raises:
             ConfigError: If the file cannot be read, or a key or value is wrong.
@@ -88,10 +91,13 @@ class Base:
         kinds = get_args(Kind)
         if command not in kinds:
             raise ConfigError(f"{path}: {unknown_name('command', str(command), kinds)}")
-        for key, mapping in (("base", base), (varied, data[varied])):
+        if several and not isinstance(data[varied], list):
+            data[varied] = [data[varied]]
+        parts = data[varied] if several else [data[varied]]
+        for key, mapping in (("base", base), *((varied, part) for part in parts)):
             if not isinstance(mapping, dict):
                 raise ConfigError(f"{path}: {key} must hold keys and values, got {shown(mapping)}")
-        if "seed" in base or "seed" in data[varied]:
+        if any("seed" in mapping for mapping in (base, *parts)):
             raise ConfigError(f"{path}: seeds are listed under seeds, not under base or {varied}")
         seeds = data.get("seeds", 1)
         listed = list(range(min(seeds, MOST_RUNS + 1))) if type(seeds) is int else seeds
@@ -131,19 +137,21 @@ def check_number_of_runs(path: Path, runs: int) -> None:
 def load_jobs(path: Path) -> list[Job]:
     """The runs of a sweep file, seeds innermost.
 
-    Under `base` stands what a config file of the command holds, under `grid` lists of values by dotted key, under
-    `seeds` a list or a number (3 means 0, 1, 2). Presets lie beneath, as for the command itself.
+    Under `base` stands what a config file of the command holds, under `grid` lists of values by dotted key (or a list
+    of such grids, one after another), under `seeds` a list or a number (3 means 0, 1, 2). Presets lie beneath, as for
+    the command itself.
 
     Raises:
         ConfigError: If the file cannot be read, a key or value is wrong, there is no run, or two runs are the same.
     """
-    base, data = Base.read(path, "sweep", "grid")
-    grid = data["grid"]
-    for key, values in grid.items():
-        if not isinstance(values, list):
-            raise ConfigError(f"{path}: grid.{key} must be a list, got {shown(values)}")
-    check_number_of_runs(path, math.prod(map(len, grid.values())) * len(base.seeds))
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    base, data = Base.read(path, "sweep", "grid", several=True)
+    grids = data["grid"]
+    for grid in grids:
+        for key, values in grid.items():
+            if not isinstance(values, list):
+                raise ConfigError(f"{path}: grid.{key} must be a list, got {shown(values)}")
+    check_number_of_runs(path, sum(math.prod(map(len, grid.values())) for grid in grids) * len(base.seeds))
+    points = [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
     jobs = [base.job(point, seed) for point in points for seed in base.seeds]
     if not jobs:
         raise ConfigError(f"{path} makes no run: a list of its grid, or of its seeds, is empty")

@@ -55,6 +55,18 @@ def test_a_grid_times_seeds(tmp_path: Path) -> None:
     assert jobs[0].folder == f"InvertedPendulum-v5__ds_td3__d0.5__s3__{jobs[0].id}"
 
 
+def test_several_grids_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = [{"algo": ["td3"]}, {"topology.method": ["set"], "topology.density": [0.5, 0.2]}]
+    path = sweep_file(tmp_path, grid=grid, seeds=2)
+    assert [(job.point, job.config["algo"]) for job in load_jobs(path)[::2]] == [
+        ({"algo": "td3"}, "td3"),
+        ({"topology.method": "set", "topology.density": 0.5}, "ds_td3"),
+        ({"topology.method": "set", "topology.density": 0.2}, "ds_td3"),
+    ]
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "td3" in capsys.readouterr().out
+
+
 def test_what_the_environment_says_to_wandb_makes_no_other_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +117,8 @@ BAD = {
     "empty list": ({"grid": {"env": []}}, "makes no run"),
     "no seeds": ({"seeds": 0}, "makes no run"),
     "no list": ({"grid": {"env": "Hopper-v5"}}, "grid.env must be a list, got 'Hopper-v5'"),
-    "no grid": ({"grid": ["env"]}, "grid must hold keys and values, got ['env']"),
+    "no grid": ({"grid": ["env"]}, "grid must hold keys and values, got 'env'"),
+    "seed of one grid": ({"grid": [{}, {"seed": [1]}]}, "seeds are listed under seeds"),
     "no base": ({"base": 3}, "base must hold keys and values, got 3"),
     "seeds": ({"seeds": "many"}, "seeds must be a number or a list of integers, got 'many'"),
     "seed": ({"base": {"seed": 3}}, "seeds are listed under seeds"),

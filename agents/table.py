@@ -142,8 +142,9 @@ def _memory(
     parts = {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}
     if image is not None:  # each group reads images through convolutions of its own
         weights = sum(wide * deep for wide, deep in image.matrices)
+        numbers = image.activations if topology is None else image.activations + image.patches
         parts["convolutions (--agent.batch-size)"] = len(groups) * (
-            DENSE_BYTES * weights + 8.0 * getattr(config, "batch_size", 1) * image.activations
+            DENSE_BYTES * weights + 8.0 * getattr(config, "batch_size", 1) * numbers
         )
     return parts
 

@@ -47,10 +47,12 @@ class ImageShapes:
     Attributes:
         matrices: (outputs, inputs) of each layer, a convolution as the product with a patch; the linear one last.
         activations: Numbers that they give for one image, together.
+        patches: Numbers of the patches of an image that sparse kernels multiply, together.
     """
 
     matrices: Sequence[tuple[int, int]]
     activations: int
+    patches: int
 
 
 def policy_for(space: spaces.Space[Any], aliases: Sequence[str]) -> str:
@@ -80,7 +82,7 @@ def image_shapes(space: spaces.Space[Any]) -> ImageShapes:
     assert isinstance(space, spaces.Box)
     first = is_image_space_channels_first(space)
     channels, *sides = space.shape if first else (space.shape[2], *space.shape[:2])
-    matrices, activations, places = [], 0, sides
+    matrices, activations, patches, places = [], 0, 0, sides
     for convolution in NATURE:
         places = [convolution.places(side) for side in places]
         if min(places) < 1:
@@ -88,8 +90,9 @@ def image_shapes(space: spaces.Space[Any]) -> ImageShapes:
         matrices.append((convolution.channels, channels * convolution.taps**2))
         channels = convolution.channels
         activations += channels * places[0] * places[1]
+        patches += matrices[-1][1] * places[0] * places[1]
     matrices.append((FEATURES, channels * places[0] * places[1]))
-    return ImageShapes(matrices, activations + FEATURES)
+    return ImageShapes(matrices, activations + FEATURES, patches)
 
 
 def _are_images(space: spaces.Space[Any]) -> bool:

@@ -13,7 +13,6 @@ from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
-    NatureCNN,
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import Schedule
@@ -30,6 +29,7 @@ from sparserl.agents.networks.networks import (
     SparseSACActor,
     SparseTD3Actor,
 )
+from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
@@ -122,7 +122,21 @@ class SparsePolicyMixin(BasePolicy):
     def _own_arguments(self) -> dict[str, Any]:
         return {"topology": self.topology, "topology_seed": self.topology_seed, "heads": self.heads}
 
-    def _sparse(self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None) -> dict[str, Any]:
+    def _sparse(
+        self, group: str, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None
+    ) -> dict[str, Any]:
+        """Arguments of the network of a group, with a features extractor of its own if it is not given one."""
+        if features_extractor is None and issubclass(self.features_extractor_class, SparseNatureCNN):
+            if getattr(self, "share_features_extractor", False):
+                raise ConfigError(
+                    "share_features_extractor has no sparse form for images: leave it out, or give "
+                    "features_extractor_class=NatureCNN"
+                )
+            topology: dict[str, Any] = {"topology": self.topology.of(group), "seed": self.topology_seed}
+            name = f"{group}.features_extractor"
+            features_extractor = self.features_extractor_class(
+                self.observation_space, **self.features_extractor_kwargs, **topology, name=name
+            )
         return {**self._update_features_extractor(kwargs, features_extractor), **self._own_arguments}
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -143,11 +157,11 @@ class SparseActorCriticPolicy(SparsePolicyMixin):
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """A sparse actor; Stable-Baselines3 calls it for the policy and for its target, if it has one."""
-        return self.actor_class(**self._sparse(self.actor_kwargs, features_extractor))
+        return self.actor_class(**self._sparse("actor", self.actor_kwargs, features_extractor))
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Sparse critics; Stable-Baselines3 calls it for the critics and for their targets."""
-        return SparseCritic(**self._sparse(self.critic_kwargs, features_extractor))
+        return SparseCritic(**self._sparse("critic", self.critic_kwargs, features_extractor))
 
 
 class SparseQPolicy(SparsePolicyMixin, DQNPolicy):
@@ -164,13 +178,13 @@ class SparseQPolicy(SparsePolicyMixin, DQNPolicy):
 
     def make_q_net(self) -> Any:
         """A sparse network; Stable-Baselines3 calls it for the network and for its target."""
-        return SparseQNetwork(**self._sparse(self.net_args, None))
+        return SparseQNetwork(**self._sparse("q_net", self.net_args, None))
 
 
 class SparseQCnnPolicy(SparseQPolicy):
-    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSDQN`."""
+    """The same behind `SparseNatureCNN`; `"CnnPolicy"` of `DSDQN`."""
 
-    extractor_class = NatureCNN
+    extractor_class = SparseNatureCNN
 
 
 class SparseQMultiInputPolicy(SparseQPolicy):
@@ -186,9 +200,9 @@ class SparseTD3Policy(SparseActorCriticPolicy, TD3Policy):
 
 
 class SparseTD3CnnPolicy(SparseTD3Policy):
-    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSTD3`."""
+    """The same behind `SparseNatureCNN`; `"CnnPolicy"` of `DSTD3`."""
 
-    extractor_class = NatureCNN
+    extractor_class = SparseNatureCNN
 
 
 class SparseTD3MultiInputPolicy(SparseTD3Policy):
@@ -215,9 +229,9 @@ class SparseSACPolicy(SparseActorCriticPolicy, SACPolicy):
 
 
 class SparseSACCnnPolicy(SparseSACPolicy):
-    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"` of `DSSAC`."""
+    """The same behind `SparseNatureCNN`; `"CnnPolicy"` of `DSSAC`."""
 
-    extractor_class = NatureCNN
+    extractor_class = SparseNatureCNN
 
 
 class SparseSACMultiInputPolicy(SparseSACPolicy):
@@ -250,6 +264,6 @@ def goals(module: nn.Module, prefix: str) -> dict[str, int]:
     return {
         f"{prefix}.{name}.{layer}": count
         for name, mlp in module.named_modules()
-        if isinstance(mlp, SparseMLP | MultiHeadMLP)
+        if isinstance(mlp, SparseMLP | MultiHeadMLP | SparseNatureCNN)
         for layer, count in mlp.goals.items()
     }

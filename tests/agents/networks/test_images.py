@@ -20,6 +20,7 @@ def test_atari_by_hand() -> None:
     shapes = image_shapes(images(4, 84, 84))  # 20 x 20, 9 x 9 and 7 x 7 places
     assert shapes.matrices == [(32, 256), (64, 512), (64, 576), (512, 3136)]
     assert shapes.activations == 32 * 400 + 64 * 81 + 64 * 49 + 512
+    assert shapes.patches == 256 * 400 + 512 * 81 + 576 * 49
 
 
 @pytest.mark.parametrize("sides", [(36, 36), (50, 90), (84, 84)])

@@ -70,6 +70,10 @@ def learned(strategy: ClosedForm, x: np.ndarray, y: np.ndarray) -> ClosedForm:
     return strategy
 
 
+def kept_of(strategy: ClosedForm, unit: int) -> dict[str, np.ndarray]:
+    return {name: one.numpy() for name, one in strategy.state_dict()["learned"][str(unit)].items()}
+
+
 # All of them.
 
 
@@ -158,8 +162,8 @@ def test_a_class_may_read_the_features_that_it_chooses_alone() -> None:
     new = RNG.normal(size=(50, 6))
     for unit, place in enumerate((slice(0, 100), slice(100, 200))):
         of_class = x[place].astype(np.float64)
-        assert own.arrays[f"{unit}.inputs"].tolist() == [0, 1, 2, 3]
-        assert own.arrays[f"{unit}.others"] == pytest.approx(of_class[:, 4:].mean())
+        assert kept_of(own, unit)["inputs"].tolist() == [0, 1, 2, 3]
+        assert kept_of(own, unit)["others"] == pytest.approx(of_class[:, 4:].mean())
         pca = PCA(n_components=2, svd_solver="full").fit(of_class[:, :4])
         outside = np.square(new[:, :4] - pca.inverse_transform(pca.transform(new[:, :4]))).sum(axis=1)
         outside += np.square(new[:, 4:] - of_class[:, 4:].mean()).sum(axis=1)
@@ -172,10 +176,10 @@ def test_the_likelihood_of_chosen_features_is_that_of_a_gaussian() -> None:
     own = learned(ClassPCA(ClassPCAOptions(components=1, inputs=3, score="likelihood")), x, np.repeat([0, 1], 150))
     new = RNG.normal(size=(20, 5))
     for unit in (0, 1):
-        read, of_it = own.arrays[f"{unit}.inputs"], x[150 * unit : 150 * (unit + 1)].astype(np.float64)
-        mean, direction = np.full(5, own.arrays[f"{unit}.others"][0]), np.zeros(5)
+        read, of_it = kept_of(own, unit)["inputs"], x[150 * unit : 150 * (unit + 1)].astype(np.float64)
+        mean, direction = np.full(5, kept_of(own, unit)["others"][0]), np.zeros(5)
         mean[read] = of_it[:, read].mean(axis=0)
-        direction[read] = own.arrays[f"{unit}.components"][0]
+        direction[read] = kept_of(own, unit)["components"][0]
         centred = of_it - mean
         along = np.square(centred @ direction).mean()
         rest = (np.square(centred).sum(axis=1).mean() - along) / 4
@@ -183,6 +187,28 @@ def test_the_likelihood_of_chosen_features_is_that_of_a_gaussian() -> None:
         distance = ((new - mean) @ np.linalg.inv(covariance) * (new - mean)).sum(axis=1)
         expected = -0.5 * (distance + np.linalg.slogdet(covariance)[1])
         np.testing.assert_allclose(own.scores(new)[:, unit], expected, rtol=1e-6)
+
+
+def test_the_largest_entries_of_components_are_kept() -> None:
+    x = (RNG.normal(size=(200, 7)) @ RNG.normal(size=(7, 7))).astype(np.float32)
+    own = learned(ClassPCA(ClassPCAOptions(components=3, connections=12)), x, np.repeat([0, 1], 100))
+    new = RNG.normal(size=(30, 7))
+    for unit, place in enumerate((slice(0, 100), slice(100, 200))):
+        pca = PCA(n_components=3, svd_solver="full").fit(x[place].astype(np.float64))
+        loadings = pca.components_ * pca.singular_values_[:, np.newaxis]
+        loadings[np.abs(loadings) < np.sort(np.abs(loadings).ravel())[-12]] = 0.0
+        assert np.count_nonzero(loadings) == 12
+        centred = new - pca.mean_
+        # What least squares leaves of samples that the sparse components are to make.
+        outside = np.square(centred.T - loadings.T @ np.linalg.lstsq(loadings.T, centred.T, rcond=None)[0]).sum(axis=0)
+        np.testing.assert_allclose(own.scores(new)[:, unit], -outside, rtol=1e-6)
+    assert own.numbers_kept() == 2 * (7 + 2 * 12)
+
+
+def test_fewer_samples_than_components_are_a_plane_of_their_own() -> None:
+    x = RNG.normal(size=(6, 9)).astype(np.float32)
+    own = learned(ClassPCA(ClassPCAOptions(components=5, connections=44)), x, np.repeat([0, 1], 3))
+    assert own.scores(x.astype(np.float64)).argmax(axis=1).tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_lda_is_that_of_scikit_learn() -> None:
@@ -267,6 +293,10 @@ def test_a_class_in_two_tasks_has_no_components() -> None:
             MethodOptions(class_pca=ClassPCAOptions(inputs=3, components=3)),
             "--class-pca.components 3 must be below the 3",
         ),
+        (
+            MethodOptions(class_pca=ClassPCAOptions(2, connections=16)),
+            r"--class-pca.connections 16 must be in \[2, 16\)",
+        ),
         (MethodOptions(random_features=RandomFeaturesOptions(inputs=9)), "--random-features.inputs 9 .* at most 8"),
         (MethodOptions(fly_code=FlyCodeOptions(inputs=9)), "--fly-code.inputs 9 .* at most 8"),
     ],
@@ -276,6 +306,11 @@ def test_no_more_is_read_than_there_is(options: MethodOptions, said: str) -> Non
     strategy: Any = make_strategy(group, "classifier", options)
     with pytest.raises(ConfigError, match=said):
         ClosedFormLearner(blobs(), strategy, seed=0)
+
+
+def test_sparse_components_have_no_variances() -> None:
+    with pytest.raises(ConfigError, match=r"--class-pca.connections 5 leaves no variances .*score reconstruction"):
+        ClassPCAOptions(connections=5, score="likelihood")
 
 
 def test_what_is_drawn_comes_from_the_seed() -> None:

@@ -98,6 +98,34 @@ class PPOConfig(OnPolicyConfig):
         return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}
 
 
+@dataclass(frozen=True)
+class RecurrentPPOConfig(PPOConfig):
+    """Hyper-parameters of recurrent PPO; defaults are those of sb3-contrib.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    n_steps: Repeats = 128
+    """Env steps of a rollout, in each environment; a run ends with the first whole rollout that reaches its steps."""
+    batch_size: Annotated[int, Range("[2, 1e9]")] = 128
+    """Env steps per gradient update, in sequences as they were met; must divide those of a rollout."""
+    lstm_hidden: Count = 256
+    """Neurons of each layer of an LSTM; actor and critic have one each, before the hidden layers of net_arch."""
+    lstm_layers: Count = 1
+    """Layers of each LSTM."""
+
+    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
+        arguments = super().arguments(action_shape, **how)
+        own = {"lstm_hidden_size": self.lstm_hidden, "n_lstm_layers": self.lstm_layers}
+        return {**arguments, "policy_kwargs": {**arguments["policy_kwargs"], **own}}
+
+    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
+        of_rollout = super().memory(n_obs, item_bytes, n_action, steps)
+        states = 16.0 * self.n_steps * self.lstm_hidden * self.lstm_layers  # hidden and cell, of actor and critic
+        return {name: size + states for name, size in of_rollout.items()}
+
+
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "rmsprop": (torch.optim.RMSprop, {"alpha": 0.99, "eps": 1e-5}),
     "rmsprop_tf": (RMSpropTFLike, {"alpha": 0.99, "eps": 1e-5}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,13 +74,16 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
 
     def train(self) -> None:
         """Learns from the rollout; called by `learn`."""
-        # What is repeated does the same products; a rollout that may be left early does not.
-        what = self.updates_per_rollout or ("updates", self.optimizer_steps)
-        with counting(self.flops), torch_products(self, what), _instead_of_step(self.policy.optimizer, self._step):
+        with counting(self.flops), self._dense_products(), _instead_of_step(self.policy.optimizer, self._step):
             super().train()
         self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
         if np.isnan(self.logger.name_to_value["train/explained_variance"]):  # of returns that are all equal
             del self.logger.name_to_value["train/explained_variance"]
+
+    def _dense_products(self) -> AbstractContextManager[None]:
+        """Inside, the products of a rollout's updates that torch does are counted."""
+        # What is repeated does the same products; a rollout that may be left early does not.
+        return torch_products(self, self.updates_per_rollout or ("updates", self.optimizer_steps))
 
     def _step(self, step: Step) -> None:
         """One gradient update, its gradients being formed."""

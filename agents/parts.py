@@ -6,7 +6,7 @@ whether it has a replay buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from sparserl.agents.config import AgentConfig, CriticsConfig
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
+from sparserl.topology.density import Shape
 
 
 class AgentParts(BaseAlgorithm):
@@ -43,6 +44,8 @@ class AgentParts(BaseAlgorithm):
         "_current_progress_remaining",
     )
     """Attributes, numbers, that the rest of a run depends on."""
+    remembered: ClassVar[tuple[str, ...]] = ()
+    """Attributes, tensors, that its next action depends on beside observation and networks."""
     evolver: Any = None
     """Clock of its topology; None for a dense agent."""
     replay_buffer: Any = None
@@ -63,6 +66,15 @@ class AgentParts(BaseAlgorithm):
             n_action: Entries of an action, or actions to choose from.
         """
         raise NotImplementedError
+
+    @classmethod
+    def layer_shapes(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[Shape]]]:
+        """(n_out, n_in) of the layers of each network of each group, the output layer last; arguments as above."""
+        groups = cls.layer_widths(config, n_obs, n_action)
+        return {
+            group: [list(zip(widths[1:], widths[:-1], strict=True)) for widths in networks]
+            for group, networks in groups.items()
+        }
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -124,6 +136,21 @@ class AgentParts(BaseAlgorithm):
         """What the networks of each group read of (B, width) observations and actions; arrays or waiting ones."""
         del actions
         return dict.fromkeys(self.trained, computed(observations))
+
+    def for_an_episode(self) -> Callable[[Any, bool], np.ndarray]:
+        """Its policy for one episode, from the beginning; or for as many side by side as observations come together.
+
+        Returns:
+            Takes (B, obs) observations, or one, and whether the mode is asked for; gives (B, action), or one.
+        """
+        state: Any = None
+
+        def act(observations: Any, deterministic: bool) -> np.ndarray:
+            nonlocal state
+            actions, state = self.predict(observations, state, deterministic=deterministic)
+            return actions
+
+        return act
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "flops"]

@@ -213,7 +213,8 @@ class RunRecorder(Recorder, BaseCallback):
             }
         )
         if self.camera is not None and self.camera.is_due(step):
-            self._film(lambda observation: self.agent.predict(observation, deterministic=True)[0])
+            policy = self.agent.for_an_episode()
+            self._film(lambda observation: policy(observation, True))
         self._show_progress(step)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.images import CNN_POLICY, FEATURES, image_shapes, policy_for
-from sparserl.agents.on_policy_config import A2CConfig, PPOConfig
+from sparserl.agents.on_policy_config import A2CConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.extras import how_to_install
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import DENSITY_SUFFIX, OWN_DENSITIES
@@ -61,14 +63,25 @@ AGENTS: dict[str, AgentSpec] = {
     "ds_a2c": AgentSpec(DSA2C, A2CConfig, "A2C on truly sparse networks that rewire"),
     "a2c": AgentSpec(A2C, A2CConfig, "Stable-Baselines3's dense A2C, for comparison", sparse_twin="ds_a2c"),
 }
+OF_EXTRAS = {"ds_recurrent_ppo": "contrib"}
+"""Agents that need what only an extra brings; rows of the table where that is installed."""
+
+if find_spec("sb3_contrib") is not None:
+    from sparserl.agents.ds_recurrent_ppo import DSRecurrentPPO
+
+    AGENTS["ds_recurrent_ppo"] = AgentSpec(
+        DSRecurrentPPO, RecurrentPPOConfig, "sb3-contrib's PPO with memory on truly sparse LSTMs that rewire"
+    )
 
 
 def agent_spec(algo: str) -> AgentSpec:
     """An entry of the table.
 
     Raises:
-        ConfigError: If there is no such algorithm, with the closest name.
+        ConfigError: If there is no such algorithm, with the closest name, or what it needs is not installed.
     """
+    if algo in OF_EXTRAS and algo not in AGENTS:
+        raise ConfigError(f"{algo} needs a package that is not installed; {how_to_install(OF_EXTRAS[algo])}")
     if algo not in AGENTS:
         raise ConfigError(unknown_name("algorithm", algo, AGENTS))
     return AGENTS[algo]
@@ -130,10 +143,9 @@ def _memory(
     image = image_shapes(env.observation_space) if policy == CNN_POLICY else None
     n_features = n_obs if image is None else FEATURES
     connections = 0.0
-    groups = spec.agent.layer_widths(config, n_features, choices)
+    groups = spec.agent.layer_shapes(config, n_features, choices)
     for group, networks in groups.items():
-        for widths in networks:
-            shapes = list(zip(widths[1:], widths, strict=False))
+        for shapes in networks:
             densities = [1.0] * len(shapes)
             if topology is not None:
                 densities = topology.of(group).first_densities(shapes)

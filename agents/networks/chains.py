@@ -69,6 +69,8 @@ def _side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
 
 
 def _on_policy(network: Any) -> Chains:
+    if network.memory is not None:
+        raise ConfigError("a policy that remembers is no single chain of layers")
     chain = network.chain
     return {network.name: chain if isinstance(chain, SparseMLP) else _of_sequential([*chain])}
 

@@ -41,6 +41,7 @@ class OnPolicyNetwork(nn.Module):
         layers: From features to outputs.
         extractor: What makes features of observations.
         owns_extractor: Whether that is a part of this network; one that both share is the actor's.
+        memory: What stands between features and layers in a recurrent policy; None in others.
     """
 
     features_extractor: BaseFeaturesExtractor
@@ -53,10 +54,11 @@ class OnPolicyNetwork(nn.Module):
         extractor: BaseFeaturesExtractor,
         *,
         owns_extractor: bool = True,
+        memory: nn.Module | None = None,
     ):
         super().__init__()
         self.observation_space, self.normalize_images = policy.observation_space, policy.normalize_images
-        self.name = name
+        self.name, self.memory = name, memory
         self.add_module(name, layers)
         if owns_extractor:
             self.features_extractor = extractor
@@ -74,7 +76,8 @@ class OnPolicyNetwork(nn.Module):
 def actor_of(policy: Any) -> OnPolicyNetwork:
     """What chooses actions, with the standard deviations of a Gaussian policy as a parameter beside its layers."""
     layers = _whole(policy.mlp_extractor.policy_net, policy.action_net)
-    actor = OnPolicyNetwork(policy, "pi", layers, policy.pi_features_extractor)
+    memory = getattr(policy, "lstm_actor", None)
+    actor = OnPolicyNetwork(policy, "pi", layers, policy.pi_features_extractor, memory=memory)
     if hasattr(policy, "log_std"):
         actor.log_std = policy.log_std
     return actor
@@ -84,7 +87,8 @@ def critic_of(policy: Any) -> OnPolicyNetwork:
     """What values observations."""
     layers = _whole(policy.mlp_extractor.value_net, policy.value_net)
     owns = not policy.share_features_extractor
-    return OnPolicyNetwork(policy, "vf", layers, policy.vf_features_extractor, owns_extractor=owns)
+    memory = getattr(policy, "lstm_critic", None)
+    return OnPolicyNetwork(policy, "vf", layers, policy.vf_features_extractor, owns_extractor=owns, memory=memory)
 
 
 def _whole(hidden: nn.Module, output: nn.Module) -> nn.Module:
@@ -122,17 +126,25 @@ class SparsePPOPolicy(ActorCriticPolicy):
             raise ConfigError("sparse policies know no state-dependent exploration (use_sde)")
         if kwargs.get("net_arch") is None:
             kwargs["net_arch"] = [64, 64]
-        check_topology(self.topology, *_widths(kwargs["net_arch"]))
+        self._check_topology(*_widths(kwargs["net_arch"]))
         kwargs.setdefault("features_extractor_class", self.extractor_class)
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
             kwargs["optimizer_class"] = FusedAdam
             kwargs["optimizer_kwargs"] = {"eps": ADAM_EPS, **(kwargs.get("optimizer_kwargs") or {})}
         super().__init__(*args, **kwargs)
 
+    def _check_topology(self, *net_archs: list[int]) -> None:
+        check_topology(self.topology, *net_archs)
+
+    @property
+    def chain_width(self) -> int:
+        """Features that the chains of actor and critic read."""
+        return self.features_dim
+
     def _build(self, lr_schedule: Schedule) -> None:
         assert not isinstance(self.action_dist, StateDependentNoiseDistribution)
         # Hidden layers belong to the networks, so that they are read and rewired as wholes.
-        self.mlp_extractor = MlpExtractor(self.features_dim, [], self.activation_fn, self.device)
+        self.mlp_extractor = MlpExtractor(self.chain_width, [], self.activation_fn, self.device)
         head: Any = self.action_dist.proba_distribution_net(1)
         head, log_std = head if isinstance(head, tuple) else (head, None)
         if log_std is not None:
@@ -145,9 +157,9 @@ class SparsePPOPolicy(ActorCriticPolicy):
                 extractor.apply(lambda module: self.init_weights(module, HIDDEN_GAIN))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]  # as there
 
-    def _network(self, name: str, hidden: list[int], n_out: int, output_gain: float) -> SparseMLP:
+    def _chain(self, name: str, hidden: list[int], n_out: int) -> SparseMLP:
         mlp = network(
-            self.features_dim,
+            self.chain_width,
             hidden,
             n_out,
             name=name,
@@ -156,6 +168,10 @@ class SparsePPOPolicy(ActorCriticPolicy):
             activation_fn=self.activation_fn,
         )
         assert isinstance(mlp, SparseMLP)
+        return mlp
+
+    def _network(self, name: str, hidden: list[int], n_out: int, output_gain: float) -> SparseMLP:
+        mlp = self._chain(name, hidden, n_out)
         if self.ortho_init:
             *inner, last = mlp
             as_given = self.topology.part("initial_value") != "dense_fan_in"

@@ -33,6 +33,7 @@ from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
+from sparserl.layers.recurrent import SparseRecurrent
 from sparserl.topology.config import TopologyConfig
 
 SDE_KEYWORDS = ("use_sde", "log_std_init", "use_expln", "clip_mean")
@@ -264,6 +265,6 @@ def goals(module: nn.Module, prefix: str) -> dict[str, int]:
     return {
         f"{prefix}.{name}.{layer}": count
         for name, mlp in module.named_modules()
-        if isinstance(mlp, SparseMLP | MultiHeadMLP | SparseNatureCNN)
+        if isinstance(mlp, SparseMLP | MultiHeadMLP | SparseNatureCNN | SparseRecurrent)
         for layer, count in mlp.goals.items()
     }

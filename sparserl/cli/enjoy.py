@@ -66,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
                 add_picture = stack.enter_context(film(command.video, frames_per_second(envs[0])))
             for task, env in zip(tasks, envs, strict=True):
                 bound = longest_episode(env, command.max_steps)
-                act = _deterministic(trained.policy(task))
                 for episode in range(command.episodes):
+                    act = _deterministic(trained.policy(task))
                     rewards = []
                     with tqdm(total=bound, unit="step", disable=None) as bar:
                         for reward in play(env, act, seed=command.seed + episode, max_steps=bound):

@@ -155,9 +155,9 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         return self.config.make_env(render_mode=render_mode, follow=self.env)
 
     def policy(self, task: int) -> Policy:
-        """That of the agent."""
+        """That of the agent, for one episode."""
         del task
-        return lambda observations, deterministic: self.agent.predict(observations, deterministic=deterministic)[0]
+        return self.agent.for_an_episode()
 
     @property
     def acting(self) -> str:

@@ -94,6 +94,8 @@ class SparseRecurrent(nn.Module, ABC):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
+        densities: Sequence[float] | None = None,
+        first_densities: Sequence[float | None] | None = None,
         *,
         topology: TopologyConfig = STATIC,
         seed: int,
@@ -110,7 +112,9 @@ class SparseRecurrent(nn.Module, ABC):
             input_size: Features of a step.
             hidden_size: Neurons of each layer.
             num_layers: One after another.
-            topology: How many connections there are, and which; two products a layer, that of the input first.
+            densities: Of each product, in the order of `shapes`, in (0, 1]; those that `topology` gives them if None.
+            first_densities: That products begin with, as in `SparseMLP.random`; likewise if `densities` is None.
+            topology: How many connections there are, and which.
             seed: Root seed of the topologies.
             name: Of the network; a product draws from the stream `(name.<its name>)`.
             batch_first: As above.
@@ -127,7 +131,9 @@ class SparseRecurrent(nn.Module, ABC):
             )
         shapes = cls.shapes(input_size, hidden_size, num_layers)
         of_shapes = list(shapes.values())
-        shares = zip(shapes, topology.shared_out(of_shapes), topology.shared_out_at_first(of_shapes), strict=True)
+        if densities is None:
+            densities, first_densities = topology.shared_out(of_shapes), topology.shared_out_at_first(of_shapes)
+        shares = zip(shapes, densities, first_densities or [None] * len(shapes), strict=True)
         products, goals = {}, {}
         for own, density, first_density in shares:
             products[own] = begun(topology, shapes[own], density, first_density, seed, f"{name}.{own}")

@@ -18,7 +18,7 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.config import AgentConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
-from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig
+from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
 from sparserl.metrics.cost import layer_costs
@@ -32,8 +32,9 @@ SIZES: dict[type[AgentConfig], dict[str, Any]] = {
     DQNConfig: OFF_POLICY,
     PPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3},  # 15 updates after a rollout
     A2CConfig: {"n_steps": 2},
+    RecurrentPPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3, "lstm_hidden": 8},
 }
-UPDATES = {TD3Config: 35, SACConfig: 35, DQNConfig: 35, PPOConfig: 45, A2CConfig: 28}
+UPDATES = {TD3Config: 35, SACConfig: 35, DQNConfig: 35, PPOConfig: 45, A2CConfig: 28, RecurrentPPOConfig: 45}
 """In 55 env steps, or to the end of the rollout there."""
 FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -52,7 +53,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BY_A_BATCH = ("snip", "grasp")
 """Methods that agents refuse, as they have no batch when their networks begin."""
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
-FEWER = {"ds_a2c": ("dense", "static", "set", "rigl", "gmp", "recycled neurons")}
+FEWER = {
+    "ds_a2c": ("dense", "static", "set", "rigl", "gmp", "recycled neurons"),
+    "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "clocks of connections"),
+}
 """Of agents that share all but an optimizer and a loss with one that is tried in full."""
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
@@ -92,7 +96,9 @@ def update(agent: Any, count: int, seed: int) -> None:
             rollout = agent.rollout_buffer
             rollout.reset()
             for _ in range(agent.n_steps):
-                rollout.add(array(1, 3).numpy(), array(1, 2).numpy(), array(1).numpy(), np.zeros(1), array(1), array(1))
+                memory = {"lstm_states": agent._last_lstm_states} if agent.remembered else {}
+                step = array(1, 3).numpy(), array(1, 2).numpy(), array(1).numpy(), np.zeros(1), array(1), array(1)
+                rollout.add(*step, **memory)
             rollout.compute_returns_and_advantage(array(1), np.zeros(1))
             agent.train()
         return
@@ -169,6 +175,7 @@ OWN: dict[type[AgentConfig], dict[str, Any]] = {
     },
     PPOConfig: {**OF_ON_POLICY, "batch_size": 3, "n_epochs": 4, "clip_range": 0.125, "normalize_advantage": False},
     A2CConfig: {**OF_ON_POLICY, "normalize_advantage": True},
+    RecurrentPPOConfig: {**OF_ON_POLICY, "batch_size": 3, "n_epochs": 4, "clip_range": 0.125},
 }
 
 
@@ -188,10 +195,10 @@ def test_it_is_built_from_its_config(algo: str) -> None:
     assert {"buffer_size": 10, **given} == {"buffer_size": 10, **own}
     assert agent.replay_buffer is None or agent.replay_buffer.buffer_size == 10
     last = agent.trained[-1]
-    expected = spec.agent.layer_widths(config, 3, getattr(agent.action_space, "n", 2))[last]
+    expected = spec.agent.layer_shapes(config, 3, getattr(agent.action_space, "n", 2))[last]
     layers = layer_costs(agent.networks[last])
-    assert [layer.biases for layer in layers] == [width for widths in expected for width in widths[1:]]
-    assert expected[0][1:-1] == [5]
+    assert [layer.biases for layer in layers] == [n_out for shapes in expected for n_out, _ in shapes]
+    assert expected[0][-2][0] == 5
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from support.on_policy_options import on_policy_batches
 from support.option_kinds import (
+    ON_POLICY,
     Batch,
     Probe,
     Value,
@@ -648,7 +649,7 @@ BATCHES: list[Batch] = [
         for algo in ("ds_sac", "td3", "sac")
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
-    *(batch for algo in ("ds_ppo", "ppo", "ds_a2c", "a2c") for batch in on_policy_batches(algo)),
+    *(batch for algo in ON_POLICY for batch in on_policy_batches(algo)),
     *classifier_batches(),
     *fit_batches(),
     *topology_batches("moving classifier"),

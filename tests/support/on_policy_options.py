@@ -26,6 +26,16 @@ OWN: dict[str, dict[str, Value]] = {
         "agent.clip_range_vf": 0.625,
         "agent.normalize_advantage": False,
     },
+    "recurrent_ppo": {
+        "agent.n_steps": 40,
+        "agent.batch_size": 10,
+        "agent.n_epochs": 3,
+        "agent.clip_range": 0.375,
+        "agent.clip_range_vf": 0.625,
+        "agent.normalize_advantage": False,
+        "agent.lstm_hidden": 5,
+        "agent.lstm_layers": 2,
+    },
     "a2c": {"agent.n_steps": 7, "agent.normalize_advantage": True, "agent.optimizer": "rmsprop_tf"},
 }
 
@@ -38,6 +48,8 @@ PROBES: dict[str, Probe] = {
     "agent.learning_rate": of_group("lr"),
     "agent.weight_decay": of_group("weight_decay"),
     "agent.activation": lambda built: built.agent.policy.activation_fn.__name__.lower(),
+    "agent.lstm_hidden": lambda built: built.agent.policy.lstm_actor.hidden_size,
+    "agent.lstm_layers": lambda built: built.agent.policy.lstm_critic.num_layers,
     "agent.clip_range": _schedule("clip_range"),
     "agent.clip_range_vf": _schedule("clip_range_vf"),
     "agent.optimizer": lambda built: "rmsprop_tf" if "TF" in type(built.agent.policy.optimizer).__name__ else None,

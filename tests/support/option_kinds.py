@@ -28,6 +28,8 @@ from sparserl.experiment.resolving import resolve
 from sparserl.experiment.rl_continual_config import RLContinualConfig
 from sparserl.experiment.train_config import TrainConfig
 
+ON_POLICY = ("ds_ppo", "ppo", "ds_a2c", "a2c", "ds_recurrent_ppo")
+"""Agents that learn from rollouts."""
 Value = Any
 Probe = Callable[[Any], Any]
 """What a config builds -> the value that must have arrived there."""
@@ -175,7 +177,7 @@ def _rl(algo: str) -> Kind:
 
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
-    **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ("ds_ppo", "ppo", "ds_a2c", "a2c")},
+    **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ON_POLICY},
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
     "moving classifier": Kind(
         "continual", {"sequence": "split_digits", "method": "naive", "topology.method": "ds_td3"}, BuiltLearner

@@ -25,6 +25,10 @@ SMALL = (
 SIZES = {
     "ppo": ("--agent.n-steps", "16", "--agent.batch-size", "8", "--agent.n-epochs", "2"),
     "a2c": ("--agent.n-steps", "4"),
+    "recurrent_ppo": (
+        *("--agent.n-steps", "16", "--agent.batch-size", "8", "--agent.n-epochs", "2"),
+        *("--agent.lstm-hidden", "8"),
+    ),
 }
 NORMALIZED = ("--wrappers.normalize-observations", "running", "--wrappers.normalize-rewards", "0.9")
 REWIRE = ("--topology.density", "0.4", "--topology.update-interval", "5")
@@ -50,6 +54,7 @@ def train(folder: Path, algo: str, *flags: str) -> int:
         ("ds_ppo", ("--topology.method", "rigl", "--topology.recycle-interval", "9", *NORMALIZED)),
         ("ds_a2c", ("--topology.method", "gmp")),
         ("ppo", NORMALIZED),
+        ("ds_recurrent_ppo", ("--topology.method", "set", "--wrappers.hidden-features", "1")),
     ],
 )
 def test_killed_in_a_rollout_and_resumed_it_ends_like_a_run_that_was_not(
@@ -126,6 +131,34 @@ def test_every_command_takes_the_run(algo: str, tmp_path: Path, capsys: pytest.C
     assert type(agent) is AGENTS[algo].agent
     assert [round(layer.density, 1) for layer in agent.evolver.layers.values()] != []
     assert agent.policy.log_std.tolist() == open_run(run).agent.policy.log_std.tolist()  # type: ignore[union-attr]
+
+
+def test_a_run_with_memory_is_evaluated_and_is_no_chain_of_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, "ds_recurrent_ppo", "--topology.method", "static") == 0
+    layers = {row["layer"] for row in rows(run / "topology.csv")}
+    assert {"actor.memory.hh_l0", "critic.memory.ih_l0", "actor.pi.1"} <= layers
+    assert main(["eval", "--run", str(run), "--episodes", "2", "--checkpoint", "last"]) == 0
+    opened: Any = open_run(run, "last")
+    returns = []
+    for seed in (10_000, 10_001):
+        env, act, total, over = opened.make_env(0), opened.policy(0), 0.0, False
+        observation, _ = env.reset(seed=seed)
+        while not over:
+            observation, reward, _, over, _ = env.step(act(observation[None], True)[0])
+            total += reward
+        returns.append(total)
+    assert opened.evaluate(2, seed=10_000).returns == pytest.approx(returns, rel=1e-4)
+    capsys.readouterr()
+    for words in (
+        ("inspect", "--run", run),
+        ("export", "--run", run, "--format", "c", "--out", tmp_path / "policy.h"),
+        ("prune", "--run", run, "--density", "0.2", "--by", "lamp", "--out", tmp_path / "pruned"),
+    ):
+        assert main([str(word) for word in words]) == 2, words
+        assert "a policy that remembers is no single chain of layers" in capsys.readouterr().err
 
 
 def test_a_dense_run_is_pruned_into_a_sparse_one(tmp_path: Path) -> None:

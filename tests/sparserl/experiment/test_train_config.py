@@ -10,7 +10,7 @@ import yaml
 from support.envs import FunctionEnv
 
 from sparserl.agents.config import DQNConfig, SACConfig, TD3Config
-from sparserl.agents.on_policy_config import A2CConfig, PPOConfig
+from sparserl.agents.on_policy_config import A2CConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.cli import main
 from sparserl.cli.running import read
@@ -101,6 +101,7 @@ FROM_THE_PAPERS = {
     A2CConfig: {"n_steps": 5, "learning_rate": 7e-4, "optimizer": "rmsprop"},
 }
 OF_DQN = {"learning_rate": 1e-3, "weight_decay": 1e-6, "batch_size": 128, "max_grad_norm": None}
+FROM_THE_PAPERS[RecurrentPPOConfig] = {"net_arch": (64, 64), "lstm_layers": 1}  # of no paper
 FROM_THE_PAPERS[DQNConfig] = OF_DQN | {"exploration_initial_eps": 0.01, "target_update_interval": 100}
 VARIANTS = {
     "v3": {"net_arch": (256, 256), "train_freq": 4, "exploration_initial_eps": 1.0},  # LunarLander's

@@ -1,0 +1,181 @@
+"""DS-Recurrent-PPO: sb3-contrib's update on sparse LSTMs, what it remembers, and that memory is worth something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from oracle.masked_recurrent import twin_of
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+from support.envs import FunctionEnv
+from support.trees import assert_equal_trees
+from torch import nn
+
+from sparserl.agents.ds_recurrent_ppo import DSRecurrentPPO
+from sparserl.agents.networks.chains import chains_of_agent
+from sparserl.agents.networks.recurrent import SparseRecurrentPolicy
+from sparserl.envs.wrappers.hidden_features import HideFeatures
+from sparserl.errors import ConfigError
+from sparserl.layers import SparseLSTM
+
+SIZES: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "seed": 0}
+SMALL: dict[str, Any] = {"lstm_hidden_size": 8, "net_arch": [6]}
+
+
+def make(policy: Any = "MlpPolicy", env: Any = None, **options: Any) -> Any:
+    own: dict[str, Any] = {**SIZES, **options}
+    if policy == "MlpPolicy":
+        own = {"policy_kwargs": SMALL, "topology": {"method": "static", "density": 0.4}, **own}
+    return DSRecurrentPPO(policy, env or FunctionEnv(), **own)
+
+
+class Recall(gym.Env[Any, Any]):
+    """Shows -1 or 1 at first and 0 for two steps; the action after that is right if it is the same, 0 for -1."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.sign, self.elapsed = int(self.np_random.integers(2)), 0
+        return np.array([2.0 * self.sign - 1.0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.elapsed += 1
+        over = self.elapsed == 3
+        return np.zeros(1, np.float32), float(over and int(action) == self.sign), over, False, {}
+
+
+def test_with_a_dense_policy_it_is_sb3_contribs_to_the_bit() -> None:
+    envs = DummyVecEnv([FunctionEnv] * 2)
+    ours = make("MlpLstmPolicy", envs, policy_kwargs=SMALL)
+    assert isinstance(ours.policy, SparseRecurrentPolicy)
+    dense: Any = RecurrentPPO.policy_aliases["MlpLstmPolicy"]
+    ours = make(dense, DummyVecEnv([FunctionEnv] * 2), policy_kwargs=SMALL).learn(64)
+    theirs = RecurrentPPO(dense, DummyVecEnv([FunctionEnv] * 2), device="cpu", policy_kwargs=SMALL, **SIZES).learn(64)
+    assert_equal_trees(dict(ours.policy.state_dict()), dict(theirs.policy.state_dict()))
+    # Two rollouts of 2 epochs of 2 batches, of 16 steps and more where sequences are padded; products of both networks.
+    weights = 2 * (4 * 8 * 3 * 4 + 4 * 8 * 8 * 6 + 8 * 6 * 6) + 6 * (6 * 2 + 6)
+    assert ours.flops.total >= 2 * 2 * 2 * 16 * weights
+    assert ours.flops.total % weights == 0
+
+
+def test_it_computes_what_torchs_lstm_does_with_masked_weights() -> None:
+    policy = make().policy
+    assert [type(layer).__name__ for layer in policy.lstm_actor.children()] == ["SparseLinear"] * 2
+    x, starts = torch.randn(6, 3), torch.tensor([1.0, 0, 0, 0, 0, 0])
+    states = tuple(torch.randn(1, 2, 8) for _ in range(2))
+    for where in ([1.0, 0, 0, 1, 0, 0], [0.0] * 6, [0.0, 0, 1, 0, 0, 0]):
+        starts = torch.tensor(where)
+        outputs = [
+            SparseRecurrentPolicy.__mro__[cls]._process_sequence(x, states, starts, lstm)  # type: ignore[attr-defined]
+            for cls, lstm in ((0, policy.lstm_actor), (2, twin_of(policy.lstm_actor)))
+        ]
+        torch.testing.assert_close(outputs[0][0], outputs[1][0])
+        torch.testing.assert_close(outputs[0][1], outputs[1][1])
+
+
+def test_batches_whose_sequences_begin_with_an_episode_go_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, lengths = make().policy, []
+    forward = SparseLSTM.forward
+
+    def noted(self: SparseLSTM, x: torch.Tensor, state: Any = None) -> Any:
+        lengths.append(len(x))
+        return forward(self, x, state)
+
+    monkeypatch.setattr(SparseLSTM, "forward", noted)
+    states = tuple(torch.zeros(1, 2, 8) for _ in range(2))
+    for where, expected in (([1.0, 0, 0, 1, 0, 0], [3]), ([1.0, 0, 1, 0, 0, 0], [1, 1, 1])):
+        lengths.clear()
+        policy._process_sequence(torch.randn(6, 3), states, torch.tensor(where), policy.lstm_actor)
+        assert lengths == expected
+
+
+def test_a_density_is_shared_out_among_lstm_and_layers() -> None:
+    agent = make(topology={"method": "static", "density": [0.3, 0.5, 0.7]})
+    found = {name: round(layer.density, 1) for name, layer in agent.evolver.layers.items()}
+    assert found == {
+        f"{group}.{name}": density
+        for group, chain in (("actor", "pi"), ("critic", "vf"))
+        for name, density in ((f"{chain}.0", 0.7), ("memory.ih_l0", 0.3), ("memory.hh_l0", 0.5))
+    }
+    pruned = make(topology={"method": "gmp", "density": 0.3, "first_update": 2, "last_update": 6, "update_interval": 2})
+    pruned.learn(96)
+    assert all(event.kind == "prune" for event in pruned.evolver.events if event.update)
+    assert sum(layer.nnz for layer in pruned.evolver.layers.values()) == sum(pruned.evolver.goals.values())
+
+
+def test_what_it_remembers_belongs_to_its_state() -> None:
+    agent = make(env=DummyVecEnv([FunctionEnv] * 3)).learn(48)
+    states = agent.lstm_states
+    assert states.shape == (2, 2, 1, 3, 8)
+    assert states.abs().sum() > 0
+    other = make(env=DummyVecEnv([FunctionEnv] * 3))
+    other.lstm_states = states
+    assert torch.equal(other._last_lstm_states.vf[1], agent._last_lstm_states.vf[1])
+    act = agent.for_an_episode()
+    seen = np.ones((1, 3), np.float32)
+    first, second = act(seen, True), act(seen, True)
+    assert not np.array_equal(first, second)  # it remembers that it has seen this
+    assert np.array_equal(agent.for_an_episode()(seen, True), first)
+
+
+def test_it_learns_what_only_memory_can_know() -> None:
+    agent = make(
+        env=DummyVecEnv([lambda: Monitor(Recall())] * 8),
+        topology={"method": "set", "density": 0.5, "update_interval": 20},
+        n_steps=24,
+        batch_size=192,
+        n_epochs=10,
+        learning_rate=1e-2,
+        gamma=0.9,
+        policy_kwargs={"lstm_hidden_size": 12, "net_arch": [8]},
+    ).learn(3500)
+    mean, _ = evaluate_policy(agent, DummyVecEnv([lambda: Monitor(Recall())] * 4), n_eval_episodes=60, warn=False)
+    assert mean > 0.95  # 0.5 without
+    assert len(agent.evolver.events) > 20
+
+
+@pytest.mark.slow
+def test_it_balances_a_pole_whose_velocity_it_does_not_see() -> None:
+    agent = make(
+        env=DummyVecEnv([lambda: Monitor(HideFeatures(gym.make("CartPole-v1")))] * 8),
+        topology={"method": "set", "density": 0.3, "update_interval": 100},
+        n_steps=32,
+        batch_size=256,
+        n_epochs=10,
+        learning_rate=1e-3,
+        gamma=0.98,
+        gae_lambda=0.8,
+        policy_kwargs={"lstm_hidden_size": 32, "net_arch": [32]},
+    ).learn(25_600)
+    assert np.mean([episode["r"] for episode in agent.ep_info_buffer]) > 40  # some 22 at first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy_kwargs": {"shared_lstm": True}}, "sparse recurrent policies have shared_lstm False, got True"),
+        ({"policy_kwargs": {"enable_critic_lstm": False}}, "have enable_critic_lstm True, got False"),
+        ({"policy_kwargs": {"lstm_kwargs": {"dropout": 0.5}}}, "have lstm_kwargs None, got "),
+        ({"policy_kwargs": {"activation_fn": nn.GELU}}, "sparse networks know the activations ReLU, Tanh, got GELU"),
+        (
+            {"topology": {"method": "set", "recycle_interval": 7}},
+            "without memory: leave .*recycle_interval 7 out",
+        ),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**options)
+
+
+def test_it_is_no_chain_of_layers() -> None:
+    with pytest.raises(ConfigError, match="a policy that remembers is no single chain of layers"):
+        chains_of_agent(make())

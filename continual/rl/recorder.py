@@ -20,7 +20,14 @@ from sparserl.continual.supervised.runner import SequenceStarted, TaskEnded
 from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE, BaseSequenceRecorder
 from sparserl.errors import NotFiniteError
 from sparserl.metrics.continual import summary
-from sparserl.metrics.cost import bytes_indices, bytes_optimizer, bytes_parameters, params_dense, params_nonzero
+from sparserl.metrics.cost import (
+    bytes_indices,
+    bytes_optimizer,
+    bytes_parameters,
+    params_dense,
+    params_nonzero,
+    params_used,
+)
 from sparserl.recording.evaluations import matrix_at
 from sparserl.recording.finite import check_losses, check_weights
 from sparserl.recording.metrics_table import columns, names
@@ -284,6 +291,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
             **reported(summary(self.returns, baseline=self.baseline)),
             "params_nonzero_per_task": self.params_nonzero_per_task,
             "params_nonzero": params_nonzero(self._trained),
+            "params_used": params_used(self._trained),
             "params_dense": params_dense(self._trained),
             "connections": _used(uses),
             "connections_frozen": sum(use.frozen for use in uses),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.cli.arguments import options_of
-from sparserl.cli.running import Help, carry_out_command, result_table
+from sparserl.cli.running import Help, carry_out_command, parameters_of, result_table
 from sparserl.continual.strategies import MethodOptions
 from sparserl.recording.run_folder import RunFolder
 
@@ -87,7 +87,7 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
         "mean return at the end": "" if result["acc"] is None else f"{result['acc']:.1f}",
         "change since a task was learned": "" if result["bwt"] is None else f"{result['bwt']:+.1f}",
         "mean success at the end": "" if successes is None else f"{sum(successes[-1]) / len(successes[-1]):.1%}",
-        "parameters": f"{result['params_nonzero']:,} of {result['params_dense']:,}",
+        "parameters": parameters_of(result),
         "connections frozen, free": f"{result['connections_frozen']:,}, {result['connections_free']:,}",
         "bytes kept between tasks": f"{memory:,}" if memory else "",
         "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",

@@ -167,6 +167,7 @@ def test_costs_are_of_what_is_stored_and_what_is_multiplied() -> None:
     mlp = network()
     assert cost.connections([mlp]) == 40 + 9 * 6 + 15
     assert cost.params_nonzero([mlp]) == 40 + 9 + 9 * 6 + 6 + 15 + 3
+    assert cost.params_used([mlp]) == 17 + 9 + 9 * 6 + 6 + 6 + 3
     assert [one.used for one in cost.layer_costs(mlp)] == [17, 54, 6]
     assert cost.flops_short([(mlp, 1)], 10) == 10 * (4 * (17 + 54 + 6) + 2 * (40 + 54 + 15))
     assert cost.bytes_parameters([mlp]) == 4 * (40 + 9 + 54 + 6 + 15 + 3)

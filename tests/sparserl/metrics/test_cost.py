@@ -105,7 +105,7 @@ def test_the_summary_has_the_keys_of_a_result() -> None:
     agent, meter = learned("static", density=0.5)
     summary = meter.summary()
     networks = [agent.actor, agent.critic]
-    assert summary["params_nonzero"] == cost.params_nonzero(networks)
+    assert summary["params_nonzero"] == summary["params_used"] == cost.params_nonzero(networks)
     assert summary["params_dense"] == (3 * 8 + 64 + 16 + 18) + 2 * (5 * 8 + 64 + 8 + 17)
     assert summary["density"] == summary["params_nonzero"] / summary["params_dense"]
     assert summary["params_nonzero_targets"] == summary["params_nonzero"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -110,6 +111,11 @@ def check_options(algo: str, config: AgentConfig) -> None:
     twin = agent_spec(algo).sparse_twin
     if twin is not None:
         config.check_dense(algo, twin)
+
+
+def accepted(algo: str) -> dict[str, Any]:
+    """What `make_env` takes to make environments for an algorithm alone."""
+    return {"actions": agent_spec(algo).agent.action_spaces, "advice": partial(advice, algo)}
 
 
 def advice(algo: str, space: spaces.Space[Any]) -> str:

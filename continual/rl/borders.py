@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from sparserl.errors import ConfigError
 from sparserl.layers.linear import linear_layers
 
 
@@ -79,6 +80,15 @@ AT_A_BORDER: dict[tuple[str, str], Callable[[Any], None]] = {
     ("temperature", "reset"): _reset_temperature,
 }
 """Option and value -> what it does to an agent; values that are not here leave it as it is."""
+
+
+def check_border(agent: Any, config: BorderConfig) -> None:
+    """Raises ConfigError if an option is for networks that an agent has not."""
+    if config.critic == "reset" and "critic" not in agent.trained:
+        raise ConfigError(
+            f"--border.critic reset is for agents with critics, and {type(agent).__name__} trains "
+            f"{', '.join(agent.trained)}: leave it kept"
+        )
 
 
 def cross_border(agent: Any, config: BorderConfig) -> None:

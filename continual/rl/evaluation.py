@@ -96,7 +96,9 @@ class TaskEvaluator:
         stochastic = np.array(self._kinds)
 
         def act(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            actions = np.empty((len(rows), *self._of(task)[0].action_space.shape), np.float32)  # type: ignore[misc]  # a box
+            space: Any = self._of(task)[0].action_space
+            dtype = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
+            actions = np.empty((len(rows), *space.shape), dtype)
             for drawn in (True, False):
                 of_kind = stochastic[rows] == drawn
                 if of_kind.any():
@@ -108,13 +110,14 @@ class TaskEvaluator:
     def random(self, task: int) -> list[Episode]:
         """Episodes of uniformly random actions, as many as are stochastic otherwise."""
         rng = stream(self._seed, "continual", "random_policy", str(task))
-        space = self._of(task)[0].action_space
-        assert isinstance(space, gym.spaces.Box)
-        return self._run(
-            task,
-            [kind for kind in self._kinds if kind],
-            lambda observations, rows: rng.uniform(space.low, space.high, (len(rows), *space.shape)),
-        )
+        space: Any = self._of(task)[0].action_space
+
+        def act(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            if isinstance(space, gym.spaces.Discrete):
+                return rng.integers(space.n, size=len(rows))
+            return rng.uniform(space.low, space.high, (len(rows), *space.shape))
+
+        return self._run(task, [kind for kind in self._kinds if kind], act)
 
     def close(self) -> None:
         """Closes the environments."""

@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.continual.learner import Group, Kind, Objective, Probe
-from sparserl.continual.rl.borders import BorderConfig, cross_border
+from sparserl.continual.rl.borders import BorderConfig, check_border, cross_border
 from sparserl.continual.rl.memory import TransitionMemory
 from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents
 from sparserl.continual.shared.frozen import FrozenEntries
@@ -71,7 +71,7 @@ class RLLearner:
     """Trains an agent on a sequence.
 
     Args:
-        agent: `DSTD3` or `DSSAC` on an environment that goes from task to task by itself.
+        agent: An off-policy agent on sparse networks, on an environment that goes from task to task by itself.
         sequence: The tasks.
         strategy: The continual method.
         border: What happens between tasks.
@@ -105,6 +105,7 @@ class RLLearner:
                     f"task {index} ({task.name}) ends after {task.steps} steps, before learning starts: "
                     f"agent.learning-starts is {agent.learning_starts}"
                 )
+        check_border(agent, border)
         self.agent, self.sequence, self.strategy, self.border, self.seed = agent, sequence, strategy, border, seed
         self.fresh_agent = fresh_agent
         self.groups = groups_of(agent)
@@ -113,6 +114,7 @@ class RLLearner:
         self._consolidated: int | None = None
         self._watch: BaseCallback = _Watch()
         agent.around_step = self
+        self._check_critics()
         strategy.attach(self)
         self._check_heads()
 
@@ -141,6 +143,14 @@ class RLLearner:
         buffer = self.agent.replay_buffer
         rows: np.ndarray = (buffer.pos - 1 - ages % min(self.task_steps, buffer.size())) % buffer.buffer_size
         return rows
+
+    def _check_critics(self) -> None:
+        """Raises ConfigError if the method is to do something with critics that there are not."""
+        if len(self.groups) == 1 and getattr(self.strategy.options, "critics", False):
+            raise ConfigError(
+                f"{self.strategy.options.group.replace('_', '-')}.critics has no effect: "
+                f"{type(self.agent).__name__} has one network, which the method is for anyway"
+            )
 
     def _check_heads(self) -> None:
         """Raises ConfigError if the agent's topology clock would move connections of other tasks' output layers."""
@@ -233,7 +243,7 @@ class RLLearner:
 
     @property
     def networks(self) -> list[TaskNetwork]:
-        """The actor, then the critics."""
+        """The one that acts, then critics."""
         return [network for group in self.groups.values() for network in group.networks]
 
     @property
@@ -275,17 +285,17 @@ class RLLearner:
         x = self.probed(network, count)
         with torch.no_grad():
             outputs = network.of_task(self.task)(x)
-        gaussian = network.group == "actor" and self.agent.actor.outputs_per_action == 2
+        acting = self.agent.acting
+        gaussian = network.group == self.agent.trained[0] and acting.outputs_per_action == 2
         yield Probe(x, [2.0 * outputs] if objective == "outputs" else likelihood_cotangents(outputs, gaussian), 1.0)
 
     def probed(self, network: TaskNetwork, count: int) -> torch.Tensor:
         """(count, n_in) what a network reads of transitions of the present task, drawn with replacement."""
         rng = stream(self.seed, "importance_samples", str(self.task))
         batch = self.agent.transitions(self.latest(rng.integers(self.task_steps, size=count)))
-        heads = self.agent.actor.heads
+        heads = self.agent.acting.heads
         features = batch.observations if heads is None else heads.split_array(batch.observations)[0]
-        read = features if network.group == "actor" else np.concatenate([features, batch.actions], axis=1)
-        return torch.from_numpy(np.ascontiguousarray(read))
+        return torch.from_numpy(np.ascontiguousarray(self.agent.read_by(features, batch.actions)[network.group]))
 
     def gradients(self, group: Group, batch: Any) -> list[torch.Tensor]:
         """Gradients of the agent's loss; those of the task become copies, since a pass uses their memory again."""
@@ -331,9 +341,9 @@ class RLLearner:
 
         Returns:
             (observations (B, width), with the task id if the agent reads one; deterministic) -> (B, width) actions in
-            the environment's units: the mode, or a draw from torch's global generator.
+            the environment's units, or (B,) discrete ones: the mode, or a draw from torch's global generator.
         """
-        actor, network = self.agent.actor, self.strategy.network_for_task(self, task)
+        actor, network = self.agent.acting, self.strategy.network_for_task(self, task)
 
         def act(observations: np.ndarray, deterministic: bool) -> np.ndarray:
             features = np.asarray(observations, np.float32)
@@ -341,8 +351,8 @@ class RLLearner:
                 features, _ = actor.heads.split_array(features)
             with torch.no_grad():
                 outputs = network(torch.from_numpy(np.ascontiguousarray(features)))
-            actions: np.ndarray = self.agent.policy.unscale_action(actor.actions_of(outputs.numpy(), deterministic))
-            return actions
+            actions: np.ndarray = actor.actions_of(outputs.numpy(), deterministic)
+            return self.agent.policy.unscale_action(actions) if actor.squashes else actions
 
         return act
 

@@ -59,7 +59,7 @@ class Modification:
     """
 
     gravity: NotNegative = 1.0
-    """Factor on gravity, >= 0."""
+    """Factor on gravity, >= 0; also of tasks of classic control and Box2D that have one."""
     friction: Positive = 1.0
     """Factor on the sliding friction of every geom, > 0. A contact takes the larger friction of its two geoms, so a
     slippery floor alone would change nothing."""
@@ -124,6 +124,8 @@ def broken_features(n_features: int, share: float, seed: int) -> list[int]:
 class ModifiedDynamics(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Edits the compiled model of a MuJoCo environment, once, when it is made; resets leave it so.
 
+    Of tasks of classic control and Box2D whose gravity is a number, gravity alone can be changed.
+
     The model is not part of a captured state, since the environment is made the same way before it is restored. The
     factors are, so that a state of other physics is refused.
 
@@ -137,7 +139,8 @@ class ModifiedDynamics(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruc
         parts: Factors on masses and sizes.
 
     Raises:
-        ConfigError: If it is not a MuJoCo environment, has no such part, or the part's shape has no such measure.
+        ConfigError: If it is not a MuJoCo environment, but for gravity, has no such part, or the part's shape has no
+            such measure.
 
     Source:
         Changes of gravity and size as in LPG-FTW (Mendez et al. 2020), of mass, radius and friction as in CSP (Gaya et
@@ -150,6 +153,9 @@ class ModifiedDynamics(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstruc
         self._factors = config.plain(Modification(gravity, friction, tuple(parts)))
         gym.utils.RecordConstructorArgs.__init__(self, gravity=gravity, friction=friction, parts=parts)
         super().__init__(env)
+        if isinstance(getattr(env.unwrapped, "gravity", None), float | int) and (friction, tuple(parts)) == (1.0, ()):
+            env.unwrapped.gravity *= gravity  # type: ignore[attr-defined]  # it is there
+            return
         if not isinstance(env.unwrapped, MujocoEnv):
             raise ConfigError(f"other dynamics need a MuJoCo environment of Gymnasium, not {env.unwrapped}")
         model = env.unwrapped.model

@@ -122,6 +122,7 @@ def make_task_env(
     append_id_of: int | None = None,
     follow: gym.Env[Any, Any] | None = None,
     render_mode: str | None = None,
+    **accepted: Any,
 ) -> gym.Env[Any, Any]:
     """Makes the environment of a task: the modified one, in the wrappers of the run.
 
@@ -132,25 +133,28 @@ def make_task_env(
         append_id_of: Number of tasks; appends a one-hot id of that length to observations. None appends nothing.
         follow: As in `wrap`, the environment that is trained on; of this task or another.
         render_mode: As in `make_env`.
+        accepted: Likewise, `actions` and `advice`.
 
     Raises:
         ConfigError: If the environment cannot be made, modified or wrapped like that.
     """
     try:
-        env = modify(make_env(task.env, render_mode=render_mode, episode_steps=task.episode_steps), task.modification)
+        made = make_env(task.env, render_mode=render_mode, episode_steps=task.episode_steps, **accepted)
+        env = modify(made, task.modification)
     except ConfigError as error:
         raise ConfigError(f"task {task.index}: {error}") from None
     env = wrap(env, wrappers, seed, follow=follow)
     return env if append_id_of is None else AppendTaskId(env, task.index, append_id_of)
 
 
-def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int) -> None:
+def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int, **accepted: Any) -> None:
     """Makes every different task once, since one network shall learn them all.
 
     Args:
         sequence: The tasks.
         wrappers: As in `make_task_env`.
         seed: As in `make_task_env`.
+        accepted: Likewise.
 
     Raises:
         ConfigError: If a task cannot be made, or its spaces are not those of the first.
@@ -159,11 +163,11 @@ def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int) -> No
     for task in sequence.tasks:
         different.setdefault((task.env, task.modification), task)
     first, *others = different.values()
-    expected = _spaces(first, wrappers, seed)
+    expected = _spaces(first, wrappers, seed, **accepted)
     for task in others:
-        for what, space in _spaces(task, wrappers, seed).items():
+        for what, space in _spaces(task, wrappers, seed, **accepted).items():
             if space != expected[what]:
-                sizes = expected[what].shape[0], space.shape[0]
+                sizes = [one.shape[0] if one.shape else int(one.n) for one in (expected[what], space)]
                 ours, theirs = sizes if sizes[0] != sizes[1] else (expected[what], space)
                 raise ConfigError(
                     f"tasks {first.index} and {task.index} differ in {what}: "
@@ -171,7 +175,7 @@ def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int) -> No
                 )
 
 
-def _spaces(task: TaskSpec, wrappers: WrapperConfig, seed: int) -> dict[str, Any]:
-    env = make_task_env(task, wrappers, seed)
+def _spaces(task: TaskSpec, wrappers: WrapperConfig, seed: int, **accepted: Any) -> dict[str, Any]:
+    env = make_task_env(task, wrappers, seed, **accepted)
     env.close()
     return {"actions": env.action_space, "observations": env.observation_space}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 from sparserl.envs import action_names, feature_names
@@ -24,8 +25,8 @@ def input_use_of_run(
     """What the networks of a run make of their inputs.
 
     Of an actor the derivative is that of actions in [-1, 1], without exploration; of critics, which read actions as
-    well, that of the value, all measures as means over them; both in states of a few episodes. Of a classifier it is
-    that of its outputs, on test samples.
+    well, that of the value, all measures as means over them; of a network with a value of each action, that of these
+    values; all in states of a few episodes. Of a classifier it is that of its outputs, on test samples.
 
     Args:
         trained: An opened run.
@@ -48,6 +49,7 @@ def _of_agent(
     networks = trained.networks(task)
     env = trained.make_env(task)
     features, actions = feature_names(env), action_names(env)
+    outputs = _actions(len(actions)) if isinstance(env.action_space, gym.spaces.Box) else _as_they_are
     env.close()
     samples = trained.visited(task, episodes, seed=seed)
     read = trained.read_by(task, samples)
@@ -57,7 +59,7 @@ def _of_agent(
         x = torch.from_numpy(read[group])
         acts = group == trained.acting
         names = observed if x.shape[1] == len(observed) else [*observed, *actions]
-        uses.append(input_use(group, names, chains, x, _actions(len(actions)) if acts else _as_they_are))
+        uses.append(input_use(group, names, chains, x, outputs if acts else _as_they_are))
     return uses
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.logger import Logger
 from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig
 from sparserl.agents.networks.heads import TaskHeads
-from sparserl.agents.table import agent_spec, make_agent
+from sparserl.agents.table import accepted, agent_spec, make_agent
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies import (
@@ -45,9 +45,12 @@ from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import DENSITY_SUFFIX, OWN_DENSITIES
+from sparserl.topology.methods import METHODS
 
 USUAL_PRESET = "default"
 """Preset of a sequence without one of its own."""
+TASK_METHOD = "set"
+"""Topology method of algorithms without one of their name: output layers, of tasks each its own, stay dense."""
 STEPS_PER_TASK = 1_000_000
 """Unless a sequence or a flag says otherwise; Continual World's."""
 
@@ -59,7 +62,7 @@ class RLEvalConfig:
     every_steps: Count = 20_000
     """Env steps between evaluations; there is one before the first step and one at the end of each task as well."""
     episodes: Repeats = 10
-    """Episodes per task in which actions are drawn from the policy: what metrics are made of."""
+    """Episodes per task in which actions are drawn from the policy: what metrics are made of. DQN's is its mode."""
     deterministic_episodes: RepeatsOrZero = 1
     """Episodes per task with the mode of the policy."""
     max_steps: Count | None = None
@@ -170,7 +173,8 @@ class RLContinualConfig(RunConfig, MethodOptions):
         topology = self.topology.resolved()
         decided = self._densities_of_method(1)
         if decided:
-            of_others = topology.density if len(decided) < len(OWN_DENSITIES) else self.topology.density
+            some_are_left = len(decided) < len(OWN_DENSITIES) and "density" not in decided
+            of_others = topology.density if some_are_left else self.topology.density
             topology = replace(topology, density=of_others, output_layer="dense")
         if self.from_file:  # which says the rest, and may be gone
             return replace(self, topology=topology)
@@ -193,7 +197,8 @@ class RLContinualConfig(RunConfig, MethodOptions):
     def make_task(self, task: TaskSpec, n_tasks: int, *, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """The environment of a task in the wrappers of the run, with a task id if the agent reads one."""
         appended = n_tasks if self.border.appends_id else None
-        return make_task_env(task, self.wrappers, self.seed, append_id_of=appended, render_mode=render_mode)
+        how = accepted(self.algo)
+        return make_task_env(task, self.wrappers, self.seed, append_id_of=appended, render_mode=render_mode, **how)
 
     def strategy(self) -> Strategy:
         """The continual method."""
@@ -238,11 +243,15 @@ class RLContinualConfig(RunConfig, MethodOptions):
     def _densities_of_method(self, n_tasks: int) -> dict[str, tuple[float, ...]]:
         """Densities that the method decides itself, by option of the topology."""
         densities = self.strategy().densities("agent", len(self.agent.net_arch), n_tasks)
-        return {f"{name}{DENSITY_SUFFIX}": share for name, share in densities.items()}
+        own = {f"{name}{DENSITY_SUFFIX}": share for name, share in densities.items()}
+        if len(agent_spec(self.algo).agent.trained) > 1:
+            return own
+        return {"density": next(iter(own.values()))} if own else {}  # of the one that answers
 
     def _check_densities_are_free(self, taken: Sequence[str]) -> None:
         """Raises ConfigError if the user says how dense something is that the method decides itself."""
-        options = [*taken, *(("density", "epsilon") if len(taken) == len(OWN_DENSITIES) else ())]
+        all_are_taken = len(taken) == len(OWN_DENSITIES) or "density" in taken
+        options = [*taken, *(("density", "epsilon") if all_are_taken else ())]
         given = [name for name in options if getattr(self.topology, name) is not None]
         if self.topology.output_layer == "sparse":
             given.append("output_layer")
@@ -343,7 +352,8 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     of_preset = yaml_config.merge(spec.defaults, of_preset)
     agent = agent_spec(chosen["algo"])
     if agent.sparse:
-        of_preset = yaml_config.merge({"topology": {"method": chosen["algo"]}}, of_preset)
+        method = chosen["algo"] if chosen["algo"] in METHODS else TASK_METHOD
+        of_preset = yaml_config.merge({"topology": {"method": method}}, of_preset)
     groups = {name: one.options for name, one in STRATEGIES.items()}
 
     def resolve(data: Mapping[str, Any]) -> RLContinualConfig:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparserl import config as yaml_config
 from sparserl.agents.checkpoints import AgentCheckpoints
+from sparserl.agents.table import accepted
 from sparserl.continual.rl.evaluation import TaskEvaluator
 from sparserl.continual.rl.recorder import RLSequenceRecorder
 from sparserl.envs import RLSequence, SequenceEnv, check_spaces
@@ -49,7 +50,7 @@ class SequenceTraining(Training[RLContinualConfig]):
         if source.config is not None or config.from_file:
             file = source.config or Path(config.sequence)
             name_modules((task.env for task in sequence.tasks), run_of(file))
-        check_spaces(sequence, config.wrappers, config.seed)
+        check_spaces(sequence, config.wrappers, config.seed, **accepted(config.algo))
         return cls(config, sequence)
 
     @classmethod

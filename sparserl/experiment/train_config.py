@@ -18,7 +18,7 @@ from sparserl.agents.config import AgentConfig, TD3Config
 from sparserl.agents.networks.images import CNN_POLICY
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
-from sparserl.agents.table import AGENTS, advice, agent_spec, check_options, make_agent
+from sparserl.agents.table import AGENTS, accepted, agent_spec, check_options, make_agent
 from sparserl.envs import WrapperConfig, around_counted, make_env, share_statistics, wrap
 from sparserl.errors import ConfigError, KernelUnavailable
 from sparserl.experiment.config_layers import Choice, over
@@ -122,14 +122,8 @@ class TrainConfig(RunConfig):
 
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
-        agent = agent_spec(self.algo).agent
-        images = CNN_POLICY in agent.policy_aliases
-        of_agent: dict[str, Any] = {
-            "actions": agent.action_spaces,
-            "advice": partial(advice, self.algo),
-            "images": images,
-        }
-        env = make_env(self.env, render_mode=render_mode, **of_agent)
+        images = CNN_POLICY in agent_spec(self.algo).agent.policy_aliases
+        env = make_env(self.env, render_mode=render_mode, images=images, **accepted(self.algo))
         return wrap(env, self.wrappers, self.seed, follow=follow)
 
     def make_envs(self) -> DummyVecEnv:

@@ -57,5 +57,6 @@ def visited(
 def read_of(agent: Any, samples: Visited) -> dict[str, Floats]:
     """(N, n_in) what the networks of each group of an agent read of observations and actions."""
     observations, actions = samples
-    scaled = np.asarray(agent.policy.scale_action(actions), np.float32)
+    continuous = isinstance(agent.action_space, gym.spaces.Box)
+    scaled = np.asarray(agent.policy.scale_action(actions) if continuous else actions, np.float32)
     return {group: np.ascontiguousarray(read) for group, read in agent.read_by(observations, scaled).items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 from support.envs import ChoiceEnv, FunctionEnv, SpacesOnly
 from support.killed import Killed
 from support.runs import FAST, REWIRE, last_state, logs, rows, same_run, train
@@ -18,6 +19,7 @@ from sparserl.agents.config import DQNConfig
 from sparserl.agents.table import make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError
+from sparserl.experiment import open_run
 from sparserl.topology.config import TopologyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +85,29 @@ def test_killed_and_resumed_it_ends_like_a_run_that_was_not(
     same_run(tmp_path / "run", tmp_path / "cut")
     name = "cost/flops_train"
     assert logs(tmp_path / "run")["progress"][-1][name] == logs(tmp_path / "cut")["progress"][-1][name]
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_command_on_a_run_takes_it(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, small = tmp_path / "run", tmp_path / "small"
+    assert train(run, *FAST, *ALGOS[algo]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "--run", str(run), "--episodes", "1", "--json"]) == 0
+    [network] = json.loads(capsys.readouterr().out)["networks"].values()
+    trained: Any = open_run(run)
+    x = torch.from_numpy(trained.visited(0, 1)[0]).requires_grad_()
+    values = trained.agent.q_net(x)
+    slopes = [torch.autograd.grad(values[:, one].sum(), x, retain_graph=True)[0].abs().mean(dim=0) for one in range(3)]
+    found = [one["attribution"] for one in sorted(network["inputs"], key=lambda one: one["name"])]
+    assert found == pytest.approx(sum(slopes).tolist(), rel=1e-4)  # type: ignore[union-attr]
+    for file_format in ("c", "onnx", "safetensors"):
+        out = tmp_path / f"policy.{file_format}"
+        assert main(["export", "--run", str(run), "--format", file_format, "--out", str(out)]) == 0
+        assert "0.0e+00 at most" in capsys.readouterr().out
+    assert main(["prune", "--run", str(run), "--density", "0.3", "--episodes", "1", "--out", str(small)]) == 0
+    again = ["train", "--from", str(small), "--topology.method", "set", "--total-steps", "60", "--no-progress"]
+    assert main([*again, "--run-dir", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "result.json").read_text())["algo"] == "ds_dqn"
 
 
 REFUSED = {

@@ -158,6 +158,13 @@ def test_a_refused_part_leaves_the_model_as_it_was() -> None:
     assert changed(env.unwrapped.model, model_of(HOPPER)) == set()
 
 
+def test_gravity_alone_of_classic_control_is_modified() -> None:
+    env = modify(gym.make("CartPole-v1"), Modification(gravity=2.0))
+    assert env.unwrapped.gravity == 2 * gym.make("CartPole-v1").unwrapped.gravity  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="other dynamics need a MuJoCo environment"):
+        modify(gym.make("CartPole-v1"), Modification(gravity=2.0, friction=0.5))
+
+
 def test_only_mujoco_has_dynamics_to_modify() -> None:
     with pytest.raises(ConfigError, match=r"^other dynamics need a MuJoCo environment of Gymnasium, not <Pendulum"):
         made("Pendulum-v1", Modification(gravity=0.5))

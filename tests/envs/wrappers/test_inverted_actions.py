@@ -73,7 +73,21 @@ def test_bad_indices(indices: Any, message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("space", [gym.spaces.Discrete(3), gym.spaces.Box(-np.inf, 1.0, (2,))])
+@pytest.mark.parametrize("space", [gym.spaces.MultiBinary(3), gym.spaces.Box(-np.inf, 1.0, (2,))])
 def test_actions_without_bounds(space: Any) -> None:
     with pytest.raises(ConfigError, match="inverting actions needs a bounded vector of them"):
         InvertActions(SpacesOnly(gym.spaces.Box(-1.0, 1.0, (2,)), space))
+
+
+def test_discrete_actions_are_counted_from_the_other_end() -> None:
+    seen = []
+    env = SpacesOnly(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(3))
+    env.step = lambda action: (seen.append(action), (env.observation_space.sample(), 0.0, False, False, {}))[1]  # type: ignore[method-assign]
+    inverted = InvertActions(env)
+    for action in (0, np.int64(1), 2):
+        inverted.step(action)
+    assert seen == [2, 1, 0]
+    assert all(env.action_space.contains(action) for action in seen)
+    plain = InvertActions(env, indices=[])
+    plain.step(0)
+    assert seen[-1] == 0

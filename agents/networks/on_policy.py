@@ -14,13 +14,13 @@ from stable_baselines3.common.torch_layers import (
     CombinedExtractor,
     FlattenExtractor,
     MlpExtractor,
-    NatureCNN,
 )
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sparserl.agents.networks.networks import network
 from sparserl.agents.networks.policies import check_topology
+from sparserl.agents.networks.sparse_cnn import SparseNatureCNN, extractor_of
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
@@ -141,6 +141,12 @@ class SparsePPOPolicy(ActorCriticPolicy):
         """Features that the chains of actor and critic read."""
         return self.features_dim
 
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """As in Stable-Baselines3, which asks for the actor's first, and for the critic's unless both share it."""
+        if not issubclass(self.features_extractor_class, SparseNatureCNN):
+            return super().make_features_extractor()
+        return extractor_of(self, "critic" if "features_extractor" in self._modules else "actor")
+
     def _build(self, lr_schedule: Schedule) -> None:
         assert not isinstance(self.action_dist, StateDependentNoiseDistribution)
         # Hidden layers belong to the networks, so that they are read and rewired as wholes.
@@ -154,7 +160,8 @@ class SparsePPOPolicy(ActorCriticPolicy):
         self.value_net = self._network("critic.vf", critic, 1, VALUE_GAIN)  # type: ignore[assignment]  # read alike
         if self.ortho_init:
             for extractor in {self.pi_features_extractor, self.vf_features_extractor}:
-                extractor.apply(lambda module: self.init_weights(module, HIDDEN_GAIN))
+                for module in extractor.modules():
+                    self._begin(module, HIDDEN_GAIN)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]  # as there
 
     def _chain(self, name: str, hidden: list[int], n_out: int) -> SparseMLP:
@@ -174,11 +181,14 @@ class SparsePPOPolicy(ActorCriticPolicy):
         mlp = self._chain(name, hidden, n_out)
         if self.ortho_init:
             *inner, last = mlp
-            as_given = self.topology.part("initial_value") != "dense_fan_in"
             for layer in inner:
-                _begin(layer, HIDDEN_GAIN, as_given=as_given, init_weights=self.init_weights)
-            _begin(last, output_gain, as_given=as_given, init_weights=self.init_weights)
+                self._begin(layer, HIDDEN_GAIN)
+            self._begin(last, output_gain)
         return mlp
+
+    def _begin(self, layer: nn.Module, gain: float) -> None:
+        as_given = self.topology.part("initial_value") != "dense_fan_in"
+        _begin(layer, gain, as_given=as_given, init_weights=self.init_weights)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"topology": self.topology, "topology_seed": self.topology_seed}
@@ -186,9 +196,9 @@ class SparsePPOPolicy(ActorCriticPolicy):
 
 
 class SparsePPOCnnPolicy(SparsePPOPolicy):
-    """The same behind `NatureCNN`, whose own layers stay dense; `"CnnPolicy"`."""
+    """The same behind `SparseNatureCNN`, which both networks share unless told otherwise; `"CnnPolicy"`."""
 
-    extractor_class = NatureCNN
+    extractor_class = SparseNatureCNN
 
 
 class SparsePPOMultiInputPolicy(SparsePPOPolicy):

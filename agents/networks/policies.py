@@ -29,7 +29,7 @@ from sparserl.agents.networks.networks import (
     SparseSACActor,
     SparseTD3Actor,
 )
-from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
+from sparserl.agents.networks.sparse_cnn import SparseNatureCNN, extractor_of
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
@@ -133,11 +133,7 @@ class SparsePolicyMixin(BasePolicy):
                     "share_features_extractor has no sparse form for images: leave it out, or give "
                     "features_extractor_class=NatureCNN"
                 )
-            topology: dict[str, Any] = {"topology": self.topology.of(group), "seed": self.topology_seed}
-            name = f"{group}.features_extractor"
-            features_extractor = self.features_extractor_class(
-                self.observation_space, **self.features_extractor_kwargs, **topology, name=name
-            )
+            features_extractor = extractor_of(self, group)
         return {**self._update_features_extractor(kwargs, features_extractor), **self._own_arguments}
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

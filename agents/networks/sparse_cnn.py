@@ -79,6 +79,18 @@ class SparseNatureCNN(BaseFeaturesExtractor):
         return features
 
 
+def extractor_of(policy: Any, group: str) -> SparseNatureCNN:
+    """What makes the features of a network of a sparse policy whose `features_extractor_class` is `SparseNatureCNN`."""
+    extractor: SparseNatureCNN = policy.features_extractor_class(
+        policy.observation_space,
+        **policy.features_extractor_kwargs,
+        topology=policy.topology.of(group),
+        seed=policy.topology_seed,
+        name=f"{group}.features_extractor",
+    )
+    return extractor
+
+
 def _convolution(kernel: nn.Module, taps: int, stride: int) -> nn.Module:
     """The convolution of a kernel, torch's own if it is dense."""
     if not isinstance(kernel, nn.Linear):

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from support.sb3_cases import AnySpaces
 from torch import nn
 
-from sparserl.agents import DSSAC, DSTD3
+from sparserl.agents import DSPPO, DSSAC, DSTD3
 from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
 from sparserl.errors import SparserlError
 from sparserl.layers import SparseLinear
@@ -94,6 +94,22 @@ def test_actor_and_critics_read_images_by_topologies_of_their_own() -> None:
     assert shares == pytest.approx([0.1, 0.3], abs=0.01)
     again = weighted(network(name="critic.features_extractor"))
     assert not np.array_equal(weighted(network())[1].topology.flat, again[1].topology.flat)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_on_policy_agents_too(shared: bool) -> None:
+    own = {"net_arch": [8], "share_features_extractor": shared, "features_extractor_kwargs": {"features_dim": 16}}
+    rules = {"method": "rigl", "density": 0.2, "update_interval": 3}
+    made = DSPPO(
+        "CnnPolicy", AnySpaces(IMAGES), n_steps=16, batch_size=8, n_epochs=3, policy_kwargs=own, topology=rules
+    )
+    made.learn(64)
+    groups = {name.partition(".")[0] for name in made.evolver.layers if "features_extractor" in name}
+    assert groups == ({"actor"} if shared else {"actor", "critic"})
+    assert {event.layer for event in made.evolver.events if event.kind != "initial"} == set(made.evolver.layers)
+    names = ["pi_features_extractor", "vf_features_extractor"]
+    first, second = (weighted(getattr(made.policy, name))[1].col for name in names)
+    assert torch.equal(first, second) == shared
 
 
 REFUSED = {

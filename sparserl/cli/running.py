@@ -282,8 +282,8 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
 
 def parameters_of(result: Mapping[str, Any]) -> str:
     """How many parameters a run has of those of dense networks, and how many passes use where these are fewer."""
-    stored, used = result["params_nonzero"], result["params_used"]
-    return f"{stored:,} of {result['params_dense']:,}" + ("" if used == stored else f", {used:,} in use")
+    stored, used, dense = (result[f"params_{which}"] for which in ("nonzero", "used", "dense"))
+    return f"{stored:,} of {dense:,} ({stored / dense:.1%})" + ("" if used == stored else f", {used:,} in use")
 
 
 def result_table(title: str, rows: Mapping[str, str]) -> Table:

@@ -35,7 +35,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "steps": f"{result['steps']:,}",
         "return, last evaluation": f"{result['return_last']:.1f}",
         f"return, mean of last {result['return_last10_n']}": f"{result['return_last10']:.1f}",
-        "parameters": f"{parameters_of(result)} ({result['density']:.1%})",
+        "parameters": parameters_of(result),
         "training FLOPs": f"{result['flops_train']:.3g}",
         "topology events": str(result["topology_events"]),
         "explored connections": "" if result["explored_fraction"] is None else f"{result['explored_fraction']:.1%}",

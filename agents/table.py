@@ -19,6 +19,7 @@ from sparserl.agents.ds_dqn import DSDQN
 from sparserl.agents.ds_ppo import DSPPO
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.ds_td3 import DSTD3
+from sparserl.agents.ds_tqc import DSTQC, TQCConfig
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.images import CNN_POLICY, FEATURES, image_shapes, policy_for
 from sparserl.agents.on_policy_config import A2CConfig, PPOConfig, RecurrentPPOConfig
@@ -57,6 +58,9 @@ AGENTS: dict[str, AgentSpec] = {
     "td3": AgentSpec(TD3, TD3Config, "Stable-Baselines3's dense TD3, for comparison", sparse_twin="ds_td3"),
     "ds_sac": AgentSpec(DSSAC, SACConfig, "SAC on truly sparse networks that rewire (Sokar et al. 2022, appendix)"),
     "sac": AgentSpec(SAC, SACConfig, "Stable-Baselines3's dense SAC, for comparison", sparse_twin="ds_sac"),
+    "ds_tqc": AgentSpec(
+        DSTQC, TQCConfig, "Truncated quantile critics (Kuznetsov et al. 2020) on truly sparse networks"
+    ),
     "ds_dqn": AgentSpec(DSDQN, DQNConfig, "DQN on a truly sparse network that rewires (Graesser et al. 2022)"),
     "dqn": AgentSpec(DQN, DQNConfig, "Stable-Baselines3's dense DQN, for comparison", sparse_twin="ds_dqn"),
     "ds_ppo": AgentSpec(DSPPO, PPOConfig, "PPO on truly sparse networks that rewire (Graesser et al. 2022)"),
@@ -75,12 +79,23 @@ if find_spec("sb3_contrib") is not None:
     )
 
 
+NOT_HERE = {
+    "ds_trpo": "it needs second derivatives of the policy, which sparse layers have not: use ds_ppo",
+    "ds_crossq": "it normalises batches between layers, which sparse networks do not: use ds_sac",
+    "tqc": "dense networks have it with --algo ds_tqc --topology.method dense",
+}
+"""Agents of sb3-contrib that are not in the table, and why."""
+
+
 def agent_spec(algo: str) -> AgentSpec:
     """An entry of the table.
 
     Raises:
-        ConfigError: If there is no such algorithm, with the closest name, or what it needs is not installed.
+        ConfigError: If there is no such algorithm, with the reason or the closest name, or what it needs is not
+            installed.
     """
+    if algo in NOT_HERE:
+        raise ConfigError(f"there is no {algo}: {NOT_HERE[algo]}")
     if algo in OF_EXTRAS and algo not in AGENTS:
         raise ConfigError(f"{algo} needs a package that is not installed; {how_to_install(OF_EXTRAS[algo])}")
     if algo not in AGENTS:

@@ -236,7 +236,8 @@ class SparseQNetwork(SparseActor):
 class SparseCritic(BaseModel):
     """`n_critics` action values `mlp(obs, action)`; the sparse twin of Stable-Baselines3's `ContinuousCritic`.
 
-    Each critic has a topology of its own. Arguments as in `SparseActor` and `ContinuousCritic`.
+    Each critic has a topology of its own. Arguments as in `SparseActor` and `ContinuousCritic`; of a value there may be
+    `n_quantiles`.
 
     Raises:
         ConfigError: If there would be no critic.
@@ -259,6 +260,7 @@ class SparseCritic(BaseModel):
         topology: TopologyConfig,
         topology_seed: int,
         heads: TaskHeads | None = None,
+        n_quantiles: int = 1,
     ):
         super().__init__(
             observation_space,
@@ -276,7 +278,7 @@ class SparseCritic(BaseModel):
             q_network = network(
                 features_dim + action_dim,
                 net_arch,
-                1,
+                n_quantiles,
                 name=f"critic.qf{critic}",
                 topology=topology,
                 seed=topology_seed,
@@ -296,7 +298,7 @@ class SparseCritic(BaseModel):
         return [torch.cat([split[0], actions], dim=1), *split[1:]]
 
     def forward(self, obs: PyTorchObs, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, obs), (B, action) to a (B, 1) value of each critic."""
+        """(B, obs), (B, action) to the (B, 1) value of each critic, or its (B, n_quantiles)."""
         inputs = self._inputs(obs, actions)
         if self._all is not None:
             return tuple(self._all(*inputs))

@@ -237,6 +237,40 @@ class SparseSACMultiInputPolicy(SparseSACPolicy):
     extractor_class = CombinedExtractor
 
 
+class SparseTQCPolicy(SparseSACPolicy):
+    """`SparseSACPolicy` whose critics give `n_quantiles` of the return; `"MlpPolicy"` of `DSTQC`.
+
+    Raises:
+        ConfigError: If there would be no quantile.
+    """
+
+    def __init__(self, *args: Any, n_quantiles: int = 25, **kwargs: Any):
+        if n_quantiles < 1:
+            raise ConfigError(f"n_quantiles must be at least 1, got {n_quantiles}")
+        self.n_quantiles = n_quantiles
+        super().__init__(*args, **kwargs)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        return SparseCritic(
+            **self._sparse("critic", self.critic_kwargs, features_extractor), n_quantiles=self.n_quantiles
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_quantiles": self.n_quantiles}
+
+
+class SparseTQCCnnPolicy(SparseTQCPolicy):
+    """The same behind `SparseNatureCNN`; `"CnnPolicy"` of `DSTQC`."""
+
+    extractor_class = SparseNatureCNN
+
+
+class SparseTQCMultiInputPolicy(SparseTQCPolicy):
+    """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSTQC`."""
+
+    extractor_class = CombinedExtractor
+
+
 def check_topology(topology: TopologyConfig, *net_archs: Sequence[int]) -> None:
     """Raises TopologyError if the networks of a policy, of these hidden widths, cannot begin as a topology says."""
     if not topology.reaches(net_archs):

@@ -138,7 +138,7 @@ def test_what_it_cannot_have_is_refused_in_one_line(
 
 
 def test_actions_of_another_kind_are_refused_where_it_is_made() -> None:
-    with pytest.raises(ConfigError, match=r"^ds_dqn takes Discrete actions, got Box.*; use ds_td3 or ds_sac or ds_ppo"):
+    with pytest.raises(ConfigError, match=r"^ds_dqn takes Discrete actions, got Box.*; use ds_td3 or ds_sac"):
         make_agent("ds_dqn", DQNConfig(), TopologyConfig(), FunctionEnv(), seed=0)
 
 
@@ -151,7 +151,9 @@ def test_nothing_else_knows_of_it() -> None:
     assert known == {"agents/__init__.py", "agents/ds_dqn.py", "agents/table.py"}
 
 
-ACTOR_CRITICS = {"dense", "ds_sac", "ds_td3", "on_policy_parts", "parts", "sparse_actor_critic"}
+ACTOR_CRITICS = {
+    *("dense", "ds_recurrent_ppo", "ds_sac", "ds_td3", "ds_tqc", "on_policy_parts", "parts", "sparse_actor_critic")
+}
 """Modules of agents that have an actor and critics."""
 NAMES_A_NETWORK = re.compile(r"\.(actor|critic)\b|[\"'](actor|critic)[\"']")
 

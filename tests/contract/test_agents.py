@@ -18,6 +18,7 @@ from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.config import AgentConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.ds_tqc import TQCConfig
 from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.errors import ConfigError
@@ -29,12 +30,16 @@ OFF_POLICY = {"learning_starts": 20, "batch_size": 16, "buffer_size": 500}
 SIZES: dict[type[AgentConfig], dict[str, Any]] = {
     TD3Config: OFF_POLICY,
     SACConfig: OFF_POLICY,
+    TQCConfig: OFF_POLICY,
     DQNConfig: OFF_POLICY,
     PPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3},  # 15 updates after a rollout
     A2CConfig: {"n_steps": 2},
     RecurrentPPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3, "lstm_hidden": 8},
 }
-UPDATES = {TD3Config: 35, SACConfig: 35, DQNConfig: 35, PPOConfig: 45, A2CConfig: 28, RecurrentPPOConfig: 45}
+UPDATES: dict[type[AgentConfig], int] = {
+    **dict.fromkeys((TD3Config, SACConfig, TQCConfig, DQNConfig), 35),
+    **{PPOConfig: 45, A2CConfig: 28, RecurrentPPOConfig: 45},
+}
 """In 55 env steps, or to the end of the rollout there."""
 FAST = {"update_interval": 5, "last_update": 25}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -53,11 +58,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BY_A_BATCH = ("snip", "grasp")
 """Methods that agents refuse, as they have no batch when their networks begin."""
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
+SOME = ("dense", "static", "set", "rigl", "gmp", "recycled neurons")
 FEWER = {
-    "ds_a2c": ("dense", "static", "set", "rigl", "gmp", "recycled neurons"),
+    "ds_a2c": SOME,
+    "ds_tqc": SOME,
     "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "clocks of connections"),
 }
-"""Of agents that share all but an optimizer and a loss with one that is tried in full."""
+"""Of agents that share all but an optimizer or losses with one that is tried in full."""
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
@@ -163,6 +170,7 @@ OF_ON_POLICY: dict[str, Any] = {
 OWN: dict[type[AgentConfig], dict[str, Any]] = {
     TD3Config: {**OF_OFF_POLICY, "policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
     SACConfig: {**OF_OFF_POLICY, "target_entropy": -3.0, "target_update_interval": 7},
+    TQCConfig: {**OF_OFF_POLICY, "target_update_interval": 7, "n_critics": 3, "top_quantiles_to_drop_per_net": 1},
     DQNConfig: {
         **OF_OFF_POLICY,
         "target_update_interval": 7,
@@ -190,9 +198,9 @@ def test_it_is_built_from_its_config(algo: str) -> None:
     for name in agent.trained:
         group = agent.optimizer_of(name).param_groups[0]
         assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
-    given = {name: getattr(agent, name) for name in own if name != "buffer_size"}
+    given = {name: getattr(agent, name) for name in own if name not in ("buffer_size", "n_critics")}
     given |= {name: value(1.0) for name, value in given.items() if callable(value)}  # schedules
-    assert {"buffer_size": 10, **given} == {"buffer_size": 10, **own}
+    assert {**own, **given} == own
     assert agent.replay_buffer is None or agent.replay_buffer.buffer_size == 10
     last = agent.trained[-1]
     expected = spec.agent.layer_shapes(config, 3, getattr(agent.action_space, "n", 2))[last]

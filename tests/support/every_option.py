@@ -640,6 +640,7 @@ def fit_batches() -> list[Batch]:
     ]
 
 
+QUANTILES: dict[str, Value] = {"agent.n_quantiles": 7, "agent.top_quantiles_to_drop_per_net": 3}
 BATCHES: list[Batch] = [
     *train_batches("ds_td3"),
     Batch("ds_td3", "origin", ORIGIN),
@@ -649,6 +650,7 @@ BATCHES: list[Batch] = [
         for algo in ("ds_sac", "td3", "sac")
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
+    Batch("ds_tqc", "agent", QUANTILES, {}, {name: of_agent(name.partition(".")[2]) for name in list(QUANTILES)[1:]}),
     *(batch for algo in ON_POLICY for batch in on_policy_batches(algo)),
     *classifier_batches(),
     *fit_batches(),

@@ -176,7 +176,7 @@ def _rl(algo: str) -> Kind:
 
 
 KINDS: dict[str, Kind] = {
-    **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "td3", "sac")},
+    **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "ds_tqc", "td3", "sac")},
     **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ON_POLICY},
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
     "moving classifier": Kind(

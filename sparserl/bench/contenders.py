@@ -14,22 +14,24 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3 import SAC, TD3
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sparserl.agents import DSSAC, DSTD3
+from sparserl.agents import DSDQN, DSSAC, DSTD3
 from sparserl.bench.masked_dense import hold_masks
-from sparserl.bench.options import SUMMARIES
+from sparserl.bench.options import OF_CHOICES, SUMMARIES
+from sparserl.envs import make_env
+from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 
 BASELINE = "td3"
 RUN_STEPS = 1_000_000
 """Env steps of the run that is timed a part of, as long as in the papers: its topology changes all the while."""
-OF_SAC = ("ds_sac", "ds_redq", "sac_10")
-"""Contenders whose ratios are to dense SAC."""
+BASELINES = {"ds_sac": "sac", "ds_redq": "sac", "sac_10": "sac", "ds_dqn": "dqn", "dqn": "dqn"}
+"""Contenders whose ratios are to another one than `BASELINE`, and that one."""
 MANY_CRITICS = 10
 """As in REDQ."""
 MASKED_DENSITY = 0.1
@@ -45,18 +47,19 @@ class Ours:
         agent: Its class.
         method: Topology method.
         options: Further arguments.
-        n_critics: Number of critics.
+        n_critics: Number of critics; None where there are none.
     """
 
-    agent: type[DSTD3 | DSSAC]
+    agent: type[DSTD3 | DSSAC | DSDQN]
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    n_critics: int = 2
+    n_critics: int | None = 2
 
 
 OURS = {
     "ds_td3": Ours(DSTD3, "ds_td3"),
     "ds_sac": Ours(DSSAC, "ds_sac"),
+    "ds_dqn": Ours(DSDQN, "set", {"train_freq": 1}, None),
     "ds_redq": Ours(DSSAC, "ds_sac", {"critic_subset": 2, "actor_q": "mean"}, MANY_CRITICS),
 }
 
@@ -85,7 +88,7 @@ class Entry:
     @property
     def baseline(self) -> Entry:
         """What its ratios are to."""
-        return Entry("sac" if self.name in OF_SAC else BASELINE, 1.0)
+        return Entry(BASELINES.get(self.name, BASELINE), 1.0)
 
     @property
     def is_jax(self) -> bool:
@@ -126,7 +129,8 @@ def entries(
 ) -> tuple[list[Entry], list[str]]:
     """The contenders that can run here, and a line for each that cannot; baselines are always among them."""
     there, missing = [], []
-    wanted = {*names, BASELINE, *(Entry(name, 1.0).baseline.name for name in names)}
+    wanted = {*names, *(Entry(name, 1.0).baseline.name for name in names)}
+    wanted |= {Entry(name, 1.0).baseline.name for name in wanted}  # that of dense SAC
     for name in SUMMARIES:
         if name not in wanted:
             continue
@@ -139,6 +143,22 @@ def entries(
     return there, missing
 
 
+def env_for(names: Sequence[str], env_id: str) -> gym.Env[Any, Any]:
+    """An environment that all contenders can act in.
+
+    Raises:
+        ConfigError: If there is no such environment, or it is not for one of them.
+    """
+    env = make_env(env_id, actions=(gym.spaces.Box, gym.spaces.Discrete))
+    discrete = isinstance(env.action_space, gym.spaces.Discrete)
+    for name in names:
+        if (name in OF_CHOICES) != discrete:
+            have = "discrete" if discrete else "continuous"
+            others = ", ".join(one for one in SUMMARIES if (one in OF_CHOICES) == discrete)
+            raise ConfigError(f"{name} is not for {env_id}, whose actions are {have}: give --only {others}")
+    return env
+
+
 def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology: Any) -> OffPolicyAlgorithm:
     """Builds a contender with two hidden layers that learns from its first step on.
 
@@ -149,8 +169,7 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
         seed: Root seed.
         topology: Further fields of `TopologyConfig`, for ours.
     """
-    assert env.action_space.shape is not None
-    n_action = env.action_space.shape[0]
+    n_action = int(np.prod(env.action_space.shape or (1,)))
     common: dict[str, Any] = {
         "policy": "MlpPolicy",
         "env": env,
@@ -170,13 +189,16 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
         method = {"method": "dense"} if entry.density == 1.0 else sparse
         if made.agent is DSTD3:
             common["action_noise"] = noise
-        common["policy_kwargs"]["n_critics"] = made.n_critics
+        if made.n_critics is not None:
+            common["policy_kwargs"]["n_critics"] = made.n_critics
         learner = made.agent(**common, **made.options, topology={**method, **topology})
         learner.bind_run_length(RUN_STEPS)
         agent = learner
     elif entry.name in ("sac", "sac_10"):
         common["policy_kwargs"]["n_critics"] = MANY_CRITICS if entry.name == "sac_10" else 2
         agent = SAC(**common)
+    elif entry.name == "dqn":
+        agent = DQN(**common, train_freq=1)
     elif entry.is_jax:
         from sbx import TD3 as SbxTD3
 
@@ -191,7 +213,8 @@ def make(entry: Entry, env: gym.Env[Any, Any], width: int, seed: int, **topology
 
 def random_replay(env: gym.Env[Any, Any], seed: int) -> ReplayBuffer:
     """A replay buffer, half full with transitions of a random policy."""
-    collector = TD3(
+    kind: type[DQN | TD3] = DQN if isinstance(env.action_space, gym.spaces.Discrete) else TD3
+    collector: OffPolicyAlgorithm = kind(
         "MlpPolicy",
         env,
         learning_starts=TRANSITIONS,

@@ -38,11 +38,15 @@ SUMMARIES = {
     "sac": "Stable-Baselines3's SAC",
     "ds_redq": "ds_sac with 10 critics, the mean for the actor, 2 for the targets; its ratios are to sac",
     "sac_10": "Stable-Baselines3's SAC with 10 critics; its ratios are to sac",
+    "ds_dqn": "ours, at each density, with discrete actions; its ratios are to dqn",
+    "dqn": "Stable-Baselines3's DQN",
     "masked": "td3_fused with masks that imitate sparsity",
     "sbx_td3": "SBX's TD3, compiled by JAX",
 }
 """Contenders of `bench update`."""
-ENSEMBLES = ("ds_redq", "sac_10")
+OF_CHOICES = ("ds_dqn", "dqn")
+"""Those with discrete actions; the others have continuous ones."""
+BY_NAME = ("ds_redq", "sac_10", *OF_CHOICES)
 """Those that are measured where they are asked for."""
 RETURN_SUMMARIES = {
     "td3": "Stable-Baselines3's TD3",
@@ -175,9 +179,10 @@ class UpdateOptions(TimedOptions):
     """Densities of our agent."""
     pairs: tuple[Count, ...] = (1,)
     """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
-    only: tuple[str, ...] = tuple(name for name in SUMMARIES if name not in ENSEMBLES)
+    only: tuple[str, ...] = tuple(name for name in SUMMARIES if name not in BY_NAME)
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
-    masked, sbx_td3; ds_redq and sac_10 (10 critics, ratios are to sac) by name alone."""
+    masked, sbx_td3; by name alone ds_redq and sac_10 (10 critics, ratios are to sac) and, with an --env of discrete
+    actions, ds_dqn and dqn (ratios are to dqn)."""
     what: tuple[str, ...] = WHAT
     """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
     observation), event (topology events of ours)."""
@@ -195,7 +200,8 @@ class UpdateOptions(TimedOptions):
 
     @property
     def title(self) -> str:
-        agents = f"{_listed(dict.fromkeys((*self.only, 'td3')))} on {self.env}"
+        baseline = "dqn" if set(self.only) <= set(OF_CHOICES) else "td3"
+        agents = f"{_listed(dict.fromkeys((*self.only, baseline)))} on {self.env}"
         sizes = f"two hidden layers of {_listed(self.widths)}, batch {_listed(self.batches)}"
         quick = "quick: " if self.quick else ""
         effort = f"{_listed(self.threads)} thread(s), {quick}{self.rounds} rounds"

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
-from sparserl.bench.contenders import BASELINE, OURS, Entry, entries, give_replay, installed, make, ours, random_replay
+from sparserl.bench.contenders import OURS, Entry, entries, env_for, give_replay, installed, make, ours, random_replay
 from sparserl.bench.crossover import crossover
 from sparserl.bench.event import SCHEDULE, time_events
 from sparserl.bench.options import Record, UpdateOptions
@@ -33,9 +33,9 @@ def measure_update(options: UpdateOptions) -> Record:
     """Runs the benchmark.
 
     Raises:
-        ConfigError: If the env is unknown or not for continuous control.
+        ConfigError: If the env is unknown or not for a contender.
     """
-    replay = random_replay(make_env(options.env), options.seed)
+    replay = random_replay(env_for(options.only, options.env), options.seed)
     compared, notes = entries(options.only, options.densities, options.pairs)
     if not CAN_BIND and any(entry.is_jax for entry in compared):
         notes.append("sbx_td3: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
@@ -55,14 +55,14 @@ def measure_update(options: UpdateOptions) -> Record:
         "rounds": options.rounds,
         "compile_s": compile_s,
         "installed": installed(),
-        "baseline": BASELINE,
+        "baseline": compared[0].baseline.baseline.name,
         "configurations": configurations,
     }
 
 
 def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, options: UpdateOptions) -> list[Record]:
     """One record for each batch size; the agents live no longer than this."""
-    agents = {entry: make(entry, make_env(options.env), width, options.seed) for entry in compared}
+    agents = {entry: make(entry, env_for((entry.name,), options.env), width, options.seed) for entry in compared}
     for agent in agents.values():
         give_replay(agent, replay)
     configurations = []

@@ -19,7 +19,7 @@ from support.envs import FunctionEnv
 from sparserl.bench import scale
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay, said_missing
 from sparserl.bench.crossover import crossover
-from sparserl.bench.options import ENSEMBLES, SUMMARIES, ScaleOptions, UpdateOptions
+from sparserl.bench.options import BY_NAME, SUMMARIES, ScaleOptions, UpdateOptions
 from sparserl.bench.scale import NoDynamics, measure_scale, replay_bytes
 from sparserl.bench.timing import Timing
 from sparserl.bench.update import _numbers, _work
@@ -72,7 +72,7 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert found["notes"] == [NO_SBX]
     assert NO_SBX in printed.splitlines()
-    for word in (*SUMMARIES.keys() - {"sbx_td3", *ENSEMBLES}, "topology events", "steps/s", "take as long"):
+    for word in (*SUMMARIES.keys() - {"sbx_td3", *BY_NAME}, "topology events", "steps/s", "take as long"):
         assert word in printed
 
 
@@ -88,6 +88,25 @@ def test_many_critics_beside_two(tmp_path: Path) -> None:
     ours, theirs = (make(Entry(name, 0.5), FunctionEnv(), 8, 0) for name in ("ds_redq", "sac_10"))
     assert len(ours.critic.q_networks) == len(theirs.critic.q_networks) == 10
     assert (ours.critic_subset, ours.actor_q) == (2, "mean")
+
+
+def test_discrete_actions_beside_dqn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--widths 8 --batches 8 --threads 1 --densities .5 --rounds 1 --chunk-s 1e-3 --only ds_dqn"
+    found = bench("update", f"--env CartPole-v1 {options}", tmp_path)
+    assert found["baseline"] == "dqn"
+    (configuration,) = found["configurations"]
+    rows = {row["contender"]: row for row in configuration["rows"]}
+    assert list(rows) == ["ds_dqn", "dqn"]
+    for what in ("update", "act"):
+        times = [rows[name][what]["per_round"][0] for name in ("dqn", "ds_dqn")]
+        assert rows["ds_dqn"][what]["speed_up"]["median"] == pytest.approx(times[0] / times[1])
+    assert rows["ds_dqn"]["steps"]["speed_up"]["median"] > 0
+    capsys.readouterr()
+    for wrong in ("--env CartPole-v1 --only td3", "--env Pendulum-v1 --only ds_dqn"):
+        assert main(["bench", "update", *wrong.split()]) == 2
+        said = capsys.readouterr().err
+        assert " is not for " in said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.usefixtures("no_sbx")

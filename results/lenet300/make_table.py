@@ -1,4 +1,7 @@
-"""python results/lenet300/make_table.py RUNS: runs.csv beside this file, and the tables of the README."""
+"""python results/lenet300/make_table.py RUNS: runs.csv beside this file, and the tables of the README.
+
+Rows that runs.csv has already stay, unless RUNS has the run anew.
+"""
 
 import csv
 import json
@@ -10,6 +13,10 @@ import numpy as np
 import yaml
 
 HEAD = ("method", "density", "seed", "accuracy", "accuracy_best", "connections", "flops_train", "cpu_s", "commit")
+NUMBERS = {
+    **dict.fromkeys(("density", "accuracy", "accuracy_best", "cpu_s"), float),
+    **dict.fromkeys(("seed", "connections", "flops_train"), int),
+}
 PUBLISHED = {  # Dettmers and Zettlemoyer 2019, figures of their repository
     "dsr": {0.01: 97.54, 0.02: 98.14, 0.03: 98.20, 0.04: 98.23, 0.05: 98.32, 0.10: 98.44},
     "snfs": {0.01: 97.53, 0.02: 98.20, 0.03: 98.30, 0.04: 98.42, 0.05: 98.53, 0.10: 98.67},
@@ -27,7 +34,9 @@ def rows(folder):
         result = json.loads(path.read_text())
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         method, density = result["method"], config["topology"]["density"]
-        if method == "dense":
+        if config["learner"].get("regularizer") == "variational_dropout":
+            method, density = "variational_dropout", 0.0  # training says how many are left
+        elif method == "dense":
             first, density = config["learner"]["hidden"][0], 1.0
             if first in NARROW:
                 method, density = "narrow dense", NARROW[first]
@@ -53,12 +62,14 @@ def cell(values):
 
 
 def main(folder):
-    found = list(rows(folder))
-    if found:
-        with (Path(__file__).parent / "runs.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, HEAD)
-            writer.writeheader()
-            writer.writerows(found)
+    file = Path(__file__).parent / "runs.csv"
+    before = [{name: NUMBERS.get(name, str)(row[name]) for name in HEAD} for row in csv.DictReader(file.open())]
+    by_run = {tuple(row[name] for name in HEAD[:3]): row for row in [*before, *rows(folder)]}
+    found = [by_run[run] for run in sorted(by_run)]
+    with file.open("w", newline="") as written:
+        writer = csv.DictWriter(written, HEAD)
+        writer.writeheader()
+        writer.writerows(found)
     groups = defaultdict(list)
     for row in found:
         groups[row["method"], row["density"]].append(row)
@@ -66,7 +77,7 @@ def main(folder):
     print("|---" * (1 + len(DENSITIES)) + "|")
     for method in dict.fromkeys(name for name, _ in groups):
         own = {density: group for (name, density), group in groups.items() if name == method}
-        if method == "dense":
+        if method in ("dense", "variational_dropout"):
             continue
         cells = []
         for density in DENSITIES:
@@ -77,6 +88,10 @@ def main(folder):
     if ("dense", 1.0) in groups:
         own = groups["dense", 1.0]
         print(f"\ndense 300-100: {cell([row['accuracy'] for row in own])} ({PUBLISHED['dense'][1.0]:.2f})")
+    if ("variational_dropout", 0.0) in groups:
+        own = groups["variational_dropout", 0.0]
+        left = np.mean([row["connections"] for row in own])
+        print(f"\nvariational_dropout: {cell([row['accuracy'] for row in own])}, {left:,.0f} connections left")
     print("\n| method | FLOPs of training at .05 | CPU s at .05 |\n|---|---|---|")
     for (method, density), group in groups.items():
         if density in (0.05, 1.0):

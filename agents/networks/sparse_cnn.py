@@ -23,7 +23,10 @@ class SparseNatureCNN(BaseFeaturesExtractor):
     """Stable-Baselines3's `NatureCNN` with convolutions and a linear layer whose connections alone exist.
 
     A kernel takes part as the matrix that multiplies a patch, and all four share the density among themselves. A layer
-    of density 1 is torch's own, so that with the method `dense` this is that network.
+    of density 1 is torch's own, so that with the method `dense` this is that network. Weights, moments and operations
+    follow the connections; time does not yet, because unfolding patches takes longer than multiplying by few
+    connections (`SparseConv`): at images of 84 x 84, updates of TD3 at densities .5, .1 and .02 took .8, 1.2 and 1.9
+    times those of dense ones.
 
     Args:
         observation_space: Images, channels first.

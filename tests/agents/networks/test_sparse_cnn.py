@@ -92,8 +92,9 @@ def test_actor_and_critics_read_images_by_topologies_of_their_own() -> None:
         for layers in (of_actor, of_critic)
     ]
     assert shares == pytest.approx([0.1, 0.3], abs=0.01)
-    again = weighted(network(name="critic.features_extractor"))
-    assert not np.array_equal(weighted(network())[1].topology.flat, again[1].topology.flat)
+    alike = agent()
+    of_actor, of_critic = (weighted(alike.networks[group].features_extractor) for group in alike.trained)
+    assert not any(torch.equal(ours.col, theirs.col) for ours, theirs in zip(of_actor, of_critic, strict=True))
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -103,13 +104,13 @@ def test_on_policy_agents_too(shared: bool) -> None:
     made = DSPPO(
         "CnnPolicy", AnySpaces(IMAGES), n_steps=16, batch_size=8, n_epochs=3, policy_kwargs=own, topology=rules
     )
+    names = ["pi_features_extractor", "vf_features_extractor"]
+    first, second = (weighted(getattr(made.policy, name))[1].col for name in names)
+    assert torch.equal(first, second) == shared
     made.learn(64)
     groups = {name.partition(".")[0] for name in made.evolver.layers if "features_extractor" in name}
     assert groups == ({"actor"} if shared else {"actor", "critic"})
     assert {event.layer for event in made.evolver.events if event.kind != "initial"} == set(made.evolver.layers)
-    names = ["pi_features_extractor", "vf_features_extractor"]
-    first, second = (weighted(getattr(made.policy, name))[1].col for name in names)
-    assert torch.equal(first, second) == shared
 
 
 REFUSED = {

@@ -55,7 +55,7 @@ class DSRecurrentPPO(PPOParts, SparseOnPolicyMixin, RecurrentPPO):  # type: igno
         >>> options = dict(topology=dict(method="set", density=0.2), policy_kwargs=dict(lstm_hidden_size=16), seed=0)
         >>> agent = DSRecurrentPPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, **options)
         >>> [name for name in agent.evolver.layers if name.startswith("actor")]
-        ['actor.memory.hh_l0', 'actor.pi.0', 'actor.pi.1']
+        ['actor.memory.ih_l0', 'actor.memory.hh_l0', 'actor.pi.0', 'actor.pi.1']
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

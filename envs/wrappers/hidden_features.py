@@ -27,8 +27,8 @@ class HideFeatures(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstr
             velocities.
 
     Source:
-        Tasks of Meng et al. 2021 (LSTM-TD3) and Ni et al. 2022 (recurrent baselines for POMDPs): velocities removed;
-        there other tasks remove positions.
+        `MaskVelocityWrapper` of rl-baselines3-zoo, for CartPole, Pendulum, MountainCar and LunarLander; there
+        velocities read 0, here the observation is shorter.
 
     Example:
         >>> HideFeatures(gym.make("CartPole-v1")).observation_space.shape, HideFeatures(gym.make("Ant-v5"), [0]).hidden

@@ -28,8 +28,8 @@ class AveragedSGD(torch.optim.Optimizer):
         ConfigError: If a number is out of range.
 
     Source:
-        Liu et al. 2021 (Selfish-RNN), Algorithm 2 (SNT-ASGD), of Polyak and Juditsky 1992. There averaging begins when
-        the validation loss has been worse than the best for five epochs; here the caller says when.
+        Liu et al. 2021 (Selfish-RNN), SNT-ASGD and its code. There averaging begins when the validation loss is worse
+        than the best one of more than five epochs ago; here the caller says when.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(1))

@@ -62,7 +62,7 @@ SOME = ("dense", "static", "set", "rigl", "gmp", "recycled neurons")
 FEWER = {
     "ds_a2c": SOME,
     "ds_tqc": SOME,
-    "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "clocks of connections"),
+    "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "top_kast"),
 }
 """Of agents that share all but an optimizer or losses with one that is tried in full."""
 CASES = [

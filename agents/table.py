@@ -83,6 +83,7 @@ NOT_HERE = {
     "ds_trpo": "it needs second derivatives of the policy, which sparse layers have not: use ds_ppo",
     "ds_crossq": "it normalises batches between layers, which sparse networks do not: use ds_sac",
     "tqc": "dense networks have it with --algo ds_tqc --topology.method dense",
+    "recurrent_ppo": "dense networks have it with --algo ds_recurrent_ppo --topology.method dense",
 }
 """Agents of sb3-contrib that are not in the table, and why."""
 

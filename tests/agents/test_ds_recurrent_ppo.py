@@ -20,6 +20,7 @@ from torch import nn
 from sparserl.agents.ds_recurrent_ppo import DSRecurrentPPO
 from sparserl.agents.networks.chains import chains_of_agent
 from sparserl.agents.networks.recurrent import SparseRecurrentPolicy
+from sparserl.agents.table import AGENTS, agent_spec
 from sparserl.envs.wrappers.hidden_features import HideFeatures
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLSTM
@@ -179,3 +180,9 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 def test_it_is_no_chain_of_layers() -> None:
     with pytest.raises(ConfigError, match="a policy that remembers is no single chain of layers"):
         chains_of_agent(make())
+
+
+def test_without_sb3_contrib_the_command_that_brings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(AGENTS, "ds_recurrent_ppo")
+    with pytest.raises(ConfigError, match=r"ds_recurrent_ppo needs a package that is not installed; pip install "):
+        agent_spec("ds_recurrent_ppo")

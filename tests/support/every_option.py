@@ -641,6 +641,15 @@ def fit_batches() -> list[Batch]:
 
 
 QUANTILES: dict[str, Value] = {"agent.n_quantiles": 7, "agent.top_quantiles_to_drop_per_net": 3}
+OF_VALUES: dict[str, Value] = {
+    "agent.target_update_interval": 7,
+    "agent.exploration_initial_eps": 0.75,
+    "agent.exploration_final_eps": 0.25,
+    "agent.exploration_fraction": 0.5,
+    "agent.max_grad_norm": 2.5,
+    "agent.double_q": True,
+    "agent.loss": "huber",
+}
 BATCHES: list[Batch] = [
     *train_batches("ds_td3"),
     Batch("ds_td3", "origin", ORIGIN),
@@ -651,6 +660,7 @@ BATCHES: list[Batch] = [
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
     Batch("ds_tqc", "agent", QUANTILES, {}, {name: of_agent(name.partition(".")[2]) for name in list(QUANTILES)[1:]}),
+    Batch("ds_dqn", "agent", OF_VALUES, {}, {name: of_agent(name.partition(".")[2]) for name in OF_VALUES}),
     *(batch for algo in ON_POLICY for batch in on_policy_batches(algo)),
     *classifier_batches(),
     *fit_batches(),

@@ -178,6 +178,7 @@ def _rl(algo: str) -> Kind:
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "ds_tqc", "td3", "sac")},
     **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ON_POLICY},
+    "ds_dqn": _train("ds_dqn", {**SMALL, "env": "Choices-v0"}),
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
     "moving classifier": Kind(
         "continual", {"sequence": "split_digits", "method": "naive", "topology.method": "ds_td3"}, BuiltLearner

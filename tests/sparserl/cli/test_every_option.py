@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import yaml
-from support.envs import FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv
 from support.every_option import BATCHES
 from support.option_kinds import KINDS, Batch, BuiltLearner, in_folder, write_files
 
@@ -33,8 +33,9 @@ def tiny_envs() -> Any:
     ids = ("Tiny-v0", "Other-v0")
     for name in ids:
         gym.register(name, entry_point=lambda: FunctionEnv(horizon=17))
+    gym.register("Choices-v0", entry_point=ChoiceEnv, kwargs={"horizon": 17})
     yield
-    for name in ids:
+    for name in (*ids, "Choices-v0"):
         gym.registry.pop(name)
 
 

@@ -93,8 +93,8 @@ def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
 def _importances(source: RestoredAgent, chains: Chains) -> dict[str, list[FloatArray]]:
     """(nnz,) of each layer of each network: the diagonal of its Fisher information, in states of a few episodes.
 
-    Of the policy that of its distribution, with variance 1 where it has none; of a critic that of its value with
-    variance 1. So the mean squared gradient, as `ewc` takes it.
+    Of the policy that of its distribution, with variance 1 where it has none or the network gives means or the values
+    of choices alone; of a critic that of its value with variance 1. So the mean squared gradient, as `ewc` takes it.
     """
     agent: Any = source.agent
     samples = visited(
@@ -110,7 +110,8 @@ def _importances(source: RestoredAgent, chains: Chains) -> dict[str, list[FloatA
         x = torch.from_numpy(read[name.partition(".")[0]])
         with torch.no_grad():
             outputs = chain(x)
-        gaussian = name.partition(".")[0] == agent.trained[0] and outputs.shape[1] == 2 * samples[1].shape[1]
+        acts = name.partition(".")[0] == agent.trained[0] and isinstance(agent.action_space, spaces.Box)
+        gaussian = acts and outputs.shape[1] == 2 * samples[1].shape[1]
         powers = [mean_gradient_power(chain, x, one, 2) for one in likelihood_cotangents(outputs, gaussian)]
         importances[name] = [
             sum(power[f"{index}.{next(iter(dict(layer.named_parameters())))}"] for power in powers).flatten().numpy()  # type: ignore[union-attr]  # there is an output

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-from support.envs import FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv
 from support.killed import Killed
 from support.runs import last_state, rows, same_run
 
@@ -168,6 +168,21 @@ def test_a_dense_run_is_pruned_into_a_sparse_one(tmp_path: Path) -> None:
     opened: Any = open_run(tmp_path / "pruned", "last")
     assert type(opened.agent) is DSPPO
     assert opened.agent.policy.log_std.tolist() == open_run(tmp_path / "run").agent.policy.log_std.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("algo", ["ds_ppo", "ds_dqn"])
+def test_a_run_of_discrete_actions_is_pruned_by_importance(algo: str, tmp_path: Path) -> None:
+    gym.register("Choices-v0", entry_point=ChoiceEnv)
+    words = ("train", "--algo", algo, "--env", "Choices-v0", "--no-progress", "--agent.net-arch", "12", "10")
+    own = SIZES["ppo"] if algo == "ds_ppo" else ("--agent.learning-starts", "10")
+    more = ("--topology.density", "0.7", "--total-steps", "48", "--run-dir", str(tmp_path / "run"))
+    prune = ("--density", "0.2", "--by", "fisher", "--out", str(tmp_path / "pruned"))
+    try:
+        assert main([*words, *own, *more]) == 0
+        assert main(["prune", "--run", str(tmp_path / "run"), *prune]) == 0
+        assert main(["inspect", "--run", str(tmp_path / "pruned")]) == 0
+    finally:
+        gym.registry.pop("Choices-v0")
 
 
 def test_steps_below_one_rollout_are_rounded_up_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,8 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         """Learns from the rollout; called by `learn`."""
         with counting(self.flops), self._dense_products(), _instead_of_step(self.policy.optimizer, self._step):
             super().train()
+        # It holds the graph of the last pass, which nothing copies.
+        vars(self.policy.action_dist)["distribution"] = None
         self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
         if np.isnan(self.logger.name_to_value["train/explained_variance"]):  # of returns that are all equal
             del self.logger.name_to_value["train/explained_variance"]

@@ -15,6 +15,7 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
+from sparserl.agents.config import OffPolicyConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.continual.strategies import MethodOptions, make_strategy
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
@@ -40,6 +41,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "dense TD3": ("td3", {"method": "dense"}, {}),
     "one network": ("ds_dqn", {"method": "rigl"}, {"double_q": True, "max_grad_norm": 0.1}),
     "dense SAC": ("sac", {"method": "dense"}, {}),
+    "rollouts": ("ds_ppo", {"method": "rigl"}, {"n_steps": 5, "batch_size": 5, "n_epochs": 2}),
+    "rollouts and RMSprop": ("ds_a2c", {"method": "set"}, {"n_steps": 3}),
 }
 
 
@@ -49,7 +52,9 @@ def trained(name: str) -> Any:
     config = TopologyConfig(density=0.4, **topology, **({"update_interval": 7, "last_update": 40} if rewires else {}))
     if not rewires:
         config = TopologyConfig(**topology)
-    agent: Any = make_agent(algo, AGENTS[algo].config(**SIZES, **options), config, env_for(AGENTS[algo].agent), seed=0)
+    kind = AGENTS[algo].config
+    sizes = SIZES if issubclass(kind, OffPolicyConfig) else {"net_arch": (12, 12)}
+    agent: Any = make_agent(algo, kind(**sizes, **options), config, env_for(AGENTS[algo].agent), seed=0)
     if rewires:
         agent.bind_run_length(60)
     return agent.learn(35)

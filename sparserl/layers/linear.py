@@ -1,7 +1,7 @@
 """The protocol of layers with weights between inputs and outputs, and what kinds of modules speak it.
 
-Code that reads weights by the neurons they join calls `linear` and depends on no kind of layer. A new kind (a
-convolution, a recurrent cell) is a `LinearLayer` and its line in `KINDS`.
+Code that reads weights by the neurons they join calls `linear` and depends on no kind of layer. A new kind is a
+`LinearLayer` and its line in `KINDS`; modules made of matrices (an LSTM, a convolution) have such layers as children.
 """
 
 from __future__ import annotations

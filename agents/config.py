@@ -23,7 +23,6 @@ from sparserl.ranges import (
     PositiveShare,
     Range,
     Repeats,
-    Share,
     check_ranges,
 )
 
@@ -372,57 +371,4 @@ class SACConfig(CriticsConfig):
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = ("ent_coef", "target_entropy", "target_update_interval")
-        return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}
-
-
-@dataclass(frozen=True)
-class DQNConfig(OffPolicyConfig):
-    """Hyper-parameters of DQN; defaults are those of Stable-Baselines3, but for one update per env step (there, per 4).
-
-    Raises:
-        ConfigError: If a number is out of range.
-    """
-
-    ours_alone = ("double_q", "loss")
-    learning_rate: Positive = 1e-4
-    """Of Adam."""
-    net_arch: tuple[Count, ...] = (64, 64)
-    """Hidden widths."""
-    batch_size: Count = 32
-    """Transitions per gradient update."""
-    learning_starts: CountOrZero = 100
-    """Env steps with random actions before the first gradient update."""
-    tau: PositiveShare = 1.0
-    """Share of the online network that an update of the target network takes; 1 copies it."""
-    target_update_interval: Count = 10_000
-    """Env steps between updates of the target network."""
-    exploration_fraction: PositiveShare = 0.1
-    """Share of the run, of all tasks together, in which the rate of random actions falls, along a line."""
-    exploration_initial_eps: Share = 1.0
-    """Rate of random actions at the start."""
-    exploration_final_eps: Share = 0.05
-    """Rate of random actions once that share is over."""
-    max_grad_norm: Positive | None = 10.0
-    """Norm to which the gradients of an update are scaled down; None leaves them as they are."""
-    double_q: bool = False
-    """Let the online network choose the next action whose value the target network gives (van Hasselt et al. 2016)."""
-    loss: Literal["huber", "squared"] = "huber"
-    """Mean of what of the temporal-difference errors: Huber's loss with a bend at 1, or their squares."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_has_effect(
-            ("exploration_fraction",),
-            self.exploration_initial_eps != self.exploration_final_eps,
-            "agent.exploration_initial_eps and exploration_final_eps that differ",
-        )
-
-    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
-        own = (
-            "target_update_interval",
-            "exploration_fraction",
-            "exploration_initial_eps",
-            "exploration_final_eps",
-            "max_grad_norm",
-        )
         return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}

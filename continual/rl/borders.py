@@ -82,13 +82,22 @@ AT_A_BORDER: dict[tuple[str, str], Callable[[Any], None]] = {
 """Option and value -> what it does to an agent; values that are not here leave it as it is."""
 
 
-def check_border(agent: Any, config: BorderConfig) -> None:
-    """Raises ConfigError if an option is for networks that an agent has not."""
-    if config.critic == "reset" and "critic" not in agent.trained:
-        raise ConfigError(
-            f"--border.critic reset is for agents with critics, and {type(agent).__name__} trains "
-            f"{', '.join(agent.trained)}: leave it kept"
-        )
+def check_critics(agent: Any, config: BorderConfig, of_method: Any) -> None:
+    """Raises ConfigError if something is to be done with critics that an agent has not.
+
+    Args:
+        agent: The agent.
+        config: Of its borders.
+        of_method: Options of the continual method, or None.
+    """
+    if "critic" in agent.trained:
+        return
+    what, trained = type(agent).__name__, ", ".join(agent.trained)
+    if config.critic == "reset":
+        raise ConfigError(f"--border.critic reset is for agents with critics, and {what} trains {trained}: keep them")
+    if getattr(of_method, "critics", False):
+        name = of_method.group.replace("_", "-")
+        raise ConfigError(f"{name}.critics has no effect: {what} has one network, which the method is for anyway")
 
 
 def cross_border(agent: Any, config: BorderConfig) -> None:

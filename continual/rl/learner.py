@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.continual.learner import Group, Kind, Objective, Probe
-from sparserl.continual.rl.borders import BorderConfig, check_border, cross_border
+from sparserl.continual.rl.borders import BorderConfig, check_critics, cross_border
 from sparserl.continual.rl.memory import TransitionMemory
 from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents
 from sparserl.continual.shared.frozen import FrozenEntries
@@ -105,7 +105,7 @@ class RLLearner:
                     f"task {index} ({task.name}) ends after {task.steps} steps, before learning starts: "
                     f"agent.learning-starts is {agent.learning_starts}"
                 )
-        check_border(agent, border)
+        check_critics(agent, border, strategy.options)
         self.agent, self.sequence, self.strategy, self.border, self.seed = agent, sequence, strategy, border, seed
         self.fresh_agent = fresh_agent
         self.groups = groups_of(agent)
@@ -114,7 +114,6 @@ class RLLearner:
         self._consolidated: int | None = None
         self._watch: BaseCallback = _Watch()
         agent.around_step = self
-        self._check_critics()
         strategy.attach(self)
         self._check_heads()
 
@@ -143,14 +142,6 @@ class RLLearner:
         buffer = self.agent.replay_buffer
         rows: np.ndarray = (buffer.pos - 1 - ages % min(self.task_steps, buffer.size())) % buffer.buffer_size
         return rows
-
-    def _check_critics(self) -> None:
-        """Raises ConfigError if the method is to do something with critics that there are not."""
-        if len(self.groups) == 1 and getattr(self.strategy.options, "critics", False):
-            raise ConfigError(
-                f"{self.strategy.options.group.replace('_', '-')}.critics has no effect: "
-                f"{type(self.agent).__name__} has one network, which the method is for anyway"
-            )
 
     def _check_heads(self) -> None:
         """Raises ConfigError if the agent's topology clock would move connections of other tasks' output layers."""

@@ -15,7 +15,7 @@ from support.envs import ChoiceEnv, FunctionEnv, SpacesOnly
 from support.killed import Killed
 from support.runs import FAST, REWIRE, last_state, logs, rows, same_run, train
 
-from sparserl.agents.config import DQNConfig
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.table import make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError

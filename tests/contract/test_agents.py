@@ -17,7 +17,8 @@ from support.envs import FunctionEnv, env_for
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import AgentConfig, DQNConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.config import AgentConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.ds_tqc import TQCConfig
 from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 
-from sparserl.agents.config import DQNConfig, SACConfig, TD3Config
+from sparserl.agents.config import SACConfig, TD3Config
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.ds_tqc import TQCConfig
 from sparserl.agents.on_policy_config import A2CConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent

@@ -284,6 +284,8 @@ WRAPPERS_SET: dict[str, Value] = {
     "wrappers.normalize_rewards": 0.5,
     "wrappers.frame_stack": 3,
 }
+OF_ONE_TASK = ("wrappers.normalize_rewards",)
+"""Options that tasks which follow each other refuse."""
 WRAPPER_PROBES: dict[str, Probe] = {
     "wrappers.noise_fraction": of_wrapper("noise_features", lambda one: one._noise / (one._noise + one._real)),
     "wrappers.noise_std": of_wrapper("noise_features", lambda one: one._std),
@@ -303,8 +305,11 @@ def wrapper_batches(kind: str, normalization: str) -> list[Batch]:
         "wrappers.normalize_observations": normalization,
         "wrappers.normalization": "FOLDER/statistics.json",
     }
+    not_here = OF_ONE_TASK if kind.startswith("tasks") else ()
+    every = {name: value for name, value in WRAPPERS_SET.items() if name not in not_here}
+    probes = {name: probe for name, probe in WRAPPER_PROBES.items() if name not in not_here}
     return [
-        Batch(kind, "wrappers", WRAPPERS_SET, {}, WRAPPER_PROBES),
+        Batch(kind, "wrappers", every, {}, probes),
         Batch(
             kind,
             "files",
@@ -386,6 +391,12 @@ METHOD_OPTIONS: dict[str, dict[str, Value]] = {
         "neuron_importance": "final",
         "initial_value": "uniform",
     },
+    "nearest_mean": {"unit_norm": True},
+    "class_pca": {"components": 3, "inputs": 20, "score": "likelihood"},
+    "streaming_lda": {"shrinkage": 0.5},
+    "ridge": {"penalty": 3.0},
+    "random_features": {"units": 30, "inputs": 5, "penalty": 3.0},
+    "fly_code": {"units": 30, "inputs": 5, "winners": 0.5},
 }
 RL_METHOD_OPTIONS: dict[str, dict[str, Value]] = {
     "l2": {"strength": 3.0, "critics": True},
@@ -533,6 +544,14 @@ def classifier_batches() -> list[Batch]:
             OF_A_PRESET,
             packnet={"scenario": "task"},
             spacenet={"learner.hidden": [200, 150]},
+        ),
+        Batch(
+            "classifier",
+            "sparse components",
+            {"class_pca.connections": 30},
+            {"method": "class_pca"},
+            {"class_pca.connections": of_options("connections")},
+            OF_A_PRESET,
         ),
     ]
 

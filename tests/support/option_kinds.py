@@ -15,12 +15,12 @@ import yaml
 from sparserl.config import nested, plain
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.fit_learner import FitLearner
-from sparserl.continual.supervised.learner import SupervisedLearner
-from sparserl.continual.supervised.sequences import build_sequence
+from sparserl.continual.supervised.task_learner import TaskLearner
 from sparserl.envs.wrapper_stack import layers
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.normalized_observations import ObservationStatistics
 from sparserl.envs.wrapping import WRAPPERS
+from sparserl.experiment.classifier_training import make_learner
 from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.fit_config import FitConfig
 from sparserl.experiment.fit_training import make_fit_learner
@@ -117,16 +117,8 @@ class BuiltLearner(Built):
         self.config = config
 
     @cached_property
-    def learner(self) -> SupervisedLearner:
-        config: Any = self.config
-        sequence = build_sequence(
-            config.sequence,
-            config.scenario,
-            seed=config.seed,
-            n_tasks=config.tasks,
-            class_order=config.class_order,
-        )
-        return SupervisedLearner(sequence, config.strategy(), config.learner, config.topology, seed=config.seed)
+    def learner(self) -> TaskLearner:
+        return make_learner(self.config, default_data_dir())
 
     @property
     def evolver(self) -> Any:

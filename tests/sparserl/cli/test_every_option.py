@@ -231,6 +231,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"topology.recycle_interval": 5, "topology.recycle_by": "relevance"},
         "--topology.recycle-interval is for `sparserl train`",
     ),
+    "rewards of tasks": (
+        "tasks, ds_sac",
+        {"wrappers.normalize_rewards": 0.5},
+        "--wrappers.normalize-rewards is for `sparserl train`",
+    ),
+    "network of a method without one": ("classifier", {"method": "ridge", "learner.epochs": 2}, "has none; leave it"),
     "moving packnet": (
         "moving classifier",
         {"method": "packnet"},

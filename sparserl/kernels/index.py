@@ -59,11 +59,14 @@ class CsrIndex:
         """(nnz,) row of each entry."""
         return np.repeat(np.arange(self.n_rows), np.diff(self.row_ptr))
 
-    @cached_property
+    @property
     def product(self) -> CsrIndex:
         """The index of the matrix that products multiply: itself, or the slots in use alone."""
-        if self.used is None:
-            return self
+        return self if self.used is None else self._in_use  # never kept by itself, or nothing would free it at once
+
+    @cached_property
+    def _in_use(self) -> CsrIndex:
+        assert self.used is not None
         starts = np.searchsorted(self.used, self.row_ptr).astype(np.int64)
         return CsrIndex(self.n_rows, self.n_cols, starts, self.col[self.used])
 
@@ -113,7 +116,7 @@ class CsrIndex:
             derived += [index.row_ptr, index.col, slot]
         if self.used is not None:
             derived.append(self.used)
-            derived += [self.product.row_ptr, self.product.col] if "product" in vars(self) else []
+            derived += [self.product.row_ptr, self.product.col] if "_in_use" in vars(self) else []
         return sum(array.nbytes for array in derived if array is not None)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from support.networks import MASKS, of_mask
@@ -59,6 +62,21 @@ def test_derived_bytes_are_those_of_the_transposed_index() -> None:
     assert index.derived_bytes() == 0
     index.transposed  # noqa: B018  # derives it
     assert index.derived_bytes() == 8 * (23 + 1) + 4 * index.nnz + 4 * index.nnz
+
+
+@pytest.mark.parametrize("used", [None, np.arange(0, 9, 2, dtype=np.uint32)])
+def test_an_index_goes_with_its_last_user(used: np.ndarray | None) -> None:
+    """A cycle would keep the indices of all topologies of a run until the garbage collector looks at old objects."""
+    whole = of_mask(MASKS["odd widths"])
+    index = CsrIndex(whole.n_rows, whole.n_cols, whole.row_ptr, whole.col, used)
+    alive = weakref.ref(index)
+    index.product, index.transposed, index.blocks, index.transposed_blocks  # noqa: B018  # derives them
+    gc.disable()
+    try:
+        del index
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_what_does_not_fit_32_bits_is_refused() -> None:

@@ -46,9 +46,10 @@ def constant_fan_in(n_out: int, n_in: int, nnz: int, rng: np.random.Generator, p
         row = np.repeat(np.arange(rows), missing)
         drawn = np.union1d(drawn, row * n_in + rng.integers(0, n_in, row.size))
         missing = wanted - np.bincount(drawn // n_in, minlength=rows)
-    all_of_mostly = (np.flatnonzero(mostly)[:, None] * n_in + np.arange(n_in)).ravel()
-    flat = np.setxor1d(drawn, all_of_mostly, assume_unique=True)
-    return SparseTopology(n_out, n_in, unfold_positions(flat, n_in, pairs), pairs)
+    if mostly.any():  # or all inputs would be listed for nobody
+        all_of_mostly = (np.flatnonzero(mostly)[:, None] * n_in + np.arange(n_in)).ravel()
+        drawn = np.setxor1d(drawn, all_of_mostly, assume_unique=True)
+    return SparseTopology(n_out, n_in, unfold_positions(drawn, n_in, pairs), pairs)
 
 
 def _n_of(m: int, n_out: int, n_in: int, nnz: int, rng: np.random.Generator, pairs: int = 1) -> SparseTopology:

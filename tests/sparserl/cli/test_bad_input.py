@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--env ImageObs-v0": ("ImageObs-v0", "(4, 4, 3)"),
     "--env Unbounded-v0": ("Unbounded-v0", "unbounded actions"),
     "--algo ds_td4": ("'ds_td4'", "'ds_td3'"),
-    "--algo ppo": ("'ppo'", "ds_td3", "sac"),
+    "--algo ddpg": ("'ddpg'", "ds_td3", "sac"),
     "--preset ds_td3/HalfCheeta-v5": ("'ds_td3/HalfCheeta-v5'", "'ds_td3/HalfCheetah-v5'"),
     "--total-stepz 5": ("'--total-stepz'", "'--total-steps'"),
     "--agent.gama 0.5": ("'--agent.gama'", "'--agent.gamma'"),

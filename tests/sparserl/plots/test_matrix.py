@@ -114,7 +114,7 @@ def test_more_methods_than_colours_differ_in_their_lines(tmp_path: Path, drawn: 
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     new = run_folder(tmp_path / "a", [])
-    with pytest.raises(ConfigError, match=r"connections\.csv has no rows yet"):
+    with pytest.raises(ConfigError, match="a has not learned its first task yet"):
         plot_sequence_run(new, tmp_path / "out.png")
     with pytest.raises(ConfigError, match="a has not learned its first task yet"):
         plot_sequence_runs([Run(new, "a")], tmp_path / "out.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import hypothesis.strategies as st
@@ -61,7 +62,10 @@ def test_more_than_there_are_is_refused() -> None:
 
 
 def test_a_wide_layer_costs_its_connections() -> None:
+    tracemalloc.start()
     topology = constant_fan_in(1000, 2**31, 3000, RNG(0))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
     assert np.bincount(topology.outputs).tolist() == [3] * 1000
 
 

@@ -13,10 +13,10 @@ from sparserl.continual.shared.expansion import Expansion, drawn_inputs
 from sparserl.continual.strategies.closed_form import (
     ClosedForm,
     Floats,
+    Scores,
     Units,
     class_sums,
     means_of,
-    nearness,
     of_unit_norm,
 )
 from sparserl.continual.strategies.options import Options
@@ -49,8 +49,10 @@ class NearestMean(ClosedForm):
     def learn(self, x: Floats, y: Units) -> None:
         class_sums(self._read(x), y, self.arrays["sums"], self.arrays["counts"])
 
-    def scores(self, x: Floats) -> Floats:
-        return nearness(self._read(x), means_of(self.arrays["sums"], self.arrays["counts"]))
+    def answer(self) -> Scores:
+        means = means_of(self.arrays["sums"], self.arrays["counts"])
+        half_squares = 0.5 * np.square(means).sum(axis=1)
+        return lambda x: self._read(x) @ means.T - half_squares  # ranks as distances do
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ class FlyCode(NearestMean):
         least = np.partition(activity, -winners, axis=1)[:, -winners, np.newaxis]
         return of_unit_norm((activity >= least).astype(np.float64))
 
-    def scores(self, x: Floats) -> Floats:
-        return self._read(x) @ of_unit_norm(self.arrays["sums"]).T
+    def answer(self) -> Scores:
+        means = of_unit_norm(self.arrays["sums"])
+        return lambda x: self._read(x) @ means.T
 
     def bytes_of(self, n_features: int, n_outputs: int) -> float:
         return super().bytes_of(self.options.units, n_outputs) + 16.0 * self.options.units * self.options.inputs

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.shared.plane import Plane
-from sparserl.continual.strategies.closed_form import ClosedForm, Floats, Units
+from sparserl.continual.strategies.closed_form import ClosedForm, Floats, Scores, Units, as_arrays, as_tensors
 from sparserl.continual.strategies.options import Options
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
@@ -126,7 +125,10 @@ class ClassPCA(ClosedForm):
             )
         self._present = {}
 
-    def scores(self, x: Floats) -> Floats:
+    def answer(self) -> Scores:
+        return self._scores
+
+    def _scores(self, x: Floats) -> Floats:
         scores = np.full((len(x), self._n_outputs), -np.inf)
         for unit, plane in self._planes.items():
             scores[:, unit] = plane.log_likelihood(x) if self.options.score == "likelihood" else -plane.distances(x)[1]
@@ -137,20 +139,13 @@ class ClassPCA(ClosedForm):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "learned": {str(unit): _tensors(plane.kept) for unit, plane in self._planes.items()},
-            "present": {str(unit): _tensors(vars(one)) for unit, one in self._present.items()},
+            "learned": {str(unit): as_tensors(plane.kept) for unit, plane in self._planes.items()},
+            "present": {str(unit): as_tensors(vars(one)) for unit, one in self._present.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._planes = {
-            int(unit): Plane.of_kept(_arrays(kept), self.options.components) for unit, kept in state["learned"].items()
+            int(unit): Plane.of_kept(as_arrays(kept), self.options.components)
+            for unit, kept in state["learned"].items()
         }
-        self._present = {int(unit): _Sums(**_arrays(sums)) for unit, sums in state["present"].items()}
-
-
-def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: torch.from_numpy(one.copy()) if isinstance(one, np.ndarray) else one for name, one in arrays.items()}
-
-
-def _arrays(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.numpy().copy() if isinstance(one, torch.Tensor) else one for name, one in tensors.items()}
+        self._present = {int(unit): _Sums(**as_arrays(sums)) for unit, sums in state["present"].items()}

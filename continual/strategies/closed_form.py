@@ -6,7 +6,7 @@ What a method keeps is what its state holds. Symmetric matrices are kept as thei
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,8 @@ from sparserl.continual.supervised.tasks import TaskSequence
 
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
+Scores = Callable[[Floats], Floats]
+"""(B, F) features -> (B, n_outputs): the highest, of the outputs that compete, is the answer."""
 
 
 class ClosedForm(Strategy):
@@ -39,8 +41,6 @@ class ClosedForm(Strategy):
         Raises:
             ConfigError: If the method cannot learn this sequence.
         """
-        if self.options is not None:
-            self.options = self.options.of_kind("classifier")
         self.arrays = self._zeros(sequence.n_features, sequence.n_outputs, seed)
 
     @abstractmethod
@@ -55,18 +55,27 @@ class ClosedForm(Strategy):
         """After the last sample of a task."""
 
     @abstractmethod
+    def answer(self) -> Scores:
+        """What answers by all samples so far; whatever has to be solved for it is solved once, here."""
+
     def scores(self, x: Floats) -> Floats:
-        """(B, n_outputs) of (B, F) features: the highest, of the outputs that compete, is the answer."""
+        """(B, n_outputs) of (B, F) features, as `answer` gives them."""
+        return self.answer()(x)
 
     def bytes_of(self, n_features: int, n_outputs: int) -> float:
         """What the method takes at most, estimated."""
         return 8.0 * n_features * n_outputs
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: _kept(array) for name, array in self.arrays.items()}
+        kept = {name: one.triangle() if isinstance(one, Symmetric) else one for name, one in self.arrays.items()}
+        return as_tensors(kept)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.arrays = {name: _restored(state[name], array) for name, array in self.arrays.items()}
+        kept = as_arrays(state)
+        self.arrays = {
+            name: Symmetric.of(kept[name], len(one.matrix)) if isinstance(one, Symmetric) else kept[name]
+            for name, one in self.arrays.items()
+        }
 
 
 class Symmetric:
@@ -101,33 +110,32 @@ class Symmetric:
         return made
 
 
-def _kept(array: Floats | Units | Symmetric) -> torch.Tensor:
-    return torch.from_numpy(array.triangle() if isinstance(array, Symmetric) else array.copy())
+def as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of arrays as a checkpoint holds them; what is none stays as it is."""
+    return {name: torch.from_numpy(one.copy()) if isinstance(one, np.ndarray) else one for name, one in arrays.items()}
 
 
-def _restored(kept: torch.Tensor, like: Floats | Units | Symmetric) -> Floats | Units | Symmetric:
-    array: Any = kept.numpy()
-    return Symmetric.of(array, len(like.matrix)) if isinstance(like, Symmetric) else array.copy()
+def as_arrays(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `as_tensors`."""
+    return {name: one.numpy().copy() if isinstance(one, torch.Tensor) else one for name, one in tensors.items()}
+
+
+def add_to_classes(sums: Floats, x: Floats, y: Units) -> None:
+    """Adds (B, F) samples to (C, F) sums of their classes (B,)."""
+    for unit in np.unique(y):
+        sums[unit] += x[y == unit].sum(axis=0)
 
 
 def class_sums(x: Floats, y: Units, sums: Floats, counts: Units) -> None:
     """Adds samples to (C, F) sums and (C,) counts of their classes."""
-    for unit in np.unique(y):
-        own = x[y == unit]
-        sums[unit] += own.sum(axis=0)
-        counts[unit] += len(own)
+    add_to_classes(sums, x, y)
+    counts += np.bincount(y, minlength=len(counts))
 
 
 def means_of(sums: Floats, counts: Units) -> Floats:
     """(C, F) means of classes; 0 of those without samples."""
     means: Floats = sums / np.maximum(counts, 1)[:, np.newaxis]
     return means
-
-
-def nearness(x: Floats, means: Floats) -> Floats:
-    """(B, C) scores that rank (C, F) means by their Euclidean distance from (B, F) samples, the nearest first."""
-    scores: Floats = x @ means.T - 0.5 * np.square(means).sum(axis=1)
-    return scores
 
 
 def of_unit_norm(x: Floats) -> Floats:

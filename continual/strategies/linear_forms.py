@@ -14,8 +14,10 @@ from sparserl.continual.shared.expansion import Expansion, drawn_inputs
 from sparserl.continual.strategies.closed_form import (
     ClosedForm,
     Floats,
+    Scores,
     Symmetric,
     Units,
+    add_to_classes,
     class_sums,
     means_of,
 )
@@ -61,15 +63,15 @@ class StreamingLDA(ClosedForm):
         self.arrays["gram"].matrix += x.T @ x
         class_sums(x, y, self.arrays["sums"], self.arrays["counts"])
 
-    def scores(self, x: Floats) -> Floats:
+    def answer(self) -> Scores:
         sums, counts = self.arrays["sums"], self.arrays["counts"]
         means = means_of(sums, counts)
         covariance = (self.arrays["gram"].matrix - means.T @ sums) / max(counts.sum(), 1)
         shrinkage = self.options.shrinkage
         covariance = (1.0 - shrinkage) * covariance + shrinkage * np.eye(len(covariance))
         weights = _solved(covariance, means.T)
-        scores: Floats = x @ weights - 0.5 * (means.T * weights).sum(axis=0)
-        return scores
+        offsets = 0.5 * (means.T * weights).sum(axis=0)
+        return lambda x: x @ weights - offsets
 
     def bytes_of(self, n_features: int, n_outputs: int) -> float:
         return super().bytes_of(n_features, n_outputs) + 16.0 * n_features**2
@@ -107,12 +109,12 @@ class Ridge(ClosedForm):
     def learn(self, x: Floats, y: Units) -> None:
         read = self._read(x)
         self.arrays["gram"].matrix += read.T @ read
-        for unit in np.unique(y):
-            self.arrays["products"][:, unit] += read[y == unit].sum(axis=0)
+        add_to_classes(self.arrays["products"].T, read, y)
 
-    def scores(self, x: Floats) -> Floats:
+    def answer(self) -> Scores:
         gram = self.arrays["gram"].matrix
-        return self._read(x) @ _solved(gram + self.options.penalty * np.eye(len(gram)), self.arrays["products"])
+        weights = _solved(gram + self.options.penalty * np.eye(len(gram)), self.arrays["products"])
+        return lambda x: self._read(x) @ weights
 
     def bytes_of(self, n_features: int, n_outputs: int) -> float:
         return super().bytes_of(n_features, n_outputs) + 16.0 * n_features**2

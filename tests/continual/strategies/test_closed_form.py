@@ -93,6 +93,18 @@ def test_three_tasks_are_learned(name: str, scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_answers_are_by_all_samples_so_far(name: str) -> None:
+    learner = learner_of(name)
+    for task in range(3):
+        list(learner.train())
+        learner.accuracies()  # by what is known before the task ends
+        learner.finish_task()
+        again = learner_of(name)
+        again.load_state_dict(learner.state_dict())
+        assert learner.accuracies()[: task + 1] == again.accuracies()[: task + 1]
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("order", [[2, 0, 1], [1, 2, 0]])
 def test_the_order_of_tasks_is_no_matter(name: str, order: list[int]) -> None:
     answers = []

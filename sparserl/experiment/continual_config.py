@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, get_args
 
@@ -98,12 +98,10 @@ class ContinualConfig(RunConfig, MethodOptions):
     def plain(self) -> dict[str, Any]:
         """The resolved config as plain data, without the options of other methods and of agents."""
         data = yaml_config.plain(self)
-        common = {name: value for name, value in data.items() if name not in (*GROUPS, "topology")}
-        if not self.strategy().has_network:
-            del common["learner"]
-            return {**common, **own_options(self.method, self, "classifier")}
+        absent = _absent_groups(self.method)
+        common = {name: value for name, value in data.items() if name not in (*GROUPS, "topology", *absent)}
         counts_connections = self.strategy().densities("classifier", len(self.learner.hidden), self.tasks or 1)
-        if not counts_connections:
+        if not counts_connections and "topology" not in absent:
             common["topology"] = {name: value for name, value in data["topology"].items() if name not in NOT_HERE}
         return {**common, **own_options(self.method, self, "classifier")}
 
@@ -132,14 +130,13 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     if scenario != "class":
         of_preset.get("learner", {}).pop("unseen_outputs", None)
     spec = STRATEGIES[named.method]
-    if not spec.strategy.has_network:
-        of_preset = {name: value for name, value in of_preset.items() if name not in OF_A_NETWORK}
+    absent = _absent_groups(named.method)
+    of_preset = {name: value for name, value in of_preset.items() if name not in absent}
     groups = {name: one.options for name, one in STRATEGIES.items()}
     names = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
 
     def resolve(data: Mapping[str, Any]) -> ContinualConfig:
-        if not spec.strategy.has_network:
-            refuse_network(named.method, data)
+        _refuse_groups(named.method, absent, data)
         data = with_topology(over(of_preset, data))
         _refuse_closed_outputs(scenario, data)
         refuse_options_of_others(named.method, groups, data)
@@ -153,13 +150,17 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
                 )
         return run
 
-    unused = frozenset((*GROUPS, *(() if spec.strategy.has_network else OF_A_NETWORK)))
-    return Choice(ContinualConfig, preset, resolve, unused=unused - {spec.options or ""})
+    return Choice(ContinualConfig, preset, resolve, unused=frozenset((*GROUPS, *absent)) - {spec.options or ""})
 
 
-def refuse_network(method: str, data: Mapping[str, Any]) -> None:
-    """Raises ConfigError if options of a network are given, where a method has none."""
-    for group in OF_A_NETWORK:
+def _absent_groups(method: str) -> tuple[str, ...]:
+    """Groups of options that a method does not have: those of a network, where it has none."""
+    return () if STRATEGIES[method].strategy.has_network else OF_A_NETWORK
+
+
+def _refuse_groups(method: str, absent: Sequence[str], data: Mapping[str, Any]) -> None:
+    """Raises ConfigError if options of groups are given that a method does not have."""
+    for group in absent:
         own = data.get(group)
         if isinstance(own, Mapping) and own:
             option = f"--{group}.{next(iter(own)).replace('_', '-')}"

@@ -27,6 +27,18 @@ from sparserl.topology.config import TopologyConfig
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 
 
+def activation_name(activation_fn: type[nn.Module]) -> str:
+    """What sparse networks call a hidden activation.
+
+    Raises:
+        ConfigError: If it is neither ReLU nor Tanh.
+    """
+    if activation_fn not in ACTIVATION_NAMES:
+        known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
+        raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
+    return ACTIVATION_NAMES[activation_fn]
+
+
 def network(
     n_in: int,
     net_arch: list[int],
@@ -56,15 +68,12 @@ def network(
         ConfigError: If the activation is neither ReLU nor Tanh.
         TopologyError: If the outputs of a sparse layer do not come in groups of `topology.pairs`.
     """
-    if activation_fn not in ACTIVATION_NAMES:
-        known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
-        raise ConfigError(f"sparse networks know the activations {known}, got {activation_fn.__name__}")
     sizes = [n_in if heads is None else heads.features(n_in), *net_arch, n_out]
     options: dict[str, Any] = {
         "topology": topology.of(name.partition(".")[0]),
         "seed": seed,
         "name": name,
-        "activation": ACTIVATION_NAMES[activation_fn],
+        "activation": activation_name(activation_fn),
         "output_activation": output_activation,
     }
     if heads is None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
-from sparserl.agents.networks.networks import ACTIVATION_NAMES
+from sparserl.agents.networks.networks import activation_name
 from sparserl.agents.networks.on_policy import SparsePPOPolicy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLSTM, SparseMLP
@@ -55,9 +55,7 @@ class SparseRecurrentPolicy(SparsePPOPolicy, RecurrentActorCriticPolicy):
         return self._lstm_shape[0]
 
     def _chain(self, name: str, hidden: list[int], n_out: int) -> SparseMLP:
-        if self.activation_fn not in ACTIVATION_NAMES:
-            known = ", ".join(activation.__name__ for activation in ACTIVATION_NAMES)
-            raise ConfigError(f"sparse networks know the activations {known}, got {self.activation_fn.__name__}")
+        activation = activation_name(self.activation_fn)
         group = name.partition(".")[0]
         topology, width = self.topology.of(group), self.chain_width
         sizes = [width, *hidden, n_out]
@@ -72,7 +70,7 @@ class SparseRecurrentPolicy(SparsePPOPolicy, RecurrentActorCriticPolicy):
             topology=topology,
             seed=self.topology_seed,
             name=name,
-            activation=ACTIVATION_NAMES[self.activation_fn],
+            activation=activation,
         )
 
     def _lstm(self, group: str) -> Any:

@@ -125,7 +125,7 @@ def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         draw(path, command.layer, command.out)
     else:
         drawn = [
-            _Drawn(folder.path, *_parts(config.name), yaml_config.plain(config), is_finished(folder))
+            _Drawn(folder.path, *_parts(config), yaml_config.plain(config), is_finished(folder))
             for folder, config in zip(folders, configs, strict=True)
         ]
         plot_runs(_grouped(drawn, command.group), command.out, _title(drawn), x=command.x, y=command.y)
@@ -149,29 +149,13 @@ def _refuse_options_of_trained(command: PlotCommand) -> None:
         raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of others have their own")
 
 
-def _plot_classifiers(folders: Sequence[RunFolder], command: PlotCommand) -> None:
-    _refuse_options_of_trained(command)
-    configs = [continual_config(folder) for folder in folders]
-    if len(folders) == 1:
-        plot_sequence_run(folders[0].path, command.out, configs[0].title)
-        return
-    drawn = [
-        _Drawn(
-            folder.path,
-            f"{config.sequence}, {config.scenario}-incremental",
-            config.method,
-            config.plain(),
-            is_finished(folder),
-        )
-        for folder, config in zip(folders, configs, strict=True)
-    ]
-    plot_sequence_runs(_grouped(drawn, command.group), command.out, _title(drawn))
-
-
 def _plotter(
-    config_of: Callable[[RunFolder], Any], draw_one: Callable[..., Any], draw_several: Callable[..., Any]
+    config_of: Callable[[RunFolder], Any],
+    draw_one: Callable[..., Any],
+    draw_several: Callable[..., Any],
+    parts_of: Callable[[Any], tuple[str, str]],
 ) -> Callable[[Sequence[RunFolder], PlotCommand], None]:
-    """What draws runs whose name says their groups."""
+    """What draws runs of one kind, whose config says what they learned and how."""
 
     def plot(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         _refuse_options_of_trained(command)
@@ -180,7 +164,7 @@ def _plotter(
             draw_one(folders[0].path, command.out, configs[0].title)
             return
         drawn = [
-            _Drawn(folder.path, *_parts(config.name), config.plain(), is_finished(folder))
+            _Drawn(folder.path, *parts_of(config), config.plain(), is_finished(folder))
             for folder, config in zip(folders, configs, strict=True)
         ]
         draw_several(_grouped(drawn, command.group), command.out, _title(drawn))
@@ -188,22 +172,26 @@ def _plotter(
     return plot
 
 
+def _parts(config: Any) -> tuple[str, str]:
+    """Env or task sequence, and method, from the name of a run."""
+    task, _, method = config.name.partition("__")
+    return task, method.replace("__", " ")
+
+
+def _parts_of_classifier(config: Any) -> tuple[str, str]:
+    return f"{config.sequence}, {config.scenario}-incremental", config.method
+
+
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "train": _plot_trained,
-    "continual": _plot_classifiers,
-    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs),
-    "fit": _plotter(fit_config, plot_fit, plot_fits),
+    "continual": _plotter(continual_config, plot_sequence_run, plot_sequence_runs, _parts_of_classifier),
+    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, _parts),
+    "fit": _plotter(fit_config, plot_fit, plot_fits, _parts),
 }
 """Kind of run -> what draws some of them."""
 
 
 # --- groups -----------------------------------------------------------------------------------------
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """Env or task sequence, and method, from the name of a run."""
-    task, _, method = name.partition("__")
-    return task, method.replace("__", " ")
 
 
 def _title(drawn: Sequence[_Drawn]) -> str:

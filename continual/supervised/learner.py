@@ -352,9 +352,10 @@ class SupervisedLearner(TaskLearner):
         }
 
     def _kept(self) -> Mapping[str, Any]:
-        state = self.state_dict()
-        needed = ("network", "frozen", *(() if self.config.reset_optimizer else ("optimizer",)))
-        return {name: state[name] for name in needed}
+        state = self._trained_state()
+        if self.config.reset_optimizer:
+            del state["optimizer"]
+        return state
 
     def outputs_on(self, network: SparseMLP, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(B, n_outputs) outputs of a network in use and (B,) output units of the right classes, a part at a time.
@@ -371,10 +372,15 @@ class SupervisedLearner(TaskLearner):
     def state_dict(self) -> dict[str, Any]:
         return {
             **super().state_dict(),
+            **self._trained_state(),
+            **({} if self.clock is None else {"evolver": self.clock.state_dict()}),
+        }
+
+    def _trained_state(self) -> dict[str, Any]:
+        return {
             "network": dict(self.network.state_dict()),
             "optimizer": state_tree(self.optimizer.state_dict()),
             "frozen": self.frozen.state_dict(self.network),
-            **({} if self.clock is None else {"evolver": self.clock.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

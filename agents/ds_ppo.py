@@ -38,7 +38,7 @@ class DSPPO(PPOParts, SparseOnPolicyMixin, PPO):
         - The mean of a Gaussian policy is neither squashed nor scaled, its standard deviation begins at 1, and actions
           are clipped to their bounds, as Stable-Baselines3 has it.
         - A time limit is bootstrapped with the value of the last observation, likewise.
-        - Weights of sparse layers begin at the scale of Stable-Baselines3's orthogonal matrices (see
+        - The weights of a neuron begin together as large as in Stable-Baselines3's orthogonal matrices (see
           `SparsePPOPolicy`); there, by Glorot's rule, with the sparse fan-in where that helps.
         - Observations and rewards are normalised where wrappers do that (`configs/ds_ppo/`); there, in the agent.
 

@@ -99,9 +99,10 @@ def _whole(hidden: nn.Module, output: nn.Module) -> nn.Module:
 class SparsePPOPolicy(ActorCriticPolicy):
     """Stable-Baselines3's `ActorCriticPolicy` with a sparse actor and a sparse critic, each with a topology of its own.
 
-    Weights begin at the scale of that policy's orthogonal matrices unless `ortho_init` is False or the topology says
-    how they begin (`topology.initial_value`), but independent of each other: a matrix that exists in part alone is
-    never orthogonal. Dense layers begin as there. Output layers have the same small or usual scale in either case.
+    The weights of a neuron are together as large as those of that policy's orthogonal matrices, however few they are,
+    unless `ortho_init` is False or the topology says how they begin (`topology.initial_value`), but independent of each
+    other: a matrix that exists in part alone is never orthogonal. Dense layers begin as there. Output layers have the
+    same small or usual scale in either case.
 
     Args:
         topology: Densities of the layers; `TopologyConfig()` if None.
@@ -230,8 +231,10 @@ def _begin(layer: nn.Module, gain: float, *, as_given: bool, init_weights: Calla
         return
     if as_given:
         layer.values.mul_(1.0 if gain == HIDDEN_GAIN else gain)
-    else:  # they are uniform in +-1/sqrt(n_in); entries of an orthogonal matrix have this standard deviation
-        wanted = gain / math.sqrt(max(layer.n_in, layer.n_out))
-        layer.values.mul_(wanted * math.sqrt(3 * layer.n_in))
+    else:  # they are uniform in +-1/sqrt(n_in); rows of an orthogonal matrix have this length
+        length = gain * math.sqrt(layer.n_in / max(layer.n_in, layer.n_out))
+        outputs = torch.from_numpy(layer.topology.outputs)
+        fan_in = torch.bincount(outputs, minlength=layer.n_out)[outputs]
+        layer.values.mul_(length * torch.sqrt(3 * layer.n_in / fan_in))
     if layer.bias is not None:
         layer.bias.zero_()

@@ -154,8 +154,10 @@ def _plotter(
     draw_one: Callable[..., Any],
     draw_several: Callable[..., Any],
     parts_of: Callable[[Any], tuple[str, str]],
+    *,
+    has_panels: bool = False,
 ) -> Callable[[Sequence[RunFolder], PlotCommand], None]:
-    """What draws runs of one kind, whose config says what they learned and how."""
+    """What draws runs of one kind, whose config says what they learned and how; panels are of one task sequence."""
 
     def plot(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         _refuse_options_of_trained(command)
@@ -167,7 +169,9 @@ def _plotter(
             _Drawn(folder.path, *parts_of(config), config.plain(), is_finished(folder))
             for folder, config in zip(folders, configs, strict=True)
         ]
-        draw_several(_grouped(drawn, command.group), command.out, _title(drawn))
+        parts = _by_task(drawn) if has_panels else [drawn]
+        runs = [run for part in parts for run in _grouped(part, command.group)]
+        draw_several(runs, command.out, _title(drawn))
 
     return plot
 
@@ -184,7 +188,9 @@ def _parts_of_classifier(config: Any) -> tuple[str, str]:
 
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "train": _plot_trained,
-    "continual": _plotter(continual_config, plot_sequence_run, plot_sequence_runs, _parts_of_classifier),
+    "continual": _plotter(
+        continual_config, plot_sequence_run, plot_sequence_runs, _parts_of_classifier, has_panels=True
+    ),
     "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, _parts),
     "fit": _plotter(fit_config, plot_fit, plot_fits, _parts),
 }
@@ -200,6 +206,10 @@ def _title(drawn: Sequence[_Drawn]) -> str:
     return tasks.pop() if len(tasks) == 1 else ""
 
 
+def _by_task(drawn: Sequence[_Drawn]) -> list[list[_Drawn]]:
+    return [[one for one in drawn if one.task == task] for task in dict.fromkeys(one.task for one in drawn)]
+
+
 def _grouped(drawn: Sequence[_Drawn], keys: Sequence[str]) -> list[Run]:
     """Gives each run the label of its curve: values of some keys, or else what seeds of one method share."""
     alike = bool(_title(drawn))
@@ -208,7 +218,7 @@ def _grouped(drawn: Sequence[_Drawn], keys: Sequence[str]) -> list[Run]:
         return one.method if alike else f"{one.task} {one.method}"
 
     groups = _by_keys(drawn, keys, alike) if keys else seed_groups(drawn, name)
-    return [Run(one.path, label, one.finished) for label, members in groups.items() for one in members]
+    return [Run(one.path, label, one.finished, one.task) for label, members in groups.items() for one in members]
 
 
 def _by_keys(drawn: Sequence[_Drawn], keys: Sequence[str], alike: bool) -> dict[str, list[_Drawn]]:

@@ -42,21 +42,27 @@ NUMBER_SIZES = {FEW_TASKS: "medium", 12: "x-small", math.inf: "xx-small"}
 def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     """Draws the mean accuracy on the tasks learned so far; runs of equal label are one curve, as in `draw_curves`.
 
+    Each sequence and scenario has a panel of its own: an accuracy of one says nothing about another.
+
     Raises:
         ConfigError: If a run has not learned its first task yet, or the picture cannot be written.
     """
     curves = {run: accuracy_curve(run.path) for run in runs}
     groups = line_styles(run.label for run in runs)
-    figure = Figure(figsize=(WIDTH, 3.6 + 0.2 * len(groups)), layout="constrained")
-    axis = figure.subplots()
-    for label, style in groups.items():
-        draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, style)
-    axis.set_title(title)
-    axis.set_xlabel("tasks learned")
-    axis.set_ylabel("mean accuracy on them")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    add_legend(figure, axis, legend_title(axis))
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    height = 3.6 if len(tasks) == 1 else 2.9 * len(tasks)
+    figure = Figure(figsize=(WIDTH, height + 0.2 * len(groups)), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(len(tasks), 1, squeeze=False)[:, 0])
+    for axis, task in zip(axes, tasks, strict=True):
+        for label, style in groups.items():
+            alike = {run: curve for run, curve in curves.items() if (run.label, run.task) == (label, task)}
+            draw_curves(axis, alike, label, style)
+        axis.set_title(task if len(tasks) > 1 else title)
+        axis.set_xlabel("tasks learned")
+        axis.set_ylabel("mean accuracy on them")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    add_legend(figure, axes, next(filter(None, map(legend_title, axes)), None))
     write_figure(figure, out)
 
 

@@ -91,11 +91,13 @@ class Run:
         path: Its folder.
         label: Runs of equal label are seeds of one method.
         finished: Whether it has come to its end; if not, the legend says so.
+        task: What it learned, in words: an env, or a sequence with its scenario.
     """
 
     path: Path
     label: str
     finished: bool = True
+    task: str = ""
 
 
 def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: LineStyle) -> None:
@@ -140,18 +142,23 @@ def _interval_of_mean(values: FloatArray, rng: np.random.Generator) -> tuple[Flo
     return band(shares @ values, LEVEL_PERCENT)
 
 
-def add_legend(figure: Figure, axis: Axes, title: str | None = None, letters: int = LEGEND_LETTERS) -> None:
-    """Says beneath a picture what the lines of a panel are.
+def add_legend(
+    figure: Figure, axes: Axes | Sequence[Axes], title: str | None = None, letters: int = LEGEND_LETTERS
+) -> None:
+    """Says beneath a picture what the lines of some panels are.
 
     Args:
         figure: The picture.
-        axis: The panel.
+        axes: The panel, or several; what is said alike in them is said once.
         title: Above the names.
         letters: That fit beside each other.
     """
-    handles, labels = axis.get_legend_handles_labels()
+    panels = [axes] if isinstance(axes, Axes) else axes
+    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels]
+    by_label = {label: handle for panel in drawn for handle, label in panel}
+    labels = list(by_label)
     figure.legend(
-        handles,
+        list(by_label.values()),
         [textwrap.fill(label, letters) for label in labels],
         loc="outside lower center",
         ncols=2 if len(labels) > 2 and max(map(len, labels)) <= letters // 2 - 4 else 1,

@@ -105,6 +105,20 @@ def test_seeds_are_averaged_where_all_have_come(tmp_path: Path, drawn: list[Figu
     assert drawn[0].axes[0].get_title() == "title"
 
 
+def test_each_scenario_has_an_axis_of_its_own(tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = [run_folder(tmp_path / name) for name in "abc"]
+    labels = (("ewc", "x, class"), ("naive", "x, class"), ("ewc", "x, task"))
+    given = [Run(run, label, task=task) for run, (label, task) in zip(runs, labels, strict=True)]
+    plot_sequence_runs(given, tmp_path / "out.png")
+    assert [(axis.get_title(), set(lines_of(axis))) for axis in drawn[0].axes] == [
+        ("x, class", {"ewc (n = 1)", "naive (n = 1)"}),
+        ("x, task", {"ewc (n = 1)"}),
+    ]
+    colours = [axis.get_lines()[0].get_color() for axis in drawn[0].axes]
+    assert colours[0] == colours[1]
+    assert len(drawn[0].legends[0].get_texts()) == 2
+
+
 def test_more_methods_than_colours_differ_in_their_lines(tmp_path: Path, drawn: list[Figure]) -> None:
     run = run_folder(tmp_path / "a")
     plot_sequence_runs([Run(run, f"method {number}") for number in range(13)], tmp_path / "out.png")

@@ -28,7 +28,7 @@ from sparserl.report.cells import Record
 from sparserl.report.comparison import comparison_record, comparison_section
 from sparserl.report.document import Document
 from sparserl.report.fits import FitRun, fit_records, fit_section, read_fit_run
-from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line
+from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken, run_line, runs_where
 from sparserl.report.reinforcement import rl_record, rl_sections
 from sparserl.report.rl_run import read_run
 from sparserl.report.runs import sections
@@ -55,6 +55,8 @@ class ReportCommand:
     """Run folders, or folders that hold them."""
     baseline: str | None = None
     """Label of the group of trained runs that others are compared with; the densest if not given."""
+    where: tuple[str, ...] = ()
+    """Only runs whose config or versions say so, e.g. total_steps=100000 env=Hopper-v5 mujoco=3.3.0."""
     allow_mixed: bool = False
     """Compare runs of different env versions or step budgets all the same, and say so."""
     last: Count = 1
@@ -102,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record]:
     """The report to render, and the same as plain data that JSON holds."""
-    folders = find_runs(command.runs)
+    folders = runs_where(find_runs(command.runs), command.where)
     broken: dict[Path, str] = {}
     kinds = each_readable([folder for folder in folders if is_finished(folder)], kind_in, broken)
 
@@ -151,7 +153,7 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
 
 def _distances(command: ReportCommand, command_line: str) -> tuple[Document, Record]:
     """The same of the distances between topologies."""
-    folders = find_runs(command.runs)
+    folders = runs_where(find_runs(command.runs), command.where)
     runs = [(folder.path, topologies_of_run(open_run(folder.path, command.checkpoint))) for folder in folders]
     records = distance_records(runs)
     document = Document(f"{len(folders)} runs", command_line, distance_sections(records), [])

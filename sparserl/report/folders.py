@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparserl.errors import ConfigError, SparserlError, one_line, shown
+from sparserl.config import load_yaml
+from sparserl.errors import ConfigError, SparserlError, clipped, one_line, shown, unknown_name
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import read_columns
 from sparserl.report.document import RunLine
+from sparserl.report.seed_groups import dotted
 
 T = TypeVar("T")
 
@@ -24,6 +26,48 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
         ConfigError: If a folder is not there, or neither a run nor holds one.
     """
     return [folder for path in paths for folder in _runs_at(path)]
+
+
+def runs_where(folders: Sequence[RunFolder], wanted: Sequence[str]) -> list[RunFolder]:
+    """The runs of which something is so.
+
+    Args:
+        folders: The runs.
+        wanted: `key=value`, of a dotted key of the config or of a package in `versions.json`; all must be so.
+
+    Raises:
+        ConfigError: If one is not written like that, no run has the key, or none is left.
+    """
+    left = [(folder, _said_by(folder)) for folder in folders] if wanted else []
+    for one in wanted:
+        key, is_said, value = one.partition("=")
+        if not is_said:
+            raise ConfigError(f"--where takes key=value, as in total_steps=100000, got {shown(one)}")
+        keys = {name for _, said in left for name in said}
+        if key not in keys:
+            raise ConfigError(unknown_name("key for --where", key, keys))
+        found = [(folder, said) for folder, said in left if key in said and _is_same(said[key], value)]
+        if not found:
+            values = dict.fromkeys(said[key] for _, said in left if key in said)
+            raise ConfigError(f"no run has {key} {shown(value)}; there are {clipped(', '.join(values))}")
+        left = found
+    return [folder for folder, _ in left] if wanted else list(folders)
+
+
+def _said_by(folder: RunFolder) -> dict[str, str]:
+    """What config and versions of a run say, by dotted key; nothing where they cannot be read."""
+    try:
+        return dotted({**read_versions(folder.path), **load_yaml(folder.path / "config.yaml")})
+    except SparserlError:
+        return {}
+
+
+def _is_same(value: str, wish: str) -> bool:
+    """Whether they are the same, also as numbers."""
+    try:
+        return value == wish or float(value) == float(wish)
+    except ValueError:
+        return False
 
 
 def _runs_at(path: Path) -> list[RunFolder]:

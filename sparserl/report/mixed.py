@@ -23,16 +23,18 @@ def notes_on_mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequ
     Raises:
         ConfigError: If something differs and may not.
     """
-    mixtures = list(_mixtures(runs, keys))
-    if mixtures and not allow:
-        raise ConfigError(f"{mixtures[0]}; compare them all the same with --allow-mixed")
-    return [f"compared all the same: {one}" for one in mixtures]
+    mixtures = dict(_mixtures(runs, keys))
+    for filter_, mixture in mixtures.items():
+        if not allow:
+            raise ConfigError(f"{mixture}; leave one out, by --where {filter_}, or compare them with --allow-mixed")
+    return [f"compared all the same: {one}" for one in mixtures.values()]
 
 
-def _mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequence[str]) -> Iterator[str]:
+def _mixtures(runs: Sequence[tuple[Path, Mapping[str, Any]]], keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What keeps runs apart that differ, for `--where`, and how they do."""
     for key in keys:
         known = {path: known[key] for path, known in runs if known.get(key) is not None}
         first = next(iter(known), None)
         other = next((path for path in known if known[path] != known[first]), None) if first else None
         if first is not None and other is not None:
-            yield f"{first} has {key} {known[first]}, {other} has {known[other]}"
+            yield f"{key}={known[first]}", f"{first} has {key} {known[first]}, {other} has {known[other]}"

@@ -40,13 +40,8 @@ class SeededRun(Protocol):
 R = TypeVar("R", bound=SeededRun)
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> value, of all that seeds of one method have in common; of the run that one begins with its name.
-
-    Example:
-        >>> settings({"seed": 3, "agent": {"gamma": 0.9}})
-        {'agent.gamma': '0.9'}
-    """
+def dotted(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> value as text, of nested plain data."""
 
     def flat(node: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
         for key, value in node.items():
@@ -55,7 +50,17 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
             else:
                 yield f"{where}{key}", str(value)
 
-    said = dict(flat({key: value for key, value in config.items() if key not in BOOKKEEPING}, ""))
+    return dict(flat(config, ""))
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> value, of all that seeds of one method have in common; of the run that one begins with its name.
+
+    Example:
+        >>> settings({"seed": 3, "agent": {"gamma": 0.9}})
+        {'agent.gamma': '0.9'}
+    """
+    said = dotted({key: value for key, value in config.items() if key not in BOOKKEEPING})
     if OF_ORIGIN in said:
         said[OF_ORIGIN] = _SEED.sub("", Path(said[OF_ORIGIN]).name)
     return said

@@ -308,7 +308,7 @@ def test_bad_input_of_trained_runs(trained: Path, tmp_path: Path) -> None:
             [trained / "sparse2", "--baseline", "td3"],
             "--baseline is a group of runs of `sparserl train`, but no such run",
         ),
-        ([trained, other], "has env Hopper-v5, .*other has Hopper-v4; compare them all the same with --allow-mixed"),
+        ([trained, other], "has env Hopper-v5, .*other has Hopper-v4; leave one out, by --where env=Hopper-v5, or "),
         ([wrong], r"wrong: unknown config key 'algoo'; did you mean 'algo'\?"),
         ([trained / "sparse0" / "nothing"], "no run folder at"),
     ):

@@ -9,7 +9,7 @@ from support.train_runs import write_train_run
 
 from sparserl.errors import ConfigError
 from sparserl.recording.run_folder import RunFolder
-from sparserl.report.folders import find_runs, is_finished, read_result, run_line
+from sparserl.report.folders import find_runs, is_finished, read_result, run_line, runs_where
 
 
 def test_a_folder_that_holds_runs_stands_for_them(tmp_path: Path) -> None:
@@ -68,3 +68,31 @@ def test_a_broken_result_is_named(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(ConfigError, match=message) as refusal:
         read_result(run)
     assert "\n" not in str(refusal.value)
+
+
+# --- filters ----------------------------------------------------------------------------------------
+
+
+def test_runs_where_something_is_so(tmp_path: Path) -> None:
+    for name, steps, mujoco in (("a", 1000, "3.3.0"), ("b", 2000, "3.3.0"), ("c", 2000, "3.2.0")):
+        write_train_run(tmp_path / name, [1, 2], total_steps=steps, agent={"gamma": 0.9}, versions={"mujoco": mujoco})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.yaml").write_text("a: [")
+    folders = find_runs([tmp_path])
+
+    def found(*wanted: str) -> str:
+        return " ".join(folder.path.name for folder in runs_where(folders, wanted))
+
+    assert found() == "a b c damaged"
+    assert found("total_steps=2e3") == "b c"
+    assert found("total_steps=2000", "mujoco=3.3.0") == "b"
+    assert found("agent.gamma=0.90", "env=Hopper-v5") == "a b c"
+    for wanted, message in (
+        (["total_steps"], "--where takes key=value, as in total_steps=100000, got 'total_steps'"),
+        (["total_step=3"], "unknown key for --where 'total_step'; did you mean 'total_steps'?"),
+        (["total_steps=3000"], "no run has total_steps '3000'; there are 1000, 2000"),
+        (["total_steps=1000", "mujoco=3.2.0"], "no run has mujoco '3.2.0'; there are 3.3.0"),
+    ):
+        with pytest.raises(ConfigError) as refusal:
+            runs_where(folders, wanted)
+        assert str(refusal.value) == message

@@ -17,14 +17,15 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Estimate, Floats, interquartile_mean, interval, resample, stratified
+from sparserl.metrics.statistics import least_difference
 
 # --- from episodes to three values per task ---------------------------------------------------------
 
@@ -209,6 +210,7 @@ class Reference:
         random: (R, T) mean return of uniformly random actions, as each run measured it, by which performances are
             normalised. None leaves them as they are.
         rates: Whether performances as they are are success rates, of which 1 is the most.
+        unlearned: Task -> why nothing was learned on it, of `why_unlearned`; by such a task nothing is normalised.
 
     Raises:
         ConfigError: If performances are said to be success rates, and one is not in [0, 1].
@@ -217,6 +219,7 @@ class Reference:
     scores: Scores
     random: Floats | None = None
     rates: bool = True
+    unlearned: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         auc = self.scores.auc
@@ -230,11 +233,40 @@ class Reference:
 
     def map(self, function: Callable[[Floats], Floats]) -> Reference:
         """The same function of all arrays."""
-        return Reference(self.scores.map(function), None if self.random is None else function(self.random), self.rates)
+        random = None if self.random is None else function(self.random)
+        return replace(self, scores=self.scores.map(function), random=random)
 
     def normalise(self, performances: Floats) -> Floats:
         """Returns as `normalise` has them, if there are those of random actions."""
-        return performances if self.random is None else normalise(performances, self.random, self.scores.own)
+        if self.random is None:
+            return performances
+        normalised = normalise(performances, self.random, self.scores.own)
+        normalised[..., list(self.unlearned)] = np.nan
+        return normalised
+
+
+def why_unlearned(scratch: Sequence[Floats], random: Sequence[Floats]) -> dict[int, str]:
+    """Tasks on which returns from scratch cannot be told from those of random actions, each with the reason.
+
+    A difference that is noise would make any return look many times as good as from scratch.
+
+    Args:
+        scratch: (T,) returns of single episodes of fresh networks at the end of training on each task, of all runs.
+        random: (T,) likewise of uniformly random actions.
+
+    Example:
+        >>> few, many = np.array([9.0, 11.0]), np.array([100.0, 102.0])
+        >>> list(why_unlearned([few + 1, many], [few, few]))
+        [0]
+    """
+    found = {}
+    for task, (ours, theirs) in enumerate(zip(scratch, random, strict=True)):
+        least = least_difference(ours, theirs)
+        if ours.mean() - theirs.mean() <= least:
+            means = f"{ours.mean():.5g} and {theirs.mean():.5g}"
+            apart = "one episode each" if math.isinf(least) else f"not {least:.3g} apart, two standard errors"
+            found[task] = f"from scratch nothing was learned on task {task}: {means} of random actions, {apart}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -361,6 +393,8 @@ def _reason(name: str, seeds: Scores, reference: Reference | None) -> str:
         return f"the AUC from scratch is 1 on task {np.argmax(_mean(reference.scores.auc) >= 1)}"
     for task in _unknown(reference.random):
         return f"random actions were not measured on task {task}"
+    for why in reference.unlearned.values():
+        return why
     scratch, random = _mean(reference.scores.own), _mean(reference.random)
     task = int(np.argmax(scratch <= random))
     return f"from scratch is not better than random actions on task {task}: {scratch[task]:.5g} and {random[task]:.5g}"

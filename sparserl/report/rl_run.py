@@ -73,7 +73,7 @@ class RLRun:
         tasks: (T,) in the order of training.
         config: Its resolved config.
         evaluations: Columns of eval.csv, one value per episode.
-        random_returns: (T,) mean return of uniformly random actions.
+        random: The same columns of random.csv, whose actions are uniformly random.
         connections: At the end.
         result: What `result.json` says.
     """
@@ -83,7 +83,7 @@ class RLRun:
     tasks: tuple[RLTask, ...]
     config: Mapping[str, Any]
     evaluations: Mapping[str, Floats]
-    random_returns: Floats
+    random: Mapping[str, Floats]
     connections: Connections
     result: Mapping[str, Any]
 
@@ -125,6 +125,18 @@ class RLRun:
         return performance_curves(self.steps, steps, task, values, len(self.tasks))
 
     @property
+    def random_returns(self) -> Floats:
+        """(T,) mean return of uniformly random actions."""
+        of = self.random
+        return performance_curves([0], np.zeros(len(of["task"])), of["task"], of["return"], len(self.tasks))[0]
+
+    def learned_returns(self, task: int) -> Floats:
+        """Returns of single episodes on a task, at the end of training on it, of the policy of the headline."""
+        of, end = self.evaluations, sum(one.steps for one in self.tasks[: task + 1])
+        policy = next(iter(POLICIES.values()))
+        return of["return"][(of["global_step"] == end) & (of["task"] == task) & (of["stochastic"] == policy)]
+
+    @property
     def signals_success(self) -> bool:
         """Whether every task says in every episode whether it was solved."""
         return not np.isnan(self.evaluations["success"]).any()
@@ -159,7 +171,7 @@ def read_run(path: Path) -> RLRun:
         tasks,
         config,
         _episodes(path / "eval.csv", len(tasks)),
-        performance_curves([0], np.zeros(len(random["task"])), random["task"], random["return"], len(tasks))[0],
+        random,
         _connections(path / "connections.csv"),
         _result(path / "result.json"),
     )

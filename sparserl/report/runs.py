@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, scores, summary
+from sparserl.metrics.bootstrap import Floats
+from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, scores, summary, why_unlearned
 from sparserl.report.rl_run import RLRun, RLTask
 from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
@@ -104,10 +105,27 @@ class RLComparison:
                 self.reference.scores(self.tasks, column, policy, last),
                 np.stack(random) if measure == NORMALISED else None,
                 rates=measure != "return",
+                unlearned=self._unlearned() if measure == NORMALISED else {},
             )
         run = group.first
         rng = stream(0, "report", run.sequence, run.algo, run.method, run.topology, measure, policy)
         return summary(group.scores(self.tasks, column, policy, last), reference, rng)
+
+    def _unlearned(self) -> dict[int, str]:
+        """Tasks on which the reference, all its runs together, learned nothing, with the reason."""
+        assert self.reference is not None
+        scratch, random = [], []
+        for task in self.tasks:
+            of_runs = [_episodes(run, task) for run in self.reference.runs]
+            scratch.append(np.concatenate([learned for learned, _ in of_runs]))
+            random.append(np.concatenate([chance for _, chance in of_runs]))
+        return why_unlearned(scratch, random)
+
+
+def _episodes(run: RLRun, task: RLTask) -> tuple[Floats, Floats]:
+    """Returns of single episodes on a task: at the end of training on it, and of random actions."""
+    index = run.tasks.index(task)
+    return run.learned_returns(index), run.random["return"][run.random["task"] == index]
 
 
 def sections(runs: Sequence[RLRun]) -> list[RLComparison]:

@@ -18,7 +18,8 @@ from gymnasium.envs.registration import parse_env_id
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
-from sparserl.recording.run_logs import check_returns, evaluation_curve
+from sparserl.metrics.statistics import least_difference
+from sparserl.recording.run_logs import check_returns, evaluation_curve, read_columns
 from sparserl.report.dense_equivalent import Measured
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
@@ -40,6 +41,8 @@ class TrainedRun:
         config: Its resolved config.
         steps: (E,) env steps of the evaluations, increasing.
         returns: (E,) mean return over the episodes of each.
+        first: Returns of the episodes before the first step; none if these were not evaluated.
+        last: Returns of the episodes of the last evaluation.
         result: What `result.json` says.
         versions: What `versions.json` says.
         family: Its algorithm, whether its networks are sparse or dense.
@@ -50,6 +53,8 @@ class TrainedRun:
     config: Mapping[str, Any]
     steps: Floats
     returns: Floats
+    first: Floats
+    last: Floats
     result: Mapping[str, Any]
     versions: Mapping[str, Any]
     family: str = ""
@@ -79,9 +84,11 @@ def read_trained_run(path: Path, name: str, config: Mapping[str, Any], family: s
     """
     steps, returns = evaluation_curve(path)
     check_returns(steps, returns, path / "eval.csv")
+    episodes = read_columns(path / "eval.csv")
+    first, last = (episodes["return"][episodes["global_step"] == step] for step in (0.0, steps[-1]))
     result = read_result(path)
     check_numbers(result, RESULTS, path)
-    return TrainedRun(path, name, config, steps, returns, result, read_versions(path), family)
+    return TrainedRun(path, name, config, steps, returns, first, last, result, read_versions(path), family)
 
 
 # --- one number of a run ----------------------------------------------------------------------------
@@ -275,6 +282,8 @@ def _over_envs(groups_of: Mapping[str, Groups], baseline: str) -> Comparison:
     for env, scale in scales.items():
         if scale <= 0:
             return nothing(f"the mean final return of {baseline} on {env} is {scale:.5g}, which nothing is divided by")
+        if why := _why_unlearned(groups_of[env][baseline]):
+            return nothing(f"{baseline} learned nothing on {env}: {why}")
     notes = [
         f"returns divided by the mean final return of the baseline on the same environment: 1 is {baseline}",
         *(f"{env}: 1 is a return of {scale:,.5g}" for env, scale in scales.items()),
@@ -290,6 +299,15 @@ def _over_envs(groups_of: Mapping[str, Groups], baseline: str) -> Comparison:
         notes.append(f"settings of a group that depend on the environment: {', '.join(differing)}")
     chosen = next((group for group in groups if group.label == baseline), None)
     return Comparison(OVER_ENVS, envs, tuple(groups), chosen, tuple(notes))
+
+
+def _why_unlearned(runs: Sequence[TrainedRun]) -> str:
+    """Why the last returns of some runs cannot be told from those before the first step; nothing if they can."""
+    first, last = (np.concatenate([getattr(run, which) for run in runs]) for which in ("first", "last"))
+    if not first.size or last.mean() - first.mean() > (least := least_difference(last, first)):
+        return ""
+    apart = "" if np.isinf(least) else f", not {least:.3g} apart, two standard errors"
+    return f"its return is {last.mean():.5g} at the end and {first.mean():.5g} before{apart}"
 
 
 def _on_every_env(label: str, groups_of: Mapping[str, Groups]) -> tuple[tuple[tuple[TrainedRun, ...], ...], list[str]]:

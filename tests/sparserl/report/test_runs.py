@@ -208,6 +208,25 @@ def test_a_summary_by_hand(made: Any) -> None:
     assert of_two.per_task["performance"] == pytest.approx([80 / 150, 65 / 75])
 
 
+def test_nothing_is_normalised_by_a_reference_that_learned_nothing(made: Any) -> None:
+    # On task 1 from scratch 5 +- 3, random actions 0 +- 1, two episodes each: two standard errors are sqrt(40) = 6.32.
+    curves = [[0, 0], [50, 0], [150, 0], [0, 2], [0, 5]]
+    (section,) = sections([made(), made(curves, method="scratch")])
+    reason = (
+        "from scratch nothing was learned on task 1: 5 and 0 of random actions, not 6.32 apart, two standard errors"
+    )
+    for policy in ("stochastic", "deterministic"):
+        found = section.summary(section.groups[0], "normalised_return", policy, 1)
+        assert np.isnan(found.performance.value)  # 80 / 5 were 16 times as good as from scratch
+        assert found.undefined["performance"] == found.undefined["forward_transfer_difference"] == reason
+        assert np.isnan(found.per_task["performance"]).tolist() == [False, True]
+    assert section.summary(section.groups[0], "return", "stochastic", 1).performance.value == 45
+    # Four runs of the same, 8 episodes each: two standard errors are sqrt(80 / 14 * (1 / 8 + 1 / 8)) * 2 = 2.39.
+    (section,) = sections([made(), *(made(curves, method="scratch", seed=seed) for seed in range(4))])
+    found = section.summary(section.groups[0], "normalised_return", "stochastic", 1)
+    assert found.per_task["performance"] == pytest.approx([10 / 150, 16])
+
+
 def test_a_policy_is_normalised_by_the_same_of_the_reference(made: Any) -> None:
     runs = [made(deterministic=20.0), made(SCRATCH, method="scratch", deterministic=50.0)]
     (section,) = sections(runs)

@@ -144,28 +144,38 @@ def test_seeds_that_are_not_on_every_environment_are_left_out_and_said(made: Mak
     [
         ({"algo": "ds_td3"}, "the baseline, td3, has no finished run on Walker2d-v5"),
         ({"algo": "td3"}, "the mean final return of td3 on Walker2d-v5 is -8, which nothing is divided by"),
+        (
+            {"algo": "td3", "returns": (0.5, 1.5)},  # with episodes 1 beside these means, two standard errors are 2
+            "td3 learned nothing on Walker2d-v5: its return is 1.5 at the end and 0.5 before, not 2.83 apart, two "
+            "standard errors",
+        ),
     ],
 )
 def test_what_cannot_be_normalised_is_not_averaged(made: Make, walker: dict[str, Any], why: str) -> None:
-    *_, both = compared(made(0, 10, algo="td3"), made(0, -8, env="Walker2d-v5", **walker), baseline="td3")
+    returns = walker.pop("returns", (0, -8))
+    *_, both = compared(made(0, 10, algo="td3"), made(*returns, env="Walker2d-v5", **walker), baseline="td3")
     assert (both.groups, both.notes) == ((), (f"nothing is averaged over environments: {why}",))
     assert comparison_section(comparison_record(both)).tables == ()
 
 
 # --- mixtures ---------------------------------------------------------------------------------------
 
-MIXED: list[tuple[dict[str, Any], str]] = [
-    ({"env": "Hopper-v4"}, "run0 has env Hopper-v5, .*run1 has Hopper-v4"),
-    ({"total_steps": 2000}, "run0 has total_steps 1000, .*run1 has 2000"),
-    ({"versions": {"mujoco": "3.2.0"}}, r"run0 has mujoco 3\.3\.0, .*run1 has 3\.2\.0"),
-    ({"versions": {"gymnasium": "0.29"}}, r"run0 has gymnasium 1\.4\.0, .*run1 has 0\.29"),
+MIXED: list[tuple[dict[str, Any], str, str]] = [
+    ({"env": "Hopper-v4"}, "run0 has env Hopper-v5, .*run1 has Hopper-v4", "env=Hopper-v5"),
+    ({"total_steps": 2000}, "run0 has total_steps 1000, .*run1 has 2000", "total_steps=1000"),
+    ({"versions": {"mujoco": "3.2.0"}}, r"run0 has mujoco 3\.3\.0, .*run1 has 3\.2\.0", r"mujoco=3\.3\.0"),
+    ({"versions": {"gymnasium": "0.29"}}, r"run0 has gymnasium 1\.4\.0, .*run1 has 0\.29", r"gymnasium=1\.4\.0"),
 ]
 
 
-@pytest.mark.parametrize(("other", "message"), MIXED)
-def test_versions_and_budgets_are_not_mixed_in_silence(made: Make, other: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(("other", "message", "filter_"), MIXED)
+def test_versions_and_budgets_are_not_mixed_in_silence(
+    made: Make, other: dict[str, Any], message: str, filter_: str
+) -> None:
     runs = [made(0, 3, versions={"mujoco": "3.3.0", "gymnasium": "1.4.0"}), made(0, 4, seed=1, **other)]
-    with pytest.raises(ConfigError, match=f"{message}; compare them all the same with --allow-mixed$"):
+    with pytest.raises(
+        ConfigError, match=f"{message}; leave one out, by --where {filter_}, or compare them with --allow-mixed$"
+    ):
         compared(*runs)
     notes = [note for one in compared(*runs, allow_mixed=True) for note in one.notes]
     assert any(note.startswith("compared all the same: ") for note in notes)

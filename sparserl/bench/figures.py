@@ -8,19 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from sparserl.bench.compared import COMPARED, OURS
 from sparserl.bench.options import Record
 from sparserl.plots.style import COLOURS, line_styles
 
 THREAD_STYLES = ("-", "--", "-.", ":")
 PAIR_MARKERS = {1: "o", 2: "s", 4: "^"}
 """By the number of neurons that share their inputs."""
-DENSITIES_OF = ("ds_td3", "ds_sac", "ds_redq")
-"""Contenders that have a density."""
-REFERENCES = ("td3_fused", "sac", "masked", "sbx_td3")
 
 
 def update_figure(record: Record) -> Figure:
-    """Speed-up over dense TD3 against density: of gradient updates, or of env steps where only those were timed.
+    """Speed-up over dense against density: of gradient updates, or of env steps where only those were timed.
 
     Crosses are where sparse and dense take as long.
     """
@@ -31,32 +29,37 @@ def update_figure(record: Record) -> Figure:
         rows = configuration["rows"]
         what = "update" if "update" in rows[0] else "steps"
         threads = list(dict.fromkeys(row["threads"] for row in rows))
-        ours = [row for row in rows if row["contender"] == "ds_td3"]
+        names = list(dict.fromkeys(row["contender"] for row in rows if not _is_its_own_baseline(row["contender"])))
+        colours = {name: number % len(COLOURS) for number, name in enumerate(names)}
         for number, style in zip(threads, THREAD_STYLES, strict=False):
-            of_number = [row for row in ours if row["threads"] == number]
-            for pairs in _pairs_of(of_number):
-                of_pairs = [row for row in of_number if _pairs(row) == pairs or row["density"] == 1.0]
-                points = [(row["density"], row[what]["speed_up"]) for row in of_pairs]
-                _curve(axis, points, 0, style, f"ds_td3, {_threads(number)}", pairs)
-            for row in rows:
-                if row["threads"] == number and row["contender"] in REFERENCES:
-                    colour = COLOURS[1 + REFERENCES.index(row["contender"])]
-                    label = f"{row['contender']}, {_threads(number)}"
-                    axis.axhline(
-                        row[what]["speed_up"]["median"], color=colour, linestyle=style, linewidth=1, label=label
-                    )
-        densities = sorted({row["density"] for row in ours})
+            for name, colour in colours.items():
+                of_name = [row for row in rows if (row["contender"], row["threads"]) == (name, number)]
+                label = f"{name} against {COMPARED[name].baseline}, {_threads(number)}"
+                for pairs in _pairs_of(of_name) if name in OURS else ():
+                    of_pairs = [row for row in of_name if _pairs(row) == pairs or row["density"] == 1.0]
+                    points = [(row["density"], row[what]["speed_up"]) for row in of_pairs]
+                    _curve(axis, points, colour, style, label, pairs)
+                for row in () if name in OURS else of_name:
+                    level, paint = row[what]["speed_up"]["median"], COLOURS[colour]
+                    axis.axhline(level, color=paint, linestyle=style, linewidth=1, label=label)
+        densities = sorted({row["density"] for row in rows if row["contender"] in OURS})
         if densities:
             ideal = [1 / density for density in densities]
             axis.plot(densities, ideal, color="black", linestyle=":", linewidth=1, label="1 / density")
         axis.axhline(1.0, color="black", linewidth=0.8)
         _logarithmic(axis, densities)
-        _mark_crossovers(axis, [r for r in configuration.get("crossovers", ()) if r["contender"] == "ds_td3"], 0)
+        crossovers = configuration.get("crossovers", ())
+        for name, colour in colours.items():
+            _mark_crossovers(axis, [row for row in crossovers if row["contender"] == name], colour)
         axis.set_title(f"batch {configuration['batch']}, width {configuration['width']}{quick}", fontsize="medium")
         axis.set_xlabel("density")
-        axis.set_ylabel(f"{'update' if what == 'update' else 'env step'}: times faster than dense TD3")
+        axis.set_ylabel(f"{'update' if what == 'update' else 'env step'}: times faster than dense")
     _legend(figure, panels)
     return figure
+
+
+def _is_its_own_baseline(name: str) -> bool:
+    return COMPARED[name].baseline == name
 
 
 def kernel_figure(record: Record) -> Figure:
@@ -142,7 +145,7 @@ def return_figure(record: Record) -> Figure:
 
 def _contender(run: Record) -> str:
     """Its name, and how sparse it is if that is a choice."""
-    if run["contender"] not in DENSITIES_OF:
+    if run["contender"] not in OURS:
         return str(run["contender"])
     return f"{run['contender']} {run['density']:g}" + (f", pairs {_pairs(run)}" if _pairs(run) > 1 else "")
 
@@ -205,7 +208,7 @@ def _logarithmic(axis: Axes, densities: Sequence[float]) -> None:
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(panels) == 1 else 3, fontsize="small")
 
 
 def _threads(number: int) -> str:

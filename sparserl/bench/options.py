@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sparserl.bench.compared import COMPARED, with_baselines
 from sparserl.bench.threads import available_cpus, check_threads
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.plots.style import FORMATS
@@ -30,24 +31,6 @@ from sparserl.written_files import check_folder, check_writable
 
 Record = dict[str, Any]
 """What a benchmark found: numbers, texts, lists and dicts, ready for JSON."""
-SUMMARIES = {
-    "ds_td3": "ours, at each density",
-    "ds_sac": "ours, at each density; its ratios are to sac",
-    "td3": "Stable-Baselines3's TD3, the baseline of all other ratios",
-    "td3_fused": "the same with torch's fused Adam, which ours uses",
-    "sac": "Stable-Baselines3's SAC",
-    "ds_redq": "ds_sac with 10 critics, the mean for the actor, 2 for the targets; its ratios are to sac",
-    "sac_10": "Stable-Baselines3's SAC with 10 critics; its ratios are to sac",
-    "ds_dqn": "ours, at each density, with discrete actions; its ratios are to dqn",
-    "dqn": "Stable-Baselines3's DQN",
-    "masked": "td3_fused with masks that imitate sparsity",
-    "sbx_td3": "SBX's TD3, compiled by JAX",
-}
-"""Contenders of `bench update`."""
-OF_CHOICES = ("ds_dqn", "dqn")
-"""Those with discrete actions; the others have continuous ones."""
-BY_NAME = ("ds_redq", "sac_10", *OF_CHOICES)
-"""Those that are measured where they are asked for."""
 RETURN_SUMMARIES = {
     "td3": "Stable-Baselines3's TD3",
     "sac": "Stable-Baselines3's SAC",
@@ -179,20 +162,21 @@ class UpdateOptions(TimedOptions):
     """Densities of our agent."""
     pairs: tuple[Count, ...] = (1,)
     """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
-    only: tuple[str, ...] = tuple(name for name in SUMMARIES if name not in BY_NAME)
+    only: tuple[str, ...] = tuple(name for name, compared in COMPARED.items() if compared.usual)
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
-    masked, sbx_td3; by name alone ds_redq and sac_10 (10 critics, ratios are to sac) and, with an --env of discrete
-    actions, ds_dqn and dqn (ratios are to dqn)."""
+    masked, sbx_td3; by name alone, with their baselines: ds_redq, sac_10 (10 critics; ratios are to sac), ds_tqc,
+    ds_ppo, ds_a2c, ds_recurrent_ppo and, with an --env of discrete actions, ds_dqn."""
     what: tuple[str, ...] = WHAT
-    """What to measure, of update (gradient updates alone), steps (env steps with an update each), act (`predict` on one
-    observation), event (topology events of ours)."""
+    """What to measure, of update (gradient updates alone; where an agent learns from rollouts, those of one `train` on
+    the same full rollout), steps (env steps with the updates that belong to them), act (`predict` on one observation),
+    event (topology events of ds_td3)."""
     chunk_s: Seconds = 0.15
     """Seconds of one measurement; at least one call."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_given("batches", "widths", "densities")
-        self.check_names("contender", self.only, tuple(SUMMARIES))
+        self.check_names("contender", self.only, tuple(COMPARED))
         self.check_names("measurement", self.what, WHAT)
         self.check_pairs(self.pairs, self.widths)
         if self.plot is not None and not {"update", "steps"} & set(self.what):
@@ -200,8 +184,7 @@ class UpdateOptions(TimedOptions):
 
     @property
     def title(self) -> str:
-        baseline = "dqn" if set(self.only) <= set(OF_CHOICES) else "td3"
-        agents = f"{_listed(dict.fromkeys((*self.only, baseline)))} on {self.env}"
+        agents = f"{_listed(with_baselines(self.only))} on {self.env}"
         sizes = f"two hidden layers of {_listed(self.widths)}, batch {_listed(self.batches)}"
         quick = "quick: " if self.quick else ""
         effort = f"{_listed(self.threads)} thread(s), {quick}{self.rounds} rounds"

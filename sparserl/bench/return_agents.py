@@ -15,7 +15,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl import config as yaml_config
 from sparserl.agents.table import agent_spec, make_agent
-from sparserl.bench.contenders import OURS, Entry
+from sparserl.bench.compared import OURS
+from sparserl.bench.contenders import Entry
 from sparserl.bench.options import Record, RunSettings
 from sparserl.topology.config import TopologyConfig
 

@@ -20,7 +20,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sparserl import config as yaml_config
 from sparserl.agents.evaluation import Evaluator
-from sparserl.bench.contenders import OURS, Entry, installed
+from sparserl.bench.compared import OURS
+from sparserl.bench.contenders import Entry, installed
 from sparserl.bench.options import EVALUATIONS, Record, RunSettings
 from sparserl.bench.return_agents import make_learner
 from sparserl.bench.threads import limit_threads

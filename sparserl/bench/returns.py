@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.bench.contenders import OURS, Entry, is_missing, ours, said_missing
+from sparserl.bench.compared import OURS
+from sparserl.bench.contenders import Entry, is_missing, ours, said_missing
 from sparserl.bench.options import RETURN_SUMMARIES, Record, ReturnOptions
 from sparserl.bench.return_run import Run, Task
 from sparserl.bench.threads import CAN_BIND

@@ -111,7 +111,7 @@ def measure_size(nnz: int, options: ScaleOptions) -> Record:
     built, built_peak = memory_bytes("VmRSS"), memory_bytes("VmHWM")
     timings = time_events(agent, options.batch, options.threads, options.rounds)
     peak = memory_bytes("VmHWM")
-    networks = list(agent.networks.values())  # type: ignore[attr-defined]  # an agent of ours
+    networks = list(agent.networks.values())
     return {
         "nnz": connections(networks),
         "hidden_neurons": HIDDEN_LAYERS * width,

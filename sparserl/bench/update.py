@@ -5,12 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm import tqdm
 
-from sparserl.bench.contenders import OURS, Entry, entries, env_for, give_replay, installed, make, ours, random_replay
+from sparserl.bench.compared import OURS
+from sparserl.bench.contenders import (
+    RECIPES,
+    Entry,
+    entries,
+    env_for,
+    give_replay,
+    give_rollouts,
+    installed,
+    make,
+    ours,
+    random_replay,
+)
 from sparserl.bench.crossover import crossover
 from sparserl.bench.event import SCHEDULE, time_events
 from sparserl.bench.options import Record, UpdateOptions
@@ -20,7 +35,7 @@ from sparserl.envs import make_env
 from sparserl.kernels import compile_kernels
 
 STEPS_A_CALL = 2
-"""Env steps in a repetition: one period of the delayed policy update."""
+"""Env steps in a repetition where there are no rollouts: one period of the delayed policy update."""
 EVENT_METHODS = ("set", "ds_td3")
 UNITS: dict[str, tuple[str, Callable[[float], float]]] = {
     "update": ("ms an update", lambda seconds: 1e3 * seconds),
@@ -61,12 +76,16 @@ def measure_update(options: UpdateOptions) -> Record:
 
 
 def _of_width(width: int, compared: Sequence[Entry], replay: ReplayBuffer, options: UpdateOptions) -> list[Record]:
-    """One record for each batch size; the agents live no longer than this."""
-    agents = {entry: make(entry, env_for((entry.name,), options.env), width, options.seed) for entry in compared}
-    for agent in agents.values():
-        give_replay(agent, replay)
+    """One record for each batch size; its agents live no longer than that."""
     configurations = []
     for batch in options.batches:
+        agents = {
+            entry: make(entry, env_for((entry.name,), options.env), width, options.seed, batch) for entry in compared
+        }
+        for agent in agents.values():
+            if isinstance(agent, OffPolicyAlgorithm):
+                give_replay(agent, replay)
+        give_rollouts(agents)
         rows = {(entry, threads): _row(entry, threads) for entry in compared for threads in options.threads}
         for what in UNITS:
             if what in options.what:
@@ -99,7 +118,7 @@ def _crossovers(rows: Sequence[Record]) -> list[Record]:
 
 def _measure(
     what: str,
-    agents: dict[Entry, OffPolicyAlgorithm],
+    agents: dict[Entry, BaseAlgorithm],
     batch: int,
     width: int,
     options: UpdateOptions,
@@ -108,8 +127,8 @@ def _measure(
     """Adds to each row what was measured, and its ratios."""
     contenders = {
         (entry, threads): Contender(
-            _work(what, entry, agents[entry], batch),
-            {"update": entry.updates_a_call, "steps": STEPS_A_CALL, "act": 1}[what],
+            _work(what, entry, agents[entry]),
+            _units(what, entry, agents[entry]),
             partial(limit_threads, threads, bind=entry.is_jax),
         )
         for entry, threads in rows
@@ -142,19 +161,27 @@ def _say_round(rounds: int, timings: Mapping[tuple[Entry, int], Timing]) -> None
     tqdm.write(f"round {number} of {rounds}, times faster than dense: {', '.join(ratios)}")
 
 
-def _work(what: str, entry: Entry, agent: OffPolicyAlgorithm, batch: int) -> Callable[[int], None]:
+def _units(what: str, entry: Entry, agent: BaseAlgorithm) -> int:
+    """Units of work in a repetition of `_work`."""
+    steps = getattr(agent, "n_steps", 0) if isinstance(agent, OnPolicyAlgorithm) else STEPS_A_CALL
+    return {"update": RECIPES[entry.name].updates_a_call, "steps": steps, "act": 1}[what]
+
+
+def _work(what: str, entry: Entry, agent: Any) -> Callable[[int], None]:
     def update(n: int) -> None:
         for _ in range(n):
-            agent.train(gradient_steps=entry.updates_a_call, batch_size=batch)
+            agent.train(**of_replay)
 
     def steps(n: int) -> None:
-        agent.batch_size = batch
-        agent.learn(STEPS_A_CALL * n, reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]  # SB3 takes None at run time
+        agent.learn(_units("steps", entry, agent) * n, reset_num_timesteps=False, log_interval=None)
 
     def act(n: int) -> None:
         for _ in range(n):
             agent.predict(observation)
 
+    of_replay = {}
+    if isinstance(agent, OffPolicyAlgorithm):
+        of_replay = {"gradient_steps": _units("update", entry, agent), "batch_size": agent.batch_size}
     observation = agent.observation_space.sample()
     return {"update": update, "steps": steps, "act": act}[what]
 

@@ -12,19 +12,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.benches import bench
 from support.envs import FunctionEnv
 
 from sparserl.bench import scale
-from sparserl.bench.contenders import Entry, give_replay, make, random_replay, said_missing
+from sparserl.bench.compared import COMPARED
+from sparserl.bench.contenders import (
+    EPOCHS,
+    RECIPES,
+    Entry,
+    entries,
+    give_replay,
+    give_rollouts,
+    make,
+    random_replay,
+    said_missing,
+)
 from sparserl.bench.crossover import crossover
-from sparserl.bench.options import BY_NAME, SUMMARIES, ScaleOptions, UpdateOptions
+from sparserl.bench.options import ScaleOptions, UpdateOptions
 from sparserl.bench.scale import NoDynamics, measure_scale, replay_bytes
 from sparserl.bench.timing import Timing
-from sparserl.bench.update import _numbers, _work
+from sparserl.bench.update import _numbers, _units, _work
 from sparserl.cli import main
 from sparserl.cli.bench import BENCHMARKS
+from sparserl.errors import ConfigError
 
 NO_SBX = said_missing("sbx_td3")
 SPREAD = {"median", "q25", "q75"}
@@ -72,7 +85,7 @@ def test_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert found["notes"] == [NO_SBX]
     assert NO_SBX in printed.splitlines()
-    for word in (*SUMMARIES.keys() - {"sbx_td3", *BY_NAME}, "topology events", "steps/s", "take as long"):
+    for word in (*(name for name in COMPARED if COMPARED[name].usual), "topology events", "steps/s", "take as long"):
         assert word in printed
 
 
@@ -107,6 +120,64 @@ def test_discrete_actions_beside_dqn(tmp_path: Path, capsys: pytest.CaptureFixtu
         said = capsys.readouterr().err
         assert " is not for " in said
         assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["ds_tqc", "ds_ppo", "ds_a2c", "ds_recurrent_ppo"])
+def test_other_agents_beside_their_dense_twins(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("sb3_contrib")
+    twin = COMPARED[name].baseline
+    options = f"--widths 8 --batches 16 --threads 1 --densities .5 --rounds 1 --chunk-s 1e-3 --only {name}"
+    found = bench("update", f"--env Pendulum-v1 {options}", tmp_path)
+    (configuration,) = found["configurations"]
+    rows = {row["contender"]: row for row in configuration["rows"]}
+    assert list(rows) == [name, twin]
+    for what in ("update", "act"):
+        times = [rows[one][what]["per_round"][0] for one in (twin, name)]
+        assert rows[name][what]["speed_up"]["median"] == pytest.approx(times[0] / times[1])
+    assert rows[name]["steps"]["speed_up"]["median"] > 0
+    ours, theirs = (make(Entry(one, 0.5), FunctionEnv(), 8, 0, batch=16) for one in (name, twin))
+    assert ours.batch_size == 16
+    assert len(ours.evolver.layers) > 0
+    for key in RECIPES[name].sizes(16):
+        assert getattr(ours, key) == getattr(theirs, key)
+
+
+@pytest.mark.parametrize("name", ["ds_ppo", "ds_a2c", "ds_recurrent_ppo"])
+def test_who_learns_from_rollouts_gets_the_same_and_so_many_updates(name: str) -> None:
+    pytest.importorskip("sb3_contrib")
+    twin = COMPARED[name].baseline
+    compared = [Entry(name, 0.5), Entry(twin, 1.0)]
+    agents = {entry: make(entry, FunctionEnv(), 8, 0, batch=16) for entry in compared}
+    give_rollouts(agents)
+    ours, theirs = agents.values()
+    assert ours.rollout_buffer is not theirs.rollout_buffer
+    assert ours.rollout_buffer.full
+    for what in ("observations", "actions", "returns", "log_probs"):
+        assert np.array_equal(getattr(ours.rollout_buffer, what), getattr(theirs.rollout_buffer, what))
+    batches = {"ds_ppo": 8, "ds_a2c": 1, "ds_recurrent_ppo": 1}[name]
+    updates = 1 if name == "ds_a2c" else EPOCHS * batches
+    assert len(ours.rollout_buffer.observations) == 16 * batches
+    _work("update", compared[0], ours)(2)
+    assert ours.updates == 2 * updates == 2 * _units("update", compared[0], ours)
+    assert ours.num_timesteps == 0, "nothing was met"
+    _work("steps", compared[0], ours)(2)
+    assert ours.num_timesteps == 2 * 16 * batches == 2 * _units("steps", compared[0], ours)
+
+
+def test_without_a_package_its_contenders_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    without = lambda name, *rest: None if name == "sb3_contrib" else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    there, missing = entries(["ds_ppo", "ds_tqc"], [0.5])
+    assert there == [Entry("ds_ppo", 0.5), Entry("ppo", 1.0)]
+    assert missing == ["ds_tqc: skipped, as its baseline tqc", said_missing("tqc")]
+    assert "sb3-contrib" in said_missing("tqc")
+    with pytest.raises(ConfigError, match="tqc: sb3_contrib is not installed"):
+        entries(["ds_tqc"], [0.5])
+
+
+def test_every_contender_is_made_somehow() -> None:
+    assert RECIPES.keys() == COMPARED.keys()
 
 
 @pytest.mark.usefixtures("no_sbx")
@@ -207,9 +278,9 @@ def test_env_steps_go_on_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) ->
     reset: Callable[..., Any] = env.reset
     monkeypatch.setattr(env, "reset", lambda **given: (resets.append(1), reset(**given))[1])
     entry = Entry("td3", 1.0)
-    agent = make(entry, env, 8, 0)
+    agent = make(entry, env, 8, 0, batch=8)
     give_replay(agent, random_replay(FunctionEnv(), 0))
-    steps = _work("steps", entry, agent, 8)
+    steps = _work("steps", entry, agent)
     for _ in range(4):
         steps(5)
     assert agent.num_timesteps == agent._n_updates == 4 * 5 * 2, "a gradient update every step, from the first on"

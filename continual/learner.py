@@ -81,9 +81,6 @@ class Memory(Protocol):
 
     def __len__(self) -> int: ...
 
-    def keep(self, count: int) -> None:
-        """Adds up to `count` samples of the task that ends."""
-
     def sizes(self) -> dict[str, int]:
         """Bytes, by what is kept."""
 
@@ -95,6 +92,13 @@ class Memory(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keeps what was kept."""
+
+
+class TaskMemory(Memory, Protocol):
+    """One that is added to when a task ends."""
+
+    def keep(self, count: int) -> None:
+        """Adds up to `count` samples of the task that ends."""
 
 
 class Learner(Protocol):
@@ -148,13 +152,13 @@ class Learner(Protocol):
     def gradients(self, group: Group, batch: Any) -> list[torch.Tensor]:
         """Gradients of the group's loss on a batch of `remember`, by `group.module.parameters()`; changes no `grad`."""
 
-    def new_memory(self) -> Memory:
+    def new_memory(self) -> TaskMemory:
         """An empty one."""
 
     def remember(self, memory: Any, count: int) -> Any:
         """A batch of a memory, each sample drawn uniformly among all, with replacement, anew for each step."""
 
-    def rehearse(self, options: Any) -> Memory | None:
+    def rehearse(self, options: Any) -> TaskMemory | None:
         """Prepares training on earlier tasks again.
 
         Returns:

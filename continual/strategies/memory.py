@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from sparserl.continual.learner import Group, Kind, Learner, Memory
+from sparserl.continual.learner import Group, Kind, Learner, Memory, TaskMemory
 from sparserl.continual.shared.projection import project
 from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.strategy import Strategy
@@ -79,6 +79,7 @@ class Replay(WithMemory):
     """
 
     options: ReplayOptions
+    kept: TaskMemory | None = None
 
     def attach(self, learner: Learner) -> None:
         super().attach(learner)
@@ -133,6 +134,7 @@ class AGEM(WithMemory):
     """
 
     options: AGEMOptions
+    kept: TaskMemory | None = None
 
     def attach(self, learner: Learner) -> None:
         super().attach(learner)

@@ -212,7 +212,7 @@ class FitLearner(SupervisedLearner):
         at = torch.from_numpy(indices)
         # All samples are of the one task, whose number nothing asks for.
         x, y = self._standardised
-        return Batch(x.index_select(0, at), y.index_select(0, at), self._no_task)
+        return Batch(x.index_select(0, at), y.index_select(0, at), self._no_task, at)
 
     def _end_epoch(self) -> None:
         super()._end_epoch()
@@ -238,7 +238,7 @@ class FitLearner(SupervisedLearner):
         correct, loss = 0, 0.0
         with self._answering(), self.network.in_use():
             for x, y in self.parts_of(samples):
-                batch, outputs = Batch(x, y, self._no_task), self.network(x)
+                batch, outputs = Batch(x, y, self._no_task, self._no_task), self.network(x)
                 correct += self.objective.correct(outputs, batch)
                 loss += self.objective.summed(outputs, batch)
         return self.objective.score(correct, loss, len(samples))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sparserl.continual.learner import Group, Memory, Objective, Probe
+from sparserl.continual.learner import Group, Objective, Probe
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
@@ -298,7 +298,7 @@ class SupervisedLearner(TaskLearner):
         """Samples, another draw at each step."""
         return memory.batch(count, self.steps)
 
-    def rehearse(self, options: Any) -> Memory:
+    def rehearse(self, options: Any) -> SampleMemory:
         """Raises ConfigError if the memory is too small for a sample of each task."""
         if options.samples < self.n_tasks:
             least = f"replay.samples must be at least {self.n_tasks}, one for each task"

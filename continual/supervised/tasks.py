@@ -139,11 +139,13 @@ class Batch:
         x: (B, F) float32.
         y: (B,) int64 output units.
         task: (B,) int64 task that each sample is of.
+        index: (B,) int64 which of the samples of its task each one is.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     task: torch.Tensor
+    index: torch.Tensor
 
     def __len__(self) -> int:
         return self.y.numel()
@@ -152,7 +154,8 @@ class Batch:
     def of(cls, task: int, samples: Samples, indices: Integers | slice) -> Batch:
         """The samples of one task at `indices`."""
         x, y = samples.take(indices)
-        return cls(x, y, torch.full_like(y, task))
+        index = np.arange(len(samples))[indices] if isinstance(indices, slice) else indices
+        return cls(x, y, torch.full_like(y, task), torch.from_numpy(index))
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
@@ -163,7 +166,8 @@ class Batch:
             torch.cat([batch.x for batch in batches]),
             torch.cat([batch.y for batch in batches]),
             torch.cat([batch.task for batch in batches]),
+            torch.cat([batch.index for batch in batches]),
         )
 
     def __getitem__(self, indices: torch.Tensor) -> Batch:
-        return Batch(self.x[indices], self.y[indices], self.task[indices])
+        return Batch(self.x[indices], self.y[indices], self.task[indices], self.index[indices])

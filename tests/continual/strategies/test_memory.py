@@ -92,7 +92,7 @@ def test_a_batch_is_drawn_uniformly_from_what_is_kept() -> None:
     sequence = blobs()
     memory = SampleMemory(sequence, seed=0)
     memory.keep(4)
-    memory.indices.append(np.array([5, 11]))
+    memory.keep_first(1, [np.array([5, 11])], 4)
     kept = {}
     for task, own in enumerate(memory.indices):
         x, y = sequence.tasks[task].train.take(own)

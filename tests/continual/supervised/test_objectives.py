@@ -22,7 +22,7 @@ DRAWS = np.random.default_rng(0)
 def batch(rows: int = 5, features: int = 6, classes: int = 3) -> Batch:
     x = torch.from_numpy(DRAWS.standard_normal((rows, features)))
     y = torch.from_numpy(DRAWS.integers(0, classes, rows))
-    return Batch(x, y, torch.zeros_like(y))
+    return Batch(x, y, torch.zeros_like(y), torch.arange(len(y)))
 
 
 def learner(objective: Objective = RECONSTRUCT, topology: TopologyConfig = SPARSE, **changes: Any) -> FitLearner:
@@ -46,7 +46,7 @@ def test_by_hand_as_by_autograd(objective: Objective, outputs: int, weighted: bo
 
 
 def test_an_error_worked_by_hand() -> None:
-    given = Batch(torch.tensor([[1.0, 0.0], [2.0, 2.0]]), torch.tensor([0, 0]), torch.tensor([0, 0]))
+    given = Batch(torch.tensor([[1.0, 0.0], [2.0, 2.0]]), *(torch.tensor([0, 0]) for _ in range(3)))
     outputs = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
     assert RECONSTRUCT.loss(outputs, given, None).item() == 1.25
     assert RECONSTRUCT.score(0, RECONSTRUCT.summed(outputs, given), 2) == Score(None, 1.25)

@@ -84,6 +84,7 @@ def test_a_batch_knows_its_task() -> None:
     assert len(batch) == 2
     assert batch.x.tolist() == [STANDARDISED[2], STANDARDISED[0]]
     assert (batch.y.tolist(), batch.task.tolist(), batch.task.dtype) == ([5, 6], [3, 3], torch.int64)
+    assert (batch.index.tolist(), batch.index.dtype) == ([0, 1], torch.int64)
 
 
 def test_batches_are_joined_in_order_and_picked_from() -> None:
@@ -91,11 +92,11 @@ def test_batches_are_joined_in_order_and_picked_from() -> None:
     assert Batch.joined([one]) is one
     joined = Batch.joined([two, one])
     assert joined.x.tolist() == [STANDARDISED[0], STANDARDISED[2], STANDARDISED[2]]
-    assert (joined.y.tolist(), joined.task.tolist()) == ([6, 7, 5], [2, 2, 0])
+    assert (joined.y.tolist(), joined.task.tolist(), joined.index.tolist()) == ([6, 7, 5], [2, 2, 0], [1, 2, 0])
     for places in (torch.tensor([2, 0]), torch.tensor([True, False, True])):
         picked = joined[places]
         assert sorted(zip(picked.y.tolist(), picked.task.tolist(), strict=True)) == [(5, 0), (6, 2)]
-    assert joined[torch.tensor([2, 0])].y.tolist() == [5, 6]
+    assert (joined[torch.tensor([2, 0])].y.tolist(), joined[torch.tensor([2, 0])].index.tolist()) == ([5, 6], [0, 1])
     assert len(joined[torch.tensor([], dtype=torch.int64)]) == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from sparserl.continual.learner import Kind, Learner
+from sparserl.continual.shared.teacher import Teacher
 from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.ranges import NotNegative, Positive
@@ -51,7 +51,7 @@ class LwF(Strategy):
 
     def attach(self, learner: Learner) -> None:
         super().attach(learner)
-        self._old = copy.deepcopy(learner.networks[0].of_task(0)).requires_grad_(False).eval()
+        self._old = Teacher(learner.networks[0].of_task(0))
 
     def loss(self, learner: Any, batch: Any) -> torch.Tensor:
         """Cross-entropy, and how far the outputs are from what the old network makes of the samples."""
@@ -68,16 +68,16 @@ class LwF(Strategy):
 
     def end_task(self, learner: Learner) -> None:
         """The network becomes the old one."""
-        self._old.load_state_dict(learner.networks[0].of_task(learner.task).state_dict())
+        self._old.take(learner.networks[0].of_task(learner.task))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"old": dict(self._old.state_dict())}
+        return {"old": self._old.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._old.load_state_dict(state["old"])
 
     def memory(self) -> dict[str, int]:
-        return {"old network": sum(tensor.nbytes for tensor in self._old.state_dict().values())}
+        return self._old.sizes()
 
 
 def _questions(sequence: Any, task: int) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,22 @@ from sparserl.topology.structure import FloatArray
 
 
 @torch.no_grad()
+def hidden_activations(mlp: SparseMLP, x: torch.Tensor) -> Iterator[torch.Tensor]:
+    """(B, n) activations of each layer but the last in use, one layer at a time, for (B, n_in) inputs."""
+    with mlp.in_use():
+        for layer, function in zip(list(mlp)[:-1], mlp.functions[:-1], strict=True):
+            x = function(layer(x))
+            yield x
+
+
+def features(mlp: SparseMLP, x: torch.Tensor) -> torch.Tensor:
+    """(B, n) activations of the last hidden layer in use, for (B, n_in) inputs."""
+    last = x
+    for activations in hidden_activations(mlp, x):
+        last = activations
+    return last
+
+
 def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
     """Mean |activation| of every hidden neuron in use, at the cost of a forward pass.
 
@@ -26,12 +42,7 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
     Returns:
         (n,) float64 of each layer but the last.
     """
-    activities = []
-    with mlp.in_use():
-        for layer, function in zip(list(mlp)[:-1], mlp.functions[:-1], strict=True):
-            x = function(layer(x))
-            activities.append(x.abs().mean(0, dtype=torch.float64).numpy())
-    return activities
+    return [one.abs().mean(0, dtype=torch.float64).numpy() for one in hidden_activations(mlp, x)]
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def test_the_loss_is_the_formula(scenario: Scenario) -> None:
 
 def test_the_first_task_has_no_teacher() -> None:
     learner, strategy = learner_of("class", LwFOptions(alpha=100.0))
-    strategy._old[2].bias.data.fill_(math.nan)
+    strategy._old.network[2].bias.data.fill_(math.nan)
     batch = Batch.of(0, learner.sequence.tasks[0].train, np.arange(6))
     assert torch.equal(strategy.loss(learner, batch), learner.cross_entropy(batch))
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear, SparseMLP
-from sparserl.layers.activity import dormant_fraction, hidden_activity
+from sparserl.layers.activity import dormant_fraction, features, hidden_activity
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
 
@@ -44,6 +44,13 @@ def test_worked_by_hand(dtype: torch.dtype) -> None:
     assert first.tolist() == [1.5, 0.5, 1.0]
     assert second.tolist() == [1.5, 0.0]
     assert (first.dtype, second.dtype) == (np.float64, np.float64)
+
+
+@DTYPES
+def test_features_are_the_last_hidden_activations(dtype: torch.dtype) -> None:
+    network = by_hand().to(dtype)
+    assert features(network, X.to(dtype)).tolist() == [[1.0, 0.0], [0.0, 0.0], [5.0, 0.0], [0.0, 0.0]]
+    assert network.training
 
 
 def test_negative_activations_count_by_their_size() -> None:

@@ -11,6 +11,8 @@ from sparserl.continual.learner import Kind
 from sparserl.continual.strategies.anew import Joint, Scratch
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
 from sparserl.continual.strategies.class_pca import ClassPCA, ClassPCAOptions
+from sparserl.continual.strategies.der import DER, DEROptions
+from sparserl.continual.strategies.icarl import ICaRL, ICaRLOptions
 from sparserl.continual.strategies.linear_forms import (
     RandomFeatures,
     RandomFeaturesOptions,
@@ -60,6 +62,10 @@ class MethodOptions:
     """replay."""
     agem: AGEMOptions = field(default_factory=AGEMOptions)
     """agem."""
+    der: DEROptions = field(default_factory=DEROptions)
+    """der."""
+    icarl: ICaRLOptions = field(default_factory=ICaRLOptions)
+    """icarl."""
     packnet: PackNetOptions = field(default_factory=PackNetOptions)
     """packnet."""
     spacenet: SpaceNetOptions = field(default_factory=SpaceNetOptions)
@@ -170,6 +176,18 @@ STRATEGIES: dict[str, MethodSpec] = {
     ),
     "agem": MethodSpec(
         "project gradients against stored samples (Chaudhry et al. 2019)", AGEM, "agem", defaults=FIXED_TOPOLOGY
+    ),
+    "der": MethodSpec(
+        "train on stored samples toward their stored outputs; DER++ by option (Buzzega et al. 2020)",
+        DER,
+        "der",
+        refused={"agent": "der keeps outputs of a classifier: use --method replay"},
+    ),
+    "icarl": MethodSpec(
+        "stored exemplars of each class, the nearest mean of which answers (Rebuffi et al. 2017)",
+        ICaRL,
+        "icarl",
+        refused={"agent": "icarl keeps exemplars of classes, which an agent does not have: use --method replay"},
     ),
     "packnet": MethodSpec(
         "prune and freeze a share of the weights per task (Mallya and Lazebnik 2018)", PackNet, "packnet"

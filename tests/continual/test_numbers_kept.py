@@ -9,6 +9,8 @@ from support.classifiers import COUNTS, learn, learner_of
 
 from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.strategies.anew import Joint
+from sparserl.continual.strategies.der import DER, DEROptions
+from sparserl.continual.strategies.icarl import ICaRL, ICaRLOptions
 from sparserl.continual.strategies.memory import Replay, ReplayOptions
 from sparserl.continual.supervised.learner import SupervisedLearner
 
@@ -42,6 +44,19 @@ def test_stored_samples_count_with_all_their_features() -> None:
     learner = learner_of(lambda: Replay(ReplayOptions(samples=20)), reset_optimizer=True)
     learn(learner, 2)
     assert learner.numbers_kept() == weights(learner) + 20 * (learner.sequence.n_features + 1)
+
+
+def test_stored_outputs_count_beside_their_samples() -> None:
+    learner = learner_of(lambda: DER(DEROptions(samples=20)), reset_optimizer=True)
+    learn(learner, 2)
+    of_sample = learner.sequence.n_features + 1 + learner.sequence.n_outputs
+    assert learner.numbers_kept() == weights(learner) + 20 * of_sample + 1  # how many were seen
+
+
+def test_exemplars_count_and_the_network_that_teaches() -> None:
+    learner = learner_of(lambda: ICaRL(ICaRLOptions(samples=22)), reset_optimizer=True)
+    learn(learner, 2)
+    assert learner.numbers_kept() == 2 * weights(learner) + 20 * (learner.sequence.n_features + 1)  # five of each class
 
 
 def test_who_trains_on_all_tasks_again_keeps_all_samples() -> None:

@@ -96,7 +96,7 @@ def test_a_copied_evolver_brings_its_layers_and_moments_along() -> None:
     assert pickle.dumps(agent) == before
 
 
-@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "si", "replay", "lwf"])
+@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "si", "replay", "lwf", "der", "icarl"])
 def test_a_copied_classifier_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
     sequence = blobs("task")
     spacenet = SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4))

@@ -10,6 +10,8 @@ import pytest
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions
+from sparserl.continual.strategies.der import DEROptions
+from sparserl.continual.strategies.icarl import ICaRLOptions
 from sparserl.continual.strategies.lwf import LwFOptions
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.options import Options
@@ -93,6 +95,11 @@ def test_a_share_of_one_may_be_written_as_an_integer() -> None:
         (AGEMOptions, {"samples_per_task": 0}, "agem.samples-per-task must be at least 1, got 0"),
         (AGEMOptions, {"transitions_per_task": 0}, "agem.transitions-per-task must be at least 1, got 0"),
         (AGEMOptions, {"batch_size": -2}, "agem.batch-size must be at least 1, got -2"),
+        (DEROptions, {"samples": 0}, "der.samples must be at least 1, got 0"),
+        (DEROptions, {"alpha": -0.1}, "der.alpha must not be negative, got -0.1"),
+        (DEROptions, {"beta": math.nan}, "der.beta must not be negative, got nan"),
+        (DEROptions, {"batch_size": 0}, "der.batch-size must be at least 1, got 0"),
+        (ICaRLOptions, {"samples": 0}, "icarl.samples must be at least 1, got 0"),
         (PackNetOptions, {"retrain_epochs": -1}, "packnet.retrain-epochs must not be negative, got -1"),
         (PackNetOptions, {"retrain_updates": -1}, "packnet.retrain-updates must not be negative, got -1"),
         (SpaceNetOptions, {"capacity": 0.0}, "spacenet.capacity must be in (0, 1], got 0.0"),

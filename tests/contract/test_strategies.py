@@ -29,6 +29,8 @@ from sparserl.agents import DSSAC, DSTD3
 from sparserl.continual.learner import Kind
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.der import DEROptions
+from sparserl.continual.strategies.icarl import ICaRLOptions
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
@@ -50,6 +52,8 @@ OPTIONS = MethodOptions(
     mas=MASOptions(strength=0.01, samples=4),
     replay=ReplayOptions(samples=20),
     agem=AGEMOptions(samples_per_task=9, batch_size=12),
+    der=DEROptions(samples=20, beta=0.5, batch_size=12),
+    icarl=ICaRLOptions(samples=20),
     spacenet=SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4)),
 )
 LEARNER = LearnerConfig(hidden=(32, 24), optimizer="sgd", learning_rate=0.2, momentum=0.5, epochs=4, batch_size=16)
@@ -57,7 +61,7 @@ BATCHES = math.ceil(40 / 16)
 CLASSIFIERS = [name for name, spec in methods_of("classifier").items() if spec.strategy.has_network]
 DENSITY = {name: 1.0 if name in ("spacenet", "static_sparse") else 0.6 for name in CLASSIFIERS}
 """The others learn on a sparse hidden layer, so that what they keep for each connection is tried too."""
-REFUSED = {("packnet", "class"), ("packnet", "domain")}
+REFUSED = {("packnet", "class"), ("packnet", "domain"), ("icarl", "domain")}
 CASES = [(name, scenario) for name in CLASSIFIERS for scenario in SCENARIOS if (name, scenario) not in REFUSED]
 INTERRUPTED = [case for place, case in enumerate(CASES) if place % 2 == 0 or case[1] == "task"]
 """Which outputs a scenario trains is no state: not every method is interrupted in each."""

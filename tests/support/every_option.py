@@ -381,6 +381,8 @@ METHOD_OPTIONS: dict[str, dict[str, Value]] = {
     "lwf": {"alpha": 3.0, "temperature": 3.0},
     "replay": {"samples": 30},
     "agem": {"samples_per_task": 30, "batch_size": 5},
+    "der": {"samples": 30, "alpha": 0.25, "beta": 0.75, "batch_size": 5},
+    "icarl": {"samples": 30},
     "packnet": {"retrain_epochs": 1},
     "spacenet": {
         "connections": [90, 80, 40],

@@ -16,6 +16,8 @@ from support.trees import assert_equal_trees
 from torch import nn
 
 from sparserl.continual.strategies import MethodOptions, make_strategy
+from sparserl.continual.strategies.der import DEROptions
+from sparserl.continual.strategies.icarl import ICaRLOptions
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.penalty import EWC, EWCOptions, MASOptions, OnlineEWCOptions
 from sparserl.continual.supervised.connections import bound
@@ -40,10 +42,12 @@ OPTIONS = MethodOptions(
     mas=MASOptions(strength=0.01, samples=4),
     replay=ReplayOptions(samples=20),
     agem=AGEMOptions(samples_per_task=9, batch_size=12),
+    der=DEROptions(samples=20, batch_size=12),
+    icarl=ICaRLOptions(samples=20),
 )
 MOVING = [name for name, method in METHODS.items() if method.rule is not None]
 NOT_MOVING = ("packnet", "spacenet", "static_sparse")
-STRATEGIES = ("naive", "joint", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "replay", "agem")
+STRATEGIES = ("naive", "joint", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "replay", "agem", "der", "icarl")
 CASES = [
     *((strategy, method, {}) for strategy, method in zip(cycle(("ewc", "replay")), METHODS, strict=False)),
     *((strategy, "rigl", {"gradient_batches": 2}) for strategy in STRATEGIES),

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies.anew import Joint, Scratch
+from sparserl.continual.strategies.class_autoencoder import ClassAutoencoder, ClassAutoencoderOptions
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
 from sparserl.continual.strategies.class_pca import ClassPCA, ClassPCAOptions
 from sparserl.continual.strategies.der import DER, DEROptions
@@ -74,6 +75,8 @@ class MethodOptions:
     """nearest_mean."""
     class_pca: ClassPCAOptions = field(default_factory=ClassPCAOptions)
     """class_pca."""
+    class_autoencoder: ClassAutoencoderOptions = field(default_factory=ClassAutoencoderOptions)
+    """class_autoencoder."""
     streaming_lda: StreamingLDAOptions = field(default_factory=StreamingLDAOptions)
     """streaming_lda."""
     ridge: RidgeOptions = field(default_factory=RidgeOptions)
@@ -202,6 +205,9 @@ STRATEGIES: dict[str, MethodSpec] = {
     ),
     "nearest_mean": _closed_form("no network: the class whose mean is nearest", NearestMean, "nearest_mean"),
     "class_pca": _closed_form("no network: principal components of each class", ClassPCA, "class_pca"),
+    "class_autoencoder": _closed_form(
+        "a sparse linear autoencoder per class, whose connections move", ClassAutoencoder, "class_autoencoder"
+    ),
     "streaming_lda": _closed_form(
         "no network: linear discriminant analysis (Hayes and Kanan 2020)", StreamingLDA, "streaming_lda"
     ),

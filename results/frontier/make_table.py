@@ -17,6 +17,7 @@ HEAD = ("sequence", "name", "seed", "acc", "bwt", "numbers_kept", "cpu_s", "comm
 SEQUENCES = {"split_mnist": "split MNIST", "split_fashion_mnist": "split Fashion-MNIST"}
 KINDS = {
     "class_pca": ("o", "components of each class"),
+    "class_autoencoder": ("v", "sparse autoencoder of each class"),
     "random_features": ("s", "sparse random layer and ridge"),
     "fly_code": ("^", "fly code"),
     "spacenet": ("*", "SpaceNet"),
@@ -77,7 +78,7 @@ def main(folder):
                 kept,
                 acc.mean(),
                 marker,
-                color=f"C{[*'osD^*Px'].index(marker)}",
+                color=f"C{[*'osD^*Pxv'].index(marker)}",
                 label=None if label in named else label,
             )
             named.add(label)

@@ -17,6 +17,17 @@ for sequence in split_mnist split_fashion_mnist; do
     for pair in "5 1600" "10 2500" "20 4000"; do
         run $sequence "class_pca_${pair% *}_at_${pair#* }" class_pca 0 --class-pca.components ${pair% *} --class-pca.connections ${pair#* }
     done
+    for pair in "15 1500" "20 2500" "20 4000"; do
+        run $sequence "class_autoencoder_${pair% *}_at_${pair#* }" class_autoencoder 0 --class-autoencoder.components ${pair% *} \
+            --class-autoencoder.connections ${pair#* }
+    done
+    run $sequence class_autoencoder_kept class_autoencoder 0 --class-autoencoder.drop-fraction 0
+    for seed in 0 1 2 3 4 5 6 7 8 9; do # from a random topology: connections stay, move at random, move by gradient
+        random="--class-autoencoder.initial-topology random"
+        run $sequence class_autoencoder_random_static class_autoencoder $seed $random --class-autoencoder.drop-fraction 0
+        run $sequence class_autoencoder_random_set class_autoencoder $seed $random --class-autoencoder.grow random
+        run $sequence class_autoencoder_random_rigl class_autoencoder $seed $random
+    done
     run $sequence streaming_lda streaming_lda 0
     run $sequence ridge ridge 0
     for seed in 0 1 2 3 4 5 6 7 8 9; do

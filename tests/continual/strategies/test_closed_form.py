@@ -18,8 +18,10 @@ from support.trees import assert_equal_trees
 
 from sparserl.continual.shared.expansion import Expansion
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
+from sparserl.continual.strategies.class_autoencoder import ClassAutoencoderOptions
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
 from sparserl.continual.strategies.class_pca import ClassPCA, ClassPCAOptions
+from sparserl.continual.strategies.class_planes import ClassPlanes
 from sparserl.continual.strategies.closed_form import ClosedForm, Symmetric
 from sparserl.continual.strategies.linear_forms import (
     RandomFeatures,
@@ -38,6 +40,7 @@ from sparserl.recording import checkpoint
 
 OPTIONS = MethodOptions(
     class_pca=ClassPCAOptions(components=2),
+    class_autoencoder=ClassAutoencoderOptions(components=2, connections=10, passes=10),
     random_features=RandomFeaturesOptions(units=20, inputs=3),
     fly_code=FlyCodeOptions(units=200, inputs=3, winners=0.1),
 )
@@ -46,7 +49,7 @@ CASES = [
     (name, scenario)
     for name in METHODS
     for scenario in get_args(Scenario)
-    if (name, scenario) != ("class_pca", "domain")
+    if scenario != "domain" or not issubclass(STRATEGIES[name].strategy, ClassPlanes)
 ]
 RNG = np.random.default_rng(3)
 
@@ -291,9 +294,10 @@ def test_a_triangle_says_the_whole_matrix() -> None:
 # What cannot be.
 
 
-def test_a_class_in_two_tasks_has_no_components() -> None:
-    with pytest.raises(ConfigError, match=r"class_pca needs all samples of a class in one task.*streaming_lda"):
-        learner_of("class_pca", "domain")
+@pytest.mark.parametrize("name", ["class_pca", "class_autoencoder"])
+def test_a_class_in_two_tasks_has_no_plane(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} needs all samples of a class in one task.*streaming_lda"):
+        learner_of(name, "domain")
 
 
 @pytest.mark.parametrize(
@@ -308,6 +312,14 @@ def test_a_class_in_two_tasks_has_no_components() -> None:
         (
             MethodOptions(class_pca=ClassPCAOptions(2, connections=16)),
             r"--class-pca.connections 16 must be in \[2, 16\)",
+        ),
+        (
+            MethodOptions(class_autoencoder=ClassAutoencoderOptions(components=N_FEATURES)),
+            "--class-autoencoder.components 8 must be below the 8",
+        ),
+        (
+            MethodOptions(class_autoencoder=ClassAutoencoderOptions(components=2, connections=17)),
+            r"--class-autoencoder.connections 17 must be in \[2, 16\]",
         ),
         (MethodOptions(random_features=RandomFeaturesOptions(inputs=9)), "--random-features.inputs 9 .* at most 8"),
         (MethodOptions(fly_code=FlyCodeOptions(inputs=9)), "--fly-code.inputs 9 .* at most 8"),

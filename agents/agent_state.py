@@ -34,7 +34,7 @@ def agent_state(agent: AgentParts) -> dict[str, Any]:
         "counters": {name: getattr(agent, name) for name in agent.counters},
         "episodes": list(agent.ep_info_buffer or ()),
         "successes": [float(success) for success in agent.ep_success_buffer or ()],
-        "remembered": {name: getattr(agent, name) for name in agent.remembered},
+        "remembered": {name: getattr(agent, name) for name in (*agent.remembered, *agent.described_by)},
         "last_obs": agent._last_obs,
         "last_episode_starts": agent._last_episode_starts,
         "generators": generator_state(),
@@ -64,7 +64,7 @@ def restore_agent(agent: AgentParts, state: Mapping[str, Any]) -> None:
         setattr(agent, name, value)
     agent.ep_info_buffer = deque(state["episodes"], maxlen=agent._stats_window_size)
     agent.ep_success_buffer = deque(state["successes"], maxlen=agent._stats_window_size)
-    for name in agent.remembered:
+    for name in (*agent.remembered, *agent.described_by):
         setattr(agent, name, state["remembered"][name])
     agent._last_obs = _numpy(state["last_obs"])
     agent._last_episode_starts = _numpy(state["last_episode_starts"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
@@ -15,6 +16,7 @@ from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.recurrent import SparseRecurrentPolicy
 from sparserl.agents.on_policy_config import RecurrentPPOConfig
 from sparserl.agents.on_policy_parts import PPOParts
+from sparserl.agents.probe import SAMPLES
 from sparserl.agents.sparse_on_policy import SparseOnPolicyMixin
 from sparserl.errors import ConfigError
 from sparserl.kernels.flops import count
@@ -64,6 +66,14 @@ class DSRecurrentPPO(PPOParts, SparseOnPolicyMixin, RecurrentPPO):  # type: igno
     }
     remembered = ("lstm_states",)
     reads_vectors = False
+    parts_of_rollout = (
+        *SparseOnPolicyMixin.parts_of_rollout,
+        "episode_starts",
+        "hidden_states_pi",
+        "cell_states_pi",
+        "hidden_states_vf",
+        "cell_states_vf",
+    )
     _last_lstm_states: RNNStates  # type: ignore[assignment]  # before networks are made it is None
 
     @classmethod
@@ -89,6 +99,28 @@ class DSRecurrentPPO(PPOParts, SparseOnPolicyMixin, RecurrentPPO):  # type: igno
                 f"{self.topology.recycle_interval} out"
             )
         return None
+
+    def _sampled_rows(self, rng: np.random.Generator) -> np.ndarray:
+        """(B,) consecutive steps of one environment."""
+        length = min(SAMPLES, self.n_steps)
+        first = rng.integers(self.n_envs) * self.n_steps + rng.integers(self.n_steps - length + 1)
+        return first + np.arange(length)
+
+    def _resize(self, rollout: Any, steps: int) -> None:
+        super()._resize(rollout, steps)
+        _, layers, _, width = rollout.hidden_state_shape
+        rollout.hidden_state_shape = (steps, layers, 1, width)
+
+    @torch.no_grad()
+    def _read(self, rollout: Any) -> dict[str, torch.Tensor]:
+        """(N, H) outputs of the LSTMs on a rollout of one environment."""
+        policy: Any = self.policy
+        starts, read = torch.from_numpy(rollout.episode_starts).flatten(), {}
+        for group, part in (("actor", "pi"), ("critic", "vf")):
+            states = [torch.from_numpy(getattr(rollout, f"{kind}_states_{part}")[0]) for kind in ("hidden", "cell")]
+            observations, lstm = super()._read(rollout)[group], self.networks[group].memory
+            read[group] = policy._process_sequence(observations, states, starts, lstm)[0]
+        return read
 
     @contextmanager
     def _dense_products(self) -> Iterator[None]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sparserl.agents.config import AgentConfig
@@ -68,16 +72,40 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         raise NotImplementedError
 
     @property
-    def reads_vectors(self) -> bool:
+    def meets_vectors(self) -> bool:
+        """Whether observations are vectors of floats."""
         space = self.observation_space
         return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+
+    @property
+    def reads_vectors(self) -> bool:
+        return self.meets_vectors
+
+    def one_update(self, steps: int) -> dict[str, Any]:
+        """Attributes with which `train` forms the gradients of one batch, all env steps of a rollout of so many."""
+        return {"max_grad_norm": inf}
+
+    def _form_gradients(self, rollout: RolloutBuffer) -> None:
+        """Forms the gradients of the losses on a whole rollout, not clipped, and takes no step."""
+        double = copy.copy(self)  # which shares the networks, not the counters and the log
+        vars(double).update(self.one_update(rollout.buffer_size), rollout_buffer=rollout, _logger=Logger(None, []))
+        mode, draws = self.policy.training, np.random.get_state()
+        with _instead_of_step(self.policy.optimizer, _no_step):
+            np.random.seed(0)  # a rollout is shuffled
+            super(OnPolicyParts, double).train()
+        np.random.set_state(draws)
+        self.policy.set_training_mode(mode)
+        self._forget_distribution()
+
+    def _forget_distribution(self) -> None:
+        """It holds the graph of the last pass, which nothing copies."""
+        vars(self.policy.action_dist)["distribution"] = None
 
     def train(self) -> None:
         """Learns from the rollout; called by `learn`."""
         with counting(self.flops), self._dense_products(), _instead_of_step(self.policy.optimizer, self._step):
             super().train()
-        # It holds the graph of the last pass, which nothing copies.
-        vars(self.policy.action_dist)["distribution"] = None
+        self._forget_distribution()
         self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
         if np.isnan(self.logger.name_to_value["train/explained_variance"]):  # of returns that are all equal
             del self.logger.name_to_value["train/explained_variance"]
@@ -94,6 +122,10 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "critic"]
+
+
+def _no_step(step: Step) -> None:
+    del step
 
 
 @contextmanager
@@ -119,6 +151,9 @@ class PPOParts(OnPolicyParts):
         if agent.target_kl is not None:
             return None
         return int(agent.n_epochs * -(-self.n_steps * self.n_envs // agent.batch_size))
+
+    def one_update(self, steps: int) -> dict[str, Any]:
+        return {**super().one_update(steps), "batch_size": steps, "n_epochs": 1, "target_kl": None}
 
 
 class A2CParts(OnPolicyParts):

@@ -16,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from sparserl.agents.config import AgentConfig, CriticsConfig
+from sparserl.agents.probe import Probe
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
@@ -46,6 +47,8 @@ class AgentParts(BaseAlgorithm):
     """Attributes, numbers, that the rest of a run depends on."""
     remembered: ClassVar[tuple[str, ...]] = ()
     """Attributes, tensors, that its next action depends on beside observation and networks."""
+    described_by: ClassVar[tuple[str, ...]] = ()
+    """Attributes, tensors, that what is said of it between updates depends on beside those, its next action not."""
     evolver: Any = None
     """Clock of its topology; None for a dense agent."""
     replay_buffer: Any = None
@@ -136,6 +139,13 @@ class AgentParts(BaseAlgorithm):
         """What the networks of each group read of (B, width) observations and actions; arrays or waiting ones."""
         del actions
         return dict.fromkeys(self.trained, computed(observations))
+
+    def probe(self) -> Probe | None:
+        """Some env steps that it has met; None if there are none, or none whose observations networks read as vectors.
+
+        Draws from no generator of the agent.
+        """
+        return None
 
     def for_an_episode(self) -> Callable[[Any, bool], np.ndarray]:
         """Its policy for one episode, from the beginning; or for as many side by side as observations come together.

@@ -183,8 +183,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "topology/gradient_norm",
-        "2-norm of the gradient of all connections of sparse layers: of an agent's losses on 256 transitions of the "
-        "buffer, of a classifier's latest step; absent right after an event of the latter",
+        "2-norm of the gradient of all connections of sparse layers: of an agent's losses on 256 env steps of the "
+        "replay buffer or the latest rollout, of a classifier's latest step; absent right after an event of the latter",
         WITH_GRADIENTS,
     ),
     Metric(
@@ -200,7 +200,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "topology/gradient_snr",
-        "mean over connections of the size of their mean gradient over these transitions, in standard deviations",
+        "mean over connections of the size of their mean gradient over these env steps, in standard deviations",
         ("train",),
         panel=CurvePanel("sparsity", "signal to noise of gradients"),
     ),
@@ -219,8 +219,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     _layer(
         "dormant",
-        "share of the output neurons whose mean activity on transitions of the buffer is at most `recycle_threshold` "
-        "(0.1) of the layer's",
+        "share of the output neurons whose mean activity on these env steps is at most `recycle_threshold` (0.1) of "
+        "the layer's",
         SHARE,
         "dormant neurons",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -17,13 +18,16 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 from torch import nn
 
+from sparserl.agents.agent_state import agent_state, generator_state, restore_agent
 from sparserl.agents.ds_recurrent_ppo import DSRecurrentPPO
 from sparserl.agents.networks.chains import chains_of_agent
 from sparserl.agents.networks.recurrent import SparseRecurrentPolicy
+from sparserl.agents.observer import TopologyObserver
 from sparserl.agents.table import AGENTS, agent_spec
 from sparserl.envs.wrappers.hidden_features import HideFeatures
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLSTM
+from sparserl.layers.activity import dormant_fraction
 
 SIZES: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "seed": 0}
 SMALL: dict[str, Any] = {"lstm_hidden_size": 8, "net_arch": [6]}
@@ -186,3 +190,69 @@ def test_without_sb3_contrib_the_command_that_brings_it_is_said(monkeypatch: pyt
     monkeypatch.delitem(AGENTS, "ds_recurrent_ppo")
     with pytest.raises(ConfigError, match=r"ds_recurrent_ppo needs a package that is not installed; pip install "):
         agent_spec("ds_recurrent_ppo")
+
+
+def outputs_of(lstm: Any, rollout: Any, part: str, rows: np.ndarray, ordered: np.ndarray) -> torch.Tensor:
+    """(B, H) step by step; states are those that are kept wherever `ordered` does not go on, 0 where an episode begins.
+
+    Args:
+        lstm: Of the actor or the critic.
+        rollout: That was learned from.
+        part: `pi` or `vf`.
+        rows: (B,) of it.
+        ordered: (B,) positions among them.
+    """
+    kept = [getattr(rollout, f"{kind}_states_{part}")[rows] for kind in ("hidden", "cell")]
+    observations = torch.from_numpy(rollout.observations[rows].astype(np.float32))
+    starts, outputs, states = rollout.episode_starts[rows].flatten() > 0, [], ()
+    for before, position in zip((-9, *ordered), ordered, strict=False):
+        if position != before + 1:
+            states = tuple(torch.from_numpy(array[position])[:, None] for array in kept)
+        states = tuple(state * (not starts[position]) for state in states)
+        output, states = lstm(observations[position][None, None], states)
+        outputs.append(output[0, 0])
+    return torch.stack(outputs)
+
+
+def test_gradients_and_dormant_neurons_are_those_of_consecutive_steps_of_the_latest_rollout() -> None:
+    own = {"policy_kwargs": SMALL, "topology": {"method": "static", "density": 0.4}}
+    envs = DummyVecEnv([lambda: FunctionEnv(horizon=7)] * 2)
+    agent: Any = DSRecurrentPPO("MlpPolicy", envs, n_steps=30, batch_size=30, n_epochs=1, seed=0, **own).learn(60)
+    layers, rollout, met = agent.evolver.layers, agent.rollout_buffer, agent.latest_steps[:, :3].numpy()
+    rows = next(rows for rows in np.arange(60).reshape(2, 30) if np.allclose(rollout.observations[rows], met))
+    found = TopologyObserver(agent).metrics()
+
+    np.random.seed(0)  # a batch begins somewhere in the rollout and goes on from its beginning
+    ordered = np.roll(np.arange(30), -np.random.randint(30))
+    chains = {"pi": agent.actor.chain, "vf": agent.critic.chain}
+    memories = {"pi": agent.policy.lstm_actor, "vf": agent.policy.lstm_critic}
+    mean, values = (chains[part](outputs_of(memories[part], rollout, part, rows, ordered)) for part in chains)
+    actions, advantages, returns, old = (
+        torch.from_numpy(getattr(rollout, name)[rows][ordered])
+        for name in ("actions", "advantages", "returns", "log_probs")
+    )
+    log_prob = torch.distributions.Normal(mean, agent.policy.log_std.exp()).log_prob(actions).sum(1)
+    advantages = ((advantages - advantages.mean()) / (advantages.std() + 1e-8)).flatten()
+    ratio = (log_prob - old.flatten()).exp()
+    loss = -torch.min(advantages * ratio, advantages * ratio.clamp(0.8, 1.2)).mean()
+    loss = loss + 0.5 * (returns - values).square().mean()
+    norms = [part.norm().item() for part in torch.autograd.grad(loss, [layer.values for layer in layers.values()])]
+    assert [found[f"topology/{name}/gradient_norm"] for name in layers] == pytest.approx(norms, rel=1e-3)
+    assert found["topology/gradient_flow"] == pytest.approx(np.mean(norms), rel=1e-3)
+    assert "topology/gradient_snr" not in found, "steps of a sequence are no independent samples"
+
+    for group, part in (("actor", "pi"), ("critic", "vf")):  # layers behind an LSTM read what it gives
+        read = outputs_of(memories[part], rollout, part, rows, np.arange(30)).detach()
+        for level, share in enumerate(dormant_fraction(chains[part], read, 0.1)):
+            assert found[f"topology/{group}.{part}.{level}/dormant"] == pytest.approx(share)
+
+
+def test_watching_changes_nothing() -> None:
+    agent = make(env=DummyVecEnv([FunctionEnv] * 2)).learn(64)
+    before, generators = copy.deepcopy(agent_state(agent)), copy.deepcopy(generator_state())
+    found = TopologyObserver(agent).metrics()
+    assert_equal_trees(before, agent_state(agent))
+    assert_equal_trees(generators, generator_state())
+    other = make(env=DummyVecEnv([FunctionEnv] * 2))
+    restore_agent(other, agent_state(agent))
+    assert TopologyObserver(other).metrics() == found

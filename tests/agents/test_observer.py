@@ -13,7 +13,8 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
-from sparserl.agents.observer import SAMPLES, TopologyObserver
+from sparserl.agents.observer import TopologyObserver
+from sparserl.agents.probe import SAMPLES
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers.activity import dormant_fraction

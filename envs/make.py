@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from sparserl.envs.tasks import meta_world
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, one_line, shown, unknown_name
 from sparserl.extras import how_to_install
 
 _EXTRAS: dict[str, Callable[[], None]] = {meta_world.NAMESPACE: meta_world.register_tasks}
@@ -41,11 +41,21 @@ _FIRST_USABLE_MUJOCO_VERSION = 4
 _NEEDS_MUJOCO_2 = "Pusher-v4"
 
 
+OF_MAKING = {
+    "render_mode": "what draws it says that",
+    "max_episode_steps": "episode_steps says that",
+    "vectorization_mode": "it is made by itself",
+    "disable_env_checker": "it is always checked",
+}
+"""Arguments of `gymnasium.make` that are not the environment's -> what to do instead."""
+
+
 def make_env(
     env_id: str,
     *,
     render_mode: str | None = None,
     episode_steps: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
     actions: tuple[type[gym.Space[Any]], ...] = (gym.spaces.Box,),
     advice: Callable[[gym.Space[Any]], str] = lambda actions: "",
     images: bool = False,
@@ -60,6 +70,7 @@ def make_env(
             `module:id` to import `module` first.
         render_mode: `"human"`, `"rgb_array"` or another mode of the environment; None renders nothing.
         episode_steps: Steps after which an episode is truncated, >= 1; None for the environment's own limit.
+        kwargs: Further arguments of the environment.
         actions: Kinds of action spaces that the agent takes.
         advice: Ends the refusal of another one.
         images: Whether it takes images as well as vectors.
@@ -80,15 +91,23 @@ def make_env(
     """
     if episode_steps is not None and episode_steps < 1:
         raise ConfigError(f"an episode needs at least 1 step, got {episode_steps}")
-    spec = _registered_spec(env_id)
+    spec, own = _registered_spec(env_id), dict(kwargs or {})
+    for name, instead in OF_MAKING.items():
+        if name in own:
+            raise ConfigError(f"environment {env_id!r}: {name} is no argument of its own; {instead}")
     try:
         _check_render_mode(spec, render_mode)
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering)
+        env: gym.Env[Any, Any] = gym.make(spec, max_episode_steps=episode_steps, **rendering, **own)
     except (ImportError, gym.error.Error) as error:
         if "box2d" in _entry_module(spec) and not _has_box2d():
             raise ConfigError(f"environment {env_id!r} needs Box2D; {how_to_install('box2d')} brings it") from None
         raise ConfigError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        if not own:
+            raise
+        said = one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"environment {env_id!r} cannot be made with {shown(own)}: {said}") from error
     if isinstance(env.observation_space, gym.spaces.Dict) and _no_vector(env.observation_space) is None:
         env = gym.wrappers.FlattenObservation(env)
     problem = _space_problem(env, actions, advice, images)

@@ -88,6 +88,21 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
     return schema(**values)
 
 
+def check_keys(schema: type[Any], data: Mapping[str, Any], where: str = "") -> None:
+    """Raises ConfigError if a key is no field, with the closest one and all valid ones.
+
+    Args:
+        schema: A dataclass of few fields.
+        data: As `build` takes it.
+        where: Dotted path of `data`, for messages.
+    """
+    valid = [f"{where}{field.name}" for field in dataclasses.fields(schema)]
+    for key in data:
+        if f"{where}{key}" not in valid:
+            said = unknown_name("config key", f"{where}{key}", valid)
+            raise ConfigError(said if "; valid: " in said else f"{said} (valid: {', '.join(valid)})")
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -98,11 +113,18 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
                 return _coerce(option, value, where)
             except ConfigError:
                 continue
+        choices = [
+            name for option in arguments if typing.get_origin(option) is Literal for name in typing.get_args(option)
+        ]
+        if choices and isinstance(value, str):
+            raise ConfigError(unknown_name(where, value, map(str, choices)))
     elif origin is Literal:
         if value in arguments:
             return value
         said = value if isinstance(value, str) else shown(value)
         raise ConfigError(unknown_name(where, said, map(str, arguments)))
+    elif origin is dict and isinstance(value, Mapping):
+        return dict(value)
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(arguments[0], item, where) for item in value)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):

@@ -10,7 +10,7 @@ Source:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -119,19 +119,25 @@ def split(spec: DatasetSpec, scenario: Scenario, n_tasks: int, class_order: Clas
     Raises:
         ConfigError: If the number of tasks does not divide the number of classes.
     """
-    valid = [n for n in range(1, spec.n_classes + 1) if spec.n_classes % n == 0]
-    if n_tasks not in valid:
-        raise ConfigError(
-            f"{spec.n_classes} classes cannot be split into {n_tasks} tasks; valid: {', '.join(map(str, valid))}"
-        )
-    classes = CLASS_ORDERS[class_order](spec.n_classes, seed)
-    size = spec.n_classes // n_tasks
     plans = []
-    for start in range(0, spec.n_classes, size):
-        own = tuple(classes[start : start + size])
-        outputs = tuple(range(size)) if scenario == "domain" else own
+    for own in classes_of_splits(CLASS_ORDERS[class_order](spec.n_classes, seed), n_tasks):
+        outputs = tuple(range(len(own))) if scenario == "domain" else own
         plans.append(TaskPlan(f"classes {' '.join(map(str, own))}", own, outputs))
     return plans
+
+
+def classes_of_splits(classes: Sequence[int], n_tasks: int) -> list[tuple[int, ...]]:
+    """Classes of each task, equally many, in order.
+
+    Raises:
+        ConfigError: If the number of tasks does not divide the number of classes.
+    """
+    count = len(classes)
+    valid = [n for n in range(1, count + 1) if count % n == 0]
+    if n_tasks not in valid:
+        raise ConfigError(f"{count} classes cannot be split into {n_tasks} tasks; valid: {', '.join(map(str, valid))}")
+    size = count // n_tasks
+    return [tuple(classes[start : start + size]) for start in range(0, count, size)]
 
 
 def permuted(spec: DatasetSpec, scenario: Scenario, n_tasks: int, class_order: ClassOrder, seed: int) -> list[TaskPlan]:

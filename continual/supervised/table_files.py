@@ -43,6 +43,8 @@ class FileContents:
         y_test: Their labels.
         feature_names: F names, if the file has some.
         scale: Brings the features to [0, 1] where their range is known.
+        groups: (N,) or (N, 1) what the column that was asked for says of each sample.
+        groups_test: Likewise of held-out samples.
     """
 
     x: npt.NDArray[Any]
@@ -51,10 +53,12 @@ class FileContents:
     y_test: npt.NDArray[Any] | None = None
     feature_names: tuple[str, ...] | None = None
     scale: float = 1.0
+    groups: npt.NDArray[Any] | None = None
+    groups_test: npt.NDArray[Any] | None = None
 
 
-def read_npz(path: Path, labelled: bool) -> FileContents:
-    """The arrays `x`, `y`, `x_test` and `y_test` of a file of NumPy.
+def read_npz(path: Path, labelled: bool, column: str | None = None) -> FileContents:
+    """The arrays `x`, `y`, `x_test` and `y_test` of a file of NumPy; with a column, its array and `<column>_test` too.
 
     Raises:
         ConfigError: If it is no such file, or has no `x`, or an array of another name or of Python objects.
@@ -71,11 +75,13 @@ def read_npz(path: Path, labelled: bool) -> FileContents:
         raise
     except (ValueError, OSError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is no npz file that can be read: {error}") from None
-    return _of_arrays(path, arrays)
+    return of_arrays(path, arrays, column)
 
 
-def read_mat(path: Path, labelled: bool) -> FileContents:
+def read_mat(path: Path, labelled: bool, column: str | None = None) -> FileContents:
     """The variables `X` and `Y` (any case) of a MATLAB file, as scikit-feature publishes its data; X may be sparse.
+
+    A column is a variable as well, as in `read_npz`.
 
     Raises:
         ConfigError: If it is no such file, one of MATLAB 7.3 (HDF5), has no X, or another variable.
@@ -92,7 +98,8 @@ def read_mat(path: Path, labelled: bool) -> FileContents:
     except Exception as error:  # of a damaged file SciPy raises what its parser stumbles over
         raise ConfigError(f"{path} is no MATLAB file up to version 7 that can be read: {error}") from None
     named = {name: value for name, value in variables.items() if not name.startswith("__")}
-    return _of_arrays(path, {name: one.toarray() if sparse.issparse(one) else one for name, one in named.items()})
+    dense = {name: one.toarray() if sparse.issparse(one) else one for name, one in named.items()}
+    return of_arrays(path, dense, column)
 
 
 def _check_size(path: Path, unpacked: int) -> None:
@@ -100,18 +107,30 @@ def _check_size(path: Path, unpacked: int) -> None:
         raise ConfigError(f"{path} is too large: unpacked, it has more than {MOST_BYTES:,} bytes")
 
 
-def _of_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> FileContents:
+def of_arrays(where: object, arrays: Mapping[str, npt.NDArray[Any]], column: str | None = None) -> FileContents:
+    """Arrays by name, in any case, as a table.
+
+    Args:
+        where: They are from.
+        arrays: Those of `ARRAYS`, of which `x` must be there; with a column, its array and `<column>_test` too.
+        column: That tells tasks apart, if there is one.
+
+    Raises:
+        ConfigError: If `x` is missing, or an array has another name.
+    """
     by_name = {name.lower(): array for name, array in arrays.items()}
+    own = () if column is None else (column.lower(), f"{column.lower()}_test")
     x, y, x_test, y_test = map(by_name.get, ARRAYS)
     if x is None:
-        raise ConfigError(f"{path} has no array x of features; it has {clipped(', '.join(arrays)) or 'nothing'}")
+        raise ConfigError(f"{where} has no array x of features; it has {clipped(', '.join(arrays)) or 'nothing'}")
     for name in arrays:
-        if name.lower() not in ARRAYS:
-            raise ConfigError(f"{path}: {unknown_name('array', name, ARRAYS)}")
-    return FileContents(x, y, x_test, y_test)
+        if name.lower() not in (*ARRAYS, *own):
+            raise ConfigError(f"{where}: {unknown_name('array', name, (*ARRAYS, *own))}")
+    groups, groups_test = map(by_name.get, own) if own else (None, None)
+    return FileContents(x, y, x_test, y_test, groups=groups, groups_test=groups_test)
 
 
-def read_csv(path: Path, labelled: bool) -> FileContents:
+def read_csv(path: Path, labelled: bool, column: str | None = None) -> FileContents:
     """A sample a line, values between commas, semicolons or tabs; the first line may name the columns.
 
     Labels stand in the column named `label`, `class`, `y` or `target`, else in the last one.
@@ -119,10 +138,11 @@ def read_csv(path: Path, labelled: bool) -> FileContents:
     Args:
         path: The file, text in UTF-8.
         labelled: Whether there must be labels; without, only a column of such a name is one of labels.
+        column: That tells tasks apart, and is no feature; its values may be text.
 
     Raises:
         ConfigError: If a line has another number of values than the first, or a value that is missing or no number; the
-            message names line and column.
+            message names line and column. If there is no such column.
     """
     lines = _lines(path)
     first_line, first = next(lines, (0, []))
@@ -130,17 +150,22 @@ def read_csv(path: Path, labelled: bool) -> FileContents:
         raise ConfigError(f"{path} is empty")
     names = [name.strip() for name in first]
     marked = [column for column, name in enumerate(names) if name.lower() in LABEL_COLUMNS]
-    has_header = bool(marked) or not any(map(_is_number, first))
+    has_header = bool(marked) or column is not None or not any(map(_is_number, first))
     if len(marked) > 1:
         both = " and ".join(repr(names[column]) for column in marked[:2])
         raise ConfigError(f"{path} has the columns {both}; only one can hold the labels")
-    label_column = marked[0] if marked else len(first) - 1 if labelled else None
-    kept = [column for column in range(len(first)) if column != label_column]
+    if column is not None and column not in names:
+        raise ConfigError(f"{path}: {unknown_name('column', column, names)}")
+    group_column = None if column is None else names.index(column)
+    others = [index for index in range(len(first)) if index != group_column]
+    label_column = marked[0] if marked else others[-1] if labelled and others else None
+    kept = [index for index in others if index != label_column]
     if not kept:
         raise ConfigError(f"{path} has no column but that of the labels")
-    shown_names = names if has_header else [str(column + 1) for column in range(len(first))]
+    shown_names = names if has_header else [str(index + 1) for index in range(len(first))]
     rows: list[npt.NDArray[np.float32]] = []
     labels: list[str] = []
+    groups: list[str] = []
     for number, cells in lines if has_header else chain([(first_line, first)], lines):
         if len(cells) != len(first):
             raise ConfigError(f"{path} line {number} has {len(cells)} values instead of {len(first)}")
@@ -149,11 +174,14 @@ def read_csv(path: Path, labelled: bool) -> FileContents:
             labels.append(cells[label_column].strip())
             if not labels[-1]:
                 raise ConfigError(f"{path} line {number} has no label in column {shown_names[label_column]!r}")
+        if group_column is not None:
+            groups.append(cells[group_column].strip())
     if not rows:
         raise ConfigError(f"{path} has names of columns, but no samples")
-    feature_names = tuple(names[column] for column in kept) if has_header else None
+    feature_names = tuple(names[index] for index in kept) if has_header else None
     y = None if label_column is None else np.array(labels)
-    return FileContents(np.stack(rows), y, feature_names=feature_names)
+    of_groups = None if group_column is None else np.array(groups)
+    return FileContents(np.stack(rows), y, feature_names=feature_names, groups=of_groups)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -213,5 +241,9 @@ def read_idx_folder(folder: Path, labelled: bool) -> FileContents:
     return FileContents(train.features, train.labels, test.features, test.labels, scale=1 / 255)
 
 
-READERS: dict[str, Callable[[Path, bool], FileContents]] = {".npz": read_npz, ".mat": read_mat, ".csv": read_csv}
-"""(file, whether there must be labels) -> contents, by the end of a file's name."""
+READERS: dict[str, Callable[[Path, bool, str | None], FileContents]] = {
+    ".npz": read_npz,
+    ".mat": read_mat,
+    ".csv": read_csv,
+}
+"""(file, whether there must be labels, column that tells tasks apart) -> contents, by the end of a file's name."""

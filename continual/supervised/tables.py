@@ -9,23 +9,20 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from sparserl.continual.supervised import data_functions
 from sparserl.continual.supervised.data import DATASETS, default_data_dir, load
+from sparserl.continual.supervised.splits import Features, Scaling, row_chunks, sklearn_seed, split_rows, standard
 from sparserl.continual.supervised.table_files import READERS, FileContents, read_idx_folder
-from sparserl.continual.supervised.tasks import ForEach, Integers, Samples, Task, TaskSequence
-from sparserl.errors import ConfigError, clipped, shown, unknown_name
-from sparserl.seeding import stream
+from sparserl.continual.supervised.tasks import Integers, Samples, Task, TaskSequence
+from sparserl.errors import ConfigError, shown, unknown_name
 
-Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-Scaling = Literal["each_feature", "all_features", "range", "none"]
-"""What features are scaled by: mean and standard deviation, or smallest and largest value."""
 BUNDLED = ("breast_cancer", "iris", "wine")
 """Tables that scikit-learn brings along, by the end of the name of their loader."""
 MADELON = re.compile(r"madelon:(\d{1,12})x(\d{1,12})")
@@ -33,7 +30,6 @@ INFORMATIVE, REDUNDANT, CLUSTERS = 5, 15, 16
 """Of Madelon: features, linear combinations of them, and clusters of a class."""
 MOST_ENTRIES = 2**29
 """Samples times features."""
-CHUNK_ENTRIES = 2**22
 TEST_SHARE = 0.2
 """Held out where a table has no test samples of its own."""
 
@@ -52,6 +48,8 @@ class Table:
         feature_names: F names, if they have some.
         relevant: Columns that the class depends on, where that is known.
         scale: Brings features to [0, 1] where their range is known; 1 otherwise.
+        groups: (N,) what a column that tells tasks apart says of each sample, as text, if it was asked for.
+        groups_test: (M,) likewise of its own held-out samples.
     """
 
     name: str
@@ -63,39 +61,58 @@ class Table:
     feature_names: tuple[str, ...] | None = None
     relevant: Integers | None = None
     scale: float = 1.0
+    groups: npt.NDArray[np.str_] | None = None
+    groups_test: npt.NDArray[np.str_] | None = None
 
 
 def read_table(
-    data: str, data_dir: Path | None = None, *, seed: int, download: bool = False, labelled: bool = True
+    data: str,
+    data_dir: Path | None = None,
+    *,
+    seed: int,
+    download: bool = False,
+    labelled: bool = True,
+    column: str | None = None,
 ) -> Table:
     """Reads or generates a table.
 
     Args:
-        data: A name in `DATASETS` or `BUNDLED`; `madelon:<samples>x<features>`; or a file `.npz`, `.mat`, `.csv` or a
-            folder of IDX files, looked for here and then in the data folder.
+        data: A name in `DATASETS` or `BUNDLED`; `madelon:<samples>x<features>`; a file `.npz`, `.mat`, `.csv` or a
+            folder of IDX files, looked for here and then in the data folder; or `module:function`, whose code is run,
+            as `data_functions.call` has it.
         data_dir: The data folder; None for `default_data_dir()`.
         seed: Root seed, >= 0, of what is generated.
         download: Fetches missing files of `DATASETS` first; nothing else is ever fetched.
         labelled: Whether labels are needed.
+        column: Of a file or function, that tells tasks apart; it is no feature.
 
     Raises:
         ConfigError: If there is no such table, or it is empty, has values that are not finite numbers, no labels where
-            they are needed, or a single class.
+            they are needed, a single class, or no such column.
     """
+    table = _read(data, data_dir, seed, download, labelled, column)
+    if column is not None and table.groups is None:
+        raise ConfigError(f"{table.name} has no column {shown(column)}; a file .npz, .mat, .csv or a function has")
+    return table
+
+
+def _read(data: str, data_dir: Path | None, seed: int, download: bool, labelled: bool, column: str | None) -> Table:
     if data in DATASETS:
         found = load(data, data_dir, download)
         contents = FileContents(*_arrays(found.train), *_arrays(found.test), scale=found.scale)
-        return _table(data, contents, labelled)
+        return table_of(data, contents, labelled)
     if data in BUNDLED:
         return _bundled(data)
     if data.partition(":")[0] == "madelon":
         return _madelon(data, seed)
+    if data_functions.is_one(data):
+        return table_of(data, data_functions.call(data, column), labelled)
     path = _located(data, default_data_dir() if data_dir is None else data_dir)
     if path.is_dir():
-        return _table(path.name, read_idx_folder(path, labelled), labelled)
+        return table_of(path.name, read_idx_folder(path, labelled), labelled)
     if (reader := READERS.get(path.suffix.lower())) is None:
         raise ConfigError(f"{path} is no table that can be read: a name must end in {', '.join(READERS)}")
-    return _table(path.name, reader(path, labelled), labelled)
+    return table_of(path.name, reader(path, labelled, column), labelled)
 
 
 def _arrays(part: Any) -> tuple[npt.NDArray[np.uint8], Integers]:
@@ -104,7 +121,7 @@ def _arrays(part: Any) -> tuple[npt.NDArray[np.uint8], Integers]:
 
 def _located(data: str, data_dir: Path) -> Path:
     """Where a file or folder is."""
-    for path in (Path(data).expanduser(), data_dir / data):
+    for path in (Path(data).expanduser(), data_dir / data, data_dir / Path(data).name):
         if "\0" not in data and path.exists():
             return path
     if "/" in data or Path(data).suffix.lower() in READERS:
@@ -141,13 +158,9 @@ def _madelon(data: str, seed: int) -> Table:
         n_clusters_per_class=CLUSTERS,
         flip_y=0.01,
         shuffle=False,
-        random_state=_sklearn_seed(seed, "madelon"),
+        random_state=sklearn_seed(seed, "madelon"),
     )
     return Table(data, x.astype(np.float32), y.astype(np.int64), ("0", "1"), relevant=np.arange(relevant))
-
-
-def _sklearn_seed(seed: int, *names: str) -> int:
-    return int(stream(seed, "tables", *names).integers(2**32))
 
 
 def _check_entries(name: str, samples: int, features: int) -> None:
@@ -155,8 +168,12 @@ def _check_entries(name: str, samples: int, features: int) -> None:
         raise ConfigError(f"{name} is too large: {samples:,} x {features:,} is above {MOST_ENTRIES:,} values")
 
 
-def _table(name: str, found: FileContents, labelled: bool) -> Table:
-    """A table of what a file holds, checked."""
+def table_of(name: str, found: FileContents, labelled: bool) -> Table:
+    """A table of what a file holds, checked.
+
+    Raises:
+        ConfigError: As `read_table`.
+    """
     x = _features(name, "x", found.x)
     x_test = None if found.x_test is None else _features(name, "x_test", found.x_test)
     if x_test is not None and x_test.shape[1] != x.shape[1]:
@@ -167,6 +184,10 @@ def _table(name: str, found: FileContents, labelled: bool) -> Table:
         have, lack = ("y_test", "x_test") if found.x_test is None else ("x_test", "y_test")
         raise ConfigError(f"{name} has an array {have}, but no {lack}")
     rest: dict[str, Any] = {"x_test": x_test, "feature_names": found.feature_names, "scale": found.scale}
+    if found.groups is not None:
+        rest["groups"] = as_text(_of_samples(name, "the column", found.groups, len(x)))
+        if x_test is not None and found.groups_test is not None:
+            rest["groups_test"] = as_text(_of_samples(name, "the column of x_test", found.groups_test, len(x_test)))
     if found.y is None:
         return Table(name, x, None, **rest)
     labels = _labels(name, "y", found.y, len(x))
@@ -197,7 +218,7 @@ def _features(name: str, array: str, x: npt.NDArray[Any]) -> Features:
         return x
     with np.errstate(over="ignore"):
         kept = x.astype(np.float32)
-    for rows in _row_chunks(np.arange(len(x)), x.shape[1]):
+    for rows in row_chunks(np.arange(len(x)), x.shape[1]):
         if (bad := np.argwhere(~np.isfinite(kept[rows]))).size:
             row, column = int(rows[bad[0, 0]]), int(bad[0, 1])
             raise ConfigError(f"{array} of {name} is {x[row, column]} in row {row}, column {column}, counted from 0")
@@ -206,9 +227,7 @@ def _features(name: str, array: str, x: npt.NDArray[Any]) -> Features:
 
 def _labels(name: str, array: str, y: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
     """Labels as integers, or as text where they are not numbers."""
-    if y.shape not in ((samples,), (samples, 1), (1, samples)):
-        raise ConfigError(f"{array} of {name} must hold a label for each of {samples} samples, got shape {y.shape}")
-    y = y.reshape(samples)
+    y = _of_samples(name, array, y, samples)
     if y.dtype.kind == "U":
         try:
             y = y.astype(np.float64)
@@ -221,6 +240,33 @@ def _labels(name: str, array: str, y: npt.NDArray[Any], samples: int) -> npt.NDA
             f"{array} of {name} is {y[bad[0]]} in row {bad[0]}, counted from 0; a label is a whole number"
         )
     return y.astype(np.int64)
+
+
+def _of_samples(name: str, array: str, values: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
+    if values.shape not in ((samples,), (samples, 1), (1, samples)):
+        needed = f"a {'label' if array.startswith('y') else 'value'} for each of {samples} samples"
+        raise ConfigError(f"{array} of {name} must hold {needed}, got shape {values.shape}")
+    return values.reshape(samples)
+
+
+def as_text(values: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    """Values as text, whole numbers without a point, however they are stored.
+
+    Example:
+        >>> as_text(np.array([1.0, 2.5])).tolist(), as_text(np.array(["a", "2.0"])).tolist()
+        (['1', '2.5'], ['a', '2.0'])
+        >>> as_text(np.array(["1.0", "2"])).tolist()
+        ['1', '2']
+    """
+    if values.dtype.kind in "UO":
+        try:
+            values = values.astype(np.float64)
+        except (ValueError, TypeError):
+            return values.astype(np.str_)
+    if values.dtype.kind == "f":
+        is_whole = np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2.0**53)
+        return np.array([str(int(one)) if whole else str(one) for one, whole in zip(values, is_whole, strict=True)])
+    return values.astype(np.str_)
 
 
 def table_sequence(
@@ -260,10 +306,10 @@ def table_sequence(
     names = table.classes or ("all",)
     train, test, validation = np.arange(len(labels)), np.empty(0, np.int64), None
     if table.x_test is None and test_share:
-        train, test = _split(table.name, names, labels, train, test_share, "test", seed)
+        train, test = split_rows(table.name, names, labels, train, test_share, "test", seed)
     if validation_share:
-        train, validation = _split(table.name, names, labels, train, validation_share, "validation", seed)
-    mean, std = _standard(table, train, scaling)
+        train, validation = split_rows(table.name, names, labels, train, validation_share, "validation", seed)
+    mean, std = standard([(table.x, train, table.scale)], scaling)
 
     def samples(x: Features, rows: Integers, of: Integers) -> Samples:
         return Samples(x, rows, of[rows], mean, std, table.scale)
@@ -295,56 +341,3 @@ def table_sequence(
         **({} if table.relevant is None else {"relevant_features": table.relevant.tolist()}),
     }
     return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record, table.feature_names)
-
-
-def _split(
-    name: str, classes: Sequence[str], labels: Integers, rows: Integers, share: float, part: str, seed: int
-) -> tuple[Integers, Integers]:
-    """(rows that stay, `share` of them that do not), both ascending and with every class."""
-    from sklearn.model_selection import train_test_split
-
-    counts = np.bincount(labels[rows], minlength=len(classes))
-    try:
-        kept, held = train_test_split(
-            rows, test_size=share, stratify=labels[rows], random_state=_sklearn_seed(seed, "split", part)
-        )
-        fits = all(np.bincount(labels[one], minlength=len(classes)).all() for one in (kept, held))
-    except ValueError:  # more classes than samples in a part, or a class of one sample
-        fits = False
-    if not fits:
-        rarest = int(counts.argmin())
-        few = f"class {clipped(classes[rarest])!r} of {name} has {counts[rarest]} of {rows.size} samples"
-        raise ConfigError(f"{few}: too few for a {part} share of {share}")
-    return np.sort(kept), np.sort(held)
-
-
-def _standard(table: Table, rows: Integers, scaling: Scaling) -> tuple[ForEach, ForEach]:
-    """What is subtracted from features, and what then divides them, by some samples."""
-    if scaling == "none":
-        return 0.0, 1.0
-    if scaling == "range":
-        parts = _row_chunks(rows, table.x.shape[1])
-        low, high = (edge([edge(table.x[part], axis=0) for part in parts], axis=0) for edge in (np.min, np.max))
-        low, high = (np.float32(table.scale) * one.astype(np.float32) for one in (low, high))
-        return low, np.where(high > low, high - low, np.float32(np.inf))
-    from sklearn.preprocessing import StandardScaler
-
-    scaler, first, varies = StandardScaler(), table.x[rows[0]], np.zeros(table.x.shape[1], bool)
-    for part in _row_chunks(rows, first.size):
-        chunk = table.x[part]
-        scaler.partial_fit(chunk)
-        varies |= (chunk != first).any(axis=0)
-    mean, variance = scaler.mean_ * table.scale, np.where(varies, scaler.var_, 0.0) * table.scale**2
-    if scaling == "each_feature":
-        # Divided by infinity, a constant feature is 0 in all samples, also where it differs in other ones.
-        std = np.where(varies, np.sqrt(variance), np.inf)
-        return mean.astype(np.float32), std.astype(np.float32)
-    if not varies.any():
-        return float(mean.mean()), np.inf
-    return float(mean.mean()), float(np.sqrt(variance.mean() + mean.var()))
-
-
-def _row_chunks(rows: Integers, n_features: int) -> list[Integers]:
-    """Rows in parts of which no copy takes much memory."""
-    size = max(1, CHUNK_ENTRIES // n_features)
-    return [rows[start : start + size] for start in range(0, rows.size, size)]

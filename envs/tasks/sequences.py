@@ -6,7 +6,7 @@ steps are over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparserl.envs.make import make_env
 from sparserl.envs.tasks.modified_dynamics import Modification, modify
 from sparserl.envs.wrappers.task_id import AppendTaskId
 from sparserl.envs.wrapping import WrapperConfig, wrap
-from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.errors import ConfigError, shown
 from sparserl.ranges import Count, CountOrZero, check_ranges
 
 
@@ -41,6 +41,8 @@ class TaskSpec:
     """Place in the sequence, from 0."""
     episode_steps: Count | None = None
     """Steps after which an episode is truncated, >= 1; None for the environment's own limit."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """What the environment is made with, as `gymnasium.make(env, **kwargs)`."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "", hyphens=False)
@@ -80,9 +82,10 @@ def load_rl_sequence(path: Path) -> RLSequence:
         ConfigError: If the file cannot be read, or holds an unknown key or a bad value.
     """
     data = config.load_yaml(path)
-    for key in data:
-        if key not in ("name", "tasks"):
-            raise ConfigError(f"{path}: {unknown_name('config key', str(key), ('name', 'tasks'))}")
+    try:
+        config.check_keys(RLSequence, data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     items = data.get("tasks")
     if not isinstance(items, list):
         raise ConfigError(f"{path}: tasks must be a list, got {shown(items)}")
@@ -100,6 +103,7 @@ def _task(path: Path, index: int, item: Any) -> TaskSpec:
     try:
         if not isinstance(item, dict):
             raise ConfigError(f"must hold keys and values, got {shown(item)}")
+        config.check_keys(TaskSpec, item)
         usual: dict[str, Any] = {
             "env": None,
             "steps": None,
@@ -107,6 +111,7 @@ def _task(path: Path, index: int, item: Any) -> TaskSpec:
             "modification": {},
             "index": index,
             "episode_steps": None,
+            "kwargs": {},
         }
         missing = {key: value for key, value in usual.items() if key not in item}
         return config.build(TaskSpec, item | missing)
@@ -139,7 +144,8 @@ def make_task_env(
         ConfigError: If the environment cannot be made, modified or wrapped like that.
     """
     try:
-        made = make_env(task.env, render_mode=render_mode, episode_steps=task.episode_steps, **accepted)
+        limits: dict[str, Any] = {"render_mode": render_mode, "episode_steps": task.episode_steps}
+        made = make_env(task.env, kwargs=task.kwargs, **limits, **accepted)
         env = modify(made, task.modification)
     except ConfigError as error:
         raise ConfigError(f"task {task.index}: {error}") from None
@@ -159,10 +165,11 @@ def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int, **acc
     Raises:
         ConfigError: If a task cannot be made, or its spaces are not those of the first.
     """
-    different: dict[tuple[str, Modification], TaskSpec] = {}
+    different: list[TaskSpec] = []
     for task in sequence.tasks:
-        different.setdefault((task.env, task.modification), task)
-    first, *others = different.values()
+        if not any(_is_same_env(task, one) for one in different):
+            different.append(task)
+    first, *others = different
     expected = _spaces(first, wrappers, seed, **accepted)
     for task in others:
         for what, space in _spaces(task, wrappers, seed, **accepted).items():
@@ -173,6 +180,10 @@ def check_spaces(sequence: RLSequence, wrappers: WrapperConfig, seed: int, **acc
                     f"tasks {first.index} and {task.index} differ in {what}: "
                     f"{ours} ({first.env}) and {theirs} ({task.env}); one network needs the same in all tasks"
                 )
+
+
+def _is_same_env(task: TaskSpec, other: TaskSpec) -> bool:
+    return all(getattr(task, what) == getattr(other, what) for what in ("env", "modification", "kwargs"))
 
 
 def _spaces(task: TaskSpec, wrappers: WrapperConfig, seed: int, **accepted: Any) -> dict[str, Any]:

@@ -183,7 +183,11 @@ def _parts(config: Any) -> tuple[str, str]:
 
 
 def _parts_of_classifier(config: Any) -> tuple[str, str]:
-    return f"{config.sequence}, {config.scenario}-incremental", config.method
+    return f"{config.sequence_label}, {config.scenario}-incremental", config.method
+
+
+def _parts_of_sequence(config: Any) -> tuple[str, str]:
+    return config.sequence_label, config.name.removeprefix(f"{config.sequence_label}__").replace("__", " ")
 
 
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
@@ -191,7 +195,7 @@ _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "continual": _plotter(
         continual_config, plot_sequence_run, plot_sequence_runs, _parts_of_classifier, has_panels=True
     ),
-    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, _parts),
+    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, _parts_of_sequence),
     "fit": _plotter(fit_config, plot_fit, plot_fits, _parts),
 }
 """Kind of run -> what draws some of them."""

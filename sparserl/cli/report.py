@@ -181,8 +181,8 @@ def _method(config: TrainConfig) -> str:
 
 def _supervised(folder: RunFolder) -> SupervisedRun:
     config = _of_folder(continual_config, folder)
-    method = config.name.removeprefix(f"{config.sequence}__{config.scenario}__").replace("__", " ")
-    return read_supervised_run(folder.path, str(config.scenario), method, config.plain())
+    method = config.name.removeprefix(f"{config.sequence_label}__{config.scenario}__").replace("__", " ")
+    return read_supervised_run(folder.path, config.sequence_label, str(config.scenario), method, config.plain())
 
 
 def _fit(folder: RunFolder) -> FitRun:

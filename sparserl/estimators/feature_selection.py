@@ -16,7 +16,7 @@ import torch
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
 from sparserl.continual.supervised.objectives import RECONSTRUCT
-from sparserl.continual.supervised.tables import Scaling
+from sparserl.continual.supervised.splits import Scaling
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.continual.supervised.wast import WASTLearner
 from sparserl.estimators.network import passes

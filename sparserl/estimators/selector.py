@@ -11,7 +11,8 @@ import numpy.typing as npt
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sparserl.continual.supervised.tables import Scaling, table_sequence
+from sparserl.continual.supervised.splits import Scaling
+from sparserl.continual.supervised.tables import table_sequence
 from sparserl.errors import ConfigError
 from sparserl.estimators.feature_selection import SELECTIONS, Options, Selection
 from sparserl.estimators.network import Estimator, classes_in

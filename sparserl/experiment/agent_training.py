@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,6 @@ from sparserl.envs import (
 )
 from sparserl.errors import ConfigError
 from sparserl.experiment.env_state import env_state, restore_env
-from sparserl.experiment.input_files import stored
 from sparserl.experiment.named_modules import name_modules, run_of
 from sparserl.experiment.origin import Origin, check_spaces, open_origin
 from sparserl.experiment.recorded_run import camera
@@ -119,10 +117,6 @@ class AgentTraining(Training[TrainConfig]):
         folder = super().create_folder(path, command)
         self.config = located_config(run_config(folder), folder)  # evaluation reads the copies as well
         return folder
-
-    def _stored(self) -> tuple[TrainConfig, dict[Path, bytes]]:
-        wrappers, files = stored(self.config.wrappers)
-        return replace(self.config, wrappers=wrappers), files
 
     def record(self, folder: RunFolder, *, show_progress: bool) -> RunRecorder:
         config, agent, envs, env = self.config, self.agent, self.envs, self.envs[0]

@@ -10,17 +10,22 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sparserl.continual.strategies import STRATEGIES
 from sparserl.continual.strategies.closed_form import ClosedForm
+from sparserl.continual.supervised import data_functions
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
+from sparserl.continual.supervised.own_tasks import own_sequence
 from sparserl.continual.supervised.recorder import SequenceRecorder
 from sparserl.continual.supervised.sequences import build_sequence
+from sparserl.continual.supervised.tables import read_table
 from sparserl.continual.supervised.task_learner import TaskLearner
 from sparserl.continual.supervised.tasks import TaskSequence
+from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import ContinualConfig
+from sparserl.experiment.named_modules import name_modules, run_of
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.experiment.run_config import continual_config, written_config
+from sparserl.experiment.run_config import continual_config, located_config, written_config
 from sparserl.experiment.training import Source, Training
 from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.recording.resources import ProcessCost
@@ -98,7 +103,7 @@ class ClassifierTraining(DataTraining[ContinualConfig, TaskLearner]):
 
     @classmethod
     def config_of(cls, folder: RunFolder) -> ContinualConfig:
-        return continual_config(folder)
+        return located_config(continual_config(folder), folder)
 
     @property
     def about(self) -> list[str]:
@@ -110,7 +115,8 @@ class ClassifierTraining(DataTraining[ContinualConfig, TaskLearner]):
 
     @property
     def named(self) -> dict[str, Any]:
-        return {name: getattr(self.config, name) for name in ("sequence", "scenario", "method", "seed")}
+        settings = {name: getattr(self.config, name) for name in ("scenario", "method", "seed")}
+        return {"sequence": self.config.sequence_label, **settings}
 
     def draw(self, folder: RunFolder, out: Path) -> None:
         from sparserl.plots.matrix import plot_sequence_run  # as in `AgentTraining`
@@ -129,7 +135,12 @@ def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = Fa
     Raises:
         ConfigError: If data is missing, or the machine has too little memory.
     """
-    sequence = build_sequence(
+    make = _sequence_of_file if config.from_file else _known_sequence
+    return learner_of(config, make(config, data_dir, download))
+
+
+def _known_sequence(config: ContinualConfig, data_dir: Path, download: bool) -> TaskSequence:
+    return build_sequence(
         config.sequence,
         config.scenario,  # type: ignore[arg-type]  # one of them, as the config has checked
         seed=config.seed,
@@ -138,6 +149,28 @@ def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = Fa
         n_tasks=config.tasks,
         class_order=config.class_order,
     )
+
+
+def _sequence_of_file(config: ContinualConfig, data_dir: Path, download: bool) -> TaskSequence:
+    file, path = config.load_file(), Path(config.sequence)
+    name_modules(filter(data_functions.is_one, file.all_data), run_of(path) or run_of(path.parent), what="data")
+    try:
+        tables = {
+            data: read_table(data, data_dir, seed=config.seed, download=download, column=file.column)
+            for data in file.all_data
+        }
+        scenario: Any = config.scenario
+        return own_sequence(file, tables, scenario, seed=config.seed, class_order=config.class_order)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def learner_of(config: ContinualConfig, sequence: TaskSequence) -> TaskLearner:
+    """What learns a sequence as a config says, and has learned nothing.
+
+    Raises:
+        ConfigError: If the machine has too little memory.
+    """
     strategy = config.strategy()
     if isinstance(strategy, ClosedForm):
         check_fits({f"what {config.method} adds up": strategy.bytes_of(sequence.n_features, sequence.n_outputs)})

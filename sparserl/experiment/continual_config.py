@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from sparserl import config as yaml_config
@@ -18,12 +19,14 @@ from sparserl.continual.strategies import (
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE, NOT_HERE, check_topology
 from sparserl.continual.supervised.learner_config import LearnerConfig
+from sparserl.continual.supervised.sequence_files import SequenceFile, load_sequence_file
 from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.config_layers import OF_ALL, Choice, over
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RunConfig
+from sparserl.experiment.sequence_kinds import check_name, is_sequence_file, label_of, without_name
 from sparserl.ranges import Count
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
@@ -42,14 +45,16 @@ class ContinualConfig(RunConfig, MethodOptions):
 
     kind: ClassVar[Kind] = "continual"
     sequence: str = "split_digits"
-    """Sequence of tasks; see `sparserl list sequences`."""
+    """Sequence of tasks, see `sparserl list sequences`; or a YAML file with one, see docs/sequences.md."""
+    sequence_name: str | None = None
+    """What a sequence from a file is called; what that says, or its own name, if None."""
     method: str = "spacenet"
     """Continual method; see `sparserl list methods`."""
     scenario: str | None = None
     """class: choose among all classes seen so far; task: the task is given; domain: tasks share the outputs. The usual
     one of the sequence if None."""
     tasks: Count | None = None
-    """Number of tasks; the usual one of the sequence if None."""
+    """Number of tasks; the usual one of the sequence if None. A sequence from a file has its own."""
     class_order: ClassOrder = "fixed"
     """Order in which classes are learned: 0, 1, 2, ..., or drawn from the seed."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -65,27 +70,57 @@ class ContinualConfig(RunConfig, MethodOptions):
     def __post_init__(self) -> None:
         method_spec(self.method, "classifier")
         self.resolve_options("classifier")
-        for kind, name, valid in (
-            ("sequence", self.sequence, SEQUENCES),
-            ("scenario", self.scenario, get_args(Scenario)),
-        ):
-            if name is not None and name not in valid:
-                raise ConfigError(unknown_name(kind, name, valid))
+        if not self.from_file and self.sequence not in SEQUENCES:
+            raise ConfigError(unknown_name("sequence", self.sequence, SEQUENCES))
+        if self.scenario is not None and self.scenario not in get_args(Scenario):
+            raise ConfigError(unknown_name("scenario", self.scenario, get_args(Scenario)))
+        check_name(self.sequence, self.sequence_name)
+        if self.from_file and self.tasks is not None:
+            raise ConfigError(f"{self.sequence} says itself what its tasks are; leave --tasks {self.tasks} out")
         super().__post_init__()
         check_topology(self.topology, self.strategy())
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
 
     @property
+    def from_file(self) -> bool:
+        """Whether the sequence comes from a YAML file."""
+        return is_sequence_file(self.sequence)
+
+    @property
+    def sequence_label(self) -> str:
+        """What the sequence is called."""
+        return label_of(self.sequence, self.sequence_name)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {"sequence": Path(self.sequence)} if self.from_file else {}
+
+    def with_files(self, files: Mapping[str, Path]) -> ContinualConfig:
+        return replace(self, sequence=str(files.get("sequence", self.sequence)))
+
+    def kept_file(self, option: str) -> tuple[str, bytes]:
+        return self.files[option].name, yaml_config.dump(self.load_file()).encode()
+
+    def load_file(self) -> SequenceFile:
+        """What the file says that the sequence comes from.
+
+        Raises:
+            ConfigError: If it cannot be read or is wrong.
+        """
+        file = load_sequence_file(Path(self.sequence))
+        return file if self.sequence_name is None else replace(file, name=self.sequence_name)
+
+    @property
     def name(self) -> str:
         """Run name without the seed: sequence, scenario, method, and what is special about the topology."""
         labels = self.topology.labels("dense")
-        return "__".join([self.sequence, str(self.scenario), self.method, *labels])
+        return "__".join([self.sequence_label, str(self.scenario), self.method, *labels])
 
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        return f"{self.method} on {self.sequence}, {self.scenario}-incremental, seed {self.seed}"
+        return f"{self.method} on {self.sequence_label}, {self.scenario}-incremental, seed {self.seed}"
 
     def strategy(self) -> Strategy:
         """The continual method."""
@@ -103,7 +138,7 @@ class ContinualConfig(RunConfig, MethodOptions):
         counts_connections = self.strategy().densities("classifier", len(self.learner.hidden), self.tasks or 1)
         if not counts_connections and "topology" not in absent:
             common["topology"] = {name: value for name, value in data["topology"].items() if name not in NOT_HERE}
-        return {**common, **own_options(self.method, self, "classifier")}
+        return {**without_name(common), **own_options(self.method, self, "classifier")}
 
 
 def continual_preset_for(sequence: str, method: str, scenario: str) -> str | None:
@@ -123,7 +158,8 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     chosen = {name: data.get(name) or of_preset.get(name) for name in ("sequence", "method", "scenario")}
     chosen = {name: str(value) for name, value in chosen.items() if value is not None}
     named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
-    scenario = named.scenario or SEQUENCES[named.sequence].scenario
+    file = named.load_file() if named.from_file else None
+    scenario = named.scenario or (SEQUENCES[named.sequence].scenario if file is None else file.usual_scenario)
     if preset is None:
         preset = continual_preset_for(named.sequence, named.method, scenario)
         of_preset = {} if preset is None else load_preset(preset, continual_presets())
@@ -142,7 +178,11 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         refuse_options_of_others(named.method, groups, data)
         if spec.options is not None:
             data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
-        run = yaml_config.build(ContinualConfig, {"tasks": SEQUENCES[named.sequence].n_tasks, **data, **names})
+        if file is None:
+            data = {"tasks": SEQUENCES[named.sequence].n_tasks, **data}
+        else:
+            data = {"sequence_name": file.name, **without_name(dict(data))}
+        run = yaml_config.build(ContinualConfig, {**data, **names})
         for name, value in spec.fixed.items():
             if getattr(getattr(run, str(spec.options)), name) != value:
                 raise ConfigError(

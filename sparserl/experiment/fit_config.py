@@ -12,7 +12,7 @@ from sparserl import config as yaml_config
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import NOT_HERE, check_topology
 from sparserl.continual.supervised.learner_config import FitLearnerConfig
-from sparserl.continual.supervised.tables import Scaling
+from sparserl.continual.supervised.splits import Scaling
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import Choice, in_groups, over
 from sparserl.experiment.presets import fit_presets, load_preset
@@ -41,8 +41,9 @@ class FitConfig(RunConfig):
     kind: ClassVar[Kind] = "fit"
     data: str = "digits"
     """digits, mnist, fashion_mnist, breast_cancer, iris or wine; madelon:5000x500, generated; a file .npz, .mat, .csv;
-    or a folder of IDX files. What is no name is looked for here, and then in the data folder. Labels of a .csv are in
-    the column label, class, y or target; to classify, else in the last one."""
+    a folder of IDX files; or module:function, which returns arrays or a data set. What is no name is looked for here,
+    and then in the data folder. Labels of a .csv are in the column label, class, y or target; to classify, else in the
+    last one."""
     task: Literal["classify", "reconstruct", "rbm"] = "classify"
     """What is learned: the class of a sample; the sample itself, by an autoencoder (denoising with learner.noise), or
     its distribution, by a restricted Boltzmann machine with one layer of hidden units."""

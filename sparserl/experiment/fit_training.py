@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sparserl.continual.supervised import data_functions
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.fit_recorder import FitRecorder
 from sparserl.continual.supervised.fit_tasks import FIT_TASKS
 from sparserl.continual.supervised.tables import read_table, table_sequence
 from sparserl.experiment.classifier_training import DataTraining, network_bytes
 from sparserl.experiment.fit_config import FitConfig
+from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.run_config import fit_config
 from sparserl.machine_memory import check_fits
 from sparserl.metrics.cost import params_dense, params_nonzero
@@ -52,14 +54,23 @@ class FitTraining(DataTraining[FitConfig, FitLearner]):
         plot_fit(folder.path, out, self.config.title)
 
 
-def make_fit_learner(config: FitConfig, data_dir: Path, *, download: bool = False) -> FitLearner:
+def make_fit_learner(
+    config: FitConfig, data_dir: Path, *, download: bool = False, folder: Path | None = None
+) -> FitLearner:
     """What learns the table of a run, and has learned nothing.
+
+    Args:
+        config: Of the run.
+        data_dir: The data folder.
+        download: Whether missing data is fetched into it.
+        folder: Of the run, if it has one.
 
     Raises:
         ConfigError: If the table is missing or wrong, or the machine has too little memory.
     """
     task = FIT_TASKS[config.task]
     labelled = task.objective.has_classes
+    name_modules(filter(data_functions.is_one, [config.data]), folder, what="data")
     table = read_table(config.data, data_dir, seed=config.seed, download=download, labelled=labelled)
     sequence = table_sequence(
         table,

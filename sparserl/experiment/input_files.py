@@ -1,4 +1,5 @@
-"""The files that a run reads, such as frozen statistics: copied into its folder, so that it depends on nothing outside.
+"""The files that a run reads, such as frozen statistics or the tasks of a sequence: copied into its folder, so that it
+depends on nothing outside but data sets.
 
 The config in the folder refers to the copies, relative to itself. A copy carries the beginning of its SHA-256 in its
 name, which is part of the config and so of every checkpoint: one that was edited is refused.
@@ -10,23 +11,28 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sparserl.envs import WrapperConfig
+from sparserl.config import merge, nested
 from sparserl.envs.wrapping import FILES
 from sparserl.errors import ConfigError
+from sparserl.experiment.recorded_run import RunConfig
+from sparserl.experiment.sequence_kinds import is_sequence_file
 from sparserl.text_files import MOST_JSON_BYTES, read_bytes
+
+C = TypeVar("C", bound=RunConfig)
 
 INPUTS = "inputs"
 """In the folder of a run: the copies."""
 _DIGITS = 16
+_MARK = re.compile(rf"^[0-9a-f]{{{_DIGITS}}}-")
 
 
-def stored(wrappers: WrapperConfig) -> tuple[WrapperConfig, dict[Path, bytes]]:
-    """Wrappers as the config in the folder of their run says them.
+def stored(config: C) -> tuple[C, dict[Path, bytes]]:
+    """A config as the folder of its run says it.
 
     Args:
-        wrappers: With files anywhere.
+        config: With files anywhere.
 
     Returns:
         The same with the names of the copies, relative to the folder; and the content of each.
@@ -35,24 +41,28 @@ def stored(wrappers: WrapperConfig) -> tuple[WrapperConfig, dict[Path, bytes]]:
         ConfigError: If a file cannot be read.
     """
     names, contents = {}, {}
-    for option, path in wrappers.files.items():
-        content = _read(path)
-        original = re.sub(rf"^[0-9a-f]{{{_DIGITS}}}-", "", path.name)
-        names[option] = Path(INPUTS) / f"{_digest(content)}-{original}"
+    for option in config.files:
+        name, content = config.kept_file(option)
+        names[option] = copy_name(name, content)
         contents[names[option]] = content
-    return wrappers.with_files(names), contents
+    return config.with_files(names), contents
 
 
-def located(wrappers: WrapperConfig, folder: Path) -> WrapperConfig:
-    """Wrappers as the config of a run says them, with the paths of the files in its folder, which are checked.
+def copy_name(name: str, content: bytes) -> Path:
+    """Where the copy of a file lies in the folder of a run."""
+    return Path(INPUTS) / f"{_digest(content)}-{_MARK.sub('', name)}"
+
+
+def located(config: C, folder: Path) -> C:
+    """The config of a run with the paths of the files in its folder, which are checked.
 
     Raises:
         ConfigError: If one is missing or was edited.
     """
-    files = {option: folder / path for option, path in wrappers.files.items()}
+    files = {option: folder / path for option, path in config.files.items()}
     for path in files.values():
         _check(path)
-    return wrappers.with_files(files)
+    return config.with_files(files)
 
 
 def beside(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -65,29 +75,26 @@ def beside(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If one is the copy of a run and was edited.
     """
-    wrappers = data.get("wrappers")
-    if not isinstance(wrappers, Mapping):
-        return dict(data)
+    wrappers, sequence = data.get("wrappers"), data.get("sequence")
+    named = {f"wrappers.{name}": wrappers.get(name) for name in FILES} if isinstance(wrappers, Mapping) else {}
+    if isinstance(sequence, str) and is_sequence_file(sequence):
+        named["sequence"] = sequence
     copied = {
-        option: file.parent / str(wrappers[option])
-        for option in FILES
-        if isinstance(wrappers.get(option), str) and (file.parent / str(wrappers[option])).exists()
+        option: file.parent / path
+        for option, path in named.items()
+        if isinstance(path, str) and (file.parent / path).exists()
     }
     for path in copied.values():
         _check(path)
-    return {**data, "wrappers": {**wrappers, **{option: str(path) for option, path in copied.items()}}}
+    return merge(data, nested({option: str(path) for option, path in copied.items()}))
 
 
 def _check(path: Path) -> None:
     """Raises ConfigError if a path has the name of a copy and another content."""
-    if path.parent.name != INPUTS or not re.match(rf"[0-9a-f]{{{_DIGITS}}}-", path.name):
+    if path.parent.name != INPUTS or not _MARK.match(path.name):
         return
-    if _digest(_read(path)) != path.name[:_DIGITS]:
+    if _digest(read_bytes(path, MOST_JSON_BYTES)) != path.name[:_DIGITS]:
         raise ConfigError(f"{path} was edited: it is not what the run began with")
-
-
-def _read(path: Path) -> bytes:
-    return read_bytes(path, MOST_JSON_BYTES)
 
 
 def _digest(content: bytes) -> str:

@@ -14,30 +14,31 @@ from pathlib import Path
 from sparserl.errors import ConfigError, one_line
 
 
-def name_modules(env_ids: Iterable[str], folder: Path | None) -> None:
+def name_modules(names: Iterable[str], folder: Path | None, what: str = "environment") -> None:
     """Says on standard error which modules environments will import; to be called before the first is made.
 
     From then on nothing at all is imported from the folder, even where the process runs in it.
 
     Args:
-        env_ids: Ids of the environments.
+        names: Ids of environments, or `module:name` of something else.
         folder: Of the run that they belong to; None if they belong to none.
+        what: They are names of.
 
     Raises:
         ConfigError: If a module would come from the folder.
     """
-    modules = {env_id.rpartition(":")[0]: env_id for env_id in env_ids if ":" in env_id}
-    for module, env_id in modules.items():
+    modules = {name.rpartition(":")[0]: name for name in names if ":" in name}
+    for module, name in modules.items():
         paths = _paths(module)
         if folder is not None:
             inside = next((path for path in paths if _is_within(path, folder)), None)
             if inside is not None:
                 raise ConfigError(
-                    f"environment {env_id!r} would import {inside}, which lies in the run folder; move it elsewhere "
+                    f"{what} {name!r} would import {inside}, which lies in the run folder; move it elsewhere "
                     "if you trust it"
                 )
         where = str(paths[0]) if paths else "not found"
-        said = f"sparserl: environment {env_id!r} imports the module {module} ({where})"
+        said = f"sparserl: {what} {name!r} imports the module {module} ({where})"
         print(one_line(said), file=sys.stderr, flush=True)
     if modules and folder is not None:
         sys.path[:] = [entry for entry in sys.path if not _is_within(Path(entry), folder)]

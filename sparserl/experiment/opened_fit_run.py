@@ -48,7 +48,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         state = checkpoint.load(folder.checkpoints / BEST) if chosen == "best" else last_state(folder)
         with restoring():
             super().__init__(folder, config, state, chosen)
-        self.learner = make_fit_learner(config, data_dir_of(folder))
+        self.learner = make_fit_learner(config, data_dir_of(folder), folder=folder.path)
         with restoring():
             if chosen == "best":
                 self.learner.network.load_state_dict(state["network"])

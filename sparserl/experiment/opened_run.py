@@ -12,7 +12,7 @@ from sparserl.experiment.continual_config import ContinualConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.restored_agent import last_state
 from sparserl.experiment.resuming import restoring
-from sparserl.experiment.run_config import continual_config
+from sparserl.experiment.run_config import continual_config, located_config
 from sparserl.experiment.runs import go_on
 from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
 from sparserl.text_files import read_json
@@ -83,7 +83,7 @@ class TrainedClassifier(OpenedRun[ContinualConfig]):
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
         which = last_of_continual(folder, which)
-        config = continual_config(folder)
+        config = located_config(continual_config(folder), folder)
         state = last_state(folder)
         with restoring():
             super().__init__(folder, config, state, which)

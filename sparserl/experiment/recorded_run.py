@@ -19,6 +19,7 @@ from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.recording.video import Camera
+from sparserl.text_files import MOST_JSON_BYTES, read_bytes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,25 @@ class RunConfig(ABC):
     @abstractmethod
     def name(self) -> str:
         """Run name without the seed, so that seeds are averaged."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Dotted key of each option that is a file and is given -> its path."""
+        return {}
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """The same with other paths for some of `files`."""
+        del files
+        return self
+
+    def kept_file(self, option: str) -> tuple[str, bytes]:
+        """What a run keeps of one of its `files`: a name, and the content.
+
+        Raises:
+            ConfigError: If it cannot be read.
+        """
+        path = self.files[option]
+        return path.name, read_bytes(path, MOST_JSON_BYTES)
 
     def resolved(self) -> Self:
         """The same run with the values that hold in place of None, as its `config.yaml` says it."""

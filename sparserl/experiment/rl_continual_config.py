@@ -41,6 +41,7 @@ from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.continual_config import refuse_options_of_others
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RunConfig
+from sparserl.experiment.sequence_kinds import check_name, is_of_environments, is_sequence_file, label_of, without_name
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
@@ -83,7 +84,9 @@ class RLContinualConfig(RunConfig, MethodOptions):
 
     kind: ClassVar[Kind] = "continual_rl"
     sequence: str = "halfcheetah_forgetting"
-    """Sequence of tasks, see `sparserl list sequences`; or a YAML file with one, see configs/sequences."""
+    """Sequence of tasks, see `sparserl list sequences`; or a YAML file with one, see docs/sequences.md."""
+    sequence_name: str | None = None
+    """What a sequence from a file is called; what that says, or its own name, if None."""
     method: str = "spacenet"
     """Continual method; see `sparserl list methods`."""
     algo: str = "ds_sac"
@@ -112,6 +115,7 @@ class RLContinualConfig(RunConfig, MethodOptions):
         self.resolve_options("agent")
         if not self.from_file and self.sequence not in RL_SEQUENCES:
             raise ConfigError(unknown_name("sequence", self.sequence, RL_SEQUENCES))
+        check_name(self.sequence, self.sequence_name)
         if self.from_file:
             for name, given in (("steps-per-task", self.steps_per_task), ("tasks", self.tasks)):
                 if given is not None:
@@ -151,23 +155,35 @@ class RLContinualConfig(RunConfig, MethodOptions):
         return is_sequence_file(self.sequence)
 
     @property
-    def sequence_name(self) -> str:
-        """What the sequence is called: by its file where that says it, else as the file; that too if it is gone."""
-        if not self.from_file:
-            return self.sequence
-        path = Path(self.sequence)
-        return self.load_sequence().name if path.is_file() else path.stem
+    def sequence_label(self) -> str:
+        """What the sequence is called."""
+        return label_of(self.sequence, self.sequence_name)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        of_wrappers = {f"wrappers.{name}": path for name, path in self.wrappers.files.items()}
+        return of_wrappers | ({"sequence": Path(self.sequence)} if self.from_file else {})
+
+    def with_files(self, files: Mapping[str, Path]) -> RLContinualConfig:
+        of_wrappers = {key.split(".")[1]: path for key, path in files.items() if "." in key}
+        sequence = str(files.get("sequence", self.sequence))
+        return replace(self, sequence=sequence, wrappers=self.wrappers.with_files(of_wrappers))
+
+    def kept_file(self, option: str) -> tuple[str, bytes]:
+        if option != "sequence":
+            return super().kept_file(option)
+        return Path(self.sequence).name, yaml_config.dump(self.load_sequence()).encode()
 
     @property
     def name(self) -> str:
         """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
         labels = [*self.topology.labels(self.algo), *self.wrappers.labels]
-        return "__".join([self.sequence_name, self.algo, self.method, *labels])
+        return "__".join([self.sequence_label, self.algo, self.method, *labels])
 
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        return f"{self.method} on {self.sequence_name}, {self.algo}, seed {self.seed}"
+        return f"{self.method} on {self.sequence_label}, {self.algo}, seed {self.seed}"
 
     def resolved(self) -> RLContinualConfig:
         topology = self.topology.resolved()
@@ -185,12 +201,14 @@ class RLContinualConfig(RunConfig, MethodOptions):
         """The config as plain data, without the options of other methods."""
         data = yaml_config.plain(self)
         own = own_options(self.method, self, "agent")
-        return {name: own.get(name, value) for name, value in data.items() if name not in GROUPS or name in own}
+        kept = {name: own.get(name, value) for name, value in data.items() if name not in GROUPS or name in own}
+        return without_name(kept)
 
     def load_sequence(self) -> RLSequence:
         """The tasks."""
         if self.from_file:
-            return load_rl_sequence(Path(self.sequence))
+            sequence = load_rl_sequence(Path(self.sequence))
+            return sequence if self.sequence_name is None else replace(sequence, name=self.sequence_name)
         steps = STEPS_PER_TASK if self.steps_per_task is None else self.steps_per_task
         return build_rl_sequence(self.sequence, seed=self.seed, steps=steps, n_tasks=self.tasks)
 
@@ -283,16 +301,6 @@ def _check_has_memory(algo: str) -> None:
         raise ConfigError(f"{algo} has no replay buffer, which agents of sequences learn from; use ds_sac")
 
 
-def is_sequence_file(name: str) -> bool:
-    """Whether a sequence is named by its file."""
-    return Path(name).suffix.lower() in (".yaml", ".yml")
-
-
-def is_of_environments(sequence: str) -> bool:
-    """Whether agents learn a sequence, and not classifiers."""
-    return sequence in RL_SEQUENCES or is_sequence_file(sequence)
-
-
 def build_rl_continual_config(data: Mapping[str, Any]) -> RLContinualConfig:
     """A run from plain data, as a YAML file has it; `algo` decides what `agent` may hold.
 
@@ -325,7 +333,7 @@ def is_about_environments(data: Mapping[str, Any], preset: str | None) -> bool:
     if not isinstance(sequence, str):
         raise ConfigError(f"sequence must be a name or a file, got {shown(sequence)}")
     known = (*SEQUENCES, *RL_SEQUENCES)
-    if sequence not in known and not is_of_environments(sequence):
+    if sequence not in known and not is_sequence_file(sequence):
         raise ConfigError(unknown_name("sequence", sequence, known))
     return is_of_environments(sequence)
 
@@ -359,6 +367,8 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     def resolve(data: Mapping[str, Any]) -> RLContinualConfig:
         refuse_options_of_others(chosen["method"], groups, data)
         run = build_rl_continual_config({**over(of_preset, data), **chosen})
+        if run.from_file:
+            run = replace(run, sequence_name=run.load_sequence().name)
         return replace(run, wrappers=run.wrappers.absolute())
 
     return Choice(RLContinualConfig, preset, resolve, agent=agent.config, unused=unused)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sparserl import config as yaml_config
@@ -19,7 +19,7 @@ from sparserl.experiment.train_config import TrainConfig, build_train_config
 from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 
-C = TypeVar("C", TrainConfig, RLContinualConfig)
+C = TypeVar("C", bound=RunConfig)
 
 SEQUENCE = "sequence.yaml"
 """In the folder of a run of `sparserl continual` on environments: the tasks, whatever the config called them."""
@@ -91,12 +91,12 @@ def written_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def located_config(config: C, folder: RunFolder) -> C:
-    """The config of a run as its environments take it: with the paths of the files in its folder, which are checked.
+    """The config of a run as it is trained by: with the paths of the files in its folder, which are checked.
 
     Raises:
         ConfigError: If one is missing or was edited.
     """
-    return replace(config, wrappers=located(config.wrappers, folder.path))
+    return located(config, folder.path)
 
 
 def run_sequence(folder: RunFolder) -> RLSequence:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from sparserl.continual.rl.evaluation import TaskEvaluator
 from sparserl.continual.rl.recorder import RLSequenceRecorder
 from sparserl.envs import RLSequence, SequenceEnv, check_spaces
 from sparserl.experiment.env_state import env_state, restore_env
-from sparserl.experiment.input_files import stored
 from sparserl.experiment.named_modules import name_modules, run_of
 from sparserl.experiment.recorded_run import camera
 from sparserl.experiment.rl_continual_config import RLContinualConfig
@@ -75,10 +73,6 @@ class SequenceTraining(Training[RLContinualConfig]):
         self.config = located_config(rl_continual_config(folder), folder)  # evaluation reads the copies as well
         (folder.path / SEQUENCE).write_text(yaml_config.dump(self.sequence))
         return folder
-
-    def _stored(self) -> tuple[RLContinualConfig, dict[Path, bytes]]:
-        wrappers, files = stored(self.config.wrappers)
-        return replace(self.config, wrappers=wrappers), files
 
     def record(self, folder: RunFolder, *, show_progress: bool) -> RLSequenceRecorder:
         config, tasks = self.config, self.sequence.tasks

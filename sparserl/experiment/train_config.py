@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -102,6 +103,13 @@ class TrainConfig(RunConfig):
         """Run name without the seed: env, algorithm, and what is special about topology and wrappers."""
         of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
         return "__".join([self.env, self.algo, *of_topology, *self.origin.labels, *self.wrappers.labels])
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {f"wrappers.{name}": path for name, path in self.wrappers.files.items()}
+
+    def with_files(self, files: Mapping[str, Path]) -> TrainConfig:
+        return replace(self, wrappers=self.wrappers.with_files({key.split(".")[1]: files[key] for key in files}))
 
     def resolved(self) -> TrainConfig:
         return replace(self, topology=self.topology.resolved()) if AGENTS[self.algo].sparse else self

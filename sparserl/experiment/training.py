@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from sparserl.errors import NotFiniteError, RunFailed, RunStopped
+from sparserl.experiment.input_files import stored
 from sparserl.experiment.recorded_run import RunConfig, free_folder, trackers
 from sparserl.experiment.resuming import restoring, tidy
 from sparserl.experiment.run_config import written_config
@@ -137,7 +138,7 @@ class Training(ABC, Generic[C]):
         Raises:
             ConfigError: If it exists or cannot be written.
         """
-        config, files = self._stored()
+        config, files = stored(self.config)
         path = path or free_folder(self.config)
         return RunFolder.create(
             path,
@@ -147,10 +148,6 @@ class Training(ABC, Generic[C]):
             parts=self.parts,
             files=files,
         )
-
-    def _stored(self) -> tuple[C, dict[Path, bytes]]:
-        """The config as it is written into the folder, and files that lie there, by their path in it."""
-        return self.config, {}
 
     @abstractmethod
     def record(self, folder: RunFolder, *, show_progress: bool) -> Recorder:

@@ -31,7 +31,7 @@ class RLTask:
 
     Attributes:
         env: Id of its environment.
-        modification: How that is modified, as JSON.
+        modification: How that is modified, as JSON, with the arguments that it is made with, if there are some.
         steps: Env steps of training.
         repeat: How many equal tasks come before it in the sequence.
         name: What it is called.
@@ -127,14 +127,16 @@ class RLRun:
     @property
     def random_returns(self) -> Floats:
         """(T,) mean return of uniformly random actions."""
-        of = self.random
-        return performance_curves([0], np.zeros(len(of["task"])), of["task"], of["return"], len(self.tasks))[0]
+        of, zeros = self.random, np.zeros(len(self.random["task"]))
+        means: Floats = performance_curves([0], zeros, of["task"], of["return"], len(self.tasks))[0]
+        return means
 
     def learned_returns(self, task: int) -> Floats:
         """Returns of single episodes on a task, at the end of training on it, of the policy of the headline."""
         of, end = self.evaluations, sum(one.steps for one in self.tasks[: task + 1])
         policy = next(iter(POLICIES.values()))
-        return of["return"][(of["global_step"] == end) & (of["task"] == task) & (of["stochastic"] == policy)]
+        returns: Floats = of["return"][(of["global_step"] == end) & (of["task"] == task) & (of["stochastic"] == policy)]
+        return returns
 
     @property
     def signals_success(self) -> bool:
@@ -191,7 +193,8 @@ def _tasks(sequence: Mapping[str, Any], path: Path) -> tuple[RLTask, ...]:
     tasks: list[RLTask] = []
     for item in _needed(sequence, "tasks", path):
         name, env, modification, steps = (_needed(item, key, path) for key in ("name", "env", "modification", "steps"))
-        same = str(env), json.dumps(modification, sort_keys=True), int(steps)
+        own = {"kwargs": item["kwargs"]} if item.get("kwargs") else {}
+        same = str(env), json.dumps({**modification, **own}, sort_keys=True), int(steps)
         repeat = sum((task.env, task.modification, task.steps) == same for task in tasks)
         tasks.append(RLTask(*same, repeat, str(name)))
     return tuple(tasks)

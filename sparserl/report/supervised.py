@@ -76,11 +76,14 @@ class SupervisedRun:
         return int(self.config["seed"])
 
 
-def read_supervised_run(path: Path, scenario: str, method: str, config: Mapping[str, Any]) -> SupervisedRun:
+def read_supervised_run(
+    path: Path, sequence: str, scenario: str, method: str, config: Mapping[str, Any]
+) -> SupervisedRun:
     """Reads a finished run.
 
     Args:
         path: Its folder.
+        sequence: What its tasks are called.
         scenario: What it is told about tasks.
         method: What it is called.
         config: Its resolved config as plain data.
@@ -94,7 +97,7 @@ def read_supervised_run(path: Path, scenario: str, method: str, config: Mapping[
             raise ConfigError(f"{path / 'result.json'} has no {key}")
     matrix = accuracy_matrix(path)
     check_numbers(result, (*REPORTED, "wall_s"), path)
-    protocol = f"{config['sequence']}, {scenario}-incremental: {len(matrix)} tasks"
+    protocol = f"{sequence}, {scenario}-incremental: {len(matrix)} tasks"
     return SupervisedRun(path, protocol, method, config, matrix, result)
 
 

@@ -10,7 +10,8 @@ import pytest
 from support.idx_files import real_data_dir, write_mnist
 
 from sparserl.continual.supervised.classifier_recorder import checksum
-from sparserl.continual.supervised.tables import Scaling, Table, read_table, table_sequence
+from sparserl.continual.supervised.splits import Scaling
+from sparserl.continual.supervised.tables import Table, read_table, table_sequence
 from sparserl.continual.supervised.tasks import Samples
 from sparserl.errors import ConfigError
 
@@ -284,7 +285,7 @@ def test_pixels_are_standardised_by_their_scale_too() -> None:
 def test_large_tables_are_scaled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     found = table(np.random.default_rng(0).normal(3, 2, (50, 4)))
     whole = table_sequence(found, seed=0).tasks[0].train
-    monkeypatch.setattr("sparserl.continual.supervised.tables.CHUNK_ENTRIES", 12)
+    monkeypatch.setattr("sparserl.continual.supervised.splits.CHUNK_ENTRIES", 12)
     parts = table_sequence(found, seed=0).tasks[0].train
     np.testing.assert_allclose(whole.mean, parts.mean, rtol=1e-6)
     np.testing.assert_allclose(whole.std, parts.std, rtol=1e-6)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.sequences import PLAIN, build
 
+from sparserl.config import dump
 from sparserl.envs import (
     Modification,
     PartFactors,
@@ -106,6 +107,33 @@ def test_a_sequence_of_a_user(tmp_path: Path) -> None:
     )
 
 
+def test_arguments_of_environments(tmp_path: Path) -> None:
+    other = "{env: Hopper-v5, steps: 9, kwargs: {healthy_reward: 5.0, reset_noise_scale: 0}}"
+    text = f"tasks: [{{env: Hopper-v5, steps: 9}}, {other}]"
+    path = write(tmp_path, text)
+    sequence = load_rl_sequence(path)
+    assert sequence.tasks[1].kwargs == {"healthy_reward": 5.0, "reset_noise_scale": 0}
+    check_spaces(sequence, PLAIN, 0)
+    rewards = []
+    for task in sequence.tasks:
+        env = make_task_env(task, PLAIN, 0)
+        env.reset(seed=0)
+        rewards.append(float(env.step(np.zeros(3, np.float32))[1]))
+    assert 3.5 < rewards[1] - rewards[0] < 4.5  # 5 and 1, but for the noise of the reset
+    path.write_text(dump(sequence))
+    assert load_rl_sequence(path) == sequence
+    for kwargs, message in (
+        ({"no_such": 1}, "task 0: environment 'Hopper-v5' cannot be made with {'no_such': 1}: TypeError: "),
+        ({"render_mode": "human"}, "task 0: environment 'Hopper-v5': render_mode is no argument of its own"),
+        ({"xml_file": "nowhere.xml"}, "task 0: environment 'Hopper-v5' cannot be made"),
+    ):
+        task = TaskSpec("x", "Hopper-v5", Modification(), 1, 0, kwargs=kwargs)
+        with pytest.raises(ConfigError) as caught:
+            make_task_env(task, PLAIN, 0)
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
+
+
 def test_the_sequence_that_comes_along() -> None:
     folder = resources.files("sparserl") / "configs" / "sequences"
     sequence = load_rl_sequence(Path(str(folder / "halfcheetah_gravity_small.yaml")))
@@ -117,7 +145,7 @@ def test_the_sequence_that_comes_along() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: []", "unknown config key 'task'; did you mean 'tasks'?"),
+        ("task: []", "unknown config key 'task'; did you mean 'tasks'? (valid: name, tasks)"),
         ("name: x", "tasks must be a list, got None"),
         ("tasks: {env: Hopper-v5}", "tasks must be a list, got {'env': 'Hopper-v5'}"),
         ("tasks: []", "sequence 'mine' has no tasks"),
@@ -127,7 +155,12 @@ def test_the_sequence_that_comes_along() -> None:
         ("tasks: [{env: a, steps: 0}]", ", task 0: steps must be at least 1, got 0"),
         ("tasks: [{env: a, steps: 1.5}]", ", task 0: steps must be int, got 1.5"),
         ("tasks: [{env: a, steps: 1, episode_steps: 0}]", ", task 0: episode_steps must be at least 1, got 0"),
-        ("tasks: [{env: a, step: 1}]", ", task 0: unknown config key 'step'; did you mean 'steps'?"),
+        (
+            "tasks: [{env: a, step: 1}]",
+            ", task 0: unknown config key 'step'; did you mean 'steps'? (valid: name, env, modification, steps, index, "
+            "episode_steps, kwargs)",
+        ),
+        ("tasks: [{env: a, steps: 1, kwargs: 3}]", ", task 0: kwargs must be dict, got 3"),
         (
             "tasks: [{env: a, steps: 1, modification: {gravty: 2}}]",
             ", task 0: unknown config key 'modification.gravty'; did you mean 'modification.gravity'?",

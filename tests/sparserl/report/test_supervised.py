@@ -39,7 +39,7 @@ def made(tmp_path: Path) -> Make:
         measured = f"9,0,0,{first},10\n9,0,1,,30\n18,1,0,{end},10\n18,1,1,0.75,30\n"
         (path / "eval.csv").write_text("global_step,after_task,task,accuracy,samples\n" + measured)
         settings = {"sequence": "split_made_up", "method": "naive", "seed": 0, **config}
-        return read_supervised_run(path, scenario, settings["method"], settings)
+        return read_supervised_run(path, settings["sequence"], scenario, settings["method"], settings)
 
     return make
 

@@ -42,6 +42,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         spaces.MultiDiscrete,
         spaces.MultiBinary,
     )
+    scales_actions = False
     counters = (*AgentParts.counters, "optimizer_steps")
     actor: OnPolicyNetwork
     critic: OnPolicyNetwork

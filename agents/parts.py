@@ -37,6 +37,8 @@ class AgentParts(BaseAlgorithm):
     """Those of them that have a target copy, `<name>_target`."""
     action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
     """Kinds of actions that it can choose."""
+    scales_actions: ClassVar[bool] = True
+    """Whether its networks give actions in [-1, 1], which are scaled to their bounds; others are clipped to these."""
     counters: ClassVar[tuple[str, ...]] = (
         "num_timesteps",
         "_n_updates",

@@ -60,7 +60,7 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
 
     Raises:
         KernelUnavailable: If another device is asked for.
-        ConfigError: If a topology key or name is unknown.
+        ConfigError: If a topology key or name is unknown, or actions have no bounds.
         TopologyError: If a topology value is out of range, or an optimizer is not elementwise; in `learn`, if pruning
             would end after the run, or its number of gradient updates is needed and not known beforehand; in `train`
             before either, if it is needed.
@@ -85,12 +85,19 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
             raise ConfigError("give topology to the agent itself: in policy_kwargs it is only half of it")
         self.around_step: AroundStep | None = None
         self.run_updates = 0  # that `bind_run_length` was told of
-        super().__init__(  # SB3 puts device and seed last, so positional arguments never reach them
-            policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
-        )
+        try:
+            super().__init__(  # SB3 puts device and seed last, so positional arguments never reach them
+                policy, env, *args, device=require_cpu(device), seed=seed, **kwargs
+            )
+        except AssertionError:  # with which Stable-Baselines3 refuses actions without bounds
+            self._check_actions()
+            raise
+
+    def _check_actions(self) -> None:
+        check_action_bounds(self.action_space, scaled=self.scales_actions)
 
     def _setup_model(self) -> None:
-        check_action_bounds(self.action_space)
+        self._check_actions()
         takes_topology = getattr(self.policy_class, "takes_topology", False)
         if self.topology is None and not takes_topology:
             self.topology = TopologyConfig(method="dense")

@@ -147,12 +147,12 @@ def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) 
     """Refuses actions that an agent cannot choose.
 
     Raises:
-        ConfigError: If they are of another kind, or cannot be scaled to [-1, 1].
+        ConfigError: If they are of another kind, have no bounds, or cannot be scaled to [-1, 1] where that is done.
     """
     if not isinstance(space, agent.action_spaces):
         known = " or ".join(kind.__name__ for kind in agent.action_spaces)
         raise ConfigError(f"{algo} takes {known} actions, got {space}{advice(algo, space)}")
-    check_action_bounds(space)
+    check_action_bounds(space, scaled=agent.scales_actions)
 
 
 def _memory(

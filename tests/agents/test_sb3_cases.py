@@ -9,12 +9,15 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import SAC, TD3, HerReplayBuffer
+from stable_baselines3 import A2C, PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPolicy
 from stable_baselines3.sac.policies import SACPolicy
@@ -34,7 +37,7 @@ from support.sb3_cases import (
 )
 from support.trees import assert_equal_trees
 
-from sparserl.agents import DSSAC, DSTD3, dense
+from sparserl.agents import DSA2C, DSPPO, DSSAC, DSTD3, dense
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer, DynamicCapacity
 from sparserl.agents.replay.forget_stale import ForgetStale
@@ -253,6 +256,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"action 1 has the bounds \[0.5, 0.5\]",
     ),
     "too wide": ({"env": AnySpaces(box(3), box(2, low=-3e38, high=3e38))}, "a range that is positive and finite is"),
+    "no bounds": (
+        {"env": AnySpaces(box(3), box(2, low=-np.inf, high=np.inf))},
+        r"action 0 has the bounds \[-inf, inf\], and finite ones are needed",
+    ),
+    "one bound": (
+        {"env": AnySpaces(box(3), spaces.Box(np.float32([0, 0]), np.float32([1, np.inf])))},
+        r"action 1 has the bounds \[0.0, inf\], and finite ones are needed",
+    ),
     "no actions": ({"env": AnySpaces(box(3), box(0))}, r"needs at least one action, got actions of shape \(0,\)"),
     "two topologies": ({"policy_kwargs": {"topology": TopologyConfig()}}, "give topology to the agent itself"),
     "recycling pixels": (
@@ -272,12 +283,81 @@ def test_what_cannot_be_is_refused_in_one_line(kind: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("algo", [name for name, spec in AGENTS.items() if spaces.Box in spec.agent.action_spaces])
-def test_no_agent_takes_actions_without_a_range(algo: str) -> None:
-    topology = TopologyConfig(method="static" if AGENTS[algo].sparse else "dense")
-    with pytest.raises(ConfigError, match="action 0 has the bounds"):
-        make_agent(
-            algo, AGENTS[algo].config(), topology, AnySpaces(box(3), box(1, low=2, high=2)), seed=0, acts_only=True
-        )
+def test_actions_without_bounds_or_without_a_range_to_scale_are_refused(algo: str) -> None:
+    """As in Stable-Baselines3: no agent takes the first; the second makes NaN where actions are scaled."""
+    spec = AGENTS[algo]
+    topology = TopologyConfig(method="static" if spec.sparse else "dense")
+
+    def made(low: float, high: float) -> Any:
+        env = AnySpaces(box(3), box(1, low=low, high=high))
+        return make_agent(algo, spec.config(), topology, env, seed=0, acts_only=True)
+
+    for low, high in ((-np.inf, np.inf), (0, np.inf), (-np.inf, 1)):
+        with pytest.raises(ConfigError, match=re.escape(f"action 0 has the bounds [{float(low)}, {float(high)}], and")):
+            made(low, high)
+    if spec.agent.scales_actions:
+        with pytest.raises(ConfigError, match=r"action 0 has the bounds \[2.0, 2.0\], which cannot be scaled"):
+            made(2, 2)
+    else:
+        assert made(2, 2).predict(np.zeros(3, np.float32))[0] == [2.0]
+
+
+class Receives(AnySpaces):
+    """Keeps what it is given."""
+
+    def __init__(self, action_space: gym.Space[Any]) -> None:
+        super().__init__(box(3), action_space)
+        self.observation_space.seed(1)
+        self.received: list[Any] = []
+
+    def step(self, action: Any) -> Any:
+        self.received.append(np.array(action))
+        return super().step(action)
+
+
+DENSE_POLICIES: dict[Any, tuple[Any, Any, dict[str, Any]]] = {
+    DSTD3: (TD3, TD3Policy, {"learning_starts": 10, "action_noise": NormalActionNoise(np.zeros(2), np.full(2, 0.3))}),
+    DSSAC: (SAC, SACPolicy, {"learning_starts": 10}),
+    DSPPO: (PPO, ActorCriticPolicy, {"n_steps": 10, "batch_size": 5}),
+    DSA2C: (A2C, ActorCriticPolicy, {"n_steps": 5}),
+}
+
+
+@pytest.mark.parametrize("name", ["asymmetric", "each its own"])
+@pytest.mark.parametrize("kind", DENSE_POLICIES)
+def test_any_bounds_are_treated_as_stable_baselines3_does_to_the_bit(kind: Any, name: str) -> None:
+    """Scaled to [-1, 1] in a replay buffer, clipped after a Gaussian policy."""
+    theirs_kind, policy, options = DENSE_POLICIES[kind]
+    ours, theirs = (
+        one(policy, Receives(ACTIONS[name]), seed=0, device="cpu", **copy.deepcopy(options)).learn(30)
+        for one in (kind, theirs_kind)
+    )
+    received, expected = (agent.get_env().envs[0].unwrapped.received for agent in (ours, theirs))
+    assert np.array_equal(received, expected)
+    memories = [getattr(agent, "replay_buffer", None) or agent.rollout_buffer for agent in (ours, theirs)]
+    assert np.array_equal(*(memory.actions for memory in memories))
+    assert_equal_trees(dict(ours.policy.state_dict()), dict(theirs.policy.state_dict()))
+    low, high = ACTIONS[name].low, ACTIONS[name].high  # type: ignore[attr-defined]
+    if kind in DENSE:
+        stored = memories[0].actions[:30, 0]
+        assert np.abs(stored).max() <= 1.0
+        np.testing.assert_allclose(low + (stored + 1) / 2 * (high - low), received, rtol=1e-4, atol=1e-4)
+    else:
+        stored = memories[0].actions.reshape(-1, 2)
+        assert np.array_equal(np.clip(stored, low, high), received[-len(stored) :])
+
+
+@pytest.mark.parametrize("kind", [DSTD3, DSSAC, DSPPO, DSA2C])
+def test_sparse_policies_act_within_any_bounds(kind: Any) -> None:
+    options = {name: value for name, value in DENSE_POLICIES[kind][2].items() if name != "action_noise"}
+    env = Receives(ACTIONS["asymmetric"])
+    agent = kind("MlpPolicy", env, topology=SPARSE, seed=0, **options).learn(30)
+    assert len(env.received) == 30
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    actor = agent.actor if kind in DENSE else agent.policy
+    outputs = actor._predict(torch.from_numpy(observations), deterministic=True).detach().numpy()
+    expected = -2 + (outputs + 1) / 2 * 7 if kind in DENSE else np.clip(outputs, -2, 5)
+    np.testing.assert_allclose(agent.predict(observations, deterministic=True)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_state_dependent_exploration_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.recurrent import SparseRecurrentPolicy
-from sparserl.agents.on_policy_config import RecurrentPPOConfig
+from sparserl.agents.on_policy_config import RecurrentPPOConfig, batches_advice
 from sparserl.agents.on_policy_parts import PPOParts
 from sparserl.agents.probe import SAMPLES
 from sparserl.agents.sparse_on_policy import SparseOnPolicyMixin
@@ -40,8 +41,10 @@ class DSRecurrentPPO(PPOParts, SparseOnPolicyMixin, RecurrentPPO):  # type: igno
         args: As `RecurrentPPO`; state-dependent exploration is refused.
         kwargs: As `RecurrentPPO`, and `topology`, `device` and `seed` as in `SparseAgentMixin`.
 
+    A batch size that does not divide a rollout is warned of; None is a whole rollout.
+
     Raises:
-        ConfigError: If neurons are to be recycled.
+        ConfigError: If neurons are to be recycled, or a batch has one env step whose advantage is to be normalised.
 
     Source:
         Liu et al. 2021 (Selfish-RNN), its rule for the gates, in the agent of sb3-contrib.
@@ -75,6 +78,16 @@ class DSRecurrentPPO(PPOParts, SparseOnPolicyMixin, RecurrentPPO):  # type: igno
         "cell_states_vf",
     )
     _last_lstm_states: RNNStates  # type: ignore[assignment]  # before networks are made it is None
+
+    def _setup_model(self) -> None:
+        steps = self.n_steps * self.n_envs
+        self.batch_size = self.batch_size or steps
+        advice = batches_advice(self.batch_size, steps)
+        self.check_advantages(advice or "raise batch_size")
+        if advice is not None:
+            problem = f"batch_size {self.batch_size} does not divide the {steps} env steps of a rollout"
+            warnings.warn(f"{problem}, so the last has {self.smallest_batch}: {advice}", stacklevel=3)
+        super()._setup_model()
 
     @classmethod
     def layer_shapes(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[Shape]]]:

@@ -59,6 +59,20 @@ class OnPolicyConfig(AgentConfig):
         return {"the rollout (--agent.n-steps)": 4.0 * self.n_steps * (n_obs + n_action + 6)}
 
 
+def batches_advice(batch_size: int, steps: int) -> str | None:
+    """What to do where a batch size does not divide the env steps of a rollout; None where it does.
+
+    Example:
+        >>> batches_advice(12, 16)
+        'the closest that does is 8'
+    """
+    if steps % batch_size == 0:
+        return None
+    divisors = [number for number in range(2, steps + 1) if steps % number == 0]
+    closest = min(divisors, key=lambda number: abs(number - batch_size), default=None)
+    return "raise n_steps" if closest is None else f"the closest that does is {closest}"
+
+
 @dataclass(frozen=True)
 class PPOConfig(OnPolicyConfig):
     """Hyper-parameters of PPO; defaults are those of Stable-Baselines3.
@@ -82,16 +96,12 @@ class PPOConfig(OnPolicyConfig):
 
     def check_envs(self, n_envs: int, *, has_noise_features: bool) -> None:
         del has_noise_features
-        steps, size = self.n_steps * n_envs, self.batch_size
-        if steps % size == 0:
-            return
-        divisors = [number for number in range(2, steps + 1) if steps % number == 0]
-        closest = min(divisors, key=lambda number: abs(number - size), default=None)
-        advice = "raise agent.n_steps" if closest is None else f"the closest that does is {closest}"
-        raise ConfigError(
-            f"agent.batch_size {size} does not divide the {steps} env steps of a rollout (agent.n_steps "
-            f"{self.n_steps} in {n_envs} environment{'s' if n_envs > 1 else ''}): {advice}"
-        )
+        steps, advice = self.n_steps * n_envs, batches_advice(self.batch_size, self.n_steps * n_envs)
+        if advice is not None:
+            raise ConfigError(
+                f"agent.batch_size {self.batch_size} does not divide the {steps} env steps of a rollout (agent.n_steps "
+                f"{self.n_steps} in {n_envs} environment{'s' if n_envs > 1 else ''}): {advice}"
+            )
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = ("batch_size", "n_epochs", "clip_range", "clip_range_vf")

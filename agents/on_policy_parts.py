@@ -18,6 +18,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.on_policy import OnPolicyNetwork, actor_of, critic_of
 from sparserl.agents.parts import AgentParts
+from sparserl.errors import ConfigError
 from sparserl.kernels.flops import counting, torch_products
 
 Step = Callable[[], Any]
@@ -58,6 +59,24 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
         return {"actor": [[n_obs, *config.net_arch, n_action]], "critic": [[n_obs, *config.net_arch, 1]]}
+
+    @property
+    def smallest_batch(self) -> int:
+        """Env steps of the smallest batch that a rollout is learned in."""
+        raise NotImplementedError
+
+    def check_advantages(self, advice: str) -> None:
+        """Raises ConfigError if advantages of a batch of one env step are to be normalised: they have no deviation.
+
+        Args:
+            advice: How to have larger batches.
+        """
+        agent: Any = self
+        if agent.normalize_advantage and self.smallest_batch < 2:
+            raise ConfigError(
+                f"a rollout of {self.n_steps * self.n_envs} env steps leaves a batch of 1, whose advantage cannot be "
+                f"normalised: {advice}, or give normalize_advantage=False"
+            )
 
     def optimizer_of(self, group: str) -> torch.optim.Optimizer:
         del group
@@ -147,6 +166,11 @@ class PPOParts(OnPolicyParts):
     """Of `PPO`: several passes over a rollout, in batches."""
 
     @property
+    def smallest_batch(self) -> int:
+        steps = self.n_steps * self.n_envs
+        return steps % self.batch_size or min(steps, self.batch_size)
+
+    @property
     def updates_per_rollout(self) -> int | None:
         agent: Any = self
         if agent.target_kl is not None:
@@ -159,6 +183,14 @@ class PPOParts(OnPolicyParts):
 
 class A2CParts(OnPolicyParts):
     """Of `A2C`: one update over the whole rollout."""
+
+    def _setup_model(self) -> None:
+        self.check_advantages("raise n_steps")
+        super()._setup_model()
+
+    @property
+    def smallest_batch(self) -> int:
+        return self.batch_size
 
     @property
     def batch_size(self) -> int:  # type: ignore[override]  # a property here

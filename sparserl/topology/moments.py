@@ -97,7 +97,11 @@ class OptimizerMoments:
             if not torch.is_tensor(state) or state.dim() == 0:
                 continue
             if state.shape != (change.old.nnz,):
-                raise TopologyError(f"optimizer state {name!r} of shape {tuple(state.shape)} is not per connection")
+                kind, shape = type(self.optimizer).__name__, tuple(state.shape)
+                raise TopologyError(
+                    f"{kind} keeps {name!r} of shape {shape}, which is not per connection and cannot follow a topology "
+                    "event: use an elementwise optimizer such as Adam, AdamW, RMSprop or SGD"
+                )
             old = state.numpy()
             new = remap(old, change, 0.0 if name == CLOCK else rule.fill(old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)

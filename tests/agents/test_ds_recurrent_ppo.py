@@ -174,11 +174,33 @@ def test_it_balances_a_pole_whose_velocity_it_does_not_see() -> None:
             {"topology": {"method": "set", "recycle_interval": 7}},
             "without memory: leave .*recycle_interval 7 out",
         ),
+        ({"batch_size": 1}, "of 16 env steps leaves a batch of 1, .*: raise batch_size, or give normalize_advantage"),
+        ({"n_steps": 17}, "of 17 env steps leaves a batch of 1, .*: the closest that does is 17, or give"),
+        ({"n_steps": 1}, "of 1 env steps leaves a batch of 1, .*: raise n_steps, or give normalize_advantage"),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(**options)
+
+
+def test_a_batch_that_does_not_divide_a_rollout_is_warned_of_in_one_line() -> None:
+    """sb3-contrib says nothing."""
+    with pytest.warns(UserWarning, match="batch_size") as caught:
+        agent = make(n_steps=24).learn(24)
+    said = "batch_size 16 does not divide the 24 env steps of a rollout, so the last has 8: the closest that does is 12"
+    assert [str(warning.message) for warning in caught] == [said]
+    assert agent.updates == 2 * 2
+    assert make(n_steps=17, batch_size=17).smallest_batch == 17
+
+
+def test_no_batch_size_is_a_whole_rollout_as_in_sb3_contrib() -> None:
+    dense: Any = RecurrentPPO.policy_aliases["MlpLstmPolicy"]
+    options: dict[str, Any] = {**SIZES, "policy_kwargs": SMALL, "batch_size": None}
+    ours = DSRecurrentPPO(dense, FunctionEnv(), **options).learn(32)
+    theirs = RecurrentPPO(dense, FunctionEnv(), device="cpu", **options).learn(32)
+    assert_equal_trees(dict(ours.policy.state_dict()), dict(theirs.policy.state_dict()))
+    assert ours.updates == 2 * 2
 
 
 def test_it_is_no_chain_of_layers() -> None:

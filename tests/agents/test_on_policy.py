@@ -285,6 +285,34 @@ def test_what_cannot_be_is_refused_in_one_line(kind: Any, name: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_advantages_of_one_env_step_are_not_normalised() -> None:
+    with pytest.raises(ConfigError, match=r"of 1 env steps leaves a batch of 1, whose advantage .*: raise n_steps, or"):
+        make(DSA2C, n_steps=1, normalize_advantage=True)
+    make(DSA2C, n_steps=1, env=DummyVecEnv([FunctionEnv] * 2), normalize_advantage=True).learn(4)
+    with pytest.warns(UserWarning, match="truncated mini-batch of size 1"):  # which Stable-Baselines3 takes as they are
+        agent = make(DSPPO, n_steps=17).learn(17)
+    assert agent.updates == agent.updates_per_rollout == 2 * 3
+
+
+class Halves(torch.optim.SGD):
+    """Keeps a number for every other weight."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["halves"] = torch.zeros(parameter.numel() // 2)
+
+
+@both
+def test_an_optimizer_that_keeps_something_else_of_weights_is_refused_at_the_first_event(kind: Any) -> None:
+    topology = {"method": "set", "density": 0.3, "first_update": 2, "update_interval": 2}
+    agent = make(kind, topology=topology, policy_kwargs={"net_arch": [12, 10], "optimizer_class": Halves})
+    message = r"^Halves keeps 'halves' of shape \(10,\), which is not per .* as Adam,"
+    with pytest.raises(TopologyError, match=message) as refusal:
+        agent.learn(32)
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_number_of_updates_that_nobody_knows_is_refused_where_it_is_needed() -> None:
     agent = make(DSPPO, target_kl=0.01, topology={"method": "gmp", "density": 0.2})
     with pytest.raises(TopologyError, match=r"which is not known beforehand with `target_kl`: leave it out, or give"):

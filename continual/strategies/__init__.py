@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparserl.config import build
 from sparserl.continual.learner import Kind
+from sparserl.continual.named_objects import imported, is_named_object
 from sparserl.continual.strategies.anew import Joint, Scratch
 from sparserl.continual.strategies.class_autoencoder import ClassAutoencoder, ClassAutoencoderOptions
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
@@ -40,7 +43,7 @@ from sparserl.continual.strategies.penalty import (
 )
 from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
 from sparserl.continual.strategies.strategy import Strategy
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, shown, unknown_name
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class MethodOptions:
     """random_features."""
     fly_code: FlyCodeOptions = field(default_factory=FlyCodeOptions)
     """fly_code."""
+    own: Options = field(default_factory=Options)
+    """A method outside of sparserl."""
 
     def resolve_options(self, kind: Kind) -> None:
         """Puts the defaults of a kind of learner in place of None; for `__post_init__` of a frozen config.
@@ -96,6 +101,10 @@ class MethodOptions:
             object.__setattr__(self, group, getattr(self, group).of_kind(kind))
 
 
+OWN = "own"
+"""Group of options of methods outside of sparserl."""
+ENTRY_POINTS = "sparserl.strategies"
+"""Group of entry points by which installed packages bring methods."""
 GROUPS = tuple(group.name for group in dataclasses.fields(MethodOptions))
 """Groups of options that belong to methods."""
 
@@ -226,18 +235,72 @@ def methods_of(kind: Kind) -> dict[str, MethodSpec]:
     return {name: spec for name, spec in STRATEGIES.items() if kind not in spec.refused}
 
 
+def spec_of(name: str) -> MethodSpec | None:
+    """A method of the table; of an entry point of `ENTRY_POINTS`, which the table goes before; or `module:Class`.
+
+    Returns:
+        None if there is no such method.
+
+    Raises:
+        ConfigError: If one outside of sparserl cannot be imported, or is no `Strategy`.
+    """
+    return STRATEGIES.get(name) or _outside(name)
+
+
 def method_spec(name: str, kind: Kind) -> MethodSpec:
     """A method for a kind of learner.
 
     Raises:
         ConfigError: If there is no such method, with the closest name, or it does not serve the kind.
     """
-    spec = STRATEGIES.get(name)
+    spec = spec_of(name)
     if spec is None:
-        raise ConfigError(unknown_name("method", name, methods_of(kind)))
+        raise ConfigError(unknown_name("method", name, [*methods_of(kind), *entry_points()]))
     if kind in spec.refused:
         raise ConfigError(spec.refused[kind])
     return spec
+
+
+def entry_points() -> dict[str, str]:
+    """Methods that installed packages bring: name -> `module:Class`."""
+    return {one.name: one.value for one in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _outside(name: str) -> MethodSpec | None:
+    named = name if is_named_object(name) else entry_points().get(name)
+    if named is None:
+        return None
+    strategy = imported(named, "method")
+    if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+        raise ConfigError(f"method {name!r} must be a subclass of sparserl.continual.Strategy, got {shown(strategy)}")
+    options = strategy.Options
+    if options is not None and not (isinstance(options, type) and issubclass(options, Options)):
+        raise ConfigError(f"method {name!r}: Options must be a subclass of sparserl.continual.Options")
+    summary = (strategy.__doc__ or named).strip().partition("\n")[0]
+    return MethodSpec(summary, strategy, None if options is None else OWN)
+
+
+def options_type(name: str) -> type[Options]:
+    """The type of the group `own`: that of a method outside of sparserl, or one without any option."""
+    spec = None if name in STRATEGIES else spec_of(name)
+    return Options if spec is None or spec.strategy.Options is None else spec.strategy.Options
+
+
+def with_own(data: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Plain data of a config in which the options of a method outside of sparserl are built.
+
+    Raises:
+        ConfigError: If a key or value is wrong.
+    """
+    own = data.get(OWN, {})
+    return {**data, OWN: build(options_type(method), own, f"{OWN}.") if isinstance(own, Mapping) else own}
+
+
+def users_of_groups(method: str) -> dict[str, str | None]:
+    """Method -> its group of options, of the table and of one outside of it."""
+    groups = {name: one.options for name, one in STRATEGIES.items()}
+    spec = None if method in STRATEGIES else spec_of(method)
+    return {**groups, **({"module:Class": OWN} if spec is None else {method: spec.options})}
 
 
 def make_strategy(name: str, kind: Kind, options: MethodOptions) -> Strategy:
@@ -247,7 +310,7 @@ def make_strategy(name: str, kind: Kind, options: MethodOptions) -> Strategy:
         ConfigError: As `method_spec`, or if an option is given that the kind does not have.
     """
     spec = method_spec(name, kind)
-    chosen: Options | None = None
+    chosen: Any = None
     if spec.options is not None:
         chosen = dataclasses.replace(getattr(options, spec.options).of_kind(kind), **spec.fixed)
     return spec.strategy(chosen)
@@ -255,9 +318,9 @@ def make_strategy(name: str, kind: Kind, options: MethodOptions) -> Strategy:
 
 def own_options(name: str, options: MethodOptions, kind: Kind) -> dict[str, Any]:
     """What a config says of a method: group -> options that a kind of learner has, as plain data; empty without any."""
-    group = STRATEGIES[name].options
+    group = method_spec(name, kind).options
     if group is None:
         return {}
     of_method = getattr(options, group)
-    values = {name: getattr(of_method, name) for name in of_method.defaults[kind]}
+    values = {name: getattr(of_method, name) for name in of_method.of(kind)}
     return {group: {name: list(one) if isinstance(one, tuple) else one for name, one in values.items()}}

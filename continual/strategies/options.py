@@ -17,15 +17,15 @@ class Options:
     """Options of a method. What is None takes the default of the kind of learner.
 
     Attributes:
-        group: Name of the group in a config.
-        defaults: Kind -> all options that the kind has, with their defaults.
+        group: Name of the group in a config; `own` of all methods outside of sparserl.
+        defaults: Kind -> all options that the kind has, with their defaults; empty if all kinds have all options.
 
     Raises:
         ConfigError: If a value is out of range.
     """
 
-    group: ClassVar[str]
-    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]]
+    group: ClassVar[str] = "own"
+    defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:
         check_ranges(self, self._said())
@@ -36,7 +36,7 @@ class Options:
         Raises:
             ConfigError: If an option is given that the kind does not have.
         """
-        defaults = self.defaults.get(kind, {})
+        defaults = self.of(kind)
         for field in dataclasses.fields(self):
             if field.name not in defaults and getattr(self, field.name) != field.default:
                 others = ", ".join(f"{other}s" for other in self.defaults if field.name in self.defaults[other])
@@ -44,6 +44,12 @@ class Options:
                 raise ConfigError(f"{said} is an option of {others or 'nothing'}, and here {kind}s learn")
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing) if missing else self
+
+    def of(self, kind: Kind) -> Mapping[str, Any]:
+        """Options that a kind of learner has, with their defaults."""
+        if not self.defaults:
+            return {field.name: field.default for field in dataclasses.fields(self)}
+        return self.defaults.get(kind, {})
 
     def _said(self) -> str:
         return f"{self.group.replace('_', '-')}."

@@ -14,6 +14,7 @@ from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
+from sparserl.continual.strategies.options import Options
 from sparserl.layers import SparseMLP
 from sparserl.topology.config import TopologyConfig
 
@@ -29,6 +30,8 @@ class Strategy:
         has_network: Whether it has a network that is trained.
     """
 
+    Options: ClassVar[type[Options] | None] = None
+    """Of a method outside of sparserl: the type of its options, if it has some."""
     has_network: ClassVar[bool] = True
     begins_anew: ClassVar[bool] = False
 

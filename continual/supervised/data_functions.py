@@ -5,46 +5,18 @@ Decides what such a function may return. Importing its module runs the code in i
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sparserl.continual.named_objects import imported
 from sparserl.continual.supervised.table_files import ARRAYS, LABEL_COLUMNS, FileContents, of_arrays
 from sparserl.errors import ConfigError, clipped, one_line, shown, unknown_name
 
-NAMED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 PARTS = ("train", "test")
 """Keys of a mapping of data sets."""
-
-
-def is_one(data: str) -> bool:
-    """Whether data is named as `module:function`."""
-    return NAMED.fullmatch(data) is not None
-
-
-def imported(name: str, what: str) -> Any:
-    """The object that `module:name` names; imports the module, which runs its code.
-
-    Args:
-        name: The name.
-        what: It is, for messages.
-
-    Raises:
-        ConfigError: If the module cannot be imported, or has no such object.
-    """
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever its code does
-        raise ConfigError(f"{what} {name!r}: cannot import module {module_name!r} ({one_line(str(error))})") from error
-    if not hasattr(module, attribute):
-        names = [one for one in vars(module) if not one.startswith("_")]
-        raise ConfigError(f"{what} {name!r}: {unknown_name(f'name in {module_name}', attribute, names)}")
-    return getattr(module, attribute)
 
 
 def call(data: str, column: str | None) -> FileContents:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.sequence_recorder import OF_EVERY_SEQUENCE
-from sparserl.continual.supervised.task_learner import Step
+from sparserl.continual.supervised.task_learner import Step, TaskLearner
 from sparserl.metrics.continual import ContinualSummary, summary
 from sparserl.recording.evaluations import accuracy_matrix
 from sparserl.recording.metrics_table import columns
@@ -125,20 +125,33 @@ class SequenceRecorder(ClassifierRecorder):
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says of the run's outcome and cost, once all tasks are learned."""
-        learner, sequence = self.learner, self.learner.sequence
-        found = summary(self.matrix, baseline=self.baseline, samples=[len(task.test) for task in sequence.tasks])
         return {
-            "tasks": len(sequence),
-            "matrix": [[_or_none(value) for value in row] for row in self.matrix],
-            "baseline": [_or_none(value) for value in self.baseline],
-            **reported(found),
+            **outcome(self.learner, self.matrix, self.baseline),
             "params_nonzero_per_task": self.params_nonzero_per_task,
-            **learner.size(),
-            "numbers_kept": learner.numbers_kept(),
-            "memory": learner.strategy.memory(),
             **self._spent(),
-            "sequence_record": sequence.record,
         }
+
+
+def outcome(learner: TaskLearner, matrix: Sequence[Sequence[float]], baseline: Sequence[float]) -> dict[str, Any]:
+    """What a learner that has learned all its tasks reached and keeps, as plain data that JSON holds.
+
+    Args:
+        learner: The learner.
+        matrix: (T, T) accuracy on each task after each task; NaN where there is none.
+        baseline: (T,) accuracy before the first task.
+    """
+    sequence = learner.sequence
+    found = summary(matrix, baseline=baseline, samples=[len(task.test) for task in sequence.tasks])
+    return {
+        "tasks": len(sequence),
+        "matrix": [[_or_none(value) for value in row] for row in matrix],
+        "baseline": [_or_none(value) for value in baseline],
+        **reported(found),
+        **learner.size(),
+        "numbers_kept": learner.numbers_kept(),
+        "memory": learner.strategy.memory(),
+        "sequence_record": sequence.record,
+    }
 
 
 def _seen(matrix: Sequence[Sequence[float]]) -> float:

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from sparserl.continual.named_objects import is_named_object
 from sparserl.continual.supervised import data_functions
 from sparserl.continual.supervised.data import DATASETS, default_data_dir, load
 from sparserl.continual.supervised.splits import Features, Scaling, row_chunks, sklearn_seed, split_rows, standard
@@ -105,7 +106,7 @@ def _read(data: str, data_dir: Path | None, seed: int, download: bool, labelled:
         return _bundled(data)
     if data.partition(":")[0] == "madelon":
         return _madelon(data, seed)
-    if data_functions.is_one(data):
+    if is_named_object(data):
         return table_of(data, data_functions.call(data, column), labelled)
     path = _located(data, default_data_dir() if data_dir is None else data_dir)
     if path.is_dir():

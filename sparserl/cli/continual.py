@@ -10,7 +10,8 @@ from rich.table import Table
 
 from sparserl.cli.arguments import options_of
 from sparserl.cli.running import Help, carry_out_command, parameters_of, result_table
-from sparserl.continual.strategies import MethodOptions
+from sparserl.continual.strategies import OWN, MethodOptions
+from sparserl.experiment.sequence_kinds import method_label
 from sparserl.recording.run_folder import RunFolder
 
 HELP = Help(
@@ -24,6 +25,7 @@ HELP = Help(
         *("agent.learning_rate", "agent.batch_size", "agent.buffer_size", "agent.learning_starts", "agent.gamma"),
         *("topology.method", "topology.density", "border.heads", "border.task_id", "border.buffer"),
         *options_of(MethodOptions),
+        OWN,
     ),
     "Options are those of the sequence, method and algorithm: sparserl continual --sequence cw10 --method ewc --help.",
 )
@@ -39,7 +41,8 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
-    title = f"{result['method']} on {result['sequence']}, {result['scenario']}-incremental, seed {result['seed']}"
+    method, scenario = method_label(result["method"]), result["scenario"]
+    title = f"{method} on {result['sequence']}, {scenario}-incremental, seed {result['seed']}"
     connections = ""  # of a method without a network
     if result["connections_dense"]:
         share = result["connections"] / result["connections_dense"]
@@ -81,7 +84,7 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
         matrix.add_column(f"on {task}: {name}", justify="right")
     for task, row in enumerate(result["returns"] if successes is None else successes):
         matrix.add_row(str(task), *(f"{value:.0f}" if successes is None else f"{value:.0%}" for value in row))
-    title = f"{result['method']} on {result['sequence']}, {result['algo']}, seed {result['seed']}"
+    title = f"{method_label(result['method'])} on {result['sequence']}, {result['algo']}, seed {result['seed']}"
     memory = sum(result["memory"].values())
     rows = {
         "mean return at the end": "" if result["acc"] is None else f"{result['acc']:.1f}",

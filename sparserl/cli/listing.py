@@ -33,7 +33,7 @@ def _sequences() -> Entries:
 
 
 def _methods() -> Entries:
-    from sparserl.continual.strategies import methods_of
+    from sparserl.continual.strategies import entry_points, methods_of
     from sparserl.topology.methods import METHODS
 
     return {
@@ -42,6 +42,7 @@ def _methods() -> Entries:
         "sparserl continual --method, on environments": {
             name: spec.summary for name, spec in methods_of("agent").items()
         },
+        **({"of installed packages": packages} if (packages := entry_points()) else {}),
     }
 
 

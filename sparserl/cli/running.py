@@ -98,7 +98,7 @@ class Help:
 
     Attributes:
         about: What it does.
-        usual: Dotted keys of the options that most people change; those that a run lacks are left out.
+        usual: Dotted keys, or groups, of the options that most people change; those that a run lacks are left out.
         end: What else there is to know.
     """
 
@@ -132,9 +132,9 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
         names = over(_origin(words), names)
     preset, positional = last_value("preset", words), POSITIONAL.get(kind)
     choice = choose(kind, over(below, names), preset)
-    if kind == "train" or choice.agent is not None:
+    if kind == "train" or "agent" in choice.schemas:
         options = {key: option for key, option in options.items() if key not in OF_DATA}
-    of_config = options_of(choice.schema, {} if choice.agent is None else {"agent": choice.agent})
+    of_config = options_of(choice.schema, choice.schemas)
     if positional is not None:
         of_config[positional] = dataclasses.replace(of_config[positional], is_positional=True)
     short = {name: key for name, key in {**SHORT_NAMES, **choice.short}.items() if key in of_config}
@@ -217,7 +217,7 @@ def _print_help(
     if whole:
         print_help(kind, help.about, there.values(), f"{end} {help.end}")
         return
-    usual = [key for key in dict.fromkeys(help.usual) if key in there]
+    usual = [key for name in dict.fromkeys(help.usual) for key in there if key == name or key.startswith(f"{name}.")]
     brief = [dataclasses.replace(there[key], text=_brief(there[key].text)) for key in usual]
     count = sum(not option.is_positional for option in there.values())
     more = f"These are what most people change; --help-all shows all {count}."

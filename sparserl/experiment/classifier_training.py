@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from sparserl.continual.strategies import STRATEGIES
+from sparserl.continual.named_objects import is_named_object
+from sparserl.continual.strategies import method_spec
 from sparserl.continual.strategies.closed_form import ClosedForm
-from sparserl.continual.supervised import data_functions
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
 from sparserl.continual.supervised.data import default_data_dir
@@ -153,7 +153,7 @@ def _known_sequence(config: ContinualConfig, data_dir: Path, download: bool) -> 
 
 def _sequence_of_file(config: ContinualConfig, data_dir: Path, download: bool) -> TaskSequence:
     file, path = config.load_file(), Path(config.sequence)
-    name_modules(filter(data_functions.is_one, file.all_data), run_of(path) or run_of(path.parent), what="data")
+    name_modules(filter(is_named_object, file.all_data), run_of(path) or run_of(path.parent), what="data")
     try:
         tables = {
             data: read_table(data, data_dir, seed=config.seed, download=download, column=file.column)
@@ -181,7 +181,7 @@ def learner_of(config: ContinualConfig, sequence: TaskSequence) -> TaskLearner:
 
 def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
     """What the network takes, estimated."""
-    if STRATEGIES[config.method].options == "spacenet":  # which counts connections
+    if method_spec(config.method, "classifier").options == "spacenet":  # which counts connections
         return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
     return network_bytes(config.topology, [sequence.n_features, *config.learner.hidden, sequence.n_outputs])
 

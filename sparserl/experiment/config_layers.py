@@ -25,7 +25,7 @@ class Choice:
         schema: Of its config.
         preset: That the wishes lie over, if any.
         resolve: Makes the config of all that is wished.
-        agent: Schema of the options of the agent; None if there is none.
+        schemas: Schemas of groups of options that depend on the choice, by group.
         unused: Groups of options that nothing reads: those of other methods.
         short: Names of options that may be said without their group -> their dotted keys.
     """
@@ -33,7 +33,7 @@ class Choice:
     schema: type[RunConfig]
     preset: str | None
     resolve: Callable[[Mapping[str, Any]], RunConfig]
-    agent: type[Any] | None = None
+    schemas: Mapping[str, type[Any]] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
 

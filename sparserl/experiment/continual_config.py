@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from sparserl import config as yaml_config
+from sparserl.continual.named_objects import is_named_object
 from sparserl.continual.strategies import (
     GROUPS,
-    STRATEGIES,
+    OWN,
     MethodOptions,
     make_strategy,
     method_spec,
+    options_type,
     own_options,
+    users_of_groups,
+    with_own,
 )
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE, NOT_HERE, check_topology
@@ -24,9 +28,10 @@ from sparserl.continual.supervised.sequences import SEQUENCES, ClassOrder
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.config_layers import OF_ALL, Choice, over
+from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.experiment.sequence_kinds import check_name, is_sequence_file, label_of, without_name
+from sparserl.experiment.sequence_kinds import check_name, is_sequence_file, label_of, method_label, without_name
 from sparserl.ranges import Count
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
@@ -115,12 +120,12 @@ class ContinualConfig(RunConfig, MethodOptions):
     def name(self) -> str:
         """Run name without the seed: sequence, scenario, method, and what is special about the topology."""
         labels = self.topology.labels("dense")
-        return "__".join([self.sequence_label, str(self.scenario), self.method, *labels])
+        return "__".join([self.sequence_label, str(self.scenario), method_label(self.method), *labels])
 
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        return f"{self.method} on {self.sequence_label}, {self.scenario}-incremental, seed {self.seed}"
+        return f"{method_label(self.method)} on {self.sequence_label}, {self.scenario}-incremental, seed {self.seed}"
 
     def strategy(self) -> Strategy:
         """The continual method."""
@@ -147,7 +152,7 @@ def continual_preset_for(sequence: str, method: str, scenario: str) -> str | Non
     A method without one of its own takes that of the method whose options it shares.
     """
     known = continual_presets()
-    names = [f"{sequence}_{kind}" for kind in (method, STRATEGIES[method].options)]
+    names = [f"{sequence}_{kind}" for kind in (method, method_spec(method, "classifier").options)]
     candidates = [name for one in names for name in (f"{one}_{scenario}", one)]
     return next((name for name in [*candidates, sequence] if name in known), None)
 
@@ -157,18 +162,18 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     of_preset = {} if preset is None else load_preset(preset, continual_presets())
     chosen = {name: data.get(name) or of_preset.get(name) for name in ("sequence", "method", "scenario")}
     chosen = {name: str(value) for name, value in chosen.items() if value is not None}
+    name_modules(filter(is_named_object, [str(chosen.get("method"))]), None, what="method")
     named = ContinualConfig(**chosen)  # type: ignore[arg-type]  # refuses unknown names
-    file = named.load_file() if named.from_file else None
-    scenario = named.scenario or (SEQUENCES[named.sequence].scenario if file is None else file.usual_scenario)
+    scenario = named.scenario or _usual_scenario(named)
     if preset is None:
         preset = continual_preset_for(named.sequence, named.method, scenario)
         of_preset = {} if preset is None else load_preset(preset, continual_presets())
     if scenario != "class":
         of_preset.get("learner", {}).pop("unseen_outputs", None)
-    spec = STRATEGIES[named.method]
+    spec = method_spec(named.method, "classifier")
     absent = _absent_groups(named.method)
     of_preset = {name: value for name, value in of_preset.items() if name not in absent}
-    groups = {name: one.options for name, one in STRATEGIES.items()}
+    groups = users_of_groups(named.method)
     names = {"sequence": named.sequence, "method": named.method, "scenario": scenario}
 
     def resolve(data: Mapping[str, Any]) -> ContinualConfig:
@@ -178,11 +183,11 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         refuse_options_of_others(named.method, groups, data)
         if spec.options is not None:
             data = yaml_config.merge({spec.options: dict(spec.fixed)}, data)
-        if file is None:
+        if not named.from_file:
             data = {"tasks": SEQUENCES[named.sequence].n_tasks, **data}
-        else:
-            data = {"sequence_name": file.name, **without_name(dict(data))}
-        run = yaml_config.build(ContinualConfig, {**data, **names})
+        elif data.get("sequence_name") is None:
+            data = {**data, "sequence_name": named.load_file().name}
+        run = yaml_config.build(ContinualConfig, {**with_own(data, named.method), **names})
         for name, value in spec.fixed.items():
             if getattr(getattr(run, str(spec.options)), name) != value:
                 raise ConfigError(
@@ -190,12 +195,17 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
                 )
         return run
 
-    return Choice(ContinualConfig, preset, resolve, unused=frozenset((*GROUPS, *absent)) - {spec.options or ""})
+    unused = frozenset((*GROUPS, *absent)) - {spec.options or ""}
+    return Choice(ContinualConfig, preset, resolve, schemas={OWN: options_type(named.method)}, unused=unused)
+
+
+def _usual_scenario(named: ContinualConfig) -> Scenario:
+    return named.load_file().usual_scenario if named.from_file else SEQUENCES[named.sequence].scenario
 
 
 def _absent_groups(method: str) -> tuple[str, ...]:
     """Groups of options that a method does not have: those of a network, where it has none."""
-    return () if STRATEGIES[method].strategy.has_network else OF_A_NETWORK
+    return () if method_spec(method, "classifier").strategy.has_network else OF_A_NETWORK
 
 
 def _refuse_groups(method: str, absent: Sequence[str], data: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparserl.continual.supervised import data_functions
+from sparserl.continual.named_objects import is_named_object
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.fit_recorder import FitRecorder
 from sparserl.continual.supervised.fit_tasks import FIT_TASKS
@@ -70,7 +70,7 @@ def make_fit_learner(
     """
     task = FIT_TASKS[config.task]
     labelled = task.objective.has_classes
-    name_modules(filter(data_functions.is_one, [config.data]), folder, what="data")
+    name_modules(filter(is_named_object, [config.data]), folder, what="data")
     table = read_table(config.data, data_dir, seed=config.seed, download=download, labelled=labelled)
     sequence = table_sequence(
         table,

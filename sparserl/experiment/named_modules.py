@@ -15,7 +15,7 @@ from sparserl.errors import ConfigError, one_line
 
 
 def name_modules(names: Iterable[str], folder: Path | None, what: str = "environment") -> None:
-    """Says on standard error which modules environments will import; to be called before the first is made.
+    """Says on standard error which modules environments will import first; to be called before the first is made.
 
     From then on nothing at all is imported from the folder, even where the process runs in it.
 
@@ -38,8 +38,9 @@ def name_modules(names: Iterable[str], folder: Path | None, what: str = "environ
                     "if you trust it"
                 )
         where = str(paths[0]) if paths else "not found"
-        said = f"sparserl: {what} {name!r} imports the module {module} ({where})"
-        print(one_line(said), file=sys.stderr, flush=True)
+        if module not in sys.modules:
+            said = f"sparserl: {what} {name!r} imports the module {module} ({where})"
+            print(one_line(said), file=sys.stderr, flush=True)
     if modules and folder is not None:
         sys.path[:] = [entry for entry in sys.path if not _is_within(Path(entry), folder)]
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparserl import config as yaml_config
+from sparserl.continual.named_objects import is_named_object
 from sparserl.experiment import continual_config, fit_config, rl_continual_config, train_config
 from sparserl.experiment.config_layers import Choice
 from sparserl.experiment.input_files import beside
+from sparserl.experiment.named_modules import name_modules, run_of
 from sparserl.experiment.recorded_run import RunConfig
 
 Kind = Literal["train", "continual", "fit"]
@@ -64,4 +66,6 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read.
     """
-    return beside(yaml_config.load_yaml(file), file)
+    data = beside(yaml_config.load_yaml(file), file)
+    name_modules(filter(is_named_object, [str(data.get("method"))]), run_of(file), what="method")
+    return data

@@ -14,15 +14,19 @@ from sparserl import config as yaml_config
 from sparserl.agents.config import OffPolicyConfig, SACConfig
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.table import accepted, agent_spec, make_agent
+from sparserl.continual.named_objects import is_named_object
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies import (
     GROUPS,
-    STRATEGIES,
+    OWN,
     MethodOptions,
     make_strategy,
     method_spec,
+    options_type,
     own_options,
+    users_of_groups,
+    with_own,
 )
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.sequences import SEQUENCES
@@ -39,9 +43,17 @@ from sparserl.envs import (
 from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.continual_config import refuse_options_of_others
+from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.experiment.sequence_kinds import check_name, is_of_environments, is_sequence_file, label_of, without_name
+from sparserl.experiment.sequence_kinds import (
+    check_name,
+    is_of_environments,
+    is_sequence_file,
+    label_of,
+    method_label,
+    without_name,
+)
 from sparserl.ranges import Count, Repeats, RepeatsOrZero, check_ranges
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
@@ -178,12 +190,12 @@ class RLContinualConfig(RunConfig, MethodOptions):
     def name(self) -> str:
         """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
         labels = [*self.topology.labels(self.algo), *self.wrappers.labels]
-        return "__".join([self.sequence_label, self.algo, self.method, *labels])
+        return "__".join([self.sequence_label, self.algo, method_label(self.method), *labels])
 
     @property
     def title(self) -> str:
         """What the run is, in words."""
-        return f"{self.method} on {self.sequence_label}, {self.algo}, seed {self.seed}"
+        return f"{method_label(self.method)} on {self.sequence_label}, {self.algo}, seed {self.seed}"
 
     def resolved(self) -> RLContinualConfig:
         topology = self.topology.resolved()
@@ -310,6 +322,7 @@ def build_rl_continual_config(data: Mapping[str, Any]) -> RLContinualConfig:
     agent = data.get("agent", {})
     if isinstance(agent, Mapping):
         agent = yaml_config.build(agent_spec(str(data.get("algo", RLContinualConfig.algo))).config, agent, "agent.")
+    data = with_own(data, str(data.get("method", RLContinualConfig.method)))
     return yaml_config.build(RLContinualConfig, {**data, "agent": agent})
 
 
@@ -346,6 +359,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
         name: str(data.get(name) or of_preset.get(name) or getattr(RLContinualConfig, name))
         for name in ("sequence", "method", "algo")
     }
+    name_modules(filter(is_named_object, [chosen["method"]]), None, what="method")
     spec = method_spec(chosen["method"], "agent")
     _check_has_memory(chosen["algo"])  # before options that it has not are refused one by one
     if preset is None:
@@ -362,7 +376,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     if agent.sparse:
         method = chosen["algo"] if chosen["algo"] in METHODS else TASK_METHOD
         of_preset = yaml_config.merge({"topology": {"method": method}}, of_preset)
-    groups = {name: one.options for name, one in STRATEGIES.items()}
+    groups = users_of_groups(chosen["method"])
 
     def resolve(data: Mapping[str, Any]) -> RLContinualConfig:
         refuse_options_of_others(chosen["method"], groups, data)
@@ -371,4 +385,5 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
             run = replace(run, sequence_name=run.load_sequence().name)
         return replace(run, wrappers=run.wrappers.absolute())
 
-    return Choice(RLContinualConfig, preset, resolve, agent=agent.config, unused=unused)
+    schemas = {"agent": agent.config, OWN: options_type(chosen["method"])}
+    return Choice(RLContinualConfig, preset, resolve, schemas=schemas, unused=unused)

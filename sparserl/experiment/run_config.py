@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sparserl import config as yaml_config
+from sparserl.continual.named_objects import is_named_object
+from sparserl.continual.strategies import with_own
 from sparserl.envs import RLSequence, load_rl_sequence
 from sparserl.errors import ConfigError
 from sparserl.experiment.continual_config import ContinualConfig, with_topology
@@ -76,6 +78,7 @@ def recorded_config(folder: RunFolder, kind: Kind | None = None) -> Any:
     if kind not in (None, own):
         found, wanted = KINDS_OF_RUNS[own].what, KINDS_OF_RUNS[kind].what
         raise ConfigError(f"{folder.path} is a run of {found}; this takes runs of {wanted}")
+    name_modules(filter(is_named_object, [str(data.get("method", ""))]), folder.path, what="method")
     return KINDS_OF_RUNS[own].build(data).resolved()
 
 
@@ -129,7 +132,8 @@ def fit_config(folder: RunFolder) -> FitConfig:
 
 
 def _build_classifier_config(data: Mapping[str, Any]) -> ContinualConfig:
-    return yaml_config.build(ContinualConfig, with_topology(data))
+    method = str(data.get("method", ContinualConfig.method))
+    return yaml_config.build(ContinualConfig, with_own(with_topology(data), method))
 
 
 def _build_fit_config(data: Mapping[str, Any]) -> FitConfig:

@@ -58,3 +58,8 @@ def check_name(sequence: str, name: str | None) -> None:
 def without_name(data: dict[str, Any]) -> dict[str, Any]:
     """Plain data of a config without the name of a sequence from a file, where there is none."""
     return {key: value for key, value in data.items() if key != "sequence_name" or value is not None}
+
+
+def method_label(method: str) -> str:
+    """What a continual method is called in names of runs: a class of one's own without its module."""
+    return method.rpartition(":")[2]

@@ -195,7 +195,7 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     def resolve(data: Mapping[str, Any]) -> TrainConfig:
         return _resolved({**over(of_preset, data), "algo": algo, "env": env})
 
-    return Choice(TrainConfig, preset, resolve, agent=spec.config)
+    return Choice(TrainConfig, preset, resolve, schemas={"agent": spec.config})
 
 
 def _named(data: Mapping[str, Any], beneath: Mapping[str, Any]) -> tuple[str, str]:
@@ -222,7 +222,7 @@ def _choose_by_origin(data: Mapping[str, Any], preset: str | None, origin: Origi
         check_origin(run, source)
         return replace(run, origin=run.origin.absolute())
 
-    return Choice(TrainConfig, None, resolve, agent=agent_spec(algo).config)
+    return Choice(TrainConfig, None, resolve, schemas={"agent": agent_spec(algo).config})
 
 
 def _resolved(data: Mapping[str, Any]) -> TrainConfig:

@@ -138,7 +138,7 @@ class Training(ABC, Generic[C]):
         Raises:
             ConfigError: If it exists or cannot be written.
         """
-        config, files = stored(self.config)
+        config, files = self._stored()
         path = path or free_folder(self.config)
         return RunFolder.create(
             path,
@@ -148,6 +148,10 @@ class Training(ABC, Generic[C]):
             parts=self.parts,
             files=files,
         )
+
+    def _stored(self) -> tuple[C, dict[Path, bytes]]:
+        """The config as it is written into the folder, and files that lie there, by their path in it."""
+        return stored(self.config)
 
     @abstractmethod
     def record(self, folder: RunFolder, *, show_progress: bool) -> Recorder:

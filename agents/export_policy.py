@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import VecTransposeImage, is_vecenv_wrapped
+from torch import nn
 
 from sparserl.agents.networks.chains import chains_of, reads_observations_as_they_are
+from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError
-from sparserl.export import ExportedPolicy, PolicyLayer
+from sparserl.export import ExportedPolicy, PolicyConvolution, PolicyImages, PolicyLayer
 from sparserl.layers import SparseMLP
+from sparserl.layers.convolution import SparseConv
 
 
 def exported_policy(agent: AgentParts, about: Mapping[str, str], network: SparseMLP | None = None) -> ExportedPolicy:
     """What an agent does without exploration, on the observations that it reads.
 
     Args:
-        agent: Of `AGENTS`; its observations are vectors.
+        agent: Of `AGENTS`; its observations are vectors or images.
         about: What to say of it in the file.
         network: Answers instead of the actor's own, e.g. for one task; reads the first features of observations.
 
@@ -30,9 +36,7 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     space: Any = agent.action_space
     if not isinstance(agent.action_space, spaces.Box | spaces.Discrete):
         raise ConfigError(f"a policy is exported for Box or Discrete actions, not for {space}")
-    if not reads_observations_as_they_are(actor):
-        extractor, observations = type(actor.features_extractor).__name__, agent.observation_space
-        raise ConfigError(f"a policy that reads vectors can be exported, not {observations} through {extractor}")
+    images = None if reads_observations_as_they_are(actor) else _images_of(agent)
     if network is None:
         [network] = chains_of(actor).values()
     continuous = isinstance(space, spaces.Box)
@@ -41,4 +45,23 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(network, ends, strict=True)]
     low, high = [bound.astype(np.float32).ravel() for bound in (space.low, space.high)] if continuous else (None, None)
     activation, clips = network.activations[0] if len(network) > 1 else "relu", not agent.policy.squash_output
-    return ExportedPolicy(parts, activation, low, high, dict(about), clips)
+    return ExportedPolicy(parts, activation, low, high, dict(about), clips, images)
+
+
+def _images_of(agent: AgentParts) -> PolicyImages:
+    """How the actor makes features of images.
+
+    Raises:
+        ConfigError: If it does not, or not by Stable-Baselines3's `NatureCNN` or our sparse one.
+    """
+    actor: Any = agent.acting
+    extractor, space = actor.features_extractor, agent.observation_space
+    if not isinstance(extractor, NatureCNN | SparseNatureCNN) or not (actor.normalize_images and is_image_space(space)):
+        name = type(extractor).__name__
+        raise ConfigError(f"a policy that reads vectors or images can be exported, not one of {space} through {name}")
+    convolutions = [PolicyConvolution.of(one) for one in extractor.cnn if isinstance(one, nn.Conv2d | SparseConv)]
+    channels, rows, columns = space.shape  # type: ignore[misc]  # of images
+    env = agent.get_env()
+    last = env is not None and is_vecenv_wrapped(env, VecTransposeImage)
+    shape = (rows, columns, channels) if last else (channels, rows, columns)
+    return PolicyImages(shape, last, convolutions, PolicyLayer.of(extractor.linear[0]))

@@ -84,13 +84,13 @@ def run(arguments: Sequence[str]) -> int:
     with replacing(out) as path:
         more = write(policy, path, command.name)
     difference = _largest_difference(policy, trained, task)
-    dense = sum(layer.n_in * layer.n_out for layer in policy.layers)
+    dense = sum(layer.n_in * layer.n_out for layer in policy.all_layers)
     table = Table(title=trained.title, show_header=False)
     rows = {
         **({"task": f"{task} ({trained.tasks[task]})"} if command.task is not None else {}),
         "file": f"{out}, {out.stat().st_size:,} bytes",
         **more,
-        "layers": " - ".join(map(str, [policy.n_in, *(layer.n_out for layer in policy.layers)])),
+        "layers": " - ".join([" x ".join(map(str, policy.shape)), *(str(layer.n_out) for layer in policy.all_layers)]),
         "connections": f"{policy.connections:,} of {dense:,} ({policy.connections / dense:.1%})",
         "observations": policy.about["observations"],
         "differs from the agent by": f"{difference:.1e} at most, {COMPARED_STEPS} steps",
@@ -108,7 +108,7 @@ def _largest_difference(policy: ExportedPolicy, trained: TrainedAgent | TrainedS
     largest = 0.0
     for _ in range(COMPARED_STEPS):
         action = act(observation[None], True)[0]
-        exported = policy(np.asarray(observation[: policy.n_in], np.float32))
+        exported = policy(observation[: policy.shape[0]])
         largest = max(largest, float(np.abs(exported - action).max()))
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.export.policy import ExportedPolicy, PolicyLayer
+from sparserl.export.layers import PolicyLayer
+from sparserl.export.policy import ExportedPolicy
 
 PER_LINE = 10
 UNSIGNED = {np.dtype(np.uint8): "uint8_t", np.dtype(np.uint16): "uint16_t", np.dtype(np.uint32): "uint32_t"}
@@ -48,8 +49,10 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
         name: C identifier, the prefix of everything in the header.
 
     Raises:
-        ConfigError: If `name` is no identifier.
+        ConfigError: If `name` is no identifier, or the policy reads images.
     """
+    if policy.images is not None:
+        raise ConfigError("a policy that reads images is not written as C; take --format onnx or safetensors")
     if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in KEYWORDS.split():
         raise ConfigError(f"--name must be a C identifier, got {name!r}")
     arrays: dict[str, np.ndarray] = policy.ranges

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.export.policy import ExportedPolicy, PolicyLayer
+from sparserl.export.images import BRIGHTEST, PolicyImages
+from sparserl.export.layers import PolicyLayer
+from sparserl.export.policy import ExportedPolicy
 from sparserl.extras import how_to_install
 
 OPSET = 17
@@ -21,7 +23,7 @@ IR_VERSION = 9
 def onnx_graph(policy: ExportedPolicy) -> Any:
     """An `onnx.ModelProto` with input `observation` (batch, n_in) and output `action` (batch, n_out), float32.
 
-    Of discrete actions the output is (batch,) int64.
+    Of discrete actions the output is (batch,) int64; images are (batch, *shape) uint8, as the environment gives them.
 
     Raises:
         ConfigError: If onnx is not installed.
@@ -32,26 +34,15 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
         raise ConfigError(f"onnx is not installed; {how_to_install('export')} brings it") from None
     from onnx import helper, numpy_helper
 
-    nodes, dense, sparse = [], [], []
-    given = "observation"
+    parts = _Parts(helper, numpy_helper)
+    given = "observation" if policy.images is None else parts.add_images(policy.images)
     for index, layer in enumerate(policy.layers):
-        last = index == len(policy.layers) - 1
-        if layer.row_ptr is None:
-            weights = layer.values.reshape(layer.n_out, layer.n_in).T
-            dense.append(numpy_helper.from_array(np.ascontiguousarray(weights), f"weights{index}"))
-        else:
-            sparse.append(_sparse(helper, numpy_helper, layer, f"weights{index}"))
-        dense.append(numpy_helper.from_array(layer.bias, f"bias{index}"))
-        nodes += [
-            helper.make_node("MatMul", [given, f"weights{index}"], [f"product{index}"]),
-            helper.make_node("Add", [f"product{index}", f"bias{index}"], [f"sum{index}"]),
-        ]
-        given = f"sum{index}"
-        if not last:
-            activation = "Tanh" if policy.activation == "tanh" else "Relu"
-            nodes.append(helper.make_node(activation, [given], [f"activated{index}"]))
-            given = f"activated{index}"
+        given = parts.add_layer(given, layer, str(index))
+        if index < len(policy.layers) - 1:
+            given = parts.add("Tanh" if policy.activation == "tanh" else "Relu", [given], f"activated{index}")
+    nodes, dense = parts.nodes, parts.dense
     kind = onnx.TensorProto.FLOAT
+    read = kind if policy.images is None else onnx.TensorProto.UINT8
     action = helper.make_tensor_value_info("action", kind, ["batch", policy.n_out])
     if policy.low is None or policy.high is None:
         nodes.append(helper.make_node("ArgMax", [given], ["action"], axis=1, keepdims=0))
@@ -73,15 +64,72 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
     graph = helper.make_graph(
         nodes,
         "policy",
-        [helper.make_tensor_value_info("observation", kind, ["batch", policy.n_in])],
+        [helper.make_tensor_value_info("observation", read, ["batch", *policy.shape])],
         [action],
         initializer=dense,
-        sparse_initializer=sparse,
+        sparse_initializer=parts.sparse,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     helper.set_model_props(model, dict(policy.about))
     onnx.checker.check_model(model)
     return model
+
+
+class _Parts:
+    """Nodes and arrays of a graph, as they are added.
+
+    Args:
+        helper: Of onnx.
+        numpy_helper: Likewise.
+    """
+
+    def __init__(self, helper: Any, numpy_helper: Any):
+        self._helper, self._numpy_helper = helper, numpy_helper
+        self.nodes: list[Any] = []
+        self.dense: list[Any] = []
+        self.sparse: list[Any] = []
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """A node; gives the name of its output."""
+        self.nodes.append(self._helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def array(self, array: np.ndarray, name: str) -> str:
+        """An array that is held; gives its name."""
+        self.dense.append(self._numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def weights(self, layer: PolicyLayer, name: str) -> str:
+        """(n_in, n_out) weights of a layer, held without those that do not exist; gives their name."""
+        if layer.row_ptr is None:
+            return self.array(layer.values.reshape(layer.n_out, layer.n_in).T, name)
+        self.sparse.append(_sparse(self._helper, self._numpy_helper, layer, name))
+        return name
+
+    def add_layer(self, given: str, layer: PolicyLayer, name: str) -> str:
+        """A linear layer; gives the name of its sums."""
+        product = self.add("MatMul", [given, self.weights(layer, f"weights{name}")], f"product{name}")
+        return self.add("Add", [product, self.array(layer.bias, f"bias{name}")], f"sum{name}")
+
+    def add_images(self, images: PolicyImages) -> str:
+        """What makes features of images; gives the name of them."""
+        given = "observation"
+        if images.channels_last:
+            given = self.add("Transpose", [given], "channels_first", perm=[0, 3, 1, 2])
+        given = self.add("Cast", [given], "brightness", to=self._helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)))
+        given = self.add("Div", [given, self.array(BRIGHTEST, "brightest")], "shares")
+        for index, one in enumerate(images.convolutions):
+            by_output = self.add("Transpose", [self.weights(one.kernel, f"kernel{index}")], f"kernel{index}_rows")
+            channels = one.kernel.n_in // (one.taps[0] * one.taps[1])
+            shape = self.array(np.array([one.kernel.n_out, channels, *one.taps], np.int64), f"kernel{index}_shape")
+            kernel = self.add("Reshape", [by_output, shape], f"kernel{index}_patches")
+            bias = self.array(one.kernel.bias, f"kernel{index}_bias")
+            sums = self.add(
+                "Conv", [given, kernel, bias], f"convolved{index}", kernel_shape=one.taps, strides=one.stride
+            )
+            given = self.add("Relu", [sums], f"convolved{index}_activated")
+        sums = self.add_layer(self.add("Flatten", [given], "flat", axis=1), images.linear, "_features")
+        return self.add("Relu", [sums], "features")
 
 
 def _sparse(helper: Any, numpy_helper: Any, layer: PolicyLayer, name: str) -> Any:

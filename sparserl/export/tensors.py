@@ -13,17 +13,21 @@ from sparserl.export.policy import ExportedPolicy
 def save_tensors(policy: ExportedPolicy, path: Path) -> None:
     """Writes `layer<i>.values`, `.bias`, of sparse layers `.row_ptr` and `.col`, and bounds of actions, `low`, `high`.
 
+    Where it reads images, `convolution<i>` and `features` come before, and the metadata says taps and strides.
+
     Args:
         policy: The policy.
         path: File to write.
     """
     arrays: dict[str, np.ndarray] = policy.ranges
-    for index, layer in enumerate(policy.layers):
+    of_images = {} if policy.images is None else policy.images.layers
+    for name, layer in {**of_images, **{f"layer{index}": one for index, one in enumerate(policy.layers)}}.items():
         parts = {"values": layer.values, "bias": layer.bias, "row_ptr": layer.row_ptr, "col": layer.col}
-        arrays |= {f"layer{index}.{name}": array for name, array in parts.items() if array is not None}
+        arrays |= {f"{name}.{what}": array for what, array in parts.items() if array is not None}
     sizes = [str(policy.n_in), *(str(layer.n_out) for layer in policy.layers)]
     metadata = {
         **policy.about,
+        **({} if policy.images is None else policy.images.about),
         "activation": policy.activation,
         "ending": policy.ending,
         "sizes": " ".join(sizes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def test_other_agents_see_images_too(words: tuple[str, ...], tmp_path: Path) -> 
     assert train(tmp_path / "on", "--from", str(tmp_path / "run"), "--total-steps", "50") == 0
 
 
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_a_policy_that_sees_images_is_exported(kind: str, seen: Path, tmp_path: Path, capsys: Any) -> None:
+    capsys.readouterr()
+    assert main(["export", "--run", str(seen), "--format", kind, "--out", str(tmp_path / "policy")]) == 0
+    said = capsys.readouterr().out
+    assert "36 x 36 x 3 - 32 - 64 - 64 - 512 - 12 - 12 - " in said
+    [difference] = re.findall(r"differs from the agent by\W+([\d.e-]+) at most", said)
+    assert float(difference) < 1e-4
+
+
 REFUSED = {
     "train --env Floats-v0": "images are of uint8, from 0 to 255",
     "train --env Small-v0": "images must be at least 36 x 36, got 35 x 40",
@@ -93,7 +104,7 @@ REFUSED = {
     "train --env Image-v0 --wrappers.frame-stack 3": "needs vectors as observations",
     "train --env Image-v0 --agent.buffer-size 900000000 --total-steps 900000000": "of it for the replay buffer",
     "train --env Image-v0 --agent.batch-size 90000000": "of it for convolutions (--agent.batch-size)",
-    "export --run {seen}": "a policy that reads vectors can be exported, not Box(0, 255, (3, 36, 36), uint8)",
+    "export --run {seen} --format c": "images is not written as C; take --format onnx or safetensors",
     "inspect --run {seen}": "networks that read vectors can be looked into",
     "prune --run {seen} --density 0.1": "networks that read vectors can be pruned",
     "train --from {seen} --origin.prune-by lamp --topology.density 0.2": "networks that read vectors can be pruned",

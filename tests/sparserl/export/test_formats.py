@@ -22,8 +22,17 @@ from torch import nn
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.table import AGENTS
 from sparserl.errors import ConfigError
-from sparserl.export import ExportedPolicy, PolicyLayer, c_header, onnx_graph, save_tensors
+from sparserl.export import (
+    ExportedPolicy,
+    PolicyConvolution,
+    PolicyImages,
+    PolicyLayer,
+    c_header,
+    onnx_graph,
+    save_tensors,
+)
 from sparserl.layers import SparseLinear
+from sparserl.layers.linear import linear_layers
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.structure import SparseTopology
 
@@ -188,3 +197,83 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"pip install 'onnx>=1\.17'"):
         onnx_graph(BY_HAND)
+
+
+# --- images -----------------------------------------------------------------------------------------
+
+SEEING = ["ds_td3", "td3", "ds_sac", "ds_dqn", "dqn", "ds_ppo", "ppo"]
+
+
+def seeing(algo: str, shape: tuple[int, ...]) -> Any:
+    """An agent that sees images, whose features matter to what it does."""
+    spec = AGENTS[algo]
+    topology = {"topology": TopologyConfig(method="set", density=0.3)} if spec.sparse else {}
+    buffer = {"buffer_size": 1} if issubclass(spec.agent, OffPolicyAlgorithm) else {}
+    env = SpacesOnly(
+        gym.spaces.Box(0, 255, shape, np.uint8),
+        ACTIONS if gym.spaces.Box in spec.agent.action_spaces else gym.spaces.Discrete(4),
+    )
+    own: Any = spec.agent("CnnPolicy", env, seed=0, policy_kwargs={"net_arch": [16, 12]}, **buffer, **topology)
+    for name, parameter in own.acting.named_parameters():
+        if "bias" in name:
+            parameter.data.uniform_(-0.1, 0.1)
+        elif "log_std" not in name:
+            parameter.data *= 1.5
+    return own
+
+
+@pytest.mark.parametrize("algo", SEEING)
+@pytest.mark.parametrize("shape", [(36, 40, 3), (1, 44, 36)])
+def test_policies_that_see_images_do_the_same_as_arrays_and_in_onnx(algo: str, shape: tuple[int, ...]) -> None:
+    own = seeing(algo, shape)
+    images = np.random.default_rng(1).integers(0, 256, size=(6, *shape), dtype=np.uint8)
+    images[1], images[2] = 0, 255
+    expected, _ = own.predict(images, deterministic=True)
+    assert expected.ndim == 1 or len(np.unique(expected, axis=0)) == 6
+    exported = exported_policy(own, {})
+    assert exported.shape == shape
+    np.testing.assert_allclose([exported(image) for image in images], expected, atol=1e-4)
+    model = onnx_graph(exported)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (actions,) = session.run(None, {"observation": images})
+    np.testing.assert_allclose(actions, expected, atol=1e-4)
+    sparse = [layer for layer in exported.all_layers if layer.row_ptr is not None]
+    assert len(model.graph.sparse_initializer) == len(sparse)
+    assert bool(sparse) == AGENTS[algo].sparse
+    weights = {name: layer.weights.numel() for name, layer in linear_layers(own.acting).items()}
+    assert exported.connections >= sum(weights.values()) - 12 * 3  # deviations of a Gaussian policy are left out
+
+
+def test_a_convolution_worked_by_hand() -> None:
+    # One channel, patches of 1 x 2 and steps of 2: differences of neighbours, and their sum.
+    kernel = layer_of(2, [[0, 1], [0, 1]], [1.0, -1.0, 1.0, 1.0], [0.0, -1.0])
+    convolution = PolicyConvolution(kernel, (1, 2), (1, 2))
+    x = np.float32([[[5, 2, 1, 4]]])
+    assert convolution(x).tolist() == [[[3.0, -3.0]], [[6.0, 4.0]]]
+    linear = layer_of(4, [[0, 1, 3]], [1.0, 1.0, 10.0], [0.5])
+    images = PolicyImages((1, 4, 1), True, [convolution], linear)
+    # Shares of 255 are 1, .4, .2, .8: differences .6 and -.6, which becomes 0; sums less 1, .4 and 0.
+    assert images(np.uint8(255 * x.reshape(1, 4, 1) / 5)).tolist() == pytest.approx([0.6 + 0.5])
+
+
+def test_arrays_of_convolutions_are_read_back(tmp_path: Path) -> None:
+    exported = exported_policy(seeing("ds_td3", (36, 36, 3)), {})
+    save_tensors(exported, tmp_path / "p.safetensors")
+    arrays = safetensors.numpy.load_file(tmp_path / "p.safetensors")
+    assert exported.images is not None
+    for name, layer in exported.images.layers.items():
+        np.testing.assert_array_equal(arrays[f"{name}.values"], layer.values)
+        np.testing.assert_array_equal(arrays[f"{name}.col"], layer.col)
+    with safetensors.safe_open(tmp_path / "p.safetensors", "numpy") as file:
+        said = file.metadata()
+    assert (said["image"], said["channels"], said["sizes"]) == ("36 36 3", "last", "512 16 12 3")
+    assert [said[f"convolution{place}"] for place in range(3)] == [
+        "8 x 8, stride 4 x 4",
+        "4 x 4, stride 2 x 2",
+        "3 x 3, stride 1 x 1",
+    ]
+
+
+def test_policies_that_see_images_are_not_written_as_c() -> None:
+    with pytest.raises(ConfigError, match="a policy that reads images is not written as C; take --format onnx or"):
+        c_header(exported_policy(seeing("ds_td3", (36, 36, 3)), {}))

@@ -10,32 +10,12 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from sparserl.errors import ConfigError
+from sparserl.layers.convolution import Convolution, convolution_shapes
 
 CNN_POLICY, MLP_POLICY = "CnnPolicy", "MlpPolicy"
 """Names of policies, as in Stable-Baselines3."""
 FEATURES = 512
 """That `NatureCNN` makes of an image."""
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of square patches without padding.
-
-    Attributes:
-        channels: That it gives.
-        taps: Side of a patch.
-        stride: Steps between patches.
-    """
-
-    channels: int
-    taps: int
-    stride: int
-
-    def places(self, side: int) -> int:
-        """Patches along a side; 0 or less where none fits."""
-        return (side - self.taps) // self.stride + 1
-
-
 NATURE = (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1))
 """Of Mnih et al. 2015, as Stable-Baselines3's `NatureCNN` has them; a linear layer to `FEATURES` follows."""
 
@@ -81,17 +61,13 @@ def image_shapes(space: spaces.Space[Any]) -> ImageShapes:
     """
     assert isinstance(space, spaces.Box)
     first = is_image_space_channels_first(space)
-    channels, *sides = space.shape if first else (space.shape[2], *space.shape[:2])
-    matrices, activations, patches, places = [], 0, 0, sides
-    for convolution in NATURE:
-        places = [convolution.places(side) for side in places]
-        if min(places) < 1:
-            raise ConfigError(f"images must be at least {_least()} x {_least()}, got {sides[0]} x {sides[1]}")
-        matrices.append((convolution.channels, channels * convolution.taps**2))
-        channels = convolution.channels
-        activations += channels * places[0] * places[1]
-        patches += matrices[-1][1] * places[0] * places[1]
-    matrices.append((FEATURES, channels * places[0] * places[1]))
+    channels, height, width = space.shape if first else (space.shape[2], *space.shape[:2])
+    if min(height, width) < _least():
+        raise ConfigError(f"images must be at least {_least()} x {_least()}, got {height} x {width}")
+    shapes = convolution_shapes((channels, height, width), NATURE)
+    matrices = [*(one.matrix for one in shapes), (FEATURES, shapes[-1].features)]
+    activations = sum(one.features for one in shapes)
+    patches = sum(one.matrix[1] * one.n_places for one in shapes)
     return ImageShapes(matrices, activations + FEATURES, patches)
 
 

@@ -14,9 +14,9 @@ from sparserl.agents.networks.images import FEATURES, NATURE, image_shapes
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers.convolution import SparseConv
 from sparserl.layers.linear import linear
+from sparserl.layers.sparse_cnn import check_begins_at_random
 from sparserl.layers.sparse_mlp import begun
 from sparserl.topology.config import TopologyConfig
-from sparserl.topology.one_shot import ONE_SHOT
 
 
 class SparseNatureCNN(BaseFeaturesExtractor):
@@ -103,11 +103,7 @@ def _convolution(kernel: nn.Module, taps: int, stride: int) -> nn.Module:
 
 
 def _check_one_density(topology: TopologyConfig) -> None:
-    if topology.part("initial_topology") in ONE_SHOT and not topology.base.dense:
-        kind = topology.part("initial_topology")
-        raise TopologyError(
-            f"topology.initial_topology {kind} is for networks that read vectors; use random with images"
-        )
+    check_begins_at_random(topology)
     for name in ("density", "epsilon"):
         given = getattr(topology, name)
         if isinstance(given, tuple):

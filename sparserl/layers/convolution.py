@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,6 +13,79 @@ from sparserl.layers.linear import linear
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 """torch's names for the padding of convolutions -> those of `torch.nn.functional.pad`."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of square patches without padding, and what follows its activation.
+
+    Attributes:
+        channels: That it gives.
+        taps: Side of a patch.
+        stride: Steps between patches.
+        pooling: Side of the squares of which the largest activation stays; 1: all stay.
+    """
+
+    channels: int
+    taps: int
+    stride: int = 1
+    pooling: int = 1
+
+
+@dataclass(frozen=True)
+class ConvolutionShape:
+    """What a convolution is for an image of a certain size.
+
+    Attributes:
+        matrix: (channels, numbers of a patch), of the product with a patch.
+        places: Patches along each side.
+        pooled: Places along each side after pooling.
+    """
+
+    matrix: tuple[int, int]
+    places: tuple[int, int]
+    pooled: tuple[int, int]
+
+    @property
+    def n_places(self) -> int:
+        """Patches of an image."""
+        return self.places[0] * self.places[1]
+
+    @property
+    def features(self) -> int:
+        """Numbers that it gives for an image."""
+        return self.matrix[0] * self.pooled[0] * self.pooled[1]
+
+
+def convolution_shapes(image: tuple[int, int, int], convolutions: Sequence[Convolution]) -> list[ConvolutionShape]:
+    """Shapes of consecutive convolutions.
+
+    Args:
+        image: Channels, height and width of what the first reads.
+        convolutions: In order.
+
+    Raises:
+        ConfigError: If a patch, or a square of pooling, is larger than what it would be taken of.
+
+    Example:
+        >>> first, second = convolution_shapes((1, 28, 28), [Convolution(32, 3, pooling=2), Convolution(64, 3, 2)])
+        >>> first.matrix, first.places, first.pooled, second.matrix, second.features
+        ((32, 9), (26, 26), (13, 13), (64, 288), 2304)
+    """
+    channels, *sides = image
+    shapes = []
+    for number, one in enumerate(convolutions, 1):
+        places = [(side - one.taps) // one.stride + 1 for side in sides]
+        pooled = [side // one.pooling for side in places]
+        if min(pooled) < 1:
+            what, of = (f"patches of {one.taps} x {one.taps}", sides)
+            if min(places) >= 1:
+                what, of = (f"pooling of {one.pooling} x {one.pooling}", places)
+            raise ConfigError(f"{what} in convolution {number} do not fit into {of[0]} x {of[1]}")
+        matrix = one.channels, channels * one.taps**2
+        shapes.append(ConvolutionShape(matrix, (places[0], places[1]), (pooled[0], pooled[1])))
+        channels, sides = one.channels, pooled
+    return shapes
 
 
 class SparseConv(nn.Module):

@@ -13,13 +13,14 @@ from torch import nn
 
 from sparserl.kernels import program
 from sparserl.kernels.recording import relies_on
-from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions
+from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions, identity
 from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
 from sparserl.layers.linear import linear
 from sparserl.layers.one_shot import JudgingBatch, begun_by_scores
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
+from sparserl.topology.density import Shape
 from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.values import initial_values
 
@@ -80,10 +81,47 @@ class SparseMLP(nn.ModuleList):
 
     def with_layers(self, layers: Sequence[nn.Module]) -> SparseMLP:
         """A network of other layers, as many and as wide; what follows them, with its state, belongs to both."""
-        network = SparseMLP(layers, output_activation=self.activations[-1])
+        network = self._chain_of(layers)
         network.activations, network.output_reading = self.activations, self.output_reading
         network._follow(self.functions)
         return network
+
+    def _chain_of(self, layers: Sequence[nn.Module]) -> SparseMLP:
+        """A network of the same kind, whatever follows its layers."""
+        return SparseMLP(layers, output_activation=self.activations[-1])
+
+    def read_by(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """What a layer multiplies.
+
+        Args:
+            index: Of the layer.
+            x: Activations before it; the input of the network, for the first.
+
+        Returns:
+            (B, n_in), or (B, places, n_in) of a layer that is applied at several places of a sample.
+        """
+        del index
+        return x
+
+    def activated(self, index: int, y: torch.Tensor) -> torch.Tensor:
+        """Activations after a layer, given its (B, n_out) or (B, places, n_out) outputs; what the next one has."""
+        return self.functions[index](y)
+
+    @property
+    def widest(self) -> int:
+        """Numbers of a sample that the layer that multiplies most of them does."""
+        return max(linear(layer).shape[1] for layer in self)
+
+    @property
+    def one_call(self) -> FusedLayers | None:
+        """What runs all of it in one call, with nothing after it; None where that is not so."""
+        (part, function), *others = self.parts
+        return part if not others and function is identity and isinstance(part, FusedLayers) else None
+
+    @property
+    def has_products_by_torch(self) -> bool:
+        """Whether some products are torch's, which do not count their operations themselves."""
+        return any(not isinstance(part, FusedLayers) for part, _ in self.parts)
 
     def used_alone(self) -> SparseMLP:
         """The network of the connections that passes use alone: copies of layers where others are stored, or itself."""
@@ -114,9 +152,12 @@ class SparseMLP(nn.ModuleList):
     def parts(self) -> list[tuple[FusedLayers | nn.Linear, Function]]:
         """What runs in one call, each with what follows it."""
         if not self.is_unchanged():  # a layer was replaced
-            layers = list(self._modules.values())
-            self._cut = layers, _parts(layers, self.functions, READINGS[self.output_reading])
+            self._cut = list(self._modules.values()), self._cut_from(0)
         return self._cut[1]
+
+    def _cut_from(self, first: int) -> list[tuple[FusedLayers | nn.Linear, Function]]:
+        """The `parts` of the layers from one on."""
+        return _parts(list(self._modules.values())[first:], self.functions[first:], READINGS[self.output_reading])
 
     @classmethod
     def random(
@@ -166,12 +207,7 @@ class SparseMLP(nn.ModuleList):
         else:
             layers = [begun(topology, *begin, seed, f"{name}.{index}") for index, begin in enumerate(begins)]
         network = cls(layers, activation, output_activation, seed=seed, name=name)
-        goals = {
-            str(index): topology.goal(shape, density)
-            for index, (shape, density, _) in enumerate(begins)
-            if density < 1.0
-        }
-        network.goals = {index: goal for index, goal in goals.items() if goal is not None}
+        network.goals = goals_of(topology, begins)
         return network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -219,6 +255,19 @@ class SparseEnsemble:
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
+
+
+def goals_of(topology: TopologyConfig, begins: Sequence[tuple[Shape, float, float | None]]) -> dict[str, int]:
+    """Connections that layers are to have at the end of a density schedule, by their name in a list.
+
+    Args:
+        topology: Says them.
+        begins: Shape, density and first density of each layer.
+    """
+    goals = {
+        str(index): topology.goal(shape, density) for index, (shape, density, _) in enumerate(begins) if density < 1.0
+    }
+    return {index: goal for index, goal in goals.items() if goal is not None}
 
 
 def begun(

@@ -10,6 +10,7 @@ import math
 import numbers
 import sys
 import typing
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ Seconds = Annotated[float, Range("(0, 3600]")]
 
 
 def check_ranges(config: Any, where: str, *, hyphens: bool = True) -> None:
-    """Checks the numbers of a dataclass, those in tuples too; None and names are no numbers.
+    """Checks the numbers of a dataclass, those in tuples, and in tuples of these, too; None and names are no numbers.
 
     Args:
         config: The dataclass.
@@ -90,13 +91,21 @@ def check_ranges(config: Any, where: str, *, hyphens: bool = True) -> None:
     """
     for name, allowed in ranges_of(config.__class__).items():
         value = getattr(config, name)
-        items = value if isinstance(value, tuple | list) else (value,)
+        items = list(_items(value))
         said = where + (name.replace("_", "-") if hyphens else name)
         if len(items) > MOST_ITEMS:
             raise ConfigError(f"{said} must have at most {MOST_ITEMS} numbers, got {len(items):,}")
         for item in items:
             if isinstance(item, numbers.Real) and not isinstance(item, bool) and item not in allowed:
                 raise ConfigError(f"{said} {allowed.refusal(item)}, got {shown(value)}")
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if not isinstance(value, tuple | list):
+        yield value
+        return
+    for one in value:
+        yield from _items(one)
 
 
 @cache

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import shutil
 import textwrap
 import types
@@ -85,7 +86,7 @@ class Option:
         for kind in _kinds(self.hint):
             try:
                 if _is_tuple(kind):
-                    return [_read(typing.get_args(kind)[0], word) for word in words]
+                    return _list(kind, words)
                 if len(words) == 1:
                     return _read(kind, words[0])
             except ValueError as error:
@@ -228,7 +229,8 @@ def _head(option: Option) -> str:
 
 def _kind_name(kind: Any) -> str:
     if _is_tuple(kind):
-        return f"{_kind_name(_bare(typing.get_args(kind)[0])[0])}..."
+        item = _bare(typing.get_args(kind)[0])[0]
+        return f"[{_kind_name(item)}]..." if _is_tuple(item) else f"{_kind_name(item)}..."
     return "|".join(map(str, _choices(kind))) or NAMES.get(kind, str(kind))
 
 
@@ -271,9 +273,30 @@ def _choices(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
+def _list(kind: Any, words: Sequence[str]) -> list[Any]:
+    """Words as the items of a tuple, or a single one in brackets as all of it; raises ValueError."""
+    item = typing.get_args(kind)[0]
+    try:
+        return [_read(item, word) for word in words]
+    except ValueError:
+        if len(words) != 1 or not words[0].startswith("["):
+            raise
+        return [_read(item, word) for word in _in_brackets(words[0])]
+
+
+def _in_brackets(word: str) -> list[str]:
+    """The items of a word such as `[32, 3]`, as words; raises ValueError."""
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        if isinstance(found := json.loads(word), list):
+            return [one if isinstance(one, str) else json.dumps(one) for one in found]
+    raise ValueError(f"{shown(word)} is no list, such as [32, 3]")
+
+
 def _read(kind: Any, word: str) -> Any:
     """A word as a type; raises ValueError."""
     kind, _ = _bare(kind)
+    if _is_tuple(kind):
+        return [_read(typing.get_args(kind)[0], one) for one in _in_brackets(word)]
     if kind is type(None):
         if word == "None":
             return None

@@ -48,6 +48,7 @@ class Schema:
     text_or_number: str | int = "x"
     widths: tuple[int, ...] = (4, 4)
     selected: float | tuple[int, ...] | None = None
+    pairs: tuple[tuple[int, ...], ...] = ()
     marked: Annotated[int, "a mark"] = 1
     inner: Inner = field(default_factory=Inner)
 
@@ -107,6 +108,12 @@ def read(*words: str) -> dict[str, Any]:
         (["--widths=1"], {"widths": [1]}),
         (["--widths=1", "2"], {"widths": [1, 2]}),
         (["--widths"], {"widths": []}),
+        (["--widths", "[1, 2]"], {"widths": [1, 2]}),
+        (["--selected", "[4,8]"], {"selected": [4, 8]}),
+        (["--pairs", "[[1,2],[3]]"], {"pairs": [[1, 2], [3]]}),
+        (["--pairs", "[1,2]", "[3]"], {"pairs": [[1, 2], [3]]}),
+        (["--pairs=[1e6, 2]"], {"pairs": [[1000000, 2]]}),
+        (["--pairs"], {"pairs": []}),
         (["--selected", "0.5"], {"selected": 0.5}),
         (["--selected", "4"], {"selected": 4.0}),
         (["--selected", "4", "8"], {"selected": [4, 8]}),
@@ -129,6 +136,9 @@ def test_words(words: list[str], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--pairs", "1", "2"], "--pairs: '1' is no list, such as [32, 3]"),
+        (["--pairs", "[[1, x]]"], "--pairs: '[[1, x]]' is no list, such as [32, 3]"),
+        (["--pairs", "[[1, 2.5]]"], "--pairs: '2.5' is no integer"),
         (["--step", "5"], "unknown option '--step'; did you mean '--steps'?"),
         (["--no-progres-bar"], "unknown option '--no-progres-bar'; did you mean '--no-progress-bar'?"),
         (["--inner.cuont", "5"], "unknown option '--inner.cuont'; did you mean '--inner.count'?"),
@@ -170,7 +180,7 @@ def test_options_of_a_schema() -> None:
     assert (options["widths"].default, options["inner.count"].default) == ((4, 4), 3)
     assert (options["progress_bar"].flag, options["progress_bar"].negative) == ("--progress-bar", "--no-progress-bar")
     assert options["switch"].negative is None
-    assert [key for key, option in options.items() if option.takes_many] == ["widths", "selected"]
+    assert [key for key, option in options.items() if option.takes_many] == ["widths", "selected", "pairs"]
 
 
 def test_a_group_may_have_another_schema() -> None:

@@ -4,11 +4,13 @@ Says where data is looked for, what is right data, and how it is standardised. K
 downloads nothing that was not asked for.
 
 Source:
-    LeCun et al. 1998 (MNIST); Xiao et al. 2017 (Fashion-MNIST); Alpaydin and Kaynak 1998 (digits).
+    LeCun et al. 1998 (MNIST); Xiao et al. 2017 (Fashion-MNIST); Alpaydin and Kaynak 1998 (digits); Krizhevsky 2009
+    (CIFAR).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -16,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 
+from sparserl.continual.supervised.cifar import IMAGE as CIFAR_IMAGE
+from sparserl.continual.supervised.cifar import cifar_10, cifar_100
 from sparserl.continual.supervised.idx import read_idx
+from sparserl.continual.supervised.tasks import ForEach, Part
 from sparserl.errors import ConfigError, unknown_name
+from sparserl.layers.sparse_cnn import ImageShape
 
 CHUNK_BYTES = 1 << 16
 SIDE = 28
@@ -34,38 +39,27 @@ IDX_FILES = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """Labelled samples, as stored.
-
-    Attributes:
-        features: (N, F) uint8.
-        labels: (N,) int64 class ids.
-    """
-
-    features: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Dataset:
     """A data set in memory; a learner sees `(features * scale - mean) / std`.
 
     Attributes:
         name: Name in `DATASETS`.
         n_classes: Class ids are 0..n_classes-1.
+        image: Of a sample, whose features have this order.
         train: Training samples.
         test: Held-out samples.
-        mean: Mean of the scaled training features.
-        std: Standard deviation of the scaled training features.
+        mean: Mean of the scaled training features; of pictures with colours (F,) that of the feature's channel.
+        std: Standard deviation of the scaled training features, likewise.
         scale: Brings stored features to [0, 1].
     """
 
     name: str
     n_classes: int
+    image: ImageShape
     train: Part
     test: Part
-    mean: float
-    std: float
+    mean: ForEach
+    std: ForEach
     scale: float
 
 
@@ -78,16 +72,22 @@ class DatasetSpec:
     """What is known of a data set without reading it; the attributes are those of `Dataset`.
 
     Attributes:
-        n_features: Features of a sample.
+        mean: None if it is measured, channel by channel.
+        std: Likewise.
         read: Reads it.
     """
 
     n_classes: int
-    n_features: int
-    mean: float
-    std: float
+    image: ImageShape
+    mean: float | None
+    std: float | None
     scale: float
     read: Read
+
+    @property
+    def n_features(self) -> int:
+        """Features of a sample."""
+        return math.prod(self.image)
 
 
 def load(name: str, data_dir: Path | None = None, download: bool = False) -> Dataset:
@@ -106,7 +106,20 @@ def load(name: str, data_dir: Path | None = None, download: bool = False) -> Dat
     spec = DATASETS[name]
     folder = (default_data_dir() if data_dir is None else data_dir) / name
     train, test = spec.read(folder, spec.n_classes, download)
-    return Dataset(name, spec.n_classes, train, test, spec.mean, spec.std, spec.scale)
+    mean, std = (spec.mean, spec.std) if spec.mean and spec.std else _by_channel(train, spec)
+    return Dataset(name, spec.n_classes, spec.image, train, test, mean, std, spec.scale)
+
+
+def _by_channel(part: Part, spec: DatasetSpec) -> tuple[ForEach, ForEach]:
+    """(F,) mean and standard deviation of all scaled features of a channel; 1 where they deviate by 0."""
+    channels, *sides = spec.image
+    pixels = part.features.reshape(len(part.features), channels, -1)
+    mean, std, values = np.empty(channels, np.float32), np.empty(channels, np.float32), np.arange(256) * spec.scale
+    for channel in range(channels):
+        counts = np.sum([np.bincount(row, minlength=256) for row in pixels[:, channel]], axis=0)
+        mean[channel] = np.average(values, weights=counts)
+        std[channel] = np.sqrt(np.average((values - mean[channel]) ** 2, weights=counts)) or 1.0
+    return np.repeat(mean, math.prod(sides)), np.repeat(std, math.prod(sides))
 
 
 def default_data_dir() -> Path:
@@ -218,15 +231,15 @@ def read_pictures(images_path: Path, labels_path: Path, size: tuple[int, int] | 
         raise ConfigError(f"{images_path} has pictures of {height} x {width} pixels instead of {wanted}")
     if len(images) != len(labels):
         raise ConfigError(f"{images_path} has {len(images)} pictures, but {labels_path} has {len(labels)} labels")
-    return Part(images.reshape(len(images), height * width), labels.astype(np.int64))
+    return Part(images.reshape(len(images), height * width), labels.astype(np.int64), (1, height, width))
 
 
 DATASETS: dict[str, DatasetSpec] = {
     # Mean and standard deviation of the training part, as for the others.
-    "digits": DatasetSpec(10, 64, mean=0.3051, std=0.3762, scale=1 / 16, read=bundled_digits),
+    "digits": DatasetSpec(10, (1, 8, 8), mean=0.3051, std=0.3762, scale=1 / 16, read=bundled_digits),
     "mnist": DatasetSpec(
         10,
-        SIDE * SIDE,
+        (1, SIDE, SIDE),
         mean=0.1307,
         std=0.3081,
         scale=1 / 255,
@@ -242,7 +255,7 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "fashion_mnist": DatasetSpec(
         10,
-        SIDE * SIDE,
+        (1, SIDE, SIDE),
         mean=0.2860,
         std=0.3530,
         scale=1 / 255,
@@ -256,4 +269,6 @@ DATASETS: dict[str, DatasetSpec] = {
             ),
         ),
     ),
+    "cifar10": DatasetSpec(10, CIFAR_IMAGE, None, None, scale=1 / 255, read=cifar_10),
+    "cifar100": DatasetSpec(100, CIFAR_IMAGE, None, None, scale=1 / 255, read=cifar_100),
 }

@@ -119,7 +119,9 @@ def own_sequence(
     }
     n_outputs = 1 + max(unit for task in tasks for unit in task.outputs)
     feature_names = next(iter(tables.values())).feature_names
-    return TaskSequence(file.name, scenario, tasks, n_features, n_outputs, record, feature_names)
+    images = {table.image for table in tables.values()}
+    image = images.pop() if len(images) == 1 else None
+    return TaskSequence(file.name, scenario, tasks, n_features, n_outputs, record, feature_names, image)
 
 
 def _class_names(tables: Tables) -> list[str]:

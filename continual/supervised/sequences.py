@@ -17,8 +17,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from sparserl.continual.supervised.data import DATASETS, Dataset, DatasetSpec, Part, load
-from sparserl.continual.supervised.tasks import Integers, Samples, Scenario, Task, TaskSequence
+from sparserl.continual.supervised.data import DATASETS, Dataset, DatasetSpec, load
+from sparserl.continual.supervised.tasks import Integers, Part, Samples, Scenario, Task, TaskSequence
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.seeding import stream
 
@@ -108,7 +108,7 @@ def build_sequence(
         "permutations": checksums,  # None: features as stored
     }
     n_outputs = 1 + max(unit for task in tasks for unit in task.outputs)
-    return TaskSequence(name, scenario, tasks, data.train.features.shape[1], n_outputs, record)
+    return TaskSequence(name, scenario, tasks, data.train.features.shape[1], n_outputs, record, image=data.image)
 
 
 def split(spec: DatasetSpec, scenario: Scenario, n_tasks: int, class_order: ClassOrder, seed: int) -> list[TaskPlan]:
@@ -185,5 +185,7 @@ SEQUENCES: dict[str, SequenceSpec] = {
     ),
     "split_mnist": SequenceSpec("mnist", split, "class", 5, "MNIST, 5 tasks of 2 classes"),
     "split_fashion_mnist": SequenceSpec("fashion_mnist", split, "class", 5, "Fashion-MNIST, 5 tasks of 2 classes"),
+    "split_cifar10": SequenceSpec("cifar10", split, "class", 5, "CIFAR-10, 5 tasks of 2 classes"),
+    "split_cifar100": SequenceSpec("cifar100", split, "class", 10, "CIFAR-100, 10 tasks of 10 classes"),
     "permuted_mnist": SequenceSpec("mnist", permuted, "domain", 10, "MNIST, 10 tasks with their own order of pixels"),
 }

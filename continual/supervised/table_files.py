@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from sparserl.continual.supervised.data import IDX_FILES, find_idx, read_pictures
 from sparserl.errors import ConfigError, clipped, shown, unknown_name
+from sparserl.layers.sparse_cnn import ImageShape
 from sparserl.text_files import read_bytes, read_text
 
 MOST_BYTES = 2**31
@@ -45,6 +46,7 @@ class FileContents:
         scale: Brings the features to [0, 1] where their range is known.
         groups: (N,) or (N, 1) what the column that was asked for says of each sample.
         groups_test: Likewise of held-out samples.
+        image: Channels, height and width of samples that are pictures.
     """
 
     x: npt.NDArray[Any]
@@ -55,6 +57,7 @@ class FileContents:
     scale: float = 1.0
     groups: npt.NDArray[Any] | None = None
     groups_test: npt.NDArray[Any] | None = None
+    image: ImageShape | None = None
 
 
 def read_npz(path: Path, labelled: bool, column: str | None = None) -> FileContents:
@@ -238,7 +241,7 @@ def read_idx_folder(folder: Path, labelled: bool) -> FileContents:
                 f"no {name} in {folder}, packed with .gz or not; such a folder has {', '.join(IDX_FILES)}"
             )
     train, test = (read_pictures(*pair) for pair in (paths[:2], paths[2:]))  # type: ignore[arg-type]  # none is None
-    return FileContents(train.features, train.labels, test.features, test.labels, scale=1 / 255)
+    return FileContents(train.features, train.labels, test.features, test.labels, scale=1 / 255, image=train.image)
 
 
 READERS: dict[str, Callable[[Path, bool, str | None], FileContents]] = {

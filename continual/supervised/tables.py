@@ -23,6 +23,7 @@ from sparserl.continual.supervised.splits import Features, Scaling, row_chunks, 
 from sparserl.continual.supervised.table_files import READERS, FileContents, read_idx_folder
 from sparserl.continual.supervised.tasks import Integers, Samples, Task, TaskSequence
 from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.layers.sparse_cnn import ImageShape
 
 BUNDLED = ("breast_cancer", "iris", "wine")
 """Tables that scikit-learn brings along, by the end of the name of their loader."""
@@ -51,6 +52,7 @@ class Table:
         scale: Brings features to [0, 1] where their range is known; 1 otherwise.
         groups: (N,) what a column that tells tasks apart says of each sample, as text, if it was asked for.
         groups_test: (M,) likewise of its own held-out samples.
+        image: Channels, height and width of a sample that is a picture.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Table:
     scale: float = 1.0
     groups: npt.NDArray[np.str_] | None = None
     groups_test: npt.NDArray[np.str_] | None = None
+    image: ImageShape | None = None
 
 
 def read_table(
@@ -100,7 +103,7 @@ def read_table(
 def _read(data: str, data_dir: Path | None, seed: int, download: bool, labelled: bool, column: str | None) -> Table:
     if data in DATASETS:
         found = load(data, data_dir, download)
-        contents = FileContents(*_arrays(found.train), *_arrays(found.test), scale=found.scale)
+        contents = FileContents(*_arrays(found.train), *_arrays(found.test), scale=found.scale, image=found.image)
         return table_of(data, contents, labelled)
     if data in BUNDLED:
         return _bundled(data)
@@ -189,6 +192,7 @@ def table_of(name: str, found: FileContents, labelled: bool) -> Table:
         rest["groups"] = as_text(_of_samples(name, "the column", found.groups, len(x)))
         if x_test is not None and found.groups_test is not None:
             rest["groups_test"] = as_text(_of_samples(name, "the column of x_test", found.groups_test, len(x_test)))
+    rest["image"] = found.image
     if found.y is None:
         return Table(name, x, None, **rest)
     labels = _labels(name, "y", found.y, len(x))
@@ -341,4 +345,5 @@ def table_sequence(
         "scaling": scaling,
         **({} if table.relevant is None else {"relevant_features": table.relevant.tolist()}),
     }
-    return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record, table.feature_names)
+    about: dict[str, Any] = {"feature_names": table.feature_names, "image": table.image}
+    return TaskSequence(table.name, "class", (task,), table.x.shape[1], len(names), record, **about)

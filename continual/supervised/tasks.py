@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparserl.layers.sparse_cnn import ImageShape
+
 Scenario = Literal["class", "task", "domain"]
 """`class`: one head, choose among all classes seen so far. `task`: the task is given, choose among its classes.
 `domain`: all tasks share the same outputs."""
@@ -24,6 +26,21 @@ Scenario = Literal["class", "task", "domain"]
 Integers = npt.NDArray[np.int64]
 ForEach = float | npt.NDArray[np.float32]
 """One number for all features, or (F,) one for each."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled samples, as stored.
+
+    Attributes:
+        features: (N, F) uint8.
+        labels: (N,) int64 class ids.
+        image: Channels, height and width of a sample, where the file of pictures says them.
+    """
+
+    features: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    image: ImageShape | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +126,7 @@ class TaskSequence:
         n_outputs: Outputs of the network.
         record: How the seed made it (order of classes, permutations), as plain data for the run's record.
         feature_names: Of the inputs, if they have some.
+        image: Channels, height and width of a sample, if it is a picture; inputs have this order.
     """
 
     name: str
@@ -118,6 +136,7 @@ class TaskSequence:
     n_outputs: int
     record: dict[str, Any]
     feature_names: tuple[str, ...] | None = None
+    image: ImageShape | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)

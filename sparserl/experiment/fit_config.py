@@ -40,10 +40,10 @@ class FitConfig(RunConfig):
 
     kind: ClassVar[Kind] = "fit"
     data: str = "digits"
-    """digits, mnist, fashion_mnist, breast_cancer, iris or wine; madelon:5000x500, generated; a file .npz, .mat, .csv;
-    a folder of IDX files; or module:function, which returns arrays or a data set. What is no name is looked for here,
-    and then in the data folder. Labels of a .csv are in the column label, class, y or target; to classify, else in the
-    last one."""
+    """digits, mnist, fashion_mnist, cifar10, cifar100, breast_cancer, iris or wine; madelon:5000x500, generated; a file
+    .npz, .mat, .csv; a folder of IDX files; or module:function, which returns arrays or a data set. What is no name is
+    looked for here, and then in the data folder. Labels of a .csv are in the column label, class, y or target; to
+    classify, else in the last one."""
     task: Literal["classify", "reconstruct", "rbm"] = "classify"
     """What is learned: the class of a sample; the sample itself, by an autoencoder (denoising with learner.noise), or
     its distribution, by a restricted Boltzmann machine with one layer of hidden units."""

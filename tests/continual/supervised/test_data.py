@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -157,9 +158,11 @@ def test_mean_and_deviation_of_digits() -> None:
 
 def test_every_data_set_says_what_it_is() -> None:
     for spec in DATASETS.values():
-        assert spec.n_classes == 10
-        assert spec.n_features in (64, 784)
-        assert 0 < spec.mean < spec.std < 1
+        assert spec.n_classes in (10, 100)
+        assert spec.image in ((1, 8, 8), (1, 28, 28), (3, 32, 32))
+        assert spec.n_features == math.prod(spec.image)
+        assert (spec.mean is None) == (spec.std is None)  # are measured
+        assert spec.mean is None or spec.std is None or 0 < spec.mean < spec.std < 1
 
 
 def test_the_real_mnist() -> None:

@@ -34,8 +34,8 @@ class InputUse:
         network: What it is, e.g. `actor`.
         names: (n_in,) of the inputs.
         attribution: (n_in,) as `input_attribution`.
-        strength: (n_in,) as `input_strength`.
-        degree: (n_in,) as `input_degree`.
+        strength: (n_in,) as `input_strength`; of pictures that convolutions read, summed over all places of a kernel.
+        degree: (n_in,) as `input_degree`, likewise.
     """
 
     network: str
@@ -90,9 +90,22 @@ def input_use(
         network,
         names,
         np.mean([input_attribution(lambda x, chain=chain: outputs(chain(x)), x) for chain in chains], axis=0),  # type: ignore[misc]  # bound at once
-        np.mean([input_strength(chain[0]) for chain in chains], axis=0),
-        np.mean([input_degree(chain[0]) for chain in chains], axis=0),
+        np.mean([_at_all_places(chain, input_strength(chain[0]), x.shape[1]) for chain in chains], axis=0),
+        np.mean([_at_all_places(chain, input_degree(chain[0]), x.shape[1]) for chain in chains], axis=0),
     )
+
+
+def _at_all_places(chain: SparseMLP, of_layer: Floats, n_in: int) -> Floats:
+    """(n_in,) of the inputs of a network, given that of the inputs of its first layer: the sum over all places of it.
+
+    That is the derivative of what the first layer reads, all places together, in that direction.
+    """
+    x = torch.zeros(1, n_in, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        read = chain.read_by(0, x) @ torch.from_numpy(of_layer)
+    (found,) = torch.autograd.grad(read.sum(), x)
+    summed: Floats = found[0].numpy()
+    return summed
 
 
 def input_degree(layer: nn.Module) -> Floats:

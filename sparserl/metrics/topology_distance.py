@@ -54,7 +54,8 @@ def topology_distance(first: Sequence[SparseTopology], second: Sequence[SparseTo
 
     Args:
         first: Consecutive layers, the first one first; of a dense layer all its connections.
-        second: As many, of the same widths.
+        second: As many, of the same widths. A layer may read each neuron several times, all of them in a row and then
+            again, as kernels of convolutions and what follows them read channels.
 
     Raises:
         TopologyError: If widths differ, there is no layer, or one has more than `MOST_OUTPUTS` outputs.
@@ -64,7 +65,8 @@ def topology_distance(first: Sequence[SparseTopology], second: Sequence[SparseTo
         assigned as well, as there.
     """
     widths = [[*(layer.n_in for layer in layers[:1]), *(layer.n_out for layer in layers)] for layers in (first, second)]
-    if widths[0] != widths[1] or not first:
+    read = [[layer.n_in for layer in layers] for layers in (first, second)]
+    if widths[0] != widths[1] or read[0] != read[1] or not first:
         shown = " and ".join(" - ".join(map(str, of)) or "none" for of in widths)
         raise TopologyError(f"networks of equal widths have a distance, got {shown}")
     distances = []
@@ -74,7 +76,7 @@ def topology_distance(first: Sequence[SparseTopology], second: Sequence[SparseTo
             raise TopologyError(
                 f"at most {MOST_OUTPUTS} outputs of a layer are assigned to each other, got {one.n_out}"
             )
-        costs = _costs(one, other, renamed)
+        costs = _costs(one, other, _at_all_places(renamed, one.n_in))
         assigned = linear_sum_assignment(costs)
         distances.append(float(costs[assigned].mean()))
         renamed = np.empty(one.n_out, np.int64)
@@ -92,6 +94,13 @@ def jaccard_distance(one: SparseTopology, other: SparseTopology) -> float:
     shared = np.intersect1d(one.flat, other.flat, assume_unique=True).size
     union = one.nnz + other.nnz - shared
     return 1.0 - shared / union if union else 0.0
+
+
+def _at_all_places(neurons: Positions, n_in: int) -> Positions:
+    """(n_in,) names of inputs, given those of the neurons: all of them, as often as the layer reads each."""
+    times = n_in // neurons.size
+    names: Positions = (np.arange(times)[:, None] * neurons.size + neurons).ravel()
+    return names
 
 
 def _costs(one: SparseTopology, other: SparseTopology, renamed: Positions) -> npt.NDArray[np.float64]:

@@ -11,7 +11,9 @@ from torch import nn
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.layers.convert import dense_copy, to_dense
-from sparserl.metrics.inputs import SAMPLES_AT_A_TIME, input_attribution, input_degree, input_strength
+from sparserl.layers.convolution import Convolution
+from sparserl.layers.sparse_cnn import SparseCNN
+from sparserl.metrics.inputs import SAMPLES_AT_A_TIME, input_attribution, input_degree, input_strength, input_use
 
 # Hidden x inputs [.5 -1 0; 0 2 1], outputs x hidden [1 0; -1 1].
 FIRST, SECOND = ((2, 3, [0, 1, 4, 5], [0.5, -1.0, 2.0, 1.0]), (2, 2, [0, 2, 3], [1.0, -1.0, 1.0]))
@@ -49,6 +51,16 @@ def test_an_input_without_connections_counts_for_nothing() -> None:
 def test_attribution_worked_by_hand() -> None:
     """The first sample passes hidden neuron 1 alone, the second both -1.5 and 2, so again neuron 1 alone."""
     assert input_attribution(network(), SAMPLES).tolist() == [0.0, 2.0, 1.0]
+
+
+def test_what_a_kernel_reads_is_summed_over_its_places() -> None:
+    """Of patches of 2, at places 0 and 1 of three columns: of weights 2 (first column) and -3 (second)."""
+    kernel = sparse(1, 2 * 2, [0, 1], [2.0, -3.0])
+    net = SparseCNN([kernel, nn.Linear(2, 1)], (1, 2, 3), [Convolution(1, 2)])
+    found = input_use("network", [*"abcdef"], [net], torch.ones(2, 6))
+    assert found.degree.tolist() == [1, 2, 1, 0, 0, 0]
+    assert found.strength.tolist() == [2.0, 2.0 + 3.0, 3.0, 0.0, 0.0, 0.0]
+    assert found.attribution[3:].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_attribution_is_that_of_the_dense_twin_and_leaves_nothing_behind() -> None:

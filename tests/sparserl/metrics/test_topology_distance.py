@@ -39,6 +39,17 @@ def test_without_alignment_worked_by_hand() -> None:
     assert found.mean_unaligned == pytest.approx((0.8 + 2 / 3) / 2)
 
 
+def test_a_layer_that_reads_each_neuron_at_several_places() -> None:
+    """Neurons change places, and so do they in both halves of what the next layer reads."""
+    first = [of_columns((1, 0), (0, 1)), of_columns((1,), (0,), (0,), (1,))]
+    second = [of_columns((0, 1), (1, 0)), of_columns((0,), (1,), (1,), (0,))]
+    assert topology_distance(first, second).layers == (0.0, 0.0)
+    other = [second[0], of_columns((0,), (1,), (0,), (1,))]
+    np.testing.assert_allclose(topology_distance(first, other).layers, [0.0, 2 / 3])
+    with pytest.raises(TopologyError, match="networks of equal widths"):
+        topology_distance(first, [*FIRST[:1], first[1]])
+
+
 def masks(widths: tuple[int, ...], seed: int, share: float = 0.4) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.random((n_out, n_in)) < share for n_in, n_out in pairwise(widths)]

@@ -1,4 +1,7 @@
-"""A plane through the mean of some samples along their principal components, of which few numbers may be kept."""
+"""A plane through the mean of some samples along their principal components, of which few numbers may be kept.
+
+All follows from sums over the samples.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,32 @@ from scipy.linalg import cholesky, eigh, solve_triangular
 
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class ClassSums:
+    """Of the samples of one class.
+
+    Attributes:
+        gram: (F, F) sum of their outer products.
+        total: (F,) sum.
+        count: Samples.
+    """
+
+    gram: Floats
+    total: Floats
+    count: int = 0
+
+    @classmethod
+    def none(cls, n_features: int) -> ClassSums:
+        """Before the first sample."""
+        return cls(np.zeros((n_features, n_features)), np.zeros(n_features))
+
+    def add(self, x: Floats) -> None:
+        """Adds (B, F) samples."""
+        self.gram += x.T @ x
+        self.total += x.sum(axis=0)
+        self.count += len(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +131,17 @@ class Plane:
         Source:
             Tipping and Bishop 1999, probabilistic principal components.
         """
-        along, outside = self.distances(x)
         *inside, rest = self.kept["variances"]
         log_volume = np.log(inside).sum() + (x.shape[1] - len(inside)) * np.log(rest)
-        likelihood: Floats = -0.5 * (outside / rest + (along / inside).sum(axis=1) + log_volume)
+        likelihood: Floats = -0.5 * (self.squared_deviations(x) + log_volume)
         return likelihood
+
+    def squared_deviations(self, x: Floats) -> Floats:
+        """(B,) squared distances of (B, F) samples from the mean, each direction in the unit of its deviation."""
+        along, outside = self.distances(x)
+        *inside, rest = self.kept["variances"]
+        deviations: Floats = outside / rest + (along / inside).sum(axis=1)
+        return deviations
 
 
 def chosen_inputs(mean: Floats, variance: Floats, count: int) -> tuple[Units, float]:

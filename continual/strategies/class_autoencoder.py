@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sparserl.continual.learner import Kind
-from sparserl.continual.shared.plane import Plane
+from sparserl.continual.shared.plane import ClassSums, Plane
 from sparserl.continual.shared.sparse_autoencoder import SparseAutoencoder
-from sparserl.continual.strategies.class_planes import ClassPlanes, ClassSums
+from sparserl.continual.strategies.class_planes import ClassPlanes
 from sparserl.continual.strategies.options import Options
 from sparserl.errors import ConfigError
 from sparserl.ranges import Count, ShareBelowOne

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sparserl.continual.learner import Kind
-from sparserl.continual.shared.plane import Plane
-from sparserl.continual.strategies.class_planes import ClassPlanes, ClassSums
+from sparserl.continual.shared.plane import ClassSums, Plane
+from sparserl.continual.strategies.class_planes import ClassPlanes
 from sparserl.continual.strategies.closed_form import Floats
 from sparserl.continual.strategies.options import Options
 from sparserl.errors import ConfigError

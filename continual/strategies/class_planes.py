@@ -5,41 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sparserl.continual.shared.plane import Plane
+from sparserl.continual.shared.plane import ClassSums, Plane
 from sparserl.continual.strategies.closed_form import ClosedForm, Floats, Scores, Units, as_arrays, as_tensors
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
-
-
-@dataclass(eq=False)
-class ClassSums:
-    """Of the samples of one class, while its task is learned.
-
-    Attributes:
-        gram: (F, F) sum of their outer products.
-        total: (F,) sum.
-        count: Samples.
-    """
-
-    gram: Floats
-    total: Floats
-    count: int = 0
-
-    @classmethod
-    def none(cls, n_features: int) -> ClassSums:
-        """Before the first sample."""
-        return cls(np.zeros((n_features, n_features)), np.zeros(n_features))
-
-    def add(self, x: Floats) -> None:
-        """Adds (B, F) samples."""
-        self.gram += x.T @ x
-        self.total += x.sum(axis=0)
-        self.count += len(x)
 
 
 class ClassPlanes(ClosedForm):

@@ -33,11 +33,13 @@ from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.row_archive import RowArchive
 from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks, check_capacity
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
+from sparserl.continual.shared.task_statistics import ComparedTasks
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.strategies.strategy import Answer, Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.activity import features
 from sparserl.layers.linear import linear
 from sparserl.ranges import Count, CountOrZero, PositiveShare, Range, Share, ShareBelowOne
 from sparserl.topology.config import TopologyConfig
@@ -88,6 +90,11 @@ class SpaceNetOptions(Options):
     default of classifiers)."""
     initial_value: Literal["xavier", "sparse_fan_in", "uniform"] | None = None
     """Weights of a task's first connections; by default xavier for classifiers, sparse_fan_in for agents."""
+    answers: Literal["logits", "statistics"] = "logits"
+    """Classifiers: what classes of different tasks are compared by: their outputs, or how far a sample is from their
+    means in the last hidden layer of the task, which then never changes, by the covariance within classes."""
+    rank: Count = 20
+    """Classifiers: directions of that covariance that are kept, with one variance for all others."""
 
     group: ClassVar[str] = "spacenet"
     defaults: ClassVar[Mapping[Kind, Mapping[str, Any]]] = {
@@ -99,6 +106,8 @@ class SpaceNetOptions(Options):
             "drop_fraction": 0.2,
             "neuron_importance": "cumulative",
             "initial_value": "xavier",
+            "answers": "logits",
+            "rank": 20,
         },
         "agent": {
             "capacity": 0.35,
@@ -197,6 +206,7 @@ class SpaceNet(Strategy):
         self._by_task = learner.kind == "agent"
         if self._by_task:
             learner.require_heads()
+        self._compared = ComparedTasks(self.options.rank) if self.options.answers == "statistics" else None
         border: Any = getattr(learner, "border", None)
         if self.options.critics and border.critic == "reset":
             raise ConfigError(
@@ -220,10 +230,15 @@ class SpaceNet(Strategy):
         if isinstance(network, ClassifierNetwork):
             rows = network.task_outputs or ()
             archived = len({tuple(outputs) for outputs in rows}) == len(rows)  # each task has rows of its own
-            extra = {"outputs": network.outputs_of}
+            extra = {"outputs": network.outputs_of, "owns_biases": self._compared is not None}
             room = {"outputs": [len(outputs) for outputs in rows], "archived": archived}
             if archived:
                 self._archive = RowArchive(evolver, list(layers)[-1])
+            elif self._compared is not None:
+                raise ConfigError(
+                    "spacenet.answers statistics compares classes of different tasks, and domains share theirs: use "
+                    "--spacenet.answers logits"
+                )
         sparse: list[SparseLinear] = list(layers.values())  # type: ignore[arg-type]  # as was checked
         hidden = [layer.n_out for layer in sparse[: len(capacity.selected)]]
         check_capacity(learner.n_tasks, sparse[0].n_in, hidden, capacity.reserved, capacity.connections, **room)
@@ -271,8 +286,8 @@ class SpaceNet(Strategy):
             shared.evolver.begin_update(learner.updates)
             if self._archive is not None:
                 self._archive.put_away(learner.task - 1)
-            if learner.task == 0 and self._by_task:
-                shared.release()  # a classifier comes without connections
+            if learner.task == 0 and (self._by_task or self._compared is not None):
+                shared.release()  # a classifier comes without connections, but with biases
             shared.begin_task(learner.task, capacity.connections, self.options.initial_value or "xavier")
             shared.freeze(group.frozen)
 
@@ -309,9 +324,22 @@ class SpaceNet(Strategy):
         return [shared for shared, _, other in self._shared_out.values() if other is group]
 
     def end_task(self, learner: Learner) -> None:
-        """Reserves the most important free neurons of each hidden layer."""
+        """Reserves the most important free neurons of each hidden layer, and takes the statistics that answer."""
         for shared, _, _ in self._shared_out.values():
             shared.reserve()
+        if self._compared is not None:
+            self._take_statistics(learner, self._compared)
+
+    def _take_statistics(self, learner: Any, compared: ComparedTasks) -> None:
+        network = self._as_left(learner, learner.task)
+        samples = learner.sequence.tasks[learner.task].train
+        compared.add((features(network, x), y) for x, y in learner.parts_of(samples))
+
+    def _as_left(self, learner: Learner, task: int) -> SparseMLP:
+        """The network as a task left it; its hidden layers compute what they did then."""
+        network = learner.networks[0]
+        shared, _, _ = self._shared_out[network.name]
+        return network.of_task(task).with_layers(shared.task_layers(task))
 
     # What it leaves behind.
 
@@ -325,6 +353,13 @@ class SpaceNet(Strategy):
         if self._archive:
             return network.of_task(task).with_layers([*shared.layers[:-1], self._archive.restored()])
         return network.of_task(task)
+
+    def answer_for_task(self, learner: Any, task: int) -> Answer:
+        compared = self._compared
+        if compared is None:
+            return super().answer_for_task(learner, task)
+        networks = [self._as_left(learner, earlier) for earlier in range(len(compared.tasks))]
+        return lambda x: compared.scores([features(network, x) for network in networks], learner.n_outputs)
 
     def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
         if network.name not in self._shared_out:
@@ -346,7 +381,8 @@ class SpaceNet(Strategy):
             return {"steps": self._steps, **by_name}
         ((nets, _, _),) = self._shared_out.values()
         archive = [] if self._archive is None else self._archive.state()
-        return {**nets.state_dict(), "archive": archive, "evolver": nets.evolver.state_dict()}
+        state = {**nets.state_dict(), "archive": archive, "evolver": nets.evolver.state_dict()}
+        return state if self._compared is None else {**state, "statistics": self._compared.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, (shared, _, _) in self._shared_out.items():
@@ -357,6 +393,8 @@ class SpaceNet(Strategy):
         self._steps = dict(state.get("steps", self._steps))
         if self._archive is not None:
             self._archive.load_state(state["archive"])
+        if self._compared is not None:
+            self._compared.load_state(state["statistics"])
 
 
 def _check_layers(layers: Mapping[str, Any]) -> None:

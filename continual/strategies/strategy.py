@@ -5,7 +5,7 @@ The learner, a classifier or an agent, calls them; a method sees its groups of n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,9 @@ from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
 from sparserl.layers import SparseMLP
 from sparserl.topology.config import TopologyConfig
+
+Answer = Callable[[torch.Tensor], torch.Tensor]
+"""(B, F) features of samples -> (B, n_outputs), without gradients."""
 
 
 class Strategy:
@@ -104,6 +107,10 @@ class Strategy:
     def network_for_task(self, learner: Learner, task: int) -> SparseMLP:
         """The network that answers for a task."""
         return learner.networks[0].of_task(task)
+
+    def answer_for_task(self, learner: Any, task: int) -> Answer:
+        """What a classifier answers by for samples of a task: of the outputs that compete, the highest."""
+        return self.network_for_task(learner, task).outputs_in_use
 
     def usage(self, learner: Learner, network: TaskNetwork) -> list[ConnectionUsage]:
         """Which tasks use the connections of each layer of a network now."""

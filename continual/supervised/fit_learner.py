@@ -254,7 +254,7 @@ class FitLearner(SupervisedLearner):
         probabilities = []
         for network in networks:
             with self._answering():
-                outputs = [logits.softmax(dim=1) for logits, _ in self.outputs_on(network, samples)]
+                outputs = [logits.softmax(dim=1) for logits, _ in self.outputs_on(network.outputs_in_use, samples)]
             probabilities.append(torch.cat([torch.empty(0, self.n_outputs), *outputs]))
         return torch.stack(probabilities)
 

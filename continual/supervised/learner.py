@@ -17,7 +17,7 @@ from sparserl.continual.learner import Group, Objective, Probe
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.strategies.strategy import Answer, Strategy
 from sparserl.continual.supervised.connections import DENSE, bound, check_topology, evolver_of, without_connections
 from sparserl.continual.supervised.learner_config import OPTIMIZERS, FitLearnerConfig, LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
@@ -308,7 +308,7 @@ class SupervisedLearner(TaskLearner):
     # Evaluation, and what is recorded.
 
     def outputs_of_task(self, task: int, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self.outputs_on(self.answering(task), samples)
+        return self.outputs_on(self.strategy.answer_for_task(self, task), samples)
 
     def answering(self, task: int | None) -> SparseMLP:
         return self.network if task is None else self.strategy.network_for_task(self, task)
@@ -357,15 +357,13 @@ class SupervisedLearner(TaskLearner):
             del state["optimizer"]
         return state
 
-    def outputs_on(self, network: SparseMLP, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, n_outputs) outputs of a network in use and (B,) output units of the right classes, a part at a time.
+    def outputs_on(self, answer: Answer, samples: Samples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, n_outputs) answers and (B,) output units of the right classes, a part at a time.
 
         Called without gradients.
         """
         for x, y in self.parts_of(samples):
-            with network.in_use():
-                outputs = network(x)
-            yield outputs, y
+            yield answer(x), y
 
     # State.
 

@@ -37,5 +37,6 @@ for sequence in split_mnist split_fashion_mnist; do
         for units in 2000 4000; do run $sequence fly_code_$units fly_code $seed --fly-code.units $units; done
     done
     for seed in 0 1 2 3 4; do for method in spacenet static_sparse; do run $sequence $method $method $seed; done; done
+    for seed in 0 1 2 3 4 5 6 7 8 9; do run $sequence spacenet_statistics spacenet $seed --spacenet.answers statistics; done
     for method in naive joint l2 ewc online_ewc si mas lwf replay agem; do run $sequence $method $method 0; done
 done

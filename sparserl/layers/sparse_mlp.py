@@ -144,6 +144,12 @@ class SparseMLP(nn.ModuleList):
         finally:
             self.train(was)
 
+    def outputs_in_use(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, n_in) to (B, n_out), as in evaluation."""
+        with self.in_use():
+            outputs: torch.Tensor = self(x)
+        return outputs
+
     def is_unchanged(self) -> bool:
         """Whether it has the layers that `parts` found."""
         return list(self._modules.values()) == self._cut[0]

@@ -392,6 +392,8 @@ METHOD_OPTIONS: dict[str, dict[str, Value]] = {
         "drop_fraction": 0.5,
         "neuron_importance": "final",
         "initial_value": "uniform",
+        "answers": "statistics",
+        "rank": 3,
     },
     "nearest_mean": {"unit_norm": True},
     "class_pca": {"components": 3, "inputs": 20, "score": "likelihood"},

@@ -3,7 +3,8 @@
 The gradient of the weight from input j to output i is, for one sample, delta_i * h_j: that of the output times the
 input. So its power is |delta_i|^p * |h_j|^p, and the sum of it over a batch is what a layer would have for a gradient
 with inputs |h|^p and gradients |delta|^p at its outputs. No sample is looked at by itself, and of a sparse layer
-connections alone.
+connections alone. A kernel of a convolution is applied at many places of a sample, whose gradients add up before their
+power is taken: there, one sample comes after the other.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def mean_gradient_power(
     inputs, deltas = _by_layer(network, x, cotangents)
     powers: dict[str, torch.Tensor] = {}
     for (name, layer), h, delta in zip(network.named_children(), inputs, deltas, strict=True):
-        sums = _sums(layer, h.abs().pow(power), delta.abs().pow(power))
+        sums = _sums_of_powers(layer, h, delta, power)
         names = [parameter for parameter, _ in layer.named_parameters()]  # weights, and biases if there are any
         powers |= {f"{name}.{parameter}": total / len(x) for parameter, total in zip(names, sums, strict=False)}
     return powers
@@ -47,15 +48,36 @@ def mean_gradient_power(
 def _by_layer(
     network: SparseMLP, x: torch.Tensor, cotangents: torch.Tensor
 ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """Input of each layer, and the gradient at its output before the activation."""
+    """What each layer multiplies, and the gradient at its output before the activation."""
     inputs, outputs = [], []
     with network.in_use(), torch.enable_grad():
         h = x.detach().requires_grad_()  # so that outputs are differentiated even where no parameter is
-        for layer, function in zip(network, network.functions, strict=True):
+        for index, layer in enumerate(network):
+            h = network.read_by(index, h)
             inputs.append(h.detach())
             outputs.append(layer(h))
-            h = function(outputs[-1])
+            h = network.activated(index, outputs[-1])
         return inputs, torch.autograd.grad(h, outputs, cotangents)
+
+
+@torch.no_grad()
+def _sums_of_powers(layer: Any, x: torch.Tensor, dy: torch.Tensor, power: int) -> Sequence[torch.Tensor]:
+    """Sums over samples of |gradient|^power by weights and biases of a layer.
+
+    Args:
+        layer: Sparse or dense.
+        x: (B, n_in) or (B, places, n_in) inputs.
+        dy: (B, n_out) or (B, places, n_out) gradients at its outputs.
+        power: 1 or 2.
+    """
+    if x.dim() == 2:
+        return _sums(layer, x.abs().pow(power), dy.abs().pow(power))
+    of_samples = (_sums(layer, *sample) for sample in zip(x, dy.contiguous(), strict=True))
+    totals = [one.abs().pow(power) for one in next(of_samples)]
+    for sums in of_samples:
+        for total, one in zip(totals, sums, strict=True):
+            total.add_(one.abs().pow(power))
+    return totals
 
 
 @torch.no_grad()

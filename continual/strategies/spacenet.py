@@ -174,6 +174,7 @@ class SpaceNet(Strategy):
     """SpaceNet on the network that answers, and on each critic by option; without rewiring it is Static-SparseNN."""
 
     options: SpaceNetOptions
+    takes_convolutions = False
 
     # Before anything is trained.
 

@@ -31,11 +31,13 @@ class Strategy:
     Attributes:
         begins_anew: Whether each task has a network of its own, which learns nothing else.
         has_network: Whether it has a network that is trained.
+        takes_convolutions: Whether that network may have convolutions.
     """
 
     Options: ClassVar[type[Options] | None] = None
     """Of a method outside of sparserl: the type of its options, if it has some."""
     has_network: ClassVar[bool] = True
+    takes_convolutions: ClassVar[bool] = True
     begins_anew: ClassVar[bool] = False
 
     def __init__(self, options: Any = None):

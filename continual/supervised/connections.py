@@ -11,12 +11,17 @@ from torch import nn
 
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.supervised.learner_config import ClassifierConfig
+from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.activations import HiddenUnits
+from sparserl.layers.convolution import convolution_shapes
 from sparserl.layers.linear import biases_of
+from sparserl.layers.sparse_cnn import ImageShape, cnn_shapes
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import OWN_DENSITIES
+from sparserl.topology.density import Shape
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.structure import SparseTopology
 
@@ -38,6 +43,44 @@ def check_topology(topology: TopologyConfig, strategy: Strategy) -> None:
         if field.name in NOT_HERE and getattr(topology, field.name) != field.default:
             raise ConfigError(f"--topology.{field.name.replace('_', '-')} is for {NOT_HERE[field.name]}")
     strategy.check_topology("classifier", topology)
+
+
+def image_of(sequence: TaskSequence) -> ImageShape:
+    """Channels, height and width of the samples.
+
+    Raises:
+        ConfigError: If they are no pictures.
+    """
+    if sequence.image is None:
+        raise ConfigError(
+            f"learner.convolutions read pictures, and samples of {sequence.name} are rows of numbers: leave it out"
+        )
+    return sequence.image
+
+
+def layer_shapes(config: ClassifierConfig, sequence: TaskSequence, outputs: Sequence[int]) -> list[Shape]:
+    """(outputs, inputs) of each layer of the network of a classifier.
+
+    Args:
+        config: Of the network.
+        sequence: What it reads.
+        outputs: Neurons of the layers behind the hidden ones.
+
+    Raises:
+        ConfigError: If it has convolutions, and samples are no pictures or too small.
+    """
+    sizes = [*config.hidden, *outputs]
+    if config.convolutions:
+        return cnn_shapes(image_of(sequence), config.convolution_layers, sizes)
+    return list(zip(sizes, [sequence.n_features, *sizes], strict=False))
+
+
+def patch_bytes(config: ClassifierConfig, sequence: TaskSequence) -> float:
+    """What the patches of a batch that convolutions multiply take, copied and kept for the way back; estimated."""
+    if not config.convolutions:
+        return 0.0
+    shapes = convolution_shapes(image_of(sequence), config.convolution_layers)
+    return 2.0 * 4 * config.batch_size * sum(one.matrix[1] * one.n_places for one in shapes)
 
 
 def without_connections(sizes: Sequence[int], units: HiddenUnits, seed: int) -> SparseMLP:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.connections import DENSE
@@ -25,7 +24,6 @@ from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter, counting, torch_products
 from sparserl.layers import SparseMLP
-from sparserl.layers.activations import identity
 from sparserl.layers.averaged_sgd import AveragedSGD
 from sparserl.layers.fused_adam import state_from_tree
 from sparserl.metrics.cost import connections
@@ -89,7 +87,7 @@ class FitLearner(SupervisedLearner):
         self.class_weights = None if config.class_weights == "none" else balanced_weights(task.train, task.outputs)
         self._standardised = task.train.take(slice(None)) if _bytes(task.train) <= KEPT_BYTES else None
         self._no_task = torch.zeros(0, dtype=torch.int64)
-        self._counts_by_torch = any(isinstance(part, nn.Linear) for part, _ in self.network.parts)
+        self._counts_by_torch = self.network.has_products_by_torch
 
     def new_network(self) -> SparseMLP:
         network = super().new_network()
@@ -196,9 +194,8 @@ class FitLearner(SupervisedLearner):
 
     def _form_gradients(self, batch: Batch) -> float:
         # By hand where the network runs in one call: autograd takes as long as all products of a small batch.
-        parts = self.network.parts
-        fused, function = parts[0]
-        if len(parts) > 1 or function is not identity or isinstance(fused, nn.Linear):
+        fused = self.network.one_call
+        if fused is None:
             return super()._form_gradients(batch)
         done = fused.run([self._noisy(batch.x)])
         weights = None if self.class_weights is None else self.class_weights.numpy()

@@ -18,7 +18,14 @@ from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Answer, Strategy
-from sparserl.continual.supervised.connections import DENSE, bound, check_topology, evolver_of, without_connections
+from sparserl.continual.supervised.connections import (
+    DENSE,
+    bound,
+    check_topology,
+    evolver_of,
+    image_of,
+    without_connections,
+)
 from sparserl.continual.supervised.learner_config import OPTIMIZERS, FitLearnerConfig, LearnerConfig
 from sparserl.continual.supervised.memory import SampleMemory
 from sparserl.continual.supervised.probe import probes
@@ -28,6 +35,7 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.layers.one_shot import JudgingBatch
+from sparserl.layers.sparse_cnn import SparseCNN
 from sparserl.metrics.cost import (
     bytes_indices,
     bytes_optimizer,
@@ -44,7 +52,7 @@ from sparserl.topology.structure import FloatArray, TopologyChange
 
 
 class SupervisedLearner(TaskLearner):
-    """A multilayer perceptron that is trained on a sequence of tasks.
+    """A multilayer perceptron, perhaps behind convolutions, that is trained on a sequence of tasks.
 
     Args:
         sequence: The tasks.
@@ -100,9 +108,11 @@ class SupervisedLearner(TaskLearner):
             torch.manual_seed(int(stream(self.seed, "weights").integers(2**63)))
             if self._method_moves_connections():
                 return without_connections(sizes, self.config.hidden_units, self.seed)
-            options: dict[str, Any] = {"activation": self.config.hidden_units, "judging": self._first_batch()}
-            options |= {"seed": self.seed, "name": "network", "output_activation": output_activation}
-            return SparseMLP.random(sizes, topology=self.topology, **options)
+            options: dict[str, Any] = {"activation": self.config.hidden_units, "output_activation": output_activation}
+            options |= {"topology": self.topology, "seed": self.seed, "name": "network"}
+            if convolutions := self.config.convolution_layers:
+                return SparseCNN.of_images(image_of(self.sequence), convolutions, sizes[1:], **options)
+            return SparseMLP.random(sizes, judging=self._first_batch(), **options)
 
     def _first_batch(self) -> JudgingBatch | None:
         """The first batch of the present task, where connections are judged by one."""
@@ -315,7 +325,7 @@ class SupervisedLearner(TaskLearner):
 
     @property
     def widest(self) -> int:
-        return max(self.sequence.n_features, *self.config.hidden)
+        return max(self.network.widest, *self.config.hidden)
 
     def usage(self) -> list[ConnectionUsage]:
         return [use for network in self.networks for use in self.strategy.usage(self, network)]

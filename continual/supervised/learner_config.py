@@ -13,6 +13,7 @@ from torch import nn
 from sparserl.errors import ConfigError
 from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.averaged_sgd import AveragedSGD
+from sparserl.layers.convolution import Convolution
 from sparserl.layers.fused_adam import FusedAdam
 from sparserl.ranges import (
     Count,
@@ -42,6 +43,12 @@ class ClassifierConfig:
 
     hidden: tuple[Count, ...] = (400, 400)
     """Neurons of each hidden layer."""
+    convolutions: tuple[tuple[Count, ...], ...] = ()
+    """For pictures, convolutions before the hidden layers: of each [channels, side of a patch, stride], or without the
+    stride if that is 1. There is no padding."""
+    pooling: tuple[Count, ...] = ()
+    """Side of the squares of which the largest activation stays after each convolution, or after all of them; 1 by
+    default, all stay."""
     activation: Literal["relu", "tanh", "sigmoid", "all_relu", "k_winners"] = "relu"
     """What follows a hidden layer. all_relu multiplies what is negative by -slope in the first, third, ... one, and by
     slope in the others; k_winners passes the largest activations of a sample."""
@@ -92,6 +99,7 @@ class ClassifierConfig:
             if needed != self.activation and value != field.default:
                 given = f"learner.{field.name} {value:g} has no effect on {self.activation}"
                 raise ConfigError(f"{given}: set learner.activation {needed}")
+        self._check_convolutions()
         if self.momentum > 0.0 and self.optimizer not in WITH_MOMENTUM:
             raise ConfigError(
                 f"learner.momentum {self.momentum} has no effect on {self.optimizer}; it is for sgd and rmsprop"
@@ -112,6 +120,37 @@ class ClassifierConfig:
     def hidden_units(self) -> HiddenUnits:
         """What stands after each hidden layer."""
         return HiddenUnits(**{one.name: getattr(self, one.name) for one in fields(HiddenUnits)})
+
+    @property
+    def convolution_layers(self) -> list[Convolution]:
+        """The convolutions, with what follows them."""
+        pooling = self.pooling if len(self.pooling) > 1 else (self.pooling or (1,)) * len(self.convolutions)
+        return [
+            Convolution(channels, taps, stride[0] if stride else 1, side)
+            for (channels, taps, *stride), side in zip(self.convolutions, pooling, strict=True)
+        ]
+
+    def _check_convolutions(self) -> None:
+        for sizes in self.convolutions:
+            if len(sizes) not in (2, 3):
+                raise ConfigError(
+                    "learner.convolutions has [channels, side of a patch, stride] of each, e.g. [32, 3, 1], got "
+                    f"{list(sizes)}"
+                )
+        if len(self.pooling) not in (0, 1, len(self.convolutions)):
+            raise ConfigError(
+                f"learner.pooling has one number, or one for each of {len(self.convolutions)} convolutions, got "
+                f"{list(self.pooling)}"
+            )
+        if self.pooling and not self.convolutions:
+            raise ConfigError(
+                f"learner.pooling {list(self.pooling)} follows convolutions: set learner.convolutions, e.g. [[32, 3]]"
+            )
+        if self.convolutions and self.activation == "k_winners":
+            raise ConfigError(
+                "learner.activation k_winners ranks the neurons of a layer, which learner.convolutions have at many "
+                "places: use relu"
+            )
 
     def _check_schedule(self) -> None:
         every, milestones = self.learning_rate_every, self.learning_rate_milestones
@@ -242,6 +281,10 @@ class FitLearnerConfig(ClassifierConfig):
             )
 
     def _check_variational(self) -> None:
+        if self.regularizer != "none" and self.convolutions:
+            raise ConfigError(
+                f"learner.regularizer {self.regularizer} is for networks without learner.convolutions: leave one out"
+            )
         if self.regularizer == "none":
             for name in ("kl_after", "kl_full"):
                 if getattr(self, name) != getattr(FitLearnerConfig, name):

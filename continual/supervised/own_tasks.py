@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparserl.continual.supervised.data import DATASETS
 from sparserl.continual.supervised.sequence_files import SequenceFile, TaskEntry
 from sparserl.continual.supervised.sequences import CLASS_ORDERS, ClassOrder, classes_of_splits
 from sparserl.continual.supervised.splits import Part, split_rows, standard
@@ -23,6 +22,7 @@ from sparserl.continual.supervised.tables import TEST_SHARE, Table
 from sparserl.continual.supervised.tasks import Integers, Samples, Scenario, Task, TaskSequence
 from sparserl.continual.supervised.transformations import Stored, order_of, transformed
 from sparserl.errors import ConfigError, clipped, unknown_name
+from sparserl.layers.sparse_cnn import ImageShape
 from sparserl.seeding import stream
 
 Tables = Mapping[str, Table]
@@ -96,6 +96,7 @@ def own_sequence(
     _check_apart(drawn, names)
     units = _units(drawn, scenario)
     n_features = next(iter(tables.values())).x.shape[1]
+    image = _image(file, tables, n_features)
     orders = [order_of(one.entry.transform, index, n_features, seed) for index, one in enumerate(drawn)]
     mean, std = standard(_parts(drawn), file.scaling)
 
@@ -119,8 +120,6 @@ def own_sequence(
     }
     n_outputs = 1 + max(unit for task in tasks for unit in task.outputs)
     feature_names = next(iter(tables.values())).feature_names
-    images = {table.image for table in tables.values()}
-    image = images.pop() if len(images) == 1 else None
     return TaskSequence(file.name, scenario, tasks, n_features, n_outputs, record, feature_names, image)
 
 
@@ -260,17 +259,23 @@ def _half(
     own = Stored(stored.x[rows], stored.scale)
     rng = stream(seed, "noise", str(index), part)
     try:
-        changed = transformed(own, entry.transform, _shape(file, split.data, stored.x.shape[1]), rng)
+        changed = transformed(own, entry.transform, file.shape or split.table.image, rng)
     except ConfigError as error:
         raise ConfigError(f"task {index}: {error}") from None
     return _Half(changed, np.arange(len(rows)), classes)
 
 
-def _shape(file: SequenceFile, data: str, n_features: int) -> tuple[int, ...] | None:
-    """Of pictures, where it is known."""
-    side = math.isqrt(n_features)
-    is_known = data in DATASETS and side**2 == n_features
-    return file.shape or ((side, side) if is_known else None)
+def _image(file: SequenceFile, tables: Tables, n_features: int) -> ImageShape | None:
+    """Channels, height and width of all samples; None where they are not known.
+
+    Raises:
+        ConfigError: If that is not as many features as there are.
+    """
+    shapes = {(1, *file.shape)[-3:]} if file.shape else {table.image for table in tables.values()}
+    image = shapes.pop() if len(shapes) == 1 else None
+    if image is not None and math.prod(image) != n_features:
+        raise ConfigError(f"shape {list(file.shape)} is not that of {n_features} features")
+    return image  # type: ignore[return-value]  # of three, as the file has checked
 
 
 def _called(entry: TaskEntry, table: Table, shares_table: bool) -> str:

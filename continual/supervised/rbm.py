@@ -130,7 +130,7 @@ class RBMLearner(FitLearner):
 def _check(config: FitLearnerConfig) -> None:
     if len(config.hidden) != 1:
         raise ConfigError(f"an RBM has one layer of hidden units: set learner.hidden, e.g. 200, got {config.hidden}")
-    for name in ("activation", "dropout", "noise"):
+    for name in ("activation", "dropout", "noise", "convolutions"):
         default = getattr(FitLearnerConfig, name)
         if (given := getattr(config, name)) != default:
             raise ConfigError(f"learner.{name} {given} has no effect on an RBM; leave it {default}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from sparserl.continual.strategies import method_spec
 from sparserl.continual.strategies.closed_form import ClosedForm
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
+from sparserl.continual.supervised.connections import layer_shapes, patch_bytes
 from sparserl.continual.supervised.data import default_data_dir
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.own_tasks import own_sequence
@@ -31,11 +31,15 @@ from sparserl.machine_memory import DENSE_BYTES, SPARSE_BYTES, check_fits
 from sparserl.recording.resources import ProcessCost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.topology.config import TopologyConfig
+from sparserl.topology.density import Shape
 
 C = TypeVar("C", bound=RunConfig)
 L = TypeVar("L", bound=TaskLearner)
 DATA_DIR = "data_dir.txt"
 """File of a run folder that says where its data was; beside the config, because it does not define the run."""
+
+BATCH = "patches of a batch (--learner.batch-size)"
+"""What memory is taken for."""
 
 
 class DataTraining(Training[C], Generic[C, L]):
@@ -175,7 +179,8 @@ def learner_of(config: ContinualConfig, sequence: TaskSequence) -> TaskLearner:
     if isinstance(strategy, ClosedForm):
         check_fits({f"what {config.method} adds up": strategy.bytes_of(sequence.n_features, sequence.n_outputs)})
         return ClosedFormLearner(sequence, strategy, seed=config.seed)
-    check_fits({"the network (--learner.hidden)": _network_bytes(config, sequence)})
+    network = {"the network (--learner.hidden)": _network_bytes(config, sequence)}
+    check_fits({**network, BATCH: patch_bytes(config.learner, sequence)})
     return SupervisedLearner(sequence, strategy, config.learner, config.topology, seed=config.seed)
 
 
@@ -183,11 +188,10 @@ def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
     """What the network takes, estimated."""
     if method_spec(config.method, "classifier").options == "spacenet":  # which counts connections
         return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
-    return network_bytes(config.topology, [sequence.n_features, *config.learner.hidden, sequence.n_outputs])
+    return network_bytes(config.topology, layer_shapes(config.learner, sequence, [sequence.n_outputs]))
 
 
-def network_bytes(topology: TopologyConfig, widths: Sequence[int]) -> float:
-    """What a network with its optimizer takes, estimated; `widths` are those of its layers, the input first."""
-    shapes = [(n_out, n_in) for n_in, n_out in itertools.pairwise(widths)]
+def network_bytes(topology: TopologyConfig, shapes: Sequence[Shape]) -> float:
+    """What a network with its optimizer takes, estimated; `shapes` are (outputs, inputs) of its layers."""
     densities = topology.first_densities(shapes)
     return DENSE_BYTES * sum(density * a * b for density, (a, b) in zip(densities, shapes, strict=True))

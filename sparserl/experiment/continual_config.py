@@ -83,7 +83,13 @@ class ContinualConfig(RunConfig, MethodOptions):
         if self.from_file and self.tasks is not None:
             raise ConfigError(f"{self.sequence} says itself what its tasks are; leave --tasks {self.tasks} out")
         super().__post_init__()
-        check_topology(self.topology, self.strategy())
+        strategy = self.strategy()
+        check_topology(self.topology, strategy)
+        if self.learner.convolutions and not strategy.takes_convolutions:
+            raise ConfigError(
+                f"method {self.method} shares out neurons that one layer gives and the next reads, which convolutions "
+                "do not have: use --method packnet, or --learner.convolutions with nothing after it"
+            )
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sparserl.continual.named_objects import is_named_object
+from sparserl.continual.supervised.connections import layer_shapes, patch_bytes
 from sparserl.continual.supervised.fit_learner import FitLearner
 from sparserl.continual.supervised.fit_recorder import FitRecorder
 from sparserl.continual.supervised.fit_tasks import FIT_TASKS
 from sparserl.continual.supervised.tables import read_table, table_sequence
-from sparserl.experiment.classifier_training import DataTraining, network_bytes
+from sparserl.experiment.classifier_training import BATCH, DataTraining, network_bytes
 from sparserl.experiment.fit_config import FitConfig
 from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.run_config import fit_config
@@ -80,7 +81,8 @@ def make_fit_learner(
         seed=config.seed,
     )
     outputs = [task.objective.outputs(sequence)] if task.has_output_layer else []
-    widths = [sequence.n_features, *config.learner.hidden, *outputs]
-    check_fits({"the network (--learner.hidden)": network_bytes(config.topology, widths)})
+    shapes = layer_shapes(config.learner, sequence, outputs)
+    network = {"the network (--learner.hidden)": network_bytes(config.topology, shapes)}
+    check_fits({**network, BATCH: patch_bytes(config.learner, sequence)})
     make = task.learner_with(config.learner.regularizer)
     return make(sequence, config.learner, config.topology, task.objective, seed=config.seed)

@@ -17,10 +17,13 @@ from sparserl.topology.structure import FloatArray
 
 @torch.no_grad()
 def hidden_activations(mlp: SparseMLP, x: torch.Tensor) -> Iterator[torch.Tensor]:
-    """(B, n) activations of each layer but the last in use, one layer at a time, for (B, n_in) inputs."""
+    """(B, n) activations of each layer but the last in use, one layer at a time, for (B, n_in) inputs.
+
+    After a kernel of a convolution they are what the next layer has: images with their channels last, or in a row.
+    """
     with mlp.in_use():
-        for layer, function in zip(list(mlp)[:-1], mlp.functions[:-1], strict=True):
-            x = function(layer(x))
+        for index, layer in enumerate(list(mlp)[:-1]):
+            x = mlp.activated(index, layer(mlp.read_by(index, x)))
             yield x
 
 
@@ -40,9 +43,12 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
         x: (B, n_in) input, B >= 1.
 
     Returns:
-        (n,) float64 of each layer but the last.
+        (n,) float64 of each layer but the last; of a kernel of a convolution, of its channels over all places.
     """
-    return [one.abs().mean(0, dtype=torch.float64).numpy() for one in hidden_activations(mlp, x)]
+    return [
+        one.abs().reshape(-1, linear(layer).shape[0]).mean(0, dtype=torch.float64).numpy()
+        for layer, one in zip(mlp, hidden_activations(mlp, x), strict=False)
+    ]
 
 
 @torch.no_grad()

@@ -513,6 +513,13 @@ def classifier_batches() -> list[Batch]:
         "learner.dropout": lambda built: first_function(built).share,
         "learner.rescaled_dropout": lambda built: first_function(built).factor == 1.0,
     }
+    convolutions: dict[str, Value] = {"learner.convolutions": [[6, 3, 2], [4, 2]], "learner.pooling": [1, 2]}
+    of_convolutions: dict[str, Probe] = {
+        "learner.convolutions": lambda built: [
+            [one.channels, one.taps, *[one.stride][: one.stride - 1]] for one in built.learner.network.convolutions
+        ],
+        "learner.pooling": lambda built: [one.pooling for one in built.learner.network.convolutions],
+    }
     nesterov: dict[str, Value] = {"learner.nesterov": True}
     momentum = {"learner.optimizer": "sgd", "learner.momentum": 0.5}
     probes: dict[str, Probe] = {
@@ -532,6 +539,7 @@ def classifier_batches() -> list[Batch]:
         Batch("classifier", "nesterov", nesterov, momentum, {"learner.nesterov": of_learner("nesterov")}),
         Batch("classifier", "k winners", k_winners, {}, of_k_winners),
         Batch("classifier", "all relu", all_relu, {}, of_all_relu),
+        Batch("classifier", "convolutions", convolutions, {}, of_convolutions),
         Batch("classifier", "decay", {"learner.constant_decay": 0.25}),
         Batch(
             "classifier",
@@ -628,6 +636,8 @@ OF_FIT: dict[str, Value] = {"topology.method": "rigl", "topology.output_layer": 
 
 ALIKE = ("schedule", "milestones", "nesterov", "decay", "k winners", "all relu")
 """Batches of classifiers that `sparserl fit` has as well."""
+OF_DIGITS = ("learner.hidden", "learner.epochs", "learner.batch_size", "topology.density")
+"""What the preset of the digits says, of what `sparserl fit` may learn."""
 
 
 def fit_batches() -> list[Batch]:
@@ -669,6 +679,11 @@ def fit_batches() -> list[Batch]:
             {"learner.epochs": 20, "topology.method": "static"},
         ),
         *(replace(batch, kind="fit") for batch in alike),
+        *(
+            replace(batch, kind="fit", needs={"data": "digits"}, also=OF_DIGITS)
+            for batch in classifier_batches()
+            if batch.name == "convolutions"
+        ),
     ]
 
 

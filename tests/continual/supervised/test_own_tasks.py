@@ -152,6 +152,7 @@ def test_pictures_are_turned_counter_clockwise_and_mirrored() -> None:
 def test_other_angles_agree_with_quarters_where_they_meet() -> None:
     rows = read_table("digits", seed=0)
     few = Table("digits", rows.x[:40], np.arange(40) % 2, ("0", "1"), x_test=rows.x[:4], y_test=np.array([0, 1, 0, 1]))
+    few = replace(few, image=rows.image)
     file = {"data": "digits", "tasks": [{"transform": {"rotate": angle}} for angle in (90, 89.999)]}
     sequence = own_sequence(sequence_of({"name": "x", **file}), {"digits": few}, seed=0)
     quarter, nearly = (task.train.features for task in sequence.tasks)
@@ -445,3 +446,14 @@ def test_an_order_of_classes_is_for_a_number_of_tasks() -> None:
     file = sequence_of({"name": "own", "data": "t", "tasks": [{"classes": ["a"]}]})
     with pytest.raises(ConfigError, match="class order 'random' is for a number of tasks; own names its"):
         own_sequence(file, {"t": WITH_TEST}, seed=0, class_order="random")
+
+
+def test_pictures_are_known_by_their_table_or_by_the_file() -> None:
+    digits = {"digits": read_table("digits", seed=0)}
+    file = sequence_of({"name": "own", "data": "digits", "tasks": 5})
+    assert own_sequence(file, digits, seed=0).image == (1, 8, 8)
+    assert made(tasks=[{"classes": ["c"]}]).image is None
+    assert made(tasks=[{"classes": ["c"]}], shape=[1, 2]).image == (1, 1, 2)
+    assert made(tasks=[{"classes": ["c"]}], shape=[2, 1, 1]).image == (2, 1, 1)
+    with pytest.raises(ConfigError, match=r"shape \[2, 2\] is not that of 2 features"):
+        made(tasks=[{"classes": ["c"]}], shape=[2, 2])

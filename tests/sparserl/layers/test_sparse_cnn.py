@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from oracle.masked_dense import dense_weight
@@ -13,6 +14,7 @@ from torch import nn
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import SparseLinear
 from sparserl.layers.activations import HiddenUnits
+from sparserl.layers.activity import features, hidden_activity
 from sparserl.layers.convert import from_dense
 from sparserl.layers.convolution import Convolution, convolution_shapes
 from sparserl.layers.linear import linear
@@ -111,6 +113,18 @@ def test_shapes_of_layers() -> None:
     assert network().widest == 27 * 9 * 8
     # 40 % of each layer by its Erdos-Renyi-kernel share, together exactly.
     assert sum(layer.nnz for layer in network()) == pytest.approx(0.4 * (5 * 27 + 7 * 20 + 12 * 28 + 4 * 12), abs=4)  # type: ignore[operator,union-attr,misc]
+
+
+def test_activity_of_a_channel_is_that_of_all_places() -> None:
+    net, x = network(), x_of(4)
+    found = hidden_activity(net, x)
+    assert [one.shape for one in found] == [(5,), (7,), (12,)]
+    with torch.no_grad():
+        first = net.activated(0, net[0](net.read_by(0, x)))
+        second = net.activated(1, net[1](net.read_by(1, first)))
+    np.testing.assert_allclose(found[0], first.abs().mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found[1], second.unflatten(1, (-1, 7)).abs().mean((0, 1)), rtol=1e-5)
+    assert features(net, x).shape == (4, 12)
 
 
 def test_images_that_are_too_small() -> None:

@@ -145,13 +145,13 @@ def _table(states: Sequence[JobState], rows: int | None = None) -> Table:
     if rows is not None:
         order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
         states = sorted(states, key=lambda state: order[state.status])[:rows]
-    keys = list(dict.fromkeys(key for state in states for key in state.job.point))
-    for column in ("id", *keys):
-        table.add_column(column)
+    table.add_column("id", no_wrap=True, min_width=max((len(state.job.id) for state in states), default=0))
+    table.add_column("settings")
     for column in ("seed", "step", "status"):
         table.add_column(column, justify="right")
     for state in states:
         job = state.job
+        settings = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in job.point.items())
         status = "done before" if state.was_done else state.status
-        table.add_row(job.id, *(str(job.point.get(key, "")) for key in keys), str(job.seed), f"{state.step:,}", status)
+        table.add_row(job.id, settings, str(job.seed), f"{state.step:,}", status)
     return table

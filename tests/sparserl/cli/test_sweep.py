@@ -181,6 +181,19 @@ def test_a_dry_run_starts_nothing(stand_in: Path, tmp_path: Path, capsys: pytest
     assert list(stand_in.iterdir()) == []
 
 
+def test_ids_can_be_read_however_many_settings_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "many.yaml"
+    keys = ("method: [set]", "density: [0.3]", "drop: [weight_magnitude]", "decay: [cosine]", "drop_fraction: [0.2]")
+    path.write_text("command: train\ngrid:\n" + "".join(f"  topology.{key}\n" for key in keys) + "seeds: 2\n")
+    assert main(["sweep", str(path), "--dry-run", "--out", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    assert all(job.id in printed for job in load_jobs(path))
+    assert "drop_fraction 0.2" in printed
+
+
 def test_each_run_is_trained_once(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sweep", str(sweep_file(tmp_path)), "--workers", "3", "--out", str(stand_in)]
     assert main(words) == 0

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecTransposeImage, is_vecenv_wrapped
 from torch import nn
 
-from sparserl.agents.networks.chains import chains_of, reads_observations_as_they_are
-from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
+from sparserl.agents.networks.chains import chains_of, reads_images, reads_observations_as_they_are
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError
 from sparserl.export import ExportedPolicy, PolicyConvolution, PolicyImages, PolicyLayer
@@ -56,7 +53,7 @@ def _images_of(agent: AgentParts) -> PolicyImages:
     """
     actor: Any = agent.acting
     extractor, space = actor.features_extractor, agent.observation_space
-    if not isinstance(extractor, NatureCNN | SparseNatureCNN) or not (actor.normalize_images and is_image_space(space)):
+    if not reads_images(actor):
         name = type(extractor).__name__
         raise ConfigError(f"a policy that reads vectors or images can be exported, not one of {space} through {name}")
     convolutions = [PolicyConvolution.of(one) for one in extractor.cnn if isinstance(one, nn.Conv2d | SparseConv)]

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.dqn.policies import QNetwork
 from stable_baselines3.sac.policies import Actor as DenseSACActor
 from stable_baselines3.td3.policies import Actor as DenseTD3Actor
@@ -17,6 +17,7 @@ from torch import nn
 
 from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor, SparseCritic, SparseQNetwork
 from sparserl.agents.networks.on_policy import OnPolicyNetwork
+from sparserl.agents.networks.sparse_cnn import SparseNatureCNN
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.layers import SparseMLP
@@ -119,6 +120,23 @@ def check_reads_vectors(agent: AgentParts, what: str) -> None:
     """
     if not all(map(reads_observations_as_they_are, agent.networks.values())):
         raise ConfigError(f"networks that read vectors can be {what}, not those of {agent.observation_space}")
+
+
+def check_reads_vectors_or_images(agent: AgentParts, what: str) -> None:
+    """Raises ConfigError if networks of an agent read neither vectors nor images by convolutions that we know.
+
+    Args:
+        agent: The agent.
+        what: What cannot be done with them then, as in "pruned".
+    """
+    if not all(reads_observations_as_they_are(one) or reads_images(one) for one in agent.networks.values()):
+        raise ConfigError(f"networks that read vectors or images can be {what}, not those of {agent.observation_space}")
+
+
+def reads_images(network: Any) -> bool:
+    """Whether a network reads images, as shares of 255, through `NatureCNN` or `SparseNatureCNN`."""
+    sees = network.normalize_images and is_image_space(network.observation_space)
+    return bool(sees) and isinstance(network.features_extractor, NatureCNN | SparseNatureCNN)
 
 
 def reads_observations_as_they_are(network: Any) -> bool:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import nn
 
 from sparserl.agents.networks.images import FEATURES, NATURE, image_shapes
 from sparserl.errors import ConfigError, TopologyError
-from sparserl.layers.convolution import SparseConv
+from sparserl.layers.convolution import SparseConv, kernel_of
 from sparserl.layers.linear import linear
 from sparserl.layers.sparse_cnn import check_begins_at_random
 from sparserl.layers.sparse_mlp import begun
@@ -92,6 +92,16 @@ def extractor_of(policy: Any, group: str) -> SparseNatureCNN:
         name=f"{group}.features_extractor",
     )
     return extractor
+
+
+def layers_of_images(extractor: NatureCNN | SparseNatureCNN) -> dict[str, nn.Module]:
+    """The linear layers of what makes features of images, by their names in the sparse one; kernels read patches."""
+    kernels = {
+        f"cnn.{place}.kernel": kernel_of(module)
+        for place, module in enumerate(extractor.cnn)
+        if isinstance(module, nn.Conv2d | SparseConv)
+    }
+    return {**kernels, "linear.0": extractor.linear[0]}
 
 
 def _convolution(kernel: nn.Module, taps: int, stride: int) -> nn.Module:

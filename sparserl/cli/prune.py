@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.agents.networks.chains import check_reads_vectors
+from sparserl.agents.networks.chains import check_reads_vectors_or_images
 from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.agent_training import EVAL_SEED_OFFSET
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     which = command.checkpoint
     config = pruned_config(command.run, command.density, command.by, checkpoint=which, episodes=command.episodes)
     source = TrainedAgent(RunFolder.open(command.run), which)
-    check_reads_vectors(source.agent, "pruned")
+    check_reads_vectors_or_images(source.agent, "pruned")
     before = _said(source, source.evaluate(command.episodes, seed=config.seed + EVAL_SEED_OFFSET).returns)
     training = PruneTraining.begin(config, Source())
     with contextlib.redirect_stdout(sys.stderr):  # what is said meanwhile is not the answer
@@ -100,14 +100,14 @@ def _said(trained: TrainedAgent, returns: Sequence[float]) -> dict[str, Any]:
     policy = trained.exported(0)
     arrays = [
         array
-        for layer in policy.layers
+        for layer in policy.all_layers
         for array in (layer.values, layer.bias, layer.row_ptr, layer.col)
         if array is not None
     ]
     return {
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
-        "policy_parameters": policy.connections + sum(layer.n_out for layer in policy.layers),
+        "policy_parameters": policy.connections + sum(layer.n_out for layer in policy.all_layers),
         "policy_bytes": sum(array.nbytes for array in arrays),
         "parameters": params_nonzero(trained.agent.networks.values()),
     }

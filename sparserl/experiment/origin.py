@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from sparserl.agents.networks.chains import Chains, chains_of_agent, check_reads_vectors
+from sparserl.agents.networks.chains import Chains, chains_of_agent, check_reads_vectors_or_images, reads_images
+from sparserl.agents.networks.sparse_cnn import layers_of_images
 from sparserl.agents.parts import AgentParts
 from sparserl.continual.rl.probe import likelihood_cotangents
 from sparserl.continual.shared.importance import mean_gradient_power
@@ -16,7 +17,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.restored_agent import RestoredAgent
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.visited import read_of, visited
-from sparserl.layers.pruning import pruned
+from sparserl.layers.pruning import pruned, pruned_layers
 from sparserl.recording.run_folder import RunFolder
 from sparserl.topology.pruning import PRUNE
 from sparserl.topology.structure import FloatArray
@@ -26,6 +27,8 @@ SEED = 10_000
 EPISODES = 2
 """Whose states importances are measured in: a policy that is saved has no replay buffer."""
 
+EXTRACTOR = "features_extractor"
+"""What makes features of images, within a network; its layers are pruned as a network of their own."""
 States = dict[str, dict[str, torch.Tensor]]
 
 
@@ -75,7 +78,10 @@ def check_spaces(config: TrainConfig, origin: Origin, agent: AgentParts) -> None
 
 
 def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
-    check_reads_vectors(source.agent, "pruned")
+    check_reads_vectors_or_images(source.agent, "pruned")
+    seeing = {group: network for group, network in source.agent.networks.items() if reads_images(network)}
+    if seeing and PRUNE[by].needs_importance:
+        raise ConfigError(f"networks that read images are pruned by weights, not by {by}: use lamp, global or uniform")
     chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
     # Beside its layers a network may have parameters of its own, such as the deviations of a Gaussian policy.
@@ -87,6 +93,13 @@ def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
         group, _, own = name.partition(".")
         smaller = pruned(chain, density, by, importances[name], name=name)
         states[group].update(smaller.state_dict(prefix=f"{own}."))
+    for group, network in seeing.items():
+        if EXTRACTOR not in dict(network.named_children()):
+            continue  # the other network's, which both read through
+        layers = layers_of_images(network.get_submodule(EXTRACTOR))  # type: ignore[arg-type]  # as `reads_images` saw
+        of_images = pruned_layers([*layers.values()], density, by, name=f"{group}.{EXTRACTOR}")
+        for name, layer in zip(layers, of_images, strict=True):
+            states[group].update(layer.state_dict(prefix=f"{EXTRACTOR}.{name}."))
     return states
 
 

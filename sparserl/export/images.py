@@ -11,7 +11,7 @@ from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.export.layers import Floats, PolicyLayer
-from sparserl.layers.convolution import SparseConv
+from sparserl.layers.convolution import SparseConv, kernel_of
 
 BRIGHTEST = np.array(255, np.float32)
 """Images are read as shares of this."""
@@ -36,21 +36,14 @@ class PolicyConvolution:
         """From a trained convolution, dense or sparse.
 
         Raises:
-            ConfigError: If it is another module, or has padding, dilation or groups.
+            ConfigError: If it is another module, or has padding or dilation.
         """
-        if isinstance(module, SparseConv):
-            plain = not any(map(any, module.padding)) and set(module.dilation) == {1}
-            kernel = PolicyLayer.of(module.kernel)
-        elif isinstance(module, nn.Conv2d):
-            plain = module.padding == (0, 0) and module.dilation == (1, 1) and module.groups == 1
-            flat = nn.Linear(module.weight[0].numel(), module.out_channels)
-            assert module.bias is not None
-            flat.weight.data, flat.bias.data = module.weight.detach().flatten(1), module.bias.detach()
-            kernel = PolicyLayer.of(flat)
-        else:
+        if not isinstance(module, SparseConv | nn.Conv2d):
             raise ConfigError(f"a {type(module).__name__} is no convolution")
-        if not plain or len(module.kernel_size) != 2:
-            raise ConfigError("convolutions without padding, dilation and groups can be exported")
+        padding = module.padding if isinstance(module, nn.Conv2d) else sum(module.padding, ())
+        if len(module.kernel_size) != 2 or set(padding) != {0} or set(module.dilation) != {1}:
+            raise ConfigError("convolutions of images without padding and dilation can be exported")
+        kernel = PolicyLayer.of(kernel_of(module))
         taps, stride = tuple(module.kernel_size), tuple(module.stride)
         return cls(kernel, taps, stride)  # type: ignore[arg-type]  # two of each
 

@@ -177,6 +177,22 @@ class SparseConv(nn.Module):
         return ", ".join(parts)
 
 
+def kernel_of(convolution: nn.Module) -> nn.Module:
+    """The kernel of a convolution, dense or sparse, as the linear layer that reads patches; weights are shared.
+
+    Raises:
+        ConfigError: If it is another module, or has groups.
+    """
+    if isinstance(convolution, SparseConv):
+        return convolution.kernel
+    if not isinstance(convolution, nn.Conv1d | nn.Conv2d) or convolution.groups > 1:
+        raise ConfigError(f"a {type(convolution).__name__} is no convolution of all channels")
+    n_out = convolution.out_channels
+    kernel = nn.Linear(convolution.weight[0].numel(), n_out, bias=convolution.bias is not None)
+    kernel.weight, kernel.bias = nn.Parameter(convolution.weight.detach().view(n_out, -1)), convolution.bias  # type: ignore[assignment]  # None there, too
+    return kernel
+
+
 def _by_dimension(convolution: nn.Conv1d | nn.Conv2d) -> list[int | str]:
     padding = convolution.padding
     return [padding] * len(convolution.kernel_size) if isinstance(padding, str) else list(padding)

@@ -16,14 +16,26 @@ from sparserl.topology.pruning import kept_per_layer
 from sparserl.topology.structure import FloatArray, SparseTopology
 
 
-@torch.no_grad()
 def pruned(
     network: SparseMLP, density: float, by: str, importances: Sequence[FloatArray] | None = None, *, name: str
 ) -> SparseMLP:
-    """A network with a share of another's connections; every layer takes part, and every one is sparse afterwards.
+    """A network with a share of another's connections; what follows its layers belongs to both. As `pruned_layers`."""
+    return network.with_layers(pruned_layers([*network], density, by, importances, name=name))
+
+
+@torch.no_grad()
+def pruned_layers(
+    modules: Sequence[nn.Module],
+    density: float,
+    by: str,
+    importances: Sequence[FloatArray] | None = None,
+    *,
+    name: str,
+) -> list[SparseLinear]:
+    """Layers with a share of the connections of others; every layer takes part, and every one is sparse afterwards.
 
     Args:
-        network: Of sparse and dense layers with biases; not modified. What follows its layers belongs to both.
+        modules: Sparse and dense layers of one network, with biases; not modified.
         density: Connections that stay, as a share of those of the dense network, in (0, 1); rounded to the nearest.
         by: Name in `sparserl.topology.pruning.PRUNE`.
         importances: (nnz,) of each layer, where the rule needs them.
@@ -33,7 +45,7 @@ def pruned(
         TopologyError: If it has no more connections than that, or a layer would be emptied.
         NotFiniteScoreError: If a weight is NaN.
     """
-    layers = [linear(layer).in_use for layer in network]
+    layers = [linear(module).in_use for module in modules]
     size = sum(math.prod(layer.shape) for layer in layers)
     weights = [layer.weights.detach().flatten() for layer in layers]
     existing, total = sum(values.numel() for values in weights), round(density * size)
@@ -46,7 +58,7 @@ def pruned(
         kept = kept_per_layer([values.numpy() for values in weights], total, by, importances)
     except TopologyError as error:
         raise TopologyError(f"{name} cannot be pruned to a density of {density:g}: {error}") from None
-    layers_kept = [
+    return [
         SparseLinear.of(
             SparseTopology(*layer.shape, layer.flat(slots)),
             values[torch.from_numpy(slots)],
@@ -54,4 +66,3 @@ def pruned(
         )
         for layer, values, slots in zip(layers, weights, kept, strict=True)
     ]
-    return network.with_layers(layers_kept)

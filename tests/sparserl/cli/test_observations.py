@@ -11,11 +11,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from support.cut_runs import cut_off, resume
 from support.envs import DictEnv, ImageEnv, SpacesOnly
 from support.runs import FAST, TINY, leave_undrawn, same_run, train
 
+from sparserl.agents.networks.sparse_cnn import layers_of_images
 from sparserl.cli import main
+from sparserl.experiment.opened_agent_run import TrainedAgent
+from sparserl.layers.linear import linear
+from sparserl.recording.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn", "envs")
 PARTS = (*FAST, "--env", "Parts-v0", "--wrappers.frame-stack", "3", "--eval.episodes", "1")
@@ -97,6 +102,58 @@ def test_a_policy_that_sees_images_is_exported(kind: str, seen: Path, tmp_path: 
     assert float(difference) < 1e-4
 
 
+OF_OTHERS = {
+    "td3": "--agent.learning-starts 10 --agent.batch-size 4 --agent.buffer-size 50",
+    "ds_ppo": "--agent.n-steps 16 --agent.batch-size 16 --wrappers.normalize-observations none",
+}
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", *OF_OTHERS])
+def test_a_run_on_images_is_pruned_to_a_run_that_other_commands_open(
+    algo: str, seen: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run, out = seen, tmp_path / "pruned"
+    if algo in OF_OTHERS:
+        run = tmp_path / "run"
+        words = f"--algo {algo} --env Image-v0 --total-steps 32 --agent.net-arch 12 12 {OF_OTHERS[algo]}".split()
+        assert main(["train", *words, "--eval.episodes", "1", "--no-progress", "--run-dir", str(run)]) == 0
+    capsys.readouterr()
+    given = [
+        "prune",
+        "--run",
+        str(run),
+        "--density",
+        "0.05",
+        "--checkpoint",
+        "last",
+        "--episodes",
+        "1",
+        "--out",
+        str(out),
+        "--json",
+    ]
+    assert main(given) == 0
+    said = json.loads(capsys.readouterr().out)
+    of_images = [192 * 32, 512 * 64, 576 * 64, 64 * 512]
+    of_actor = [512 * 12, 12 * 12, 12 * ImageEnv().action_space.shape[0]]  # type: ignore[index]  # a Box
+    kept = round(0.05 * sum(of_images)) + round(0.05 * sum(of_actor))
+    outputs = 32 + 64 + 64 + 512 + 12 + 12 + of_actor[-1] // 12
+    assert said["after"]["policy_parameters"] == kept + outputs < said["before"]["policy_parameters"]
+    assert main(["eval", "--run", str(out), "--episodes", "1"]) == 0
+    assert main(["export", "--run", str(out), "--out", str(tmp_path / "policy")]) == 0
+    assert main(["train", "--from", str(out), "--total-steps", "64", "--run-dir", str(tmp_path / "on")]) == 0
+    before, after = (TrainedAgent(RunFolder.open(path), "last").agent.networks["actor"] for path in (run, out))
+    for name, layer in layers_of_images(after.features_extractor).items():  # type: ignore[arg-type]
+        whole, kept = linear(layers_of_images(before.features_extractor)[name]), linear(layer)  # type: ignore[arg-type]
+        flat = kept.flat(np.arange(kept.weights.numel()))
+        places = whole.flat(np.arange(whole.weights.numel()))
+        weights = dict(zip(places.tolist(), whole.weights.flatten().tolist(), strict=True))
+        assert [weights[place] for place in flat.tolist()] == kept.weights.flatten().tolist()
+        rest = [abs(weights[place]) for place in weights.keys() - set(flat.tolist())]
+        assert max(rest) <= kept.weights.abs().min().item(), "the largest of each layer stay"
+        assert torch.equal(whole.bias, kept.bias)  # type: ignore[arg-type]  # there are biases
+
+
 REFUSED = {
     "train --env Floats-v0": "images are of uint8, from 0 to 255",
     "train --env Small-v0": "images must be at least 36 x 36, got 35 x 40",
@@ -106,8 +163,8 @@ REFUSED = {
     "train --env Image-v0 --agent.batch-size 90000000": "of it for convolutions (--agent.batch-size)",
     "export --run {seen} --format c": "images is not written as C; take --format onnx or safetensors",
     "inspect --run {seen}": "networks that read vectors can be looked into",
-    "prune --run {seen} --density 0.1": "networks that read vectors can be pruned",
-    "train --from {seen} --origin.prune-by lamp --topology.density 0.2": "networks that read vectors can be pruned",
+    "prune --run {seen} --density 0.1 --by fisher": "pruned by weights, not by fisher: use lamp, global or uniform",
+    "prune --run {seen} --density 0.99": "is pruned to less, got 0.99; the closest is",
 }
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sparserl.errors import ConfigError, TopologyError
 from sparserl.layers import SparseLinear
-from sparserl.layers.convolution import SparseConv
+from sparserl.layers.convolution import SparseConv, kernel_of
 from sparserl.seeding import stream
 from sparserl.topology.rewire import random_topology
 
@@ -75,3 +75,17 @@ def test_refusals() -> None:
         convolution(torch.ones(1, 3, 5))
     with pytest.raises(TopologyError, match="4 inputs is no whole number of channels of 3 taps"):
         SparseConv(sparse(2, 4, [5]), [3], [1], [(0, 0)], [1])
+
+
+def test_the_kernel_of_a_convolution_reads_its_patches() -> None:
+    dense = nn.Conv2d(3, 5, 2, stride=2)
+    x = torch.randn(2, 3, 6, 4)
+    patches = nn.functional.unfold(x, 2, stride=2).transpose(1, 2)
+    kernel = kernel_of(dense)
+    torch.testing.assert_close(kernel(patches).transpose(1, 2).reshape(2, 5, 3, 2), dense(x))
+    assert kernel.weight.data_ptr() == dense.weight.data_ptr()
+    sparse = SparseConv(nn.Linear(12, 5), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1))
+    assert kernel_of(sparse) is sparse.kernel
+    for other in (nn.Conv2d(4, 4, 2, groups=2), nn.Linear(2, 2)):
+        with pytest.raises(ConfigError, match="is no convolution of all channels"):
+            kernel_of(other)

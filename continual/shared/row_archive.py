@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparserl.continual.shared.sub_networks import release
+from sparserl.continual.shared.owned import release
+from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.layers import SparseLinear
+from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.structure import FloatArray, SparseTopology
 
@@ -27,6 +28,13 @@ class RowArchive:
     def __init__(self, evolver: TopologyEvolver, name: str):
         self._evolver, self._name = evolver, name
         self._rows: list[tuple[SparseTopology, FloatArray, int]] = []
+
+    @classmethod
+    def of(cls, evolver: TopologyEvolver, network: TaskNetwork) -> RowArchive | None:
+        """One of the output layer of a classifier; None where tasks share its rows, which then stay."""
+        rows = network.task_outputs or ()
+        *_, output = network.shared
+        return cls(evolver, output) if len({tuple(outputs) for outputs in rows}) == len(rows) else None
 
     @property
     def _layer(self) -> SparseLinear:
@@ -50,6 +58,10 @@ class RowArchive:
         order = np.argsort(flat)
         values = torch.from_numpy(np.concatenate([weights for _, weights in rows])[order])
         return SparseLinear.of(SparseTopology(last.n_out, last.n_in, flat[order]), values, last.bias)
+
+    def answering(self, network: SparseMLP) -> SparseMLP:
+        """The network with `restored` as its last layer, if anything is away."""
+        return network.with_layers([*list(network)[:-1], self.restored()]) if self._rows else network
 
     def with_rows(self, usage: ConnectionUsage) -> ConnectionUsage:
         """The usage of the layer, connections that are away included."""

@@ -1,10 +1,13 @@
-"""Sparse sub-networks of tasks in layers that they share, between neurons that no earlier task has reserved (SpaceNet).
+"""Sparse sub-networks of tasks in layers that they share, between neurons that no earlier task has reserved (SpaceNet),
+and from neurons that it has (AFAF).
 
 Decides who owns which connection, which neurons are open, and how important connections and neurons are. What is
 dropped and grown is decided in `sparserl.topology`. Independent of when connections move, and how a task is trained.
 
 Source:
-    Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code.
+    Sokar, Mocanu and Pechenizkiy 2021, "SpaceNet: Make Free Space for Continual Learning", and its released code; the
+    same authors 2022, "Avoiding Forgetting and Allowing Forward Transfer in Continual Learning via Sparse Networks"
+    (AFAF), and its released code.
 """
 
 from __future__ import annotations
@@ -12,22 +15,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from sparserl.continual.shared.capacity import no_room
 from sparserl.continual.shared.frozen import FrozenEntries
+from sparserl.continual.shared.owned import FREE, OwnedConnections, TaskPart, release
 from sparserl.continual.shared.usage import ConnectionUsage
-from sparserl.errors import CheckpointError, ConfigError
+from sparserl.errors import CheckpointError
 from sparserl.layers import SparseLinear
 from sparserl.layers.convert import check_all_used, connections_of
 from sparserl.layers.linear import biases_of
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.rewire import exchange, remap
+from sparserl.topology.rewire import remap
 from sparserl.topology.structure import (
     Constraint,
     Flags,
@@ -37,88 +41,7 @@ from sparserl.topology.structure import (
     TopologyChange,
 )
 
-FREE = -1
-"""Task that has reserved a neuron, or owns a connection or a bias, where none does."""
-
 NeuronImportance = Literal["cumulative", "final"]
-
-
-def no_room(task: int, n_tasks: int, layer: str, wanted: int, sides: tuple[int, int], room_used: int) -> ConfigError:
-    """That a task has no room for its connections in a layer, with the numbers.
-
-    Args:
-        task: Needs them.
-        n_tasks: All tasks.
-        layer: What to call the layer.
-        wanted: Connections of the task.
-        sides: Neurons that are open to it: those that feed the layer, and its outputs.
-        room_used: Connections of earlier tasks between them.
-    """
-    return ConfigError(
-        f"task {task + 1} of {n_tasks} needs {wanted} connections in layer {layer}, where {sides[0]} x {sides[1]} "
-        f"free neurons have room for {sides[0] * sides[1]}, {room_used} of it taken by earlier tasks: use more hidden "
-        "neurons, or lower spacenet.reserved or spacenet.connections (for agents spacenet.capacity and "
-        "spacenet.input-capacity)"
-    )
-
-
-def check_capacity(
-    n_tasks: int,
-    n_in: int,
-    hidden: Sequence[int],
-    reserved: Sequence[int],
-    connections: Sequence[int],
-    *,
-    outputs: Sequence[int] = (),
-    archived: bool = False,
-    name: str = "",
-) -> None:
-    """Raises ConfigError, with the numbers, unless every task has room, wherever earlier ones put their connections.
-
-    Args:
-        n_tasks: Tasks that share the layers.
-        n_in: Inputs of the first layer.
-        hidden: Neurons of each hidden layer.
-        reserved: Those of each that a task closes to later ones.
-        connections: Of a task in each layer.
-        outputs: Output neurons of each task, if an output layer follows the hidden ones.
-        archived: Whether connections of earlier tasks in that output layer are away.
-        name: Of the network, where there are several.
-    """
-    for task in range(n_tasks):
-        free = [max(0, neurons - task * closed) for neurons, closed in zip(hidden, reserved, strict=True)]
-        sides = [n_in, *free, *outputs[task : task + 1]]
-        for index, wanted in enumerate(connections):
-            earlier = 0 if archived and index == len(hidden) else task * wanted
-            if sides[index] * sides[index + 1] - earlier < wanted:
-                layer = f"{name}.{index}" if name else str(index)
-                raise no_room(task, n_tasks, layer, wanted, (sides[index], sides[index + 1]), earlier)
-
-
-def release(evolver: TopologyEvolver, name: str, kind: str = "release") -> None:
-    """Takes all connections away from a layer; `kind` is what the event is called."""
-    topology = evolver.layers[name].topology
-    evolver.apply(name, exchange(topology, np.arange(topology.nnz), np.empty(0, np.int64)), kind)
-
-
-@dataclass
-class _Connections:
-    """What is known of the connections of one layer beyond their weights.
-
-    Attributes:
-        owner: (nnz,) int16 task of each connection.
-        importance: (nnz,) gathered over the steps of the present task.
-        before: (nnz,) weights before the step that is being taken.
-    """
-
-    owner: np.ndarray
-    importance: FloatArray
-    before: FloatArray
-
-    @classmethod
-    def unowned(cls, count: int) -> _Connections:
-        """`count` connections that no task owns."""
-        return cls(np.full(count, FREE, np.int16), np.zeros(count, np.float32), np.zeros(count, np.float32))
 
 
 class SubNetworks:
@@ -144,6 +67,11 @@ class SubNetworks:
         owns_biases: Whether the bias of a hidden neuron belongs to the first task that has a connection there, and is 0
             as long as none has; what a task computes then never changes afterwards. Otherwise all tasks share the
             biases of neurons that are not reserved.
+        outgoing: Whether hidden neurons matter by their outgoing connections, as in AFAF, not by their incoming ones;
+            needs an output layer.
+        reserves_selected: Whether the most important of all neurons that a task may use are reserved, as in AFAF, not
+            of all free ones; those that an earlier task has reserved are counted, and stay its.
+        advice: What helps, beside more neurons, where a task has no room; a clause of a message.
 
     Attributes:
         layers: Of these names.
@@ -167,8 +95,12 @@ class SubNetworks:
         neuron_importance: NeuronImportance = "cumulative",
         outputs: Callable[[int], Flags] | None = None,
         owns_biases: bool = False,
+        outgoing: bool = False,
+        reserves_selected: bool = False,
+        advice: str = "",
     ):
         self.evolver, self.names, self.n_tasks = evolver, list(names), n_tasks
+        self._outgoing, self._reserves_selected, self._advice = outgoing, reserves_selected, advice
         self.layers: list[SparseLinear] = [evolver.layers[name] for name in names]  # type: ignore[misc]
         for layer in self.layers:
             check_all_used(layer)
@@ -176,13 +108,14 @@ class SubNetworks:
         self._cumulates, self._outputs = neuron_importance == "cumulative", outputs
         self._draws = functools.partial(stream, seed, *([network] if network else []), "select")
         hidden = [layer.n_out for layer in self.layers[: len(selected)]]
-        self._known = [_Connections.unowned(layer.nnz) for layer in self.layers]
+        self._known = [OwnedConnections.unowned(layer.nnz) for layer in self.layers]
         # Of the neurons that feed each layer, and of the last hidden ones.
         self._cumulative = [np.zeros(count) for count in (self.layers[0].n_in, *hidden)]
         self.reserved_by = [np.full(count, FREE) for count in hidden]
         self.selected = [np.zeros(count, bool) for count in hidden]
         self.bias_owner = [np.full(count, FREE, np.int16) for count in hidden] if owns_biases else []
         self.task = 0
+        self._part_outputs: Flags | None = None
         for index, name in enumerate(self.names):
             evolver.set_constraint(name, functools.partial(self._constrained, index))
             evolver.follow(name, functools.partial(self._follow, index))
@@ -207,14 +140,41 @@ class SubNetworks:
         Raises:
             ConfigError: If the neurons that are left have no room for them.
         """
-        self.task = task
+        self._begin_measuring(task)
         self._select(connections)
-        for known in self._known:
-            known.importance[:] = 0.0
-        for sums in self._cumulative:
-            sums[:] = 0.0
-        for name, count in zip(self.names, connections, strict=True):
-            self.evolver.allocate(name, count, new_value=initial_value)
+        self._allocate(connections, initial_value)
+
+    def begin_task_in_parts(self, task: int, parts: Sequence[TaskPart], initial_value: str) -> None:
+        """Allocates connections between given neurons, for one part of a task after the other.
+
+        More free neurons are drawn where the connections of a part have no room. Topology events then move connections
+        between the neurons of all parts.
+
+        Args:
+            task: As `begin_task` takes it.
+            parts: At least one; their outputs are those of the task.
+            initial_value: As `begin_task` takes it.
+
+        Raises:
+            ConfigError: If there is no room even between all free neurons.
+        """
+        self._begin_measuring(task)
+        chosen = [np.zeros_like(flags) for flags in self.selected]
+        for number, part in enumerate(parts):
+            self._part_outputs, self.selected = part.outputs, [flags.copy() for flags in part.selected]
+            spare = [
+                list(self._draws(str(task), str(index), f"spare {number}").permutation(np.flatnonzero(free & ~taken)))
+                for index, (free, taken) in enumerate(zip(self.free, self.selected, strict=True))
+            ]
+            self._make_room(part.connections, spare)
+            self._allocate(part.connections, initial_value)
+            chosen = [both | flags for both, flags in zip(chosen, self.selected, strict=True)]
+        self._part_outputs, self.selected = None, chosen
+
+    @property
+    def free(self) -> list[Flags]:
+        """Of each hidden layer, (n,) neurons that no task has reserved."""
+        return [reserved_by == FREE for reserved_by in self.reserved_by]
 
     def before_step(self) -> None:
         """Remembers the weights, to see how far they move."""
@@ -232,13 +192,15 @@ class SubNetworks:
                 sums += self._summed(index)
 
     def reserve(self) -> None:
-        """Reserves the most important free neurons of each hidden layer; after the last task none are needed."""
+        """Reserves the most important neurons of each hidden layer; after the last task none are needed."""
         if self.task == self.n_tasks - 1:
             return
+        among = self.selected if self._reserves_selected else self.free
         for index, (reserved_by, count) in enumerate(zip(self.reserved_by, self._reserve_count, strict=True)):
-            free = np.flatnonzero(reserved_by == FREE)
-            worth = self._neurons(index + 1)[free]
-            reserved_by[free[np.argsort(-worth, kind="stable")[:count]]] = self.task
+            neurons = np.flatnonzero(among[index])
+            worth = self._neurons(index + 1)[neurons]
+            best = neurons[np.argsort(-worth, kind="stable")[:count]]
+            reserved_by[best[reserved_by[best] == FREE]] = self.task
 
     def freeze(self, frozen: FrozenEntries) -> None:
         """Holds, as connections are now, all that the present task must not move."""
@@ -307,6 +269,17 @@ class SubNetworks:
 
     # Inside.
 
+    def _begin_measuring(self, task: int) -> None:
+        self.task = task
+        for known in self._known:
+            known.importance[:] = 0.0
+        for sums in self._cumulative:
+            sums[:] = 0.0
+
+    def _allocate(self, connections: Sequence[int], initial_value: str) -> None:
+        for name, count in zip(self.names, connections, strict=True):
+            self.evolver.allocate(name, count, new_value=initial_value)
+
     def _select(self, connections: Sequence[int]) -> None:
         """Draws the neurons that the task may use, and more while some layer has no room for its connections."""
         spare = []
@@ -316,12 +289,22 @@ class SubNetworks:
             chosen = rng.choice(free, min(count, free.size), replace=False)
             self.selected[index] = np.isin(np.arange(reserved_by.size), chosen)
             spare.append(list(rng.permutation(np.setdiff1d(free, chosen))))
+        self._make_room(connections, spare)
+
+    def _make_room(self, connections: Sequence[int], spare: Sequence[list[int]]) -> None:
+        """Lets connections join `spare` neurons of hidden layers as well, the last ones first, where some have no room.
+
+        Raises:
+            ConfigError: If these do not suffice.
+        """
         while (full := self._full_layer(connections)) is not None:
             # Of the hidden layers at its two ends, the one with more neurons left.
             ends = [index for index in (full - 1, full) if 0 <= index < len(spare)]
             index = max(ends, key=lambda end: len(spare[end]))
             if not spare[index]:
-                raise no_room(self.task, self.n_tasks, self.names[full], connections[full], *self._room(full))
+                raise no_room(
+                    self.task, self.n_tasks, self.names[full], connections[full], *self._room(full), self._advice
+                )
             self.selected[index][spare[index].pop()] = True
 
     def _full_layer(self, connections: Sequence[int]) -> int | None:
@@ -347,7 +330,7 @@ class SubNetworks:
     def _constraint(self, index: int) -> Constraint:
         return Constraint(
             frozen=self._known[index].owner < self.task,
-            open_out=self.selected[index] if self._is_hidden(index) else self._open_outputs(),
+            open_out=self.selected[index] & self.free[index] if self._is_hidden(index) else self._open_outputs(),
             open_in=self.selected[index - 1] if index else np.ones(self.layers[0].n_in, bool),
         )
 
@@ -356,6 +339,8 @@ class SubNetworks:
         return index < len(self.reserved_by)
 
     def _open_outputs(self) -> Flags:
+        if self._part_outputs is not None:
+            return self._part_outputs
         assert self._outputs is not None
         return self._outputs(self.task)
 
@@ -367,16 +352,17 @@ class SubNetworks:
         return closed
 
     def _neurons(self, index: int) -> FloatArray:
-        """Importance of the neurons that feed layer `index`; 0 for reserved ones, which get no connections."""
+        """Importance of the neurons that feed layer `index`."""
         return self._cumulative[index] if self._cumulates else self._summed(index)
 
     def _summed(self, index: int) -> FloatArray:
         """Summed importance of the connections of the neurons that feed layer `index`: outgoing ones of input neurons,
-        incoming ones of the others."""
-        layer = self.layers[max(0, index - 1)]
+        and of the others incoming ones, of which the present task has none at reserved ones, unless `outgoing`."""
+        by_inputs = self._outgoing or index == 0
+        place = index if by_inputs else index - 1
+        layer, weights = self.layers[place], self._known[place].importance.astype(np.float64)
         topology = layer.topology
-        neurons, count = (topology.outputs, layer.n_out) if index else (topology.inputs, layer.n_in)
-        weights = self._known[max(0, index - 1)].importance.astype(np.float64)
+        neurons, count = (topology.inputs, layer.n_in) if by_inputs else (topology.outputs, layer.n_out)
         return np.asarray(np.bincount(neurons, weights=weights, minlength=count), np.float64)
 
     def _follow(self, index: int, change: TopologyChange, grown_values: float | FloatArray) -> None:

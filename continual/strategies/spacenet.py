@@ -30,13 +30,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from sparserl.continual.learner import Group, Kind, Learner
+from sparserl.continual.shared.capacity import check_capacity
 from sparserl.continual.shared.row_archive import RowArchive
-from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks, check_capacity
+from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.task_statistics import ComparedTasks
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.strategy import Answer, Strategy
+from sparserl.continual.strategies.strategy import Answer, Strategy, refuse_topology
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.activity import features
@@ -49,6 +50,10 @@ from sparserl.topology.rewire import RewireRule
 CountsOrShare = tuple[Annotated[int, Range("[0, 1e12]")], ...] | Annotated[float, Range("[0, 1e12]")] | None
 SHARES = {"selected": Range("(0, 1]"), "reserved": Range("[0, 1]")}
 """Of what is counted for each layer of a classifier."""
+ADVICE = (
+    ", or lower spacenet.reserved or spacenet.connections (for agents spacenet.capacity and spacenet.input-capacity)"
+)
+"""Where a task has no room."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,11 @@ class SpaceNet(Strategy):
 
     def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
         """Refuses a classifier's topology, which is the method's own."""
-        if kind == "classifier" and not topology.base.dense:
-            raise ConfigError(
-                "the method counts connections itself (spacenet.connections) and says where they go: leave "
-                f"--topology.method {topology.method} and its options (density {topology.density}) out, or use "
-                "--method naive"
-            )
+        if kind == "classifier":
+            refuse_topology(topology, "spacenet.connections")
+
+    def connections(self, sizes: Sequence[int], n_tasks: int) -> int:
+        return n_tasks * sum(self.options.connections or ())
 
     def attach(self, learner: Learner) -> None:
         """Takes the networks off the topology clock; they have no connections when the first task begins.
@@ -230,19 +234,18 @@ class SpaceNet(Strategy):
         room: dict[str, Any] = {"name": f"{network.name}.trunk"}
         if isinstance(network, ClassifierNetwork):
             rows = network.task_outputs or ()
-            archived = len({tuple(outputs) for outputs in rows}) == len(rows)  # each task has rows of its own
             extra = {"outputs": network.outputs_of, "owns_biases": self._compared is not None}
-            room = {"outputs": [len(outputs) for outputs in rows], "archived": archived}
-            if archived:
-                self._archive = RowArchive(evolver, list(layers)[-1])
-            elif self._compared is not None:
+            self._archive = RowArchive.of(evolver, network)
+            if self._archive is None and self._compared is not None:
                 raise ConfigError(
                     "spacenet.answers statistics compares classes of different tasks, and domains share theirs: use "
                     "--spacenet.answers logits"
                 )
+            room = {"outputs": [len(outputs) for outputs in rows], "archived": self._archive is not None}
         sparse: list[SparseLinear] = list(layers.values())  # type: ignore[arg-type]  # as was checked
         hidden = [layer.n_out for layer in sparse[: len(capacity.selected)]]
-        check_capacity(learner.n_tasks, sparse[0].n_in, hidden, capacity.reserved, capacity.connections, **room)
+        of_tasks = [capacity.connections] * learner.n_tasks
+        check_capacity(of_tasks, sparse[0].n_in, hidden, capacity.reserved, **room, advice=ADVICE)
         for index, (selected, there) in enumerate(zip(capacity.selected, hidden, strict=True)):
             if selected > there:
                 raise ConfigError(
@@ -256,6 +259,7 @@ class SpaceNet(Strategy):
             n_tasks=learner.n_tasks,
             seed=learner.seed,
             neuron_importance=self.options.neuron_importance or "final",
+            advice=ADVICE,
             **extra,
         )
         self._shared_out[network.name] = shared_out, capacity, group
@@ -351,9 +355,7 @@ class SpaceNet(Strategy):
         shared, _, _ = self._shared_out[network.name]
         if self._by_task and task < learner.task:
             return network.with_hidden(task, shared.task_layers(task))
-        if self._archive:
-            return network.of_task(task).with_layers([*shared.layers[:-1], self._archive.restored()])
-        return network.of_task(task)
+        return network.of_task(task) if self._archive is None else self._archive.answering(network.of_task(task))
 
     def answer_for_task(self, learner: Any, task: int) -> Answer:
         compared = self._compared

@@ -15,6 +15,7 @@ from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
+from sparserl.errors import ConfigError
 from sparserl.layers import SparseMLP
 from sparserl.topology.config import TopologyConfig
 
@@ -58,6 +59,16 @@ class Strategy:
 
     def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
         """Raises ConfigError if networks of a kind of learner cannot have a topology under this method."""
+
+    def connections(self, sizes: Sequence[int], n_tasks: int) -> int | None:
+        """Connections that it gives a classifier in all, about; None if the topology says how many there are.
+
+        Args:
+            sizes: Neurons of each layer, the input first.
+            n_tasks: Tasks that will be learned.
+        """
+        del sizes, n_tasks
+        return None
 
     def attach(self, learner: Learner) -> None:
         """Gets to know the learner, which has learned nothing yet (or will be restored).
@@ -132,3 +143,17 @@ class Strategy:
     def memory(self) -> dict[str, int]:
         """Bytes kept between tasks beside the networks, by what they are for."""
         return {}
+
+
+def refuse_topology(topology: TopologyConfig, option: str) -> None:
+    """Raises ConfigError unless a topology is the default, for a method that gives a classifier its connections.
+
+    Args:
+        topology: What is wished.
+        option: Of the method, which says how many there are.
+    """
+    if not topology.base.dense:
+        raise ConfigError(
+            f"the method counts connections itself ({option}) and says where they go: leave --topology.method "
+            f"{topology.method} and its options (density {topology.density}) out, or use --method naive"
+        )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sparserl.continual.named_objects import is_named_object
-from sparserl.continual.strategies import method_spec
 from sparserl.continual.strategies.closed_form import ClosedForm
 from sparserl.continual.supervised.classifier_recorder import ClassifierRecorder
 from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
@@ -179,16 +178,14 @@ def learner_of(config: ContinualConfig, sequence: TaskSequence) -> TaskLearner:
     if isinstance(strategy, ClosedForm):
         check_fits({f"what {config.method} adds up": strategy.bytes_of(sequence.n_features, sequence.n_outputs)})
         return ClosedFormLearner(sequence, strategy, seed=config.seed)
-    network = {"the network (--learner.hidden)": _network_bytes(config, sequence)}
-    check_fits({**network, BATCH: patch_bytes(config.learner, sequence)})
+    sizes = [sequence.n_features, *config.learner.hidden, sequence.n_outputs]
+    counted = strategy.connections(sizes, len(sequence.tasks))
+    if counted is None:
+        needed = network_bytes(config.topology, layer_shapes(config.learner, sequence, [sequence.n_outputs]))
+    else:
+        needed = SPARSE_BYTES * float(counted)
+    check_fits({"the network (--learner.hidden)": needed, BATCH: patch_bytes(config.learner, sequence)})
     return SupervisedLearner(sequence, strategy, config.learner, config.topology, seed=config.seed)
-
-
-def _network_bytes(config: ContinualConfig, sequence: TaskSequence) -> float:
-    """What the network takes, estimated."""
-    if method_spec(config.method, "classifier").options == "spacenet":  # which counts connections
-        return SPARSE_BYTES * float(sum(config.spacenet.connections or ()) * len(sequence.tasks))
-    return network_bytes(config.topology, layer_shapes(config.learner, sequence, [sequence.n_outputs]))
 
 
 def network_bytes(topology: TopologyConfig, shapes: Sequence[Shape]) -> float:

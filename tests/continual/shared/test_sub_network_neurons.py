@@ -21,7 +21,8 @@ from support.sub_networks import (
 )
 from support.trees import assert_equal_trees
 
-from sparserl.continual.shared.sub_networks import FREE, check_capacity
+from sparserl.continual.shared.capacity import check_capacity
+from sparserl.continual.shared.sub_networks import FREE
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.errors import ConfigError
 from sparserl.recording import checkpoint
@@ -112,15 +113,12 @@ def test_a_state_in_memory_does_not_change_what_is_restored_from_it() -> None:
 
 # --- capacity -----------------------------------------------------------------------------------------
 
-ADVICE = (
-    "use more hidden neurons, or lower spacenet.reserved or spacenet.connections "
-    "(for agents spacenet.capacity and spacenet.input-capacity)"
-)
+ADVICE = "use more hidden neurons, or fewer tasks"
 
 
 def test_where_no_neuron_is_left_the_numbers_are_said() -> None:
     # 6 x 14 positions for twice 50 connections.
-    agent = Agent(reserved=(0, 0))
+    agent = Agent(reserved=(0, 0), advice=", or fewer tasks")
     agent.begin(0, (50, 10))
     message = (
         f"task 2 of 3 needs 50 connections in layer {NAMES[0]}, where 6 x 14 free neurons have room for 84, 50 of it "
@@ -141,20 +139,20 @@ def test_neurons_that_are_reserved_leave_less_room() -> None:
 
 def test_room_is_checked_before_anything_is_made() -> None:
     # 3 * 28 = 84 = 6 * 14, and 3 * 56 = 168 = 14 * 12.
-    check_capacity(N_TASKS, N_IN, HIDDEN, (0, 0), (28, 56))
+    check_capacity([(28, 56)] * N_TASKS, N_IN, HIDDEN, (0, 0))
     message = (
         "task 3 of 3 needs 57 connections in layer 1, where 14 x 12 free neurons have room for 168, 114 of it taken by "
         f"earlier tasks: {ADVICE}"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        check_capacity(N_TASKS, N_IN, HIDDEN, (0, 0), (28, 57))
+        check_capacity([(28, 57)] * N_TASKS, N_IN, HIDDEN, (0, 0), advice=", or fewer tasks")
 
 
 def test_the_network_is_named_where_there_are_several() -> None:
     # 14 - 2 * 3 and 12 - 2 * 2 neurons: 64 - 48 < 24.
     with pytest.raises(ConfigError, match=r"^task 3 of 3 needs 24 connections in layer critic.1, where 8 x 8 free "):
-        check_capacity(N_TASKS, N_IN, HIDDEN, RESERVED, (10, 24), name="critic")
-    check_capacity(N_TASKS, N_IN, HIDDEN, RESERVED, (16, 21), name="critic")
+        check_capacity([(10, 24)] * N_TASKS, N_IN, HIDDEN, RESERVED, name="critic")
+    check_capacity([(16, 21)] * N_TASKS, N_IN, HIDDEN, RESERVED, name="critic")
     agent = Agent(reserved=RESERVED)
     for task in range(N_TASKS):
         agent.begin(task, (16, 21))

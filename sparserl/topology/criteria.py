@@ -338,15 +338,23 @@ def _neuron_importance(view: LayerView, kept: Positions, count: int, rng: np.ran
         Sokar et al. 2021 (SpaceNet), grow step; a dropped connection is not eligible in its code.
     """
     del rng
+    return highest(view, kept, count, _importance_score(view), last=view.topology.flat)
+
+
+def _neuron_importance_any(view: LayerView, kept: Positions, count: int, rng: np.random.Generator) -> Positions:
+    """The same, where a connection that the event dropped is as eligible as others.
+
+    Source:
+        Sokar et al. 2022 (AFAF), code.
+    """
+    del rng
+    return highest(view, kept, count, _importance_score(view))
+
+
+def _importance_score(view: LayerView) -> Score:
     importance = measured(view)
     of_outputs, of_inputs = importance.outputs.astype(np.float64), importance.inputs.astype(np.float64)
-    return highest(
-        view,
-        kept,
-        count,
-        lambda outputs, inputs: np.outer(of_outputs[outputs], of_inputs[inputs]),
-        last=view.topology.flat,
-    )
+    return lambda outputs, inputs: np.outer(of_outputs[outputs], of_inputs[inputs])
 
 
 GROW: dict[str, GrowRule] = {
@@ -359,4 +367,5 @@ GROW: dict[str, GrowRule] = {
     "paths": GrowRule(by_paths),
     "paths_soft": GrowRule(by_paths_soft),
     "neuron_importance": GrowRule(_neuron_importance, needs_importance=True),
+    "neuron_importance_any": GrowRule(_neuron_importance_any, needs_importance=True),
 }

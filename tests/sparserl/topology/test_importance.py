@@ -180,17 +180,29 @@ def test_what_just_went_comes_back_only_where_nothing_else_is_free(keep_regrown:
     assert change.source.tolist() == [0, -1, 1 if keep_regrown else -1, -1, 4]
 
 
+def test_one_event_of_afaf() -> None:
+    # 3 and 5 go as above. Free are 1 (8 * 2 = 16), 3 (8 * 10 = 80), 5 (11 * 2 = 22) and 6 (77): 3 comes back, with 6.
+    for keep_regrown in (True, False):
+        rule = RewireRule("connection_importance", "neuron_importance_any", 0.5, keep_regrown=keep_regrown)
+        change = plan_rewire(rule, spacenet_view(), 1, RNG(0))
+        assert change.new.flat.tolist() == [0, 2, 3, 6, 7]
+        assert change.source.tolist() == [0, 1, 2 if keep_regrown else -1, -1, 4]
+
+
 # --- who measures -----------------------------------------------------------------------------------
+
+
+BY_NEURONS = {"neuron_importance", "neuron_importance_any"}
 
 
 def test_which_criteria_need_importances() -> None:
     assert {name for name, rule in DROP.items() if rule.needs_importance} == {"connection_importance"}
-    assert {name for name, rule in GROW.items() if rule.needs_importance} == {"neuron_importance"}
+    assert {name for name, rule in GROW.items() if rule.needs_importance} == BY_NEURONS
 
 
 @pytest.mark.parametrize(("drop", "grow"), BOTH)
 def test_a_rule_needs_what_either_criterion_needs(drop: str, grow: str) -> None:
-    needs = drop == "connection_importance" or grow == "neuron_importance"
+    needs = drop == "connection_importance" or grow in BY_NEURONS
     assert RewireRule(drop, grow).needs_importance is needs
 
 

@@ -100,7 +100,10 @@ def test_an_event_is_that_of_the_layer_of_groups(
     sums = np.abs(dy @ x.T).reshape(groups, pairs, n_in).sum(axis=1)
     expected = {
         "gradient": lambda: gradient_growth(sums, kept, len(gone)),
-        "neuron_importance": lambda: importance_growth(of_groups, importance.inputs, kept, dropped, len(gone)),
+        **{
+            grow: lambda late=late: importance_growth(of_groups, importance.inputs, kept, dropped & late, len(gone))
+            for grow, late in (("neuron_importance", True), ("neuron_importance_any", False))
+        },
     }
     new = mask_of(change.new)[::pairs]
     assert not (kept & ~new).any()

@@ -53,6 +53,12 @@ class TaskNetwork:
         return {f"{prefix}.{index}": layer for index, layer in enumerate(layers)}  # type: ignore[misc]  # are linear
 
     @property
+    def sizes(self) -> list[int]:
+        """Neurons on both sides of the layers of `shared`, the input first."""
+        shapes = [linear(layer).shape for layer in self.shared.values()]
+        return [shapes[0][1], *(n_out for n_out, _ in shapes)]
+
+    @property
     def hidden(self) -> dict[str, Layer]:
         """Those of `shared` before the output."""
         names = list(self.shared)

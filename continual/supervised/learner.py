@@ -5,7 +5,7 @@ Decides how its network is trained, and what a continual method may ask of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -164,7 +164,11 @@ class SupervisedLearner(TaskLearner):
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         """An optimizer of the network's parameters without any history."""
-        return OPTIMIZERS[self.config.optimizer](self.network.parameters(), self.config)
+        return self.optimizer_of(self.network.parameters())
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """One of any parameters, with the same options."""
+        return OPTIMIZERS[self.config.optimizer](parameters, self.config)
 
     # Training.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sparserl.continual.learner import Kind
+from sparserl.continual.shared.activity import summed_activity
 from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
@@ -25,6 +26,7 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.evolver import TopologyEvolver
+from sparserl.topology.structure import FloatArray
 
 SAMPLES_AT_A_TIME = 2000
 """Batch of evaluation, at most."""
@@ -181,17 +183,20 @@ class TaskLearner:
 
     # Evaluation.
 
-    @torch.no_grad()
     def accuracy(self, task: int) -> float:
         """Share of the task's test samples that are classified correctly; NaN if none of its outputs was trained.
 
         In the class-incremental scenario all classes of the tasks learned so far compete.
         """
-        competing = self.sequence.competing(task, self.task - 1)
+        return self.accuracy_on(task, self.sequence.tasks[task].test, self.task - 1)
+
+    @torch.no_grad()
+    def accuracy_on(self, task: int, samples: Samples, last: int) -> float:
+        """The same on other samples of a task, where `last` is the last task whose classes compete."""
+        competing = self.sequence.competing(task, last)
         if not set(self.sequence.tasks[task].outputs) <= set(competing):
             return math.nan
         closed = closed_outputs([competing], self.sequence.n_outputs)
-        samples = self.sequence.tasks[task].test
         outputs = self.outputs_of_task(task, samples)
         return sum(int(((logits + closed).argmax(dim=1) == y).sum()) for logits, y in outputs) / len(samples)
 
@@ -212,6 +217,14 @@ class TaskLearner:
     def widest(self) -> int:
         """Features or neurons of the widest layer."""
         return self.sequence.n_features
+
+    def training_accuracy(self) -> float:
+        """`accuracy` on the training samples of the present task, whose classes compete with those before."""
+        return self.accuracy_on(self.task, self.sequence.tasks[self.task].train, self.task)
+
+    def activity(self) -> tuple[dict[int, list[FloatArray]], dict[int, int]]:
+        """`summed_activity` of the network that is trained, on the training samples of the present task, by output."""
+        return summed_activity(self.answering(None), self.parts_of(self.sequence.tasks[self.task].train))
 
     def accuracies(self) -> list[float]:
         """`accuracy` of every task of the sequence."""

@@ -180,7 +180,14 @@ class SparseLinear(nn.Module):
     def begin_use(self, count: int | None) -> None:
         """Lets products use the `count` weights of largest magnitude alone, all if None; the others learn beside."""
         if count is not None:
-            self._adopt(self.connections.with_used(largest(self.values.detach().numpy(), count)))
+            self.use(largest(self.values.detach().numpy(), count))
+
+    def use(self, slots: Slots) -> None:
+        """Lets products use the connections of some slots alone, sorted; the gradient of `values` is of all as before.
+
+        The connections must not be in use by a pass whose gradients have not been formed.
+        """
+        self._adopt(self.connections.with_used(slots))
 
     def used_alone(self) -> SparseLinear:
         """A layer of the connections that products use alone, with the same biases; itself where these are all."""

@@ -11,6 +11,7 @@ from typing import Any
 from sparserl.config import build
 from sparserl.continual.learner import Kind
 from sparserl.continual.named_objects import imported, is_named_object
+from sparserl.continual.strategies.afaf import AFAF, AFAFOptions
 from sparserl.continual.strategies.anew import Joint, Scratch
 from sparserl.continual.strategies.class_autoencoder import ClassAutoencoder, ClassAutoencoderOptions
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
@@ -27,6 +28,7 @@ from sparserl.continual.strategies.linear_forms import (
 )
 from sparserl.continual.strategies.lwf import LwF, LwFOptions
 from sparserl.continual.strategies.memory import AGEM, AGEMOptions, Replay, ReplayOptions
+from sparserl.continual.strategies.nispa import NISPA, NISPAOptions
 from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.packnet import PackNet, PackNetOptions
 from sparserl.continual.strategies.penalty import (
@@ -43,6 +45,7 @@ from sparserl.continual.strategies.penalty import (
 )
 from sparserl.continual.strategies.spacenet import SpaceNet, SpaceNetOptions
 from sparserl.continual.strategies.strategy import Strategy
+from sparserl.continual.strategies.wsn import WSN, WSNOptions
 from sparserl.errors import ConfigError, shown, unknown_name
 
 
@@ -74,6 +77,12 @@ class MethodOptions:
     """packnet."""
     spacenet: SpaceNetOptions = field(default_factory=SpaceNetOptions)
     """spacenet, static_sparse."""
+    afaf: AFAFOptions = field(default_factory=AFAFOptions)
+    """afaf."""
+    wsn: WSNOptions = field(default_factory=WSNOptions)
+    """wsn."""
+    nispa: NISPAOptions = field(default_factory=NISPAOptions)
+    """nispa."""
     nearest_mean: NearestMeanOptions = field(default_factory=NearestMeanOptions)
     """nearest_mean."""
     class_pca: ClassPCAOptions = field(default_factory=ClassPCAOptions)
@@ -211,6 +220,30 @@ STRATEGIES: dict[str, MethodSpec] = {
         "spacenet",
         fixed={"rewire": False},
         refused={"agent": "static_sparse is for classifiers: use --method spacenet --spacenet.rewire-interval 0"},
+    ),
+    "afaf": MethodSpec(
+        "sub-networks that read neurons of related earlier tasks (Sokar et al. 2022)",
+        AFAF,
+        "afaf",
+        refused={
+            "agent": "afaf reuses neurons that answer to a class, which an agent's actions do not have: use --method "
+            "spacenet"
+        },
+    ),
+    "wsn": MethodSpec(
+        "winning sub-networks: each task uses the connections of highest score (Kang et al. 2022)",
+        WSN,
+        "wsn",
+        refused={
+            "agent": "wsn chooses connections anew at each step, which recorded updates of agents cannot follow: use "
+            "--method packnet, which gives weights to tasks as well"
+        },
+    ),
+    "nispa": MethodSpec(
+        "stable units whose inputs never change, connections rewired to plastic ones (Gurbuz and Dovrolis 2022)",
+        NISPA,
+        "nispa",
+        refused={"agent": "nispa ends its phases by accuracy, which an agent does not have: use --method spacenet"},
     ),
     "nearest_mean": _closed_form("no network: the class whose mean is nearest", NearestMean, "nearest_mean"),
     "class_pca": _closed_form("no network: principal components of each class", ClassPCA, "class_pca"),

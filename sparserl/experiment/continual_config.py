@@ -87,8 +87,8 @@ class ContinualConfig(RunConfig, MethodOptions):
         check_topology(self.topology, strategy)
         if self.learner.convolutions and not strategy.takes_convolutions:
             raise ConfigError(
-                f"method {self.method} shares out neurons that one layer gives and the next reads, which convolutions "
-                "do not have: use --method packnet, or --learner.convolutions with nothing after it"
+                f"method {self.method} shares out neurons or connections that one layer gives and the next reads, "
+                "which convolutions do not have: use --method packnet, or --learner.convolutions with nothing after it"
             )
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")

@@ -18,6 +18,7 @@ from sparserl.agents.agent_state import agent_state, generator_state, restore_ge
 from sparserl.agents.config import OffPolicyConfig
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.continual.strategies import MethodOptions, make_strategy
+from sparserl.continual.strategies.nispa import NISPAOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.learner_config import LearnerConfig
@@ -96,11 +97,13 @@ def test_a_copied_evolver_brings_its_layers_and_moments_along() -> None:
     assert pickle.dumps(agent) == before
 
 
-@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "si", "replay", "lwf", "der", "icarl"])
+@pytest.mark.parametrize(
+    "name", ["spacenet", "afaf", "wsn", "nispa", "packnet", "ewc", "si", "replay", "lwf", "der", "icarl"]
+)
 def test_a_copied_classifier_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
     sequence = blobs("task")
     spacenet = SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4))
-    strategy = make_strategy(name, "classifier", MethodOptions(spacenet=spacenet))
+    strategy = make_strategy(name, "classifier", MethodOptions(spacenet=spacenet, nispa=NISPAOptions(phase_epochs=1)))
     config = LearnerConfig(hidden=(32, 24), optimizer="adam", epochs=2, batch_size=16)
     learner = SupervisedLearner(sequence, strategy, config, seed=0)
     list(learner.train())

@@ -10,14 +10,17 @@ import pytest
 
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions
+from sparserl.continual.strategies.afaf import AFAFOptions
 from sparserl.continual.strategies.der import DEROptions
 from sparserl.continual.strategies.icarl import ICaRLOptions
 from sparserl.continual.strategies.lwf import LwFOptions
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
+from sparserl.continual.strategies.nispa import NISPAOptions
 from sparserl.continual.strategies.options import Options
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
+from sparserl.continual.strategies.wsn import WSNOptions
 from sparserl.errors import ConfigError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -102,6 +105,15 @@ def test_a_share_of_one_may_be_written_as_an_integer() -> None:
         (ICaRLOptions, {"samples": 0}, "icarl.samples must be at least 1, got 0"),
         (PackNetOptions, {"retrain_epochs": -1}, "packnet.retrain-epochs must not be negative, got -1"),
         (PackNetOptions, {"retrain_updates": -1}, "packnet.retrain-updates must not be negative, got -1"),
+        (WSNOptions, {"pool": 0.0}, "wsn.pool must be in (0, 1], got 0.0"),
+        (WSNOptions, {"capacity": 1.5}, "wsn.capacity must be in (0, 1], got 1.5"),
+        (NISPAOptions, {"density": 0.0}, "nispa.density must be in (0, 1], got 0.0"),
+        (NISPAOptions, {"phases": 2}, "nispa.phases must be at least 3, got 2"),
+        (NISPAOptions, {"tolerance": -0.5}, "nispa.tolerance must be in [0, 1], got -0.5"),
+        (AFAFOptions, {"allocated": 0.0}, "afaf.allocated must be in (0, 1], got 0.0"),
+        (AFAFOptions, {"fixed_last": 1.5}, "afaf.fixed-last must be in [0, 1], got 1.5"),
+        (AFAFOptions, {"reuse_from": 0}, "afaf.reuse-from must be at least 1, got 0"),
+        (AFAFOptions, {"candidates": "mots"}, "unknown afaf.candidates 'mots'; did you mean 'most'?"),
         (SpaceNetOptions, {"capacity": 0.0}, "spacenet.capacity must be in (0, 1], got 0.0"),
         (SpaceNetOptions, {"input_capacity": 1.1}, "spacenet.input-capacity must be in (0, 1], got 1.1"),
         (SpaceNetOptions, {"selected": math.nan}, "spacenet.selected must be in (0, 1], got nan"),

@@ -79,9 +79,11 @@ def test_a_method_learns_and_goes_on_as_if_never_interrupted(method: str, tmp_pa
 
 def test_those_that_do_not_are_refused() -> None:
     refused = {name for name, spec in STRATEGIES.items() if not spec.strategy.takes_convolutions}
-    assert refused == {"spacenet", "static_sparse"}
+    assert refused == {"spacenet", "static_sparse", "afaf", "wsn", "nispa"}
     for method in refused:
-        with pytest.raises(ConfigError, match=f"^method {method} shares out neurons .*: use --method packnet"):
+        with pytest.raises(
+            ConfigError, match=f"^method {method} shares out neurons or connections .*: use --method packnet"
+        ):
             ContinualConfig(method=method, learner=CONFIG)
 
 

@@ -46,7 +46,7 @@ OPTIONS = MethodOptions(
     icarl=ICaRLOptions(samples=20),
 )
 MOVING = [name for name, method in METHODS.items() if method.rule is not None]
-NOT_MOVING = ("packnet", "spacenet", "static_sparse")
+NOT_MOVING = ("packnet", "spacenet", "static_sparse", "afaf", "wsn", "nispa")
 STRATEGIES = ("naive", "joint", "l2", "ewc", "online_ewc", "si", "mas", "lwf", "replay", "agem", "der", "icarl")
 CASES = [
     *((strategy, method, {}) for strategy, method in zip(cycle(("ewc", "replay")), METHODS, strict=False)),

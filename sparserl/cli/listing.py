@@ -29,6 +29,7 @@ def _sequences() -> Entries:
     return {
         "of classification tasks": {name: spec.summary for name, spec in SEQUENCES.items()},
         "of environments": {name: spec.summary for name, spec in RL_SEQUENCES.items()},
+        "of your own": {"FILE.yaml": "tasks of either kind, see docs/sequences.md and configs/sequences"},
     }
 
 

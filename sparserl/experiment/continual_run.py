@@ -84,9 +84,9 @@ def run(
     """Learns one classification task after another, and tests on all of them after each.
 
     Args:
-        tasks: Tasks of arrays, each a mapping with `x` (N, ...), `y` (N,) and, if wanted, `x_test`, `y_test` and
-            `name`, or a tuple of the arrays in this order; or the name of a sequence, or a YAML file
-            (docs/sequences.md).
+        tasks: Tasks of arrays, each a mapping with `x` (N, F), or pictures (N, height, width) or (N, channels, height,
+            width), `y` (N,) and, if wanted, `x_test`, `y_test` and `name`, or a tuple of the arrays in this order; or
+            the name of a sequence, or a YAML file (docs/sequences.md).
         learner: The network and how it is trained on a task: options of `LearnerConfig`, as a mapping or built.
         method: Continual method, see `sparserl list methods`; `module:Class`; or a subclass of `Strategy`.
         scenario: `class`, `task` or `domain`. Of arrays `class` if tasks have no label in common, else `domain`.
@@ -177,7 +177,7 @@ def _arrays(index: int, task: Any) -> dict[str, npt.NDArray[Any]]:
             raise ConfigError(f"task {index} has {len(found[x])} samples in {x}, but {len(found[y])} labels in {y}")
         if x in found and not found[x].size:
             raise ConfigError(f"task {index} has no samples in {x}")
-    return {key: one.reshape(len(one), -1) if key.startswith("x") else one.reshape(-1) for key, one in found.items()}
+    return found
 
 
 def _array(index: int, key: str, value: Any) -> npt.NDArray[Any]:
@@ -190,11 +190,19 @@ def _array(index: int, key: str, value: Any) -> npt.NDArray[Any]:
     return array
 
 
+def _in_rows(key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Features of a sample in one row, labels in one array."""
+    return array.reshape(len(array), -1) if key.startswith("x") else array.reshape(-1)
+
+
 def _table_of_arrays(tasks: Sequence[ArrayTask], given: Mapping[str, Any]) -> tuple[SequenceFile, Table]:
     """The tasks as one table with a column that tells them apart, and the sequence file of it."""
-    arrays = [_arrays(index, task) for index, task in enumerate(tasks)]
-    if not arrays:
+    as_given = [_arrays(index, task) for index, task in enumerate(tasks)]
+    if not as_given:
         raise ConfigError("there is no task")
+    shapes = {one["x"].shape[1:] for one in as_given}
+    shape = shapes.pop() if len(shapes) == 1 else ()
+    arrays = [{key: _in_rows(key, one) for key, one in task.items()} for task in as_given]
     for index, one in enumerate(arrays):
         for key in ("x", "x_test"):
             sizes = arrays[0]["x"].shape[1], one[key].shape[1] if key in one else arrays[0]["x"].shape[1]
@@ -213,6 +221,7 @@ def _table_of_arrays(tasks: Sequence[ArrayTask], given: Mapping[str, Any]) -> tu
     contents = FileContents(**joined, groups=numbers["x"], groups_test=numbers.get("x_test"))
     names = [task.get("name") if isinstance(task, Mapping) else None for task in tasks]
     entries = tuple(TaskEntry(str(one or f"task {index}"), value=str(index)) for index, one in enumerate(names))
+    given = {**given, "shape": shape} if len(shape) in (2, 3) else given
     file = yaml_config.build(SequenceFile, {**given, "data": COLUMN, "column": COLUMN, "tasks": entries})
     return file, table_of(file.name, contents, labelled=True)
 

@@ -61,7 +61,7 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
         axis.set_xlabel("tasks learned")
         axis.set_ylabel("mean accuracy on them")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))  # with digits where ticks are near each other
     add_legend(figure, axes, next(filter(None, map(legend_title, axes)), None))
     write_figure(figure, out)
 

@@ -629,7 +629,11 @@ def tasks_batches(algo: str) -> list[Batch]:
         Batch(kind, "run", {**RUN, **run}, {}, {"seed": of_agent("seed")}),
         Batch(kind, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
         Batch(kind, "border", border, {}, {name: of_border(name.partition(".")[2]) for name in border}),
-        Batch(kind, "sequence", {"sequence": "halfcheetah_gravity", "tasks": 3, "steps_per_task": 700}),
+        Batch(
+            kind,
+            "sequence",
+            {"sequence": "halfcheetah_gravity", "sequence_name": None, "tasks": 3, "steps_per_task": 700},
+        ),
         Batch(
             kind,
             "method",

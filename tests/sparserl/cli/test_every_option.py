@@ -171,6 +171,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"topology.budget": "survivors", "topology.budget_scope": "all"},
         "agents: a classifier is one network",
     ),
+    "name of a sequence": ("classifier", {"sequence_name": "x"}, "--sequence-name x is for a sequence from a file"),
     "device": ("ds_td3", {"device": "cuda"}, "no kernels for device 'cuda'"),
     "forget interval": ("ds_td3", {"agent.forget_interval_steps": 7}, "agent.forget_interval_steps 7 has no effect"),
     "forget threshold": ("sac", {"agent.forget_threshold": 0.5}, "it needs agent.dynamic_capacity"),
@@ -415,7 +416,9 @@ def test_the_name_of_a_sequence_file_arrives(files: Path, tmp_path: Path) -> Non
     assert config.title == "finetune on small tasks, ds_sac, seed 0"
     unnamed = tmp_path / "unnamed.yaml"
     unnamed.write_text((files / "tiny.yaml").read_text().partition("\n")[2])
-    assert dataclasses.replace(config, sequence=str(unnamed)).sequence_name == "unnamed"
+    base = {**KINDS["tasks, ds_sac"].base, "sequence": str(unnamed)}
+    assert by_file("tasks, ds_sac", base, tmp_path).name == "unnamed__ds_sac__finetune"
+    assert by_file("tasks, ds_sac", base, tmp_path, ["--sequence-name", "mine"]).name == "mine__ds_sac__finetune"
     unnamed.write_text("name: [a]\n" + unnamed.read_text())
     with pytest.raises(SparserlError, match=r"name must be text, got \['a'\]"):
-        _ = dataclasses.replace(config, sequence=str(unnamed)).name
+        by_file("tasks, ds_sac", base, tmp_path)

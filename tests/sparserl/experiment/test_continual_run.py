@@ -81,6 +81,7 @@ def test_arrays_by_name_and_pictures() -> None:
     }
     result = run([first, TASKS[1]], TINY, scaling="all_features")
     assert result.task_names == ("one", "task 1")
+    assert run([first], TINY).learner.sequence.image == (1, 2, 2)
     assert np.array_equal(result.matrix, run(TASKS, TINY, scaling="all_features").matrix, equal_nan=True)
     without = run([(x, y), TASKS[1][:2]], TINY, test_share=0.5)
     assert [len(task.test) for task in without.learner.sequence.tasks] == [30, 30]

@@ -290,18 +290,19 @@ def _called(entry: TaskEntry, table: Table, shares_table: bool) -> str:
 
 def _check_apart(drawn: Sequence[_Drawn], names: Sequence[str]) -> None:
     """Raises ConfigError if a class of the same samples is in two tasks."""
-    seen: dict[Any, int] = {}
+    seen: dict[Any, list[tuple[int, str | None]]] = defaultdict(list)
     for index, one in enumerate(drawn):
-        how = one.entry.transform
+        how, value = one.entry.transform, one.entry.value
         changed = (how, index) if how.permute is True else how
         for label in one.classes:
-            key = one.entry.data, one.entry.value, changed, label
-            first = seen.setdefault(key, index)
-            if first != index:
-                raise ConfigError(
-                    f"class {names[label]!r} is in tasks {first} and {index}, with the same samples: leave it out of "
-                    "one, or transform them"
-                )
+            alike = seen[one.entry.data, changed, label]
+            for first, other in alike:
+                if value == other or None in (value, other):
+                    raise ConfigError(
+                        f"class {names[label]!r} is in tasks {first} and {index}, with the same samples: leave it out "
+                        "of one, or transform them"
+                    )
+            alike.append((index, value))
 
 
 def _units(drawn: Sequence[_Drawn], scenario: Scenario) -> list[dict[int, int]]:

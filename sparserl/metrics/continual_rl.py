@@ -17,7 +17,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Estimate, Floats, interquartile_mean, interval, resample, stratified
-from sparserl.metrics.statistics import least_difference
 
 # --- from episodes to three values per task ---------------------------------------------------------
 
@@ -210,7 +209,7 @@ class Reference:
         random: (R, T) mean return of uniformly random actions, as each run measured it, by which performances are
             normalised. None leaves them as they are.
         rates: Whether performances as they are are success rates, of which 1 is the most.
-        unlearned: Task -> why nothing was learned on it, of `why_unlearned`; by such a task nothing is normalised.
+        unlearned: Task -> why nothing was learned on it; returns of such a task are not normalised.
 
     Raises:
         ConfigError: If performances are said to be success rates, and one is not in [0, 1].
@@ -243,30 +242,6 @@ class Reference:
         normalised = normalise(performances, self.random, self.scores.own)
         normalised[..., list(self.unlearned)] = np.nan
         return normalised
-
-
-def why_unlearned(scratch: Sequence[Floats], random: Sequence[Floats]) -> dict[int, str]:
-    """Tasks on which returns from scratch cannot be told from those of random actions, each with the reason.
-
-    A difference that is noise would make any return look many times as good as from scratch.
-
-    Args:
-        scratch: (T,) returns of single episodes of fresh networks at the end of training on each task, of all runs.
-        random: (T,) likewise of uniformly random actions.
-
-    Example:
-        >>> few, many = np.array([9.0, 11.0]), np.array([100.0, 102.0])
-        >>> list(why_unlearned([few + 1, many], [few, few]))
-        [0]
-    """
-    found = {}
-    for task, (ours, theirs) in enumerate(zip(scratch, random, strict=True)):
-        least = least_difference(ours, theirs)
-        if ours.mean() - theirs.mean() <= least:
-            means = f"{ours.mean():.5g} and {theirs.mean():.5g}"
-            apart = "one episode each" if math.isinf(least) else f"not {least:.3g} apart, two standard errors"
-            found[task] = f"from scratch nothing was learned on task {task}: {means} of random actions, {apart}"
-    return found
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Decides what counts as seeds of one method, and which runs from scratch a method
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import numpy as np
 
 from sparserl.errors import ConfigError
 from sparserl.metrics.bootstrap import Floats
-from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, scores, summary, why_unlearned
+from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, scores, summary
+from sparserl.metrics.statistics import least_difference
 from sparserl.report.rl_run import RLRun, RLTask
 from sparserl.report.seed_groups import seed_groups
 from sparserl.seeding import stream
@@ -120,6 +122,30 @@ class RLComparison:
             scratch.append(np.concatenate([learned for learned, _ in of_runs]))
             random.append(np.concatenate([chance for _, chance in of_runs]))
         return why_unlearned(scratch, random)
+
+
+def why_unlearned(scratch: Sequence[Floats], random: Sequence[Floats]) -> dict[int, str]:
+    """Tasks on which returns from scratch cannot be told from those of random actions, each with the reason.
+
+    A difference that is noise would make any return look many times as good as from scratch.
+
+    Args:
+        scratch: (T,) returns of single episodes of fresh networks at the end of training on each task, of all runs.
+        random: (T,) likewise of uniformly random actions.
+
+    Example:
+        >>> few, many = np.array([9.0, 11.0]), np.array([100.0, 102.0])
+        >>> list(why_unlearned([few + 1, many], [few, few]))
+        [0]
+    """
+    found = {}
+    for task, (ours, theirs) in enumerate(zip(scratch, random, strict=True)):
+        least = least_difference(ours, theirs)
+        if ours.mean() - theirs.mean() <= least:
+            means = f"{ours.mean():.5g} and {theirs.mean():.5g}"
+            apart = "one episode each" if math.isinf(least) else f"not {least:.3g} apart, two standard errors"
+            found[task] = f"from scratch nothing was learned on task {task}: {means} of random actions, {apart}"
+    return found
 
 
 def _episodes(run: RLRun, task: RLTask) -> tuple[Floats, Floats]:

@@ -388,6 +388,11 @@ WIDE = Table("wide", np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1]), ("a",
             "class 'b' is in tasks 0 and 1, with the same samples: leave it out of one, or transform them",
         ),
         (WITH_TEST, {"tasks": [{}, {}]}, "class 'a' is in tasks 0 and 1, with the same samples: "),
+        (
+            Table("t", X, Y, NAMES, x_test=X, y_test=Y, groups=PLACES, groups_test=PLACES),
+            {"column": "place", "tasks": [{"value": "p"}, {"classes": ["b"]}]},
+            "class 'b' is in tasks 0 and 1, with the same samples: ",
+        ),
         (WITH_TEST, {"tasks": [{"classes": ["d"]}]}, "task 0: unknown class of t 'd'; valid: a, b, c"),
         (
             NO_TEST_OF_C,

@@ -5,10 +5,12 @@ Its loop, `collect_rollouts`, runs as it is; here stand only the parts that it c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -60,7 +62,13 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     Transitions, callbacks, logs and draws from the global generators are those of Stable-Baselines3. A `VecEnv` that
     the agent is given stays as it is.
+
+    Attributes:
+        explorer: Acts in place of uniformly random actions before learning starts, if not None: observations as the
+            agent sees them -> actions in the environment's units; not saved.
     """
+
+    explorer: Callable[[Any], np.ndarray] | None = None
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -72,6 +80,12 @@ class CollectionMixin(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        if self.explorer is not None and self.num_timesteps < learning_starts:
+            actions = self.explorer(self._last_obs)
+            if not isinstance(self.action_space, spaces.Box):
+                return actions, actions
+            scaled = self.policy.scale_action(actions)
+            return self.policy.unscale_action(scaled), scaled
         if type(action_noise) is NormalActionNoise:
             action_noise = _NormalDraw(action_noise)
         return super()._sample_action(learning_starts, action_noise, n_envs)

@@ -252,5 +252,5 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
                 copy.copy_(online)
 
     def _excluded_save_params(self) -> list[str]:
-        made = ["target_networks", "_running_statistics", "_repeated", "_gradient_norms"]
+        made = ["target_networks", "_running_statistics", "_repeated", "_gradient_norms", "explorer"]
         return [*super()._excluded_save_params(), *made]

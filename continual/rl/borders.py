@@ -25,7 +25,11 @@ from sparserl.layers.linear import linear_layers
 
 @dataclass(frozen=True)
 class BorderConfig:
-    """What stays and what starts anew when a task ends and the next one begins."""
+    """What stays and what starts anew when a task ends and the next one begins.
+
+    Raises:
+        ConfigError: If output layers of earlier tasks are to act, and there are none.
+    """
 
     buffer: Literal["emptied", "kept"] = "emptied"
     """Replay buffer."""
@@ -33,15 +37,23 @@ class BorderConfig:
     """Optimizers of actor, critics and temperature."""
     critic: Literal["kept", "reset"] = "kept"
     """Weights of the critics; reset draws them anew in the connections that exist."""
-    exploration: Literal["random", "policy"] = "random"
-    """How a later task begins: with agent.learning-starts random actions, or with the policy. With an empty buffer,
-    updates wait that long in both cases."""
+    exploration: Literal["random", "best_return", "policy"] = "random"
+    """How a later task begins: with agent.learning-starts random actions; with as many of earlier tasks' policies, each
+    for an episode, then the one that returns most (Wolczyk et al. 2022); or with the policy. With an empty buffer,
+    updates wait that long in all cases."""
     temperature: Literal["reset", "kept"] = "reset"
     """Learned entropy temperature of SAC."""
     heads: Literal["task", "shared"] = "task"
     """Whether each task has output layers of its own, in actor and critics, or all share one."""
     task_id: Literal["hidden", "visible"] = "hidden"
     """Whether hidden layers read a one-hot task id, or heads alone are chosen by it."""
+
+    def __post_init__(self) -> None:
+        if self.exploration == "best_return" and self.heads != "task":
+            raise ConfigError(
+                f"--border.exploration best_return acts by output layers of earlier tasks, and --border.heads is "
+                f"{self.heads}: use --border.heads task, or --border.exploration random"
+            )
 
     @property
     def appends_id(self) -> bool:

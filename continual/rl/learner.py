@@ -20,6 +20,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from sparserl.continual.learner import Group, Kind, Objective, Probe
 from sparserl.continual.rl.borders import BorderConfig, check_critics, cross_border
+from sparserl.continual.rl.exploration import BestReturn, Watch
 from sparserl.continual.rl.memory import TransitionMemory
 from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents
 from sparserl.continual.shared.frozen import FrozenEntries
@@ -28,7 +29,6 @@ from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.errors import ConfigError
 from sparserl.layers import MultiHeadMLP, SparseMLP
-from sparserl.recording.finite import check_transition
 from sparserl.seeding import stream
 
 Policy = Callable[[np.ndarray, bool], np.ndarray]
@@ -57,14 +57,6 @@ class Progress:
 
     task: int
     consolidating: bool
-
-
-class _Watch(BaseCallback):
-    """Stops a run at an env step that took or gave something that is not finite."""
-
-    def _on_step(self) -> bool:
-        check_transition(self.num_timesteps, self.locals)
-        return True
 
 
 class RLLearner:
@@ -99,7 +91,7 @@ class RLLearner:
         fresh_agent: Callable[[int], Any],
     ):
         for index, task in enumerate(sequence):
-            waits = index == 0 or border.buffer == "emptied" or border.exploration == "random"
+            waits = index == 0 or border.buffer == "emptied" or border.exploration != "policy"
             if waits and task.steps <= agent.learning_starts:
                 raise ConfigError(
                     f"task {index} ({task.name}) ends after {task.steps} steps, before learning starts: "
@@ -112,7 +104,8 @@ class RLLearner:
         self.task = self.emptied_at = 0
         self._begun = False
         self._consolidated: int | None = None
-        self._watch: BaseCallback = _Watch()
+        self._explorer = BestReturn(self) if border.exploration == "best_return" else None
+        self._watch: BaseCallback = Watch(self._explorer)
         agent.around_step = self
         strategy.attach(self)
         self._check_heads()
@@ -189,19 +182,22 @@ class RLLearner:
                 cross_border(self.agent, self.border)
             if self.border.buffer == "emptied":
                 self.emptied_at = self.steps
+            if self._explorer is not None:
+                self._explorer.begin(self.task)
         self.strategy.begin_task(self)
         self._begun = True
 
     def _interact(self) -> None:
         agent = self.agent
         began = self.steps - self.task_steps
-        random_until = began + agent.learning_starts if self.task == 0 or self.border.exploration == "random" else 0
+        explores = self.task == 0 or self.border.exploration != "policy"
+        agent.explorer = None if self.task == 0 else self._explorer
         rollout = agent.collect_rollouts(
             agent.env,
             train_freq=agent.train_freq,
             action_noise=agent.action_noise,
             callback=self._watch,
-            learning_starts=random_until,
+            learning_starts=began + agent.learning_starts if explores else 0,
             replay_buffer=agent.replay_buffer,
         )
         if self.steps > self.emptied_at + agent.learning_starts:
@@ -276,9 +272,18 @@ class RLLearner:
         x = self.probed(network, count)
         with torch.no_grad():
             outputs = network.of_task(self.task)(x)
-        acting = self.agent.acting
-        gaussian = network.group == self.agent.trained[0] and acting.outputs_per_action == 2
+        gaussian = network.group == self.agent.trained[0] and self.is_gaussian
         yield Probe(x, [2.0 * outputs] if objective == "outputs" else likelihood_cotangents(outputs, gaussian), 1.0)
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether what the network that acts gives are means and log standard deviations of actions."""
+        return bool(self.agent.acting.outputs_per_action == 2)
+
+    def outputs_on(self, observations: np.ndarray) -> torch.Tensor:
+        """(B, n_out) what the network that acts says of observations, with the task id if the agent reads one."""
+        outputs: torch.Tensor = self.agent.acting.outputs(torch.from_numpy(observations))
+        return outputs
 
     def probed(self, network: TaskNetwork, count: int) -> torch.Tensor:
         """(count, n_in) what a network reads of transitions of the present task, drawn with replacement."""
@@ -370,6 +375,7 @@ class RLLearner:
             "position": [self.task, self.task_steps, self.emptied_at, self._begun, self._consolidated],
             "frozen": {name: group.frozen.state_dict(group.module) for name, group in self.groups.items()},
             "strategy": self.strategy.state_dict(),
+            **({} if self._explorer is None else {"exploration": self._explorer.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -378,6 +384,8 @@ class RLLearner:
         for name, group in self.groups.items():
             group.frozen.load_state_dict(group.module, state["frozen"][name])
         self.strategy.load_state_dict(state["strategy"])
+        if self._explorer is not None:
+            self._explorer.load_state_dict(state["exploration"])
 
 
 def groups_of(agent: Any) -> dict[str, Group]:

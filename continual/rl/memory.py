@@ -1,10 +1,10 @@
-"""Transitions of earlier tasks that an agent keeps beside its replay buffer."""
+"""What an agent keeps of transitions of earlier tasks beside its replay buffer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from sparserl.continual.rl.learner import RLLearner
 
 
-class TransitionMemory:
-    """Transitions of each task so far, drawn at random when it ends.
+class ArrayMemory:
+    """What is kept of transitions of each task so far, which are drawn at random when it ends.
 
     Args:
         learner: What the transitions are of.
     """
+
+    named: ClassVar[str]
+    """What it is, beside its bytes."""
 
     def __init__(self, learner: RLLearner):
         self._learner = learner
@@ -29,39 +32,65 @@ class TransitionMemory:
         self._drawn = 0
 
     def __len__(self) -> int:
-        return len(self._kept.get("rewards", ()))
+        return len(next(iter(self._kept.values()), ()))
 
     def keep(self, count: int) -> None:
         """Adds up to `count` transitions of the present task, without replacement."""
         learner = self._learner
         held = min(learner.task_steps, learner.agent.replay_buffer.size())
         ages = stream(learner.seed, "kept_transitions", str(learner.task)).permutation(held)
-        drawn = learner.agent.transitions(learner.latest(ages[:count]))
-        for name, array in vars(drawn).items():
-            if name != "discounts":  # one for all
-                self._kept[name] = np.concatenate([self._kept[name], array]) if name in self._kept else array
+        for name, array in self._taken(learner.agent.transitions(learner.latest(ages[:count]))).items():
+            self._kept[name] = np.concatenate([self._kept[name], array]) if name in self._kept else array
 
-    def batch(self, size: int) -> Any:
-        """`size` transitions, each drawn uniformly among all, with replacement, another draw at each call."""
+    def _taken(self, transitions: Any) -> Mapping[str, np.ndarray]:
+        """What is kept of some transitions: arrays with a row for each, by name."""
+        raise NotImplementedError
+
+    def draw(self, size: int) -> dict[str, np.ndarray]:
+        """`size` rows of each array, drawn uniformly among all, with replacement, another draw at each call."""
         rng = stream(self._learner.seed, "memory_batch", str(self._drawn))
         self._drawn += 1
         rows = rng.integers(len(self), size=size)
-        none = self._learner.agent.transitions(np.empty(0, np.int64))
-        return dataclasses.replace(none, **{name: array[rows] for name, array in self._kept.items()})
+        return {name: array[rows] for name, array in self._kept.items()}
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the transitions."""
-        return {"transitions": sum(array.nbytes for array in self._kept.values())}
+        """Bytes of what is kept."""
+        return {self.named: sum(array.nbytes for array in self._kept.values())}
 
     def numbers(self) -> int:
-        """Entries of the transitions."""
+        """Entries of what is kept."""
         return count_numbers(self._kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """The transitions, and how often was drawn from them."""
+        """What is kept, and how often was drawn from it."""
         return {"kept": self._kept, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keeps these transitions."""
+        """Keeps this."""
         self._drawn = state["drawn"]
         self._kept = {name: torch.as_tensor(array).numpy() for name, array in state["kept"].items()}
+
+
+class TransitionMemory(ArrayMemory):
+    """Whole transitions."""
+
+    named = "transitions"
+
+    def _taken(self, transitions: Any) -> Mapping[str, np.ndarray]:
+        return {name: array for name, array in vars(transitions).items() if name != "discounts"}  # one for all
+
+    def batch(self, size: int) -> Any:
+        """`size` transitions as `draw` draws them."""
+        none = self._learner.agent.transitions(np.empty(0, np.int64))
+        return dataclasses.replace(none, **self.draw(size))
+
+
+class OutputMemory(ArrayMemory):
+    """Observations, with what the network that acts said of them: `observations` and `outputs`."""
+
+    named = "observations and outputs"
+
+    def _taken(self, transitions: Any) -> Mapping[str, np.ndarray]:
+        with torch.no_grad():
+            outputs = self._learner.outputs_on(transitions.observations).numpy()
+        return {"observations": transitions.observations, "outputs": outputs}

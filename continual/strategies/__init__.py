@@ -16,6 +16,7 @@ from sparserl.continual.strategies.anew import Joint, Scratch
 from sparserl.continual.strategies.class_autoencoder import ClassAutoencoder, ClassAutoencoderOptions
 from sparserl.continual.strategies.class_means import FlyCode, FlyCodeOptions, NearestMean, NearestMeanOptions
 from sparserl.continual.strategies.class_pca import ClassPCA, ClassPCAOptions
+from sparserl.continual.strategies.clonex import ClonEx, ClonExOptions
 from sparserl.continual.strategies.der import DER, DEROptions
 from sparserl.continual.strategies.icarl import ICaRL, ICaRLOptions
 from sparserl.continual.strategies.linear_forms import (
@@ -73,6 +74,8 @@ class MethodOptions:
     """der."""
     icarl: ICaRLOptions = field(default_factory=ICaRLOptions)
     """icarl."""
+    clonex: ClonExOptions = field(default_factory=ClonExOptions)
+    """clonex."""
     packnet: PackNetOptions = field(default_factory=PackNetOptions)
     """packnet."""
     spacenet: SpaceNetOptions = field(default_factory=SpaceNetOptions)
@@ -202,13 +205,22 @@ STRATEGIES: dict[str, MethodSpec] = {
         "train on stored samples toward their stored outputs; DER++ by option (Buzzega et al. 2020)",
         DER,
         "der",
-        refused={"agent": "der keeps outputs of a classifier: use --method replay"},
+        refused={"agent": "der keeps outputs of a classifier: use --method clonex, which keeps those of an actor"},
     ),
     "icarl": MethodSpec(
         "stored exemplars of each class, the nearest mean of which answers (Rebuffi et al. 2017)",
         ICaRL,
         "icarl",
-        refused={"agent": "icarl keeps exemplars of classes, which an agent does not have: use --method replay"},
+        refused={"agent": "icarl keeps exemplars of classes, which an agent does not have: use --method clonex"},
+    ),
+    "clonex": MethodSpec(
+        "clone earlier policies on stored observations, and explore with the best (Wolczyk et al. 2022)",
+        ClonEx,
+        "clonex",
+        defaults={"border": {"exploration": "best_return"}},
+        refused={
+            "classifier": "clonex clones the policies of agents: use --method der, which keeps a classifier's outputs"
+        },
     ),
     "packnet": MethodSpec(
         "prune and freeze a share of the weights per task (Mallya and Lazebnik 2018)", PackNet, "packnet"

@@ -118,7 +118,7 @@ def test_a_copied_classifier_learns_as_the_original_and_leaves_it_alone(name: st
     assert_equal_trees(copied.state_dict(), of_copy)
 
 
-@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "replay"])
+@pytest.mark.parametrize("name", ["spacenet", "packnet", "ewc", "replay", "clonex"])
 def test_a_copied_learner_of_tasks_learns_as_the_original_and_leaves_it_alone(name: str) -> None:
     learner = make_learner(name)
     learn_tasks(learner, 1)

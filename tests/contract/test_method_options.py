@@ -11,6 +11,7 @@ import pytest
 from sparserl.continual.learner import Kind
 from sparserl.continual.strategies import GROUPS, STRATEGIES, MethodOptions
 from sparserl.continual.strategies.afaf import AFAFOptions
+from sparserl.continual.strategies.clonex import ClonExOptions
 from sparserl.continual.strategies.der import DEROptions
 from sparserl.continual.strategies.icarl import ICaRLOptions
 from sparserl.continual.strategies.lwf import LwFOptions
@@ -103,6 +104,9 @@ def test_a_share_of_one_may_be_written_as_an_integer() -> None:
         (DEROptions, {"beta": math.nan}, "der.beta must not be negative, got nan"),
         (DEROptions, {"batch_size": 0}, "der.batch-size must be at least 1, got 0"),
         (ICaRLOptions, {"samples": 0}, "icarl.samples must be at least 1, got 0"),
+        (ClonExOptions, {"states_per_task": 0}, "clonex.states-per-task must be at least 1, got 0"),
+        (ClonExOptions, {"batch_size": 0}, "clonex.batch-size must be at least 1, got 0"),
+        (ClonExOptions, {"strength": -1.0}, "clonex.strength must not be negative, got -1.0"),
         (PackNetOptions, {"retrain_epochs": -1}, "packnet.retrain-epochs must not be negative, got -1"),
         (PackNetOptions, {"retrain_updates": -1}, "packnet.retrain-updates must not be negative, got -1"),
         (WSNOptions, {"pool": 0.0}, "wsn.pool must be in (0, 1], got 0.0"),

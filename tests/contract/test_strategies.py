@@ -195,6 +195,7 @@ STATE_CASES: list[tuple[str, type[Any], dict[str, Any]]] = [
     *((method, DSTD3, {}) for method in ("finetune", "ewc", "si", "packnet", "spacenet")),
     ("finetune", DSSAC, {"border": {"heads": "shared", "critic": "reset", "buffer": "kept", "exploration": "policy"}}),
     ("packnet", DSSAC, {"topology": DENSE, "border": {"optimizer": "kept", "temperature": "kept"}}),
+    ("clonex", DSSAC, {"topology": DENSE, "border": {"buffer": "kept"}}),
 ]
 
 
@@ -246,7 +247,7 @@ def test_an_agent_repeats_with_the_same_seed_and_not_with_another(method: str) -
     assert not torch.equal(critics[0], critics[2])
 
 
-@pytest.mark.parametrize("method", ["l2", "ewc", "online_ewc", "si", "mas", "agem", "scratch"])
+@pytest.mark.parametrize("method", ["l2", "ewc", "online_ewc", "si", "mas", "agem", "clonex", "scratch"])
 def test_the_first_task_of_an_agent_is_learned_as_without_a_method(method: str) -> None:
     learned = []
     for name in (method, "finetune"):

@@ -435,6 +435,7 @@ RL_METHOD_OPTIONS: dict[str, dict[str, Value]] = {
     "si": {"strength": 3.0, "critics": True, "damping": 0.5},
     "mas": {"strength": 3.0, "critics": True, "samples": 30},
     "agem": {"transitions_per_task": 30, "batch_size": 5},
+    "clonex": {"states_per_task": 30, "batch_size": 5, "strength": 3.0},
     "replay": {"batch_scale": 2},
     "packnet": {"retrain_updates": 7},
     "spacenet": {
@@ -644,7 +645,7 @@ def tasks_batches(algo: str) -> list[Batch]:
         *wrapper_batches(kind, "frozen"),
         *topology_batches(kind, of_tasks=True),
         *method_batches(
-            kind, RL_METHOD_OPTIONS, ("topology.method", "border.buffer"), replay={"agent.buffer_size": 700}
+            kind, RL_METHOD_OPTIONS, ("topology.method", "border.buffer", "border.exploration"), replay={"agent.buffer_size": 700}
         ),
     ]
 

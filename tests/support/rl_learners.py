@@ -19,6 +19,7 @@ from sparserl.agents.networks.heads import TaskHeads
 from sparserl.continual.rl.borders import BorderConfig
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies import STRATEGIES, MethodOptions, make_strategy
+from sparserl.continual.strategies.clonex import ClonExOptions
 from sparserl.continual.strategies.memory import AGEMOptions, ReplayOptions
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.penalty import EWCOptions, L2Options, MASOptions, OnlineEWCOptions, SIOptions
@@ -37,6 +38,7 @@ OPTIONS = MethodOptions(
     si=SIOptions(strength=1.0),
     mas=MASOptions(strength=0.1, samples=12),
     agem=AGEMOptions(transitions_per_task=9, batch_size=6),
+    clonex=ClonExOptions(states_per_task=9, batch_size=6, strength=10.0),
     replay=ReplayOptions(batch_scale=2),
     packnet=PackNetOptions(retrain_updates=5),
     spacenet=SpaceNetOptions(rewire_interval=4),

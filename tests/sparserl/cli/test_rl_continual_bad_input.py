@@ -13,6 +13,7 @@ from sparserl.envs import make
 from sparserl.envs.tasks.meta_world import register_tasks
 
 CHEETAH = ("--sequence", "halfcheetah_forgetting")
+CARTPOLE = str(Path(__file__).parents[3] / "configs" / "sequences" / "cartpole_small.yaml")
 CASES = {
     "sequence": (("--sequence", "halfcheeta_forgetting"), "did you mean 'halfcheetah_forgetting'"),
     "no file": (("--sequence", "nowhere.yaml"), "cannot read nowhere.yaml"),
@@ -49,6 +50,18 @@ CASES = {
         "it would change from task to task",
     ),
     "several steps": ((*CHEETAH, "--agent.n-steps", "3"), "--agent.n-steps above 1 is for `sparserl train`"),
+    "clones of actions": (
+        (*CHEETAH, "--method", "clonex", "--algo", "ds_td3"),
+        "clonex clones the distribution of actions, and DSTD3 has none: use --algo ds_sac or ds_tqc, or --method replay",
+    ),
+    "clones of values": (
+        ("--sequence", CARTPOLE, "--method", "clonex", "--algo", "ds_dqn"),
+        "and DSDQN has none",
+    ),
+    "exploration without heads": (
+        (*CHEETAH, "--border.exploration", "best_return", "--border.heads", "shared"),
+        "--border.heads is shared: use --border.heads task, or --border.exploration random",
+    ),
     "scratch without exploration": (
         (*CHEETAH, "--method", "scratch", "--border.exploration", "policy"),
         "use --border.exploration random",

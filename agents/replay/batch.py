@@ -14,7 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
-from sparserl.kernels.deferred import Deferred, computed, once_a_stretch
+from sparserl.kernels.deferred import Deferred, computed, once_a_block
 from sparserl.kernels.program import add, make_step, stretch
 from sparserl.kernels.recording import each_time, not_again, relies_on_items
 from sparserl.kernels.updates import gather_step
@@ -106,7 +106,7 @@ def _gather(buffer: ReplayBuffer, count: int) -> _Gather:
     """One that is not in use."""
     free = _free.setdefault(buffer, {}).setdefault(count, [])
     free[:] = [(used, made) for used, made in free if made.reads(buffer)]
-    gather: _Gather = once_a_stretch(free, lambda: _Gather(buffer, count))
+    gather: _Gather = once_a_block(free, lambda: _Gather(buffer, count))
     return gather
 
 

@@ -28,8 +28,8 @@ Array = Any
 class Deferred(NDArrayOperatorsMixin):
     """An array that is filled when waiting steps have run; NumPy's functions and operators take it as an array.
 
-    The next stretch of steps may fill it anew. The same object stands for the same memory, so what was made for it once
-    can be found by its `id`.
+    A later stretch of steps may fill it anew, or of `filled` a later block. The same object stands for the same memory,
+    so what was made for it once can be found by its `id`.
 
     Args:
         memory: Of the numbers.
@@ -116,7 +116,10 @@ class Lease:
 
 def take(free: list[tuple[int | None, Any]]) -> Any:
     """Takes something out of a list that `Lease` fills; None if there is nothing that can be used now."""
-    now = program.stretch()
+    return _taken(free, program.stretch())
+
+
+def _taken(free: list[tuple[int | None, Any]], now: int | None) -> Any:
     for index, (used, item) in enumerate(free):
         if used is None or used != now:
             del free[index]
@@ -124,17 +127,19 @@ def take(free: list[tuple[int | None, Any]]) -> Any:
     return None
 
 
-def once_a_stretch(free: list[tuple[int | None, T]], make: Callable[[], T]) -> T:
-    """Something that only this stretch of steps uses: one of an earlier stretch, or made anew.
+def once_a_block(free: list[tuple[int | None, T]], make: Callable[[], T]) -> T:
+    """Something that is used once until `deferred` ends: one of an earlier block, or made anew.
+
+    Not of an earlier stretch: what was drawn for one step of an update may be read by another after steps have run.
 
     Args:
         free: What was made before; made things are put there, where steps wait.
         make: Makes one more.
     """
-    now = program.stretch()
+    now = program.block()
     if now is None:
         return make()
-    item: T = take(free) or make()
+    item: T = _taken(free, now) or make()
     free.append((now, item))
     return item
 
@@ -156,7 +161,7 @@ def filled(shape: tuple[int, ...], fill: Callable[[npt.NDArray[np.float32]], obj
         shape: Of the array.
         fill: Writes the numbers into memory that it is given.
     """
-    array = once_a_stretch(_free.by_shape.setdefault(shape, []), lambda: Deferred(np.empty(shape, np.float32)))
+    array = once_a_block(_free.by_shape.setdefault(shape, []), lambda: Deferred(np.empty(shape, np.float32)))
     recording.each_time(partial(fill, array.memory))
     return array.memory if program.stretch() is None else array
 

@@ -97,7 +97,7 @@ class _Waiting(threading.local):
     def __init__(self) -> None:
         self.rows: list[int] | None = None  # None where steps run at once
         self.kept: list[Step] = []
-        self.stretch = 0
+        self.stretch = self.block = 0
 
 
 _waiting = _Waiting()
@@ -113,6 +113,7 @@ def deferred() -> Iterator[None]:
         yield
         return
     _waiting.rows = []
+    _waiting.block += 1
     try:
         yield
         run_waiting()
@@ -167,6 +168,11 @@ def run_waiting() -> None:
 def stretch() -> int | None:
     """A number that stays the same as long as nothing but waiting steps comes between; None where steps do not wait."""
     return None if _waiting.rows is None else _waiting.stretch
+
+
+def block() -> int | None:
+    """A number that stays the same until `deferred` ends, however often steps are run inside; None as for `stretch`."""
+    return None if _waiting.rows is None else _waiting.block
 
 
 class Call:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from support.calls import watch_calls
 from support.trees import assert_equal_trees
 
-from sparserl.agents import DSDQN, DSSAC, DSTD3
+from sparserl.agents import DSDQN, DSSAC, DSTD3, DSTQC
+from sparserl.agents.networks.heads import TaskHeads
+from sparserl.envs import AppendTaskId
+from sparserl.kernels import deferred as deferred_arrays
 from sparserl.kernels import plan
 from sparserl.kernels.program import Call
 from sparserl.layers import fused_adam as optim
@@ -83,6 +87,34 @@ def test_waiting_changes_no_bit(kind: str, method: str, monkeypatch: pytest.Monk
     own = make(kind, **topology)
     monkeypatch.setattr(own, "_waits", lambda: False)
     assert_equal_trees(learned(own), waiting)
+
+
+@pytest.mark.parametrize("heads", [None, TaskHeads(2)], ids=["one output layer", "heads"])
+@pytest.mark.parametrize("topology", [{"method": "dense"}, {}], ids=["dense", "sparse"])
+@pytest.mark.parametrize("algo", [DSSAC, DSTD3, DSTQC])
+def test_noise_that_is_drawn_later_is_not_that_of_earlier_actions(
+    algo: type[Any], topology: dict[str, Any], heads: TaskHeads | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dense networks, and heads, have what waits run in the middle of an update.
+    learned_by = []
+    for waits in (True, False):
+        monkeypatch.setattr(deferred_arrays, "_free", deferred_arrays._Free())  # as in a new process
+        env = gym.make("Pendulum-v1")
+        own = {"net_arch": [24, 24], "heads": heads}
+        agent = algo(
+            "MlpPolicy",
+            AppendTaskId(env, 0, 2) if heads else env,
+            topology=topology,
+            policy_kwargs=own,
+            learning_starts=10,
+            batch_size=8,
+            seed=0,
+        )
+        if not waits:
+            monkeypatch.setattr(agent, "_waits", lambda: False)
+        agent.learn(16)
+        learned_by.append(dict(agent.policy.state_dict()))
+    assert_equal_trees(*learned_by)
 
 
 @pytest.mark.usefixtures("thread_counts")

@@ -645,7 +645,10 @@ def tasks_batches(algo: str) -> list[Batch]:
         *wrapper_batches(kind, "frozen"),
         *topology_batches(kind, of_tasks=True),
         *method_batches(
-            kind, RL_METHOD_OPTIONS, ("topology.method", "border.buffer", "border.exploration"), replay={"agent.buffer_size": 700}
+            kind,
+            RL_METHOD_OPTIONS,
+            ("topology.method", "border.buffer", "border.exploration"),
+            replay={"agent.buffer_size": 700},
         ),
     ]
 

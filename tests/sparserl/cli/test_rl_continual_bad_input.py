@@ -52,7 +52,7 @@ CASES = {
     "several steps": ((*CHEETAH, "--agent.n-steps", "3"), "--agent.n-steps above 1 is for `sparserl train`"),
     "clones of actions": (
         (*CHEETAH, "--method", "clonex", "--algo", "ds_td3"),
-        "clonex clones the distribution of actions, and DSTD3 has none: use --algo ds_sac or ds_tqc, or --method replay",
+        "distribution of actions, and DSTD3 has none: use --algo ds_sac or ds_tqc, or --method replay",
     ),
     "clones of values": (
         ("--sequence", CARTPOLE, "--method", "clonex", "--algo", "ds_dqn"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparserl.kernels.deferred import Deferred, Memo, address_of, computed
+from sparserl.kernels.deferred import Deferred, Memo, address_of, computed, filled
 from sparserl.kernels.formulas import smoothed, squared_errors, tanh
 from sparserl.kernels.program import deferred, run_waiting, stretch
 
@@ -47,6 +47,20 @@ def test_a_formula_finds_its_memory_again_in_the_next_stretch_only() -> None:
         assert first.address != second.address  # the first may still be needed
         run_waiting()
         assert tanh(x) is first
+
+
+def test_what_python_filled_stays_until_the_block_ends_although_steps_have_run() -> None:
+    addresses = []
+    for _ in range(3):
+        with deferred():
+            first = filled((3, 7, 1), lambda memory: memory.fill(1.0))
+            run_waiting()
+            second = filled((3, 7, 1), lambda memory: memory.fill(2.0))
+            run_waiting()
+            assert (computed(first) == 1.0).all()
+            assert (computed(second) == 2.0).all()
+        addresses.append({first.address, second.address})
+    assert addresses[1] == addresses[2]  # memory of earlier blocks comes again
 
 
 def test_the_number_of_a_formula_is_that_of_its_call() -> None:

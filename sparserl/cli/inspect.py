@@ -32,7 +32,7 @@ class InspectCommand:
     """Which observations a trained agent uses, or which features a classifier: of each input the mean |derivative| of
     the outputs by it (attribution, in states of a few episodes without exploration, or on test samples), the sum of its
     |weights| in the first layer (strength), and its connections. An actor's outputs are actions in [-1, 1]; a critic
-    also reads actions. The most used inputs come first."""
+    also reads actions. The most used inputs come first. Of agents that see images the inputs are pixels."""
 
     run: Path
     """Run folder."""
@@ -47,7 +47,7 @@ class InspectCommand:
     top: Count = 10
     """Inputs of each network that are shown."""
     out: Path | None = None
-    """Also draw them as bars: .png, .svg or .pdf."""
+    """Also draw them as bars, or pixels as an image: .png, .svg or .pdf."""
     json: bool = False
     """Print one line of JSON with all inputs instead of tables."""
 
@@ -100,6 +100,9 @@ def _notes(use: InputUse, noise: np.ndarray) -> list[str]:
     if noise.any():
         held, all_of_them = use.share(noise), f"{noise.sum()} noise features, {noise.mean():.1%} of the inputs"
         notes.append(f"{all_of_them}, hold {held:.1%} of the attribution")
+    if use.image is not None and use.attribution.any():
+        of_channels = use.picture("attribution").sum(axis=(1, 2)) / use.attribution.sum()
+        notes.append(f"attribution by channel: {', '.join(f'{share:.1%}' for share in of_channels)}")
     if not math.isnan(use.agreement):
         notes.append(f"rank correlation of attribution and strength: {use.agreement:.2f}")
     return notes

@@ -9,11 +9,13 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from sparserl.agents.networks.chains import reads_images
 from sparserl.envs import action_names, feature_names
 from sparserl.errors import ConfigError
-from sparserl.experiment.opened_agent_run import EVAL_SEED, OpenedAgentRun
+from sparserl.experiment.opened_agent_run import EVAL_SEED, OpenedAgentRun, TrainedAgent
 from sparserl.experiment.opened_fit_run import TrainedFit
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
+from sparserl.experiment.pixel_use import MOST_IMAGES, Outputs, pixel_use
 from sparserl.experiment.visited import MOST_SAMPLES
 from sparserl.metrics.inputs import InputUse, input_use
 
@@ -48,9 +50,9 @@ def _of_agent(
     task = trained.only(task)
     networks = trained.networks(task)
     env = trained.make_env(task)
-    features, actions = feature_names(env), action_names(env)
-    outputs = _actions(len(actions)) if isinstance(env.action_space, gym.spaces.Box) else _as_they_are
+    features = feature_names(env)
     env.close()
+    actions, outputs = _names_and_outputs(trained, task)
     samples = trained.visited(task, episodes, seed=seed)
     read = trained.read_by(task, samples)
     observed = features[: read[trained.acting].shape[1]]
@@ -61,6 +63,25 @@ def _of_agent(
         names = observed if x.shape[1] == len(observed) else [*observed, *actions]
         uses.append(input_use(group, names, chains, x, outputs if acts else _as_they_are))
     return uses
+
+
+@input_use_of_run.register(TrainedAgent)
+def _of_trained_agent(
+    trained: TrainedAgent, task: int | None = None, *, episodes: int = 3, seed: int = EVAL_SEED
+) -> list[InputUse]:
+    if not reads_images(trained.agent.acting):
+        return _of_agent(trained, task, episodes=episodes, seed=seed)
+    samples = trained.visited(trained.only(task), episodes, seed=seed, most=MOST_IMAGES)
+    return pixel_use(trained.agent, samples, *_names_and_outputs(trained, 0))
+
+
+def _names_and_outputs(trained: OpenedAgentRun[Any], task: int) -> tuple[list[str], Outputs]:
+    """Names of the entries of an action, and what makes actions of the outputs of an actor."""
+    env = trained.make_env(task)
+    actions = action_names(env)
+    is_continuous = isinstance(env.action_space, gym.spaces.Box)
+    env.close()
+    return actions, _actions(len(actions)) if is_continuous else _as_they_are
 
 
 @input_use_of_run.register(TrainedClassifier)

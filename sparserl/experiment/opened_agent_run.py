@@ -31,7 +31,7 @@ from sparserl.experiment.run_config import (
     run_sequence,
 )
 from sparserl.experiment.train_config import TrainConfig
-from sparserl.experiment.visited import Visited, read_of, visited
+from sparserl.experiment.visited import MOST_SAMPLES, Visited, read_of, visited
 from sparserl.export import ExportedPolicy
 from sparserl.layers import SparseMLP
 from sparserl.layers.linear import linear
@@ -73,11 +73,19 @@ class OpenedAgentRun(OpenedRun[A]):
             ConfigError: If they are no chains of layers that read vectors.
         """
 
-    def visited(self, task: int, episodes: int, *, seed: int = EVAL_SEED, max_steps: int | None = None) -> Visited:
-        """Observations and actions of a task, without exploration; arguments as in `evaluate`."""
+    def visited(
+        self,
+        task: int,
+        episodes: int,
+        *,
+        seed: int = EVAL_SEED,
+        max_steps: int | None = None,
+        most: int = MOST_SAMPLES,
+    ) -> Visited:
+        """At most so many observations and actions of a task, without exploration; arguments as in `evaluate`."""
         bound = self.config.eval.max_steps if max_steps is None else max_steps
         policy = self.policy(task)
-        return visited(lambda: self.make_env(task), policy, episodes=episodes, seed=seed, max_steps=bound)
+        return visited(lambda: self.make_env(task), policy, episodes=episodes, seed=seed, max_steps=bound, most=most)
 
     @abstractmethod
     def read_by(self, task: int, samples: Visited) -> dict[str, np.ndarray]:

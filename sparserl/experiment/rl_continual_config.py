@@ -308,7 +308,12 @@ class RLContinualConfig(RunConfig, MethodOptions):
 
 
 def _check_has_memory(algo: str) -> None:
-    """Raises ConfigError if an agent has no replay buffer."""
+    """Raises ConfigError if an agent has no replay buffer.
+
+    What an agent on a sequence does between tasks reads one: probes of a task (importances, distillation), memories of
+    earlier tasks, replay, and all options of borders. Runs on sequences also resume after any env step, where an agent
+    that learns from rollouts is whole after a rollout alone, and a border may lie within one.
+    """
     if not issubclass(agent_spec(algo).config, OffPolicyConfig):
         raise ConfigError(f"{algo} has no replay buffer, which agents of sequences learn from; use ds_sac")
 

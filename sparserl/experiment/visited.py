@@ -26,6 +26,7 @@ def visited(
     episodes: int,
     seed: int,
     max_steps: int | None,
+    most: int = MOST_SAMPLES,
 ) -> Visited:
     """Observations and actions of a policy that takes its mode.
 
@@ -35,9 +36,10 @@ def visited(
         episodes: How many, one after another.
         seed: Episode i starts from a reset with `seed + i`.
         max_steps: Env steps after which an episode is cut off; None as in `longest_episode`.
+        most: Samples, at most.
 
     Returns:
-        (N, obs) and (N, action), N <= `MOST_SAMPLES`.
+        (N, obs) and (N, action), N <= `most`.
     """
     observations, actions = [], []
     with closing(with_bound(make_env(), max_steps)) as env:
@@ -46,12 +48,12 @@ def visited(
             over = False
             while not over:
                 action = act(observation[None], True)[0]
-                observations.append(np.asarray(observation, np.float32))
+                observations.append(np.array(observation))
                 actions.append(np.asarray(action, np.float32))
                 observation, _, terminated, truncated, _ = env.step(action)
                 over = terminated or truncated
-    chosen = np.linspace(0, len(actions) - 1, min(MOST_SAMPLES, len(actions))).astype(int)
-    return np.stack(observations)[chosen], np.stack(actions)[chosen]
+    chosen = np.linspace(0, len(actions) - 1, min(most, len(actions))).astype(int)
+    return np.stack([observations[at] for at in chosen]).astype(np.float32), np.stack(actions)[chosen]
 
 
 def read_of(agent: Any, samples: Visited) -> dict[str, Floats]:

@@ -36,6 +36,7 @@ class InputUse:
         attribution: (n_in,) as `input_attribution`.
         strength: (n_in,) as `input_strength`; of pictures that convolutions read, summed over all places of a kernel.
         degree: (n_in,) as `input_degree`, likewise.
+        image: Channels, height and width, where the first inputs are the pixels of an image in this order.
     """
 
     network: str
@@ -43,6 +44,18 @@ class InputUse:
     attribution: Floats
     strength: Floats
     degree: Floats
+    image: tuple[int, int, int] | None = None
+
+    def picture(self, measure: str) -> Floats:
+        """(channels, height, width) a measure of the pixels of an image.
+
+        Args:
+            measure: In `MEASURES`.
+        """
+        assert self.image is not None
+        channels, height, width = self.image
+        pixels: Floats = getattr(self, measure)[: channels * height * width].reshape(self.image)
+        return pixels
 
     @property
     def order(self) -> Slots:

@@ -28,6 +28,8 @@ def plot_inputs(
 ) -> None:
     """Draws a row of panels for each network, a panel for each measure: its most used inputs, by attribution.
 
+    Of a network that reads images a panel is the image, its channels added up.
+
     Args:
         uses: Of each network.
         out: Picture to write.
@@ -39,10 +41,20 @@ def plot_inputs(
         ConfigError: If the picture cannot be written.
     """
     chosen = [use.order[:top] for use in uses]
-    heights = [BAR_HEIGHT * len(inputs) + 0.7 for inputs in chosen]
+    heights = [
+        BAR_HEIGHT * len(inputs) + 0.7 if use.image is None else PANEL_WIDTH
+        for use, inputs in zip(uses, chosen, strict=True)
+    ]
     figure = Figure(figsize=(PANEL_WIDTH * len(MEASURES) + 0.8, sum(heights) + 0.6), layout="constrained")
     rows = figure.subplots(len(uses), len(MEASURES), squeeze=False, height_ratios=heights)
     for row, (axes, use, inputs) in enumerate(zip(rows, uses, chosen, strict=True)):
+        if use.image is not None:
+            for axis, measure in zip(axes, MEASURES, strict=True):
+                drawn = axis.imshow(use.picture(measure).sum(axis=0), cmap="cividis")
+                figure.colorbar(drawn, ax=axis, shrink=0.8)
+                axis.set_title(f"{use.network}: {TITLES[measure]}", fontsize="small")
+                axis.grid(visible=False)
+            continue
         is_noise = np.array(noise[row] if noise else [False] * len(use.names))[inputs]
         colours = [COLOURS[1] if one else COLOURS[0] for one in is_noise]
         for axis, measure in zip(axes, MEASURES, strict=True):

@@ -102,6 +102,44 @@ def test_a_policy_that_sees_images_is_exported(kind: str, seen: Path, tmp_path: 
     assert float(difference) < 1e-4
 
 
+def test_pixels_are_looked_at(seen: Path, tmp_path: Path, capsys: Any) -> None:
+    capsys.readouterr()
+    words = ["inspect", "--run", str(seen), "--episodes", "1", "--checkpoint", "last"]
+    assert main([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["networks"]
+    agent = TrainedAgent(RunFolder.open(seen), "last")
+    pixels, n_action = 3 * 36 * 36, agent.agent.action_space.shape[0]  # type: ignore[index]  # a Box
+    assert [len(said[group]["inputs"]) for group in ("actor", "critic")] == [pixels, pixels + n_action]
+    inputs = {one["name"]: one for one in said["actor"]["inputs"]}
+
+    # The derivative by differences, in the states that were visited.
+    observations, _ = agent.visited(0, 1)
+    images = torch.from_numpy(observations.transpose(0, 3, 1, 2) / 255)
+    actor = agent.agent.actor  # type: ignore[attr-defined]
+
+    def act(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return actor.network(actor.features_extractor(images))
+
+    for channel, row, column in ((0, 20, 20), (2, 0, 35), (1, 17, 3)):
+        change = torch.zeros_like(images)
+        change[:, channel, row, column] = 1e-2
+        expected = ((act(images + change) - act(images - change)).abs() / 2e-2).mean(0).sum().item()
+        found = inputs[f"channel {channel}, row {row}, column {column}"]
+        assert found["attribution"] == pytest.approx(expected, rel=0.05, abs=1e-5)
+
+    # Patches of 8 x 8 start at every 4th pixel, up to 28: a corner is in one of them, what is inside in up to four.
+    kernel = linear(actor.features_extractor.cnn[0].kernel)
+    degrees = np.bincount(kernel.index.col, minlength=192).reshape(3, 8, 8)  # type: ignore[union-attr]  # sparse
+    assert inputs["channel 1, row 0, column 0"]["degree"] == degrees[1, 0, 0]
+    assert inputs["channel 2, row 4, column 0"]["degree"] == degrees[2, 4, 0] + degrees[2, 0, 0]
+    assert inputs["channel 0, row 5, column 6"]["degree"] == degrees[0][np.ix_((5, 1), (6, 2))].sum()
+    assert main([*words, "--out", str(tmp_path / "pixels.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "attribution by channel: " in printed
+    assert (tmp_path / "pixels.png").read_bytes().startswith(b"\x89PNG")
+
+
 OF_OTHERS = {
     "td3": "--agent.learning-starts 10 --agent.batch-size 4 --agent.buffer-size 50",
     "ds_ppo": "--agent.n-steps 16 --agent.batch-size 16 --wrappers.normalize-observations none",
@@ -162,7 +200,6 @@ REFUSED = {
     "train --env Image-v0 --agent.buffer-size 900000000 --total-steps 900000000": "of it for the replay buffer",
     "train --env Image-v0 --agent.batch-size 90000000": "of it for convolutions (--agent.batch-size)",
     "export --run {seen} --format c": "images is not written as C; take --format onnx or safetensors",
-    "inspect --run {seen}": "networks that read vectors can be looked into",
     "prune --run {seen} --density 0.1 --by fisher": "pruned by weights, not by fisher: use lamp, global or uniform",
     "prune --run {seen} --density 0.99": "is pruned to less, got 0.99; the closest is",
 }

@@ -13,6 +13,9 @@ from torch import nn
 
 from sparserl.continual.shared.importance import mean_gradient_power
 from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.convolution import Convolution
+from sparserl.layers.sparse_cnn import SparseCNN
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.rewire import random_topology
 from sparserl.topology.structure import SparseTopology
 
@@ -106,6 +109,21 @@ def test_it_is_autograd_sample_by_sample(
     assert list(found) == list(expected)
     for name, importances in expected.items():
         torch.testing.assert_close(found[name], importances, rtol=1e-5, atol=1e-8)
+        assert importances.max() > 0.0
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("topology", [TopologyConfig("static", 0.5), TopologyConfig("dense")], ids=["sparse", "dense"])
+def test_gradients_at_all_places_of_a_sample_add_up_first(topology: TopologyConfig, power: Literal[1, 2]) -> None:
+    torch.manual_seed(0)
+    convolutions = [Convolution(4, 3, pooling=2), Convolution(5, 2)]
+    network = SparseCNN.of_images((2, 8, 7), convolutions, [6, 3], topology=topology, seed=0, name="network")
+    x, cotangents = drawn(SAMPLES, 2 * 8 * 7), drawn(SAMPLES, 3)
+    found = mean_gradient_power(network, x, cotangents, power)
+    expected = sample_by_sample(network, x, cotangents, power)
+    assert list(found) == list(expected)
+    for name, importances in expected.items():
+        torch.testing.assert_close(found[name], importances, rtol=1e-4, atol=1e-7)
         assert importances.max() > 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -18,7 +19,8 @@ from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.activations import HiddenUnits
 from sparserl.layers.convolution import convolution_shapes
 from sparserl.layers.linear import biases_of
-from sparserl.layers.sparse_cnn import ImageShape, cnn_shapes
+from sparserl.layers.one_shot import JudgingBatch
+from sparserl.layers.sparse_cnn import ImageShape, SparseCNN, cnn_shapes
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import OWN_DENSITIES
 from sparserl.topology.density import Shape
@@ -81,6 +83,31 @@ def patch_bytes(config: ClassifierConfig, sequence: TaskSequence) -> float:
         return 0.0
     shapes = convolution_shapes(image_of(sequence), config.convolution_layers)
     return 2.0 * 4 * config.batch_size * sum(one.matrix[1] * one.n_places for one in shapes)
+
+
+def random_network(
+    config: ClassifierConfig,
+    sequence: TaskSequence,
+    sizes: Sequence[int],
+    judging: JudgingBatch | None,
+    **options: Any,
+) -> SparseMLP:
+    """A network of a classifier, with the connections that its topology begins with.
+
+    Args:
+        config: Says whether it has convolutions.
+        sequence: What it reads.
+        sizes: Features, and neurons of each layer behind convolutions.
+        judging: As of `SparseMLP.random`.
+        options: Those that `SparseMLP.random` and `SparseCNN.of_images` have in common.
+
+    Raises:
+        ConfigError: If it has convolutions, and samples are no pictures or too small.
+        TopologyError: As these functions.
+    """
+    if convolutions := config.convolution_layers:
+        return SparseCNN.of_images(image_of(sequence), convolutions, sizes[1:], **options)
+    return SparseMLP.random(sizes, judging=judging, **options)
 
 
 def without_connections(sizes: Sequence[int], units: HiddenUnits, seed: int) -> SparseMLP:

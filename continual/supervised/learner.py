@@ -23,7 +23,7 @@ from sparserl.continual.supervised.connections import (
     bound,
     check_topology,
     evolver_of,
-    image_of,
+    random_network,
     without_connections,
 )
 from sparserl.continual.supervised.learner_config import OPTIMIZERS, FitLearnerConfig, LearnerConfig
@@ -35,7 +35,6 @@ from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import check_slots, state_from_tree, state_tree
 from sparserl.layers.one_shot import JudgingBatch
-from sparserl.layers.sparse_cnn import SparseCNN
 from sparserl.metrics.cost import (
     bytes_indices,
     bytes_optimizer,
@@ -110,9 +109,7 @@ class SupervisedLearner(TaskLearner):
                 return without_connections(sizes, self.config.hidden_units, self.seed)
             options: dict[str, Any] = {"activation": self.config.hidden_units, "output_activation": output_activation}
             options |= {"topology": self.topology, "seed": self.seed, "name": "network"}
-            if convolutions := self.config.convolution_layers:
-                return SparseCNN.of_images(image_of(self.sequence), convolutions, sizes[1:], **options)
-            return SparseMLP.random(sizes, judging=self._first_batch(), **options)
+            return random_network(self.config, self.sequence, sizes, self._first_batch(), **options)
 
     def _first_batch(self) -> JudgingBatch | None:
         """The first batch of the present task, where connections are judged by one."""

@@ -137,14 +137,14 @@ class ClassifierConfig:
                     "learner.convolutions has [channels, side of a patch, stride] of each, e.g. [32, 3, 1], got "
                     f"{list(sizes)}"
                 )
+        if self.pooling and not self.convolutions:
+            raise ConfigError(
+                f"learner.pooling {list(self.pooling)} follows convolutions: set learner.convolutions, e.g. [[32, 3]]"
+            )
         if len(self.pooling) not in (0, 1, len(self.convolutions)):
             raise ConfigError(
                 f"learner.pooling has one number, or one for each of {len(self.convolutions)} convolutions, got "
                 f"{list(self.pooling)}"
-            )
-        if self.pooling and not self.convolutions:
-            raise ConfigError(
-                f"learner.pooling {list(self.pooling)} follows convolutions: set learner.convolutions, e.g. [[32, 3]]"
             )
         if self.convolutions and self.activation == "k_winners":
             raise ConfigError(

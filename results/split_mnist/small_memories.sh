@@ -1,5 +1,5 @@
 #!/bin/sh
-# All runs of "With 200 and 500 stored samples": `sh results/split_mnist/small_memories.sh RUNS DATA`, about 20 minutes on one core.
+# All runs of "With 200 and 500 stored samples": `sh results/split_mnist/small_memories.sh RUNS DATA`, 9 minutes of one core.
 RUNS=$1; DATA=$2
 run() { # name, seed, flags
     name=$1; seed=$2; shift 2

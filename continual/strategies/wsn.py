@@ -112,6 +112,7 @@ class WSN(Strategy):
         self._layers: dict[str, SparseLinear] = dict(self._network.hidden)
         self._scores: dict[str, nn.Parameter] = {}
         for name, layer in self._layers.items():
+            layer.use(np.empty(0, np.int64))  # its state says from the beginning that passes use some alone
             bound = layer.n_in**-0.5
             drawn = stream(self._seed, "scores", name).uniform(
                 -bound, bound, self.options.stored(layer.n_out, layer.n_in)

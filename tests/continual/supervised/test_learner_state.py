@@ -17,6 +17,7 @@ from torch import nn
 
 from sparserl.continual.learner import Group
 from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.nispa import NISPAOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.continual.supervised.learner import SupervisedLearner
@@ -172,7 +173,9 @@ def test_a_state_brings_the_state_of_the_method_and_what_is_frozen(tmp_path: Pat
     assert torch.nonzero(bias != before).view(-1).tolist() == [3, 4, 5, 6]
 
 
-METHODS = MethodOptions(spacenet=SpaceNetOptions(connections=(12, 6), selected=(6,), reserved=(2,)))
+METHODS = MethodOptions(
+    spacenet=SpaceNetOptions(connections=(12, 6), selected=(6,), reserved=(2,)), nispa=NISPAOptions(phase_epochs=1)
+)
 
 
 @pytest.mark.parametrize("method", methods_of("classifier"))

@@ -17,6 +17,7 @@ from support.tasks import blobs
 from support.trees import assert_equal_trees
 
 from sparserl.continual.strategies import MethodOptions, make_strategy, methods_of
+from sparserl.continual.strategies.nispa import NISPAOptions
 from sparserl.continual.strategies.packnet import PackNetOptions
 from sparserl.continual.strategies.spacenet import SpaceNetOptions
 from sparserl.continual.supervised.classifier_recorder import checksum
@@ -30,6 +31,7 @@ from sparserl.recording.run_folder import CsvLog, RunFolder, full_checkpoints
 from sparserl.recording.whole_checkpoints import cut_logs
 
 OPTIONS = MethodOptions(
+    nispa=NISPAOptions(phase_epochs=2),
     packnet=PackNetOptions(retrain_epochs=2),
     spacenet=SpaceNetOptions(connections=(40, 30, 6), selected=(12, 10), reserved=(5, 4)),
 )
@@ -53,7 +55,7 @@ def recorder(
     path: Path, method: str = "spacenet", scenario: Scenario | None = None, sequence: TaskSequence | None = None
 ) -> SequenceRecorder:
     """A recorder of a new learner in a folder, which is made if it is not there."""
-    sequence = sequence or blobs(scenario or ("task" if method == "packnet" else "class"))
+    sequence = sequence or blobs(scenario or ("task" if method in ("packnet", "wsn") else "class"))
     learner = SupervisedLearner(sequence, make_strategy(method, "classifier", OPTIONS), CONFIG, seed=3)
     if not path.exists():
         RunFolder.create(path, config_yaml="", command="", threads=1, parts=["checkpoints"])

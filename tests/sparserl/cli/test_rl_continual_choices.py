@@ -20,7 +20,7 @@ from sparserl.continual.strategies import STRATEGIES
 from sparserl.experiment import open_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-METHODS = [name for name, spec in STRATEGIES.items() if "agent" not in spec.refused]
+METHODS = [name for name, spec in STRATEGIES.items() if "agent" not in spec.refused and name != "clonex"]
 SMALL = (
     *("--algo", "ds_dqn", "--agent.net-arch", "12", "12", "--agent.learning-starts", "15", "--agent.batch-size", "8"),
     *("--agent.buffer-size", "200", "--agent.target-update-interval", "7", "--eval.every-steps", "20"),
@@ -76,6 +76,7 @@ def test_killed_and_resumed_it_ends_like_a_run_that_was_not(
 
 
 REFUSED = {
+    ("--method", "clonex"): "clonex clones ",
     ("--method", "finetune", "--border.critic", "reset"): "--border.critic reset is for agents with critics",
     ("--method", "ewc", "--ewc.critics"): "ewc.critics has no effect: DSDQN has one network",
     ("--method", "spacenet", "--spacenet.critics"): "spacenet.critics has no effect: DSDQN has one network",

@@ -105,7 +105,7 @@ def test_the_seed_decides_and_copies_say_the_same(method: str) -> None:
         ({"method": "attribute"}, "unknown method 'attribute'; did you mean 'attribution'"),
         ({"method": "attribution", "error_share": 0.5}, "error_share 0.5 is of wast, and has no effect on attribution"),
         ({"method": "wast", "hidden_layer_sizes": (8, 8)}, r"needs one hidden layer, e.g. 200, got \(8, 8\)"),
-        ({"scaling": "all"}, "scaling must be"),
+        ({"scaling": "all"}, "unknown scaling 'all'; valid: all_features, each_feature, none, range"),
         ({"density": 1.5}, r"density must be in \(0, 1\], got 1.5"),
     ],
 )

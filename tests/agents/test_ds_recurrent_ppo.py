@@ -160,7 +160,7 @@ def test_it_balances_a_pole_whose_velocity_it_does_not_see() -> None:
         gae_lambda=0.8,
         policy_kwargs={"lstm_hidden_size": 32, "net_arch": [32]},
     ).learn(25_600)
-    assert np.mean([episode["r"] for episode in agent.ep_info_buffer]) > 40  # some 22 at first
+    assert np.mean([episode["r"] for episode in agent.ep_info_buffer]) > 32  # some 22 at first, of a hundred episodes
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import yaml
 from sparserl.cli import main
 from sparserl.cli.running import read
 from sparserl.continual.strategies import make_strategy
+from sparserl.continual.strategies.closed_form import ClosedForm
+from sparserl.continual.supervised.closed_form_learner import ClosedFormLearner
 from sparserl.continual.supervised.data import DATASETS
 from sparserl.continual.supervised.learner import SupervisedLearner
 from sparserl.continual.supervised.sequences import SEQUENCES
@@ -106,7 +108,11 @@ def test_every_preset_fits_its_sequence(name: str) -> None:
     tasks: Any = tuple(Outline(plan.outputs) for plan in plans)
     n_outputs = 1 + max(unit for plan in plans for unit in plan.outputs)
     outline = TaskSequence(sequence, config.scenario, tasks, data.n_features, n_outputs, {}, image=data.image)
-    SupervisedLearner(outline, make_strategy(method, "classifier", config), config.learner, seed=0)
+    strategy = make_strategy(method, "classifier", config)
+    if isinstance(strategy, ClosedForm):
+        ClosedFormLearner(outline, strategy, seed=0)
+    else:
+        SupervisedLearner(outline, strategy, config.learner, seed=0)
 
 
 def test_presets_of_train_and_continual_are_apart() -> None:

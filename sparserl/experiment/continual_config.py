@@ -31,7 +31,7 @@ from sparserl.experiment.config_layers import OF_ALL, Choice, over
 from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.presets import continual_presets, load_preset
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.experiment.sequence_kinds import check_name, is_sequence_file, label_of, method_label, without_name
+from sparserl.experiment.sequence_kinds import OfSequence, check_name, method_label, without_name
 from sparserl.ranges import Count
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
@@ -41,7 +41,7 @@ OF_A_NETWORK = ("learner", "topology")
 
 
 @dataclass(frozen=True)
-class ContinualConfig(RunConfig, MethodOptions):
+class ContinualConfig(RunConfig, MethodOptions, OfSequence):
     """A continual run. Saved as `config.yaml`, which `--config` accepts, without the options of other methods.
 
     Raises:
@@ -92,16 +92,6 @@ class ContinualConfig(RunConfig, MethodOptions):
             )
         if self.wandb.video_every_steps is not None:
             raise ConfigError("--wandb.video-every-steps is for agents: there is nothing to film here")
-
-    @property
-    def from_file(self) -> bool:
-        """Whether the sequence comes from a YAML file."""
-        return is_sequence_file(self.sequence)
-
-    @property
-    def sequence_label(self) -> str:
-        """What the sequence is called."""
-        return label_of(self.sequence, self.sequence_name)
 
     @property
     def files(self) -> dict[str, Path]:

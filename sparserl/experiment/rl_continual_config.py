@@ -47,10 +47,10 @@ from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.presets import continual_presets, load_preset, rl_continual_presets
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.sequence_kinds import (
+    OfSequence,
     check_name,
     is_of_environments,
     is_sequence_file,
-    label_of,
     method_label,
     without_name,
 )
@@ -87,7 +87,7 @@ class RLEvalConfig:
 
 
 @dataclass(frozen=True)
-class RLContinualConfig(RunConfig, MethodOptions):
+class RLContinualConfig(RunConfig, MethodOptions, OfSequence):
     """A continual run of an agent. Saved as `config.yaml`, which `--config` accepts, without options of other methods.
 
     Raises:
@@ -160,16 +160,6 @@ class RLContinualConfig(RunConfig, MethodOptions):
             raise ConfigError(
                 "--topology.recycle-interval is for `sparserl train`: neurons serve earlier tasks as well"
             )
-
-    @property
-    def from_file(self) -> bool:
-        """Whether the sequence comes from a YAML file."""
-        return is_sequence_file(self.sequence)
-
-    @property
-    def sequence_label(self) -> str:
-        """What the sequence is called."""
-        return label_of(self.sequence, self.sequence_name)
 
     @property
     def files(self) -> dict[str, Path]:

@@ -45,6 +45,23 @@ def label_of(sequence: str, name: str | None) -> str:
     return (name or Path(sequence).stem) if is_sequence_file(sequence) else sequence
 
 
+class OfSequence:
+    """A config that names a sequence, or its file."""
+
+    sequence: str
+    sequence_name: str | None
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the sequence comes from a YAML file."""
+        return is_sequence_file(self.sequence)
+
+    @property
+    def sequence_label(self) -> str:
+        """What the sequence is called."""
+        return label_of(self.sequence, self.sequence_name)
+
+
 def check_name(sequence: str, name: str | None) -> None:
     """Raises ConfigError if a sequence that has a name is given another one."""
     if name is None:

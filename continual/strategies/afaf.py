@@ -44,12 +44,11 @@ from sparserl.continual.shared.sub_networks import SubNetworks
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.strategy import Strategy, refuse_topology
+from sparserl.continual.strategies.strategy import BringsConnections
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.layers import SparseMLP
 from sparserl.ranges import Count, CountOrZero, PositiveShare, Share, ShareBelowOne
 from sparserl.seeding import stream
-from sparserl.topology.config import TopologyConfig
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Flags, FloatArray, Slots
 
@@ -143,21 +142,13 @@ class AFAFOptions(Options):
         return [0] * skipped + counts[skipped:]
 
 
-class AFAF(Strategy):
+class AFAF(BringsConnections):
     """AFAF on a classifier; with the task given or not, the union of all sub-networks answers."""
 
-    takes_convolutions = False
+    counted_by = "afaf.density"
     options: AFAFOptions
 
     # Before anything is trained.
-
-    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
-        """None: connections come with the tasks."""
-        return {"network": (0.0,) * (hidden + 1)}
-
-    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
-        """Refuses all: it is the method's own."""
-        refuse_topology(topology, "afaf.density")
 
     def connections(self, sizes: Sequence[int], n_tasks: int) -> int:
         """As many as if no layer were reused."""

@@ -41,13 +41,12 @@ from sparserl.continual.shared.owned import FREE
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.strategy import Strategy, refuse_topology
+from sparserl.continual.strategies.strategy import BringsConnections
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.layers import SparseLinear
 from sparserl.layers.linear import biases_of
 from sparserl.ranges import PositiveShare, Range, Repeats, Share
 from sparserl.seeding import stream
-from sparserl.topology.config import TopologyConfig
 from sparserl.topology.free_positions import n_open, random_free
 from sparserl.topology.rewire import difference, exchange
 from sparserl.topology.structure import (
@@ -104,21 +103,13 @@ class NISPAOptions(Options):
         return max(1, round(self.density * n_out * n_in))
 
 
-class NISPA(Strategy):
+class NISPA(BringsConnections):
     """NISPA on a classifier; all connections answer for every task."""
 
-    takes_convolutions = False
+    counted_by = "nispa.density"
     options: NISPAOptions
 
     # Before anything is trained.
-
-    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
-        """None: connections come with the first task."""
-        return {"network": (0.0,) * (hidden + 1)}
-
-    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
-        """Refuses all: it is the method's own."""
-        refuse_topology(topology, "nispa.density")
 
     def connections(self, sizes: Sequence[int], n_tasks: int) -> int:
         return sum(self.options.connections_of(n_out, n_in) for n_in, n_out in pairwise(sizes))

@@ -145,6 +145,25 @@ class Strategy:
         return {}
 
 
+class BringsConnections(Strategy):
+    """A method that gives a classifier its connections, which come with the tasks: the topology is its own.
+
+    Attributes:
+        counted_by: Its option that says how many there are.
+    """
+
+    takes_convolutions = False
+    counted_by: ClassVar[str]
+
+    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
+        """None: there are no connections yet."""
+        return {"network": (0.0,) * (hidden + 1)}
+
+    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
+        """Refuses all."""
+        refuse_topology(topology, self.counted_by)
+
+
 def refuse_topology(topology: TopologyConfig, option: str) -> None:
     """Raises ConfigError unless a topology is the default, for a method that gives a classifier its connections.
 

@@ -40,7 +40,7 @@ from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
-from sparserl.continual.strategies.strategy import Strategy, refuse_topology
+from sparserl.continual.strategies.strategy import BringsConnections
 from sparserl.errors import CheckpointError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.convert import connections_of
@@ -48,7 +48,6 @@ from sparserl.layers.fused_adam import state_from_tree, state_tree
 from sparserl.layers.linear import biases_of
 from sparserl.ranges import PositiveShare
 from sparserl.seeding import stream
-from sparserl.topology.config import TopologyConfig
 from sparserl.topology.criteria import largest
 from sparserl.topology.structure import Flags
 
@@ -83,21 +82,13 @@ class WSNOptions(Options):
         return stored - round((1.0 - self.capacity) * (stored - 1))
 
 
-class WSN(Strategy):
+class WSN(BringsConnections):
     """WSN on the hidden layers of a classifier; each task has outputs of its own."""
 
-    takes_convolutions = False
+    counted_by = "wsn.pool"
     options: WSNOptions
 
     # Before anything is trained.
-
-    def densities(self, kind: Kind, hidden: int, n_tasks: int) -> Mapping[str, tuple[float, ...]]:
-        """None: the first task brings connections for all."""
-        return {"network": (0.0,) * (hidden + 1)}
-
-    def check_topology(self, kind: Kind, topology: TopologyConfig) -> None:
-        """Refuses all: it is the method's own."""
-        refuse_topology(topology, "wsn.pool")
 
     def connections(self, sizes: Sequence[int], n_tasks: int) -> int:
         return sum(self.options.stored(n_out, n_in) for n_in, n_out in pairwise(sizes[:-1])) + sizes[-2] * sizes[-1]

@@ -42,6 +42,23 @@ class ClassSums:
         self.total += x.sum(axis=0)
         self.count += len(x)
 
+    @property
+    def mean(self) -> Floats:
+        """(F,) of the samples."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Floats:
+        """(F, F) of the samples."""
+        covariance: Floats = self.gram / self.count - np.outer(self.mean, self.mean)
+        return covariance
+
+
+def add_by_class(sums: dict[int, ClassSums], x: Floats, y: Units) -> None:
+    """Adds (B, F) samples to the sums of their classes (B,), which are made where a class has none yet."""
+    for unit in np.unique(y).tolist():
+        sums.setdefault(unit, ClassSums.none(x.shape[1])).add(x[y == unit])
+
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -60,9 +77,7 @@ class Plane:
     @classmethod
     def of_sums(
         cls,
-        gram: Floats,
-        total: Floats,
-        count: int,
+        sums: ClassSums,
         *,
         components: int,
         inputs: int | None = None,
@@ -72,16 +87,13 @@ class Plane:
         """The plane of samples, of which sums say all.
 
         Args:
-            gram: (F, F) sum of their outer products.
-            total: (F,) sum.
-            count: Samples.
+            sums: Of them.
             components: r, below F and `inputs`.
             inputs: k, features that are read; all if None.
             connections: m, entries of the components that are kept; all if None.
             has_variances: Whether `variances` are kept; not with `connections`.
         """
-        mean = total / count
-        covariance = gram / count - np.outer(mean, mean)
+        mean, covariance = sums.mean, sums.covariance
         kept: dict[str, Any] = {}
         outside, directions = 0.0, len(mean) - components
         if inputs is not None:
@@ -97,7 +109,7 @@ class Plane:
         else:
             real = variances > 1e-12 * variances[-1]  # fewer samples than components have fewer directions
             loadings = (vectors * np.sqrt(np.where(real, variances, 0.0))).T.ravel()
-            places = np.sort(np.argsort(-np.abs(loadings), kind="stable")[:connections])
+            places = largest_entries(loadings, connections)
             kept |= {"values": loadings[places], "places": places}
         if has_variances:
             outside += np.trace(covariance) - variances.sum()
@@ -142,6 +154,12 @@ class Plane:
         *inside, rest = self.kept["variances"]
         deviations: Floats = outside / rest + (along / inside).sum(axis=1)
         return deviations
+
+
+def largest_entries(weights: Floats, count: int) -> Units:
+    """(count,) sorted places of the weights of largest magnitude; among equals the lower place first."""
+    places: Units = np.sort(np.argsort(-np.abs(weights), kind="stable")[:count])
+    return places
 
 
 def chosen_inputs(mean: Floats, variance: Floats, count: int) -> tuple[Units, float]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 
+from sparserl.continual.shared.plane import Floats, largest_entries
+from sparserl.topology.event_clock import next_due
 from sparserl.topology.plan import plan_together
 from sparserl.topology.rewire import RewireRule, remap
 from sparserl.topology.structure import LayerView, SparseTopology
-
-Floats = npt.NDArray[np.float64]
 
 RIDGE = 1e-6
 """Of the mean square length of components, added where their products are inverted."""
@@ -43,7 +42,7 @@ class SparseAutoencoder:
         size = len(covariance)
         variances, vectors = eigh(covariance, subset_by_index=(size - components, size - 1))
         weights = (vectors * np.sqrt(np.maximum(variances, 0.0))).T.ravel()
-        flat = np.sort(np.argsort(-np.abs(weights), kind="stable")[:connections])
+        flat = largest_entries(weights, connections)
         return cls(SparseTopology(components, len(covariance), flat), weights[flat])
 
     @classmethod
@@ -71,13 +70,12 @@ class SparseAutoencoder:
             passes: How many, >= 1.
             rng: Draws where growth is random.
         """
-        fitted = self
+        fitted, due = self, rule.first_update
         for one in range(1, passes + 1):
             fitted, view = fitted._pass(covariance)
-            is_due = one >= rule.first_update and (one - rule.first_update) % rule.update_interval == 0
-            if is_due and not rule.is_over(one) and rule.drop_fraction > 0.0:
+            if one == due and not rule.is_over(one) and rule.drop_fraction > 0.0:
                 change = plan_together(rule, [view], one, [None], [None])[0].rewired(rule, rng)
-                fitted = SparseAutoencoder(change.new, remap(fitted.values, change))
+                fitted, due = SparseAutoencoder(change.new, remap(fitted.values, change)), next_due(rule, one)
         return fitted
 
     def _pass(self, covariance: Floats) -> tuple[SparseAutoencoder, LayerView]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparserl.continual.shared.plane import ClassSums, Floats, Plane
+from sparserl.continual.shared.plane import ClassSums, Floats, Plane, add_by_class
 from sparserl.errors import ConfigError
 
 
@@ -38,20 +38,15 @@ class TaskStatistics:
             ConfigError: If fewer than two features vary.
         """
         count = sum(of_class.count for of_class in sums.values())
-        means = np.array([of_class.total / of_class.count for of_class in sums.values()])
+        means = np.array([of_class.mean for of_class in sums.values()])
         grams = (one.gram - one.count * np.outer(mean, mean) for one, mean in zip(sums.values(), means, strict=True))
         within: Floats = reduce(np.add, grams)
         variances = np.diag(within)
         read = np.flatnonzero(variances > 1e-9 * variances.max(initial=0.0))
         if read.size < 2:
             raise ConfigError(f"{read.size} neurons vary within classes of a task, and statistics need two: use logits")
-        plane = Plane.of_sums(
-            within[np.ix_(read, read)],
-            np.zeros(read.size),
-            count,
-            components=min(rank, read.size - 1),
-            has_variances=True,
-        )
+        around_means = ClassSums(within[np.ix_(read, read)], np.zeros(read.size), count)
+        plane = Plane.of_sums(around_means, components=min(rank, read.size - 1), has_variances=True)
         kept = {name: plane.kept[name] for name in ("components", "variances")}
         return cls({"units": np.array([*sums]), "read": read, "means": means[:, read], **kept})
 
@@ -88,9 +83,7 @@ class ComparedTasks:
         """
         sums: dict[int, ClassSums] = {}
         for features, units in parts:
-            x, y = features.numpy().astype(np.float64), units.numpy()
-            for unit in np.unique(y).tolist():
-                sums.setdefault(unit, ClassSums.none(x.shape[1])).add(x[y == unit])
+            add_by_class(sums, features.numpy().astype(np.float64), units.numpy())
         self.tasks.append(TaskStatistics.of_sums(sums, self.rank))
 
     def scores(self, features: Sequence[torch.Tensor], n_outputs: int) -> torch.Tensor:

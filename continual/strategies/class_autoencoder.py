@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from sparserl.continual.learner import Kind
 from sparserl.continual.shared.plane import ClassSums, Plane
 from sparserl.continual.shared.sparse_autoencoder import SparseAutoencoder
@@ -115,13 +113,12 @@ class ClassAutoencoder(ClassPlanes):
 
     def _plane(self, unit: int, sums: ClassSums) -> Plane:
         own, rng = self.options, stream(self._seed, self.options.group, str(unit))
-        mean = sums.total / sums.count
-        covariance = sums.gram / sums.count - np.outer(mean, mean)
+        covariance = sums.covariance
         if own.initial_topology == "random":
-            topology = random_topology(own.components, len(mean), own.connections, rng)
+            topology = random_topology(own.components, len(covariance), own.connections, rng)
             first = SparseAutoencoder.at_random(covariance, topology, rng)
         else:
             first = SparseAutoencoder.of_components(covariance, own.components, own.connections)
         learned = first.fitted(covariance, own.rule, own.passes, rng)
-        kept = {"mean": mean, "values": learned.values, "places": learned.topology.flat}
+        kept = {"mean": sums.mean, "values": learned.values, "places": learned.topology.flat}
         return Plane.of_kept(kept, own.components)

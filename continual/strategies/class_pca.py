@@ -77,9 +77,7 @@ class ClassPCA(ClassPlanes):
         del unit
         own = self.options
         return Plane.of_sums(
-            sums.gram,
-            sums.total,
-            sums.count,
+            sums,
             components=own.components,
             inputs=own.inputs,
             connections=own.connections,

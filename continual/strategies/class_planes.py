@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparserl.continual.shared.plane import ClassSums, Plane
+from sparserl.continual.shared.plane import ClassSums, Plane, add_by_class
 from sparserl.continual.strategies.closed_form import ClosedForm, Floats, Scores, Units, as_arrays, as_tensors
 from sparserl.continual.supervised.tasks import TaskSequence
 from sparserl.errors import ConfigError
@@ -46,8 +46,7 @@ class ClassPlanes(ClosedForm):
         return {}
 
     def learn(self, x: Floats, y: Units) -> None:
-        for unit in np.unique(y).tolist():
-            self._present.setdefault(unit, ClassSums.none(x.shape[1])).add(x[y == unit])
+        add_by_class(self._present, x, y)
 
     def end(self) -> None:
         self._planes |= {unit: self._plane(unit, sums) for unit, sums in self._present.items()}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -24,6 +25,7 @@ from sparserl.agents.networks.sparse_cnn import SparseNatureCNN, extractor_of
 from sparserl.errors import ConfigError
 from sparserl.layers import SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
+from sparserl.layers.linear import linear
 from sparserl.topology.config import TopologyConfig
 
 HIDDEN_GAIN, ACTION_GAIN, VALUE_GAIN = math.sqrt(2), 0.01, 1.0
@@ -233,8 +235,8 @@ def _begin(layer: nn.Module, gain: float, *, as_given: bool, init_weights: Calla
         layer.values.mul_(1.0 if gain == HIDDEN_GAIN else gain)
     else:  # they are uniform in +-1/sqrt(n_in); rows of an orthogonal matrix have this length
         length = gain * math.sqrt(layer.n_in / max(layer.n_in, layer.n_out))
-        outputs = torch.from_numpy(layer.topology.outputs)
-        fan_in = torch.bincount(outputs, minlength=layer.n_out)[outputs]
-        layer.values.mul_(length * torch.sqrt(3 * layer.n_in / fan_in))
+        fan_in = linear(layer).fan_in
+        of_each = torch.from_numpy(np.repeat(fan_in, fan_in))  # a connection's output has so many
+        layer.values.mul_(length * torch.sqrt(3 * layer.n_in / of_each))
     if layer.bias is not None:
         layer.bias.zero_()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,12 @@ def own_sequence(
 
 def _class_names(tables: Tables) -> list[str]:
     """Labels of all tables, numbers in order."""
-    names = {name for table in tables.values() for name in table.classes}
+    return _in_order({name for table in tables.values() for name in table.classes})
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Numbers by their values, unless some are none."""
+    names = list(names)
     try:
         return sorted(names, key=float)
     except ValueError:
@@ -191,11 +196,7 @@ class _Split:
     @property
     def values(self) -> list[str]:
         """Of its column, numbers in order."""
-        found = [] if self.table.groups is None else np.unique(self.table.groups).tolist()
-        try:
-            return sorted(found, key=float)
-        except ValueError:
-            return sorted(found)
+        return [] if self.table.groups is None else _in_order(np.unique(self.table.groups).tolist())
 
 
 def _at(groups: npt.NDArray[np.str_] | None, rows: Integers) -> npt.NDArray[np.str_] | None:

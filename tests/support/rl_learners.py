@@ -217,3 +217,19 @@ def comparable(state: Mapping[str, Any]) -> dict[str, Any]:
     agent = {name: value for name, value in state["agent"].items() if name != "episodes"}
     agent["episodes"] = [(episode["r"], episode["l"]) for episode in state["agent"]["episodes"]]
     return {"learner": state["learner"], "agent": agent, "buffer": state["buffer"]}
+
+
+def batches_of_growth(learner: Any) -> set[tuple[int, ...]]:
+    """Trains the present task; samples in each batch that an event could see of a layer, by layer and event."""
+    captured: list[list[int]] = []
+    evolver, end_update = learner.agent.evolver, learner.agent.evolver.end_update
+
+    def ended(group: str) -> Any:
+        captured.extend(
+            [x.shape[1] for x, _ in layer.activation_pairs] for layer in evolver.groups[group].values() if layer.capture
+        )
+        return end_update(group)
+
+    evolver.end_update = ended
+    list(learner.train())
+    return {tuple(batches) for batches in captured}

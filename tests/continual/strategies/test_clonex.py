@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.noise import NormalActionNoise
-from support.rl_learners import BATCH, DENSE, OPTIONS, REWIRING, answers, learn_tasks, make_learner, tasks_of
+from support.rl_learners import (
+    BATCH,
+    DENSE,
+    OPTIONS,
+    REWIRING,
+    answers,
+    batches_of_growth,
+    learn_tasks,
+    make_learner,
+    tasks_of,
+)
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3, DSTQC
@@ -147,18 +157,7 @@ def test_growth_by_gradient_sees_the_task_alone() -> None:
     )
     learner = clonex(topology=topology, steps=(15, 15))
     learn_tasks(learner, 1)
-    captured: list[list[int]] = []
-    evolver, end_update = learner.agent.evolver, learner.agent.evolver.end_update
-
-    def ended(group: str) -> Any:
-        captured.extend(
-            [x.shape[1] for x, _ in layer.activation_pairs] for layer in evolver.groups[group].values() if layer.capture
-        )
-        return end_update(group)
-
-    evolver.end_update = ended
-    list(learner.train())
-    assert {tuple(batches) for batches in captured} == {(BATCH,)}
+    assert batches_of_growth(learner) == {(BATCH,)}
 
 
 def test_an_earlier_policy_stays_where_fine_tuning_loses_it() -> None:

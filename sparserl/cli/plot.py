@@ -47,7 +47,8 @@ class PlotCommand:
     out: Path = Path("plot.png")
     """Picture to write; the ending decides the format: .png, .svg or .pdf."""
     x: str = "steps"
-    """What runs of `sparserl train` are drawn over: steps of the env, flops of training, or seconds of wall time."""
+    """What runs of `sparserl train` are drawn over: steps of the env, flops of training, seconds of wall time, or those
+    of cpu alone."""
     y: str | None = None
     """What is drawn of them, alone: return, or a column of progress.csv, e.g. topology/density."""
     group: tuple[str, ...] = ()

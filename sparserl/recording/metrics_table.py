@@ -371,6 +371,8 @@ METRICS: tuple[Metric, ...] = (
         "CPU time of the process so far, evaluation and logs included, parts of a resumed run added up",
         unit="s",
         panel=CurvePanel("cost", "CPU time in s"),
+        x="cpu",
+        title="CPU time (s)",
     ),
     Metric(
         "cost/memory_peak_bytes",

@@ -75,6 +75,7 @@ def test_axes_of_plots_are_columns_of_trained_runs() -> None:
     assert x_axes() == {
         "steps": ("global_step", "env steps"),
         "flops": ("cost/flops_train", "FLOPs of training"),
+        "cpu": ("cost/cpu_s", "CPU time (s)"),
         "seconds": ("time/elapsed_s", "wall time (s)"),
     }
     assert {name for name, _ in x_axes().values()} | drawn().keys() <= {*columns("train")}

@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt --config-settings editable_mode=compat
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types clean
+.PHONY: help train test lint types docs clean
 # Two goals may share the virtual environment: never install into it twice at once.
 .NOTPARALLEL:
 
@@ -27,6 +27,7 @@ help:
 	@echo "make test    install with the development tools, then lint, types, spelling and tests"
 	@echo "make lint    ruff and codespell only"
 	@echo "make types   mypy only"
+	@echo "make docs    build/docs/index.html: tutorials, reference, results"
 	@echo "make clean   remove $(VENV), caches and build products; runs/ and results/ stay"
 
 train: $(VENV)/.installed
@@ -45,6 +46,11 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# Needs no network; a warning, such as a link that leads nowhere, is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W -q -c docs . build/docs
+	@echo "build/docs/index.html"
 
 # A stamp is written last, so an interrupted installation is simply done again.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import doctest
+import html
 import importlib
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -37,12 +40,14 @@ from sparserl.continual.supervised.fit_recorder import LOGS as FIT_LOGS
 from sparserl.continual.supervised.recorder import LOGS
 from sparserl.experiment.presets import presets
 from sparserl.metrics.connectivity import TOPOLOGY_COLUMNS
-from sparserl.recording.metrics_table import Kind, columns, glossary, names
+from sparserl.recording.metrics_table import Kind, columns, names
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.methods import METHODS
 from sparserl.topology.target import TARGET
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+COMMAND_PAGE = ROOT / "docs" / "commands.md"
 SCHEMAS = {
     "tune": TuneCommand,
     "dashboard": DashboardCommand,
@@ -57,17 +62,18 @@ SCHEMAS = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    fenced = README.split("```")[1::2]
-    return [block.split("\n", 1)[1] for block in fenced if block.split("\n", 1)[0] == language]
+def blocks(page: str, language: str) -> list[str]:
+    """Fenced blocks of a page that are of a language; `""` is of those that name none."""
+    fenced = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", page, re.MULTILINE)
+    return [block for name, block in fenced if name == language]
 
 
-def readme_commands() -> list[str]:
-    return [line for block in blocks("") for line in block.splitlines() if line.startswith("sparserl ")]
+def commands(page: str) -> list[str]:
+    return [line for block in blocks(page, "") for line in block.splitlines() if line.startswith("sparserl ")]
 
 
-@pytest.mark.parametrize("line", readme_commands())
-def test_readme_commands_parse(line: str) -> None:
+@pytest.mark.parametrize("line", sorted({line for page in PAGES.values() for line in commands(page)}))
+def test_commands_parse(line: str) -> None:
     _, command, *arguments = shlex.split(line)
     assert command in COMMANDS
     if command == "list":
@@ -82,21 +88,57 @@ def test_readme_commands_parse(line: str) -> None:
         parse(SCHEMAS[command], arguments, command=command)
 
 
-def test_readme_shows_every_command() -> None:
-    shown = {shlex.split(line)[1] for line in readme_commands()}
-    assert shown == set(COMMANDS)
-    assert {shlex.split(line)[2] for line in readme_commands() if line.startswith("sparserl bench")} == set(BENCHMARKS)
+def test_every_command_is_shown() -> None:
+    lines = [shlex.split(line) for line in commands(PAGES[COMMAND_PAGE])]
+    assert {command for _, command, *_ in lines} == set(COMMANDS)
+    assert {words[0] for _, command, *words in lines if command == "bench"} == set(BENCHMARKS)
     assert all(name in usage() for name in COMMANDS)
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_readme_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [path for path in PAGES if blocks(PAGES[path], "python")], ids=lambda path: path.stem)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a page run one after the other, as a reader would."""
     monkeypatch.chdir(tmp_path)
-    exec(block.replace("10_000", "150"), {})
+    names: dict[str, object] = {}
+    for block in blocks(PAGES[page], "python"):
+        exec(block.replace("10_000", "150"), names)
 
 
-def test_readme_has_the_glossary() -> None:
-    assert f"\n\n{glossary()}\n\n" in README
+def anchors(page: str) -> set[str]:
+    """What links may end with: headings as code hosts and MyST turn them into names."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "results").glob("*/README.md"))]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        if link.startswith(("https://", "http://")):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """As `make docs`; what is taken from the code is written again."""
+    made = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-c", "docs", ".", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    site = tmp_path / "site"
+    assert all((site / path.relative_to(ROOT)).with_suffix(".html").exists() for path in PAGES)
+    table = html.unescape((site / "docs" / "metrics.html").read_text())
+    assert all(f">{name.replace('<layer>', '<net>.<layer>')}<" in table for name in names("train"))
 
 
 def promised(kind: Kind) -> set[str]:
@@ -190,14 +232,15 @@ def test_glossary_equals_what_a_continual_run_of_an_agent_logs(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("option", dataclasses.fields(BorderConfig), ids=lambda option: option.name)
-def test_readme_names_every_option_at_a_border(option: dataclasses.Field[str]) -> None:
-    row = next(line for line in README.splitlines() if line.startswith(f"| `--border.{option.name.replace('_', '-')}`"))
+def test_every_option_at_a_border_is_named(option: dataclasses.Field[str]) -> None:
+    page = PAGES[ROOT / "docs" / "continual_rl.md"]
+    row = next(line for line in page.splitlines() if line.startswith(f"| `--border.{option.name.replace('_', '-')}`"))
     assert all(f"`{value}`" in row for value in get_args(get_type_hints(BorderConfig)[option.name]))
 
 
 @pytest.mark.parametrize("name", [*METHODS, *DROP, *GROW, *TARGET, *STRATEGIES])
-def test_readme_names_every_choice(name: str) -> None:
-    assert f"`{name}`" in README
+def test_every_choice_is_named(name: str) -> None:
+    assert any(f"`{name}`" in page for page in PAGES.values())
 
 
 @pytest.mark.parametrize("env", ["HalfCheetah-v5", "Walker2d-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5"])

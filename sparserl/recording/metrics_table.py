@@ -1,6 +1,6 @@
 """The metrics that runs log, each once: `METRICS`.
 
-The columns of progress.csv, the glossary of the README, the panels of the dashboard and the axes of plots follow from
+The columns of progress.csv, the table of docs/metrics.md, the panels of the dashboard and the axes of plots follow from
 it. An agent logs a further metric by its logger, and a row here: nothing else has to know.
 """
 

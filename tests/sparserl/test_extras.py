@@ -28,7 +28,7 @@ def test_where_nothing_is_installed_a_checkout_is_meant(monkeypatch: pytest.Monk
 
 def test_no_message_names_a_release() -> None:
     found = subprocess.run(
-        ["grep", "-rnE", r"install '?sparserl\[", "README.md", *("sparserl", "agents", "envs", "continual")],
+        ["grep", "-rnE", r"install '?sparserl\[", *("README.md", "docs", "sparserl", "agents", "envs", "continual")],
         cwd=ROOT,
         capture_output=True,
         text=True,

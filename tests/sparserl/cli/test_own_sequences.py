@@ -136,7 +136,7 @@ def test_every_key_is_documented() -> None:
     ):
         for field in dataclasses.fields(schema):
             assert f"`{field.name}`" in where, (schema, field.name)
-    assert "docs/sequences.md" in (ROOT / "README.md").read_text()
+    assert "(sequences.md)" in (ROOT / "docs" / "continual.md").read_text()
 
 
 @pytest.mark.parametrize("title", ["Classification", "Environments"])

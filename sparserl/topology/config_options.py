@@ -170,9 +170,12 @@ class TopologyOptions:
     """Weights that a sparse layer begins with: as a dense one's, scaled by its connections, or normal, std .05 or .1
     (wide_normal)."""
     new_value: (
-        Literal["zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal", "wide_normal"] | None
+        Literal[
+            "zero", "tiny", "adam_step", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", "normal", "wide_normal"
+        ]
+        | None
     ) = None
-    """Weight of a grown connection."""
+    """Weight of a grown connection; adam_step: 1e-3 of a random sign."""
     moments: Literal["zero", "mean", "fresh"] | None = None
     """Optimizer moments of a grown connection: 0, the mean of the others, or 0 with a count of steps of its own, by
     which Adam corrects their bias as at the beginning of training."""

@@ -25,13 +25,20 @@ def _within(bound: float | FloatArray, change: TopologyChange, rng: np.random.Ge
     return rng.uniform(-bound, bound, change.grown).astype(np.float32)
 
 
-TINY = 1e-12
-"""|weight| of a connection that grows with a sign and next to no weight."""
+def _signed(size: float) -> Value:
+    """One magnitude, of a random sign."""
+
+    def values(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
+        return np.copysign(np.float32(size), _within(1.0, change, rng))
+
+    return values
 
 
-def _tiny(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
-    """1e-12 of a random sign (Bellec et al. 2018, code)."""
-    return np.copysign(np.float32(TINY), _within(1.0, change, rng))
+SIGNED: dict[str, Value] = {
+    "tiny": _signed(1e-12),  # code of DeepR (Bellec et al. 2018)
+    "adam_step": _signed(1e-3),  # the most that Adam moves a masked weight in DS-TD3's code before it grows
+}
+"""Values of one magnitude and a random sign."""
 
 
 def _uniform(change: TopologyChange, rng: np.random.Generator) -> FloatArray:
@@ -87,7 +94,7 @@ NORMAL: dict[str, Value] = {
 
 NEW_VALUE: dict[str, Value] = {
     "zero": _zero,
-    "tiny": _tiny,
+    **SIGNED,
     "uniform": _uniform,
     "xavier": _xavier,
     "sparse_fan_in": _sparse_fan_in,

@@ -18,7 +18,7 @@ from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import TopologyChange
-from sparserl.topology.values import NEW_VALUE, NORMAL
+from sparserl.topology.values import NEW_VALUE, NORMAL, SIGNED
 
 # --- clock ------------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ def test_uniform_new_weights_have_the_bound_of_initial_ones(keep_regrown: bool) 
 
 
 def test_new_value_names() -> None:
-    assert set(NEW_VALUE) == {"zero", "tiny", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", *NORMAL}
+    assert set(NEW_VALUE) == {"zero", "uniform", "xavier", "sparse_fan_in", "sparse_xavier", *SIGNED, *NORMAL}
     with pytest.raises(TopologyError, match="unknown new value 'unifrm'; did you mean 'uniform'"):
         one_layer(sparse(2, 4, [0]), RewireRule(), new_value="unifrm")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparserl import config as yaml_config
 from sparserl.cli.arguments import Positional, parse
-from sparserl.errors import ConfigError, unknown_name
+from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import (
     KINDS_OF_RUNS,
     continual_config,
@@ -25,22 +25,27 @@ from sparserl.plots.curves import plot_runs
 from sparserl.plots.fits import plot_fit, plot_fits
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
-from sparserl.plots.style import FORMATS, Run, check_ending
+from sparserl.plots.style import FORMATS, PictureOptions, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
+from sparserl.ranges import Range, check_ranges
 from sparserl.recording.metrics_table import AGENTS, Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import check_returns, read_columns
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
-from sparserl.report.seed_groups import seed_groups, settings
+from sparserl.report.seed_groups import differing_keys, seed_groups, settings, short_keys
 from sparserl.written_files import check_writable
+
+INCHES = Range("[1, 100]")
+"""Of a side of a picture; one of 100 has 20,000 dots."""
 
 
 @dataclass(frozen=True)
 class PlotCommand:
     """Draw return, density and explored fraction over env steps; or what the topology of one run did; or the accuracies
     and connections of a continual run; or the accuracies of several. Runs that differ in the seed alone are one curve:
-    their mean, with its 95 % bootstrap interval; an unfinished run is drawn as far as it is, and the legend says so; of
-    several, one that cannot be read is named and left out."""
+    their mean, with its 95 % bootstrap interval; each env, data set or task sequence has panels of its own; an
+    unfinished run is drawn as far as it is, and the legend says so; of several, one that cannot be read is named and
+    left out."""
 
     runs: Annotated[tuple[Path, ...], Positional()]
     """Run folders, or folders that hold them."""
@@ -52,14 +57,42 @@ class PlotCommand:
     y: str | None = None
     """What is drawn of them, alone: return, or a column of progress.csv, e.g. topology/density."""
     group: tuple[str, ...] = ()
-    """Keys of the config that tell curves apart, e.g. algo topology.density; the env or task sequence always does. If
-    none is given, everything but the seed does."""
+    """Keys of the config that tell curves apart, e.g. algo topology.density. If none is given, everything but the seed
+    does."""
+    smooth: Annotated[int, Range("[1, 1e6]")] = 1
+    """Draw each point of a learning curve as the mean of its latest SMOOTH values, of each seed by itself; what was
+    measured stays faint behind. For runs of `sparserl train` and `sparserl fit`."""
+    size: str | None = None
+    """Width and height of the picture in inches, e.g. 7,5; as large as what there is to draw needs if None."""
     topology: bool = False
     """Draw what the topology did instead, layer by layer: densities, overlap with the start, dormant and dead neurons,
     fan-in and fan-out; takes one run."""
     layer: str | None = None
     """Draw the connections of this layer over time instead, e.g. critic.qf0.1, animated if --out ends in .gif; takes
     one run."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")
+        _inches(self.size)
+
+    @property
+    def options(self) -> PictureOptions:
+        """What is said of any picture."""
+        return PictureOptions(size=_inches(self.size), smooth=self.smooth)
+
+
+def _inches(text: str | None) -> tuple[float, float] | None:
+    """Width and height; raises ConfigError if they are none or out of range."""
+    if text is None:
+        return None
+    try:
+        width, height = map(float, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--size is width,height in inches, such as 7,5; got {shown(text)}") from None
+    for number in (width, height):
+        if number not in INCHES:
+            raise ConfigError(f"--size: each must be in {INCHES.text} inches, got {number:g}")
+    return width, height
 
 
 @dataclass(frozen=True)
@@ -117,19 +150,18 @@ def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
     flag = _flag_of_one_run(command)
     if flag and len(folders) > 1:
         raise ConfigError(f"{flag} draws one run, got {len(folders)}")
+    if flag:
+        _refuse_smooth(command, f"{flag} draws no learning curves")
     configs = [run_config(folder) for folder in folders]
-    path, name = folders[0].path, configs[0].name
+    path, options = folders[0].path, command.options
     if command.topology:
-        plot_topology(path, command.out, f"{name}, seed {configs[0].seed}")
+        plot_topology(path, command.out, configs[0].title, options)
     elif command.layer is not None:
         draw = animate_connectivity if command.out.suffix.lower() == ".gif" else plot_connectivity
-        draw(path, command.layer, command.out)
+        draw(path, command.layer, command.out, options)
     else:
-        drawn = [
-            _Drawn(folder.path, *_parts(config), yaml_config.plain(config), is_finished(folder))
-            for folder, config in zip(folders, configs, strict=True)
-        ]
-        plot_runs(_grouped(drawn, command.group), command.out, _title(drawn), x=command.x, y=command.y)
+        runs, options = _grouped(folders, configs, command)
+        plot_runs(runs, command.out, x=command.x, y=command.y, options=options)
 
 
 def _flag_of_one_run(command: PlotCommand) -> str | None:
@@ -150,54 +182,39 @@ def _refuse_options_of_trained(command: PlotCommand) -> None:
         raise ConfigError("--x and --y are of runs of `sparserl train`; pictures of others have their own")
 
 
+def _refuse_smooth(command: PlotCommand, why: str) -> None:
+    if command.smooth > 1:
+        raise ConfigError(f"--smooth is for learning curves of `sparserl train` and `sparserl fit`: {why}")
+
+
 def _plotter(
     config_of: Callable[[RunFolder], Any],
     draw_one: Callable[..., Any],
     draw_several: Callable[..., Any],
-    parts_of: Callable[[Any], tuple[str, str]],
-    *,
-    has_panels: bool = False,
+    not_smooth: str | None = None,
 ) -> Callable[[Sequence[RunFolder], PlotCommand], None]:
-    """What draws runs of one kind, whose config says what they learned and how; panels are of one task sequence."""
+    """What draws runs of one kind; `not_smooth` says why their curves are not smoothed."""
 
     def plot(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         _refuse_options_of_trained(command)
+        if not_smooth is not None:
+            _refuse_smooth(command, not_smooth)
         configs = [config_of(folder) for folder in folders]
         if len(folders) == 1:
-            draw_one(folders[0].path, command.out, configs[0].title)
-            return
-        drawn = [
-            _Drawn(folder.path, *parts_of(config), config.plain(), is_finished(folder))
-            for folder, config in zip(folders, configs, strict=True)
-        ]
-        parts = _by_task(drawn) if has_panels else [drawn]
-        runs = [run for part in parts for run in _grouped(part, command.group)]
-        draw_several(runs, command.out, _title(drawn))
+            draw_one(folders[0].path, command.out, configs[0].title, command.options)
+        else:
+            runs, options = _grouped(folders, configs, command)
+            draw_several(runs, command.out, options)
 
     return plot
 
 
-def _parts(config: Any) -> tuple[str, str]:
-    """Env or task sequence, and method, from the name of a run."""
-    task, _, method = config.name.partition("__")
-    return task, method.replace("__", " ")
-
-
-def _parts_of_classifier(config: Any) -> tuple[str, str]:
-    return f"{config.sequence_label}, {config.scenario}-incremental", config.method
-
-
-def _parts_of_sequence(config: Any) -> tuple[str, str]:
-    return config.sequence_label, config.name.removeprefix(f"{config.sequence_label}__").replace("__", " ")
-
-
+ACROSS_TASKS = "these run over a sequence, and a mean would mix its tasks"
 _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
     "train": _plot_trained,
-    "continual": _plotter(
-        continual_config, plot_sequence_run, plot_sequence_runs, _parts_of_classifier, has_panels=True
-    ),
-    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, _parts_of_sequence),
-    "fit": _plotter(fit_config, plot_fit, plot_fits, _parts),
+    "continual": _plotter(continual_config, plot_sequence_run, plot_sequence_runs, ACROSS_TASKS),
+    "continual_rl": _plotter(rl_continual_config, plot_rl_run, plot_rl_runs, ACROSS_TASKS),
+    "fit": _plotter(fit_config, plot_fit, plot_fits),
 }
 """Kind of run -> what draws some of them."""
 
@@ -205,31 +222,29 @@ _PLOT: dict[Kind, Callable[[Sequence[RunFolder], PlotCommand], None]] = {
 # --- groups -----------------------------------------------------------------------------------------
 
 
-def _title(drawn: Sequence[_Drawn]) -> str:
-    """What all of them ran on; nothing if that differs, for then it is in the labels."""
-    tasks = {one.task for one in drawn}
-    return tasks.pop() if len(tasks) == 1 else ""
+def _grouped(
+    folders: Sequence[RunFolder], configs: Sequence[RunConfig], command: PlotCommand
+) -> tuple[list[Run], PictureOptions]:
+    """Gives each run the label of its curve, values of some keys or else what seeds of one method share; and says what
+    keys are called in labels."""
+    drawn = [
+        _Drawn(folder.path, config.task_label, " ".join(config.labels), config.plain(), is_finished(folder))
+        for folder, config in zip(folders, configs, strict=True)
+    ]
+    keys = command.group or differing_keys(drawn, lambda one: f"{one.task} {one.method}")
+    short = short_keys(keys)
+    runs = []
+    for task in dict.fromkeys(one.task for one in drawn):
+        alike = [one for one in drawn if one.task == task]
+        groups = _by_keys(alike, short) if command.group else seed_groups(alike, lambda one: one.method, short)
+        runs += [Run(one.path, label, one.finished, task) for label, members in groups.items() for one in members]
+    return runs, replace(command.options, keys={name: key for key, name in short.items()})
 
 
-def _by_task(drawn: Sequence[_Drawn]) -> list[list[_Drawn]]:
-    return [[one for one in drawn if one.task == task] for task in dict.fromkeys(one.task for one in drawn)]
-
-
-def _grouped(drawn: Sequence[_Drawn], keys: Sequence[str]) -> list[Run]:
-    """Gives each run the label of its curve: values of some keys, or else what seeds of one method share."""
-    alike = bool(_title(drawn))
-
-    def name(one: _Drawn) -> str:
-        return one.method if alike else f"{one.task} {one.method}"
-
-    groups = _by_keys(drawn, keys, alike) if keys else seed_groups(drawn, name)
-    return [Run(one.path, label, one.finished, one.task) for label, members in groups.items() for one in members]
-
-
-def _by_keys(drawn: Sequence[_Drawn], keys: Sequence[str], alike: bool) -> dict[str, list[_Drawn]]:
+def _by_keys(drawn: Sequence[_Drawn], short: Mapping[str, str]) -> dict[str, list[_Drawn]]:
     groups: dict[str, list[_Drawn]] = defaultdict(list)
     known = {key for one in drawn for key in settings(one.config)}
-    for key in keys:
+    for key in short:
         if key not in known:
             raise ConfigError(unknown_name("key for --group", key, known))
     times_given = Counter(one.path.resolve() for one in drawn)
@@ -238,6 +253,5 @@ def _by_keys(drawn: Sequence[_Drawn], keys: Sequence[str], alike: bool) -> dict[
             raise ConfigError(f"{path} is named {times} times; leave {times - 1} out")
     for one in drawn:
         values = settings(one.config)
-        said = [f"{key} {values.get(key, 'unset')}" for key in keys]
-        groups[", ".join(said if alike else [one.task, *said])].append(one)
+        groups[", ".join(f"{name} {values.get(key, 'unset')}" for key, name in short.items())].append(one)
     return groups

@@ -184,7 +184,7 @@ class AgentTraining(Training[TrainConfig]):
         from sparserl.plots.curves import plot_runs  # matplotlib takes a while to load, and no step waits for it
         from sparserl.plots.style import Run
 
-        plot_runs([Run(folder.path, self.config.name)], out)
+        plot_runs([Run(folder.path, " ".join(self.config.labels), task=self.config.task_label)], out)
 
     def clean_up(self) -> None:
         self._recorder.checkpoints.forget_replay()

@@ -113,15 +113,16 @@ class ContinualConfig(RunConfig, MethodOptions, OfSequence):
         return file if self.sequence_name is None else replace(file, name=self.sequence_name)
 
     @property
-    def name(self) -> str:
-        """Run name without the seed: sequence, scenario, method, and what is special about the topology."""
-        labels = self.topology.labels("dense")
-        return "__".join([self.sequence_label, str(self.scenario), method_label(self.method), *labels])
+    def task_label(self) -> str:
+        return f"{self.sequence_label}, {self.scenario}-incremental"
 
     @property
-    def title(self) -> str:
-        """What the run is, in words."""
-        return f"{method_label(self.method)} on {self.sequence_label}, {self.scenario}-incremental, seed {self.seed}"
+    def labels(self) -> list[str]:
+        return [method_label(self.method), *self.topology.labels("dense")]
+
+    @property
+    def name(self) -> str:
+        return "__".join([self.sequence_label, str(self.scenario), *self.labels])
 
     def strategy(self) -> Strategy:
         """The continual method."""

@@ -84,17 +84,18 @@ class FitConfig(RunConfig):
         return re.sub(r"[^\w.-]+", "-", Path(self.data).name)
 
     @property
-    def name(self) -> str:
-        """Run name without the seed: data, task, and what is special about the topology."""
-        ensemble = [f"ensemble{self.learner.ensemble}"] if self.learner.ensemble > 1 else []
-        regularizer = [self.learner.regularizer] if self.learner.regularizer != "none" else []
-        return "__".join([self.data_name, self.task, *self.topology.labels(""), *ensemble, *regularizer])
+    def task_label(self) -> str:
+        return self.data_name if self.task == "classify" else f"{self.data_name}, {self.task}"
 
     @property
-    def title(self) -> str:
-        """What the run is, in words."""
-        task = "" if self.task == "classify" else f", {self.task}"
-        return f"{self.topology.method} on {self.data_name}{task}, seed {self.seed}"
+    def labels(self) -> list[str]:
+        ensemble = [f"ensemble{self.learner.ensemble}"] if self.learner.ensemble > 1 else []
+        regularizer = [self.learner.regularizer] if self.learner.regularizer != "none" else []
+        return [*self.topology.labels(""), *ensemble, *regularizer]
+
+    @property
+    def name(self) -> str:
+        return "__".join([self.data_name, self.task, *self.labels])
 
     def resolved(self) -> FitConfig:
         here = {name: getattr(self.topology, name) for name in ("update_interval", *NOT_HERE)}

@@ -56,8 +56,23 @@ class RunConfig(ABC):
 
     @property
     @abstractmethod
+    def task_label(self) -> str:
+        """What it learns, in words: an env, a data set, or a task sequence with its scenario."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> list[str]:
+        """How it learns: algorithm and method, and what is special about topology and wrappers."""
+
+    @property
     def name(self) -> str:
         """Run name without the seed, so that seeds are averaged."""
+        return "__".join([self.task_label, *self.labels])
+
+    @property
+    def title(self) -> str:
+        """What the run is, in words."""
+        return f"{' '.join(self.labels)} on {self.task_label}, seed {self.seed}"
 
     @property
     def files(self) -> dict[str, Path]:

@@ -177,15 +177,12 @@ class RLContinualConfig(RunConfig, MethodOptions, OfSequence):
         return Path(self.sequence).name, yaml_config.dump(self.load_sequence()).encode()
 
     @property
-    def name(self) -> str:
-        """Run name without the seed: sequence, algorithm, method, and what is special about topology and wrappers."""
-        labels = [*self.topology.labels(self.algo), *self.wrappers.labels]
-        return "__".join([self.sequence_label, self.algo, method_label(self.method), *labels])
+    def task_label(self) -> str:
+        return self.sequence_label
 
     @property
-    def title(self) -> str:
-        """What the run is, in words."""
-        return f"{method_label(self.method)} on {self.sequence_label}, {self.algo}, seed {self.seed}"
+    def labels(self) -> list[str]:
+        return [self.algo, method_label(self.method), *self.topology.labels(self.algo), *self.wrappers.labels]
 
     def resolved(self) -> RLContinualConfig:
         topology = self.topology.resolved()

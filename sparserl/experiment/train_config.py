@@ -99,10 +99,13 @@ class TrainConfig(RunConfig):
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
 
     @property
-    def name(self) -> str:
-        """Run name without the seed: env, algorithm, and what is special about topology and wrappers."""
+    def task_label(self) -> str:
+        return self.env
+
+    @property
+    def labels(self) -> list[str]:
         of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
-        return "__".join([self.env, self.algo, *of_topology, *self.origin.labels, *self.wrappers.labels])
+        return [self.algo, *of_topology, *self.origin.labels, *self.wrappers.labels]
 
     @property
     def files(self) -> dict[str, Path]:

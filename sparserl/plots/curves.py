@@ -7,12 +7,23 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from sparserl.errors import ConfigError, unknown_name
-from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.plots.style import (
+    DEFAULT,
+    STYLE,
+    PictureOptions,
+    Run,
+    add_legend,
+    by_task,
+    draw_curves,
+    legend_title,
+    line_styles,
+    set_row_label,
+    task_panels,
+    write_figure,
+)
 from sparserl.recording.metrics_table import METRICS, SHARE, drawn, x_axes
 from sparserl.recording.run_logs import Curve, FloatArray, evaluation_curve, read_columns
 
@@ -24,17 +35,20 @@ Y_AXES = {RETURN: "return of an evaluation episode", **drawn()}
 SHARES = {metric.name for metric in METRICS if metric.unit == SHARE}
 
 
-def plot_runs(runs: Sequence[Run], out: Path, title: str = "", *, x: str = "steps", y: str | None = None) -> None:
+def plot_runs(
+    runs: Sequence[Run], out: Path, *, x: str = "steps", y: str | None = None, options: PictureOptions = DEFAULT
+) -> None:
     """Draws return over env steps, and beneath it density and explored fraction of the sparse layers; or one column.
 
-    Runs of equal label make one curve, as in `draw_curves`.
+    Runs of equal label make one curve, as in `draw_curves`. Each env has panels of its own: a return of one says
+    nothing about another.
 
     Args:
         runs: At least one.
         out: Picture to write.
-        title: Of the picture.
         x: One of `X_AXES`.
         y: `return`, or a column of progress.csv, to be drawn alone.
+        options: Of the picture; smooths the first panel, not density and explored fraction.
 
     Raises:
         ConfigError: If a run has no evaluation yet, a name is unknown, or the picture cannot be written.
@@ -46,22 +60,22 @@ def plot_runs(runs: Sequence[Run], out: Path, title: str = "", *, x: str = "step
     if not panels:
         raise ConfigError(f"no run has a value of {y} yet")
     with rc_context(STYLE):
-        heights = [3.0, *[1.3] * (len(panels) - 1)]
         groups = line_styles(run.label for run in runs)
-        figure = Figure(figsize=(WIDTH, sum(heights) + 0.6 + 0.2 * len(groups)), layout="constrained")
-        axes: list[Axes] = list(
-            figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        )
-        for axis, (name, curves) in zip(axes, panels.items(), strict=True):
-            for label, style in groups.items():
-                draw_curves(axis, {run: curve for run, curve in curves.items() if run.label == label}, label, style)
-            axis.set_ylabel(Y_AXES.get(name, name))
-            if name in SHARES:
-                axis.set_ylim(-0.03, 1.03)
-        axes[0].set_title(title)
-        axes[-1].set_xlabel(X_AXES[x][1])
-        axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-        add_legend(figure, axes[0], legend_title(axes[0]))
+        heights = [3.0, *[1.3] * (len(panels) - 1)]
+        figure, axes_of = task_panels(list(by_task(runs)), heights, len(groups), options)
+        for task, axes in axes_of.items():
+            for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+                smooth = options.smooth if axis is axes[0] else 1
+                for label, style in groups.items():
+                    alike = {run: curve for run, curve in curves.items() if (run.label, run.task) == (label, task)}
+                    draw_curves(axis, alike, label, style, smooth)
+                set_row_label(axis, Y_AXES.get(name, name))
+                if name in SHARES:
+                    axis.set_ylim(-0.03, 1.03)
+            axes[-1].set_xlabel(X_AXES[x][1])
+            axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        every = [axis for axes in axes_of.values() for axis in axes]
+        add_legend(figure, every, legend_title(every, options))
         write_figure(figure, out)
 
 

@@ -7,34 +7,44 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from sparserl.errors import ConfigError
-from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.plots.style import (
+    DEFAULT,
+    STYLE,
+    PictureOptions,
+    Run,
+    add_legend,
+    by_task,
+    draw_curves,
+    legend_title,
+    line_styles,
+    set_row_label,
+    task_panels,
+    write_figure,
+)
 from sparserl.recording.run_logs import Curve, numeric_columns, read_columns, read_rows
 
 
-def plot_fit(path: Path, out: Path, title: str = "") -> None:
+def plot_fit(path: Path, out: Path, title: str = "", options: PictureOptions = DEFAULT) -> None:
     """Draws one run: accuracy, or loss where nothing is classified, on test and validation samples, and connections.
 
     Raises:
         ConfigError: If the run has no evaluation yet, or the picture cannot be written.
     """
     parts = dict.fromkeys(row["part"] for row in read_rows(path / "eval.csv"))
-    runs = {f"{part} samples": [Run(path, f"{part} samples")] for part in parts}
     measure = measure_of([path])
-    curves = {label: {run: scores(path, label.split()[0], measure) for run in runs[label]} for label in runs}
-    _plot(curves, measure, out, title)
+    curves = {Run(path, f"{part} samples", task=title): scores(path, part, measure) for part in parts}
+    _plot(curves, measure, measure, out, options)
 
 
-def plot_fits(runs: Sequence[Run], out: Path, title: str = "") -> None:
+def plot_fits(runs: Sequence[Run], out: Path, options: PictureOptions = DEFAULT) -> None:
     """Draws the accuracy (or loss) on test samples and the connections of runs; those of equal label are one curve, as
-    in `draw_curves`. Raises as `plot_fit`, and if only some runs classify."""
-    labels = dict.fromkeys(run.label for run in runs)
+    in `draw_curves`, and each data set has panels of its own. Raises as `plot_fit`, and if only some runs classify."""
     measure = measure_of([run.path for run in runs])
-    curves = {label: {run: scores(run.path, "test", measure) for run in runs if run.label == label} for label in labels}
-    _plot(curves, measure, out, title)
+    curves = {run: scores(run.path, "test", measure) for run in runs}
+    _plot(curves, measure, f"{measure} on test samples", out, options)
 
 
 def measure_of(paths: Sequence[Path]) -> str:
@@ -68,25 +78,26 @@ def connections(path: Path) -> Curve:
 
 
 @rc_context(STYLE)
-def _plot(curves: Mapping[str, Mapping[Run, Curve]], measure: str, out: Path, title: str) -> None:
-    styles = line_styles(curves)
-    figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * len(styles)), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    drawn: set[Path] = set()
-    for label, style in styles.items():
-        draw_curves(above, curves[label], label, style)
-        of_label = {run: curve for run in curves[label] if len((curve := connections(run.path))[0])}
-        if not drawn & {run.path for run in of_label}:  # parts of one run have the same
-            draw_curves(below, of_label, label, style)
-        drawn |= {run.path for run in of_label}
-    above.set_title(title)
-    above.set_ylabel(f"{measure} on test samples" if len(drawn) > 1 else measure)
-    if measure == "accuracy":
-        above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    below.set_ylabel("connections")
-    below.set_ylim(0, None)
-    below.yaxis.set_major_formatter(EngFormatter())
-    below.set_xlabel("epochs")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_legend(figure, above, legend_title(above))
+def _plot(curves: Mapping[Run, Curve], measure: str, measure_title: str, out: Path, options: PictureOptions) -> None:
+    tasks, styles = by_task(curves), line_styles(run.label for run in curves)
+    figure, axes_of = task_panels(list(tasks), [3.0, 1.5], len(styles), options)
+    for task, (above, below) in axes_of.items():
+        drawn: set[Path] = set()
+        for label, style in styles.items():
+            of_label = {run: curves[run] for run in tasks[task] if run.label == label}
+            draw_curves(above, of_label, label, style, options.smooth)
+            counted = {run: curve for run in of_label if len((curve := connections(run.path))[0])}
+            if not drawn & {run.path for run in counted}:  # parts of one run have the same
+                draw_curves(below, counted, label, style)
+            drawn |= {run.path for run in counted}
+        set_row_label(above, measure_title)
+        if measure == "accuracy":
+            above.yaxis.set_major_formatter(PercentFormatter(1.0))  # with digits where ticks are near each other
+        set_row_label(below, "connections")
+        below.set_ylim(0, None)
+        below.yaxis.set_major_formatter(EngFormatter(sep=""))
+        below.set_xlabel("epochs")
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    every = [axis for axes in axes_of.values() for axis in axes]
+    add_legend(figure, every, legend_title(every, options))
     write_figure(figure, out)

@@ -17,7 +17,20 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from sparserl.plots.style import STYLE, WIDTH, Run, add_legend, draw_curves, legend_title, line_styles, write_figure
+from sparserl.plots.style import (
+    DEFAULT,
+    STYLE,
+    PictureOptions,
+    Run,
+    add_legend,
+    by_task,
+    draw_curves,
+    legend_title,
+    line_styles,
+    set_row_label,
+    task_panels,
+    write_figure,
+)
 from sparserl.recording.evaluations import accuracy_curve, accuracy_matrix
 from sparserl.recording.run_logs import FloatArray, read_columns, rows_so_far
 
@@ -39,7 +52,7 @@ NUMBER_SIZES = {FEW_TASKS: "medium", 12: "x-small", math.inf: "xx-small"}
 
 
 @rc_context(STYLE)
-def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
+def plot_sequence_runs(runs: Sequence[Run], out: Path, options: PictureOptions = DEFAULT) -> None:
     """Draws the mean accuracy on the tasks learned so far; runs of equal label are one curve, as in `draw_curves`.
 
     Each sequence and scenario has a panel of its own: an accuracy of one says nothing about another.
@@ -49,25 +62,22 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     """
     curves = {run: accuracy_curve(run.path) for run in runs}
     groups = line_styles(run.label for run in runs)
-    tasks = list(dict.fromkeys(run.task for run in runs))
-    height = 3.6 if len(tasks) == 1 else 2.9 * len(tasks)
-    figure = Figure(figsize=(WIDTH, height + 0.2 * len(groups)), layout="constrained")
-    axes: list[Axes] = list(figure.subplots(len(tasks), 1, squeeze=False)[:, 0])
-    for axis, task in zip(axes, tasks, strict=True):
+    figure, axes_of = task_panels(list(by_task(runs)), [3.0], len(groups), options)
+    for task, (axis,) in axes_of.items():
         for label, style in groups.items():
             alike = {run: curve for run, curve in curves.items() if (run.label, run.task) == (label, task)}
             draw_curves(axis, alike, label, style)
-        axis.set_title(task if len(tasks) > 1 else title)
         axis.set_xlabel("tasks learned")
-        axis.set_ylabel("mean accuracy on them")
+        set_row_label(axis, "mean accuracy on them")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))  # with digits where ticks are near each other
-    add_legend(figure, axes, next(filter(None, map(legend_title, axes)), None))
+    every = [axis for axes in axes_of.values() for axis in axes]
+    add_legend(figure, every, legend_title(every, options))
     write_figure(figure, out)
 
 
 @rc_context(STYLE)
-def plot_sequence_run(path: Path, out: Path, title: str = "") -> None:
+def plot_sequence_run(path: Path, out: Path, title: str = "", options: PictureOptions = DEFAULT) -> None:
     """Draws one run: accuracy matrix, accuracy on each task over time, and who owns the connections of its layers.
 
     Raises:
@@ -75,7 +85,7 @@ def plot_sequence_run(path: Path, out: Path, title: str = "") -> None:
     """
     owned = rows_so_far(path / "connections.csv")
     matrix = accuracy_matrix(path)
-    figure = Figure(figsize=(12, 8.5 if owned else 4.6), layout="constrained")
+    figure = Figure(figsize=options.size or (12, 8.5 if owned else 4.6), layout="constrained")
     above, *below = figure.subfigures(1 + bool(owned), 1, height_ratios=[1.15, 1][: 1 + bool(owned)], squeeze=False)[
         :, 0
     ]

@@ -19,21 +19,34 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from sparserl.errors import ConfigError
 from sparserl.plots.matrix import BORDER, FEW_TASKS, draw_connections, draw_matrix, layers, task_colours
-from sparserl.plots.style import STYLE, Run, draw_curves, legend_title, line_styles, write_figure
+from sparserl.plots.style import (
+    DEFAULT,
+    STYLE,
+    LineStyle,
+    PictureOptions,
+    Run,
+    add_legend,
+    by_task,
+    draw_curves,
+    legend_title,
+    line_styles,
+    write_figure,
+)
 from sparserl.recording.evaluations import Evaluations, evaluations
 from sparserl.recording.run_logs import FloatArray, read_rows
 
 OWN_COLOUR = "#E4E4E4"
 CONNECTION_COLUMNS = 3
 WIDTH = 13.0
+MEAN_HEIGHT = 3.4
 PANEL_HEIGHT = 0.95
 CONNECTION_HEIGHT = 1.5
 MATRIX_HEIGHT = 0.3
-"""Of a row, as the two heights above; all in inches."""
+"""Of a row, as the heights above; all in inches."""
 
 
 @rc_context(STYLE)
-def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
+def plot_rl_run(path: Path, out: Path, title: str = "", options: PictureOptions = DEFAULT) -> None:
     """Draws one run: performance on each task over time, its matrix, and who owns the connections of each layer.
 
     The latter two are left out before the first border.
@@ -48,7 +61,7 @@ def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
     if not np.isnan(matrix).all():
         rows = -(-len(layers(owned)) // CONNECTION_COLUMNS)
         heights.append(max(5.0, 2.0 + MATRIX_HEIGHT * n_tasks, 1.2 + CONNECTION_HEIGHT * rows))
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=options.size or (WIDTH, sum(heights)), layout="constrained")
     above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     _draw_tasks(above, run)
     widths = [1, 1.25] if n_tasks <= FEW_TASKS else [1.25, 1]  # large numbers need wide cells
@@ -62,28 +75,45 @@ def plot_rl_run(path: Path, out: Path, title: str = "") -> None:
 
 
 @rc_context(STYLE)
-def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
+def plot_rl_runs(runs: Sequence[Run], out: Path, options: PictureOptions = DEFAULT) -> None:
     """Draws mean performance on the tasks so far, and on each task, over time; runs of equal label are averaged.
 
-    Averages and bands are those of `draw_curves`. Where runs learn their tasks in different orders, a panel is a
-    position in the sequence.
+    Averages and bands are those of `draw_curves`. Each sequence has panels of its own. Where runs learn their tasks in
+    different orders, a panel is a position in the sequence.
 
     Raises:
-        ConfigError: If a run has no evaluation yet, if runs differ in the steps of their tasks or in what performance
-            is, or if the picture cannot be written.
+        ConfigError: If a run has no evaluation yet, if runs of a sequence differ in the steps of their tasks or in what
+            performance is, or if the picture cannot be written.
     """
-    read = {run.path: evaluations(run.path) for run in runs}
-    _check_alike(read)
-    first = next(iter(read.values()))
-    heights = [4.0, _panels_height(len(first.names))]
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    read = {run: evaluations(run.path) for run in runs}
+    styles, sequences = line_styles(run.label for run in runs), by_task(runs)
+    heights = []
+    for of_sequence in sequences.values():
+        _check_alike({run.path: read[run] for run in of_sequence})
+        heights.append(MEAN_HEIGHT + _panels_height(len(read[of_sequence[0]].names)))
+    figure = Figure(figsize=options.size or (WIDTH, sum(heights) + 0.1 * len(styles)), layout="constrained")
+    parts = figure.subfigures(len(sequences), 1, height_ratios=heights, squeeze=False).flat
+    panels = [
+        _draw_sequence(part, title, {run: read[run] for run in of_sequence}, styles)
+        for part, (title, of_sequence) in zip(parts, sequences.items(), strict=True)
+    ]
+    add_legend(figure, panels, legend_title(panels, options))
+    write_figure(figure, out)
+
+
+def _draw_sequence(
+    figure: SubFigure, title: str, runs: Mapping[Run, Evaluations], styles: Mapping[str, LineStyle]
+) -> Axes:
+    """Draws runs of one sequence; returns the panel of the mean over tasks."""
+    first = next(iter(runs.values()))
+    heights = [MEAN_HEIGHT, _panels_height(len(first.names))]
     above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
-    mean_axis = above.subplots()
-    names_at = zip(*(run.names for run in read.values()), strict=True)
+    mean_axis: Axes = above.subplots()
+    names_at = zip(*(run.names for run in runs.values()), strict=True)
     names = [alike[0] if len(set(alike)) == 1 else "" for alike in names_at]
     panels = _task_panels(below, first, names, [OWN_COLOUR] * len(names))
-    for label, style in line_styles(run.label for run in runs).items():
-        seeds = {run: read[run.path] for run in runs if run.label == label}
+    for label, style in styles.items():
+        seeds = {run: of_run for run, of_run in runs.items() if run.label == label}
         draw_curves(mean_axis, {run: (of.steps, of.of_tasks_so_far()) for run, of in seeds.items()}, label, style)
         for task, axis in enumerate(panels):
             draw_curves(axis, {run: (of.steps, of.stochastic[:, task]) for run, of in seeds.items()}, label, style)
@@ -91,16 +121,9 @@ def plot_rl_runs(runs: Sequence[Run], out: Path, title: str = "") -> None:
     mean_axis.set_xlabel("env steps")
     mean_axis.set_ylabel(f"mean {first.measure}")
     mean_axis.set_title("tasks so far, the one in training included; dotted: border between tasks", fontsize="medium")
-    above.legend(
-        *mean_axis.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        fontsize="small",
-        title=legend_title(mean_axis),
-    )
     below.suptitle("each task; shaded: trained on it", fontsize="medium")
     figure.suptitle(title)
-    write_figure(figure, out)
+    return mean_axis
 
 
 def _connections(path: Path) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 MARKERS_A_LINE = 8
 WIDTH = 5.5
 """Inches: the column of a paper that has one. Printed there, text of 10 pt is 10 pt."""
-LEGEND_LETTERS = 64
-"""That fit beside each other beneath a picture of `WIDTH`."""
+PANEL_WIDTH, PANELS_A_ROW = 3.8, 3
+"""Inches of one of several panels beside each other, and how many there are at most."""
+LEGEND_LETTERS, LEAST_LETTERS, HANDLE_LETTERS = 64, 12, 8
+"""That fit beside each other beneath a picture of `WIDTH`, beneath any, and that the line before them is as wide as."""
 
 FILE_STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
@@ -100,7 +102,80 @@ class Run:
     task: str = ""
 
 
-def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: LineStyle) -> None:
+@dataclass(frozen=True)
+class PictureOptions:
+    """What users say of a picture, whatever it shows.
+
+    Attributes:
+        size: Width and height in inches; by what there is to draw if None.
+        smooth: Latest values of which each point of a learning curve is the mean, >= 1.
+        keys: Short key in labels of curves -> key of the config in full, which the legend says.
+    """
+
+    size: tuple[float, float] | None = None
+    smooth: int = 1
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULT = PictureOptions()
+
+
+def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by what they learned, in the order in which that comes first; each has a panel of its own."""
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run.task, []).append(run)
+    return tasks
+
+
+def task_panels(
+    tasks: Sequence[str], heights: Sequence[float], n_labels: int, options: PictureOptions = DEFAULT
+) -> tuple[Figure, dict[str, list[Axes]]]:
+    """A picture with panels above each other for each task, under its name, that share their x axis.
+
+    Args:
+        tasks: At least one; up to `PANELS_A_ROW` stand beside each other.
+        heights: Inches of each panel of a task.
+        n_labels: Lines of the legend.
+        options: Of the picture.
+    """
+    rows = -(-len(tasks) // PANELS_A_ROW)
+    columns = -(-len(tasks) // rows)
+    width = WIDTH if columns == 1 else PANEL_WIDTH * columns
+    size = options.size or (width, rows * (sum(heights) + 0.6) + 0.2 * n_labels)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=[*heights] * rows)
+    blocks = grid.reshape(rows, len(heights), columns).transpose(0, 2, 1).reshape(-1, len(heights))
+    for axis in blocks[len(tasks) :].flat:
+        axis.remove()
+    panels: dict[str, list[Axes]] = dict(zip(tasks, map(list, blocks), strict=False))
+    for task, axes in panels.items():
+        axes[0].set_title(task)
+        for axis in axes[1:]:
+            axis.sharex(axes[0])
+        for axis in axes[:-1]:
+            axis.tick_params(labelbottom=False)
+    return figure, panels
+
+
+def set_row_label(axis: Axes, text: str) -> None:
+    """Says what the y axes of a row of panels are, at the first of them."""
+    spec = axis.get_subplotspec()
+    if spec is not None and spec.is_first_col():
+        axis.set_ylabel(text)
+
+
+def trailing_mean(values: FloatArray, count: int) -> FloatArray:
+    """(E,) mean of the latest `count` values up to each, fewer at the beginning.
+
+    Example:
+        >>> trailing_mean(np.array([1.0, 3.0, 8.0]), 2).tolist()
+        [1.0, 2.0, 5.5]
+    """
+    return np.array([values[max(0, end - count) : end].mean() for end in range(1, len(values) + 1)])
+
+
+def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: LineStyle, smooth: int = 1) -> None:
     """Draws the mean over seeds as far as all of them have come, and the bootstrap interval of it, shaded.
 
     Where seeds were not measured at the same x, values between two measurements are on the straight line between them.
@@ -111,9 +186,15 @@ def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: Line
         curves: Of each seed.
         label: Of all of them; how many there are is added.
         style: Likewise.
+        smooth: Each seed is smoothed by `trailing_mean` of so many first; the mean of what was measured is faint
+            behind, if that differs.
     """
     if not curves:
         return
+    if smooth > 1:
+        x, values = _at_common_x(list(curves.values()))
+        axis.plot(x, values.mean(axis=0), style.line, color=style.colour, linewidth=0.8, alpha=0.4)
+        curves = {run: (of_seed, trailing_mean(of_run, smooth)) for run, (of_seed, of_run) in curves.items()}
     x, values = _at_common_x(list(curves.values()))
     unfinished = sum(not run.finished for run in curves)
     said = f"{label} (n = {len(curves)}{f', {unfinished} unfinished' * bool(unfinished)})"
@@ -151,25 +232,33 @@ def add_legend(
         figure: The picture.
         axes: The panel, or several; what is said alike in them is said once.
         title: Above the names.
-        letters: That fit beside each other.
+        letters: That fit beside each other in a picture of `WIDTH`; in others as many as their width has room for.
     """
     panels = [axes] if isinstance(axes, Axes) else axes
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels]
     by_label = {label: handle for panel in drawn for handle, label in panel}
     labels = list(by_label)
-    figure.legend(
+    room = int((letters + HANDLE_LETTERS) * figure.get_figwidth() / WIDTH)
+    letters = max(LEAST_LETTERS, room - HANDLE_LETTERS)
+    columns = max(1, min(len(labels) - 1, room // (max(map(len, labels), default=0) + HANDLE_LETTERS)))
+    legend = figure.legend(
         list(by_label.values()),
         [textwrap.fill(label, letters) for label in labels],
         loc="outside lower center",
-        ncols=2 if len(labels) > 2 and max(map(len, labels)) <= letters // 2 - 4 else 1,
+        ncols=columns,
         frameon=False,
-        title=title,
+        title=title and "\n".join(textwrap.fill(line, letters) for line in title.splitlines()),
     )
+    legend.get_title().set_multialignment("center")
 
 
-def legend_title(axis: Axes) -> str | None:
-    """What the curves and bands of `draw_curves` are; nothing if there is no band."""
-    return f"mean over n runs, {LEVEL_PERCENT} % bootstrap interval" if axis.collections else None
+def legend_title(axes: Axes | Sequence[Axes], options: PictureOptions = DEFAULT) -> str | None:
+    """What the curves and bands of `draw_curves` are, and keys in their labels; nothing if there is nothing to say."""
+    panels = [axes] if isinstance(axes, Axes) else axes
+    band = f"mean over n runs, {LEVEL_PERCENT} % bootstrap interval" * any(axis.collections for axis in panels)
+    smooth = f"each point the mean of the latest {options.smooth} values; faint: not smoothed" * (options.smooth > 1)
+    keys = ", ".join(f"{short}: {key}" for short, key in options.keys.items() if short != key)
+    return "\n".join(filter(None, (band, smooth, keys))) or None
 
 
 def write_figure(figure: Figure, out: Path) -> None:

@@ -22,7 +22,16 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.connectivity import chains, effective_connections, fan_in, fan_out, overlap
-from sparserl.plots.style import COLOURS, STYLE, LineStyle, line_styles, write_figure, writing
+from sparserl.plots.style import (
+    COLOURS,
+    DEFAULT,
+    STYLE,
+    LineStyle,
+    PictureOptions,
+    line_styles,
+    write_figure,
+    writing,
+)
 from sparserl.recording.run_logs import Columns, Curve, FloatArray, layer_columns
 from sparserl.recording.snapshots import snapshot_files, snapshot_layers, snapshot_step, snapshot_topology
 from sparserl.topology.structure import Positions, SparseTopology
@@ -93,7 +102,7 @@ class Moment:
 
 
 @rc_context(STYLE)
-def plot_topology(path: Path, out: Path, title: str = "") -> None:
+def plot_topology(path: Path, out: Path, title: str = "", options: PictureOptions = DEFAULT) -> None:
     """Draws what the topology of a run did, layer by layer.
 
     Above, curves over env steps (`PANELS`). Below, for each layer, the distribution of fan-in and of fan-out (mean and
@@ -103,6 +112,7 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
         path: Run folder.
         out: Picture to write.
         title: Of the picture.
+        options: Likewise; of them the size.
 
     Raises:
         ConfigError: If the run has no sparse layer, or the picture cannot be written.
@@ -117,7 +127,7 @@ def plot_topology(path: Path, out: Path, title: str = "") -> None:
     n_rows = -(-(len(panels) + 1) // n_columns)
     heights = [2.6 * n_rows, 2.3 * len(detailed) + 0.4] if detailed else [2.6 * n_rows]
     width = PANEL_WIDTH * (PANELS_A_ROW if detailed else n_columns)
-    figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
+    figure = Figure(figsize=options.size or (width, sum(heights) + 0.4), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     axes = list(parts[0].subplots(n_rows, n_columns, squeeze=False).flat)
     for panel, axis in zip(panels, axes, strict=False):
@@ -248,7 +258,7 @@ def _draw_degrees(axis: Axes, name: str, columns: Columns, moments: Sequence[Mom
 
 
 @rc_context(STYLE)
-def plot_connectivity(path: Path, layer: str, out: Path) -> None:
+def plot_connectivity(path: Path, layer: str, out: Path, options: PictureOptions = DEFAULT) -> None:
     """Draws which connections a layer has at some moments of a run: those of the start, and those grown since.
 
     A layer of more than 512 neurons a side is binned; a pixel then shows the newest kind of connection in it.
@@ -257,6 +267,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
         path: Run folder.
         layer: Full name, e.g. `critic.qf0.1`.
         out: Picture to write.
+        options: Of them the size.
 
     Raises:
         ConfigError: If the run has no snapshots or no such layer, or the picture cannot be written.
@@ -264,7 +275,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
     """
     files = _spread(_snapshots_of(path, layer), MAX_PICTURES)
     first = snapshot_topology(files[0], layer)
-    figure = Figure(figsize=(3.2 * len(files), 4.2), layout="constrained")
+    figure = Figure(figsize=options.size or (3.2 * len(files), 4.2), layout="constrained")
     panels = figure.subplots(1, len(files), sharex=True, sharey=True, squeeze=False)[0]
     for axis, file in zip(panels, files, strict=True):
         present = snapshot_topology(file, layer)
@@ -278,7 +289,7 @@ def plot_connectivity(path: Path, layer: str, out: Path) -> None:
 
 
 @rc_context(STYLE)
-def animate_connectivity(path: Path, layer: str, out: Path) -> None:
+def animate_connectivity(path: Path, layer: str, out: Path, options: PictureOptions = DEFAULT) -> None:
     """Draws the same as `plot_connectivity` as an animated GIF, a snapshot a frame, with the step in the title.
 
     Of more than 60 snapshots, 60 are shown. The last one stays for two seconds.
@@ -287,6 +298,7 @@ def animate_connectivity(path: Path, layer: str, out: Path) -> None:
         path: Run folder.
         layer: Full name, e.g. `critic.qf0.1`.
         out: GIF to write.
+        options: Of them the size.
 
     Raises:
         ConfigError: If the run has no snapshots or no such layer, or the picture cannot be written.
@@ -294,7 +306,7 @@ def animate_connectivity(path: Path, layer: str, out: Path) -> None:
     """
     files = _spread(_snapshots_of(path, layer), MAX_FRAMES)
     first = snapshot_topology(files[0], layer)
-    figure = Figure(figsize=(5.2, 6), layout="constrained")
+    figure = Figure(figsize=options.size or (5.2, 6), layout="constrained")
     axis = figure.subplots()
     image = _show(axis, first, first.flat)
     axis.set_xlabel("input neuron")

@@ -66,12 +66,46 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
     return said
 
 
-def seed_groups(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R]]:
+def differing_keys(runs: Sequence[R], name: Callable[[R], str]) -> list[str]:
+    """Dotted keys of `settings` in which runs of one name differ, those of the first name first."""
+    named: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for run in runs:
+        named[name(run)].append(settings(run.config))
+    keys = {key: None for members in named.values() for key in _differing(members)}
+    return list(keys)
+
+
+def _differing(members: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = dict.fromkeys(key for one in members for key in one)
+    return [key for key in keys if len({one.get(key) for one in members}) > 1]
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> as few of its last parts as tell it from the others.
+
+    Example:
+        >>> short_keys(["agent.gamma", "method", "topology.method"])
+        {'agent.gamma': 'gamma', 'method': 'method', 'topology.method': 'topology.method'}
+    """
+
+    def short(key: str) -> str:
+        parts = key.split(".")
+        endings = (".".join(parts[first:]) for first in reversed(range(len(parts))))
+        others = [f".{other}" for other in keys if other != key]
+        return next((one for one in endings if not any(other.endswith(f".{one}") for other in others)), key)
+
+    return {key: short(key) for key in keys}
+
+
+def seed_groups(
+    runs: Sequence[R], name: Callable[[R], str], short: Mapping[str, str] | None = None
+) -> dict[str, list[R]]:
     """Puts runs of equal settings together.
 
     Args:
         runs: Any number, in the order in which groups are to come.
         name: What a group is called; settings that differ between groups of one name are added to it.
+        short: What these settings are called, by `short_keys`; their keys in full if None.
 
     Returns:
         Label -> runs by seed, at least one.
@@ -85,10 +119,10 @@ def seed_groups(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R
     groups: dict[str, list[R]] = defaultdict(list)
     for called, members in named.items():
         all_settings = [settings(run.config) for run in members]
-        keys = dict.fromkeys(key for one in all_settings for key in one)
-        differing = [key for key in keys if len({one.get(key) for one in all_settings}) > 1]
+        differing = _differing(all_settings)
         for run, of_run in zip(members, all_settings, strict=True):
-            groups[", ".join([called, *(f"{key} {of_run.get(key)}" for key in differing)])].append(run)
+            said = [f"{(short or {}).get(key, key)} {of_run.get(key)}" for key in differing]
+            groups[", ".join([called, *said])].append(run)
     for label, members in groups.items():
         members.sort(key=lambda run: int(run.config["seed"]))
         for run, following in pairwise(members):

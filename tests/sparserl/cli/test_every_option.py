@@ -413,7 +413,7 @@ def test_a_presets_densities_give_way_and_its_own_stay_with_another_method(tmp_p
 def test_the_name_of_a_sequence_file_arrives(files: Path, tmp_path: Path) -> None:
     config = by_file("tasks, ds_sac", in_folder(KINDS["tasks, ds_sac"].base, files), tmp_path)
     assert config.name == "small tasks__ds_sac__finetune"
-    assert config.title == "finetune on small tasks, ds_sac, seed 0"
+    assert config.title == "ds_sac finetune on small tasks, seed 0"
     unnamed = tmp_path / "unnamed.yaml"
     unnamed.write_text((files / "tiny.yaml").read_text().partition("\n")[2])
     base = {**KINDS["tasks, ds_sac"].base, "sequence": str(unnamed)}

@@ -45,7 +45,8 @@ def test_settings_that_the_name_leaves_out_part_curves(runs: Path, drawn: list[F
     write_run(runs / "td3-fast", [0, 90], algo="td3", agent={"gamma": 0.9}, seed=1)
     assert main(["plot", str(runs / "td3"), str(runs / "td3-fast")]) == 0
     assert len(legend(drawn[0])) == 2
-    assert any("agent.gamma 0.9" in label for label in legend(drawn[0]))
+    assert any(", gamma 0.9" in label for label in legend(drawn[0]))
+    assert "gamma: agent.gamma" in drawn[0].legends[0].get_title().get_text().split(", ")
 
 
 @pytest.mark.parametrize(
@@ -55,9 +56,9 @@ def test_settings_that_the_name_leaves_out_part_curves(runs: Path, drawn: list[F
         (
             ["algo", "topology.density"],
             {
-                "algo ds_td3, topology.density 0.1 (n = 2, 1 unfinished)",
-                "algo ds_td3, topology.density 0.3 (n = 1)",
-                "algo td3, topology.density None (n = 1)",
+                "algo ds_td3, density 0.1 (n = 2, 1 unfinished)",
+                "algo ds_td3, density 0.3 (n = 1)",
+                "algo td3, density None (n = 1)",
             },
         ),
     ],
@@ -71,16 +72,21 @@ def test_two_envs_are_never_one_curve(runs: Path, drawn: list[Figure]) -> None:
     write_run(runs / "cheetah", [0, 9], env="HalfCheetah-v5", algo="td3", seed=1)
     for words in ([], ["--group", "algo"]):
         assert main(["plot", str(runs / "td3"), str(runs / "cheetah"), *words]) == 0
-        assert drawn[-1].axes[0].get_title() == ""
-        hopper, cheetah = sorted(legend(drawn[-1]), reverse=True)
-        assert hopper.startswith("Hopper-v5")
-        assert cheetah.startswith("HalfCheetah-v5")
+        titles = [axis.get_title() for axis in drawn[-1].axes]
+        assert [title for title in titles if title] == ["Hopper-v5", "HalfCheetah-v5"]
+        assert len(legend(drawn[-1])) == 1  # one method, once in the legend
 
 
 def test_one_column(runs: Path, drawn: list[Figure]) -> None:
     assert main(["plot", str(runs), "--y", "train/critic_loss", "--x", "seconds"]) == 0
     (axis,) = drawn[0].axes
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("train/critic_loss", "wall time (s)")
+
+
+def test_size_and_smooth(runs: Path, drawn: list[Figure]) -> None:
+    assert main(["plot", str(runs), "--size", "8,4.5", "--smooth", "2"]) == 0
+    assert (drawn[0].get_figwidth(), drawn[0].get_figheight()) == (8, 4.5)
+    assert "latest 2 values" in drawn[0].legends[0].get_title().get_text()
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
@@ -99,6 +105,10 @@ def test_the_ending_decides_the_format(ending: str, runs: Path, tmp_path: Path) 
         ("{runs} --group seed", "unknown key for --group 'seed'"),
         ("{runs} --y returns", "unknown column of progress.csv 'returns'; did you mean 'return'?"),
         ("{runs} --x stpes", "unknown x axis 'stpes'; did you mean 'steps'?"),
+        ("{runs} --size 7", "--size is width,height in inches, such as 7,5; got '7'"),
+        ("{runs} --size 7,inf", "--size: each must be in [1, 100] inches, got inf"),
+        ("{runs} --smooth 0", "smooth must be at least 1"),
+        ("{runs}/a0 --topology --smooth 3", "--smooth is for learning curves of `sparserl train` and `sparserl fit`"),
         ("{runs}/a0 {runs}/a0", "are both seed 0 of ds_td3 d0.1; leave one out"),
         ("{runs}/a0 {runs}/a0 --group algo", "a0 is named 2 times; leave 1 out"),
         ("{runs}/nothing", "no run folder at"),

@@ -15,7 +15,7 @@ from support.figures import lines_of
 from sparserl.errors import ConfigError
 from sparserl.plots import curves as plots
 from sparserl.plots.curves import plot_runs
-from sparserl.plots.style import COLOURS, FORMATS, Run, draw_curves, line_styles
+from sparserl.plots.style import COLOURS, FORMATS, PictureOptions, Run, draw_curves, line_styles
 from sparserl.recording.run_logs import FloatArray, evaluation_curve
 
 SEEN = {
@@ -155,7 +155,8 @@ def test_return_density_and_exploration_of_every_group(tmp_path: Path, drawn: li
     a = run_folder(tmp_path / "a", {0: [0.0], 100: [10.0], 200: [50.0]})
     b = run_folder(tmp_path / "b", {0: [2.0], 100: [20.0]})
     dense = run_folder(tmp_path / "c", {0: [7.0]}, progress="100,,,2\n")
-    plot_runs([Run(a, "sparse"), Run(b, "sparse", finished=False), Run(dense, "dense")], tmp_path / "out.png", "title")
+    runs = [Run(a, "sparse", task="env"), Run(b, "sparse", finished=False, task="env"), Run(dense, "dense", task="env")]
+    plot_runs(runs, tmp_path / "out.png")
     returns, density, explored = drawn[0].axes
     both = "sparse (n = 2, 1 unfinished)"
     assert lines_of(returns)[both] == [[0, 1], [100, 15]]
@@ -165,7 +166,7 @@ def test_return_density_and_exploration_of_every_group(tmp_path: Path, drawn: li
     assert legend_of(drawn[0]) == [both, "dense (n = 1)"]
     title = drawn[0].legends[0].get_title().get_text()
     assert title == "mean over n runs, 95 % bootstrap interval"
-    assert (returns.get_title(), explored.get_xlabel()) == ("title", "env steps")
+    assert (returns.get_title(), explored.get_xlabel()) == ("env", "env steps")
     own = {style.colour for style in line_styles(["sparse"]).values()}
     assert {line.get_color() for line in density.get_lines()} == own  # a group styles alike in all panels
 
@@ -173,6 +174,60 @@ def test_return_density_and_exploration_of_every_group(tmp_path: Path, drawn: li
 def test_dense_runs_get_one_panel(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_runs([Run(run_folder(tmp_path / "c", {0: [7.0]}, progress="100,,,2\n"), "dense")], tmp_path / "out.png")
     assert len(drawn[0].axes) == 1
+
+
+def test_each_env_has_panels_of_its_own_and_a_method_looks_alike_in_all(tmp_path: Path, drawn: list[Figure]) -> None:
+    labels = (("a", "Hopper"), ("b", "Hopper"), ("b", "Ant"), ("a", "Walker"), ("a", "Swimmer"))
+    folders = [run_folder(tmp_path / str(at), {0: [float(at)], 100: [float(at)]}) for at in range(len(labels))]
+    given = [Run(folder, label, task=task) for folder, (label, task) in zip(folders, labels, strict=True)]
+    plot_runs(given, tmp_path / "out.png")
+    returns = {axis.get_title(): axis for axis in drawn[0].axes if axis.get_title()}
+    assert {env: set(lines_of(axis)) for env, axis in returns.items()} == {
+        "Hopper": {"a (n = 1)", "b (n = 1)"},
+        "Ant": {"b (n = 1)"},
+        "Walker": {"a (n = 1)"},
+        "Swimmer": {"a (n = 1)"},
+    }
+    colours = {(env, line.get_label()): line.get_color() for env, axis in returns.items() for line in axis.get_lines()}
+    assert colours["Hopper", "b (n = 1)"] == colours["Ant", "b (n = 1)"] != colours["Walker", "a (n = 1)"]
+    assert legend_of(drawn[0]) == ["a (n = 1)", "b (n = 1)"]
+    assert len(drawn[0].axes) == 4 * 3
+    drawn[0].draw_without_rendering()
+    places = {env: axis.get_position() for env, axis in returns.items()}
+    assert places["Hopper"].y0 == pytest.approx(places["Ant"].y0)  # four in two rows of two, not three and one
+    assert places["Hopper"].x0 == pytest.approx(places["Walker"].x0)
+
+
+def test_smooth_is_the_mean_of_the_latest_values_before_that_over_seeds(tmp_path: Path, drawn: list[Figure]) -> None:
+    a = run_folder(tmp_path / "a", {0: [0.0], 100: [4.0], 200: [2.0]})
+    b = run_folder(tmp_path / "b", {0: [2.0], 100: [8.0], 200: [0.0]})
+    options = PictureOptions(smooth=2, keys={"tau": "agent.tau", "algo": "algo"})
+    plot_runs([Run(a, "m"), Run(b, "m")], tmp_path / "out.png", options=options)
+    returns, density, _ = drawn[0].axes
+    assert lines_of(returns)["m (n = 2)"] == [[0, 1], [100, 3.5], [200, 3.5]]  # means of 0, 2, 3 and of 2, 5, 4
+    faint, main = returns.get_lines()
+    assert faint.get_xydata().tolist() == [[0, 1], [100, 6], [200, 1]]  # type: ignore[union-attr]
+    assert (faint.get_alpha() or 1) < 1 == (main.get_alpha() or 1)
+    assert len(density.get_lines()) == 1  # shares are drawn as they are
+    assert band_of(returns)[1] == (100, 2, 5)
+    assert drawn[0].legends[0].get_title().get_text().splitlines() == [
+        "mean over n runs, 95 % bootstrap interval",
+        "each point the mean of the latest 2 values; faint: not smoothed",
+        "tau: agent.tau",
+    ]
+
+
+@pytest.mark.parametrize("inches", [(3.0, 4.0), (12.0, 3.0)])
+def test_a_picture_is_as_large_as_is_asked_and_nothing_is_cut_off(
+    inches: tuple[float, float], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    runs = [Run(run_folder(tmp_path / name, {0: [1.0]}), f"{name} {'with words ' * 4}") for name in "abc"]
+    plot_runs(runs, tmp_path / "out.png", options=PictureOptions(size=inches))
+    (figure,) = drawn
+    assert (figure.get_figwidth(), figure.get_figheight()) == inches
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
 
 
 def test_one_column_over_another_axis(tmp_path: Path, drawn: list[Figure]) -> None:

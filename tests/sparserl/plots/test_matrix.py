@@ -98,7 +98,8 @@ def test_seeds_are_averaged_where_all_have_come(tmp_path: Path, drawn: list[Figu
     a = run_folder(tmp_path / "a")
     b = run_folder(tmp_path / "b", [[0.7, None, None], [0.5, 0.4, None]])
     alone = run_folder(tmp_path / "c")
-    plot_sequence_runs([Run(a, "spacenet"), Run(b, "spacenet"), Run(alone, "naive")], tmp_path / "out.png", "title")
+    runs = [Run(a, "spacenet", task="title"), Run(b, "spacenet", task="title"), Run(alone, "naive", task="title")]
+    plot_sequence_runs(runs, tmp_path / "out.png")
     lines = lines_of(drawn[0].axes[0])
     assert lines["spacenet (n = 2)"] == [[1, pytest.approx(0.8)], [2, pytest.approx(0.55)]]
     assert [x for x, _ in lines["naive (n = 1)"]] == [1, 2, 3]

@@ -97,9 +97,9 @@ def cells_of(axis: Axes) -> dict[tuple[int, int], str]:
 
 
 def legend_of(figure: Figure) -> list[str]:
-    """Texts of the legends of a figure's parts."""
+    """Texts of the legends of a figure and its parts."""
     parts = [part for above in figure.subfigs for part in (above, *above.subfigs)]
-    return [text.get_text() for part in parts for legend in part.legends for text in legend.get_texts()]
+    return [text.get_text() for part in (figure, *parts) for legend in part.legends for text in legend.get_texts()]
 
 
 # What the files say.
@@ -246,7 +246,8 @@ def test_seeds_are_averaged_and_methods_stand_beside_each_other(tmp_path: Path, 
     doubled = {step: [2 * value for value in values] for step, values in until(30).items()}
     b = run_folder(tmp_path / "b", doubled)
     alone = run_folder(tmp_path / "c")
-    plot_rl_runs([Run(a, "packnet"), Run(b, "packnet"), Run(alone, "finetune")], tmp_path / "out.png", "title")
+    labels = {a: "packnet", b: "packnet", alone: "finetune"}
+    plot_rl_runs([Run(run, label, task="title") for run, label in labels.items()], tmp_path / "out.png")
     mean_axis, *panels = drawn[0].axes
     both = "packnet (n = 2)"
     assert lines_of(mean_axis)[both] == [[0, 0], [5, 75], [10, 150], [20, 195], [30, 255]]
@@ -258,7 +259,20 @@ def test_seeds_are_averaged_and_methods_stand_beside_each_other(tmp_path: Path, 
     assert all(borders_of(axis) == [10, 30] for axis in drawn[0].axes)
     assert mean_axis.get_ylabel() == "mean return"
     assert legend_of(drawn[0]) == [both, "finetune (n = 1)"]
-    assert drawn[0].get_suptitle() == "title"
+    assert [part.get_suptitle() for part in drawn[0].subfigs] == ["title"]
+
+
+def test_each_sequence_has_panels_of_its_own(tmp_path: Path, drawn: list[Figure]) -> None:
+    labels = (("ewc", "one"), ("l2", "two"), ("ewc", "two"))
+    folders = [run_folder(tmp_path / name) for name in "abc"]
+    given = [Run(folder, label, task=task) for folder, (label, task) in zip(folders, labels, strict=True)]
+    plot_rl_runs(given, tmp_path / "out.png")
+    assert [part.get_suptitle() for part in drawn[0].subfigs] == ["one", "two"]
+    first, second = drawn[0].axes[0], drawn[0].axes[4]  # each followed by its three tasks
+    assert set(lines_of(first)) - {"_child0", "_child1"} >= {"ewc (n = 1)"}
+    assert "l2 (n = 1)" in lines_of(second)
+    assert "l2 (n = 1)" not in lines_of(first)
+    assert legend_of(drawn[0]) == ["ewc (n = 1)", "l2 (n = 1)"]
 
 
 def test_tasks_in_another_order_have_no_name(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparserl.errors import ConfigError
-from sparserl.report.seed_groups import BOOKKEEPING, seed_groups, settings
+from sparserl.report.seed_groups import BOOKKEEPING, differing_keys, seed_groups, settings, short_keys
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,21 @@ def test_what_differs_is_said_and_nothing_else() -> None:
         "td3, agent.tau 0.1": [0, 1],
         "td3, agent.tau 0.2": [0],
     }
+
+
+def test_keys_in_labels_are_as_short_as_tells_them_apart() -> None:
+    keys = ["agent.gamma", "topology.density", "topology.actor.density", "method", "topology.method"]
+    assert short_keys(keys) == {
+        "agent.gamma": "gamma",
+        "topology.density": "topology.density",
+        "topology.actor.density": "actor.density",
+        "method": "method",
+        "topology.method": "topology.method",
+    }
+    runs = [made(0, agent={"tau": tau, "gamma": 1}) for tau in (0.1, 0.2)]
+    short = short_keys(differing_keys(runs, lambda run: run.config["algo"]))
+    assert short == {"agent.tau": "tau"}
+    assert list(seed_groups(runs, lambda run: run.config["algo"], short)) == ["td3, tau 0.1", "td3, tau 0.2"]
 
 
 def test_seeds_that_begin_with_seeds_of_one_method() -> None:

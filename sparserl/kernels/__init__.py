@@ -17,17 +17,19 @@ from sparserl.kernels import cpu, reference
 from sparserl.kernels.cpu import compile_kernels
 from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
+from sparserl.kernels.networks import ActivationPair, After, GradientRequest, Gradients, Linear, Networks, Norm
 
 __all__ = [
     "BACKENDS",
     "ActivationPair",
+    "After",
     "Backend",
     "CsrIndex",
     "GradientRequest",
     "Gradients",
     "Linear",
     "Networks",
+    "Norm",
     "active_backend",
     "compile_kernels",
     "require_cpu",
@@ -36,7 +38,7 @@ __all__ = [
 
 
 class Backend(Protocol):
-    """Chains of linear layers with a ReLU between them; memory O(nnz + neurons * batch), never n_out x n_in."""
+    """Chains of linear layers, and what stands around them; memory O(nnz + neurons * batch), never n_out x n_in."""
 
     def forward(self, networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
         """The outputs of all networks.

@@ -74,12 +74,12 @@ class _Pass:
         self.frame: Frame = self.lease.item
         out = np.empty((plan.count, self.frame.batch, plan.widths[-1]), plan.limits.dtype)
         sources = np.array([(address_of(part), part.shape[1]) for part in inputs], np.int64)
-        arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data]
+        arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data, 0]
+        arguments += [*[0] * 5, FORWARD, 0, *self.frame.addresses]
         kept = plan.kept, self.lease, sources, [getattr(part, "memory", part) for part in inputs], out
         self.steps: list[Step] = []
         if plan.gathers:
-            order = [*arguments, 0, *[0] * 5, FORWARD]
-            self.steps.append(make_step(order_step, order, plan.limits.dtype, kept, self.frame.workers))
+            self.steps.append(make_step(order_step, arguments, plan.limits.dtype, kept, self.frame.workers))
         self.steps.append(make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers))
         self.outputs: Array = out if program.stretch() is None else Deferred(out)
         self.ways_back = Memo()
@@ -94,7 +94,9 @@ def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
     if plan.gathers:
         order_share(0, 1, plan.table, 0, FORWARD, plan.limits[0])
     row = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    forward_one(plan.table, lease.item.scratch[0], row[0], y[:, 0], plan.limits)
+    frame: Frame = lease.item
+    at = frame.levels[0], frame.reads[0], frame.statistics[0], frame.last[0]
+    forward_one(plan.table, *at, row[0], y[:, 0], plan.limits, plan.size)
     return y
 
 
@@ -105,8 +107,9 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
     plan = plan_of(networks)
     if way_back is None:
         networks.check_gradient(dy, saved.frame.batch)
-        plan.transpose_from(0 if request.inputs else request.lowest + 1)
-        way_back = _Backward(plan, saved.lease, contiguous(dy), request)
+        first = networks.first_backward(request)
+        plan.transpose_from(first)
+        way_back = _Backward(plan, saved.lease, contiguous(dy), request, first)
         if not request.samples and (request.reuse or not request.parameters):
             saved.ways_back.keep(way_back, [dy], request)
     if tables.CHECKED:
@@ -120,13 +123,20 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
 class _Backward:
     """A backward pass, bound to a frame.
 
+    Args:
+        plan: Of the networks.
+        lease: Of the frame of the forward pass.
+        dy: Gradient of the outputs.
+        request: What is wanted.
+        ordered: First layer whose gradient by what it multiplies is formed.
+
     Attributes:
         steps: In order.
         toward: (B, width) the gradient of the last of the input's features, or None.
         totals: Places for the gradients of parameters, or None.
     """
 
-    def __init__(self, plan: Plan, lease: Lease, dy: Array, request: GradientRequest):
+    def __init__(self, plan: Plan, lease: Lease, dy: Array, request: GradientRequest, ordered: int):
         frame: Frame = lease.item
         self._frame, self._request = frame, request
         sums = plan.sums(frame.workers, request.reuse) if request.parameters else None
@@ -143,11 +153,11 @@ class _Backward:
                 self._tapes.append(torch.empty(plan.widths[layer + 1] * frame.padded, dtype=plan.dtype))
                 table[network, layer, SAMPLE] = self._tapes[-1].data_ptr()
         addresses = frame.nowhere if sums is None else sums.addresses
-        ordered = 0 if width else request.lowest + 1
         common = frame.arguments(plan)
         common[0] = table.ctypes.data
         arguments = [*common, 0, 0, 0, ordered, request.lowest, addresses.ctypes.data]
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
+        arguments += frame.addresses
         kept = plan.kept, lease, table, sums, getattr(dy, "memory", dy), dx, self._tapes
         functions = [order_step] if ordered < plan.depth else []
         functions.append(backward_step)
@@ -164,7 +174,7 @@ class _Backward:
             ActivationPair(
                 network,
                 layer,
-                frame.level(plan, network, layer),
+                frame.read(plan, network, layer),
                 frame.from_tiles(tape, plan.widths[layer + 1]),
                 frame.level(plan, network, layer + 1) if layer + 1 < plan.depth else None,
             )

@@ -2,7 +2,8 @@
 
 Every product of a network says how many it took; who wants to know opens a scope with a counter. A number that the
 same work always gives is said again when an update is repeated (`sparserl.kernels.recording`). One multiplication and
-one addition are two operations; biases, activations, optimizers and averaging are not counted.
+one addition are two operations, and norms and levels that are added to sums take theirs (`sparserl.kernels.networks`);
+biases, activations, optimizers and averaging are not counted.
 """
 
 from __future__ import annotations

@@ -10,13 +10,18 @@ from sparserl.kernels.choice import BLOCK_ROWS, PANEL_COLUMNS
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ADDED,
     BATCH,
     BIAS,
+    BY_SAMPLE,
     COLUMN_STARTS,
     D_BIAS,
     D_INPUT,
     D_LEVELS,
     D_OUTPUT,
+    D_SCALE,
+    D_SHIFT,
+    D_SLOT,
     D_VALUES,
     D_WIDTH,
     DEPTH,
@@ -29,13 +34,19 @@ from sparserl.kernels.layout import (
     LOWEST,
     N_IN,
     N_OUT,
+    N_SLOTS,
     N_TILES,
     NETWORKS,
+    NORM,
     PANEL_ROWS,
     PASS,
+    READS,
+    RECTIFIED,
     SAMPLE,
     SCRATCH,
     SIZE,
+    STATISTIC_ROWS,
+    STATISTICS,
     SUMS,
     T_BLOCKS,
     T_COL,
@@ -46,9 +57,10 @@ from sparserl.kernels.layout import (
     TABLE,
     TILES,
 )
+from sparserl.kernels.norms import add_tile, gate_tile, norm_gradient
 from sparserl.kernels.patterns import block_tile
 from sparserl.kernels.program import step_function
-from sparserl.kernels.tiles import limits_of, read_tile, write_tile
+from sparserl.kernels.tiles import clear_padding, limits_of, read_tile, write_tile
 from sparserl.kernels.vector import int64_array, read_int64, read_real, row_gradient, row_tile, row_total, write_real
 
 _gated_row, _gated_block = row_tile(gated=True), block_tile(BLOCK_ROWS, gated=True)
@@ -103,6 +115,8 @@ def _backward_tile(
     first: int,
     vectors: int,
     levels: Any,
+    reads: Any,
+    statistics: Any,
     d_levels: Any,
     scratch: Any,
     gradients: int,
@@ -116,9 +130,11 @@ def _backward_tile(
         table: (layers, FIELDS) of the network.
         first: First sample of the tile.
         vectors: Width of the tile.
-        levels: (layers,) address of the activations that each layer read, all tiles one after the other.
+        levels: (layers,) address of the level that each layer read, all tiles one after the other.
+        reads: (layers,) address of what each layer multiplied, likewise.
+        statistics: (layers,) address of the statistics of its norm, likewise.
         d_levels: (layers,) address for the gradient of what each layer gave, likewise.
-        scratch: Two addresses, each for a tile of the widest level.
+        scratch: (slots,) addresses, each for a tile of the widest level.
         gradients: Address of the sums of gradients, 0 if none are wanted.
         network: Index of the network.
         call: (PASS,) arguments of the step.
@@ -127,24 +143,42 @@ def _backward_tile(
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
     inside, lowest = min(columns, batch - first), call[LOWEST]
     to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
-    here = _gradient_address(table[depth - 1], d_levels[depth - 1], first, scratch[0], gradients, size)
+    here = _gradient_address(table, depth - 1, d_levels, first, scratch, gradients, size)
     read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
     for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
+        n_in = table[layer, N_IN]
         if table[layer, SAMPLE] != 0:
             for entry in range(table[layer, N_OUT] * columns):
                 write_real(
                     table[layer, SAMPLE], table[layer, N_OUT] * first + entry, read_real(here, entry, zero), zero
                 )
-        x = levels[layer] + table[layer, N_IN] * first * size
-        if gradients != 0 and layer >= lowest and table[layer, PANEL_ROWS] == 0:
+        learns = gradients != 0 and layer >= lowest
+        if learns and table[layer, PANEL_ROWS] == 0:
+            x = reads[layer] + n_in * first * size
             tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
-        if layer > lowest or to_input:
-            # The input of the network went through no ReLU: nothing is at or below NaN. Elsewhere padding stays 0.
-            threshold = zero if layer > 0 else limits[2]
-            there = scratch[(depth - layer) % 2]
+        if layer > lowest or to_input or (learns and table[layer, NORM] == BY_SAMPLE):
+            level = levels[layer] + n_in * first * size
+            there = scratch[table[layer, D_SLOT]]
             if layer > 0:
-                there = _gradient_address(table[layer - 1], d_levels[layer - 1], first, there, gradients, size)
-            tile_input_gradient(vectors, table[layer], here, there, x, threshold, zero, size)
+                there = _gradient_address(table, layer - 1, d_levels, first, scratch, gradients, size)
+            is_gated = layer > 0 and table[layer - 1, RECTIFIED] == 1
+            is_plain = table[layer, NORM] == 0
+            for adding in range(layer, depth):
+                is_plain = is_plain and table[adding, ADDED] != layer
+            # What went through no ReLU is not gated: nothing is at or below NaN.
+            threshold = zero if is_gated and is_plain else limits[2]
+            tile_input_gradient(vectors, table[layer], here, there, level, threshold, zero, size)
+            if table[layer, NORM] != 0:
+                of_samples = statistics[layer] + STATISTIC_ROWS * first * size
+                norm_gradient(table[layer], level, vectors, there, of_samples, gradients if learns else 0, zero, size)
+            for adding in range(layer, depth):
+                if table[adding, ADDED] == layer:
+                    by_sums = _gradient_address(table, adding, d_levels, first, scratch, gradients, size)
+                    add_tile(by_sums, n_in, columns, there, 0, zero, size)
+            if is_gated and not is_plain:
+                gate_tile(level, n_in, columns, there, zero, size)
+            if inside < columns and not is_gated:  # a gate leaves 0 where the level is padded
+                clear_padding(there, n_in, inside, columns, zero)
             here = there
     if to_input:
         width = call[D_WIDTH]
@@ -153,11 +187,13 @@ def _backward_tile(
 
 
 @compiled()
-def _gradient_address(layer: Any, level: int, first: int, scratch: int, gradients: int, size: int) -> Any:
-    """Address for the gradient of what a layer gives for a tile: kept for the panels of its rows, or in `scratch`."""
-    if gradients == 0 or layer[PANEL_ROWS] == 0:
-        return scratch
-    return level + layer[N_OUT] * first * size
+def _gradient_address(
+    table: Any, layer: int, d_levels: Any, first: int, scratch: Any, gradients: int, size: int
+) -> Any:
+    """Address for the gradient of the sums of a layer for a tile: kept for the panels of its rows, or in `scratch`."""
+    if gradients == 0 or table[layer, PANEL_ROWS] == 0:
+        return scratch[table[layer + 1, D_SLOT] if layer + 1 < table.shape[0] else 0]
+    return d_levels[layer] + table[layer, N_OUT] * first * size
 
 
 @step_function()
@@ -166,9 +202,10 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
     tiles = int64_array(call[TILES], (call[N_TILES], 2))
-    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
-    scratch = int64_array(call[SCRATCH], (shares, 2))
-    d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
+    of_levels = call[NETWORKS], call[DEPTH]
+    levels, reads = int64_array(call[LEVELS], of_levels), int64_array(call[READS], of_levels)
+    statistics, d_levels = int64_array(call[STATISTICS], of_levels), int64_array(call[D_LEVELS], of_levels)
+    scratch = int64_array(call[SCRATCH], (shares, call[N_SLOTS]))
     gradients = read_int64(call[SUMS], share)
     clear_sums(gradients, table, call[LOWEST], zero)
     for task in range(share, call[NETWORKS] * call[N_TILES], shares):
@@ -179,6 +216,8 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
             first,
             vectors,
             levels[network],
+            reads[network],
+            statistics[network],
             d_levels[network],
             scratch[share],
             gradients,
@@ -194,12 +233,12 @@ def panel_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
     tiles = int64_array(call[TILES], (call[N_TILES], 2))
-    levels = int64_array(call[LEVELS], (call[NETWORKS], call[DEPTH]))
+    reads = int64_array(call[READS], (call[NETWORKS], call[DEPTH]))
     d_levels = int64_array(call[D_LEVELS], (call[NETWORKS], call[DEPTH]))
     gradients, before = read_int64(call[SUMS], 0), 0
     for network in range(call[NETWORKS]):
         for position in range(call[LOWEST], call[DEPTH]):
-            layer, x, dy = table[network, position], levels[network, position], d_levels[network, position]
+            layer, x, dy = table[network, position], reads[network, position], d_levels[network, position]
             before += layer_in_panels(share, shares, before, layer, tiles, x, dy, gradients, zero, call[SIZE])
 
 
@@ -224,7 +263,7 @@ def layer_in_panels(
         before: Panels of earlier layers, which have been dealt already.
         layer: (FIELDS,) of the layer; without `PANEL_ROWS` there is nothing to do.
         tiles: (tiles, 2) first sample and width in vectors.
-        x: Address of what it read, all tiles one after the other.
+        x: Address of what it multiplied, all tiles one after the other.
         dy: Address of the gradient of what it gave, likewise.
         gradients: Address of the sums of gradients.
         zero: Of the element type.
@@ -293,6 +332,9 @@ def clear_sums(gradients: int, table: Any, lowest: int, zero: Any) -> None:
             layer = table[network, position]
             if position < lowest or layer[PANEL_ROWS] == 0:
                 _clear_rows(layer, 0, layer[N_OUT], gradients, zero)
+            for neuron in range(layer[N_IN] if layer[NORM] == BY_SAMPLE else 0):
+                write_real(gradients, layer[D_SCALE] + neuron, zero, zero)
+                write_real(gradients, layer[D_SHIFT] + neuron, zero, zero)
 
 
 @step_function()
@@ -318,6 +360,9 @@ def add_up(share: int, shares: int, gradients: Any, table: Any, zero: Any) -> No
     for network in range(table.shape[0]):
         for position in range(table.shape[1]):
             layer = table[network, position]
+            if layer[NORM] == BY_SAMPLE:
+                _add_share(share, shares, gradients, layer[D_SCALE], layer[N_IN], zero)
+                _add_share(share, shares, gradients, layer[D_SHIFT], layer[N_IN], zero)
             if layer[PANEL_ROWS] != 0:
                 continue
             values, biases = read_int64(layer[LEARNED_ROW_PTR], layer[N_OUT]), layer[N_OUT] if layer[BIAS] != 0 else 0

@@ -22,7 +22,15 @@ the address of `CsrIndex.column_starts`."""
 LEARNED_ROW_PTR, LEARNED_COL, STORED = range(25, 28)
 """Index and values of all slots, of which gradients are; `ROW_PTR`, `COL` and `VALUES` are of those that products use,
 and the same arrays where these are all. Otherwise `SLOT` and `ORDERED` say how these values are gathered."""
-FIELDS = 28
+NORM, SCALE, SHIFT, EPSILON, D_SCALE, D_SHIFT, RECTIFIED, ADDED, D_SLOT = range(28, 37)
+"""What stands around a product. `NORM` is one of those below, 0 for none; `SCALE`, `SHIFT` and `EPSILON` are addresses,
+`D_SCALE` and `D_SHIFT` offsets as `D_VALUES`. `RECTIFIED` is 1 if a ReLU follows, `ADDED` the level that is added to
+the sums, or -1. `D_SLOT` is the place among the tiles of a share for the gradient by what the layer multiplies."""
+FIELDS = 37
+
+BY_SAMPLE, GIVEN = 1, 2
+"""Norms: of the neurons of each sample, and by scale and shift alone, which have no gradient."""
+STATISTIC_ROWS = 5
 
 FORWARD, BACKWARD = 0, 1
 """Which products' order of values `order_share` makes."""
@@ -53,11 +61,15 @@ GROUPS = len(groups_of(BLOCK_ROWS))
     D_WIDTH,
     WAY,
     D_LEVELS,
-) = range(23)
+    READS,
+    STATISTICS,
+    N_SLOTS,
+) = range(26)
 """Arguments of the steps of a pass: sizes and addresses.
 
 `TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
-depth) address of what each layer reads, `SCRATCH` (shares, 2) addresses of a tile of the widest level, `LAST` (shares,)
+depth) address of the level that each layer reads, `SCRATCH` (shares, `N_SLOTS`) addresses of a tile of the widest
+level, `LAST` (shares,)
 addresses for a tile of the output, `LIMITS` (0, -inf, NaN) of the element type, `SIZE` bytes of an element, `BATCH`
 samples, `KEPT` 1 if a level holds all tiles one after the other and 0 if each replaces the one before, `SOURCES`
 (sources, 2) address of a (B, width) part of the input and its width, `OUTPUT` (networks, B, n_out), `ORDER_FROM` the
@@ -65,6 +77,8 @@ first layer whose weights are needed in another order, `LOWEST` the first whose 
 addresses of sums of gradients or 0, `D_OUTPUT` the gradient of the output, `D_INPUT`
 (networks, B, `D_WIDTH`) address for that of the last features of the input, or 0, `WAY` as in `order_share`, `D_LEVELS`
 (networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
-`PANEL_ROWS`.
+`PANEL_ROWS`, `READS` as `LEVELS` what each layer multiplies, which is the level itself where there is no norm,
+`STATISTICS` as `LEVELS` `STATISTIC_ROWS` rows where a norm is `BY_SAMPLE`: means and factors of the samples, the others
+for sums on the way back.
 """
-PASS = 23
+PASS = 26

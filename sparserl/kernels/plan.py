@@ -14,25 +14,37 @@ from sparserl.kernels.choice import gradient_panel, tile_vectors
 from sparserl.kernels.deferred import Lease, Memo, take
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ADDED,
     BIAS,
     BLOCKS,
+    BY_SAMPLE,
     COL,
     COLUMN_STARTS,
     COLUMNS,
     COUNTS,
     D_BIAS,
+    D_SCALE,
+    D_SHIFT,
+    D_SLOT,
     D_VALUES,
+    EPSILON,
     FIELDS,
+    GIVEN,
     IN_ORDER,
     LEARNED_COL,
     LEARNED_ROW_PTR,
     N_IN,
     N_OUT,
+    NORM,
     ORDERED,
     PANEL_ROWS,
     PANELS,
+    RECTIFIED,
     ROW_PTR,
+    SCALE,
+    SHIFT,
     SLOT,
+    STATISTIC_ROWS,
     STORED,
     T_BLOCKS,
     T_COL,
@@ -44,8 +56,9 @@ from sparserl.kernels.layout import (
     VALUES,
 )
 from sparserl.kernels.memory import Memory
-from sparserl.kernels.networks import Networks
+from sparserl.kernels.networks import NORMS, Networks
 from sparserl.kernels.pattern_index import PatternIndex
+from sparserl.kernels.slots import backward_slots, forward_slots
 
 PARALLEL_FROM = 1 << 20
 """Multiply-adds below which waking threads costs more than it gains."""
@@ -71,11 +84,13 @@ class Frame:
         workers: Threads that share the tiles.
         padded: Columns of all tiles together.
         kept: Of each network, if kept, its levels with all tiles one after the other.
-        tape: Of two tiles of the widest level for each worker.
+        tape: Of some tiles of the widest level for each worker, and of statistics.
         given: Of each network, if kept, gradients of what its wide layers give, likewise; see `Plan.in_panels`.
-        levels: (networks, layers) addresses of what each layer reads, if kept; else (workers, layers).
+        levels: (networks, layers) addresses of the level that each layer reads, if kept; else (workers, layers).
+        reads: As `levels`, of what each layer multiplies.
+        statistics: As `levels`, of those of its norm.
         d_levels: (networks, layers) addresses in `given`, if kept.
-        scratch: (workers, 2) addresses of the tiles.
+        scratch: (workers, slots) addresses of the tiles.
         last: (workers,) addresses for the output.
         nowhere: (workers,) of 0, for gradients that are not wanted.
     """
@@ -90,19 +105,27 @@ class Frame:
         networks = plan.count if keep else 0
         self.kept = [Memory(plan.kept_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
         self.given = [Memory(plan.given_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
-        self.tape = Memory(2 * self.workers * tile, plan.limits.dtype)
+        rows = STATISTIC_ROWS * int(self.tiles[:, 1].max(initial=0)) * LANES
+        self.tape = Memory(self.workers * (plan.slots * tile + rows), plan.limits.dtype)
         self.nowhere = np.zeros(self.workers, np.int64)
-        start = self.tape.array.ctypes.data
-        self.scratch = start + (np.arange(2 * self.workers) * tile).reshape(-1, 2) * plan.size
+        workers, start = np.arange(self.workers)[:, None], self.tape.array.ctypes.data
+        self.scratch = start + (workers * plan.slots + np.arange(plan.slots)) * tile * plan.size
         if keep:
-            starts = np.array([memory.array.ctypes.data for memory in self.kept])
-            self.levels = starts[:, None] + plan.kept_before * (self.padded * plan.size)
+            starts, padded = (
+                np.array([memory.array.ctypes.data for memory in self.kept])[:, None],
+                self.padded * plan.size,
+            )
+            self.levels, self.reads = starts + plan.kept_before * padded, starts + plan.read_before * padded
+            self.statistics = starts + plan.statistics_before * padded
             starts = np.array([memory.array.ctypes.data for memory in self.given])
-            self.d_levels = starts[:, None] + plan.given_before * (self.padded * plan.size)
+            self.d_levels = starts[:, None] + plan.given_before * padded
             self.last = self.scratch[:, 0].copy()
         else:
-            self.levels = np.ascontiguousarray(self.scratch[:, np.arange(plan.depth) % 2])
-            self.last = self.scratch[:, plan.depth % 2].copy()
+            of_levels, of_reads, last = plan.forward_slots
+            self.levels, self.reads = (np.ascontiguousarray(self.scratch[:, slots]) for slots in (of_levels, of_reads))
+            statistics = start + (self.workers * plan.slots * tile + workers * rows) * plan.size
+            self.statistics = np.ascontiguousarray(np.broadcast_to(statistics, self.levels.shape))
+            self.last = self.scratch[:, last].copy()
 
     def arguments(self, plan: Plan) -> list[int]:
         """Of a step, as far as they do not change."""
@@ -121,19 +144,31 @@ class Frame:
             int(self.keep),
         ]
 
+    @property
+    def addresses(self) -> list[int]:
+        """The last arguments of a step: of tables of addresses, and the number of tiles of a worker."""
+        return [self.reads.ctypes.data, self.statistics.ctypes.data, self.scratch.shape[1]]
+
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
         arrays = [memory.array for memory in [self.tape, *self.kept, *self.given]]
         start, *starts = (array.ctypes.data for array in arrays)
         kept, given = np.array(starts[: len(self.kept)])[:, None], np.array(starts[len(self.kept) :])[:, None]
-        levels = [self.levels - kept, self.d_levels - given] if self.keep else [self.levels - start]
+        levels = [self.levels, self.reads, self.statistics]
+        levels = [array - kept for array in levels] if self.keep else [array - start for array in levels]
+        levels += [self.d_levels - given] if self.keep else []
         return [*(array.size for array in arrays), self.tiles, self.scratch - start, *levels, self.last - start]
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
-        """(neurons, B) what a layer read."""
-        start = int(plan.kept_before[layer]) * self.padded
-        neurons = plan.widths[layer]
-        kept = self.kept[network].array
+        """(neurons, B) the level that a layer read."""
+        return self._kept_rows(network, int(plan.kept_before[layer]), plan.widths[layer])
+
+    def read(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
+        """(neurons, B) what a layer multiplied."""
+        return self._kept_rows(network, int(plan.read_before[layer]), plan.widths[layer])
+
+    def _kept_rows(self, network: int, before: int, neurons: int) -> torch.Tensor:
+        start, kept = before * self.padded, self.kept[network].array
         return self.from_tiles(torch.from_numpy(kept[start : start + neurons * self.padded]), neurons)
 
     @property
@@ -192,9 +227,20 @@ class Plan:
         self.count, self.depth = len(networks.networks), len(networks.widths) - 1
         self.size = networks.dtype.itemsize
         self.widest = max(networks.widths)
+        self.after, self.norms = networks.after, networks.norms
+        self.forward_slots = forward_slots(self.after, [kind is not None for kind in self.norms])
+        self.backward_slots = backward_slots(self.after)
+        of_levels, of_reads, last = self.forward_slots
+        self.slots = 1 + max(*of_levels, *of_reads, last, *self.backward_slots)
         self.limits = torch.tensor([0.0, -torch.inf, torch.nan], dtype=networks.dtype).numpy()
-        before = np.cumsum([0, *networks.widths[:-1]])
-        self.kept_neurons, self.kept_before = int(before[-1]), before[:-1]
+        rows = [
+            (width, width if kind else 0, STATISTIC_ROWS if kind and NORMS[kind].by_sample else 0)
+            for width, kind in zip(networks.widths, self.norms, strict=False)
+        ]
+        before = np.cumsum([0, *np.ravel(rows)])
+        self.kept_neurons = int(before[-1])
+        self.kept_before, self.read_before, self.statistics_before = (before[at:-1:3] for at in range(3))
+        self.read_before = np.where([bool(kind) for kind in self.norms], self.read_before, self.kept_before)
         # By widths alone, as a frame may serve networks with other connections.
         sides = zip(networks.widths[1:], networks.widths[:-1], strict=True)
         given = [n_out if gradient_panel(n_out, n_in, n_out * n_in, self.size) else 0 for n_out, n_in in sides]
@@ -206,7 +252,10 @@ class Plan:
             for position, layer in enumerate(layers)
         ]
         for _, layer in self._layers:
-            self.gradient_sizes += [layer.index.nnz, 0 if layer.bias is None else layer.bias.numel()]
+            self.gradient_sizes += layer.gradient_sizes
+        self._epsilons = np.array(
+            [0.0 if layer.norm is None else layer.norm.epsilon for _, layer in self._layers], self.limits.dtype
+        )
         gathered = [
             layer.index.product.nnz
             for _, layer in self._layers
@@ -223,15 +272,23 @@ class Plan:
 
     def _describe(self, table: npt.NDArray[np.int64]) -> None:
         """Fills in what every pass needs."""
-        starts, ordered = np.cumsum([0, *self.gradient_sizes]), self._ordered.data_ptr()
+        start, ordered = 0, self._ordered.data_ptr()
         for number, (position, layer) in enumerate(self._layers):
-            row, product = table[position], layer.index.product
+            row, product, after = table[position], layer.index.product, self.after[position[1]]
             row[N_IN], row[N_OUT] = layer.index.n_cols, layer.index.n_rows
             row[ROW_PTR], row[COL] = product.row_ptr.ctypes.data, product.col.ctypes.data
             row[LEARNED_ROW_PTR], row[LEARNED_COL] = layer.index.row_ptr.ctypes.data, layer.index.col.ctypes.data
             row[VALUES], row[BIAS] = layer.values.data_ptr(), layer.bias.data_ptr() if layer.bias is not None else 0
             row[STORED] = row[VALUES]
-            row[D_VALUES], row[D_BIAS] = starts[2 * number : 2 * number + 2]
+            places, start = np.cumsum([start, *layer.gradient_sizes[:-1]]), start + sum(layer.gradient_sizes)
+            row[D_VALUES], row[D_BIAS] = places[:2]
+            row[RECTIFIED], row[ADDED] = after.rectified, -1 if after.added is None else after.added
+            row[D_SLOT] = self.backward_slots[position[1]]
+            if layer.norm is not None:
+                row[NORM] = BY_SAMPLE if NORMS[layer.norm.kind].by_sample else GIVEN
+                row[SCALE], row[SHIFT] = layer.norm.scale.data_ptr(), layer.norm.shift.data_ptr()
+                row[EPSILON] = self._epsilons.ctypes.data + number * self.size
+                row[D_SCALE], row[D_SHIFT] = places[2:]
             row[PANEL_ROWS] = gradient_panel(layer.index.n_rows, layer.index.n_cols, layer.index.nnz, self.size)
             if row[PANEL_ROWS]:
                 row[COLUMN_STARTS] = layer.index.column_starts.ctypes.data
@@ -300,7 +357,7 @@ class Plan:
     @property
     def kept(self) -> tuple[object, ...]:
         """Whatever the addresses in the table are of."""
-        return self.table, self.limits, self._layers, self._in_order, self._ordered
+        return self.table, self.limits, self._epsilons, self._layers, self._in_order, self._ordered
 
     def take(self, batch: int, keep: bool) -> Lease:
         """Memory for a pass, to be used until the returned object is gone."""

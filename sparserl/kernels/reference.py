@@ -8,7 +8,7 @@ import torch
 
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
+from sparserl.kernels.networks import NORMS, ActivationPair, GradientRequest, Gradients, Linear, Networks, Norm
 
 
 def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,18 +43,46 @@ def value_gradient(layer: Linear, x: torch.Tensor, dy: torch.Tensor) -> torch.Te
     return (dy[rows] * x[cols]).sum(dim=1)
 
 
+def normalized(norm: Norm | None, level: torch.Tensor) -> torch.Tensor:
+    """(n, B) what a product reads of a level (n, B)."""
+    if norm is None:
+        return level
+    return norm.scale.detach()[:, None] * _standardized(norm, level)[0] + norm.shift.detach()[:, None]
+
+
+def _standardized(norm: Norm, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What scale and shift stand around, and the (B,) factor of the difference from the mean, if there is one."""
+    if not NORMS[norm.kind].by_sample:
+        return level, None
+    factor = (level.var(dim=0, correction=0) + norm.epsilon).rsqrt()
+    return (level - level.mean(dim=0)) * factor, factor
+
+
+def norm_gradients(norm: Norm, level: torch.Tensor, dy: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """(n, B) by the level, and by scale and shift (empty if these are given), for the gradient `dy` by the result."""
+    x, factor = _standardized(norm, level)
+    learned = [(dy * x).sum(dim=1), dy.sum(dim=1)] if NORMS[norm.kind].learned_flops else [dy.new_zeros(0)] * 2
+    by_x = norm.scale.detach()[:, None] * dy
+    if factor is not None:
+        by_x = factor * (by_x - by_x.mean(dim=0) - x * (by_x * x).mean(dim=0))
+    return by_x, learned
+
+
 def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
-    """Output of every network, and the inputs of its layers. See `sparserl.kernels.Backend`."""
+    """Output of every network, and the levels before it. See `sparserl.kernels.Backend`."""
     del keep
     networks.check_inputs(inputs)
     x = torch.cat([torch.as_tensor(computed(part)) for part in inputs], dim=1)
     outputs, saved = [], []
     for layers in networks.networks:
         levels = [x.detach().t().clone()]
-        for position, layer in enumerate(layers):
-            levels.append(product(layer, levels[-1] if position == 0 else torch.relu(levels[-1])))
+        for layer, after in zip(layers, networks.after, strict=True):
+            y = product(layer, normalized(layer.norm, levels[-1]))
+            if after.added is not None:
+                y += levels[after.added]
+            levels.append(torch.relu(y) if after.rectified else y)
         outputs.append(levels.pop().t())
-        saved.append([levels[0], *map(torch.relu, levels[1:])])
+        saved.append(levels)
     return torch.stack(outputs).numpy(), saved
 
 
@@ -67,15 +95,24 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
     for network, (layers, levels, gradient) in enumerate(zip(networks.networks, saved, dy, strict=True)):
         gradient = gradient.t()
         of_network: list[torch.Tensor] = []
-        for position, (layer, x) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
-            read_next = levels[position + 1] if position + 1 < len(levels) else None
-            samples[network, position] = ActivationPair(network, position, x, gradient, read_next)
+        toward: dict[int, torch.Tensor] = {}  # what a level gets of sums that it is added to
+        for position, (layer, level) in reversed(list(enumerate(zip(layers, levels, strict=True)))):
+            added, x = networks.after[position].added, normalized(layer.norm, level)
+            if added is not None:
+                toward[added] = toward.get(added, 0) + gradient
+            made = levels[position + 1] if position + 1 < len(levels) else None
+            samples[network, position] = ActivationPair(network, position, x, gradient, made)
             bias = gradient.sum(dim=1) if layer.bias is not None else gradient.new_zeros(0)
             formed = [value_gradient(layer, x, gradient), bias]
-            of_network = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *of_network]
             gradient = input_gradient(layer, gradient)
-            if position > 0:
-                gradient = torch.where(x <= 0, 0.0, gradient)
+            if layer.norm is not None:
+                gradient, learned = norm_gradients(layer.norm, level, gradient)
+                formed += learned
+            if position in toward:
+                gradient = gradient + toward.pop(position)
+            of_network = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *of_network]
+            if position > 0 and networks.after[position - 1].rectified:
+                gradient = torch.where(level <= 0, 0.0, gradient)
         inputs.append(gradient.t())
         parameters += of_network
     return Gradients(

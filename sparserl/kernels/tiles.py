@@ -19,6 +19,7 @@ from sparserl.kernels.choice import BLOCK_ROWS
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ADDED,
     BATCH,
     BIAS,
     BLOCKS,
@@ -39,15 +40,20 @@ from sparserl.kernels.layout import (
     N_SOURCES,
     N_TILES,
     NETWORKS,
+    NORM,
     ORDER_FROM,
     ORDERED,
     OUTPUT,
     PANELS,
     PASS,
+    READS,
+    RECTIFIED,
     ROW_PTR,
     SIZE,
     SLOT,
     SOURCES,
+    STATISTIC_ROWS,
+    STATISTICS,
     STORED,
     T_SLOT,
     TABLE,
@@ -55,6 +61,7 @@ from sparserl.kernels.layout import (
     VALUES,
     WAY,
 )
+from sparserl.kernels.norms import add_tile, norm_tile
 from sparserl.kernels.patterns import block_tile
 from sparserl.kernels.program import step_function
 from sparserl.kernels.vector import int64_array, read_int64, read_real, read_uint32, row_tile, write_real
@@ -120,7 +127,16 @@ def clear_padding(tile: int, neurons: int, inside: int, columns: int, zero: Any)
 
 @compiled()
 def _forward_tile(
-    table: Any, first: int, vectors: int, levels: Any, last: int, network: int, call: Any, limits: Any
+    table: Any,
+    first: int,
+    vectors: int,
+    levels: Any,
+    reads: Any,
+    statistics: Any,
+    last: int,
+    network: int,
+    call: Any,
+    limits: Any,
 ) -> None:
     """Takes one tile through one network.
 
@@ -128,7 +144,9 @@ def _forward_tile(
         table: (layers, FIELDS) of the network.
         first: First sample of the tile.
         vectors: Width of the tile.
-        levels: (layers,) address of the activations that each layer reads.
+        levels: (layers,) address of the level that each layer reads.
+        reads: (layers,) address of what each layer multiplies.
+        statistics: (layers,) address of the statistics of its norm.
         last: Address for a tile of the output.
         network: Index of the network.
         call: (PASS,) arguments of the step.
@@ -142,55 +160,80 @@ def _forward_tile(
         read_tile(read_int64(call[SOURCES], 2 * source), width, first, inside, columns, into, zero)
         into += width * columns * size
     for layer in range(depth):
-        is_last = layer + 1 == depth
-        out = last if is_last else levels[layer + 1] + table[layer, N_OUT] * offset
-        threshold = limits[1] if is_last else zero
-        tile_product(vectors, table[layer], levels[layer] + table[layer, N_IN] * offset, out, threshold, zero, size)
+        n_in, n_out, added = table[layer, N_IN], table[layer, N_OUT], table[layer, ADDED]
+        read = reads[layer] + n_in * offset
+        if table[layer, NORM] != 0:
+            of_samples = statistics[layer] + STATISTIC_ROWS * offset
+            norm_tile(table[layer], levels[layer] + n_in * offset, columns, read, of_samples, zero, size)
+            if inside < columns:
+                clear_padding(read, n_in, inside, columns, zero)
+        out = last if layer + 1 == depth else levels[layer + 1] + n_out * offset
+        threshold = zero if table[layer, RECTIFIED] == 1 and added < 0 else limits[1]
+        tile_product(vectors, table[layer], read, out, threshold, zero, size)
+        if added >= 0:
+            add_tile(levels[added] + n_out * offset, n_out, columns, out, table[layer, RECTIFIED], zero, size)
         if inside < columns:
-            clear_padding(out, table[layer, N_OUT], inside, columns, zero)
+            clear_padding(out, n_out, inside, columns, zero)
     n_out = table[depth - 1, N_OUT]
     write_tile(last, 0, n_out, columns, call[OUTPUT] + network * batch * n_out * size, first, inside, zero)
 
 
 @compiled()
-def forward_one(table: Any, scratch: Any, x: Any, y: Any, limits: Any) -> None:
+def forward_one(
+    table: Any, levels: Any, reads: Any, statistics: Any, last: int, x: Any, y: Any, limits: Any, size: int
+) -> None:
     """Takes a single sample through all networks: a tile of it would be mostly padding.
 
     Args:
         table: (networks, layers, FIELDS).
-        scratch: (2,) addresses, each for the widest level.
+        levels: (layers,) addresses as in `_forward_tile`, of one share.
+        reads: Likewise.
+        statistics: Likewise.
+        last: Likewise.
         x: (n_in,) input.
         y: (networks, n_out) output.
         limits: (0, -inf, NaN) of the element type.
+        size: Bytes of an element.
     """
     zero, depth = limits[0], table.shape[1]
     for network in range(table.shape[0]):
-        here, there = scratch[0], scratch[1]
         for neuron in range(x.size):
-            write_real(here, neuron, x[neuron], zero)
+            write_real(levels[0], neuron, x[neuron], zero)
         for position in range(depth):
             layer = table[network, position]
-            values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
-            slot = read_int64(row_ptr, 0)
-            for row in range(layer[N_OUT]):
-                stop = read_int64(row_ptr, row + 1)
-                a = read_real(biases, row, zero) if biases != 0 else zero
-                b, c, d = zero, zero, zero  # four sums, because each waits for its last addition
-                while slot + 4 <= stop:
-                    a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
-                    b += read_real(values, slot + 1, zero) * read_real(here, read_uint32(col, slot + 1), zero)
-                    c += read_real(values, slot + 2, zero) * read_real(here, read_uint32(col, slot + 2), zero)
-                    d += read_real(values, slot + 3, zero) * read_real(here, read_uint32(col, slot + 3), zero)
-                    slot += 4
-                while slot < stop:
-                    a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
-                    slot += 1
-                total = (a + b) + (c + d)
-                if position + 1 == depth:
-                    y[network, row] = total
-                else:
+            here, there = reads[position], last if position + 1 == depth else levels[position + 1]
+            if layer[NORM] != 0:
+                norm_tile(layer, levels[position], 1, here, statistics[position], zero, size)
+            product_of_one(layer, here, there, zero)
+            if layer[ADDED] >= 0:
+                add_tile(levels[layer[ADDED]], layer[N_OUT], 1, there, 0, zero, size)
+            if layer[RECTIFIED] == 1:
+                for row in range(layer[N_OUT]):
+                    total = read_real(there, row, zero)
                     write_real(there, row, zero if total < zero else total, zero)
-            here, there = there, here
+        for row in range(y.shape[1]):
+            y[network, row] = read_real(last, row, zero)
+
+
+@compiled()
+def product_of_one(layer: Any, here: int, there: int, zero: Any) -> None:
+    """`W x + b` of a single sample; `here` is the address of `x`, `there` that for the result."""
+    values, col, row_ptr, biases = layer[VALUES], layer[COL], layer[ROW_PTR], layer[BIAS]
+    slot = read_int64(row_ptr, 0)
+    for row in range(layer[N_OUT]):
+        stop = read_int64(row_ptr, row + 1)
+        a = read_real(biases, row, zero) if biases != 0 else zero
+        b, c, d = zero, zero, zero  # four sums, because each waits for its last addition
+        while slot + 4 <= stop:
+            a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
+            b += read_real(values, slot + 1, zero) * read_real(here, read_uint32(col, slot + 1), zero)
+            c += read_real(values, slot + 2, zero) * read_real(here, read_uint32(col, slot + 2), zero)
+            d += read_real(values, slot + 3, zero) * read_real(here, read_uint32(col, slot + 3), zero)
+            slot += 4
+        while slot < stop:
+            a += read_real(values, slot, zero) * read_real(here, read_uint32(col, slot), zero)
+            slot += 1
+        write_real(there, row, (a + b) + (c + d), zero)
 
 
 @compiled()
@@ -205,13 +248,24 @@ def forward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
     tiles = int64_array(call[TILES], (call[N_TILES], 2))
-    levels = int64_array(call[LEVELS], (call[NETWORKS] if call[KEPT] == 1 else shares, call[DEPTH]))
+    of_levels = (call[NETWORKS] if call[KEPT] == 1 else shares, call[DEPTH])
+    levels, reads = int64_array(call[LEVELS], of_levels), int64_array(call[READS], of_levels)
+    statistics = int64_array(call[STATISTICS], of_levels)
     for task in range(share, call[NETWORKS] * call[N_TILES], shares):
         network, tile = task // call[N_TILES], task % call[N_TILES]
         first, vectors = tiles[tile]
-        level = levels[network if call[KEPT] == 1 else share]
+        at = network if call[KEPT] == 1 else share
         _forward_tile(
-            table[network], first, vectors, level, read_int64(call[LAST], share), network, call, limits_of(call, zero)
+            table[network],
+            first,
+            vectors,
+            levels[at],
+            reads[at],
+            statistics[at],
+            read_int64(call[LAST], share),
+            network,
+            call,
+            limits_of(call, zero),
         )
 
 

@@ -24,8 +24,9 @@ class TwinResult:
     Attributes:
         y: (N, B, n_out).
         x: (B, n_in) gradient of the input.
-        parameters: Gradients by values and bias of each layer, network after network; empty where there is no bias.
-        samples: (network, layer) to input (n_in, B) and output gradient (n_out, B).
+        parameters: Gradients by values, bias and, where there is a norm, its scale and shift, of each layer, network
+            after network; empty where there is no bias or the norm is given.
+        samples: (network, layer) to what is multiplied (n_in, B) and gradient of the sums (n_out, B).
     """
 
     y: torch.Tensor
@@ -58,14 +59,25 @@ def twin_of(networks: Networks, x: torch.Tensor, dy: torch.Tensor, product: Prod
     leaves, outputs, ends = [], [], {}
     for network, layers in enumerate(networks.networks):
         h = x
-        for position, layer in enumerate(layers):
-            h = h if position == 0 else torch.relu(h)
-            bias = torch.empty(0, dtype=h.dtype) if layer.bias is None else layer.bias.detach().clone()
+        levels = [x]
+        for position, (layer, after) in enumerate(zip(layers, networks.after, strict=True)):
+            bias = torch.empty(0, dtype=x.dtype) if layer.bias is None else layer.bias.detach().clone()
             leaves += [layer.values.detach().clone().requires_grad_(), bias.requires_grad_()]
-            y = product(layer.index, leaves[-2], None if layer.bias is None else bias, h)
+            values, h = leaves[-2], levels[-1]
+            if layer.norm is not None:
+                scale, shift = (t.detach().clone() for t in (layer.norm.scale, layer.norm.shift))
+                if layer.norm.kind == "layer":
+                    leaves += [scale.requires_grad_(), shift.requires_grad_()]
+                    h = torch.nn.functional.layer_norm(h, (h.shape[1],), scale, shift, layer.norm.epsilon)
+                else:
+                    leaves += [torch.empty(0, dtype=x.dtype, requires_grad=True) for _ in range(2)]
+                    h = h * scale + shift
+            y = product(layer.index, values, None if layer.bias is None else bias, h)
+            if after.added is not None:
+                y = y + levels[after.added]
             ends[network, position] = h, y
-            h = y
-        outputs.append(h)
+            levels.append(torch.relu(y) if after.rectified else y)
+        outputs.append(levels[-1])
     y, reached = torch.stack(outputs), [end for _, end in ends.values()]
     gradients = torch.autograd.grad(y, [x, *leaves, *reached], dy, materialize_grads=True)
     by_leaf, by_output = gradients[1 : 1 + len(leaves)], gradients[1 + len(leaves) :]

@@ -33,8 +33,9 @@ class ConnectionUsage:
 
     @property
     def owners(self) -> dict[str, int]:
-        """Task, or `SHARED`, -> connections that are its."""
-        return {str(task): count for task, count in enumerate(self.owned)} or {SHARED: self.shared}
+        """Task -> connections that are its; `SHARED` -> those of all tasks, if there are any or none of tasks."""
+        owned = {str(task): count for task, count in enumerate(self.owned)}
+        return owned | ({SHARED: self.shared} if self.shared or not owned else {})
 
     @property
     def used(self) -> int:

@@ -201,10 +201,10 @@ def draw_connections(figure: SubFigure, owned: Sequence[Mapping[str, str]], n_ta
 
 
 def _draw_owners(axis: Axes, rows: Sequence[Mapping[str, str]], n_tasks: int) -> None:
-    """Bars of one layer, from the connections of the first owner upwards to those that are free."""
+    """Bars of one layer, from the connections of the first task upwards to those that all share and those free."""
     colour_of = {str(task): colour for task, colour in enumerate(task_colours(n_tasks))}
     used = dict.fromkeys((int(row["after_task"]) for row in rows), 0)
-    for owner in dict.fromkeys(row["owner"] for row in rows):
+    for owner in sorted(dict.fromkeys(row["owner"] for row in rows), key=lambda owner: owner not in colour_of):
         of_it = {int(row["after_task"]): int(row["connections"]) for row in rows if row["owner"] == owner}
         axis.bar(
             list(of_it),

@@ -94,6 +94,19 @@ def test_shared_connections_are_said_to_be_shared(tmp_path: Path, drawn: list[Fi
     assert [text.get_text() for text in legend.get_texts()] == ["shared by all tasks", "free"]
 
 
+def test_what_tasks_share_stands_above_what_they_own(tmp_path: Path, drawn: list[Figure]) -> None:
+    run = run_folder(tmp_path / "a", MATRIX[:2])
+    header, *_ = (run / "connections.csv").read_text().splitlines()
+    rows = [("0", 0, 5), ("shared", 0, 30), ("0", 1, 5), ("1", 1, 10), ("shared", 1, 25)]
+    lines = [f"{after},network.0,{owner},{count},0,{65 - 5 * after},100,4,0" for owner, after, count in rows]
+    (run / "connections.csv").write_text("\n".join([header, *lines]) + "\n")
+    plot_sequence_run(run, tmp_path / "out.png")
+    bars = [bar for bar in drawn[0].axes[2].patches if bar.get_x() > 0.5]  # type: ignore[attr-defined]
+    assert [(bar.get_y(), bar.get_height()) for bar in bars] == [(0, 5), (5, 10), (15, 25), (40, 60)]  # type: ignore[attr-defined]
+    legend = drawn[0].subfigs[1].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["of task 0", "of task 1", "shared by all tasks", "free"]
+
+
 def test_seeds_are_averaged_where_all_have_come(tmp_path: Path, drawn: list[Figure]) -> None:
     a = run_folder(tmp_path / "a")
     b = run_folder(tmp_path / "b", [[0.7, None, None], [0.5, 0.4, None]])

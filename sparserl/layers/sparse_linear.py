@@ -90,6 +90,12 @@ class SparseLinear(nn.Module):
         layer._hold(topology, nn.Parameter(values), bias)
         return layer
 
+    def with_weights(self, values: torch.Tensor, bias: nn.Parameter | None) -> SparseLinear:
+        """A layer of the same connections, of which both have the same index, with other weights; as `of`."""
+        layer = SparseLinear.of(self.topology, values, bias)
+        vars(layer)["_index"] = self.index
+        return layer
+
     def _hold(self, topology: SparseTopology, values: nn.Parameter, bias: nn.Parameter | None) -> None:
         check_has_kernels(values)
         self.n_out, self.n_in = topology.n_out, topology.n_in

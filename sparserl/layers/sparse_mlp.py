@@ -123,6 +123,11 @@ class SparseMLP(nn.ModuleList):
         """Whether some products are torch's, which do not count their operations themselves."""
         return any(not isinstance(part, FusedLayers) for part, _ in self.parts)
 
+    @property
+    def plain(self) -> SparseMLP:
+        """A network of nothing but its layers and activations that gives the same in use; itself if it is one."""
+        return self
+
     def used_alone(self) -> SparseMLP:
         """The network of the connections that passes use alone: copies of layers where others are stored, or itself."""
         layers = [linear(layer).in_use.layer for layer in self]
@@ -244,6 +249,9 @@ class SparseEnsemble:
         if self.joined is None:
             return [network(x) for network in self.networks]
         return self.networks[0].functions[-1](self.joined(x)).unbind()
+
+    def refresh(self) -> None:
+        """Takes up the present weights of what the networks were made of, if they were; called before each pass."""
 
     @property
     def joined(self) -> FusedLayers | None:

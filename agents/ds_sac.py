@@ -62,7 +62,7 @@ class DSSAC(SparseActorCritic, SAC):
         "CnnPolicy": SparseSACCnnPolicy,
         "MultiInputPolicy": SparseSACMultiInputPolicy,
     }
-    targets_of = ("critic",)
+    targets_of: ClassVar[tuple[str, ...]] = ("critic",)
     critic_loss_scale = 0.5
     usual_actor_q = "min"
 

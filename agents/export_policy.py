@@ -36,6 +36,7 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     images = None if reads_observations_as_they_are(actor) else _images_of(agent)
     if network is None:
         [network] = chains_of(actor).values()
+    network = network.plain
     continuous = isinstance(space, spaces.Box)
     # Of a Gaussian policy the means come first.
     ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if continuous else None]

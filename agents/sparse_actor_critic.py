@@ -71,7 +71,10 @@ class SparseActorCritic(ActorCriticParts, SparseTopologyMixin):
 
     def _next_values(self, observations: Observations, actions: FloatArray) -> FloatArray:
         """(critics, B, 1) values of the target critics of this update, or of the subset drawn for it."""
-        q_values = evaluate(self.critic_target, "forward", observations, actions)
+        return self._of_subset(evaluate(self.critic_target, "forward", observations, actions))
+
+    def _of_subset(self, q_values: FloatArray) -> FloatArray:
+        """Of the (critics, B, 1) values those of the critics that make the targets of this update."""
         critics, subset = len(q_values), self.critic_subset
         if subset is None or subset == critics:
             return q_values

@@ -16,6 +16,7 @@ from sparserl.agents.config import AgentConfig, SACConfig, TD3Config
 from sparserl.agents.dense import A2C, DQN, PPO, SAC, TD3
 from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.ds_a2c import DSA2C
+from sparserl.agents.ds_crossq import CrossQConfig, DSCrossQ
 from sparserl.agents.ds_dqn import DSDQN
 from sparserl.agents.ds_ppo import DSPPO
 from sparserl.agents.ds_sac import DSSAC
@@ -62,6 +63,9 @@ AGENTS: dict[str, AgentSpec] = {
     "ds_tqc": AgentSpec(
         DSTQC, TQCConfig, "Truncated quantile critics (Kuznetsov et al. 2020) on truly sparse networks"
     ),
+    "ds_crossq": AgentSpec(
+        DSCrossQ, CrossQConfig, "CrossQ (Bhatt et al. 2024): wide normalised critics, truly sparse, no target networks"
+    ),
     "ds_dqn": AgentSpec(DSDQN, DQNConfig, "DQN on a truly sparse network that rewires (Graesser et al. 2022)"),
     "dqn": AgentSpec(DQN, DQNConfig, "Stable-Baselines3's dense DQN, for comparison", sparse_twin="ds_dqn"),
     "ds_ppo": AgentSpec(DSPPO, PPOConfig, "PPO on truly sparse networks that rewire (Graesser et al. 2022)"),
@@ -82,7 +86,7 @@ if find_spec("sb3_contrib") is not None:
 
 NOT_HERE = {
     "ds_trpo": "it needs second derivatives of the policy, which sparse layers have not: use ds_ppo",
-    "ds_crossq": "it normalises batches between layers, which sparse networks do not: use ds_sac",
+    "crossq": "dense networks have it with --algo ds_crossq --topology.method dense",
     "tqc": "dense networks have it with --algo ds_tqc --topology.method dense",
     "recurrent_ppo": "dense networks have it with --algo ds_recurrent_ppo --topology.method dense",
 }

@@ -22,6 +22,8 @@ from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed
 from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
+from sparserl.layers.batch_renorm import BatchNormOptions
+from sparserl.layers.normalised_mlp import NormalisedMLP, ensemble_of
 from sparserl.topology.config import TopologyConfig
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
@@ -50,6 +52,7 @@ def network(
     activation_fn: type[nn.Module],
     output_activation: str = "identity",
     heads: TaskHeads | None = None,
+    norm: BatchNormOptions | None = None,
 ) -> SparseMLP | MultiHeadMLP:
     """An MLP with the densities that `topology` gives its layers.
 
@@ -63,6 +66,7 @@ def network(
         activation_fn: Hidden activation.
         output_activation: Name of the last one.
         heads: For an output layer for each task.
+        norm: For a batch renormalisation before each layer; not with heads.
 
     Raises:
         ConfigError: If the activation is neither ReLU nor Tanh.
@@ -77,7 +81,8 @@ def network(
         "output_activation": output_activation,
     }
     if heads is None:
-        return SparseMLP.random(sizes, **options)
+        plain = SparseMLP.random(sizes, **options)
+        return plain if norm is None else NormalisedMLP.of(plain, norm)
     return MultiHeadMLP.random(sizes, heads.n_tasks, **options)
 
 
@@ -95,6 +100,7 @@ class SparseActor(BasePolicy):
         topology: Densities of the layers.
         topology_seed: Root seed of the initial topology.
         heads: For an output layer for each task; observations then end with a task id.
+        norm: As of `network`.
     """
 
     group: ClassVar[str] = "actor"
@@ -121,6 +127,7 @@ class SparseActor(BasePolicy):
         topology: TopologyConfig,
         topology_seed: int,
         heads: TaskHeads | None = None,
+        norm: BatchNormOptions | None = None,
     ):
         super().__init__(
             observation_space,
@@ -140,6 +147,7 @@ class SparseActor(BasePolicy):
             activation_fn=activation_fn,
             output_activation=self.output_activation,
             heads=heads,
+            norm=norm,
         )
         self.add_module(self.network_name, mlp)
         self.ensembles = plain_ensembles(self, {self.method: [mlp]}, heads)
@@ -270,6 +278,7 @@ class SparseCritic(BaseModel):
         topology_seed: int,
         heads: TaskHeads | None = None,
         n_quantiles: int = 1,
+        norm: BatchNormOptions | None = None,
     ):
         super().__init__(
             observation_space,
@@ -293,6 +302,7 @@ class SparseCritic(BaseModel):
                 seed=topology_seed,
                 activation_fn=activation_fn,
                 heads=heads,
+                norm=norm,
             )
             self.add_module(f"qf{critic}", q_network)
             self.q_networks.append(q_network)
@@ -335,7 +345,7 @@ def plain_ensembles(
     if len(space.shape) != 1 or space.dtype.kind != "f":
         return {}
     if heads is None:
-        return {method: SparseEnsemble(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above
+        return {method: ensemble_of(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above
     return {method: _by_task(heads, networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # have heads
 
 

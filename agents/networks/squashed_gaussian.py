@@ -68,15 +68,16 @@ class TracedActions(Protocol):
         """Sets `grad` of the policy's parameters, given the derivatives by actions and log-probability."""
 
 
-def traced_actions(actor: nn.Module, observations: Observations) -> TracedActions:
+def traced_actions(actor: nn.Module, observations: Observations, method: str = "distribution") -> TracedActions:
     """Draws actions, with a way back.
 
     Args:
         actor: A `SparseSACActor`, or the SAC `Actor` of Stable-Baselines3.
         observations: As `TransitionBatch` has them.
+        method: Of a sparse actor, which gives means and log standard deviations.
     """
     if not isinstance(actor, DenseActor):
-        return _SparseActions(actor, observations)
+        return _SparseActions(actor, observations, method)
     run_waiting()
     return _DenseActions(actor, computed(observations))
 
@@ -92,8 +93,8 @@ def sample_actions(actor: nn.Module, observations: Observations) -> tuple[FloatA
 
 
 class _SparseActions:
-    def __init__(self, actor: nn.Module, observations: Observations):
-        self._pass = traced_forward(actor, "distribution", observations)
+    def __init__(self, actor: nn.Module, observations: Observations, method: str):
+        self._pass = traced_forward(actor, method, observations)
         self._gaussian = SquashedGaussian(self._pass.outputs[0])
         self.actions, self.log_prob = self._gaussian.sample()
 

@@ -105,6 +105,8 @@ def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | 
     ensembles: dict[str, SparseEnsemble | HeadEnsembles] = vars(network).get("ensembles", {})
     ensemble = ensembles.get(method)
     one = ensemble.by_task[0] if isinstance(ensemble, HeadEnsembles) else ensemble
+    if one is not None:
+        one.refresh()
     joined = None if one is None else one.joined
     if joined is not None:
         relies_on_items(vars(network), ["ensembles"])

@@ -153,7 +153,8 @@ def test_nothing_else_knows_of_it() -> None:
 
 
 ACTOR_CRITICS = {
-    *("dense", "ds_recurrent_ppo", "ds_sac", "ds_td3", "ds_tqc", "on_policy_parts", "parts", "sparse_actor_critic")
+    *("dense", "ds_crossq", "ds_recurrent_ppo", "ds_sac", "ds_td3", "ds_tqc", "on_policy_parts", "parts"),
+    "sparse_actor_critic",
 }
 """Modules of agents that have an actor and critics."""
 NAMES_A_NETWORK = re.compile(r"\.(actor|critic)\b|[\"'](actor|critic)[\"']")

@@ -19,6 +19,7 @@ from support.trees import assert_equal_trees
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
 from sparserl.agents.config import AgentConfig, OffPolicyConfig, SACConfig, TD3Config
 from sparserl.agents.dqn_config import DQNConfig
+from sparserl.agents.ds_crossq import CrossQConfig
 from sparserl.agents.ds_tqc import TQCConfig
 from sparserl.agents.on_policy_config import A2CConfig, OnPolicyConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent
@@ -32,13 +33,14 @@ SIZES: dict[type[AgentConfig], dict[str, Any]] = {
     TD3Config: OFF_POLICY,
     SACConfig: OFF_POLICY,
     TQCConfig: OFF_POLICY,
+    CrossQConfig: {**OFF_POLICY, "critic_arch": (20, 12)},
     DQNConfig: OFF_POLICY,
     PPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3},  # 15 updates after a rollout
     A2CConfig: {"n_steps": 2},
     RecurrentPPOConfig: {"n_steps": 25, "batch_size": 5, "n_epochs": 3, "lstm_hidden": 8},
 }
 UPDATES: dict[type[AgentConfig], int] = {
-    **dict.fromkeys((TD3Config, SACConfig, TQCConfig, DQNConfig), 35),
+    **dict.fromkeys((TD3Config, SACConfig, TQCConfig, CrossQConfig, DQNConfig), 35),
     **{PPOConfig: 45, A2CConfig: 28, RecurrentPPOConfig: 45},
 }
 """In 55 env steps, or to the end of the rollout there."""
@@ -172,6 +174,11 @@ OWN: dict[type[AgentConfig], dict[str, Any]] = {
     TD3Config: {**OF_OFF_POLICY, "policy_delay": 3, "target_policy_noise": 0.125, "target_noise_clip": 0.25},
     SACConfig: {**OF_OFF_POLICY, "target_entropy": -3.0, "target_update_interval": 7},
     TQCConfig: {**OF_OFF_POLICY, "target_update_interval": 7, "n_critics": 3, "top_quantiles_to_drop_per_net": 1},
+    CrossQConfig: {
+        **{name: value for name, value in OF_OFF_POLICY.items() if name != "tau"},
+        "critic_arch": (5,),
+        "policy_delay": 2,
+    },
     DQNConfig: {
         **OF_OFF_POLICY,
         "target_update_interval": 7,
@@ -199,7 +206,7 @@ def test_it_is_built_from_its_config(algo: str) -> None:
     for name in agent.trained:
         group = agent.optimizer_of(name).param_groups[0]
         assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
-    given = {name: getattr(agent, name) for name in own if name not in ("buffer_size", "n_critics")}
+    given = {name: getattr(agent, name) for name in own if name not in ("buffer_size", "n_critics", "critic_arch")}
     given |= {name: value(1.0) for name, value in given.items() if callable(value)}  # schedules
     assert {**own, **given} == own
     assert agent.replay_buffer is None or agent.replay_buffer.buffer_size == 10

@@ -22,6 +22,7 @@ from support.option_kinds import (
     of_agent,
     of_capacity,
     of_group,
+    of_norm,
     of_options,
     of_rule,
     of_wrapper,
@@ -714,6 +715,21 @@ def fit_batches() -> list[Batch]:
 
 
 QUANTILES: dict[str, Value] = {"agent.n_quantiles": 7, "agent.top_quantiles_to_drop_per_net": 3}
+OF_NORMS = {
+    "agent.batch_norm_momentum": ("momentum", 0.25),
+    "agent.batch_norm_eps": ("eps", 0.5),
+    "agent.renorm_warmup_steps": ("warmup_steps", 9),
+}
+CROSSQ: dict[str, Value] = {
+    "agent.critic_arch": [6, 5],
+    "agent.policy_delay": 5,
+    **{name: value for name, (_, value) in OF_NORMS.items()},
+}
+CROSSQ_PROBES: dict[str, Probe] = {
+    "agent.critic_arch": lambda built: [layer.bias.numel() for layer in built.agent.critic.qf0][:-1],
+    "agent.policy_delay": of_agent("policy_delay"),
+    **{name: of_norm(attribute) for name, (attribute, _) in OF_NORMS.items()},
+}
 OF_VALUES: dict[str, Value] = {
     "agent.target_update_interval": 7,
     "agent.exploration_initial_eps": 0.75,
@@ -733,6 +749,7 @@ BATCHES: list[Batch] = [
         for batch in agent_batches(algo, algo.removeprefix("ds_"), alone=True)
     ),
     Batch("ds_tqc", "agent", QUANTILES, {}, {name: of_agent(name.partition(".")[2]) for name in list(QUANTILES)[1:]}),
+    Batch("ds_crossq", "agent", CROSSQ, {}, CROSSQ_PROBES),
     Batch("ds_dqn", "agent", OF_VALUES, {}, {name: of_agent(name.partition(".")[2]) for name in OF_VALUES}),
     *(batch for algo in ON_POLICY for batch in on_policy_batches(algo)),
     *classifier_batches(),

@@ -169,6 +169,7 @@ def _rl(algo: str) -> Kind:
 
 KINDS: dict[str, Kind] = {
     **{algo: _train(algo) for algo in ("ds_td3", "ds_sac", "ds_tqc", "td3", "sac")},
+    "ds_crossq": _train("ds_crossq", {**SMALL, "agent.critic_arch": [8, 8]}),
     **{algo: _train(algo, {"agent.net_arch": [8, 8]}) for algo in ON_POLICY},
     "ds_dqn": _train("ds_dqn", {**SMALL, "env": "Choices-v0"}),
     "classifier": Kind("continual", {"sequence": "split_digits", "method": "naive"}, BuiltLearner),
@@ -213,6 +214,10 @@ def in_folder(options: Mapping[str, Value], folder: Path) -> dict[str, Value]:
 
 def of_agent(name: str) -> Probe:
     return lambda built: getattr(built.agent, name)
+
+
+def of_norm(name: str) -> Probe:
+    return lambda built: getattr(built.agent.critic.qf0.norms[0].options, name)
 
 
 def of_group(name: str) -> Probe:

@@ -11,6 +11,7 @@ from support.envs import FunctionEnv
 
 from sparserl.agents.config import SACConfig, TD3Config
 from sparserl.agents.dqn_config import DQNConfig
+from sparserl.agents.ds_crossq import CrossQConfig
 from sparserl.agents.ds_tqc import TQCConfig
 from sparserl.agents.on_policy_config import A2CConfig, PPOConfig, RecurrentPPOConfig
 from sparserl.agents.table import AGENTS, make_agent
@@ -100,6 +101,7 @@ FROM_THE_PAPERS = {
     TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
     SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
     TQCConfig: {"batch_size": 256, "n_critics": 2, "n_quantiles": 25, "top_quantiles_to_drop_per_net": 2},
+    CrossQConfig: {"learning_rate": 1e-3, "policy_delay": 3, "net_arch": (256, 256)},
     PPOConfig: {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "net_arch": (64, 64)},
     A2CConfig: {"n_steps": 5, "learning_rate": 7e-4, "optimizer": "rmsprop"},
 }

@@ -37,6 +37,9 @@ COMPARED = {
     "sac_10": Compared("Stable-Baselines3's SAC with 10 critics; its ratios are to sac", "sac"),
     "ds_tqc": Compared("ours, at each density; its ratios are to tqc", "tqc", sparse=True),
     "tqc": Compared("sb3-contrib's TQC with 2 critics", "tqc"),
+    "ds_crossq": Compared("ours, at each density; its ratios are to crossq, actors are 2 x 256", "crossq", sparse=True),
+    "crossq": Compared("sb3-contrib's CrossQ; its ratios are to sac_256, actors are 2 x 256", "sac_256"),
+    "sac_256": Compared("Stable-Baselines3's SAC of 2 x 256 at every width", "sac_256"),
     "ds_dqn": Compared(
         "ours, at each density, with discrete actions; its ratios are to dqn",
         "dqn",
@@ -79,4 +82,4 @@ def needs(name: str) -> tuple[str, str] | None:
     """(module, extra that brings it) that a contender of any benchmark needs and that may be missing; None if none."""
     if name.startswith("sbx_"):
         return "sbx", "bench"
-    return ("sb3_contrib", "contrib") if name in ("tqc", "recurrent_ppo", "ds_recurrent_ppo") else None
+    return ("sb3_contrib", "contrib") if name in ("tqc", "crossq", "recurrent_ppo", "ds_recurrent_ppo") else None

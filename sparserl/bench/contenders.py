@@ -94,6 +94,12 @@ _with_memory = partial(
     policy_of_width=lambda width: {"lstm_hidden_size": width},
     alias="MlpLstmPolicy",
 )
+_crossq = partial(
+    Recipe,
+    policy={"n_critics": 2},
+    policy_of_width=lambda width: {"net_arch": {"pi": [256, 256], "qf": [width, width]}},
+    updates_a_call=3,
+)
 _whole_rollouts = partial(Recipe, sizes=_at_once, updates_a_call=1)
 RECIPES = {
     "ds_td3": Recipe("sparserl.agents:DSTD3", "ds_td3", policy={"n_critics": 2}, noisy=True),
@@ -107,6 +113,11 @@ RECIPES = {
     "sac_10": Recipe("stable_baselines3:SAC", policy={"n_critics": MANY_CRITICS}),
     "ds_tqc": Recipe("sparserl.agents:DSTQC", "ds_sac", policy={"n_critics": 2}),
     "tqc": Recipe("sb3_contrib:TQC", policy={"n_critics": 2}),
+    "ds_crossq": _crossq("sparserl.agents:DSCrossQ", "ds_sac"),
+    "crossq": _crossq("sb3_contrib:CrossQ"),
+    "sac_256": Recipe(
+        "stable_baselines3:SAC", policy={"n_critics": 2}, policy_of_width=lambda width: {"net_arch": [256, 256]}
+    ),
     "ds_dqn": Recipe("sparserl.agents:DSDQN", "set", {"train_freq": 1}),
     "dqn": Recipe("stable_baselines3:DQN", options={"train_freq": 1}),
     "ds_ppo": _in_rollouts("sparserl.agents:DSPPO", "ds_ppo"),

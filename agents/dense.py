@@ -11,6 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sparserl.agents.on_policy_parts import A2CParts, PPOParts
 from sparserl.agents.parts import ActorCriticParts, AgentParts, QNetworkParts
+from sparserl.agents.probe import Probe, places_in
 from sparserl.kernels.flops import counting, torch_products
 
 
@@ -22,6 +23,11 @@ class DenseAgent(AgentParts, OffPolicyAlgorithm):
         turn = self._n_updates % lcm(*self.updates_per_step.values())
         with counting(self.flops), torch_products(self, (turn, gradient_steps, batch_size)):
             super().train(gradient_steps, batch_size)
+
+    def probe(self) -> Probe | None:
+        """As in `AgentParts`; without gradients, as losses are formed within Stable-Baselines3's `train` alone."""
+        places = places_in(self.replay_buffer, self.seed or 0, self._n_updates)
+        return None if places is None or not self.meets_vectors else Probe(self._read_at(places), None)
 
 
 class PPO(PPOParts, stable_baselines3.PPO):

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from sparserl.agents.parts import AgentParts
+from sparserl.agents.probe import gradients_on
 from sparserl.layers import SparseMLP
 from sparserl.layers.activity import dormant_fraction
 from sparserl.metrics.connectivity import relevant_inputs, topology_metrics
@@ -60,26 +59,8 @@ class TopologyObserver:
         if probe is None or probe.form_gradients is None:
             return {}
         layers = agent.evolver.layers
-        captures = {
-            name: (layer.capture, layer.captures_activations, layer.activation_pairs) for name, layer in layers.items()
-        }
-        parameters = [parameter for network in agent.networks.values() for parameter in network.parameters()]
-        gradients = [
-            (parameter.grad, None if parameter.grad is None else parameter.grad.clone()) for parameter in parameters
-        ]
-        try:
-            for layer in layers.values():
-                layer.capture, layer.captures_activations, layer.activation_pairs = probe.independent, False, []
-            with torch.random.fork_rng(devices=[]):
-                probe.form_gradients()
+        with gradients_on(probe, agent.networks, layers, hold_samples=True):
             return gradient_metrics(layers)
-        finally:
-            for name, kept in captures.items():
-                layers[name].capture, layers[name].captures_activations, layers[name].activation_pairs = kept
-            for parameter, (gradient, numbers) in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-                if gradient is not None:
-                    gradient.copy_(numbers)
 
     def _dormant(self) -> dict[str, float]:
         """Share of dormant neurons of each hidden layer on a probe, by full name."""

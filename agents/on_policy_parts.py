@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from math import inf
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.on_policy import OnPolicyNetwork, actor_of, critic_of
 from sparserl.agents.parts import AgentParts
+from sparserl.agents.probe import SAMPLES, Probe
 from sparserl.errors import ConfigError
 from sparserl.kernels.flops import counting, torch_products
+from sparserl.seeding import stream
 
 Step = Callable[[], Any]
 
@@ -34,6 +37,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         actor: What chooses actions, as part of the policy.
         critic: What values observations, likewise.
         optimizer_steps: Gradient updates so far; Stable-Baselines3's `_n_updates` counts passes over rollouts.
+        latest_steps: (B, width) env steps of the latest rollout, for its `probe`: a row of `parts_of_rollout` each.
     """
 
     trained = ("actor", "critic")
@@ -45,8 +49,19 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
     )
     scales_actions = False
     counters = (*AgentParts.counters, "optimizer_steps")
+    described_by = ("latest_steps",)
+    parts_of_rollout: ClassVar[tuple[str, ...]] = (
+        "observations",
+        "actions",
+        "values",
+        "log_probs",
+        "advantages",
+        "returns",
+    )
+    """Arrays of a rollout that the losses are made of."""
     actor: OnPolicyNetwork
     critic: OnPolicyNetwork
+    latest_steps: torch.Tensor
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.optimizer_steps = 0
@@ -55,6 +70,9 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.actor, self.critic = actor_of(self.policy), critic_of(self.policy)
+        steps = self.n_steps * self.n_envs
+        width = sum(getattr(self.rollout_buffer, name).size // steps for name in self.parts_of_rollout)
+        self.latest_steps = torch.zeros(0, width if self.meets_vectors else 0)
 
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
@@ -92,12 +110,6 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         raise NotImplementedError
 
     @property
-    def meets_vectors(self) -> bool:
-        """Whether observations are vectors of floats."""
-        space = self.observation_space
-        return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
-
-    @property
     def reads_vectors(self) -> bool:
         return self.meets_vectors
 
@@ -129,6 +141,45 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
         if np.isnan(self.logger.name_to_value["train/explained_variance"]):  # of returns that are all equal
             del self.logger.name_to_value["train/explained_variance"]
+        if self.meets_vectors:  # collecting begins with a rollout that is empty, before anyone looks
+            seed = self.policy_kwargs.get("topology_seed", self.seed or 0)
+            rows = self._sampled_rows(stream(seed, "dormant", str(self.updates)))
+            arrays = (getattr(self.rollout_buffer, name)[rows] for name in self.parts_of_rollout)
+            parts = [array.reshape(len(rows), -1).astype(np.float32) for array in arrays]
+            self.latest_steps = torch.from_numpy(np.concatenate(parts, axis=1))
+
+    def _sampled_rows(self, rng: np.random.Generator) -> np.ndarray:
+        """(B,) some env steps of a rollout that has been learned from, environment by environment there."""
+        steps = self.n_steps * self.n_envs
+        return rng.permutation(steps)[:SAMPLES]
+
+    def _latest_rollout(self) -> RolloutBuffer:
+        """A full rollout of one environment, of the env steps that are kept of the latest."""
+        rollout = copy.copy(self.rollout_buffer)
+        self._resize(rollout, len(self.latest_steps))
+        rollout.reset()
+        rollout.full = True
+        arrays = [getattr(rollout, name) for name in self.parts_of_rollout]
+        widths = [array.size // rollout.buffer_size for array in arrays]
+        for array, part in zip(arrays, torch.split(self.latest_steps, widths, dim=1), strict=True):
+            array[:] = part.numpy().reshape(array.shape)
+        return rollout
+
+    def _resize(self, rollout: Any, steps: int) -> None:
+        """Makes a rollout one of so many steps of one environment, as soon as it is reset."""
+        rollout.buffer_size, rollout.n_envs = steps, 1
+
+    def probe(self) -> Probe | None:
+        if len(self.latest_steps) < 2:  # of a single advantage there is no deviation
+            return None
+        rollout = self._latest_rollout()
+        return Probe(self._read(rollout), partial(self._form_gradients, rollout), self.reads_vectors)
+
+    def _read(self, rollout: RolloutBuffer) -> dict[str, torch.Tensor]:
+        """(N, width) what the layers of actor and critic read of the env steps of a rollout."""
+        width = self.observation_space.shape[0]  # type: ignore[index]  # vectors
+        observations = torch.from_numpy(rollout.observations).to(torch.float32).reshape(-1, width)
+        return dict.fromkeys(self.trained, observations)
 
     def _dense_products(self) -> AbstractContextManager[None]:
         """Inside, the products of a rollout's updates that torch does are counted."""
@@ -141,7 +192,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         step()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic"]
+        return [*super()._excluded_save_params(), "actor", "critic", "latest_steps"]
 
 
 def _no_step(step: Step) -> None:

@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from sparserl.agents.config import AgentConfig, CriticsConfig
-from sparserl.agents.probe import Probe
+from sparserl.agents.probe import Places, Probe
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
@@ -113,6 +113,12 @@ class AgentParts(BaseAlgorithm):
         return dict.fromkeys(self.trained, 1)
 
     @property
+    def meets_vectors(self) -> bool:
+        """Whether observations are vectors of floats."""
+        space = self.observation_space
+        return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+
+    @property
     def reads_vectors(self) -> bool:
         """Whether its networks are sparse and read observations as they are: vectors of floats."""
         return all(getattr(network, "ensembles", None) for network in self.networks.values())
@@ -141,6 +147,12 @@ class AgentParts(BaseAlgorithm):
         """What the networks of each group read of (B, width) observations and actions; arrays or waiting ones."""
         del actions
         return dict.fromkeys(self.trained, computed(observations))
+
+    def _read_at(self, places: tuple[Places, Places]) -> dict[str, torch.Tensor]:
+        """What the networks of each group read of transitions of the replay buffer, at rows of environments."""
+        arrays = (self.replay_buffer.observations[places], self.replay_buffer.actions[places])
+        read = self.read_by(*(array.astype(np.float32).reshape(len(places[0]), -1) for array in arrays))
+        return {group: torch.from_numpy(array) for group, array in read.items()}
 
     def probe(self) -> Probe | None:
         """Some env steps that it has met; None if there are none, or none whose observations networks read as vectors.

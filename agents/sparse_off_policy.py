@@ -14,7 +14,7 @@ import torch
 from stable_baselines3.common.utils import get_parameters_by_name
 
 from sparserl.agents.collection import CollectionMixin
-from sparserl.agents.probe import SAMPLES, Probe
+from sparserl.agents.probe import Probe, places_in
 from sparserl.agents.replay.batch import FloatArray, TransitionBatch, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.sparse_agent import SparseAgentMixin
@@ -25,7 +25,6 @@ from sparserl.kernels.recording import Repeated, not_again, only_if, relies_on, 
 from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.gradient_norm import GradientNorm
 from sparserl.layers.recycle import Recycler
-from sparserl.seeding import stream
 from sparserl.topology.target import TargetNetwork
 
 Number = Any
@@ -186,17 +185,12 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
 
     def probe(self) -> Probe | None:
         """As in `AgentParts`; no gradients where observations are normalised, or several environments are stepped."""
-        buffer = self.replay_buffer
-        size = 0 if buffer is None else buffer.size()
-        if size == 0 or not self.reads_vectors:
+        buffer, seed = self.replay_buffer, self.policy_kwargs.get("topology_seed", 0)
+        places = places_in(buffer, seed, self._n_updates)
+        if places is None or not self.reads_vectors:
             return None
-        seed = self.policy_kwargs.get("topology_seed", 0)
-        draws = stream(seed, "dormant", str(self._n_updates)).integers(size * buffer.n_envs, size=SAMPLES)
-        # Before the oldest row lie those that a buffer of dynamic capacity has forgotten.
-        oldest = getattr(buffer, "forgotten", 0) + (buffer.pos if buffer.full else 0)
-        rows, columns = (oldest + draws // buffer.n_envs) % buffer.buffer_size, draws % buffer.n_envs
-        stored = (buffer.observations, buffer.actions)
-        read = self.read_by(*(array[rows, columns].astype(np.float32).reshape(SAMPLES, -1) for array in stored))
+        rows = places[0]
+        read = self._read_at(places)
 
         def form() -> None:
             batch = self.transitions(rows)
@@ -204,7 +198,7 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
                 self.form_gradients(group, batch)
 
         alone = buffer.n_envs == 1 and self._vec_normalize_env is None
-        return Probe({group: torch.from_numpy(array) for group, array in read.items()}, form if alone else None)
+        return Probe(read, form if alone else None)
 
     def _recycle(self, recycler: Recycler, batch: TransitionBatch) -> None:
         if recycler.score.needs_gradients:

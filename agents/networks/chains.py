@@ -14,6 +14,7 @@ from stable_baselines3.dqn.policies import QNetwork
 from stable_baselines3.sac.policies import Actor as DenseSACActor
 from stable_baselines3.td3.policies import Actor as DenseTD3Actor
 from torch import nn
+from torch.nn.utils import skip_init
 
 from sparserl.agents.networks.networks import ACTIVATION_NAMES, SparseActor, SparseCritic, SparseQNetwork
 from sparserl.agents.networks.on_policy import OnPolicyNetwork
@@ -62,8 +63,9 @@ def _of_sequential(modules: list[nn.Module], output_activation: str = "identity"
 
 @torch.no_grad()
 def _side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
-    """One layer with the outputs of several that read the same; a copy."""
-    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers))
+    """One layer with the outputs of several that read the same; a copy, and no generator is drawn from."""
+    n_out = sum(layer.out_features for layer in layers)
+    joined: nn.Linear = skip_init(nn.Linear, layers[0].in_features, n_out)  # type: ignore[no-untyped-call]  # of torch
     joined.weight.copy_(torch.cat([layer.weight for layer in layers]))
     joined.bias.copy_(torch.cat([layer.bias for layer in layers]))
     return joined

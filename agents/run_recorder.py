@@ -18,6 +18,7 @@ from sparserl.agents.agent_state import check_networks
 from sparserl.agents.checkpoints import AgentCheckpoints
 from sparserl.agents.cost_meter import CostMeter
 from sparserl.agents.evaluation import Evaluator
+from sparserl.agents.learning_observer import LEARNING_COLUMNS, LearningObserver, When
 from sparserl.agents.observer import TopologyObserver
 from sparserl.agents.parts import AgentParts
 from sparserl.errors import NotFiniteError
@@ -43,6 +44,8 @@ OF_THE_AGENT = frozenset(names("train"))
 """What is taken from the agent's own logger where it says so."""
 LOGS = {"eval": EVAL_COLUMNS, "progress": columns("train"), "topology": TOPOLOGY_COLUMNS}
 """CSV logs of a run and their columns."""
+WITH_LEARNING = {**LOGS, "learning": LEARNING_COLUMNS}
+"""The same of a run that measures its networks."""
 
 
 class RunRecorder(Recorder, BaseCallback):
@@ -58,6 +61,7 @@ class RunRecorder(Recorder, BaseCallback):
         env_state: Gives the environment's state as a tree that a checkpoint can hold, or None if it cannot.
         wrapper_state: Gives that of the wrappers, on which the policy depends.
         relevant_features: Tells which features of an observation are relevant; None if unknown.
+        learning: When the networks are measured.
     """
 
     columns = LOGS
@@ -74,11 +78,13 @@ class RunRecorder(Recorder, BaseCallback):
         env_state: Callable[[], Any],
         wrapper_state: Callable[[], Any],
         relevant_features: Callable[[], Flags] | None = None,
+        learning: When = "never",
         show_progress: bool,
         process: ProcessCost | None = None,
         camera: Camera | None = None,
     ):
         BaseCallback.__init__(self)
+        self.columns = LOGS if learning == "never" else WITH_LEARNING
         Recorder.__init__(
             self,
             folder,
@@ -93,6 +99,7 @@ class RunRecorder(Recorder, BaseCallback):
         self.env_state, self.wrapper_state = env_state, wrapper_state
         self.cost = CostMeter(agent)
         self.topology = TopologyObserver(agent, relevant_features)
+        self._measured, self._learning = learning, LearningObserver(agent)
         self.checkpoints = AgentCheckpoints(agent, folder)
         self.eval_means: list[float] = []
         self.eval_steps: list[int] = []
@@ -177,9 +184,17 @@ class RunRecorder(Recorder, BaseCallback):
         return self.topology.known()
 
     def _count_events(self) -> None:
-        for update in sorted({event.update for event in self._record_topology() if event.kind != "initial"}):
+        updates = sorted({event.update for event in self._record_topology() if event.kind != "initial"})
+        for update in updates:
             self.topology_events += update > self._last_event_update
             self._last_event_update = update
+        if updates and self._measured == "events":
+            self._measure_learning()
+
+    def _measure_learning(self) -> None:
+        measured = self._learning.measures()
+        self.logs["learning"].write([{"global_step": self.steps, "network": net, **of} for net, of in measured.items()])
+        self._track({f"learning/{net}/{name}": value for net, of in measured.items() for name, value in of.items()})
 
     def _save_snapshot(self, step: int) -> None:
         layers = {} if self.evolver is None else self.evolver.layers
@@ -193,6 +208,8 @@ class RunRecorder(Recorder, BaseCallback):
             for episode, (value, length, cut_off) in enumerate(zip(returns, lengths, evaluation.cut_off, strict=True))
         ]
         self.logs["eval"].write(rows)
+        if self._measured == "evaluations":
+            self._measure_learning()
         self.progress.say_once(evaluation.warning)
         mean = float(np.mean(returns))
         if not math.isfinite(mean):

@@ -18,6 +18,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import sparserl
+from sparserl.agents.learning_observer import LEARNING_COLUMNS
 from sparserl.cli.arguments import parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.dashboard import DashboardCommand
@@ -186,11 +187,12 @@ def test_glossary_equals_what_a_run_logs(tmp_path: Path, logged: set[str]) -> No
         assert main([*command, "--run-dir", str(tmp_path / folder)]) == 0
     of_dqn = ["train", "--algo", "dqn", *options.replace("InvertedPendulum-v5", "CartPole-v1").split(), *more.split()]
     assert main([*of_dqn, "--run-dir", str(tmp_path / "dqn")]) == 0
-    assert {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<layer>/", key) for key in logged} == promised(
-        "train"
-    )
+    found = {re.sub(r"^topology/(actor|critic)\.[\w.]+/", "topology/<layer>/", key) for key in logged}
+    found = {re.sub(r"^learning/(actor|critic|q_net)/", "learning/<net>/", key) for key in found}
+    assert found == promised("train")
     assert header(tmp_path / "run" / "progress.csv") == list(columns("train"))
     assert header(tmp_path / "run" / "topology.csv") == list(TOPOLOGY_COLUMNS)
+    assert header(tmp_path / "run" / "learning.csv") == list(LEARNING_COLUMNS)
 
 
 def of_layers(key: str) -> str:

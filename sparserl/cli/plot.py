@@ -23,6 +23,7 @@ from sparserl.experiment.run_config import (
 )
 from sparserl.plots.curves import plot_runs
 from sparserl.plots.fits import plot_fit, plot_fits
+from sparserl.plots.learning import plot_learning
 from sparserl.plots.matrix import plot_sequence_run, plot_sequence_runs
 from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, PictureOptions, Run, check_ending
@@ -64,6 +65,9 @@ class PlotCommand:
     measured stays faint behind. For runs of `sparserl train` and `sparserl fit`."""
     size: str | None = None
     """Width and height of the picture in inches, e.g. 7,5; as large as what there is to draw needs if None."""
+    learning: bool = False
+    """Draw what learning did to each network beside the return: stable rank and condition of its features, dormant
+    neurons, gradient and weight norm (learning.csv); of runs on one env."""
     topology: bool = False
     """Draw what the topology did instead, layer by layer: densities, overlap with the start, dormant and dead neurons,
     fan-in and fan-out; takes one run."""
@@ -147,10 +151,10 @@ def _check(folder: RunFolder) -> None:
 
 
 def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
-    flag = _flag_of_one_run(command)
-    if flag and len(folders) > 1:
+    flag = _flag_of_another_picture(command)
+    if flag and not command.learning and len(folders) > 1:
         raise ConfigError(f"{flag} draws one run, got {len(folders)}")
-    if flag:
+    if flag and not command.learning:
         _refuse_smooth(command, f"{flag} draws no learning curves")
     configs = [run_config(folder) for folder in folders]
     path, options = folders[0].path, command.options
@@ -161,21 +165,30 @@ def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         draw(path, command.layer, command.out, options)
     else:
         runs, options = _grouped(folders, configs, command)
+        if command.learning:
+            if command.y is not None or command.x != PlotCommand.x:
+                raise ConfigError("--learning draws all measures over env steps: leave --x and --y out")
+            plot_learning(runs, command.out, options)
+            return
         plot_runs(runs, command.out, x=command.x, y=command.y, options=options)
 
 
-def _flag_of_one_run(command: PlotCommand) -> str | None:
+def _flag_of_another_picture(command: PlotCommand) -> str | None:
     """The flag that asks for another picture than the usual one; None if there is none."""
-    given = {"--topology": command.topology, "--layer": command.layer is not None}
+    given = {
+        "--learning": command.learning,
+        "--topology": command.topology,
+        "--layer": command.layer is not None,
+    }
     flags = [flag for flag, is_given in given.items() if is_given]
     if len(flags) > 1:
-        raise ConfigError("--topology and --layer ask for two pictures; draw one after the other")
+        raise ConfigError(f"{' and '.join(flags)} ask for {len(flags)} pictures; draw one after the other")
     return flags[0] if flags else None
 
 
 def _refuse_options_of_trained(command: PlotCommand) -> None:
     """Raises ConfigError if a picture of continual runs is asked for what only others have."""
-    flag = _flag_of_one_run(command)
+    flag = _flag_of_another_picture(command)
     if flag:
         raise ConfigError(f"{flag} draws a run of `sparserl train`; the picture of this run has all layers")
     if command.y is not None or command.x != PlotCommand.x:

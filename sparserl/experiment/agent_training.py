@@ -141,6 +141,7 @@ class AgentTraining(Training[TrainConfig]):
             env_state=lambda: env_state(envs),
             wrapper_state=lambda: wrapper_state(env),
             relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
+            learning=config.measure_learning,
             show_progress=show_progress,
             process=ProcessCost(energy=config.energy),
             camera=camera(

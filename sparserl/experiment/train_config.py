@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
 from sparserl.agents.config import AgentConfig, TD3Config
+from sparserl.agents.learning_observer import When
 from sparserl.agents.networks.images import CNN_POLICY
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.run_length import updates_of_steps
@@ -79,6 +80,9 @@ class TrainConfig(RunConfig):
     """Env steps between rows of progress.csv."""
     checkpoint_every_steps: Count = 20_000
     """Env steps between checkpoints."""
+    measure_learning: When = "evaluations"
+    """When features, gradients and weights of the networks are measured (learning.csv): at evaluations, after topology
+    events, or never."""
     topology_snapshots: Count = 10
     """How often over the run the connections of every layer are saved for `sparserl plot`."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -95,6 +99,9 @@ class TrainConfig(RunConfig):
                 "--wrappers.permute-every-steps is for one environment, as others would change their order at other "
                 f"times, got --n-envs {self.n_envs}"
             )
+        if self.measure_learning == "events" and not self.has_events:
+            what = f"topology method {self.topology.method!r}" if AGENTS[self.algo].sparse else f"algo {self.algo!r}"
+            raise ConfigError(f"--measure-learning events: {what} has no topology events; use evaluations")
         if self.device != "cpu":
             raise KernelUnavailable(f"there are no kernels for device {self.device!r} yet; use --device cpu")
 
@@ -106,6 +113,11 @@ class TrainConfig(RunConfig):
     def labels(self) -> list[str]:
         of_topology = self.topology.labels(self.algo) if AGENTS[self.algo].sparse else []
         return [self.algo, *of_topology, *self.origin.labels, *self.wrappers.labels]
+
+    @property
+    def has_events(self) -> bool:
+        """Whether connections change while it learns."""
+        return AGENTS[self.algo].sparse and self.topology.rule() is not None
 
     @property
     def files(self) -> dict[str, Path]:

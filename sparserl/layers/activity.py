@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from sparserl.errors import TopologyError
 from sparserl.layers.linear import linear
@@ -45,10 +46,14 @@ def hidden_activity(mlp: SparseMLP, x: torch.Tensor) -> list[FloatArray]:
     Returns:
         (n,) float64 of each layer but the last; of a kernel of a convolution, of its channels over all places.
     """
-    return [
-        one.abs().reshape(-1, linear(layer).shape[0]).mean(0, dtype=torch.float64).numpy()
-        for layer, one in zip(mlp, hidden_activations(mlp, x), strict=False)
-    ]
+    return [mean_activity(layer, one) for layer, one in zip(mlp, hidden_activations(mlp, x), strict=False)]
+
+
+def mean_activity(layer: nn.Module, activations: torch.Tensor) -> FloatArray:
+    """(n,) float64 mean |activation| of the neurons of a layer, of its `hidden_activations`."""
+    n = linear(layer).shape[0]
+    mean: FloatArray = activations.abs().reshape(-1, n).mean(0, dtype=torch.float64).numpy()
+    return mean
 
 
 @torch.no_grad()

@@ -47,15 +47,16 @@ class Metric:
     """A number that runs log.
 
     Attributes:
-        name: As in progress.csv and at trackers; `<layer>` (the network's name before it) and `<i>` (a task) stand for
-            any, and such a metric is never a column.
+        name: As in progress.csv and at trackers; `<layer>` (the network's name before it), `<net>` (a trained network)
+            and `<i>` (a task) stand for any, and such a metric is never a column.
         meaning: In words, for the glossary.
         kinds: Runs that log it.
         unit: Of its value; empty for what has none, such as a loss.
         column: Whether it is a column of progress.csv; if not, only trackers get it.
         panel: Of the dashboard; None draws none.
         x: Name of the plot axis that it is, for `sparserl plot --x`; it then grows from 0. None if it is none.
-        title: Beside a plot axis; the name if empty. What is no x axis and has one is drawn unless something is named.
+        title: Beside a plot axis; the name if empty. A column that is no x axis and has one is drawn unless something
+            is named.
     """
 
     name: str
@@ -72,12 +73,17 @@ class Metric:
         """What matches the names that it stands for; None if that is its own name alone."""
         if "<" not in self.name:
             return None
-        return self.name.replace("<layer>", r".*\..*").replace("<i>", r"\d+")
+        return self.name.replace("<layer>", r".*\..*").replace("<net>", "[^/]+").replace("<i>", r"\d+")
 
 
 def _layer(name: str, meaning: str, unit: str, title: str = "", kinds: tuple[Kind, ...] = ("train",)) -> Metric:
     panel = CurvePanel("sparsity", title) if title else None
     return Metric(f"topology/<layer>/{name}", meaning, kinds, unit, column=False, panel=panel)
+
+
+def _network(name: str, meaning: str, unit: str, title: str, *, log: bool = False) -> Metric:
+    panel = CurvePanel("learning", title.replace("\n", " "), log=log)
+    return Metric(f"learning/<net>/{name}", meaning, ("train",), unit, column=False, panel=panel, title=title)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -231,6 +237,36 @@ METRICS: tuple[Metric, ...] = (
         "connections",
     ),
     _layer("degree_irrelevant", "with noise features: mean connections of an irrelevant input", "connections"),
+    _network(
+        "stable_rank",
+        "of the features A (256 env steps of the replay buffer or the latest rollout x last hidden layer): "
+        "||A||_F^2 / ||A||_2^2; of several critics the mean",
+        "",
+        "stable rank\nof features",
+    ),
+    _network(
+        "condition",
+        "largest singular value of these features, their mean taken off, over the smallest above max(256, neurons) "
+        "x 1.2e-7 of it; likewise",
+        "",
+        "condition\nof features",
+        log=True,
+    ),
+    _network(
+        "dormant",
+        "share of all its hidden neurons whose mean activity on these env steps is at most .1 of their layer's; "
+        "likewise",
+        SHARE,
+        "dormant share",
+    ),
+    _network(
+        "gradient_norm",
+        "2-norm of the gradient of its losses on these env steps, of all its weights and biases",
+        "",
+        "gradient norm",
+        log=True,
+    ),
+    _network("weight_norm", "2-norm of all its weights and biases", "", "weight norm"),
     Metric(
         "replay/size",
         "with `dynamic_capacity`: transitions that can be drawn",
@@ -417,7 +453,7 @@ def x_axes(metrics: Sequence[Metric] = METRICS) -> dict[str, tuple[str, str]]:
 
 def drawn(metrics: Sequence[Metric] = METRICS) -> dict[str, str]:
     """Column of progress.csv -> title of its axis, of those that are drawn unless one is named."""
-    return {metric.name: metric.title for metric in metrics if metric.title and metric.x is None}
+    return {metric.name: metric.title for metric in metrics if metric.column and metric.title and metric.x is None}
 
 
 def glossary(metrics: Sequence[Metric] = METRICS) -> str:

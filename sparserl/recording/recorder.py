@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Recorder(ABC):
         stopped_at: Step at which it did; None if it did not.
     """
 
-    columns: ClassVar[Mapping[str, Sequence[str]]]
+    columns: Mapping[str, Sequence[str]]
     """CSV logs of a run and their columns."""
 
     def __init__(

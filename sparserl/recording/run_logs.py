@@ -87,7 +87,16 @@ def layer_columns(path: Path) -> dict[str, Columns]:
     file = path / "topology.csv"
     if file.is_file() and len(file.read_text().splitlines()) < 2:
         raise ConfigError(f"{path} has no topology events (a dense run has none)")
+    return columns_by("layer", file)
+
+
+def columns_by(name: str, path: Path) -> dict[str, Columns]:
+    """Numeric columns of a CSV file, of the rows of each value of one column, in the order of the file.
+
+    Raises:
+        ConfigError: If the file is missing or has no rows.
+    """
     rows: dict[str, list[dict[str, str]]] = {}
-    for row in read_rows(file):
-        rows.setdefault(row["layer"], []).append(row)
-    return {layer: numeric_columns(of_layer) for layer, of_layer in rows.items()}
+    for row in read_rows(path):
+        rows.setdefault(row[name], []).append(row)
+    return {value: numeric_columns(of_value) for value, of_value in rows.items()}

@@ -122,6 +122,7 @@ OF_RUNS: dict[str, tuple[Panel, ...]] = {
             ("config:algo", "config:topology.method", "summary:result/density", "summary:result/return_last10"),
         ),
     ),
+    "learning": (),
     "continual": (
         Bars("mean over all tasks at the end", "result/acc"),
         Bars("backward transfer at the end", "result/bwt"),

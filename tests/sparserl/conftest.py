@@ -31,6 +31,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures that plots of runs draw, instead of files."""
     figures: list[Figure] = []
-    for module in ("curves", "matrix", "sequences", "topology"):
+    for module in ("curves", "learning", "matrix", "sequences", "topology"):
         monkeypatch.setattr(f"sparserl.plots.{module}.write_figure", lambda figure, out: figures.append(figure))
     return figures

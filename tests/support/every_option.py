@@ -334,6 +334,7 @@ def train_batches(algo: str) -> list[Batch]:
         "log_every_steps": 77,
         "checkpoint_every_steps": 99,
         "topology_snapshots": 4,
+        "measure_learning": "never",
         "env": "Other-v0",
     }
     batches = [

@@ -117,7 +117,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("enjoy --run {run} --video {here}/no/out.gif", "there is no folder"),
         ("plot {run} {run} --layer critic.qf0.0", "--layer draws one run, got 2"),
         ("plot {run} {run} --topology", "--topology draws one run, got 2"),
-        ("plot {run} --topology --layer critic.qf0.0", "--topology and --layer ask for two pictures"),
+        ("plot {run} --topology --layer critic.qf0.0", "--topology and --layer ask for 2 pictures"),
         ("plot {run} --layer critic.qf9.0", "did you mean 'critic.qf"),
         ("plot {run} --lyer x", "unknown option '--lyer'; did you mean '--layer'?"),
         ("plot", "run folder"),

@@ -31,6 +31,7 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
         "eval.csv",
         "progress.csv",
         "topology.csv",
+        "learning.csv",
         "result.json",
         "DONE",
         "plot.png",

@@ -20,7 +20,7 @@ from support.wandb_server import KEY, only_this_account, wandb_server
 from sparserl.cli import main
 from sparserl.recording.wandb_workspace import SECTIONS, model_json, workspace
 
-NAMES = ["headline", "sparsity", "continual", "cost", "optimisation", "video"]
+NAMES = ["headline", "sparsity", "learning", "continual", "cost", "optimisation", "video"]
 TRACKED = ("--track", "--wandb.mode", "offline", "--no-progress", "--energy")
 AGENT = (
     *("--agent.learning-starts", "20", "--agent.net-arch", "12", "12", "--agent.batch-size", "8"),

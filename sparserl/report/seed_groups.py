@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 from sparserl.errors import ConfigError
 
 BOOKKEEPING = (
-    *("seed", "threads", "energy", "tensorboard", "track", "wandb"),
-    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots"),
+    *("seed", "threads", "energy", "tensorboard", "track", "wandb", "trackio"),
+    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots", "measure_learning"),
 )
 """Keys of a config in which seeds of one method may differ."""
 

@@ -62,9 +62,16 @@ class Option:
         return f"--{self.key.replace('_', '-')}"
 
     @property
+    def switch_words(self) -> tuple[str, ...] | None:
+        """What may follow the flag of a switch, which alone means True; None where it is no switch."""
+        kinds = _kinds(self.hint)
+        named = tuple(str(choice) for kind in kinds if kind is not bool for choice in _choices(kind))
+        return named if bool in kinds and (named or len(kinds) == 1) else None
+
+    @property
     def negative(self) -> str | None:
         """The flag that switches it off; None where it is not a switch."""
-        if self.hint is not bool:
+        if self.switch_words is None:
             return None
         group, _, name = self.flag.removeprefix("--").rpartition(".")
         return f"--{group}.no-{name}" if group else f"--no-{name}"
@@ -139,8 +146,8 @@ def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]
             given_values[negatives[flag].key] = False
         elif flag in flags:
             option = flags[flag]
-            most = 0 if option.negative else len(values) if option.takes_many else 1
-            given_values[option.key] = True if option.negative else option.value(values[:most])
+            most = _words_of(option, values, alone=positional is None)
+            given_values[option.key] = True if option.negative and not most else option.value(values[:most])
             values = values[most:]
         elif flag:
             raise ConfigError(unknown_name("option", flag, [*flags, *negatives]))
@@ -151,6 +158,16 @@ def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]
     if loose:
         raise ConfigError(f"unexpected word {shown(loose[0])}")
     return given_values
+
+
+def _words_of(option: Option, values: Sequence[str], *, alone: bool) -> int:
+    """How many of the words after its flag belong to an option; `alone` where nothing else would take them."""
+    words = option.switch_words
+    if words is None:
+        return len(values) if option.takes_many else 1
+    if not words or not values:
+        return 0
+    return int(alone or values[0] in words)
 
 
 def last_value(name: str, words: Sequence[str]) -> str | None:
@@ -221,8 +238,9 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
 def _head(option: Option) -> str:
     if option.is_positional:
         return option.key.upper()
-    if option.negative is not None:
-        return f"{option.flag}, {option.negative}" if option.default is True else option.flag
+    if option.switch_words is not None:
+        words = f" [{'|'.join(option.switch_words)}]" * bool(option.switch_words)
+        return f"{option.flag}, {option.negative}" if option.default is True else f"{option.flag}{words}"
     names = [_kind_name(kind) for kind in _kinds(option.hint) if kind is not type(None)]
     return f"{option.flag} {'|'.join(dict.fromkeys(names))}"
 

@@ -180,9 +180,9 @@ def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
 
     A config file may say so: it is for several runs, or of one that took it from the environment.
     """
-    key = next((key for key in keys if key.startswith("wandb.")), None)
-    if key is not None and not config.track:
-        raise ConfigError(f"--{key.replace('_', '-')} is for runs that are tracked: add --track")
+    for key in keys:
+        if key.startswith(("wandb.", "trackio.")):
+            config.refuse_untracked(key)
 
 
 def _refuse_density_of_dense(topology: Mapping[str, Any]) -> None:

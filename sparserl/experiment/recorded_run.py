@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import gymnasium as gym
 
@@ -18,6 +18,7 @@ from sparserl.recording import wandb_environment
 from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
+from sparserl.recording.trackio_tracker import TrackioConfig, TrackioTracker
 from sparserl.recording.video import Camera
 from sparserl.text_files import MOST_JSON_BYTES, read_bytes
 
@@ -40,19 +41,33 @@ class RunConfig(ABC):
     """Also estimate the energy used (needs the `energy` extra)."""
     tensorboard: bool = False
     """Also write TensorBoard files."""
-    track: bool = False
-    """Also log to W&B."""
+    track: bool | Literal["wandb", "trackio"] = False
+    """Also log to W&B; or to trackio, which needs no account and no network (extra `trackio`)."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Where `--track` sends metrics."""
+    trackio: TrackioConfig = field(default_factory=TrackioConfig)
+    """Where `--track trackio` writes metrics."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
-        if self.track:
+        if self.tracked_at == "wandb":
             wandb_environment.check()
         else:
             for option, is_on in self.wandb.uploads.items():
                 if is_on:
-                    raise ConfigError(f"--wandb.{option} is for runs that are tracked: add --track")
+                    self.refuse_untracked(f"wandb.{option}")
+
+    @property
+    def tracked_at(self) -> str | None:
+        """What else its metrics go to; None if nothing."""
+        return "wandb" if self.track is True else self.track or None
+
+    def refuse_untracked(self, option: str) -> None:
+        """Raises ConfigError if an option, such as `wandb.project`, says how a run is tracked that is not so."""
+        place = option.partition(".")[0]
+        if place != self.tracked_at:
+            flag = "--track" if place == "wandb" else f"--track {place}"
+            raise ConfigError(f"--{option.replace('_', '-')} is for runs that are tracked: add {flag}")
 
     @property
     @abstractmethod
@@ -133,18 +148,17 @@ def trackers(
     started: list[Tracker] = []
     if config.tensorboard:
         started.append(TensorBoardTracker(folder.path, resumed_at=resumed_at))
-    if config.track:
-        started.append(
-            WandbTracker(
-                config.wandb,
-                folder=folder.path,
-                name=f"{config.name}__s{config.seed}",
-                group=config.name,
-                run_config=run_config,
-                job_type=job_type,
-                resumed=resumed_at is not None,
-            )
-        )
+    said: dict[str, Any] = {
+        "folder": folder.path,
+        "name": f"{config.name}__s{config.seed}",
+        "group": config.name,
+        "run_config": run_config,
+        "resumed": resumed_at is not None,
+    }
+    if config.tracked_at == "wandb":
+        started.append(WandbTracker(config.wandb, job_type=job_type, **said))
+    if config.tracked_at == "trackio":
+        started.append(TrackioTracker(config.trackio, **said))
     return started
 
 

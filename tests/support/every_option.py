@@ -41,6 +41,12 @@ TRACKED = {
     "wandb.tags": ["a", "b"],
     "wandb.checkpoints": True,
 }
+
+
+def of_trackio(kind: str) -> Batch:
+    return Batch(kind, "trackio", {"trackio.project": "other"}, {"track": "trackio"})
+
+
 AGENT: dict[str, Value] = {
     "agent.learning_rate": 0.5,
     "agent.weight_decay": 0.25,
@@ -340,6 +346,7 @@ def train_batches(algo: str) -> list[Batch]:
     batches = [
         Batch(algo, "run", {**RUN, **every}, {}, {"seed": of_agent("seed"), "env": lambda built: built.env.spec.id}),
         Batch(algo, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
+        of_trackio(algo),
         Batch(algo, "environments", {"n_envs": 3}, {}, {"n_envs": of_agent("n_envs")}),
         *agent_batches(algo, algo.removeprefix("ds_"), alone=True),
         *wrapper_batches(algo, "running"),
@@ -553,6 +560,7 @@ def classifier_batches() -> list[Batch]:
     return [
         Batch("classifier", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
         Batch("classifier", "tracking", TRACKED),
+        of_trackio("classifier"),
         Batch("classifier", "learner", learner, {}, probes),
         Batch("classifier", "schedule", schedule),
         Batch("classifier", "milestones", milestones, {"learner.learning_rate_factor": 0.5}),
@@ -631,6 +639,7 @@ def tasks_batches(algo: str) -> list[Batch]:
         temperature,
         Batch(kind, "run", {**RUN, **run}, {}, {"seed": of_agent("seed")}),
         Batch(kind, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
+        of_trackio(kind),
         Batch(kind, "border", border, {}, {name: of_border(name.partition(".")[2]) for name in border}),
         Batch(
             kind,
@@ -691,6 +700,7 @@ def fit_batches() -> list[Batch]:
     return [
         Batch("fit", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
         Batch("fit", "tracking", TRACKED),
+        of_trackio("fit"),
         Batch("fit", "table", own, {}, {"scaling": lambda built: built.learner.sequence.record["scaling"]}),
         Batch("fit", "topology", OF_FIT),
         Batch("fit", "data", {"data": "iris"}, {}, {"data": lambda built: built.learner.sequence.name}),

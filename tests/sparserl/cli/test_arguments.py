@@ -246,3 +246,46 @@ def test_help_is_printed_and_nothing_else_is_read(word: str, capsys: pytest.Capt
 )
 def test_by_name(call: Callable[[], Any], expected: Any) -> None:
     assert call() == expected
+
+
+@dataclass(frozen=True)
+class Switched:
+    """A switch that a word may follow."""
+
+    track: bool | Literal["wandb", "trackio"] = False
+    """Where to."""
+
+
+@dataclass(frozen=True)
+class SwitchedBefore(Switched):
+    """The same before something without a flag."""
+
+    data: Annotated[str, Positional()] = ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--track"], True),
+        (["--track", "trackio"], "trackio"),
+        (["--track=wandb"], "wandb"),
+        (["--track", "--no-track"], False),
+        (["--no-track", "--track", "trackio"], "trackio"),
+    ],
+)
+def test_a_word_may_follow_a_switch(words: list[str], expected: Any) -> None:
+    assert given(words, options_of(Switched)) == {"track": expected}
+    assert parse(Switched, words, command="x") == Switched(expected)
+
+
+def test_the_word_after_a_switch_may_be_of_something_else() -> None:
+    assert given(["--track", "iris"], options_of(SwitchedBefore)) == {"track": True, "data": "iris"}
+    assert given(["--track", "trackio", "iris"], options_of(SwitchedBefore)) == {"track": "trackio", "data": "iris"}
+    with pytest.raises(ConfigError, match="unknown --track 'tracio'; did you mean 'trackio'"):
+        given(["--track", "tracio"], options_of(Switched))
+
+
+def test_help_says_what_may_follow_a_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(Switched, ["--help"], command="x")
+    assert "--track [wandb|trackio]   Where to." in capsys.readouterr().out

@@ -288,6 +288,11 @@ BY_FLAGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "untracked mode": ("ds_td3", {"wandb.mode": "offline"}, "--wandb.mode is for runs that are tracked: add --track"),
     "untracked project": ("classifier", {"wandb.project": "x"}, "--wandb.project is for runs that are tracked"),
     "untracked entity": ("classifier", {"wandb.entity": "x"}, "--wandb.entity is for runs that are tracked"),
+    "untracked at trackio": (
+        "fit",
+        {"trackio.project": "x"},
+        "--trackio.project is for runs that are tracked: add --track t",
+    ),
     "untracked tags": ("tasks, ds_sac", {"wandb.tags": ["x"]}, "--wandb.tags is for runs that are tracked"),
 }
 WHEN_BUILT: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -357,7 +362,10 @@ def test_flags_without_effect_are_refused(name: str, files: Path, tmp_path: Path
     usual = flat(yaml_config.plain(by_file(kind, {**base, **options}, tmp_path)))
     with pytest.raises(SparserlError, match=message):
         by_file(kind, base, tmp_path, flags(options, usual))
-    assert by_file(kind, base, tmp_path, ["--track", *flags(options, usual)]).track
+    place = next(iter(options)).partition(".")[0]
+    assert by_file(kind, base, tmp_path, ["--track", place, *flags(options, usual)]).tracked_at == place
+    if place == "wandb":
+        assert by_file(kind, base, tmp_path, ["--track", *flags(options, usual)]).tracked_at == place
 
 
 @pytest.mark.parametrize("name", WHEN_BUILT)

@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from sparserl.cli.arguments import parse
 from sparserl.errors import ConfigError
+from sparserl.experiment.program import load
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 from sparserl.recording.episodes import longest_episode
+from sparserl.recording.rendering import check_display, drawing, render_off_screen
 from sparserl.recording.run_folder import WhichCheckpoint
-from sparserl.recording.video import SUFFIXES, Act, check_display, film, frames_per_second, play, render_off_screen
+from sparserl.recording.video import SUFFIXES, Act, film, frames_per_second, play
 from sparserl.written_files import check_writable
 
 
@@ -27,7 +29,7 @@ class EnjoyCommand:
     run: Path
     """Run folder."""
     video: Path | None = None
-    """Write this .mp4 or .gif instead of opening a window (needs the `video` extra)."""
+    """Write this .mp4 (needs the `video` extra) or .gif instead of opening a window."""
     episodes: Repeats = 1
     """Number of episodes, of each task."""
     checkpoint: WhichCheckpoint | None = None
@@ -51,37 +53,29 @@ def run(arguments: Sequence[str]) -> int:
     check_writable(command.video)
     if command.video is not None:
         render_off_screen()  # before MuJoCo is imported, which reads what this sets
-    from sparserl.experiment.opened_agent_run import open_trained
-
-    trained = open_trained(command.run, command.checkpoint)
+    trained = load("sparserl.experiment.opened_agent_run").open_trained(command.run, command.checkpoint)
     tasks = trained.chosen(command.task)
     if command.video is None:
         check_display()
     mode = "human" if command.video is None else "rgb_array"
-    try:
-        with ExitStack() as stack:
-            envs = [stack.enter_context(closing(trained.make_env(task, render_mode=mode))) for task in tasks]
-            add_picture: Callable[[gym.Env[Any, Any]], None] = _no_picture
-            if command.video is not None:
-                add_picture = stack.enter_context(film(command.video, frames_per_second(envs[0])))
-            for task, env in zip(tasks, envs, strict=True):
-                bound = longest_episode(env, command.max_steps)
-                for episode in range(command.episodes):
-                    act = _deterministic(trained.policy(task))
-                    rewards = []
-                    with tqdm(total=bound, unit="step", disable=None) as bar:
-                        for reward in play(env, act, seed=command.seed + episode, max_steps=bound):
-                            rewards.append(reward)
-                            add_picture(env)
-                            bar.update()
-                    cut_off = ", where it was stopped" if len(rewards) == bound else ""
-                    said = f"return {sum(rewards):.1f} in {len(rewards)} steps{cut_off}"
-                    print(f"{trained.tasks[task]}, episode {episode}: {said} (checkpoint of step {trained.step:,})")
-    except ConfigError:
-        raise
-    except Exception as error:  # a driver or a display that is not there, each with its own exception
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{', '.join(trained.tasks)} could not be rendered here: {reason}") from None
+    with drawing(f"{', '.join(trained.tasks)} could not be rendered here"), ExitStack() as stack:
+        envs = [stack.enter_context(closing(trained.make_env(task, render_mode=mode))) for task in tasks]
+        add_picture: Callable[[gym.Env[Any, Any]], None] = _no_picture
+        if command.video is not None:
+            add_picture = stack.enter_context(film(command.video, frames_per_second(envs[0])))
+        for task, env in zip(tasks, envs, strict=True):
+            bound = longest_episode(env, command.max_steps)
+            for episode in range(command.episodes):
+                act = _deterministic(trained.policy(task))
+                rewards = []
+                with tqdm(total=bound, unit="step", disable=None) as bar:
+                    for reward in play(env, act, seed=command.seed + episode, max_steps=bound):
+                        rewards.append(reward)
+                        add_picture(env)
+                        bar.update()
+                cut_off = ", where it was stopped" if len(rewards) == bound else ""
+                said = f"return {sum(rewards):.1f} in {len(rewards)} steps{cut_off}"
+                print(f"{trained.tasks[task]}, episode {episode}: {said} (checkpoint of step {trained.step:,})")
     if command.video is not None:
         print(f"wrote {command.video}")
     return 0

@@ -12,13 +12,12 @@ from types import ModuleType
 
 from sparserl.errors import ConfigError, RunStopped, SparserlError, one_line
 from sparserl.experiment.signals import INTERRUPTED, interrupting, leaving_at_once
+from sparserl.recording.rendering import GL, HOW_TO_DRAW, LONGEST_REASON, is_of_mujoco
 
 UNREAD = 141
 """Exit status if a pipe is closed, as of other programs; 128 and SIGPIPE."""
 TRACEBACK = "SPARSERL_TRACEBACK"
 """Environment variable that shows where an unexpected error came from."""
-GL = "MUJOCO_GL"
-"""Environment variable that says what MuJoCo renders with."""
 
 
 def load(name: str) -> ModuleType:
@@ -33,9 +32,10 @@ def load(name: str) -> ModuleType:
         with leaving_at_once():
             return importlib.import_module(name)
     except Exception as error:
-        names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-        if GL in os.environ and any(name.partition(".")[0] == "mujoco" for name in names):
-            raise ConfigError(f"MuJoCo cannot render with {GL}={os.environ[GL]} here ({error}); unset it") from error
+        if GL in os.environ and is_of_mujoco(error):
+            why = one_line(str(error), LONGEST_REASON)
+            said = f"MuJoCo cannot draw with {GL}={os.environ[GL]} here ({why}); unset it where nothing is drawn, or "
+            raise ConfigError(f"{said}{HOW_TO_DRAW}") from error
         raise
 
 

@@ -73,8 +73,8 @@ class WandbConfig:
     checkpoints: bool = False
     """Also upload, when the run is done, what it learned: the last checkpoint, and the best by evaluation."""
     video_every_steps: Count | None = None
-    """Also film an episode at the first evaluation after every so many env steps (needs the `video` extra); an episode
-    of 1,000 steps takes some ten seconds without a graphics card. None films nothing."""
+    """Also film an episode at the first evaluation after every so many env steps (as MP4 with the `video` extra, else
+    as GIF); an episode of 1,000 steps takes some ten seconds without a graphics card. None films nothing."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "--wandb.")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,34 +15,13 @@ import numpy as np
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.recording.episodes import ShouldStop, leave_if, longest_episode, never
+from sparserl.recording.rendering import drawing, render_off_screen
 from sparserl.recording.run_folder import step_name
+from sparserl.written_files import replacing
 
 Act = Callable[[Any], Any]
 """Observation -> action."""
 SUFFIXES = (".mp4", ".gif")
-
-
-def render_off_screen() -> None:
-    """Lets MuJoCo render where there is no window system; before its first renderer is made."""
-    if sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
-
-
-def check_display() -> None:
-    """Finds out whether a window can be opened; without one, MuJoCo ends the process.
-
-    Raises:
-        ConfigError: If not.
-    """
-    advice = "give --video FILE.mp4 to have a film instead"
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ConfigError(f"there is no display here to open a window on; {advice}")
-    with warnings.catch_warnings(), contextlib.suppress(ImportError):
-        warnings.simplefilter("ignore")  # GLFW warns of what it then returns
-        import glfw
-
-        if not glfw.init():
-            raise ConfigError(f"no window can be opened on the display {os.environ.get('DISPLAY', '')!r}; {advice}")
 
 
 def play(env: gym.Env[Any, Any], act: Act, *, seed: int, max_steps: int | None = None) -> Iterator[float]:
@@ -73,10 +48,10 @@ def frames_per_second(env: gym.Env[Any, Any]) -> int:
 
 @contextmanager
 def film(path: Path, fps: int) -> Iterator[Callable[[gym.Env[Any, Any]], None]]:
-    """Gives a function that adds the present picture of an environment to a film; the file stays if nothing fails.
+    """Gives a function that adds the present picture of an environment to a film; the file is there if nothing fails.
 
     Args:
-        path: The film, .mp4 or .gif.
+        path: The film, .mp4 or .gif. A GIF needs nothing more; what encodes MP4 is some 70 MB, and an extra.
         fps: Pictures per second.
 
     Yields:
@@ -90,23 +65,34 @@ def film(path: Path, fps: int) -> Iterator[Callable[[gym.Env[Any, Any]], None]]:
         ".gif": {"duration": 1000 / fps, "loop": 0},
         ".mp4": {"fps": fps, "macro_block_size": 1},
     }
-    try:
-        import imageio.v2 as imageio
+    if path.suffix == ".mp4" and not can_encode_mp4():
+        raise ConfigError(f"cannot write {path}: {how_to_install('video')}, or name a .gif, which needs nothing more")
+    import imageio.v2 as imageio  # here, for no run waits for it that films nothing
 
-        writer = imageio.get_writer(path, **options[path.suffix])
-    except (ImportError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot write {path}: {reason}; {how_to_install('video')}") from None
-    try:
+    with replacing(path) as temporary:
+        try:
+            writer = imageio.get_writer(temporary, **options[path.suffix])
+        except (ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"cannot write {path}: {reason}") from None
         with closing(writer):  # its own context manager does not close it after an error
             yield lambda env: writer.append_data(np.asarray(env.render()))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+
+
+def can_encode_mp4() -> bool:
+    """Whether the extra that encodes MP4 is installed, with its encoder or one of the machine."""
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return False
+    return True
 
 
 class Camera:
-    """Films an episode now and then, each on a new environment, so that nothing of training is touched.
+    """Films an episode now and then, each on a new environment, so that nothing of training is touched; as MP4 where
+    that can be encoded, or else as GIF.
 
     Args:
         make_env: Makes an environment that renders to arrays, of a task.
@@ -135,13 +121,9 @@ class Camera:
         self.should_stop: ShouldStop = never
         self._every, self._evaluate_every = every_steps, evaluate_every_steps
         render_off_screen()
-        try:
+        self._suffix = ".mp4" if can_encode_mp4() else ".gif"
+        with drawing("nothing can be filmed here", "leave --wandb.video-every-steps out"):
             self._try()
-        except ConfigError:
-            raise
-        except Exception as error:  # a driver or a display that is not there, each with its own exception
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"nothing can be filmed here ({reason}); leave --wandb.video-every-steps out") from None
         folder.mkdir(exist_ok=True)
 
     def _try(self) -> None:
@@ -150,7 +132,7 @@ class Camera:
             env.reset(seed=self._seed)
             with (
                 tempfile.TemporaryDirectory() as folder,
-                film(Path(folder) / "trial.mp4", frames_per_second(env)) as add_picture,
+                film(Path(folder) / f"trial{self._suffix}", frames_per_second(env)) as add_picture,
             ):
                 add_picture(env)
         finally:
@@ -166,7 +148,7 @@ class Camera:
         Raises:
             EvaluationAbandoned: If `should_stop` says so; then there is no film.
         """
-        path = self._folder / f"{step_name(step)}.mp4"
+        path = self._folder / f"{step_name(step)}{self._suffix}"
         env = self._make_env(task)
         try:
             with film(path, frames_per_second(env)) as add_picture:

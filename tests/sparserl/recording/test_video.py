@@ -15,6 +15,7 @@ from support.filmed import FilmedEnv
 
 from sparserl.errors import ConfigError
 from sparserl.recording.episodes import EvaluationAbandoned
+from sparserl.recording.rendering import drawing
 from sparserl.recording.video import Camera, film, play
 
 STILL = np.zeros(2, np.float32)
@@ -105,21 +106,36 @@ class Dark(FilmedEnv):
 
 def test_where_nothing_can_be_rendered_it_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^nothing can be filmed here \(no display\); leave --wandb\.video-every-step"
+        ConfigError, match=r"^nothing can be filmed here \(no display\); leave --wandb\.video-every-steps out$"
     ):
         made(tmp_path / "videos", Dark)
     assert not (tmp_path / "videos").exists()
 
 
-def no_backend(*_: object, **__: object) -> None:
-    raise ValueError("Could not find a backend to open `film.mp4`.\nBased on the extension, ...")
+def no_encoder() -> str:
+    raise RuntimeError("No ffmpeg exe could be found.")
 
 
-@pytest.mark.parametrize("missing", ["imageio", "its ffmpeg"])
-def test_without_the_extra_the_line_names_it(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if missing == "imageio":
-        monkeypatch.setitem(sys.modules, "imageio.v2", None)
+@pytest.mark.parametrize("missing", ["the package", "its encoder"])
+def test_without_the_extra_films_are_gifs_and_mp4_is_refused(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "the package":
+        monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     else:
-        monkeypatch.setattr(imageio, "get_writer", no_backend)
-    with pytest.raises(ConfigError, match=r"pip install 'imageio\[ffmpeg\]>=2\.34'$"):
-        made(tmp_path / "videos")
+        monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", no_encoder)
+    line = r"pip install 'imageio\[ffmpeg\]>=2\.34', or name a \.gif, which needs nothing more$"
+    with pytest.raises(ConfigError, match=line), film(tmp_path / "film.mp4", 20):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    path = made(tmp_path / "videos")(lambda _: STILL, 150)
+    assert path.name == "step-000000150.gif"
+    assert len(imageio.mimread(path)) == 5
+
+
+def test_a_film_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "film.gif"
+    path.write_bytes(b"before")
+    with pytest.raises(ConfigError, match=r"no display"), drawing("it cannot be drawn"), film(path, 20) as add_picture:
+        add_picture(Dark("rgb_array"))
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("film.gif", b"before")]

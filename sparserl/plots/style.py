@@ -223,24 +223,26 @@ def _interval_of_mean(values: FloatArray, rng: np.random.Generator) -> tuple[Flo
     return band(shares @ values, LEVEL_PERCENT)
 
 
-def add_legend(
-    figure: Figure, axes: Axes | Sequence[Axes], title: str | None = None, letters: int = LEGEND_LETTERS
-) -> None:
+def legend_letters(width: float) -> int:
+    """That fit beside each other in the legend of a picture of some inches, behind the line that they are about."""
+    return max(LEAST_LETTERS, int((LEGEND_LETTERS + HANDLE_LETTERS) * width / WIDTH) - HANDLE_LETTERS)
+
+
+def add_legend(figure: Figure, axes: Axes | Sequence[Axes], title: str | None = None) -> None:
     """Says beneath a picture what the lines of some panels are.
 
     Args:
         figure: The picture.
         axes: The panel, or several; what is said alike in them is said once.
         title: Above the names.
-        letters: That fit beside each other in a picture of `WIDTH`; in others as many as their width has room for.
     """
     panels = [axes] if isinstance(axes, Axes) else axes
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels]
     by_label = {label: handle for panel in drawn for handle, label in panel}
     labels = list(by_label)
-    room = int((letters + HANDLE_LETTERS) * figure.get_figwidth() / WIDTH)
-    letters = max(LEAST_LETTERS, room - HANDLE_LETTERS)
-    columns = max(1, min(len(labels) - 1, room // (max(map(len, labels), default=0) + HANDLE_LETTERS)))
+    letters = legend_letters(figure.get_figwidth())
+    longest = max(map(len, labels), default=0)
+    columns = max(1, min(len(labels) - 1, (letters + HANDLE_LETTERS) // (longest + HANDLE_LETTERS)))
     legend = figure.legend(
         list(by_label.values()),
         [textwrap.fill(label, letters) for label in labels],

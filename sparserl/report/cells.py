@@ -13,6 +13,8 @@ from sparserl.metrics.bootstrap import Estimate
 Record = dict[str, Any]
 """Plain data that JSON holds."""
 UNKNOWN = "-"
+PREFIX, PREFIXES = "prefix", ("", "k", "M", "G", "T", "P", "E")
+"""Form of numbers that have one of these."""
 
 
 def or_none(value: float) -> float | None:
@@ -38,9 +40,31 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def mean_cell(values: Sequence[float | None], form: str = ",.0f") -> str:
-    """Mean over seeds; unknown if that of one seed is."""
+    """Mean over seeds, by a format or `PREFIX`; unknown if that of one seed is."""
     known = [value for value in values if value is not None]
-    return f"{np.mean(known):{form}}" if known and len(known) == len(values) else UNKNOWN
+    if not known or len(known) < len(values):
+        return UNKNOWN
+    mean = float(np.mean(known))
+    return with_prefix(mean) if form == PREFIX else f"{mean:{form}}"
+
+
+def with_prefix(value: float) -> str:
+    """Three digits with the prefix of thousands, not below 1.
+
+    Example:
+        >>> with_prefix(1.237e12), with_prefix(999_700.0), with_prefix(0.5)
+        ('1.24T', '1M', '0.5')
+    """
+    rounded = float(f"{value:.3g}")
+    power = 0
+    while abs(rounded) >= 1000.0 and power + 1 < len(PREFIXES):
+        rounded, power = rounded / 1000.0, power + 1
+    return f"{rounded:.3g}{PREFIXES[power]}"
+
+
+def score_digits(largest: float) -> int:
+    """Decimals of a score: none of hundreds, two of what is near 1."""
+    return 0 if abs(largest) >= 100 else 1 if abs(largest) >= 10 else 2
 
 
 def first_to_last_cell(seeds: Sequence[Sequence[float] | None]) -> str:

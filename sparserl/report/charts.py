@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sparserl.plots.style import STYLE, LineStyle, add_legend
+from sparserl.plots.style import STYLE, LineStyle, add_legend, legend_letters
 from sparserl.report.document import Chart, IntervalChart, LineChart, ScatterChart
 
 WIDTH, HEIGHT = 5.0, 2.9
 """Inches of a chart without its legend."""
-LEGEND_LETTERS, NAME_LETTERS = 56, 30
-"""That fit into a line of the legend, and beside a row."""
+NAME_LETTERS = 30
+"""That fit beside a row."""
 ROW = 0.24
 """Inches of a line of text."""
 STEPS = (1, 2, 5, 10)
@@ -150,9 +150,9 @@ def _name_axes(axis: Axes, x: str, y: str, values: Iterable[float]) -> None:
 
 def _add_legend(figure: Figure, axis: Axes, title: str | None) -> None:
     """Beneath the axes, which stay as high as they are."""
-    lines = sum(len(textwrap.wrap(label, LEGEND_LETTERS)) for label in axis.get_legend_handles_labels()[1])
+    lines = sum(len(textwrap.wrap(label, legend_letters(WIDTH))) for label in axis.get_legend_handles_labels()[1])
     figure.set_figheight(HEIGHT + ROW * (lines + (title is not None)))
-    add_legend(figure, axis, title, LEGEND_LETTERS)
+    add_legend(figure, axis, title)
 
 
 # --- SVG inside HTML --------------------------------------------------------------------------------

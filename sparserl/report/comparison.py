@@ -9,7 +9,17 @@ import numpy as np
 
 from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES
-from sparserl.report.cells import UNKNOWN, Record, counted, estimate_cell, estimate_record, mean_cell, or_none
+from sparserl.report.cells import (
+    PREFIX,
+    UNKNOWN,
+    Record,
+    counted,
+    estimate_cell,
+    estimate_record,
+    mean_cell,
+    or_none,
+    score_digits,
+)
 from sparserl.report.dense_equivalent import HEAD, cell, dense_equivalents, is_shown, notes
 from sparserl.report.document import (
     Chart,
@@ -32,10 +42,10 @@ AGGREGATE_HEADS = {"mean": "mean", "median": "median", "iqm": "IQM", "optimality
 COSTS = {
     "density": ("density", ".3f"),
     "params_nonzero": ("non-zero\nparameters", ",.0f"),
-    "flops_train": ("FLOPs of\ntraining", ".3g"),
+    "flops_train": ("FLOPs of\ntraining", PREFIX),
     "wall_s": ("wall time (s)", ",.0f"),
     "cpu_s": ("CPU time (s)", ",.0f"),
-    "memory_peak_bytes": ("peak memory\n(bytes)", ".3g"),
+    "memory_peak_bytes": ("peak memory\n(bytes)", PREFIX),
     "energy_kwh": ("energy (kWh)", ".3g"),
 }
 """Key of result.json -> head of its column and how its mean is written."""
@@ -198,9 +208,7 @@ def _named(group: Record) -> str:
 
 
 def _digits(record: Record) -> int:
-    """Of a score: none of hundreds, two of what is near 1."""
-    largest = max(abs(group["measures"][PICTURED]["mean"]["value"]) for group in record["groups"])
-    return 0 if largest >= 100 else 1 if largest >= 10 else 2
+    return score_digits(max(abs(group["measures"][PICTURED]["mean"]["value"]) for group in record["groups"]))
 
 
 def _cost_table(record: Record) -> Table:
@@ -234,6 +242,11 @@ def _charts(record: Record) -> list[Chart]:
             LineChart(efficiency, "env steps", f"IQM of {unit}"),
             "Interquartile mean over runs at each evaluation.",
         ),
+        Chart(
+            "Performance profile",
+            LineChart(profiles, f"final {unit}, threshold", "share of runs above"),
+            "Share of runs whose final return is above a threshold.",
+        ),
         Chart("Final return", IntervalChart([_interval(group, "iqm") for group in groups], f"IQM of {unit}")),
     ]
     improved = [group for group in groups if group["measures"][PICTURED]["probability_of_improvement"]]
@@ -249,13 +262,6 @@ def _charts(record: Record) -> list[Chart]:
                 "At 0.5 neither is better.",
             )
         )
-    charts.append(
-        Chart(
-            "Performance profile",
-            LineChart(profiles, f"final {unit}, threshold", "share of runs above"),
-            "Share of runs whose final return is above a threshold.",
-        )
-    )
     return charts if record["normalised"] else [*charts, *_against_sizes(groups)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,22 @@ from typing import Any
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.metrics import statistics
-from sparserl.metrics.bootstrap import RESAMPLES
 from sparserl.recording.run_logs import numeric_columns, read_rows
-from sparserl.report.cells import UNKNOWN, Record, counted, estimate_cell, estimate_record, mean_cell
+from sparserl.report.cells import PREFIX, Record, mean_cell
 from sparserl.report.dense_equivalent import HEAD, Measured, cell, dense_equivalents, is_shown
 from sparserl.report.dense_equivalent import notes as equivalent_notes
-from sparserl.report.document import Chart, Line, LineChart, Point, ScatterChart, Section, Table
+from sparserl.report.document import Chart, Line, LineChart, ScatterChart, Section, Table
 from sparserl.report.folders import check_numbers, read_result
-from sparserl.report.seed_groups import seed_groups
+from sparserl.report.seed_means import (
+    FinishedRun,
+    group_cell,
+    group_record,
+    groups_of_tasks,
+    metric_cells,
+    metric_record,
+    notes_on_means,
+    points_of,
+)
 from sparserl.seeding import stream
 
 MEASURED = {
@@ -33,36 +39,21 @@ COUNTED = {
     "epochs": ("epochs", ",.0f"),
     "connections": ("connections", ",.0f"),
     "density": ("density", ".2%"),
-    "flops_train": ("training\nFLOPs", ".3g"),
+    "flops_train": ("training\nFLOPs", PREFIX),
     "wall_s": ("wall\ntime (s)", ",.0f"),
 }
 """Key -> head of its column and form of its mean over seeds."""
 
 
 @dataclass(frozen=True)
-class FitRun:
+class FitRun(FinishedRun):
     """A finished run.
 
     Attributes:
-        path: Its folder.
-        data: What it learned, in words; runs of one are compared.
-        method: What it is called.
-        config: Its resolved config.
-        result: What `result.json` says.
         accuracies: (E,) on test samples, before the first epoch and after each.
     """
 
-    path: Path
-    data: str
-    method: str
-    config: Mapping[str, Any]
-    result: Mapping[str, Any]
     accuracies: Sequence[float]
-
-    @property
-    def seed(self) -> int:
-        """Root seed."""
-        return int(self.config["seed"])
 
 
 def read_fit_run(path: Path, method: str, config: Mapping[str, Any]) -> FitRun:
@@ -93,12 +84,7 @@ def fit_records(runs: Sequence[FitRun]) -> list[Record]:
     Raises:
         ConfigError: If two runs are the same seed of the same.
     """
-    by_data: dict[str, list[FitRun]] = defaultdict(list)
-    for run in runs:
-        by_data[run.data].append(run)
-    return [
-        {"data": data, **_groups(data, seed_groups(alike, lambda run: run.method))} for data, alike in by_data.items()
-    ]
+    return [{"data": data, **_groups(data, alike)} for data, alike in groups_of_tasks(runs).items()]
 
 
 def _groups(data: str, alike: Mapping[str, Sequence[FitRun]]) -> Record:
@@ -125,23 +111,15 @@ def _measured(label: str, runs: Sequence[FitRun]) -> Measured:
 def _group(data: str, label: str, runs: Sequence[FitRun]) -> Record:
     shortest = min(len(run.accuracies) for run in runs)
     return {
-        "label": label,
-        "seeds": [run.seed for run in runs],
-        "runs": [str(run.path) for run in runs],
-        "metrics": {name: _metric(data, label, name, [run.result[name] for run in runs]) for name in MEASURED},
+        **group_record(label, runs),
+        "metrics": {
+            name: metric_record([run.result[name] for run in runs], stream(0, "report", data, label, name))
+            for name in MEASURED
+        },
         "costs": {name: [run.result[name] for run in runs] for name in COUNTED},
         "stopped": [run.result.get("stopped") for run in runs],
         "accuracy_by_epoch": np.mean([run.accuracies[:shortest] for run in runs], axis=0).tolist(),
     }
-
-
-def _metric(data: str, label: str, name: str, values: Sequence[float | None]) -> Record | None:
-    """Mean over seeds and its interval; None if one run lacks it."""
-    if None in values:
-        return None
-    column = np.array(values, float)[:, np.newaxis]
-    estimates = statistics.aggregates(column, statistics.OF_ONE_TASK, stream(0, "report", data, label, name))
-    return {"values": list(values), **{key: estimate_record(one) for key, one in estimates.items()}}
 
 
 def fit_section(record: Record) -> Section:
@@ -149,11 +127,8 @@ def fit_section(record: Record) -> Section:
     groups = record["groups"]
     rows = [
         [
-            f"{group['label']} ({counted(group['seeds'])})",
-            *(
-                UNKNOWN if (one := group["metrics"][name]) is None else estimate_cell(one["mean"], 4)
-                for name in MEASURED
-            ),
+            group_cell(group),
+            *metric_cells(group, MEASURED, 4),
             *(mean_cell(group["costs"][name], form) for name, (_, form) in COUNTED.items()),
         ]
         for group in groups
@@ -164,11 +139,7 @@ def fit_section(record: Record) -> Section:
         worth = [group["dense_equivalent"] for group in groups]
         heads, rows = [*heads, HEAD], [[*row, cell(one)] for row, one in zip(rows, worth, strict=True)]
         said = "\n".join(equivalent_notes([group["label"] for group in groups], worth))
-    interval = f"{statistics.LEVEL_PERCENT} % bootstrap over seeds, {RESAMPLES:,} resamples"
-    notes = [f"means over seeds; intervals: {interval}; test samples choose nothing"]
-    alone = [group["label"] for group in groups if len(group["seeds"]) < 2]
-    if alone:
-        notes.append(f"no interval ({'; '.join(alone)}): one run")
+    notes = notes_on_means(groups, "test samples choose nothing")
     return Section(f"{record['data']}: accuracy", notes, [Table("", heads, rows, said)], _charts(groups))
 
 
@@ -179,14 +150,7 @@ def _charts(groups: Sequence[Record]) -> list[Chart]:
     lines = [
         Line(group["label"], range(len(group["accuracy_by_epoch"])), group["accuracy_by_epoch"]) for group in groups
     ]
-    points = [
-        Point(
-            group["label"],
-            float(np.mean(group["costs"]["connections"])),
-            *(group["metrics"]["accuracy_test"]["mean"][part] for part in ("value", "low", "high")),
-        )
-        for group in groups
-    ]
+    points = points_of(groups, lambda group: group["costs"]["connections"], "accuracy_test")
     return [
         Chart("Accuracy on test samples", LineChart(lines, "epochs", "mean accuracy")),
         Chart("Accuracy against connections", ScatterChart(points, "connections", "test accuracy", log_x=True)),

@@ -20,6 +20,7 @@ from sparserl.report.cells import (
     listed,
     mean_cell,
     or_none,
+    score_digits,
 )
 from sparserl.report.document import Chart, Interval, IntervalChart, Section, Table
 from sparserl.report.folders import read_versions
@@ -44,8 +45,6 @@ COLUMNS = {"success": OF_RATES, NORMALISED: OF_RETURNS, "return": OF_RETURNS}
 """Headline measure -> metric -> head of its column. Of returns, which can exceed 1, transfer is the difference."""
 MEASURES = {"success": "", "success_last": ", last step", NORMALISED: ", normalised", "return": ""}
 """Measure -> what is said of it beside the policy."""
-DIGITS = {"return": 1}
-"""Measure -> digits behind the point; of others 2."""
 
 
 # --- records ----------------------------------------------------------------------------------------
@@ -181,16 +180,24 @@ def _against(record: Record) -> str:
 
 def _metrics_table(record: Record) -> Table:
     heads = COLUMNS[record["measure"]]
+    digits_of = _digits(record)
     rows: list[list[str]] = []
     for group in record["groups"]:
         rows.append([f"{group['label']} ({counted(group['seeds'])})", *[""] * len(heads)])
         for one in group["summaries"]:
-            rows.append(
-                [f"  {_policy(one)}", *(estimate_cell(one[metric], DIGITS.get(one["measure"], 2)) for metric in heads)]
-            )
+            digits = digits_of[one["measure"]]
+            rows.append([f"  {_policy(one)}", *(estimate_cell(one[metric], digits) for metric in heads)])
         rows.append([])
     title = _title(record) + _against(record)
     return Table(title, ["method", *heads.values()], rows[:-1], note="\n".join(record["notes"]))
+
+
+def _digits(record: Record) -> dict[str, int]:
+    """Measure -> decimals of its numbers, by the largest performance in it."""
+    largest: dict[str, float] = defaultdict(float)
+    for one in (one for group in record["groups"] for one in group["summaries"]):
+        largest[one["measure"]] = max(largest[one["measure"]], abs(one["performance"]["value"] or 0.0))
+    return {measure: score_digits(value) for measure, value in largest.items()}
 
 
 def _cost_table(records: Sequence[Record]) -> Table:

@@ -12,31 +12,23 @@ import numpy as np
 
 from sparserl.continual.supervised.recorder import REPORTED
 from sparserl.errors import ConfigError
-from sparserl.metrics import statistics
-from sparserl.metrics.bootstrap import RESAMPLES, Floats
+from sparserl.metrics.bootstrap import Floats
 from sparserl.recording.evaluations import accuracy_matrix
-from sparserl.report.cells import (
-    UNKNOWN,
-    Record,
-    counted,
-    estimate_cell,
-    estimate_record,
-    first_to_last_cell,
-    mean_cell,
-)
-from sparserl.report.document import (
-    Chart,
-    Interval,
-    IntervalChart,
-    Line,
-    LineChart,
-    Point,
-    ScatterChart,
-    Section,
-    Table,
-)
+from sparserl.report.cells import Record, first_to_last_cell, mean_cell
+from sparserl.report.document import Chart, IntervalChart, Line, LineChart, ScatterChart, Section, Table
 from sparserl.report.folders import check_numbers, read_result
-from sparserl.report.seed_groups import seed_groups
+from sparserl.report.seed_means import (
+    FinishedRun,
+    aggregates_record,
+    group_cell,
+    group_record,
+    groups_of_tasks,
+    intervals_of,
+    metric_cells,
+    metric_record,
+    notes_on_means,
+    points_of,
+)
 from sparserl.seeding import stream
 
 COLUMNS = {
@@ -48,32 +40,20 @@ COLUMNS = {
     "learning_accuracy": "learning\naccuracy",
 }
 """Metric -> head of its column."""
+NUMBERS_KEPT = (
+    "numbers kept: all that is needed to answer and to learn the next task, values, indices and samples alike"
+)
 
 
 @dataclass(frozen=True)
-class SupervisedRun:
-    """A finished run.
+class SupervisedRun(FinishedRun):
+    """A finished run of a sequence, a scenario and a number of tasks.
 
     Attributes:
-        path: Its folder.
-        protocol: Sequence, scenario and number of tasks, in words; runs of one are compared.
-        method: What it is called: its continual method, and what is special about its topology.
-        config: Its resolved config.
         matrix: (T, T) accuracy on each task after each task; NaN where unmeasured.
-        result: What `result.json` says.
     """
 
-    path: Path
-    protocol: str
-    method: str
-    config: Mapping[str, Any]
     matrix: Floats
-    result: Mapping[str, Any]
-
-    @property
-    def seed(self) -> int:
-        """Root seed."""
-        return int(self.config["seed"])
 
 
 def read_supervised_run(
@@ -97,8 +77,8 @@ def read_supervised_run(
             raise ConfigError(f"{path / 'result.json'} has no {key}")
     matrix = accuracy_matrix(path)
     check_numbers(result, (*REPORTED, "wall_s"), path)
-    protocol = f"{sequence}, {scenario}-incremental: {len(matrix)} tasks"
-    return SupervisedRun(path, protocol, method, config, matrix, result)
+    task = f"{sequence}, {scenario}-incremental: {len(matrix)} tasks"
+    return SupervisedRun(path, task, method, config, result, matrix)
 
 
 # --- records ----------------------------------------------------------------------------------------
@@ -110,33 +90,25 @@ def supervised_records(runs: Sequence[SupervisedRun]) -> list[Record]:
     Raises:
         ConfigError: If two runs are the same seed of the same.
     """
-    by_protocol: dict[str, list[SupervisedRun]] = defaultdict(list)
-    for run in runs:
-        by_protocol[run.protocol].append(run)
     return [
-        {
-            "protocol": protocol,
-            "groups": [
-                _group(protocol, label, members)
-                for label, members in seed_groups(alike, lambda run: run.method).items()
-            ],
-        }
-        for protocol, alike in by_protocol.items()
+        {"protocol": protocol, "groups": [_group(protocol, label, members) for label, members in alike.items()]}
+        for protocol, alike in groups_of_tasks(runs).items()
     ]
 
 
 def _group(protocol: str, label: str, runs: Sequence[SupervisedRun]) -> Record:
-    metrics = {name: _metric(runs, name, stream(0, "report", protocol, label, name)) for name in REPORTED}
+    metrics = {
+        name: metric_record([run.result[name] for run in runs], stream(0, "report", protocol, label, name))
+        for name in REPORTED
+    }
     reasons = {name: run.result["undefined"][name] for run in runs for name in run.result["undefined"]}
     seen = [[run.matrix[task, : task + 1].mean() for task in range(len(run.matrix))] for run in runs]
     along = [
-        _aggregates(np.array(column), stream(0, "report", protocol, label, "seen"))
+        aggregates_record(np.array(column), stream(0, "report", protocol, label, "seen"))
         for column in zip(*seen, strict=True)
     ]
     return {
-        "label": label,
-        "seeds": [run.seed for run in runs],
-        "runs": [str(run.path) for run in runs],
+        **group_record(label, runs),
         "metrics": metrics,
         "undefined": reasons,
         "accuracy_seen": [one["mean"] for one in along],
@@ -144,17 +116,6 @@ def _group(protocol: str, label: str, runs: Sequence[SupervisedRun]) -> Record:
         "numbers_kept": [run.result.get("numbers_kept") for run in runs],
         "wall_s": [run.result.get("wall_s") for run in runs],
     }
-
-
-def _metric(runs: Sequence[SupervisedRun], name: str, rng: np.random.Generator) -> Record | None:
-    """Aggregates over seeds; None if one run lacks the metric."""
-    values = [run.result[name] for run in runs]
-    return None if None in values else {"values": values, **_aggregates(np.array(values), rng)}
-
-
-def _aggregates(values: Floats, rng: np.random.Generator) -> Record:
-    estimates = statistics.aggregates(values[:, np.newaxis], statistics.OF_ONE_TASK, rng)
-    return {name: estimate_record(one) for name, one in estimates.items()}
 
 
 # --- sections ---------------------------------------------------------------------------------------
@@ -165,11 +126,8 @@ def supervised_section(record: Record) -> Section:
     groups = record["groups"]
     rows = [
         [
-            f"{group['label']} ({counted(group['seeds'])})",
-            *(
-                UNKNOWN if (one := group["metrics"][name]) is None else estimate_cell(one["mean"], 3)
-                for name in COLUMNS
-            ),
+            group_cell(group),
+            *metric_cells(group, COLUMNS, 3),
             first_to_last_cell(group["params_nonzero_per_task"]),
             mean_cell(group["numbers_kept"]),
             mean_cell(group["wall_s"]),
@@ -184,13 +142,9 @@ def supervised_section(record: Record) -> Section:
 
 def _notes(groups: Sequence[Record]) -> list[str]:
     notes = [
-        f"means over seeds; intervals: {statistics.LEVEL_PERCENT} % bootstrap over seeds, {RESAMPLES:,} resamples",
-        "numbers kept: all that is needed to answer and to learn the next task, values, indices and samples alike",
+        *notes_on_means(groups, NUMBERS_KEPT),
         "ACC: mean accuracy over all tasks at the end; BWT: negative = forgot; forgetting: positive = forgot",
     ]
-    alone = [group["label"] for group in groups if len(group["seeds"]) < 2]
-    if alone:
-        notes.append(f"no interval ({'; '.join(alone)}): one run")
     missing: dict[tuple[str, str], list[str]] = defaultdict(list)
     for group in groups:
         for name, head in COLUMNS.items():
@@ -200,28 +154,15 @@ def _notes(groups: Sequence[Record]) -> list[str]:
 
 
 def _charts(groups: Sequence[Record]) -> list[Chart]:
-    charts = []
-    for name in ("acc", "forgetting_final"):
-        rows = [
-            Interval(group["label"], *(group["metrics"][name]["mean"][part] for part in ("value", "low", "high")))
-            for group in groups
-            if group["metrics"][name] is not None
-        ]
-        if rows:
-            charts.append(Chart(COLUMNS[name], IntervalChart(rows, COLUMNS[name])))
-    points = [
-        Point(
-            group["label"],
-            float(np.mean(group["numbers_kept"])),
-            *(group["metrics"]["acc"]["mean"][part] for part in ("value", "low", "high")),
-        )
-        for group in groups
-        if None not in group["numbers_kept"] and group["metrics"]["acc"] is not None
-    ]
+    lines = [_line(group) for group in groups]
+    charts = [Chart("Accuracy on the tasks seen so far", LineChart(lines, "tasks learned", "mean accuracy"))]
+    points = points_of(groups, lambda group: group["numbers_kept"], "acc")
     if points:
         charts.append(Chart("ACC against numbers kept", ScatterChart(points, "numbers kept", "ACC", log_x=True)))
-    lines = [_line(group) for group in groups]
-    return [*charts, Chart("Accuracy on the tasks seen so far", LineChart(lines, "tasks learned", "mean accuracy"))]
+    for name in ("acc", "forgetting_final"):
+        if rows := intervals_of(groups, name):
+            charts.append(Chart(COLUMNS[name], IntervalChart(rows, COLUMNS[name])))
+    return charts
 
 
 def _line(group: Record) -> Line:

@@ -263,7 +263,7 @@ def test_plots_are_drawn(finished: Path, tmp_path: Path, capsys: pytest.CaptureF
     for name, runs in {"one": [finished], "two": [finished, tmp_path / "set"]}.items():
         assert main(["plot", *map(str, runs), "--out", str(tmp_path / f"{name}.svg")]) == 0
     one, two = ((tmp_path / f"{name}.svg").read_text() for name in ("one", "two"))
-    assert all(label in one for label in ("validation samples", "test samples", "rigl on digits, seed 0"))
+    assert all(label in one for label in ("validation samples", "test samples", "rigl d0.3 on digits, seed 0"))
     assert all(label in two for label in ("accuracy on test samples", "rigl d0.3", "set d0.3"))
     capsys.readouterr()
     assert main(["plot", str(finished), "--layer", "network.0"]) == 2

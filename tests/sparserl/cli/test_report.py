@@ -182,7 +182,7 @@ def test_a_reason_is_given_once_for_all_that_it_leaves_empty(
     reason = "from scratch is not better than random actions on task 0: -50 and 0"
     assert f"no {everything} (deterministic, normalised): {reason}" in lines
     assert "no interval (stochastic, normalised; stochastic; deterministic): one run" in lines
-    assert row("\n".join(lines), "deterministic")[0] == "45.0"
+    assert row("\n".join(lines), "deterministic")[0] == "45"
 
 
 def test_brackets_in_a_label_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +215,7 @@ def test_trained_runs(trained: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert row(text, "final return") == ["450", "450", "450", "0.25"]
     assert row_below(text, "final return").split("   ")[0] == "[400, 500]"
     assert row(text, "area under the curve") == ["225", "225", "225", "0.25"]
-    assert row(text, "td3 (2 seeds)", nth=1) == ["1.000", "100", "1e+06", "10"]
+    assert row(text, "td3 (2 seeds)", nth=1) == ["1.000", "100", "1M", "10"]
     unfinished = [line for line in text.splitlines() if line.startswith("not finished, in no number: ")]
     assert [line.rpartition("/")[2] for line in unfinished] == [
         "sparse2 (ds_td3 d0.1, seed 2, step 20)",

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparserl.plots.style import COLOURS, MARKERS, line_styles
+from sparserl.plots.style import COLOURS, MARKERS, legend_letters, line_styles
 from sparserl.report import charts
 from sparserl.report.charts import draw_chart, labels
 from sparserl.report.document import Chart, Interval, IntervalChart, Line, LineChart, Point, ScatterChart
@@ -162,7 +162,7 @@ def test_long_names_are_broken() -> None:
     ):
         svg = drawn(chart)
         longest = max(map(len, texts(svg)))
-        assert longest <= charts.LEGEND_LETTERS
+        assert longest <= legend_letters(charts.WIDTH)
         assert float(svg.get("viewBox", "").split()[2]) == 72 * charts.WIDTH
 
 

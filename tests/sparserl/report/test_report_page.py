@@ -118,6 +118,12 @@ def test_ids_are_unique_and_links_lead_somewhere(path: Path) -> None:
     assert set(re.findall(r'href="#([^"]*)"', html)) <= set(ids)
 
 
+def test_curves_come_before_tables(path: Path) -> None:
+    section, rest = path.read_text().split('id="section-1"')[1].split("</section>", 1)
+    assert 0 < section.index("<svg") < section.rindex("</svg>") < section.index("<table")
+    assert "<svg" in rest.split('id="runs"')[0]
+
+
 def test_what_has_one_label_looks_alike_in_all_charts(path: Path) -> None:
     """b is the second label of the document, and the first of a chart in which it stands alone."""
     alone = Chart("alone", LineChart([Line("b", [0, 1], [0, 1])], "x", "y"))

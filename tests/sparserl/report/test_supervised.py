@@ -79,7 +79,7 @@ def test_a_section_shows_means_and_says_what_is_missing(made: Make) -> None:
     assert any(
         note.startswith("no FWT (naive; ewc): no performance at random initialisation") for note in section.notes
     )
-    acc, forgetting, frontier, seen = (chart.drawing for chart in section.charts)
+    seen, frontier, acc, forgetting = (chart.drawing for chart in section.charts)
     assert isinstance(acc, IntervalChart)
     assert isinstance(forgetting, IntervalChart)
     assert isinstance(seen, LineChart)

@@ -240,10 +240,10 @@ def test_a_section_says_why_an_interval_is_missing_and_draws_the_rest(made: Make
     ]
     assert scores.rows[4:6] == [[], ["td3 (1 seed)", "", "", "", ""]]
     assert cost.columns == ["group", "density", "non-zero\nparameters", "FLOPs of\ntraining", "wall time (s)"]
-    assert cost.rows[1] == ["td3 (1 seed)", "1.000", "100", "1e+06", "10"]
+    assert cost.rows[1] == ["td3 (1 seed)", "1.000", "100", "1M", "10"]
     kinds = [type(chart.drawing) for chart in section.charts]
-    assert kinds == [LineChart, IntervalChart, IntervalChart, LineChart, ScatterChart, ScatterChart]
-    curves, finals, improved, *_, sizes, _ = (chart.drawing for chart in section.charts)
+    assert kinds == [LineChart, LineChart, IntervalChart, IntervalChart, ScatterChart, ScatterChart]
+    curves, _, finals, improved, sizes, _ = (chart.drawing for chart in section.charts)
     assert isinstance(curves, LineChart)
     assert [(line.label, list(line.y), line.low) for line in curves.lines][1] == ("td3", [0, 6], None)
     assert isinstance(finals, IntervalChart)

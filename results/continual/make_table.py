@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tables import print_head, print_row
+
 ORDER = ("scratch", "finetune", "finetune_static", "ewc_rewired", "ewc", "packnet", "spacenet", "replay")
 """Folders of runs, without the seed, as rows."""
 
@@ -24,37 +27,30 @@ def main(folder: Path) -> None:
     found = {Path(group["runs"][0]).name.rpartition("-s")[0]: group for group in section["groups"]}
     groups = {name: found[name] for name in ORDER if name in found}
     for measure, digits in {"return": 0, "normalised_return": 2}.items():
-        _print_row(measure.replace("_", " "), "seeds", "performance", "forgetting", "forward transfer")
-        _print_row(*["---"] * 5)
+        print_head(measure.replace("_", " "), "seeds", "performance", "forgetting", "forward transfer")
         for name, group in groups.items():
             own = _stochastic(group, measure)
             metrics = ("performance", "forgetting", "forward_transfer_difference")
-            _print_row(name, len(group["seeds"]), *(_interval(own[metric], digits) for metric in metrics))
+            print_row(name, len(group["seeds"]), *(_interval(own[metric], digits) for metric in metrics))
         print()
     tasks = [task["name"] for task in section["tasks"]]
-    _print_row("return, learned to end", *tasks)
-    _print_row(*["---"] * (len(tasks) + 1))
+    print_head("return, learned to end", *tasks)
     for name, group in groups.items():
         per_task = _stochastic(group, "return")["per_task"]
         both = zip(per_task["own"], per_task["performance"], strict=True)
-        _print_row(name, *(f"{learned:.0f} to {at_the_end:.0f}" for learned, at_the_end in both))
+        print_row(name, *(f"{learned:.0f} to {at_the_end:.0f}" for learned, at_the_end in both))
     print()
-    _print_row("size", "parameters after each task", "frozen", "free", "wall s")
-    _print_row(*["---"] * 5)
+    print_head("size", "parameters after each task", "frozen", "free", "wall s")
     for name, group in groups.items():
         results = [json.loads((folder / Path(run).name / "result.json").read_text()) for run in group["runs"]]
         frozen, free = (np.mean([result[f"connections_{what}"] for result in results]) for what in ("frozen", "free"))
         walls = [result["wall_s"] for result in results]
         per_task = np.mean([result["params_nonzero_per_task"] for result in results], axis=0)
-        _print_row(name, _numbers(per_task), f"{frozen:,.0f}", f"{free:,.0f}", _numbers(walls))
+        print_row(name, _numbers(per_task), f"{frozen:,.0f}", f"{free:,.0f}", _numbers(walls))
 
 
 def _stochastic(group: dict[str, Any], measure: str) -> dict[str, Any]:
     return next(one for one in group["summaries"] if (one["policy"], one["measure"]) == ("stochastic", measure))
-
-
-def _print_row(*cells: object) -> None:
-    print(f"| {' | '.join(map(str, cells))} |")
 
 
 def _numbers(values: Iterable[float]) -> str:

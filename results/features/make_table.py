@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import half_interval, print_head, print_row
+
 NAMES = ("all", "wast", "quickselection", "attribution", "variance", "random")
 
 
@@ -22,8 +25,7 @@ def main(path):
         for count in (20, 50, 100)
         if ("variance", "all_features", data, count) in groups
     ]
-    print("| method, scaling | " + " | ".join(f"{data} {count}" for data, count in columns) + " |")
-    print("|---" * (1 + len(columns)) + "|")
+    print_head("method, scaling", *(f"{data} {count}" for data, count in columns))
     for method in NAMES:
         for scaling in dict.fromkeys(scaling for name, scaling, _, _ in groups if name == method):
             cells = []
@@ -37,10 +39,10 @@ def main(path):
                 values = [accuracy for group in found for accuracy, _ in group]
                 hits = [int(hit) for group in found for _, hit in group if hit and count == 20 and method != "all"]
                 text = f"{np.mean(values):.1f}" if values else ""
-                text += f" +- {4.303 * np.std(values, ddof=1) / 3**0.5:.1f}" if len(values) == 3 else ""
+                text += f" +- {half_interval(values):.1f}" if len(values) == 3 else ""
                 cells.append(text + (f", {'/'.join(map(str, hits))} hits" if hits else ""))
             label = method if scaling == "-" else f"{method}, {scaling}"
-            print(f"| {label} | " + " | ".join(cells) + " |")
+            print_row(label, *cells)
 
 
 if __name__ == "__main__":

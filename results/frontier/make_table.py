@@ -3,14 +3,15 @@
 RUNS is what `run_all.sh` made. Rows that runs.csv has already stay, unless RUNS has the run anew.
 """
 
-import csv
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, mean_and_deviation, merged, print_head, print_row
 
 HERE = Path(__file__).parent
 HEAD = ("sequence", "name", "seed", "acc", "bwt", "numbers_kept", "cpu_s", "commit")
@@ -27,17 +28,12 @@ LINEAR = ("nearest_mean", "nearest_mean_unit", "streaming_lda", "ridge")
 
 
 def rows(folder):
-    for path in sorted(folder.glob("*/*/s*/result.json")):
-        result = json.loads(path.read_text())
+    for run in finished(folder, "*/*/s*"):
         yield {
-            "sequence": result["sequence"],
-            "name": path.parent.parent.name,
-            "seed": result["seed"],
-            "acc": result["acc"],
-            "bwt": result["bwt"],
-            "numbers_kept": result["numbers_kept"],
-            "cpu_s": round(result["cpu_s"], 1),
-            "commit": json.loads((path.parent / "versions.json").read_text())["commit"][:7],
+            **{name: run.result[name] for name in ("sequence", "seed", "acc", "bwt", "numbers_kept")},
+            "name": run.path.parent.name,
+            "cpu_s": round(run.result["cpu_s"], 1),
+            "commit": run.commit,
         }
 
 
@@ -49,28 +45,22 @@ def style(name):
 
 
 def main(folder):
-    file = HERE / "runs.csv"
-    known = list(csv.DictReader(file.open())) if file.exists() else []
-    by_run = {(row["sequence"], row["name"], int(row["seed"])): row for row in [*known, *rows(folder)]}
-    with file.open("w", newline="") as written:
-        writer = csv.DictWriter(written, HEAD)
-        writer.writeheader()
-        writer.writerows(by_run[run] for run in sorted(by_run))
+    found = merged(HERE / "runs.csv", HEAD[:3], rows(folder), HEAD)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axis, (sequence, title) in zip(figure.subplots(1, 2), SEQUENCES.items(), strict=True):
         groups = defaultdict(list)
-        for (of, name, _), row in by_run.items():
-            if of == sequence:
-                groups[name].append(row)
+        for row in found:
+            if row["sequence"] == sequence:
+                groups[row["name"]].append(row)
         points = {
             name: (float(own[0]["numbers_kept"]), 100 * np.array([float(row["acc"]) for row in own]))
             for name, own in groups.items()
         }
-        print(f"\n{title}\n| method | n | numbers kept | ACC | CPU s |\n|---|---|---|---|---|")
+        print(f"\n{title}")
+        print_head("method", "n", "numbers kept", "ACC", "CPU s")
         for name, (kept, acc) in sorted(points.items(), key=lambda item: item[1][0]):
-            spread = f" +- {acc.std(ddof=1):.2f}" if acc.size > 1 else ""
             seconds = np.mean([float(row["cpu_s"]) for row in groups[name]])
-            print(f"| `{name}` | {acc.size} | {kept:,.0f} | {acc.mean():.2f}{spread} | {seconds:.0f} |")
+            print_row(f"`{name}`", acc.size, f"{kept:,.0f}", mean_and_deviation(acc), f"{seconds:.0f}")
         named = set()
         for name, (kept, acc) in points.items():
             marker, label = style(name)

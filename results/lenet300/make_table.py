@@ -3,14 +3,14 @@
 Rows that runs.csv has already stay, unless RUNS has the run anew.
 """
 
-import csv
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import yaml
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, half_interval, merged, print_head, print_row
 
 HEAD = ("method", "density", "seed", "accuracy", "accuracy_best", "connections", "flops_train", "cpu_s", "commit")
 NUMBERS = {
@@ -30,9 +30,8 @@ NARROW = {3: 0.01, 6: 0.02, 10: 0.03, 13: 0.04, 16: 0.05, 32: 0.10}
 
 
 def rows(folder):
-    for path in sorted(folder.glob("*/result.json")):
-        result = json.loads(path.read_text())
-        config = yaml.safe_load((path.parent / "config.yaml").read_text())
+    for run in finished(folder, "*"):
+        config, result = run.config, run.result
         method, density = result["method"], config["topology"]["density"]
         if config["learner"].get("regularizer") == "variational_dropout":
             method, density = "variational_dropout", 0.0  # training says how many are left
@@ -49,32 +48,27 @@ def rows(folder):
             "connections": result["connections"],
             "flops_train": result["flops_train"],
             "cpu_s": round(result["cpu_s"], 1),
-            "commit": json.loads((path.parent / "versions.json").read_text())["commit"][:7],
+            "commit": run.commit,
         }
 
 
 def cell(values):
-    """Mean, and half the width of the 95 % interval of Student's t; both of percent."""
+    """Mean, and half the width of the 95 % interval; both of percent."""
     values = 100 * np.array(values)
     if values.size < 3:
         return f"{values.mean():.2f} (n {values.size})"
-    return f"{values.mean():.2f} +- {4.303 * values.std(ddof=1) / 3**0.5:.2f}"
+    return f"{values.mean():.2f} +- {half_interval(values):.2f}"
 
 
 def main(folder):
-    file = Path(__file__).parent / "runs.csv"
-    before = [{name: NUMBERS.get(name, str)(row[name]) for name in HEAD} for row in csv.DictReader(file.open())]
-    by_run = {tuple(row[name] for name in HEAD[:3]): row for row in [*before, *rows(folder)]}
-    found = [by_run[run] for run in sorted(by_run)]
-    with file.open("w", newline="") as written:
-        writer = csv.DictWriter(written, HEAD)
-        writer.writeheader()
-        writer.writerows(found)
+    found = [
+        {name: NUMBERS.get(name, str)(text) for name, text in row.items()}
+        for row in merged(Path(__file__).parent / "runs.csv", HEAD[:3], rows(folder), HEAD)
+    ]
     groups = defaultdict(list)
     for row in found:
         groups[row["method"], row["density"]].append(row)
-    print("| method | " + " | ".join(f"{density:g}" for density in DENSITIES) + " |")
-    print("|---" * (1 + len(DENSITIES)) + "|")
+    print_head("method", *(f"{density:g}" for density in DENSITIES))
     for method in dict.fromkeys(name for name, _ in groups):
         own = {density: group for (name, density), group in groups.items() if name == method}
         if method in ("dense", "variational_dropout"):
@@ -84,7 +78,7 @@ def main(folder):
             text = cell([row["accuracy"] for row in own[density]]) if density in own else ""
             published = PUBLISHED.get(method, {}).get(density)
             cells.append(f"{text} ({published:.2f})" if text and published else text)
-        print(f"| `{method}` | " + " | ".join(cells) + " |")
+        print_row(f"`{method}`", *cells)
     if ("dense", 1.0) in groups:
         own = groups["dense", 1.0]
         print(f"\ndense 300-100: {cell([row['accuracy'] for row in own])} ({PUBLISHED['dense'][1.0]:.2f})")
@@ -92,11 +86,12 @@ def main(folder):
         own = groups["variational_dropout", 0.0]
         left = np.mean([row["connections"] for row in own])
         print(f"\nvariational_dropout: {cell([row['accuracy'] for row in own])}, {left:,.0f} connections left")
-    print("\n| method | FLOPs of training at .05 | CPU s at .05 |\n|---|---|---|")
+    print()
+    print_head("method", "FLOPs of training at .05", "CPU s at .05")
     for (method, density), group in groups.items():
         if density in (0.05, 1.0):
             flops, seconds = (np.mean([row[name] for row in group]) for name in ("flops_train", "cpu_s"))
-            print(f"| `{method}` | {flops:.2e} | {seconds:.0f} |")
+            print_row(f"`{method}`", f"{flops:.2e}", f"{seconds:.0f}")
 
 
 if __name__ == "__main__":

@@ -1,41 +1,42 @@
-"""`python results/split_fashion_mnist/make_table.py RUNS`: writes runs.csv beside this file, and prints the table."""
+"""`python results/split_fashion_mnist/make_table.py RUNS`: writes runs.csv beside this file, and prints the table.
+
+Rows that runs.csv has already stay, unless RUNS has the run anew.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, merged, print_row
+
 NETWORKS = ("convolutions", "sparse", "narrow")
+RUN = ("scenario", "method", "network", "seed")
+KEPT = ("acc", "bwt", "connections", "steps", "wall_s")
+
+
+def rows(runs: Path) -> Iterator[dict[str, Any]]:
+    for run in finished(runs, "*/*/*/s*"):
+        *names, seed = run.path.parts[-4:]
+        about = dict(zip(RUN, [*names, seed.removeprefix("s")], strict=True))
+        yield {**about, **{name: run.result[name] for name in KEPT}, "matrix": json.dumps(run.result["matrix"])}
 
 
 def main(runs: Path) -> None:
-    rows: list[dict[str, Any]] = []
-    for path in sorted(runs.glob("*/*/*/s*/result.json")):
-        scenario, method, network, seed = path.parts[-5:-1]
-        result = json.loads(path.read_text())
-        about = {"scenario": scenario, "method": method, "network": network, "seed": seed.removeprefix("s")}
-        kept = {name: result[name] for name in ("acc", "bwt", "connections", "steps", "wall_s")}
-        rows.append({**about, **kept, "matrix": json.dumps(result["matrix"])})
-    with (Path(__file__).parent / "runs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["scenario"], row["method"], row["network"]].append(row)
-    for (scenario, method, network), own in sorted(
-        groups.items(), key=lambda one: (*one[0][:2], NETWORKS.index(one[0][2]))
-    ):
-        accs = ", ".join(f"{100 * row['acc']:.1f}" for row in own)
-        bwts = ", ".join(f"{100 * row['bwt']:.1f}" for row in own)
-        seconds = np.mean([row["wall_s"] for row in own])
-        print(f"| {scenario} | {method} | {network} | {own[0]['connections']:,} | {accs} | {bwts} | {seconds:.0f} |")
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in merged(Path(__file__).parent / "runs.csv", RUN, rows(runs), (*RUN, *KEPT, "matrix"), end="\n"):
+        groups[tuple(row[name] for name in RUN[:3])].append(row)
+    for group, own in sorted(groups.items(), key=lambda one: (*one[0][:2], NETWORKS.index(one[0][2]))):
+        percents = (", ".join(f"{100 * float(row[key]):.1f}" for row in own) for key in ("acc", "bwt"))
+        seconds = np.mean([float(row["wall_s"]) for row in own])
+        print_row(*group, f"{int(own[0]['connections']):,}", *percents, f"{seconds:.0f}")
 
 
 if __name__ == "__main__":

@@ -1,62 +1,68 @@
 """Collects finished runs: `python results/split_mnist/make_table.py RUNS` writes runs.csv and prints the tables.
 
-`RUNS` holds one folder a scenario, in it one a method, in it one a seed, as `run_all.sh` makes them.
+`RUNS` holds one folder a scenario, in it one a method, in it one a seed, as `run_all.sh` makes them. Rows that runs.csv
+has already stay, unless RUNS has the run anew.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, mean_and_deviation, merged, print_head, print_row
+
 COLUMNS = ("acc", "bwt", "forgetting_max", "learning_accuracy", "connections", "bytes_parameters", "steps", "wall_s")
-HERE = Path(__file__).parent
+RUN = ("scenario", "method", "seed")
+
+
+def rows(runs: Path) -> Iterator[dict[str, Any]]:
+    for run in finished(runs, "*/*/*"):
+        matrix = [[None if value is None else round(value, 4) for value in row] for row in run.result["matrix"]]
+        yield {
+            "scenario": run.path.parts[-3],
+            "method": run.path.parts[-2],
+            **{column: run.result[column] for column in ("seed", *COLUMNS)},
+            "bytes_memory": sum(run.result["memory"].values()),
+            "matrix": json.dumps(matrix),
+        }
 
 
 def main(runs: Path) -> None:
     """Writes runs.csv beside this file and prints one table a scenario."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    with (HERE / "runs.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("scenario", "method", "seed", *COLUMNS, "bytes_memory", "matrix"))
-        for path in sorted(runs.glob("*/*/*/result.json")):
-            result = json.loads(path.read_text())
-            scenario, name = path.parts[-4], path.parts[-3]
-            result["bytes_memory"] = sum(result["memory"].values())
-            found[scenario, name].append(result)
-            matrix = json.dumps([[None if v is None else round(v, 4) for v in row] for row in result["matrix"]])
-            cells = [result[column] for column in COLUMNS]
-            writer.writerow((scenario, name, result["seed"], *cells, result["bytes_memory"], matrix))
+    head = (*RUN, *COLUMNS, "bytes_memory", "matrix")
+    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in merged(Path(__file__).parent / "runs.csv", RUN, rows(runs), head):
+        found[row["scenario"], row["method"]].append(row)
     for scenario in ("class", "task"):
-        print(f"\n{scenario}\n| method | n | ACC | BWT | connections | KB of weights | KB kept between tasks | s |")
-        print("|---|---|---|---|---|---|---|---|")
-        methods = {name: results for (own, name), results in found.items() if own == scenario}
-        for name, results in sorted(methods.items(), key=lambda item: -np.mean([r["acc"] for r in item[1]])):
-            print(
-                f"| {name} | {len(results)} | {_percent(results, 'acc')} | {_percent(results, 'bwt')} "
-                f"| {_mean(results, 'connections'):,.0f} | {_mean(results, 'bytes_parameters') / 1e3:,.0f} "
-                f"| {_mean(results, 'bytes_memory') / 1e3:,.0f} | {_mean(results, 'wall_s'):.0f} |"
+        print(f"\n{scenario}")
+        print_head("method", "n", "ACC", "BWT", "connections", "KB of weights", "KB kept between tasks", "s")
+        methods = {name: own for (of, name), own in found.items() if of == scenario}
+        for name, own in sorted(methods.items(), key=lambda item: -np.mean(_values(item[1], "acc"))):
+            means = {key: np.mean(_values(own, key)) for key in ("connections", "bytes_parameters", "bytes_memory")}
+            print_row(
+                name,
+                len(own),
+                *(mean_and_deviation(_values(own, key, 100)) for key in ("acc", "bwt")),
+                f"{means['connections']:,.0f}",
+                *(f"{means[key] / 1e3:,.0f}" for key in ("bytes_parameters", "bytes_memory")),
+                f"{np.mean(_values(own, 'wall_s')):.0f}",
             )
-    pairs = {r["seed"]: r["acc"] for r in found["class", "static_sparse"]}
-    gains = [100 * (r["acc"] - pairs[r["seed"]]) for r in found["class", "spacenet"] if r["seed"] in pairs]
+    pairs = {row["seed"]: float(row["acc"]) for row in found["class", "static_sparse"]}
+    of_both = [row for row in found["class", "spacenet"] if row["seed"] in pairs]
+    gains = [100 * (float(row["acc"]) - pairs[row["seed"]]) for row in of_both]
     if gains:
-        print(
-            f"\nspacenet - static_sparse: {np.mean(gains):.1f} +- {np.std(gains, ddof=1):.1f}, least {min(gains):.1f}"
-        )
+        print(f"\nspacenet - static_sparse: {mean_and_deviation(gains, 1)}, least {min(gains):.1f}")
 
 
-def _mean(results: list[dict[str, Any]], key: str) -> float:
-    return float(np.mean([result[key] for result in results]))
-
-
-def _percent(results: list[dict[str, Any]], key: str) -> str:
-    values = [100 * result[key] for result in results]
-    return f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+def _values(rows: list[dict[str, str]], key: str, times: float = 1) -> list[float]:
+    return [times * float(row[key]) for row in rows]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 RUNS are folders that the sweeps filled. Rows that runs.csv has already stay, unless RUNS have the run anew.
 """
 
-import csv
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, merged, print_head, print_row
 
 HERE = Path(__file__).parent
 RUN = ("algo", "env", "method", "density", "seed")
@@ -28,8 +29,8 @@ def rows(folder):
             narrow |= {
                 (env, *widths): density for widths, density in zip(grid["agent.net_arch"], DENSITIES, strict=True)
             }
-    for path in sorted(folder.glob("*/result.json")):
-        result, config = json.loads(path.read_text()), yaml.safe_load((path.parent / "config.yaml").read_text())
+    for run in finished(folder, "*"):
+        result, config = run.result, run.config
         method = config.get("topology", {}).get("method", "dense")
         density = str(config["topology"]["density"]) if method != "dense" else "1"
         if method == "dense" and (own := narrow.get((config["env"], *config["agent"]["net_arch"]))):
@@ -44,7 +45,7 @@ def rows(folder):
             "parameters": result["params_nonzero"],
             "flops_train": result["flops_train"],
             "cpu_s": round(result["cpu_s"]),
-            "commit": json.loads((path.parent / "versions.json").read_text())["commit"][:7],
+            "commit": run.commit,
         }
 
 
@@ -57,28 +58,22 @@ def cell(values):
 
 
 def main(folders):
-    file = HERE / "runs.csv"
-    known = list(csv.DictReader(file.open())) if file.exists() else []
-    found = [row for folder in folders for row in rows(folder)]
-    by_run = {tuple(row[name] for name in RUN): row for row in [*known, *found]}
-    with file.open("w", newline="") as written:
-        writer = csv.DictWriter(written, HEAD)
-        writer.writeheader()
-        writer.writerows(by_run[run] for run in sorted(by_run))
+    new = [row for folder in folders for row in rows(folder)]
+    found = merged(HERE / "runs.csv", RUN, new, HEAD)
     tasks = defaultdict(lambda: defaultdict(list))
-    for (algo, env, *setting, _), row in by_run.items():
-        tasks[algo, env][tuple(setting)].append(float(row["return"]))
+    for row in found:
+        tasks[row["algo"], row["env"]][row["method"], row["density"]].append(float(row["return"]))
     figure = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
     for axis, ((algo, env), returns) in zip(
         figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True
     ):
         dense = returns.pop(("dense", "1"), [])
         print(f"\n**{algo.upper()}, {env}**; dense {cell(dense)}\n")
-        print("| method | " + " | ".join(DENSITIES) + " |\n" + "|---" * (1 + len(DENSITIES)) + "|")
+        print_head("method", *DENSITIES)
         for method in ORDER:
             own = [returns[method, density] for density in DENSITIES]
             if any(own):
-                print(f"| `{method}` | " + " | ".join(map(cell, own)) + " |")
+                print_row(f"`{method}`", *map(cell, own))
             there = [(float(density), values) for density, values in zip(DENSITIES, own, strict=True) if values]
             for density, values in there:
                 axis.plot([density] * len(values), values, ".", color=f"C{ORDER.index(method)}", alpha=0.5)

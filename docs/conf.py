@@ -24,7 +24,11 @@ exclude_patterns = [
     *(path.name for path in DOCS.parent.iterdir() if path.is_dir() and path.name not in _FOLDERS),
     "docs/generated",
 ]
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+default_role = "code"  # docstrings write code as Markdown does
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_custom_sections = ["Source"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 

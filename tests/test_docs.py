@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -75,7 +76,7 @@ def commands(page: str) -> list[str]:
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES.values() for line in commands(page)}))
 def test_commands_parse(line: str) -> None:
-    _, command, *arguments = shlex.split(line)
+    _, command, *arguments = shlex.split(line, comments=True)
     assert command in COMMANDS
     if command == "list":
         assert arguments[0] in LISTS
@@ -98,11 +99,12 @@ def test_every_command_is_shown() -> None:
 
 @pytest.mark.parametrize("page", [path for path in PAGES if blocks(PAGES[path], "python")], ids=lambda path: path.stem)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a page run one after the other, as a reader would."""
+    """Blocks of a page run one after the other, as a reader would, in a module whose classes can be named."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    read = types.ModuleType(f"page_{page.stem}")
+    monkeypatch.setitem(sys.modules, read.__name__, read)
     for block in blocks(PAGES[page], "python"):
-        exec(block.replace("10_000", "150"), names)
+        exec(block.replace("10_000", "150"), vars(read))
 
 
 def anchors(page: str) -> set[str]:

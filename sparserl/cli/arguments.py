@@ -218,16 +218,16 @@ def print_help(command: str, about: str, options: Iterable[Option], end: str = "
     """
     shown_options = list(options)
     width = min(WIDEST_HELP, shutil.get_terminal_size().columns)
-    column = min(WIDEST_FLAG, 3 + max(len(_head(option)) for option in shown_options) + 2)
+    column = min(WIDEST_FLAG, 3 + max(len(head(option)) for option in shown_options) + 2)
     positional = "".join(f" {option.key.upper()}" for option in shown_options if option.is_positional)
     lines = [f"usage: sparserl {command}{positional} [options]", "", *_wrapped(about, width, ""), ""]
     for option in shown_options:
-        head = f"  {_head(option)}"
+        left = f"  {head(option)}"
         text = _wrapped(f"{option.text} {_default(option)}".strip(), max(40, width - column), "")
-        if len(head) >= column:
-            lines.append(head)
-            head = ""
-        lines += [f"{head:<{column}}{text[0]}".rstrip(), *(" " * column + line for line in text[1:])]
+        if len(left) >= column:
+            lines.append(left)
+            left = ""
+        lines += [f"{left:<{column}}{text[0]}".rstrip(), *(" " * column + line for line in text[1:])]
     print("\n".join([*lines, *(["", *_wrapped(end, width, "")] if end else [])]))
 
 
@@ -235,7 +235,8 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent) or [""]
 
 
-def _head(option: Option) -> str:
+def head(option: Option) -> str:
+    """An option as a line of help begins: its flag, and what it takes."""
     if option.is_positional:
         return option.key.upper()
     if option.switch_words is not None:

@@ -22,6 +22,7 @@ import sparserl
 from sparserl.agents.learning_observer import LEARNING_COLUMNS
 from sparserl.cli.arguments import parse
 from sparserl.cli.bench import BENCHMARKS
+from sparserl.cli.card import CardCommand
 from sparserl.cli.dashboard import DashboardCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
@@ -52,6 +53,7 @@ PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT /
 COMMAND_PAGE = ROOT / "docs" / "commands.md"
 SCHEMAS = {
     "tune": TuneCommand,
+    "card": CardCommand,
     "dashboard": DashboardCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,

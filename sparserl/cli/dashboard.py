@@ -14,7 +14,7 @@ from sparserl.written_files import check_writable, write_text
 
 @dataclass(frozen=True)
 class DashboardCommand:
-    """Make a W&B workspace: headline, sparsity, continual, cost, optimisation, video (needs the `dashboard` extra)."""
+    """Make a W&B workspace: headline, sparsity, learning, continual, cost, optimisation, video (extra `dashboard`)."""
 
     project: str = field(default_factory=wandb_environment.project)
     """Project whose runs it shows; what --wandb.project of the runs was. WANDB_PROJECT if not given."""

@@ -128,8 +128,9 @@ class ClassifierTraining(DataTraining[ContinualConfig, TaskLearner]):
 
 
 def data_dir_of(folder: RunFolder) -> Path:
-    """Where the data of a run was when it began."""
-    return Path((folder.path / DATA_DIR).read_text().rstrip("\n"))
+    """Where the data of a run was when it began; the usual folder for one from another machine (`sparserl card`)."""
+    said = folder.path / DATA_DIR
+    return Path(said.read_text().rstrip("\n")) if said.exists() else default_data_dir()
 
 
 def make_learner(config: ContinualConfig, data_dir: Path, *, download: bool = False) -> TaskLearner:

@@ -32,6 +32,7 @@ from sparserl.cli.listing import LISTS
 from sparserl.cli.main import COMMANDS, main, usage
 from sparserl.cli.plot import PlotCommand
 from sparserl.cli.prune import PruneCommand
+from sparserl.cli.push import PushCommand
 from sparserl.cli.report import ReportCommand
 from sparserl.cli.running import read
 from sparserl.cli.sweep import SweepCommand
@@ -54,6 +55,7 @@ COMMAND_PAGE = ROOT / "docs" / "commands.md"
 SCHEMAS = {
     "tune": TuneCommand,
     "card": CardCommand,
+    "push": PushCommand,
     "dashboard": DashboardCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,

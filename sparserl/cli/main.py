@@ -22,6 +22,7 @@ COMMANDS = {
     "plot": ("sparserl.cli.plot", "draw learning curves, topology and accuracies of runs"),
     "report": ("sparserl.cli.report", "compare runs with intervals over seeds: return, continual metrics, cost"),
     "card": ("sparserl.cli.card", "write the model card of a run, with its policy, into a folder"),
+    "push": ("sparserl.cli.push", "upload a run with its model card to the Hugging Face Hub"),
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),
     "bench": ("sparserl.cli.bench", "time updates, kernels, scale and returns, sparse beside dense"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),

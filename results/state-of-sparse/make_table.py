@@ -82,6 +82,8 @@ def main(folders):
         if dense:
             axis.axhline(np.mean(dense), color="gray", linestyle=":", label="dense")
         axis.set(xscale="log", title=f"{algo.upper()}, {env}", xlabel="density", ylabel="return, last ten evaluations")
+        axis.set_xticks([float(density) for density in DENSITIES], DENSITIES)
+        axis.set_xticks([], minor=True)
         axis.invert_xaxis()
         axis.legend(fontsize="small")
     figure.savefig(HERE / "returns.png", dpi=100)

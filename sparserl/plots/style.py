@@ -245,13 +245,20 @@ def add_legend(figure: Figure, axes: Axes | Sequence[Axes], title: str | None = 
     columns = max(1, min(len(labels) - 1, (letters + HANDLE_LETTERS) // (longest + HANDLE_LETTERS)))
     legend = figure.legend(
         list(by_label.values()),
-        [textwrap.fill(label, letters) for label in labels],
+        [_filled(label, letters) for label in labels],
         loc="outside lower center",
         ncols=columns,
         frameon=False,
         title=title and "\n".join(textwrap.fill(line, letters) for line in title.splitlines()),
     )
     legend.get_title().set_multialignment("center")
+
+
+def _filled(label: str, letters: int) -> str:
+    """Lines of a label; how many runs it is of stays in one of them."""
+    return textwrap.fill(label.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), letters).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def legend_title(axes: Axes | Sequence[Axes], options: PictureOptions = DEFAULT) -> str | None:

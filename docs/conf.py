@@ -32,6 +32,7 @@ napoleon_custom_sections = ["Source"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
+highlight_language = "text"  # of blocks that name none
 html_theme = "furo"
 html_title = f"sparserl {version}"
 templates_path = ["templates"]

@@ -1,6 +1,6 @@
 """Return against CPU seconds and against parameters, of finished runs of `sparserl train`: the picture of the README.
 
-    python results/headline/draw.py RUNS --out docs/headline.png
+    python docs/draw_headline.py RUNS --out docs/headline.png
 
 `RUNS` holds run folders that differ in env, agent, density and seed alone; each has one thread. A column for each env:
 above, learning curves over CPU seconds; below, the last evaluation against the parameters that exist.

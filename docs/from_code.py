@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 import textwrap
@@ -190,9 +191,49 @@ def markdown(doc: str) -> str:
     return "\n\n".join(filter(None, text))
 
 
+# The Python interface.
+
+PACKAGES = {
+    "sparserl": "Sparse layers and models",
+    "sparserl.experiment": "Runs",
+    "sparserl.agents": "Agents",
+    "sparserl.continual": "Continual learning",
+    "sparserl.estimators": "For scikit-learn",
+    "sparserl.envs": "Environments",
+}
+"""Whose public names are described."""
+GIVEN_BACK = {
+    "sparserl": ("sparserl.layers.sparse_training.SparseTraining",),
+    "sparserl.experiment": ("sparserl.experiment.opened_agent_run.TrainedAgent",),
+}
+"""What functions of a package return, which nobody imports by name."""
+
+
+def interface() -> str:
+    """All public functions and classes, by package, for autodoc."""
+    parts = []
+    for package, title in PACKAGES.items():
+        module = importlib.import_module(package)
+        names = [f"{package}.{name}" for name in module.__all__ if callable(getattr(module, name))]
+        directives = "\n".join(map(_directive, [*names, *GIVEN_BACK.get(package, ())]))
+        parts.append(f"## {title}\n\nPackage `{package}`.\n\n```{{eval-rst}}\n{directives}\n```")
+    return "\n\n".join(parts)
+
+
+def _directive(name: str) -> str:
+    """What describes an object; with the members of a class that is ours from top to bottom."""
+    package, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(package), attribute)
+    if not inspect.isclass(found):
+        return f".. autofunction:: {name}"
+    ours = all(base.__module__.startswith("sparserl") or base is object for base in found.__mro__)
+    return f".. autoclass:: {name}" + "\n   :members:" * (ours and not dataclasses.is_dataclass(found))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "agents": agents,
     "commands": commands,
+    "interface": interface,
     "keys": keys,
     "metrics": glossary,
     "strategies": strategies,

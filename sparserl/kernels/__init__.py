@@ -17,13 +17,23 @@ from sparserl.kernels import cpu, reference
 from sparserl.kernels.cpu import compile_kernels
 from sparserl.kernels.deferred import Array
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import ActivationPair, After, GradientRequest, Gradients, Linear, Networks, Norm
+from sparserl.kernels.networks import (
+    ActivationPair,
+    After,
+    BatchStatistics,
+    GradientRequest,
+    Gradients,
+    Linear,
+    Networks,
+    Norm,
+)
 
 __all__ = [
     "BACKENDS",
     "ActivationPair",
     "After",
     "Backend",
+    "BatchStatistics",
     "CsrIndex",
     "GradientRequest",
     "Gradients",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from sparserl.kernels import positions, program, tables
+from sparserl.kernels.batch_norms import batch_gradient_step, batch_step
 from sparserl.kernels.choice import BLOCK_ROWS
 from sparserl.kernels.deferred import Array, Deferred, Lease, Memo, address_of, contiguous
 from sparserl.kernels.gradients import backward_step, panel_step, total_step
@@ -27,9 +28,12 @@ from sparserl.kernels.layout import (
 from sparserl.kernels.networks import ActivationPair, GradientRequest, Gradients, Linear, Networks
 from sparserl.kernels.pattern_index import pattern_index, shared_columns
 from sparserl.kernels.plan import Frame, Plan, plan_of
-from sparserl.kernels.program import Step, make_step
+from sparserl.kernels.program import Step, StepFunction, make_step
 from sparserl.kernels.tiles import forward_one, forward_step, order_share, order_step
 from sparserl.kernels.updates import STEPS
+
+Parts = tuple[StepFunction, int, int]
+"""Code of a step, and the first layer and the end of those that it goes through, where it is about some alone."""
 
 
 def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple[Array, object]:
@@ -77,12 +81,32 @@ class _Pass:
         arguments = [*self.frame.arguments(plan), sources.ctypes.data, len(sources), out.ctypes.data, 0]
         arguments += [*[0] * 5, FORWARD, 0, *self.frame.addresses]
         kept = plan.kept, self.lease, sources, [getattr(part, "memory", part) for part in inputs], out
-        self.steps: list[Step] = []
-        if plan.gathers:
-            self.steps.append(make_step(order_step, arguments, plan.limits.dtype, kept, self.frame.workers))
-        self.steps.append(make_step(forward_step, arguments, plan.limits.dtype, kept, self.frame.workers))
+        functions: list[Parts] = [(order_step, 0, 0)] if plan.gathers else []
+        for number, (begin, end) in enumerate(plan.segments):
+            functions += [(batch_step, begin, end)] if number else []
+            functions.append((forward_step, begin, end))
+        self.steps = made_steps(functions, arguments, plan, kept, self.frame.workers)
         self.outputs: Array = out if program.stretch() is None else Deferred(out)
         self.ways_back = Memo()
+
+
+def made_steps(
+    functions: Sequence[Parts], arguments: Sequence[int], plan: Plan, kept: object, shares: int
+) -> list[Step]:
+    """Steps of a pass.
+
+    Args:
+        functions: Of each step, and the layers that it goes through.
+        arguments: That they share.
+        plan: Of the networks.
+        kept: Owns the memory at the addresses.
+        shares: Of each step.
+    """
+    steps = []
+    for function, *layers in functions:
+        whole = [*arguments, *layers, int(tuple(layers) == plan.segments[0])]
+        steps.append(make_step(function, whole, plan.limits.dtype, kept, shares))
+    return steps
 
 
 def _forward_one(plan: Plan, inputs: Sequence[Array]) -> npt.NDArray[Any]:
@@ -159,13 +183,17 @@ class _Backward:
         arguments += [address_of(dy), dx.ctypes.data if width else 0, width, BACKWARD, frame.d_levels.ctypes.data]
         arguments += frame.addresses
         kept = plan.kept, lease, table, sums, getattr(dy, "memory", dy), dx, self._tapes
-        functions = [order_step] if ordered < plan.depth else []
-        functions.append(backward_step)
+        functions: list[Parts] = [(order_step, 0, 0)] if ordered < plan.depth else []
+        for number, (begin, end) in reversed(list(enumerate(plan.segments))):
+            if width or end > request.lowest:
+                functions.append((backward_step, begin, end))
+            if number and begin >= ordered:
+                functions.append((batch_gradient_step, begin, end))
         if sums is not None and (table[:, request.lowest :, PANEL_ROWS] > 0).any():
-            functions.append(panel_step)
+            functions.append((panel_step, 0, 0))
         if frame.workers > 1 or (width and plan.count > 1):
-            functions.append(total_step)
-        self.steps = [make_step(function, arguments, plan.limits.dtype, kept, frame.workers) for function in functions]
+            functions.append((total_step, 0, 0))
+        self.steps = made_steps(functions, arguments, plan, kept, frame.workers)
 
     def samples(self, plan: Plan) -> list[ActivationPair]:
         """What was seen at the layers that were asked for, once the steps have run."""

@@ -12,10 +12,13 @@ from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
     ADDED,
     BATCH,
+    BEGIN,
     BIAS,
+    BY_BATCH,
     BY_SAMPLE,
     COLUMN_STARTS,
     D_BIAS,
+    D_FIRST,
     D_INPUT,
     D_LEVELS,
     D_OUTPUT,
@@ -25,6 +28,8 @@ from sparserl.kernels.layout import (
     D_VALUES,
     D_WIDTH,
     DEPTH,
+    END,
+    ENDS,
     FIELDS,
     GROUPS,
     IN_ORDER,
@@ -118,13 +123,14 @@ def _backward_tile(
     reads: Any,
     statistics: Any,
     d_levels: Any,
+    d_first: int,
     scratch: Any,
     gradients: int,
     network: int,
     call: Any,
     limits: Any,
 ) -> None:
-    """Takes the gradient of one tile back through one network.
+    """Takes the gradient of one tile back through the layers of one network from `END` on to `BEGIN`.
 
     Args:
         table: (layers, FIELDS) of the network.
@@ -134,6 +140,7 @@ def _backward_tile(
         reads: (layers,) address of what each layer multiplied, likewise.
         statistics: (layers,) address of the statistics of its norm, likewise.
         d_levels: (layers,) address for the gradient of what each layer gave, likewise.
+        d_first: Address for that of the input, where the first norm is of batches.
         scratch: (slots,) addresses, each for a tile of the widest level.
         gradients: Address of the sums of gradients, 0 if none are wanted.
         network: Index of the network.
@@ -143,9 +150,12 @@ def _backward_tile(
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
     inside, lowest = min(columns, batch - first), call[LOWEST]
     to_input, n_out = call[D_INPUT] != 0, table[depth - 1, N_OUT]
-    here = _gradient_address(table, depth - 1, d_levels, first, scratch, gradients, size)
-    read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
-    for layer in range(depth - 1, (0 if to_input else lowest) - 1, -1):
+    here = d_first + table[0, N_IN] * first * size
+    if call[END] > 0:
+        here = _gradient_address(table, call[END] - 1, d_levels, first, scratch, gradients, size)
+    if call[END] == depth:
+        read_tile(call[D_OUTPUT] + network * batch * n_out * size, n_out, first, inside, columns, here, zero)
+    for layer in range(call[END] - 1, max(call[BEGIN], 0 if to_input else lowest) - 1, -1):
         n_in = table[layer, N_IN]
         if table[layer, SAMPLE] != 0:
             for entry in range(table[layer, N_OUT] * columns):
@@ -156,9 +166,12 @@ def _backward_tile(
         if learns and table[layer, PANEL_ROWS] == 0:
             x = reads[layer] + n_in * first * size
             tile_parameter_gradients(vectors, table[layer], x, here, gradients, zero, size)
-        if layer > lowest or to_input or (learns and table[layer, NORM] == BY_SAMPLE):
+        learns_norm = learns and (table[layer, NORM] == BY_SAMPLE or table[layer, NORM] == BY_BATCH)
+        if layer > lowest or to_input or learns_norm:
             level = levels[layer] + n_in * first * size
             there = scratch[table[layer, D_SLOT]]
+            if layer == 0 and table[layer, NORM] == BY_BATCH:
+                there = d_first + n_in * first * size
             if layer > 0:
                 there = _gradient_address(table, layer - 1, d_levels, first, scratch, gradients, size)
             is_gated = layer > 0 and table[layer - 1, RECTIFIED] == 1
@@ -168,6 +181,8 @@ def _backward_tile(
             # What went through no ReLU is not gated: nothing is at or below NaN.
             threshold = zero if is_gated and is_plain else limits[2]
             tile_input_gradient(vectors, table[layer], here, there, level, threshold, zero, size)
+            if table[layer, NORM] == BY_BATCH:
+                return  # all tiles must be there
             if table[layer, NORM] != 0:
                 of_samples = statistics[layer] + STATISTIC_ROWS * first * size
                 norm_gradient(table[layer], level, vectors, there, of_samples, gradients if learns else 0, zero, size)
@@ -180,7 +195,7 @@ def _backward_tile(
             if inside < columns and not is_gated:  # a gate leaves 0 where the level is padded
                 clear_padding(there, n_in, inside, columns, zero)
             here = there
-    if to_input:
+    if to_input and call[ENDS] == 1:
         width = call[D_WIDTH]
         out = call[D_INPUT] + network * batch * width * size
         write_tile(here, table[0, N_IN] - width, width, columns, out, first, inside, zero)
@@ -190,15 +205,19 @@ def _backward_tile(
 def _gradient_address(
     table: Any, layer: int, d_levels: Any, first: int, scratch: Any, gradients: int, size: int
 ) -> Any:
-    """Address for the gradient of the sums of a layer for a tile: kept for the panels of its rows, or in `scratch`."""
-    if gradients == 0 or table[layer, PANEL_ROWS] == 0:
+    """Address for the gradient of the sums of a layer for a tile: in `scratch`, or kept.
+
+    That is for the panels of its rows, or for a norm of batches.
+    """
+    is_normalised = layer + 1 < table.shape[0] and table[layer + 1, NORM] == BY_BATCH
+    if not is_normalised and (gradients == 0 or table[layer, PANEL_ROWS] == 0):
         return scratch[table[layer + 1, D_SLOT] if layer + 1 < table.shape[0] else 0]
     return d_levels[layer] + table[layer, N_OUT] * first * size
 
 
 @step_function()
 def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """Takes gradients back through all networks; each share sums those of parameters on its own."""
+    """Takes gradients back through layers of all networks; each share sums those of parameters on its own."""
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
     tiles = int64_array(call[TILES], (call[N_TILES], 2))
@@ -206,8 +225,10 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     levels, reads = int64_array(call[LEVELS], of_levels), int64_array(call[READS], of_levels)
     statistics, d_levels = int64_array(call[STATISTICS], of_levels), int64_array(call[D_LEVELS], of_levels)
     scratch = int64_array(call[SCRATCH], (shares, call[N_SLOTS]))
+    d_first = int64_array(call[D_FIRST], (call[NETWORKS],))
     gradients = read_int64(call[SUMS], share)
-    clear_sums(gradients, table, call[LOWEST], zero)
+    if call[END] == call[DEPTH]:
+        clear_sums(gradients, table, call[LOWEST], zero)
     for task in range(share, call[NETWORKS] * call[N_TILES], shares):
         network, tile = task // call[N_TILES], task % call[N_TILES]
         first, vectors = tiles[tile]
@@ -219,6 +240,7 @@ def backward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
             reads[network],
             statistics[network],
             d_levels[network],
+            d_first[network],
             scratch[share],
             gradients,
             network,
@@ -332,7 +354,7 @@ def clear_sums(gradients: int, table: Any, lowest: int, zero: Any) -> None:
             layer = table[network, position]
             if position < lowest or layer[PANEL_ROWS] == 0:
                 _clear_rows(layer, 0, layer[N_OUT], gradients, zero)
-            for neuron in range(layer[N_IN] if layer[NORM] == BY_SAMPLE else 0):
+            for neuron in range(layer[N_IN] if layer[NORM] == BY_SAMPLE or layer[NORM] == BY_BATCH else 0):
                 write_real(gradients, layer[D_SCALE] + neuron, zero, zero)
                 write_real(gradients, layer[D_SHIFT] + neuron, zero, zero)
 

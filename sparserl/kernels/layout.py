@@ -26,11 +26,20 @@ NORM, SCALE, SHIFT, EPSILON, D_SCALE, D_SHIFT, RECTIFIED, ADDED, D_SLOT = range(
 """What stands around a product. `NORM` is one of those below, 0 for none; `SCALE`, `SHIFT` and `EPSILON` are addresses,
 `D_SCALE` and `D_SHIFT` offsets as `D_VALUES`. `RECTIFIED` is 1 if a ReLU follows, `ADDED` the level that is added to
 the sums, or -1. `D_SLOT` is the place among the tiles of a share for the gradient by what the layer multiplies."""
-FIELDS = 37
+RUNNING_MEAN, RUNNING_VAR, BOUNDS, LATEST = range(37, 41)
+"""Addresses of `BatchStatistics`, where a norm is `BY_BATCH`; `LATEST` gets the mean, then the variance of each
+neuron."""
+FIELDS = 41
 
-BY_SAMPLE, GIVEN = 1, 2
-"""Norms: of the neurons of each sample, and by scale and shift alone, which have no gradient."""
+BY_SAMPLE, GIVEN, BY_BATCH = 1, 2, 3
+"""Norms: of the neurons of each sample, by scale and shift alone, which have no gradient, and of each neuron over all
+samples."""
 STATISTIC_ROWS = 5
+FACTOR, CENTER, MEAN, INVERSE, BY_ROOT, RATIO, TOTAL, ALONG = range(8)
+"""Rows of the statistics of neurons where a norm is `BY_BATCH`: what a pass multiplies by and subtracts before; of the
+batch the mean; the factor without scale; the derivative of `CENTER` by the variance; `r` of the norm; on the way back
+the sums of the gradient, and of it times the difference from `CENTER`."""
+FEATURE_ROWS = 8
 
 FORWARD, BACKWARD = 0, 1
 """Which products' order of values `order_share` makes."""
@@ -64,7 +73,11 @@ GROUPS = len(groups_of(BLOCK_ROWS))
     READS,
     STATISTICS,
     N_SLOTS,
-) = range(26)
+    D_FIRST,
+    BEGIN,
+    END,
+    ENDS,
+) = range(30)
 """Arguments of the steps of a pass: sizes and addresses.
 
 `TABLE` (networks, depth, FIELDS), `TILES` (tiles, 2) first sample and width in vectors, `LEVELS` (networks or shares,
@@ -79,6 +92,8 @@ addresses of sums of gradients or 0, `D_OUTPUT` the gradient of the output, `D_I
 (networks, depth) address for the gradient of what each layer gives, all tiles one after the other, where the layer has
 `PANEL_ROWS`, `READS` as `LEVELS` what each layer multiplies, which is the level itself where there is no norm,
 `STATISTICS` as `LEVELS` `STATISTIC_ROWS` rows where a norm is `BY_SAMPLE`: means and factors of the samples, the others
-for sums on the way back.
+for sums on the way back; where it is `BY_BATCH`, `FEATURE_ROWS` rows of the neurons. `D_FIRST` (networks,) address for
+the gradient of the input as `D_LEVELS`, where the first norm is `BY_BATCH`, `BEGIN` and `END` the layers that the step
+goes through, `ENDS` 1 if it reads the input, or writes its gradient.
 """
-PASS = 26
+PASS = 30

@@ -28,21 +28,57 @@ class NormKind:
         forward_flops: Operations an entry of the level, forward.
         backward_flops: The same for the gradient by the level.
         learned_flops: The same for the gradients by scale and shift; 0: they are given, and have none.
+        by_batch: Whether mean and variance of each neuron over the samples come first.
     """
 
     by_sample: bool
     forward_flops: int
     backward_flops: int
     learned_flops: int
+    by_batch: bool = False
 
 
 NORMS = {
     # A mean, a variance (3), the difference, its quotient, scale and shift.
     "layer": NormKind(by_sample=True, forward_flops=8, backward_flops=12, learned_flops=3),
     "affine": NormKind(by_sample=False, forward_flops=2, backward_flops=1, learned_flops=0),
+    # A mean, a variance (3), the difference, scale and shift.
+    "batch": NormKind(by_sample=False, forward_flops=7, backward_flops=5, learned_flops=4, by_batch=True),
 }
 """`layer`: Ba et al. 2016, equations 3 and 4, with epsilon added to the variance as in `torch.nn.LayerNorm`. `affine`:
-scale and shift alone, which are given: what a normalisation by statistics of earlier samples comes down to."""
+scale and shift alone, which are given: what a normalisation by statistics of earlier samples comes down to. `batch`:
+Ioffe 2017, Batch Renormalization, as `sparserl.layers.batch_renorm` has it."""
+
+CONSTANT = 1e-6
+"""Share of a norm's epsilon up to which a variance is one of rounding: its root then counts as constant."""
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """What a `batch` norm knows of earlier batches, and says of the latest; contiguous, of the networks' type.
+
+    Attributes:
+        mean: (n_cols,) running mean.
+        var: (n_cols,) running variance.
+        bounds: (2,) most that the deviation of a batch may differ by, as a factor >= 1 in either direction, and its
+            mean, in deviations, >= 0: with 1 and 0 the batch alone decides.
+        latest: (2, n_cols) mean and variance without bias of the latest batch, which a pass writes.
+    """
+
+    mean: torch.Tensor
+    var: torch.Tensor
+    bounds: torch.Tensor
+    latest: torch.Tensor
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them."""
+        return [self.mean, self.var, self.bounds, self.latest]
+
+    def fits(self, n_cols: int) -> bool:
+        """Whether they are for so many neurons."""
+        fits = self.mean.shape == self.var.shape == (n_cols,)
+        return fits and self.bounds.shape == (2,) and self.latest.shape == (2, n_cols)
 
 
 @dataclass(frozen=True)
@@ -54,12 +90,14 @@ class Norm:
         scale: (n_cols,) contiguous.
         shift: The same.
         epsilon: Added to a variance, > 0.
+        batch: Of a `batch` norm.
     """
 
     kind: str
     scale: torch.Tensor
     shift: torch.Tensor
     epsilon: float = 1e-5
+    batch: BatchStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +203,8 @@ class Networks:
             level, width = after.added, self.widths[place + 1]
             if level is not None and (not 0 <= level <= place or self.widths[level] != width):
                 raise ValueError(f"level {level} cannot be added to the {width} sums of layer {place}")
+            if level is not None and self.by_batch:
+                raise ValueError("levels are added to no sums where norms are of batches")
         for layers in self.networks:
             if _kinds(layers) != self.norms:
                 raise ValueError("networks side by side need the same norms")
@@ -174,12 +214,22 @@ class Networks:
                 fits &= values.shape == index.col.shape and (bias is None or bias.shape == (n_out,))
                 fits &= norm is None or (norm.kind in NORMS and norm.epsilon > 0.0)
                 fits &= norm is None or norm.scale.shape == norm.shift.shape == (n_in,)
-                fits &= all(t is None or (t.dtype == self.dtype and t.is_contiguous()) for t in layer.tensors)
+                fits = fits and (norm is None or (norm.batch is not None) == NORMS[norm.kind].by_batch)
+                given = [] if norm is None or norm.batch is None else norm.batch.tensors
+                fits = fits and (norm is None or norm.batch is None or norm.batch.fits(n_in))
+                fits &= all(
+                    t is None or (t.dtype == self.dtype and t.is_contiguous()) for t in [*layer.tensors, *given]
+                )
                 fits &= index.row_ptr.dtype == np.int64 and index.col.dtype == np.uint32
                 fits &= index.row_ptr.flags.c_contiguous and index.col.flags.c_contiguous
                 fits = fits and int(index.row_ptr[-1]) == index.nnz
                 if not fits:
                     raise ValueError(f"a layer of {tuple(values.shape)} {values.dtype} does not fit {n_out} x {n_in}")
+
+    @cached_property
+    def by_batch(self) -> list[int]:
+        """Layers whose norm is of batches."""
+        return [layer for layer, kind in enumerate(self.norms) if kind is not None and NORMS[kind].by_batch]
 
     def tensors(self) -> list[torch.Tensor]:
         """The `Linear.tensors` that are there, of each layer of each network."""
@@ -194,6 +244,8 @@ class Networks:
             raise ValueError(
                 f"the layer takes {self.widths[0]} {self.dtype} features, got {width} of {inputs[0].dtype}"
             )
+        if self.by_batch and inputs[0].shape[0] < 2:
+            raise ValueError(f"batch norms need at least 2 samples, got {inputs[0].shape[0]}")
 
     def check_gradient(self, dy: Array, batch: int) -> None:
         """Raises ValueError unless `dy` is (networks, batch, widths[-1]) of the networks' dtype."""

@@ -12,7 +12,19 @@ import numpy as np
 
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
-from sparserl.kernels.layout import BY_SAMPLE, D_SCALE, D_SHIFT, EPSILON, N_IN, NORM, SCALE, SHIFT
+from sparserl.kernels.layout import (
+    BY_BATCH,
+    BY_SAMPLE,
+    CENTER,
+    D_SCALE,
+    D_SHIFT,
+    EPSILON,
+    FACTOR,
+    N_IN,
+    NORM,
+    SCALE,
+    SHIFT,
+)
 from sparserl.kernels.vector import array_at, read_real, row_total, write_real
 
 
@@ -25,11 +37,20 @@ def norm_tile(layer: Any, level: int, columns: int, out: int, statistics: int, z
         level: Address of the tile that it reads.
         columns: Samples of the tile.
         out: Address for the result.
-        statistics: Address for two rows: mean of each sample, and the factor of the difference from it.
+        statistics: Address for two rows: mean of each sample, and the factor of the difference from it; of the
+            statistics of neurons where the norm is of batches.
         zero: Of the element type.
         size: Bytes of an element.
     """
     neurons = layer[N_IN]
+    if layer[NORM] == BY_BATCH:
+        for neuron in range(neurons):
+            scale, shift = read_real(statistics, FACTOR * neurons + neuron, zero), read_real(layer[SHIFT], neuron, zero)
+            center = read_real(statistics, CENTER * neurons + neuron, zero)
+            x, y = _row(level, neuron, columns, zero, size), _row(out, neuron, columns, zero, size)
+            for column in range(columns):
+                y[column] = (x[column] - center) * scale + shift
+        return
     if layer[NORM] != BY_SAMPLE:
         for neuron in range(neurons):
             scale, shift = read_real(layer[SCALE], neuron, zero), read_real(layer[SHIFT], neuron, zero)

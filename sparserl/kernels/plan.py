@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from sparserl.kernels.layout import (
     ADDED,
     BIAS,
     BLOCKS,
+    BOUNDS,
+    BY_BATCH,
     BY_SAMPLE,
     COL,
     COLUMN_STARTS,
@@ -28,9 +31,11 @@ from sparserl.kernels.layout import (
     D_SLOT,
     D_VALUES,
     EPSILON,
+    FEATURE_ROWS,
     FIELDS,
     GIVEN,
     IN_ORDER,
+    LATEST,
     LEARNED_COL,
     LEARNED_ROW_PTR,
     N_IN,
@@ -41,6 +46,8 @@ from sparserl.kernels.layout import (
     PANELS,
     RECTIFIED,
     ROW_PTR,
+    RUNNING_MEAN,
+    RUNNING_VAR,
     SCALE,
     SHIFT,
     SLOT,
@@ -90,6 +97,7 @@ class Frame:
         reads: As `levels`, of what each layer multiplies.
         statistics: As `levels`, of those of its norm.
         d_levels: (networks, layers) addresses in `given`, if kept.
+        d_first: (networks,) likewise, for the gradient of the input where the first norm is of batches.
         scratch: (workers, slots) addresses of the tiles.
         last: (workers,) addresses for the output.
         nowhere: (workers,) of 0, for gradients that are not wanted.
@@ -103,8 +111,10 @@ class Frame:
         tile = plan.widest * int(self.tiles[:, 1].max(initial=0)) * LANES
         # Networks apart: each then fits where one of another ensemble was.
         networks = plan.count if keep else 0
-        self.kept = [Memory(plan.kept_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
-        self.given = [Memory(plan.given_neurons * self.padded, plan.limits.dtype) for _ in range(networks)]
+        of_levels = plan.kept_neurons * self.padded
+        self.kept = [Memory(of_levels + plan.features, plan.limits.dtype) for _ in range(networks)]
+        given = plan.given_neurons + plan.given_first
+        self.given = [Memory(given * self.padded, plan.limits.dtype) for _ in range(networks)]
         rows = STATISTIC_ROWS * int(self.tiles[:, 1].max(initial=0)) * LANES
         self.tape = Memory(self.workers * (plan.slots * tile + rows), plan.limits.dtype)
         self.nowhere = np.zeros(self.workers, np.int64)
@@ -117,15 +127,21 @@ class Frame:
             )
             self.levels, self.reads = starts + plan.kept_before * padded, starts + plan.read_before * padded
             self.statistics = starts + plan.statistics_before * padded
+            of_neurons = starts + (of_levels + plan.features_before) * plan.size
+            self.statistics[:, plan.by_batch] = of_neurons[:, plan.by_batch]
             starts = np.array([memory.array.ctypes.data for memory in self.given])
             self.d_levels = starts[:, None] + plan.given_before * padded
+            self.d_first = starts + plan.given_neurons * padded
             self.last = self.scratch[:, 0].copy()
         else:
-            of_levels, of_reads, last = plan.forward_slots
-            self.levels, self.reads = (np.ascontiguousarray(self.scratch[:, slots]) for slots in (of_levels, of_reads))
+            slots_of_levels, of_reads, last = plan.forward_slots
+            self.levels, self.reads = (
+                np.ascontiguousarray(self.scratch[:, slots]) for slots in (slots_of_levels, of_reads)
+            )
             statistics = start + (self.workers * plan.slots * tile + workers * rows) * plan.size
             self.statistics = np.ascontiguousarray(np.broadcast_to(statistics, self.levels.shape))
             self.last = self.scratch[:, last].copy()
+            self.d_first = np.zeros(plan.count, np.int64)
 
     def arguments(self, plan: Plan) -> list[int]:
         """Of a step, as far as they do not change."""
@@ -146,8 +162,9 @@ class Frame:
 
     @property
     def addresses(self) -> list[int]:
-        """The last arguments of a step: of tables of addresses, and the number of tiles of a worker."""
-        return [self.reads.ctypes.data, self.statistics.ctypes.data, self.scratch.shape[1]]
+        """Arguments of a step: of tables of addresses, and the number of tiles of a worker."""
+        of_tables = [self.reads.ctypes.data, self.statistics.ctypes.data]
+        return [*of_tables, self.scratch.shape[1], self.d_first.ctypes.data]
 
     def layout(self) -> list[Any]:
         """Sizes, and addresses from the beginning of the memory on."""
@@ -156,7 +173,7 @@ class Frame:
         kept, given = np.array(starts[: len(self.kept)])[:, None], np.array(starts[len(self.kept) :])[:, None]
         levels = [self.levels, self.reads, self.statistics]
         levels = [array - kept for array in levels] if self.keep else [array - start for array in levels]
-        levels += [self.d_levels - given] if self.keep else []
+        levels += [self.d_levels - given, self.d_first - given[:, 0]] if self.keep else []
         return [*(array.size for array in arrays), self.tiles, self.scratch - start, *levels, self.last - start]
 
     def level(self, plan: Plan, network: int, layer: int) -> torch.Tensor:
@@ -241,9 +258,17 @@ class Plan:
         self.kept_neurons = int(before[-1])
         self.kept_before, self.read_before, self.statistics_before = (before[at:-1:3] for at in range(3))
         self.read_before = np.where([bool(kind) for kind in self.norms], self.read_before, self.kept_before)
+        self.by_batch = networks.by_batch
+        numbers = [FEATURE_ROWS * width for width in networks.widths[:-1]]
+        before = np.cumsum([0, *(count if at in self.by_batch else 0 for at, count in enumerate(numbers))])
+        self.features, self.features_before = int(before[-1]), before[:-1]
         # By widths alone, as a frame may serve networks with other connections.
         sides = zip(networks.widths[1:], networks.widths[:-1], strict=True)
-        given = [n_out if gradient_panel(n_out, n_in, n_out * n_in, self.size) else 0 for n_out, n_in in sides]
+        given = [
+            n_out if at in self.by_batch or gradient_panel(n_out, n_in, n_out * n_in, self.size) else 0
+            for at, (n_out, n_in) in enumerate(sides, 1)
+        ]
+        self.given_first = networks.widths[0] if 0 in self.by_batch else 0
         self.given_neurons, self.given_before = sum(given), np.cumsum([0, *given[:-1]])
         self.gradient_sizes: list[int] = []
         self._layers = [
@@ -285,7 +310,12 @@ class Plan:
             row[RECTIFIED], row[ADDED] = after.rectified, -1 if after.added is None else after.added
             row[D_SLOT] = self.backward_slots[position[1]]
             if layer.norm is not None:
-                row[NORM] = BY_SAMPLE if NORMS[layer.norm.kind].by_sample else GIVEN
+                kind, batch = NORMS[layer.norm.kind], layer.norm.batch
+                row[NORM] = BY_SAMPLE if kind.by_sample else GIVEN
+                if batch is not None:
+                    row[NORM] = BY_BATCH
+                    addresses = [tensor.data_ptr() for tensor in batch.tensors]
+                    row[[RUNNING_MEAN, RUNNING_VAR, BOUNDS, LATEST]] = addresses
                 row[SCALE], row[SHIFT] = layer.norm.scale.data_ptr(), layer.norm.shift.data_ptr()
                 row[EPSILON] = self._epsilons.ctypes.data + number * self.size
                 row[D_SCALE], row[D_SHIFT] = places[2:]
@@ -341,6 +371,15 @@ class Plan:
             self._describe_transposed(table, self._transposed_from, self.depth)
         return table
 
+    @property
+    def segments(self) -> list[tuple[int, int]]:
+        """First layer and end of what steps go through at a time: a norm of batches waits for all tiles.
+
+        Beside the first, each begins with a layer that has such a norm.
+        """
+        cuts = [0, *self.by_batch, self.depth]
+        return list(pairwise(cuts))
+
     def sums(self, workers: int, reuse: bool) -> Sums:
         """Memory for sums of gradients; that of the last time that was to be used again, if `reuse`."""
         if not reuse:
@@ -360,7 +399,8 @@ class Plan:
         return self.table, self.limits, self._epsilons, self._layers, self._in_order, self._ordered
 
     def take(self, batch: int, keep: bool) -> Lease:
-        """Memory for a pass, to be used until the returned object is gone."""
+        """Memory for a pass, to be used until the returned object is gone; norms of batches need what is kept."""
+        keep = keep or bool(self.by_batch)
         # By the present number of connections: a resumed run must not differ from one that had more or fewer before.
         threads = torch.get_num_threads() if self.nnz * batch >= PARALLEL_FROM else 1
         free = self._free.setdefault((batch, threads, keep), [])

@@ -8,7 +8,17 @@ import torch
 
 from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.index import CsrIndex
-from sparserl.kernels.networks import NORMS, ActivationPair, GradientRequest, Gradients, Linear, Networks, Norm
+from sparserl.kernels.networks import (
+    CONSTANT,
+    NORMS,
+    ActivationPair,
+    BatchStatistics,
+    GradientRequest,
+    Gradients,
+    Linear,
+    Networks,
+    Norm,
+)
 
 
 def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,6 +57,9 @@ def normalized(norm: Norm | None, level: torch.Tensor) -> torch.Tensor:
     """(n, B) what a product reads of a level (n, B)."""
     if norm is None:
         return level
+    if norm.batch is not None:
+        center, factor, _, _ = _of_batch(norm, norm.batch, level)
+        return (norm.scale.detach() * factor)[:, None] * (level - center[:, None]) + norm.shift.detach()[:, None]
     return norm.scale.detach()[:, None] * _standardized(norm, level)[0] + norm.shift.detach()[:, None]
 
 
@@ -58,8 +71,37 @@ def _standardized(norm: Norm, level: torch.Tensor) -> tuple[torch.Tensor, torch.
     return (level - level.mean(dim=0)) * factor, factor
 
 
+def _of_batch(
+    norm: Norm, batch: BatchStatistics, level: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(n,) of each neuron: what is subtracted, the factor of that, and r and d; `batch` is told of the moments."""
+    var, mean = torch.var_mean(level, dim=1)
+    batch.latest[0], batch.latest[1] = mean, var
+    running = (batch.var + norm.epsilon).sqrt()
+    r_max, d_max = batch.bounds.tolist()
+    r = ((var + norm.epsilon).sqrt() / running).clamp(1 / r_max, r_max)
+    d = ((mean - batch.mean) / running).clamp(-d_max, d_max)
+    return mean - d * var.sqrt() / r, (var / r**2 + norm.epsilon).rsqrt(), r, d
+
+
+def _batch_gradients(
+    norm: Norm, batch: BatchStatistics, level: torch.Tensor, dy: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """As `norm_gradients`, by the chain rule through mean and variance; r and d are constants."""
+    center, factor, r, d = _of_batch(norm, batch, level)
+    scale, (var, mean), number = norm.scale.detach(), torch.var_mean(level, dim=1), level.shape[1]
+    by_shift, by_scale = dy.sum(dim=1), (dy * (level - center[:, None])).sum(dim=1) * factor
+    by_center, by_squared = -scale * factor * by_shift, -0.5 * scale * factor**2 * by_scale
+    by_root = torch.where(var > CONSTANT * norm.epsilon, -d / (2 * r * var.sqrt()), 0)
+    by_var = (by_center * by_root + by_squared / r**2) * 2 / (number - 1)
+    by_level = (scale * factor)[:, None] * dy + (by_center / number)[:, None]
+    return by_level + by_var[:, None] * (level - mean[:, None]), [by_scale, by_shift]
+
+
 def norm_gradients(norm: Norm, level: torch.Tensor, dy: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """(n, B) by the level, and by scale and shift (empty if these are given), for the gradient `dy` by the result."""
+    if norm.batch is not None:
+        return _batch_gradients(norm, norm.batch, level, dy)
     x, factor = _standardized(norm, level)
     learned = [(dy * x).sum(dim=1), dy.sum(dim=1)] if NORMS[norm.kind].learned_flops else [dy.new_zeros(0)] * 2
     by_x = norm.scale.detach()[:, None] * dy

@@ -21,12 +21,16 @@ from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
     ADDED,
     BATCH,
+    BEGIN,
     BIAS,
     BLOCKS,
+    BY_BATCH,
     COL,
     COLUMNS,
     COUNTS,
     DEPTH,
+    END,
+    ENDS,
     FIELDS,
     FORWARD,
     GROUPS,
@@ -138,7 +142,7 @@ def _forward_tile(
     call: Any,
     limits: Any,
 ) -> None:
-    """Takes one tile through one network.
+    """Takes one tile through the layers of one network from `BEGIN` on before `END`.
 
     Args:
         table: (layers, FIELDS) of the network.
@@ -155,16 +159,16 @@ def _forward_tile(
     columns, depth, zero, size, batch = vectors * LANES, table.shape[0], limits[0], call[SIZE], call[BATCH]
     offset, inside = call[KEPT] * first * size, min(columns, batch - first)
     into = levels[0] + table[0, N_IN] * offset
-    for source in range(call[N_SOURCES]):
+    for source in range(call[N_SOURCES] if call[ENDS] == 1 else 0):
         width = read_int64(call[SOURCES], 2 * source + 1)
         read_tile(read_int64(call[SOURCES], 2 * source), width, first, inside, columns, into, zero)
         into += width * columns * size
-    for layer in range(depth):
+    for layer in range(call[BEGIN], call[END]):
         n_in, n_out, added = table[layer, N_IN], table[layer, N_OUT], table[layer, ADDED]
         read = reads[layer] + n_in * offset
         if table[layer, NORM] != 0:
-            of_samples = statistics[layer] + STATISTIC_ROWS * offset
-            norm_tile(table[layer], levels[layer] + n_in * offset, columns, read, of_samples, zero, size)
+            known = statistics[layer] + (0 if table[layer, NORM] == BY_BATCH else STATISTIC_ROWS * offset)
+            norm_tile(table[layer], levels[layer] + n_in * offset, columns, read, known, zero, size)
             if inside < columns:
                 clear_padding(read, n_in, inside, columns, zero)
         out = last if layer + 1 == depth else levels[layer + 1] + n_out * offset
@@ -174,6 +178,8 @@ def _forward_tile(
             add_tile(levels[added] + n_out * offset, n_out, columns, out, table[layer, RECTIFIED], zero, size)
         if inside < columns:
             clear_padding(out, n_out, inside, columns, zero)
+    if call[END] < depth:
+        return
     n_out = table[depth - 1, N_OUT]
     write_tile(last, 0, n_out, columns, call[OUTPUT] + network * batch * n_out * size, first, inside, zero)
 
@@ -244,7 +250,7 @@ def limits_of(call: Any, zero: Any) -> Any:
 
 @step_function()
 def forward_step(share: int, shares: int, arguments: int, zero: Any) -> None:
-    """Takes a batch through all networks."""
+    """Takes a batch through the layers of all networks from `BEGIN` on before `END`."""
     call = int64_array(arguments, (PASS,))
     table = int64_array(call[TABLE], (call[NETWORKS], call[DEPTH], FIELDS))
     tiles = int64_array(call[TILES], (call[N_TILES], 2))

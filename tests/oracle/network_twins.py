@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparserl.kernels import CsrIndex, Networks
+from sparserl.kernels import CsrIndex, Networks, Norm
 
 Product = Callable[[CsrIndex, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
 
@@ -53,6 +53,19 @@ def by_connection(index: CsrIndex, values: torch.Tensor, bias: torch.Tensor | No
     return torch.stack(outputs, dim=1)
 
 
+def by_batch(x: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """(B, n) normalised over B, without scale and shift; r and d have no derivative."""
+    assert norm.batch is not None
+    r_max, d_max = norm.batch.bounds.tolist()
+    mean, var = x.mean(dim=0), x.var(dim=0)
+    running = (norm.batch.var + norm.epsilon).sqrt()
+    r = ((var.detach() + norm.epsilon).sqrt() / running).clamp(1 / r_max, r_max)
+    d = ((mean.detach() - norm.batch.mean) / running).clamp(-d_max, d_max)
+    varies = var.detach() > 1e-6 * norm.epsilon
+    root = torch.where(varies, torch.where(varies, var, 1.0).sqrt(), 0.0)
+    return (x - (mean - d * root / r)) / (var / r**2 + norm.epsilon).sqrt()
+
+
 def twin_of(networks: Networks, x: torch.Tensor, dy: torch.Tensor, product: Product = dense) -> TwinResult:
     """Runs networks forward and, given the gradient `dy` (N, B, n_out) of the outputs, backward."""
     x = x.detach().clone().requires_grad_()
@@ -69,6 +82,9 @@ def twin_of(networks: Networks, x: torch.Tensor, dy: torch.Tensor, product: Prod
                 if layer.norm.kind == "layer":
                     leaves += [scale.requires_grad_(), shift.requires_grad_()]
                     h = torch.nn.functional.layer_norm(h, (h.shape[1],), scale, shift, layer.norm.epsilon)
+                elif layer.norm.batch is not None:
+                    leaves += [scale.requires_grad_(), shift.requires_grad_()]
+                    h = by_batch(h, layer.norm) * scale + shift
                 else:
                     leaves += [torch.empty(0, dtype=x.dtype, requires_grad=True) for _ in range(2)]
                     h = h * scale + shift

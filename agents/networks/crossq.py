@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from sparserl.agents.networks.networks import SparseCritic, SparseSACActor
 from sparserl.agents.networks.policies import SparseSACPolicy
 from sparserl.errors import ConfigError
+from sparserl.layers.batch_ensemble import BatchEnsemble
 from sparserl.layers.batch_renorm import BatchNormOptions
 from sparserl.layers.fused_adam import FusedAdam
 from sparserl.layers.normalised_mlp import NormalisedMLP
@@ -26,6 +27,11 @@ class CrossQActor(SparseSACActor):
 
     pi: NormalisedMLP
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.ensembles:
+            self.ensembles["distribution_by_batch"] = BatchEnsemble([self.pi])
+
     def distribution_by_batch(self, obs: PyTorchObs) -> torch.Tensor:
         """(B, obs) to (B, 2 action), normalised by the statistics of this batch, B >= 2."""
         return self.pi.by_batch(self.extract_features(obs, self.features_extractor))
@@ -39,6 +45,11 @@ class CrossQCritic(SparseCritic):
     """`SparseCritic` with a batch renormalisation before each layer."""
 
     q_networks: list[NormalisedMLP]  # type: ignore[assignment]  # made with `norm`
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.ensembles:
+            self.ensembles["by_batch"] = BatchEnsemble(self.q_networks)
 
     def by_batch(self, obs: PyTorchObs, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, obs), (B, action) to the (B, 1) value of each critic by the statistics of this batch, B >= 2."""

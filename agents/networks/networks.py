@@ -17,7 +17,7 @@ from torch import nn
 
 from sparserl.agents.networks.heads import HeadEnsembles, TaskHeads
 from sparserl.agents.networks.squashed_gaussian import SquashedGaussian
-from sparserl.agents.networks.traced_forward import evaluate
+from sparserl.agents.networks.traced_forward import Ensemble, evaluate
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed
@@ -331,7 +331,7 @@ class SparseCritic(BaseModel):
 
 def plain_ensembles(
     network: BaseModel, methods: Mapping[str, Sequence[SparseMLP | MultiHeadMLP]], heads: TaskHeads | None = None
-) -> dict[str, SparseEnsemble | HeadEnsembles]:
+) -> dict[str, Ensemble]:
     """The networks behind each method, which then run in one call; none if they read something made of observations.
 
     Args:

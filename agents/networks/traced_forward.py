@@ -24,6 +24,10 @@ from sparserl.kernels.formulas import tanh, through_tanh
 from sparserl.kernels.program import run_waiting
 from sparserl.kernels.recording import relies_on_items
 from sparserl.layers import SparseEnsemble
+from sparserl.layers.batch_ensemble import BatchEnsemble
+
+Ensemble = SparseEnsemble | HeadEnsembles | BatchEnsemble
+"""Networks behind a method, which run in one call."""
 
 
 class TracedForward(Protocol):
@@ -100,9 +104,9 @@ def differentiated(loss: Callable[[torch.Tensor], torch.Tensor], outputs: FloatA
     return value.item(), leaf.grad.numpy()
 
 
-def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | None:
+def _fused(network: nn.Module, method: str) -> Ensemble | None:
     """The networks behind a method, if they run in one call (for each task)."""
-    ensembles: dict[str, SparseEnsemble | HeadEnsembles] = vars(network).get("ensembles", {})
+    ensembles: dict[str, Ensemble] = vars(network).get("ensembles", {})
     ensemble = ensembles.get(method)
     one = ensemble.by_task[0] if isinstance(ensemble, HeadEnsembles) else ensemble
     if one is not None:
@@ -114,7 +118,7 @@ def _fused(network: nn.Module, method: str) -> SparseEnsemble | HeadEnsembles | 
     return None if joined is None else ensemble
 
 
-def _evaluated(ensemble: SparseEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:
+def _evaluated(ensemble: SparseEnsemble | BatchEnsemble, inputs: Sequence[FloatArray]) -> FloatArray:
     assert ensemble.joined is not None
     return _activated(ensemble, ensemble.joined.evaluate(inputs))
 
@@ -130,7 +134,7 @@ def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
     return whole
 
 
-def _activated(ensemble: SparseEnsemble, y: FloatArray) -> FloatArray:
+def _activated(ensemble: SparseEnsemble | BatchEnsemble, y: FloatArray) -> FloatArray:
     if ensemble.output_activation != "tanh":
         return y
     activated: FloatArray = tanh(y)
@@ -153,10 +157,10 @@ class FusedForward:
         outputs: As in `TracedForward`.
     """
 
-    def __init__(self, ensemble: SparseEnsemble, *inputs: FloatArray):
+    def __init__(self, ensemble: SparseEnsemble | BatchEnsemble, *inputs: FloatArray):
         assert ensemble.joined is not None
         self._ensemble, self._last = ensemble, inputs[-1].shape[1]
-        self._pass = ensemble.joined.run(inputs)
+        self._pass: Any = ensemble.joined.run(inputs)
         self.outputs = _activated(ensemble, self._pass.y)
 
     def backward(self, gradient: FloatArray) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sparserl.errors import ConfigError
+from sparserl.kernels.networks import CONSTANT, BatchStatistics, Norm
 
 R_MAX = 3.0
 """Most by which the deviation of a batch may differ from the running one, as a factor in either direction."""
@@ -52,6 +53,9 @@ class BatchRenorm(nn.Module):
         mean: (n,) running mean.
         var: (n,) running variance, of batches without bias.
         steps: Batches that the running statistics have followed.
+        bounds: (2,) most that a batch may differ by from the running statistics: 1 and 0 in the warm-up.
+        latest: (2, n) mean and variance without bias of the latest batch, where there was one since the last step.
+        has_latest: Whether there was.
 
     Source:
         Ioffe 2017, Batch Renormalization, Algorithm 1; Bhatt et al. 2024, CrossQ. Limits, warm-up and the place of
@@ -64,6 +68,8 @@ class BatchRenorm(nn.Module):
     mean: torch.Tensor
     var: torch.Tensor
     steps: torch.Tensor
+    bounds: torch.Tensor
+    latest: torch.Tensor
 
     def __init__(self, n: int, options: BatchNormOptions | None = None):
         super().__init__()
@@ -72,7 +78,9 @@ class BatchRenorm(nn.Module):
         self.register_buffer("mean", torch.zeros(n))
         self.register_buffer("var", torch.ones(n))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.register_buffer("bounds", torch.tensor([1.0, 0.0]), persistent=False)
+        self.register_buffer("latest", torch.zeros(2, n), persistent=False)
+        self.has_latest = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n) to (B, n) by the running statistics."""
@@ -91,29 +99,41 @@ class BatchRenorm(nn.Module):
             ConfigError: If it has a single sample.
         """
         check_batch(len(x))
-        var, mean = torch.var_mean(x.detach(), dim=0)
-        self._latest = mean, var
+        self.begin_batch()
+        self.latest[1], self.latest[0] = torch.var_mean(x.detach(), dim=0)
+        mean, var = self.latest.clone()
         y: torch.Tensor = _ByBatch.apply(
             x, self.scale, self.shift, mean, var, *self._correction(mean, var), self.options.eps
         )  # type: ignore[no-untyped-call]
         return y
 
+    def begin_batch(self) -> None:
+        """Says which bounds hold for a pass that will write `latest`."""
+        bounds = (1.0, 0.0) if int(self.steps) <= self.options.warmup_steps else (R_MAX, D_MAX)
+        for place, bound in enumerate(bounds):
+            self.bounds[place] = bound
+        self.has_latest = True
+
     def _correction(self, mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """r and d of the paper, given the statistics of a batch: 1 and 0 in the warm-up."""
-        if int(self.steps) <= self.options.warmup_steps:
-            return torch.ones_like(mean), torch.zeros_like(mean)
-        running = (self.var + self.options.eps).sqrt()
-        r = ((var + self.options.eps).sqrt() / running).clamp_(1 / R_MAX, R_MAX)
-        return r, ((mean - self.mean) / running).clamp_(-D_MAX, D_MAX)
+        """r and d of the paper, given the statistics of a batch."""
+        (r_max, d_max), running = self.bounds.tolist(), (self.var + self.options.eps).sqrt()
+        r = ((var + self.options.eps).sqrt() / running).clamp_(1 / r_max, r_max)
+        return r, ((mean - self.mean) / running).clamp_(-d_max, d_max)
 
     def follow_batch(self) -> None:
         """Moves the running statistics toward those of the latest batch; a second call does nothing."""
-        if self._latest is None:
+        if not self.has_latest:
             return
-        for running, latest in zip((self.mean, self.var), self._latest, strict=True):
+        for running, latest in zip((self.mean, self.var), self.latest, strict=True):
             running += self.options.momentum * (latest - running)
         self.steps += 1
-        self._latest = None
+        self.has_latest = False
+
+    @property
+    def norm(self) -> Norm:
+        """As the kernels see it."""
+        statistics = BatchStatistics(self.mean, self.var, self.bounds, self.latest)
+        return Norm("batch", self.scale.detach(), self.shift.detach(), self.options.eps, statistics)
 
     def extra_repr(self) -> str:
         """Features and numbers."""
@@ -143,6 +163,7 @@ class _ByBatch(torch.autograd.Function):
     ) -> torch.Tensor:
         inverse = (var / r**2 + eps).rsqrt()
         center = mean - d * var.sqrt() / r
+        ctx.eps = eps
         ctx.save_for_backward(x, scale, mean, var, r, d, inverse, center)
         factor = scale * inverse
         return torch.addcmul(shift - factor * center, x, factor)
@@ -157,8 +178,8 @@ class _ByBatch(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             factor = scale * inverse
             by_center, by_v = -factor * by_shift, -0.5 * scale * inverse**2 * by_scale
-            # The root of a variance of 0 has no derivative; that feature is the same in all samples and stays so.
-            by_root = torch.where(var > 0, -d / (2 * r * var.sqrt()), 0)
+            # The root of a variance of 0, or of rounding, has no derivative.
+            by_root = torch.where(var > CONSTANT * ctx.eps, -d / (2 * r * var.sqrt()), 0)
             by_var = (by_center * by_root + by_v / r**2) * (2 / (count - 1))
             by_x = torch.addcmul(by_center / count - by_var * mean, gradient, factor).addcmul_(x, by_var)
         return by_x, by_scale, by_shift, None, None, None, None, None

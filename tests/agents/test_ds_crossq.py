@@ -107,6 +107,25 @@ def test_in_use_folded_networks_give_what_normalised_ones_do(topology: dict[str,
     np.testing.assert_allclose(policy(x[0].numpy()), expected, atol=1e-5)
 
 
+def test_it_learns_the_same_without_kernels_for_batches() -> None:
+    # Adam divides gradients that are rounding alone by their own size; not with such an epsilon.
+    policy = {**SMALL, "optimizer_kwargs": {"eps": 1e-2}}
+    ours, twin = (make(topology=SPARSE, policy_kwargs=policy) for _ in range(2))
+    for network in twin.networks.values():
+        network.ensembles = {name: one for name, one in network.ensembles.items() if "by_batch" not in name}
+    for agent in (ours, twin):
+        agent.set_random_seed(1)
+        agent.set_logger(Logger(None, []))
+        agent.learn(40)
+        torch.manual_seed(2)
+        agent.train(4, 16)
+    for name in ("critic_loss", "actor_loss", "ent_coef_loss"):
+        values = [agent.logger.name_to_value[f"train/{name}"] for agent in (ours, twin)]
+        assert values[0] == pytest.approx(values[1], rel=1e-3)
+    for one, other in zip(ours.policy.state_dict().values(), twin.policy.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_gradients_for_measurements_leave_the_running_statistics() -> None:
     agent = trained(topology=SPARSE)
     before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}

@@ -43,6 +43,7 @@ def test_one_feature_by_hand() -> None:
 
 def test_what_a_batch_differs_by_is_limited() -> None:
     norm = BatchRenorm(2, NO_WARMUP)
+    norm.begin_batch()
     r, d = norm._correction(torch.tensor([100.0, -100.0]), torch.tensor([400.0, 0.0]))
     torch.testing.assert_close(r, torch.tensor([3.0, 1 / 3]))
     torch.testing.assert_close(d, torch.tensor([5.0, -5.0]))
@@ -87,6 +88,7 @@ def test_its_derivative_is_that_of_finite_differences(name: str) -> None:
         norm.mean.uniform_(-1, 1)
     x, weights, step = torch.randn(6, 3, dtype=torch.float64) * 2, torch.randn(6, 3, dtype=torch.float64), 1e-6
     mean, var = x.mean(dim=0), x.var(dim=0)
+    norm.begin_batch()
     held = norm._correction(mean, var)  # r and d are constants
     norm._correction = lambda *_: held  # type: ignore[method-assign]
     leaf = x.clone().requires_grad_()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from sparserl.layers.activations import READINGS, Function
 from sparserl.layers.batch_renorm import BatchNormOptions, BatchRenorm
@@ -155,13 +156,13 @@ def ensemble_of(networks: Sequence[SparseMLP]) -> SparseEnsemble:
 
 @torch.no_grad()
 def _folded(layer: Any) -> nn.Module:
-    """A layer that does what a layer and the normalisation before it do in use."""
-    view = linear(layer)
-    weights, bias = torch.empty_like(view.weights), nn.Parameter(torch.empty(view.shape[0], dtype=view.weights.dtype))
-    n_out, n_in = view.shape
-    folded: nn.Module = nn.Linear(n_in, n_out, dtype=weights.dtype)
+    """A layer that does what a layer and the normalisation before it do in use; nothing is drawn."""
+    weights = linear(layer).weights
     if isinstance(layer, SparseLinear):
-        folded = layer.with_weights(weights, bias)
+        bias = nn.Parameter(torch.empty(layer.n_out, dtype=weights.dtype))
+        folded: nn.Module = layer.with_weights(torch.empty_like(weights), bias)
+    else:
+        folded = skip_init(nn.Linear, layer.in_features, layer.out_features, dtype=weights.dtype)  # type: ignore[no-untyped-call]  # of torch
     _fold(layer, folded)
     return folded
 

@@ -142,6 +142,9 @@ def test_folded_it_gives_the_same_and_follows_what_changes(name: str) -> None:
                 parameter.mul_(1.25)
             net.norms[1].mean.add_(1.0)
     assert net.folded() is net.folded()
+    before = torch.get_rng_state()
+    assert net.plain is not net.plain
+    assert torch.equal(torch.get_rng_state(), before), "nothing is drawn"
     assert not any(isinstance(module, SparseMLP) for module in net.modules() if module is not net)
 
 

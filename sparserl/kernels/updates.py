@@ -27,23 +27,24 @@ def adam_step(share: int, shares: int, arguments: int, zero: Any) -> None:
     """One step of Adam, but for the clock.
 
     Rows: size; addresses of parameter, gradient, first and second moment. Numbers: beta1, beta2, epsilon, weight decay
-    (added to the gradient), learning rate. Then the address of the clock, steps so far in float32.
+    (added to the gradient), learning rate, share of a parameter that is kept before the step (below 1: decoupled weight
+    decay). Then the address of the clock, steps so far in float32.
 
     Source:
-        Kingma & Ba 2015, Algorithm 1, with the operations of torch's Adam.
+        Kingma & Ba 2015, Algorithm 1; Loshchilov & Hutter 2019, Algorithm 2, with the operations of torch's Adam.
     """
     call = int64_array(arguments, (4,))
-    rows, numbers = int64_array(call[0], (call[1], 5)), array_at(call[2], (5,), 0.0)
+    rows, numbers = int64_array(call[0], (call[1], 5)), array_at(call[2], (6,), 0.0)
     step = np.float64(array_at(call[3], (1,), np.float32(0))[0]) + 1.0
-    real = np.empty(6, type(zero))
-    real[0], real[1], real[2], real[3] = numbers[0], numbers[1], numbers[2], numbers[3]
+    real = np.empty(7, type(zero))
+    real[0], real[1], real[2], real[3], real[6] = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
     real[4], real[5] = numbers[4] / (1 - numbers[0] ** step), math.sqrt(1 - numbers[1] ** step)
-    beta1, beta2, epsilon, weight_decay, step_size, root = real
+    beta1, beta2, epsilon, weight_decay, step_size, root, kept = real
     one = zero + type(zero)(1)
     for array in range(rows.shape[0]):
         size, parameters, gradients, firsts, seconds = rows[array]
         for entry in range(size * share // shares, size * (share + 1) // shares):
-            parameter = read_real(parameters, entry, one)
+            parameter = read_real(parameters, entry, one) * kept
             gradient = read_real(gradients, entry, one) + weight_decay * parameter
             first = read_real(firsts, entry, one)
             first += (one - beta1) * (gradient - first)
@@ -61,10 +62,10 @@ def adam_of_clocks_step(share: int, shares: int, arguments: int, zero: Any) -> N
     Rows: as of `adam_step`, then the address of the clocks, steps of each entry so far in float32. Numbers: the same.
     """
     call = int64_array(arguments, (3,))
-    rows, numbers = int64_array(call[0], (call[1], 6)), array_at(call[2], (5,), 0.0)
-    real = np.empty(6, type(zero))
-    real[0], real[1], real[2], real[3] = numbers[0], numbers[1], numbers[2], numbers[3]
-    beta1, beta2, epsilon, weight_decay = real[0], real[1], real[2], real[3]
+    rows, numbers = int64_array(call[0], (call[1], 6)), array_at(call[2], (6,), 0.0)
+    real = np.empty(7, type(zero))
+    real[0], real[1], real[2], real[3], real[6] = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
+    beta1, beta2, epsilon, weight_decay, kept = real[0], real[1], real[2], real[3], real[6]
     one, tick, last = zero + type(zero)(1), np.float32(1), np.float32(0)
     for array in range(rows.shape[0]):
         size, parameters, gradients, firsts, seconds, clocks = rows[array]
@@ -74,7 +75,7 @@ def adam_of_clocks_step(share: int, shares: int, arguments: int, zero: Any) -> N
             if now != last:  # most entries are as old as the one before
                 last, step = now, np.float64(now)
                 real[4], real[5] = numbers[4] / (1 - numbers[0] ** step), math.sqrt(1 - numbers[1] ** step)
-            parameter = read_real(parameters, entry, one)
+            parameter = read_real(parameters, entry, one) * kept
             gradient = read_real(gradients, entry, one) + weight_decay * parameter
             first = read_real(firsts, entry, one)
             first += (one - beta1) * (gradient - first)

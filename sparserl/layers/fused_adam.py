@@ -31,8 +31,8 @@ CLOCKS = 4
 """Place of an entry's clocks among the arrays of a parameter, where it has its own."""
 PARALLEL_FROM = 1 << 14
 """Parameters below which one thread is enough."""
-VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
-"""Options of torch's Adam with which a step is not the one of the paper."""
+VARIANTS = ("amsgrad", "maximize", "capturable", "differentiable")
+"""Options of torch's Adam with which a step is left to torch."""
 
 
 @dataclass
@@ -59,7 +59,8 @@ class _Batch:
 class FusedAdam(torch.optim.Adam):
     """torch's `Adam`: the same arguments, state and result, with less time spent outside arithmetic.
 
-    Whatever is not plain Adam on float32 or float64 parameters of the CPU, or has hooks, is left to torch.
+    With `decoupled_weight_decay` it is AdamW. Whatever else is not plain Adam on float32 or float64 parameters of the
+    CPU, or has hooks, is left to torch.
 
     The state `step` of a parameter may have the parameter's shape: each entry then has a clock of its own, which counts
     since it was put to 0 and corrects the bias of its own moments.
@@ -138,7 +139,10 @@ class FusedAdam(torch.optim.Adam):
 
     def _given(self, index: int) -> tuple[float, ...]:
         group = self.param_groups[index]
-        return (*group["betas"], group["eps"], group["weight_decay"], group["lr"])
+        decay, rate = group["weight_decay"], group["lr"]
+        if group["decoupled_weight_decay"]:
+            return (*group["betas"], group["eps"], 0.0, rate, 1.0 - rate * decay)
+        return (*group["betas"], group["eps"], decay, rate, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         program.run_waiting()

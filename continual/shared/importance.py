@@ -52,11 +52,10 @@ def _by_layer(
     inputs, outputs = [], []
     with network.in_use(), torch.enable_grad():
         h = x.detach().requires_grad_()  # so that outputs are differentiated even where no parameter is
-        for index, layer in enumerate(network):
-            h = network.read_by(index, h)
-            inputs.append(h.detach())
-            outputs.append(layer(h))
-            h = network.activated(index, outputs[-1])
+        for read, sums, level in network.levels(h):
+            inputs.append(read.detach())
+            outputs.append(sums)
+            h = level
         return inputs, torch.autograd.grad(h, outputs, cotangents)
 
 

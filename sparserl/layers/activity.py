@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -23,9 +24,8 @@ def hidden_activations(mlp: SparseMLP, x: torch.Tensor) -> Iterator[torch.Tensor
     After a kernel of a convolution they are what the next layer has: images with their channels last, or in a row.
     """
     with mlp.in_use():
-        for index, layer in enumerate(list(mlp)[:-1]):
-            x = mlp.activated(index, layer(mlp.read_by(index, x)))
-            yield x
+        for _, _, level in islice(mlp.levels(x), len(mlp) - 1):
+            yield level
 
 
 def features(mlp: SparseMLP, x: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from sparserl.errors import TopologyError
 from sparserl.kernels import (
     ActivationPair,
+    After,
     CsrIndex,
     GradientRequest,
     Linear,
@@ -27,6 +28,7 @@ from sparserl.kernels.flops import count
 from sparserl.kernels.recording import is_recorded, not_again, relies_on_gradients, relies_on_items, relies_on_tensors
 from sparserl.layers.activations import Function, identity
 from sparserl.layers.linear import Layer, linear
+from sparserl.layers.norms import BeforeLayer, described, tensors_of
 from sparserl.layers.watched import is_watched, watched
 
 JOINED_UP_TO = 128
@@ -35,20 +37,36 @@ product is faster by more than it costs to leave the kernel."""
 
 
 class FusedLayers:
-    """Chains of layers with a ReLU between them, of equal widths, that read the same input.
+    """Chains of layers, of equal widths, that read the same input; with a ReLU between them unless `after` says else.
 
     Args:
         chains: The layers of each network.
         reading: What makes activations of the outputs of the last layer, where growth compares activations.
+        norms: What stands before each layer of each network, or None; nothing anywhere if there are none.
+        after: What follows each layer of a network; a ReLU each but the last if None.
 
     Attributes:
         layers: All of them.
         sparse: Indices of the sparse ones among them.
+        places: Of each layer, that of its first parameter among those of all: weights and bias, then scale and shift of
+            its norm, if it has one.
+        owners: Index of the layer of each parameter.
     """
 
-    def __init__(self, chains: Sequence[Sequence[Layer]], reading: Function = identity):
-        self.chains, self.reading = chains, reading
+    def __init__(
+        self,
+        chains: Sequence[Sequence[Layer]],
+        reading: Function = identity,
+        *,
+        norms: Sequence[Sequence[BeforeLayer | None]] = (),
+        after: Sequence[After] | None = None,
+    ):
+        self.chains, self.reading, self.after = chains, reading, after
         self.layers: list[Any] = [layer for chain in chains for layer in chain]
+        self.norms = [norm for chain in norms for norm in chain] or [None] * len(self.layers)
+        counts = [2 if norm is None else 4 for norm in self.norms]
+        self.places = [sum(counts[:number]) for number in range(len(counts))]
+        self.owners = [number for number, count in enumerate(counts) for _ in range(count)]
         self.sparse = [number for number, layer in enumerate(self.layers) if linear(layer).is_sparse]
         self._dense = [number for number in range(len(self.layers)) if number not in self.sparse]
         self._networks: Networks | None = None
@@ -118,30 +136,35 @@ class FusedLayers:
 
     def _parameters(self) -> list[torch.Tensor | None]:
         given: list[torch.Tensor | None] = []
-        for layer in self.layers:
+        for layer, norm in zip(self.layers, self.norms, strict=True):
             named = layer._parameters  # `layer.values` takes ten times as long
             given += [named["weight" if "weight" in named else "values"], named.get("bias")]
+            if norm is not None:
+                given += tensors_of(norm, linear(layer).shape[1])
         return given
 
     def _prepared(self, parameters: list[torch.Tensor | None]) -> Networks:
         """The networks as they are now; built anew after a topology event, or when a tensor was replaced."""
         given = [parameter for parameter in parameters if parameter is not None]
         key = tables.key(given) + [id(self.layers[number].index) for number in self.sparse]
-        key += [parameters[2 * number].stride() for number in self._dense]  # type: ignore[union-attr]  # is there
+        key += [parameters[self.places[number]].stride() for number in self._dense]  # type: ignore[union-attr]  # is there
         if self._networks is None or key != self._key:
-            described = []
+            linears = []
             for number, layer in enumerate(self.layers):
-                values, bias = parameters[2 * number], parameters[2 * number + 1]
+                values, bias, *of_norm = parameters[self.places[number] :][: 2 if self.norms[number] is None else 4]
                 assert values is not None
+                norm = self.norms[number]
                 index = layer.index if number in self.sparse else CsrIndex.full(*values.shape)
                 if not values.is_contiguous():
                     raise ValueError(
                         f"a dense layer beside sparse ones needs contiguous weights, got {values.stride()}"
                     )
-                described.append(Linear(index, values.detach().view(-1), None if bias is None else bias.detach()))
+                described_norm = None if norm is None else described(norm, of_norm)
+                bias = None if bias is None else bias.detach()
+                linears.append(Linear(index, values.detach().view(-1), bias, described_norm))
             depth = len(self.chains[0])
-            chains = [described[at : at + depth] for at in range(0, len(described), depth)]
-            self._networks = Networks(chains, self._networks)
+            chains = [linears[at : at + depth] for at in range(0, len(linears), depth)]
+            self._networks = Networks(chains, self._networks, self.after)
             self._key = key
         if tables.CHECKED:
             tables.check("layers", [tables.key(self._networks.tensors())], [tables.key(given)])
@@ -163,6 +186,11 @@ class FusedPass:
         count(networks.forward_flops(inputs[0].shape[0]))
         self.y: Any
         self.y, self._saved = self._backend.forward(networks, inputs, keep=True)
+
+    @property
+    def places(self) -> list[int]:
+        """As of `FusedLayers`."""
+        return self._fused.places
 
     def capturing(self) -> list[int]:
         """Indices of the layers that keep what they see in a pass that trains them."""
@@ -214,7 +242,7 @@ class FusedPass:
         `captured` keep what they saw.
         """
         layers, depth = self._fused.layers, len(self._networks.widths) - 1
-        used = [number // 2 % depth for number, need in enumerate(needs) if need]
+        used = [self._fused.owners[place] % depth for place, need in enumerate(needs) if need]
         used += [number % depth for number in captured]
         if width is None and not used:
             return None, [None] * len(needs)
@@ -236,7 +264,7 @@ class FusedPass:
         if result.parameters is None:
             return result.x, [None] * len(needs)
         for number in self._fused.sparse:
-            if needs[2 * number]:
+            if needs[self._fused.places[number]]:
                 vars(layers[number])["trained"] = True  # as an attribute of a module it would take ten times as long
         if reuse:
             return result.x, self._fused.shaped(result.parameters, needs)
@@ -270,7 +298,9 @@ class _Node(torch.autograd.Function):
             raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
         parameters = ctx.saved_tensors  # raises if a weight was changed in place since the forward pass
         needs_x, _, *needs = ctx.needs_input_grad
-        captured = [number for number in ctx.fused_pass.capturing() if _trained(parameters[2 * number])]
+        captured = [
+            number for number in ctx.fused_pass.capturing() if _trained(parameters[ctx.fused_pass.places[number]])
+        ]
         with program.at_once():
             dx, by_parameter = ctx.fused_pass.gradients(gradients[0], 0 if needs_x else None, needs, captured)
         return (None if dx is None else torch.from_numpy(dx), None, *by_parameter)

@@ -99,7 +99,7 @@ class Recycler:
         recycled_total: Neurons recycled so far, by full name of the layer that leads to them, e.g. `critic.qf0.0`.
 
     Raises:
-        TopologyError: If a number is out of range or a module holds no `SparseMLP`.
+        TopologyError: If a number is out of range, a module holds no `SparseMLP`, or one with residual blocks.
     """
 
     def __init__(
@@ -123,6 +123,11 @@ class Recycler:
             for group, (module, optimizer) in networks.items()
             for name, mlp in _networks_in(module, group).items()
         ]
+        for _, name, mlp, _ in self._networks:
+            if mlp.after is not None:
+                raise TopologyError(
+                    f"{name} has residual blocks, whose neurons are not recycled: leave topology.recycle_interval out"
+                )
         names = [f"{name}.{level}" for _, name, mlp, _ in self._networks for level in range(len(mlp) - 1)]
         self.recycled_total = dict.fromkeys(names, 0)
         self._rng = {name: stream(seed, "recycle", name) for name in names}

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparserl.kernels import program
+from sparserl.kernels import After, program
 from sparserl.kernels.recording import relies_on
 from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions, identity
 from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
 from sparserl.layers.linear import linear
+from sparserl.layers.norms import BeforeLayer
 from sparserl.layers.one_shot import JudgingBatch, begun_by_scores
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
@@ -50,6 +51,8 @@ class SparseMLP(nn.ModuleList):
             `output_activation` unless a learner reads them otherwise, as `softmax` say.
         goals: Connections that layers are to have at the end of a density schedule, by their name in the list; empty
             where every layer begins with the number it keeps.
+        norms: What stands before each layer, or None; a child `before` of the layer.
+        after: What follows each layer where that is not a single activation; None elsewhere.
 
     Raises:
         ValueError: If an activation has no such name.
@@ -70,6 +73,8 @@ class SparseMLP(nn.ModuleList):
         widths = [linear(layer).shape[0] for layer in layers]
         self._follow(functions(units, output_activation, widths, seed=seed, name=name))
         self.output_reading = output_activation
+        self.norms: list[BeforeLayer | None] = []
+        self.after: Sequence[After] | None = None
         self.goals: dict[str, int] = {}
         self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, Function]]] = ([], [])
 
@@ -106,6 +111,14 @@ class SparseMLP(nn.ModuleList):
     def activated(self, index: int, y: torch.Tensor) -> torch.Tensor:
         """Activations after a layer, given its (B, n_out) or (B, places, n_out) outputs; what the next one has."""
         return self.functions[index](y)
+
+    def levels(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Layer by layer, given (B, n_in) inputs: what it multiplies, its outputs, and what the next one has."""
+        for index, layer in enumerate(self):
+            read = self.read_by(index, x)
+            outputs = layer(read)
+            x = self.activated(index, outputs)
+            yield read, outputs, x
 
     @property
     def widest(self) -> int:
@@ -265,7 +278,9 @@ class SparseEnsemble:
             alone = all(len(run) == 1 and isinstance(run[0][0], FusedLayers) for run in parts)
             alone &= len({network.activations[-1] for network in self.networks}) == 1
             chains: list[list[Any]] = [list(network) for network in self.networks]
-            self._cut = parts, FusedLayers(chains, READINGS[self.networks[0].output_reading]) if alone else None
+            first, norms = self.networks[0], [network.norms for network in self.networks]
+            reading = READINGS[first.output_reading]
+            self._cut = parts, FusedLayers(chains, reading, norms=norms, after=first.after) if alone else None
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
@@ -318,7 +333,7 @@ def _parts(
     readings = [*functions[:-1], output_reading]
     runs: list[list[nn.Module]] = [[]]
     for layer, before in zip(layers, [torch.relu, *functions[:-1]], strict=True):
-        if runs[-1] and (before is not torch.relu or not _joins(layer) or not _joins(runs[-1][-1])):
+        if runs[-1] and (before is not torch.relu or not joins(layer) or not joins(runs[-1][-1])):
             runs.append([])
         runs[-1].append(layer)
     parts: list[tuple[FusedLayers | nn.Linear, Function]] = []
@@ -333,5 +348,6 @@ def _parts(
     return parts
 
 
-def _joins(layer: nn.Module) -> bool:
+def joins(layer: nn.Module) -> bool:
+    """Whether a layer runs in one call with its neighbours."""
     return linear(layer).is_sparse or min(linear(layer).shape) <= JOINED_UP_TO

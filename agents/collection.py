@@ -80,6 +80,9 @@ class CollectionMixin(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        observe = getattr(self.policy, "observe", None)
+        if observe is not None:
+            observe(self._last_obs)
         if self.explorer is not None and self.num_timesteps < learning_starts:
             actions = self.explorer(self._last_obs)
             if not isinstance(self.action_space, spaces.Box):

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import NormalActionNoise
 
 from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay_options
 from sparserl.agents.replay.forget_stale import ForgetStale
@@ -18,7 +16,6 @@ from sparserl.ranges import (
     Count,
     CountOrZero,
     NotNegative,
-    Number,
     Positive,
     PositiveShare,
     Range,
@@ -40,6 +37,8 @@ class AgentConfig:
 
     ours_alone: ClassVar[tuple[str, ...]] = ()
     """Options that Stable-Baselines3's dense agents have not."""
+    of_policy: ClassVar[tuple[str, ...]] = ()
+    """Those of them that say what networks are, and are no arguments of the agent."""
     learning_rate: Positive = 3e-4
     """Of Adam, for all networks."""
     weight_decay: NotNegative = 0.0
@@ -162,6 +161,12 @@ class OffPolicyConfig(AgentConfig):
     """Rewards that a target sums before it bootstraps (multi-step targets)."""
     n_steps_delay: CountOrZero = 0
     """Gradient updates with one-step targets before that (RLx2: 300,000, then 3 steps)."""
+    decoupled_weight_decay: bool = False
+    """Take the weight decay as AdamW does: a share of weights and biases at each step, times the learning rate, past
+    gradients and moments."""
+    network: Literal["mlp", "simba"] = "mlp"
+    """Kind of network: `net_arch` hidden layers, or residual blocks with layer normalisation that read normalised
+    observations (SimBa)."""
     replay: Literal["stored", "redraw_noise"] = "stored"
     """Draw transitions as they were stored, or with fresh noise in the features that `wrappers.noise-fraction` appends
     (as in the ANF paper)."""
@@ -179,6 +184,7 @@ class OffPolicyConfig(AgentConfig):
         if self.gradient_steps == 0:
             raise ConfigError("agent.gradient_steps must be at least 1, or -1 for one update per transition, got 0")
         check_n_steps(self.n_steps, self.n_steps_delay)
+        self._check_has_effect(("decoupled_weight_decay",), self.weight_decay > 0, "agent.weight_decay above 0")
         of_capacity = ("forget_interval_steps", "forget_threshold", "forget_minimum")
         self._check_has_effect(of_capacity, self.dynamic_capacity, "agent.dynamic_capacity")
         if self.capacity is not None and self.forget_minimum >= self.buffer_size:
@@ -231,6 +237,7 @@ class OffPolicyConfig(AgentConfig):
             "--agent.replay redraw_noise": self.replay == "redraw_noise",
             "--agent.dynamic-capacity": self.dynamic_capacity,
             "--agent.n-steps above 1": self.n_steps > 1,
+            f"--agent.network {self.network}": self.network != "mlp",
         }
         for option, is_on in changing.items():
             if is_on:
@@ -252,11 +259,14 @@ class OffPolicyConfig(AgentConfig):
         )
         return {
             **{name: getattr(self, name) for name in own},
-            **self.own,
+            **{name: value for name, value in self.own.items() if name not in self.of_policy},
             **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
-                "optimizer_kwargs": {"weight_decay": self.weight_decay},
+                "optimizer_kwargs": {
+                    "weight_decay": self.weight_decay,
+                    **({"decoupled_weight_decay": True} if self.decoupled_weight_decay else {}),
+                },
             },
         }
 
@@ -272,103 +282,3 @@ class OffPolicyConfig(AgentConfig):
 
     def callbacks(self) -> list[BaseCallback]:
         return [ForgetStale()] if self.dynamic_capacity else []
-
-
-@dataclass(frozen=True)
-class CriticsConfig(OffPolicyConfig):
-    """Hyper-parameters of agents with an actor and several critics.
-
-    Raises:
-        ConfigError: If a number is out of range.
-    """
-
-    ours_alone: ClassVar[tuple[str, ...]] = ("critic_subset", "actor_q")
-    n_critics: Annotated[int, Range("[2, 20]")] = 2
-    """Critics, each with a topology of its own (REDQ: 10)."""
-    critic_subset: Annotated[int | None, Range("[1, 20]")] = None
-    """Critics, drawn anew at each update, whose lowest value makes the targets (REDQ: 2); None: all of them."""
-    actor_q: Literal["first", "min", "mean"] = "min"
-    """Value that the actor raises: the first critic's (TD3), the lowest of all (SAC) or their mean (REDQ)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.critic_subset is not None and self.critic_subset > self.n_critics:
-            raise ConfigError(
-                f"agent.critic_subset must be at most agent.n_critics {self.n_critics}, got {self.critic_subset}"
-            )
-
-    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
-        given = super().arguments(action_shape, **how)
-        return {**given, "policy_kwargs": {**given["policy_kwargs"], "n_critics": self.n_critics}}
-
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        given = super().memory(n_obs, item_bytes, n_action, steps)
-        more = 4.0 * self.batch_size * 2 * (self.n_critics - 2) * sum(self.net_arch)
-        return {**given, OF_BATCHES: given[OF_BATCHES] + more}
-
-
-@dataclass(frozen=True)
-class TD3Config(CriticsConfig):
-    """Hyper-parameters of TD3; defaults are those of the DS-TD3 paper's code.
-
-    Raises:
-        ConfigError: If a number is out of range.
-    """
-
-    learning_rate: Positive = 1e-3
-    """Of Adam, for actor and critics."""
-    weight_decay: NotNegative = 2e-4
-    """Coupled L2 of Adam, on weights and biases."""
-    batch_size: Count = 100
-    """Transitions per gradient update."""
-    policy_delay: Count = 2
-    """Critic updates per actor and target update."""
-    target_policy_noise: NotNegative = 0.2
-    """Standard deviation of target policy smoothing, in units of the action range."""
-    target_noise_clip: NotNegative = 0.5
-    """Bound of that noise."""
-    action_noise_std: NotNegative = 0.1
-    """Standard deviation of exploration noise, in units of the action range."""
-    actor_q: Literal["first", "min", "mean"] = "first"
-    """As with SAC; the first critic's is TD3's own."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        noisy = self.target_policy_noise > 0
-        self._check_has_effect(("target_noise_clip",), noisy, "agent.target_policy_noise above 0")
-
-    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
-        noise = NormalActionNoise(np.zeros(action_shape), np.full(action_shape, self.action_noise_std))
-        own = ("policy_delay", "target_policy_noise", "target_noise_clip")
-        return (
-            super().arguments(action_shape, **how)
-            | {name: getattr(self, name) for name in own}
-            | {"action_noise": noise}
-        )
-
-
-@dataclass(frozen=True)
-class SACConfig(CriticsConfig):
-    """Hyper-parameters of SAC; defaults are those of Haarnoja et al. 2018b and of Stable-Baselines3.
-
-    Raises:
-        ConfigError: If a number is out of range.
-    """
-
-    ours_alone = (*CriticsConfig.ours_alone, "policy_delay")
-    policy_delay: Repeats = 1
-    """Critic updates per update of actor and temperature (REDQ: 20)."""
-    ent_coef: NotNegative | Literal["auto"] = "auto"
-    """Entropy temperature: a number that stays, or auto to learn it from 1 on."""
-    target_entropy: Number | Literal["auto"] = "auto"
-    """What a learned temperature aims at; auto is minus the number of actuators."""
-    target_update_interval: Count = 1
-    """Gradient updates between updates of the target networks."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_has_effect(("target_entropy",), self.ent_coef == "auto", "agent.ent_coef auto")
-
-    def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
-        own = ("ent_coef", "target_entropy", "target_update_interval")
-        return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}

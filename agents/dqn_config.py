@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparserl.agents.config import OffPolicyConfig
+from sparserl.errors import ConfigError
 from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share
 
 
@@ -45,6 +46,8 @@ class DQNConfig(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.network != "mlp":
+            raise ConfigError(f"agent.network {self.network} is for ds_td3, ds_sac and ds_tqc: use mlp, with net_arch")
         self._check_has_effect(
             ("exploration_fraction",),
             self.exploration_initial_eps != self.exploration_final_eps,

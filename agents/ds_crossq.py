@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.config import OF_BATCHES, AgentConfig, SACConfig
+from sparserl.agents.config import OF_BATCHES, AgentConfig
+from sparserl.agents.critics_config import SACConfig
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.networks.crossq import SparseCrossQPolicy
 from sparserl.agents.networks.squashed_gaussian import sample_actions, traced_actions
@@ -56,6 +57,7 @@ class CrossQConfig(SACConfig):
         if not self.critic_arch:
             raise ConfigError("agent.critic_arch needs at least one hidden width >= 1, got []")
         self._check_has_effect(OF_TARGETS, False, "target networks, which ds_crossq has not: use ds_sac")
+        self._check_has_effect(("network",), False, "networks without normalisation by batches: use ds_sac")
 
     def check_tasks(self) -> None:
         raise ConfigError(

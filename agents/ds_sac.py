@@ -36,7 +36,7 @@ class DSSAC(SparseActorCritic, SAC):
         args: As `SAC`; state-dependent exploration is refused.
         policy_delay: Critic updates per update of actor and temperature.
         kwargs: As `SAC`, `topology`, `device` and `seed` as in `SparseTopologyMixin`, and `critic_subset` and
-            `actor_q` as in `SparseActorCritic`.
+            `actor_q` as in `SparseActorCritic`; `policy_kwargs` may have `network` as in `SparsePolicyMixin`.
 
     Source:
         Sokar et al. 2022, Dynamic Sparse Training for Deep Reinforcement Learning, appendix (DS-SAC). The authors have

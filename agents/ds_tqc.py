@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.config import AgentConfig, SACConfig
+from sparserl.agents.config import AgentConfig
+from sparserl.agents.critics_config import SACConfig
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.networks.policies import SparseTQCCnnPolicy, SparseTQCMultiInputPolicy, SparseTQCPolicy
 from sparserl.agents.networks.squashed_gaussian import sample_actions

@@ -40,9 +40,15 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     continuous = isinstance(space, spaces.Box)
     # Of a Gaussian policy the means come first.
     ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if continuous else None]
-    parts = [PolicyLayer.of(layer, outputs) for layer, outputs in zip(network, ends, strict=True)]
+    nothing = [None] * len(network)
+    norms, afters = network.norms or nothing, network.after or nothing
+    parts = [
+        PolicyLayer.of(layer, outputs).within(norm, after)
+        for layer, outputs, norm, after in zip(network, ends, norms, afters, strict=True)
+    ]
     low, high = [bound.astype(np.float32).ravel() for bound in (space.low, space.high)] if continuous else (None, None)
-    activation, clips = network.activations[0] if len(network) > 1 else "relu", not agent.policy.squash_output
+    hidden = [name for name in network.activations[:-1] if name != "identity"]
+    activation, clips = hidden[0] if hidden else "relu", not agent.policy.squash_output
     return ExportedPolicy(parts, activation, low, high, dict(about), clips, images)
 
 

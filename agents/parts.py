@@ -15,7 +15,8 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
-from sparserl.agents.config import AgentConfig, CriticsConfig
+from sparserl.agents.config import AgentConfig
+from sparserl.agents.critics_config import CriticsConfig
 from sparserl.agents.probe import Places, Probe
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
@@ -188,9 +189,8 @@ class ActorCriticParts(AgentParts):
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
         assert isinstance(config, CriticsConfig)
-        hidden = config.net_arch
-        critic = [n_obs + n_action, *hidden, 1]
-        return {"actor": [[n_obs, *hidden, n_action]], "critic": [critic] * config.n_critics}
+        critic = [n_obs + n_action, *config.hidden("critic"), 1]
+        return {"actor": [[n_obs, *config.hidden("actor"), n_action]], "critic": [critic] * config.n_critics}
 
     def read_by(self, observations: Any, actions: Any) -> dict[str, np.ndarray]:
         return {"actor": computed(observations), "critic": np.concatenate([observations, actions], axis=1)}

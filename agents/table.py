@@ -12,7 +12,8 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.config import AgentConfig, SACConfig, TD3Config
+from sparserl.agents.config import AgentConfig
+from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.dense import A2C, DQN, PPO, SAC, TD3
 from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.ds_a2c import DSA2C

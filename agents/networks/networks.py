@@ -24,6 +24,8 @@ from sparserl.kernels.deferred import computed
 from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
 from sparserl.layers.batch_renorm import BatchNormOptions
 from sparserl.layers.normalised_mlp import NormalisedMLP, ensemble_of
+from sparserl.layers.norms import RunningNorm
+from sparserl.layers.residual import ResidualMLP
 from sparserl.topology.config import TopologyConfig
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
@@ -53,12 +55,13 @@ def network(
     output_activation: str = "identity",
     heads: TaskHeads | None = None,
     norm: BatchNormOptions | None = None,
+    running: RunningNorm | None = None,
 ) -> SparseMLP | MultiHeadMLP:
-    """An MLP with the densities that `topology` gives its layers.
+    """A network with the densities that `topology` gives its layers.
 
     Args:
         n_in: Inputs; with heads the features of an observation, its task id included.
-        net_arch: Hidden widths.
+        net_arch: Hidden widths; with residual blocks the width of each, which are the same.
         n_out: Outputs.
         name: Full name; what stands before the first dot is its group in the agent.
         topology: Of the agent.
@@ -67,9 +70,11 @@ def network(
         output_activation: Name of the last one.
         heads: For an output layer for each task.
         norm: For a batch renormalisation before each layer; not with heads.
+        running: Normalises observations for a network of residual blocks; None for a multilayer perceptron.
 
     Raises:
-        ConfigError: If the activation is neither ReLU nor Tanh.
+        ConfigError: If the activation is neither ReLU nor Tanh, or does not go with residual blocks, as neither heads
+            nor other widths do.
         TopologyError: If the outputs of a sparse layer do not come in groups of `topology.pairs`.
     """
     sizes = [n_in if heads is None else heads.features(n_in), *net_arch, n_out]
@@ -80,6 +85,12 @@ def network(
         "activation": activation_name(activation_fn),
         "output_activation": output_activation,
     }
+    if running is not None:
+        if heads is not None:
+            raise ConfigError("network simba has no output layer for each task: use network mlp")
+        if not net_arch or len(set(net_arch)) > 1 or options.pop("activation") != "relu":
+            raise ConfigError(f"network simba has blocks of one width, each with a ReLU, got {net_arch}")
+        return ResidualMLP.blocks(n_in, net_arch[0], len(net_arch), n_out, running=running, **options)
     if heads is None:
         plain = SparseMLP.random(sizes, **options)
         return plain if norm is None else NormalisedMLP.of(plain, norm)
@@ -101,6 +112,7 @@ class SparseActor(BasePolicy):
         topology_seed: Root seed of the initial topology.
         heads: For an output layer for each task; observations then end with a task id.
         norm: As of `network`.
+        running: As of `network`.
     """
 
     group: ClassVar[str] = "actor"
@@ -128,6 +140,7 @@ class SparseActor(BasePolicy):
         topology_seed: int,
         heads: TaskHeads | None = None,
         norm: BatchNormOptions | None = None,
+        running: RunningNorm | None = None,
     ):
         super().__init__(
             observation_space,
@@ -148,6 +161,7 @@ class SparseActor(BasePolicy):
             output_activation=self.output_activation,
             heads=heads,
             norm=norm,
+            running=running,
         )
         self.add_module(self.network_name, mlp)
         self.ensembles = plain_ensembles(self, {self.method: [mlp]}, heads)
@@ -277,6 +291,7 @@ class SparseCritic(BaseModel):
         topology: TopologyConfig,
         topology_seed: int,
         heads: TaskHeads | None = None,
+        running: RunningNorm | None = None,
         n_quantiles: int = 1,
         norm: BatchNormOptions | None = None,
     ):
@@ -303,6 +318,7 @@ class SparseCritic(BaseModel):
                 activation_fn=activation_fn,
                 heads=heads,
                 norm=norm,
+                running=running,
             )
             self.add_module(f"qf{critic}", q_network)
             self.q_networks.append(q_network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -30,9 +32,10 @@ from sparserl.agents.networks.networks import (
     SparseTD3Actor,
 )
 from sparserl.agents.networks.sparse_cnn import SparseNatureCNN, extractor_of
-from sparserl.errors import ConfigError, TopologyError
+from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
+from sparserl.layers.norms import RunningNorm
 from sparserl.layers.recurrent import SparseRecurrent
 from sparserl.topology.config import TopologyConfig
 
@@ -47,17 +50,24 @@ class SparsePolicyMixin(BasePolicy):
         topology: Densities of the layers; `TopologyConfig()` if None.
         topology_seed: Root seed of the initial topologies.
         heads: For networks with an output layer for each task; observations then end with a task id.
+        network: Name in `usual_net_archs`. Of `"simba"` the entries of `net_arch` are the widths of residual blocks.
         args: As in Stable-Baselines3.
-        kwargs: As in Stable-Baselines3. `net_arch` defaults to `usual_net_arch`, and Adam is `FusedAdam`.
+        kwargs: As in Stable-Baselines3. `net_arch` defaults to `usual_net_archs`, and Adam is `FusedAdam`.
+
+    Attributes:
+        running: Normalises observations by statistics of those that it acted on in training, in all networks; None
+            where the network is not `"simba"`.
 
     Raises:
+        ConfigError: If there is no such network, or it reads other than vectors of floats.
         TopologyError: If no network has a layer that the topology can make sparse, or connections are to be judged by a
             batch.
     """
 
     takes_topology = True
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
-    usual_net_arch: ClassVar[tuple[int, ...]] = (256, 256)
+    usual_net_archs: ClassVar[dict[str, Any]] = {"mlp": [256, 256]}
+    """Kind of network -> `net_arch` where none is given."""
     trained: ClassVar[tuple[str, ...]]
     """Attributes that hold the networks that learn; the first one acts."""
 
@@ -67,14 +77,17 @@ class SparsePolicyMixin(BasePolicy):
         topology: TopologyConfig | None = None,
         topology_seed: int = 0,
         heads: TaskHeads | None = None,
+        network: str = "mlp",
         **kwargs: Any,
     ):
         # Set before the base class runs, because it builds the networks.
         self.topology = topology or TopologyConfig()
         self.topology_seed = topology_seed
-        self.heads = heads
+        self.heads, self.network = heads, network
+        if network not in self.usual_net_archs:
+            raise ConfigError(unknown_name("network", network, self.usual_net_archs))
         if kwargs.get("net_arch") is None:
-            kwargs["net_arch"] = list(self.usual_net_arch)
+            kwargs["net_arch"] = copy.deepcopy(self.usual_net_archs[network])
         check_topology(self.topology, *self.hidden_widths(kwargs["net_arch"]))
         kwargs.setdefault("features_extractor_class", self.extractor_class)
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
@@ -123,6 +136,26 @@ class SparsePolicyMixin(BasePolicy):
     def _own_arguments(self) -> dict[str, Any]:
         return {"topology": self.topology, "topology_seed": self.topology_seed, "heads": self.heads}
 
+    @property
+    def running(self) -> RunningNorm | None:
+        """What normalises observations, made when the first network is."""
+        if self.network == "mlp":
+            return None
+        made: RunningNorm | None = vars(self).get("_running")
+        if made is None:
+            space, actions = self.observation_space, self.action_space
+            if self.features_extractor_class is not FlattenExtractor or not _is_vector(space):
+                raise ConfigError(f"network {self.network} reads vectors of floats, not {space}: use network mlp")
+            # Not registered: it is part of each network.
+            made = vars(self)["_running"] = RunningNorm(space.shape[0], get_action_dim(actions))  # type: ignore[index]
+        return made
+
+    def observe(self, observations: Any) -> None:
+        """Lets (B, obs) observations of the environments enter statistics, if there are any; called before acting."""
+        if self.network != "mlp":
+            assert self.running is not None
+            self.running.observe(observations)
+
     def _sparse(
         self, group: str, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None
     ) -> dict[str, Any]:
@@ -134,14 +167,18 @@ class SparsePolicyMixin(BasePolicy):
                     "features_extractor_class=NatureCNN"
                 )
             features_extractor = extractor_of(self, group)
-        return {**self._update_features_extractor(kwargs, features_extractor), **self._own_arguments}
+        own = {**self._own_arguments, "running": self.running}
+        return {**self._update_features_extractor(kwargs, features_extractor), **own}
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._own_arguments}
+        return {**super()._get_constructor_parameters(), **self._own_arguments, "network": self.network}
 
 
 class SparseActorCriticPolicy(SparsePolicyMixin):
     """With an actor and critics."""
+
+    # SimBa's own sizes (Lee et al. 2024, and its code).
+    usual_net_archs: ClassVar[dict[str, Any]] = {"mlp": [256, 256], "simba": {"pi": [128], "qf": [512, 512]}}
 
     trained = ("actor", "critic")
     actor_class: ClassVar[type[SparseActor]]
@@ -165,7 +202,7 @@ class SparseQPolicy(SparsePolicyMixin, DQNPolicy):
     """Stable-Baselines3's `DQNPolicy` with `SparseQNetwork`; `"MlpPolicy"` of `DSDQN`."""
 
     trained = ("q_net",)
-    usual_net_arch = (64, 64)  # behind a CNN too, where Stable-Baselines3 has an output layer alone
+    usual_net_archs: ClassVar[dict[str, Any]] = {"mlp": [64, 64]}  # behind a CNN too; there, an output layer alone
 
     @staticmethod
     def hidden_widths(net_arch: Any) -> Iterable[Sequence[int]]:
@@ -269,6 +306,10 @@ class SparseTQCMultiInputPolicy(SparseTQCPolicy):
     """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSTQC`."""
 
     extractor_class = CombinedExtractor
+
+
+def _is_vector(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
 
 
 def check_topology(topology: TopologyConfig, *net_archs: Sequence[int]) -> None:

@@ -11,7 +11,8 @@ import gymnasium as gym
 from stable_baselines3.common.logger import Logger
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import OffPolicyConfig, SACConfig
+from sparserl.agents.config import OffPolicyConfig
+from sparserl.agents.critics_config import SACConfig
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.table import accepted, agent_spec, make_agent
 from sparserl.continual.named_objects import is_named_object

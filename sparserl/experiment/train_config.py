@@ -15,7 +15,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
-from sparserl.agents.config import AgentConfig, TD3Config
+from sparserl.agents.config import AgentConfig
+from sparserl.agents.critics_config import TD3Config
 from sparserl.agents.learning_observer import When
 from sparserl.agents.networks.images import CNN_POLICY
 from sparserl.agents.parts import AgentParts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparserl.errors import ConfigError
-from sparserl.export.layers import PolicyLayer
+from sparserl.export.layers import PolicyLayer, PolicyNorm
 from sparserl.export.policy import ExportedPolicy
 
 PER_LINE = 10
@@ -60,10 +60,16 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
     calls = []
     for index, layer in enumerate(policy.layers):
         arrays |= {f"{what}{index}": array for what, array in _arrays(layer).items()}
-        source = "observation" if index == 0 else f"hidden{index - 1}"
+        source, added = _level(index), None if layer.added is None else _level(layer.added)
         target = outputs if index == len(policy.layers) - 1 else f"hidden{index}"
-        calls.append(_loop(name, index, layer, source, target, _activated(policy, index)))
+        if layer.norm is not None:
+            calls.append(_normed(name, index, layer.norm, layer.n_in, source))
+            source = f"normed{index}"
+        calls.append(_loop(name, index, layer, source, target, _activated(policy, index), added))
     widest = [f"    float hidden{index}[{layer.n_out}];" for index, layer in enumerate(policy.layers[:-1])]
+    widest += [
+        f"    float normed{index}[{layer.n_in}];" for index, layer in enumerate(policy.layers) if layer.norm is not None
+    ]
     prototype, ending = ENDINGS[policy.ending](name, policy.n_out)
     about = [f" * {key}: {value}" for key, value in policy.about.items()]
     guard = f"{name.upper()}_H"
@@ -131,7 +137,36 @@ def _arrays(layer: PolicyLayer) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {"values": layer.values, "bias": layer.bias}
     if layer.row_ptr is not None and layer.col is not None:
         arrays |= {"row_ptr": _smallest(layer.row_ptr), "col": _smallest(layer.col)}
+    if layer.norm is not None:
+        arrays |= {"scale": layer.norm.scale, "shift": layer.norm.shift}
     return arrays
+
+
+def _level(number: int) -> str:
+    """Array of what layer `number` reads."""
+    return "observation" if number == 0 else f"hidden{number - 1}"
+
+
+def _normed(name: str, index: int, norm: PolicyNorm, n_in: int, source: str) -> str:
+    """What stands before a layer."""
+    each, scaled = f"        for (int j = 0; j < {n_in}; j++)", f"{name}_scale{index}[j] + {name}_shift{index}[j];"
+    if norm.epsilon is None:
+        return "\n".join([each[4:], f"        normed{index}[j] = {source}[j] * {scaled}"])
+    return "\n".join(
+        [
+            "    {",
+            "        float mean = 0.0f, variance = 0.0f;",
+            each,
+            f"            mean += {source}[j];",
+            f"        mean /= {n_in}.0f;",
+            each,
+            f"            variance += ({source}[j] - mean) * ({source}[j] - mean);",
+            f"        float factor = 1.0f / sqrtf(variance / {n_in}.0f + {_literal(norm.epsilon)});",
+            each,
+            f"            normed{index}[j] = ({source}[j] - mean) * factor * {scaled}",
+            "    }",
+        ]
+    )
 
 
 def _smallest(indices: np.ndarray) -> np.ndarray:
@@ -140,12 +175,14 @@ def _smallest(indices: np.ndarray) -> np.ndarray:
 
 def _activated(policy: ExportedPolicy, index: int) -> str:
     last = index == len(policy.layers) - 1
-    if last and policy.ending != "squashed":
+    if policy.ending != "squashed" if last else not policy.layers[index].is_activated:
         return "sum"
     return "sum > 0.0f ? sum : 0.0f" if policy.activation == "relu" and not last else "tanhf(sum)"
 
 
-def _loop(name: str, index: int, layer: PolicyLayer, source: str, target: str, activated: str) -> str:
+def _loop(
+    name: str, index: int, layer: PolicyLayer, source: str, target: str, activated: str, added: str | None
+) -> str:
     values = f"{name}_values{index}"
     if layer.row_ptr is None:
         inner = [
@@ -162,6 +199,7 @@ def _loop(name: str, index: int, layer: PolicyLayer, source: str, target: str, a
             f"    for (int i = 0; i < {layer.n_out}; i++) {{",
             f"        float sum = {name}_bias{index}[i];",
             *inner,
+            *([] if added is None else [f"        sum += {added}[i];"]),
             f"        {target}[i] = {activated};",
             "    }",
         ]

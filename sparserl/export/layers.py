@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from sparserl.kernels.networks import NORMS, After
 from sparserl.layers.linear import linear
+from sparserl.layers.norms import BeforeLayer, described, tensors_of
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyNorm:
+    """What stands before a linear layer: `scale * x + shift`, of the features as they are or normalised.
+
+    Attributes:
+        scale: (n_in,)
+        shift: (n_in,)
+        epsilon: Added to the variance of the features, by whose mean and variance they are normalised first; None if
+            they are not.
+    """
+
+    scale: Floats
+    shift: Floats
+    epsilon: float | None
+
+    @classmethod
+    def of(cls, norm: BeforeLayer, width: int) -> PolicyNorm:
+        """From what stands before a layer of so many inputs."""
+        found = described(norm, tensors_of(norm, width))
+        scale, shift = (tensor.numpy().copy() for tensor in (found.scale, found.shift))
+        return cls(scale, shift, found.epsilon if NORMS[found.kind].by_sample else None)
+
+    def __call__(self, x: Floats) -> Floats:
+        """(..., n_in) to the same."""
+        if self.epsilon is not None:
+            x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + np.float32(self.epsilon))
+        return np.asarray(x * self.scale + self.shift, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +56,10 @@ class PolicyLayer:
         bias: (n_out,)
         row_ptr: (n_out + 1,) first weight of each output; None where every connection exists.
         col: (nnz,) input of each weight; likewise.
+        norm: What stands before it, or None.
+        added: Level that is added to its outputs before the activation, 0 for the observation, k for what layer k - 1
+            gives; None if there is none.
+        is_activated: Whether the hidden activation follows; of no meaning for the last layer.
     """
 
     n_in: int
@@ -33,10 +68,13 @@ class PolicyLayer:
     bias: Floats
     row_ptr: Indices | None
     col: Indices | None
+    norm: PolicyNorm | None = None
+    added: int | None = None
+    is_activated: bool = True
 
     @classmethod
     def of(cls, layer: nn.Module, outputs: int | None = None) -> PolicyLayer:
-        """From a trained layer.
+        """From a trained layer, whatever stands around it.
 
         Args:
             layer: A linear layer, with biases.
@@ -57,8 +95,16 @@ class PolicyLayer:
         end = int(row_ptr[-1])
         return cls(n_in, outputs, weights[:end].copy(), bias, row_ptr, view.index.col[:end].copy())
 
+    def within(self, norm: BeforeLayer | None, after: After | None) -> PolicyLayer:
+        """The same with what stands around it in a network; an activation alone if `after` is None."""
+        given = None if norm is None else PolicyNorm.of(norm, self.n_in)
+        if after is None:
+            return replace(self, norm=given)
+        return replace(self, norm=given, added=after.added, is_activated=after.rectified)
+
     def __call__(self, x: Floats) -> Floats:
-        """(..., n_in) to (..., n_out), connection by connection."""
+        """(..., n_in) to (..., n_out) outputs, connection by connection; without what is added to them."""
+        x = x if self.norm is None else self.norm(x)
         if self.row_ptr is None or self.col is None:
             return np.asarray(x @ self.values.reshape(self.n_out, self.n_in).T + self.bias, np.float32)
         products = np.concatenate([self.values * x[..., self.col], np.zeros((*x.shape[:-1], 1), np.float32)], axis=-1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparserl.errors import ConfigError
 from sparserl.export.images import BRIGHTEST, PolicyImages
-from sparserl.export.layers import PolicyLayer
+from sparserl.export.layers import PolicyLayer, PolicyNorm
 from sparserl.export.policy import ExportedPolicy
 from sparserl.extras import how_to_install
 
@@ -36,10 +36,14 @@ def onnx_graph(policy: ExportedPolicy) -> Any:
 
     parts = _Parts(helper, numpy_helper)
     given = "observation" if policy.images is None else parts.add_images(policy.images)
+    levels = [given]
     for index, layer in enumerate(policy.layers):
         given = parts.add_layer(given, layer, str(index))
-        if index < len(policy.layers) - 1:
+        if layer.added is not None:
+            given = parts.add("Add", [given, levels[layer.added]], f"added{index}")
+        if index < len(policy.layers) - 1 and layer.is_activated:
             given = parts.add("Tanh" if policy.activation == "tanh" else "Relu", [given], f"activated{index}")
+        levels.append(given)
     nodes, dense = parts.nodes, parts.dense
     kind = onnx.TensorProto.FLOAT
     read = kind if policy.images is None else onnx.TensorProto.UINT8
@@ -107,9 +111,19 @@ class _Parts:
         return name
 
     def add_layer(self, given: str, layer: PolicyLayer, name: str) -> str:
-        """A linear layer; gives the name of its sums."""
+        """A linear layer and what stands before it; gives the name of its sums."""
+        if layer.norm is not None:
+            given = self._add_norm(given, layer.norm, name)
         product = self.add("MatMul", [given, self.weights(layer, f"weights{name}")], f"product{name}")
         return self.add("Add", [product, self.array(layer.bias, f"bias{name}")], f"sum{name}")
+
+    def _add_norm(self, given: str, norm: PolicyNorm, name: str) -> str:
+        """What stands before a layer; gives the name of what it multiplies."""
+        arrays = self.array(norm.scale, f"scale{name}"), self.array(norm.shift, f"shift{name}")
+        if norm.epsilon is not None:
+            return self.add("LayerNormalization", [given, *arrays], f"normed{name}", axis=-1, epsilon=norm.epsilon)
+        scaled = self.add("Mul", [given, arrays[0]], f"scaled{name}")
+        return self.add("Add", [scaled, arrays[1]], f"normed{name}")
 
     def add_images(self, images: PolicyImages) -> str:
         """What makes features of images; gives the name of them."""

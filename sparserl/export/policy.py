@@ -15,7 +15,7 @@ from sparserl.export.layers import Floats, PolicyLayer
 
 @dataclass(frozen=True, eq=False)
 class ExportedPolicy:
-    """A deterministic policy: layers with an activation between them.
+    """A deterministic policy: layers with an activation between them, or what `PolicyLayer` says.
 
     Where it reads images, features are made of them first. At the end stand tanh and the range of actions, or that
     range alone, to which outputs are clipped; discrete actions are the place of the highest output, the first one.
@@ -79,10 +79,13 @@ class ExportedPolicy:
     def __call__(self, observation: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Observation of `shape` to (n_out,) action, or () number of it; what exports are compared with."""
         x = np.asarray(observation, np.float32) if self.images is None else self.images(observation)
-        for layer in self.layers[:-1]:
-            y = layer(x)
-            x = np.maximum(y, 0) if self.activation == "relu" else np.tanh(y)
-        y = self.layers[-1](x)
+        levels = [x]
+        for index, layer in enumerate(self.layers):
+            y = layer(levels[-1])
+            y = y if layer.added is None else y + levels[layer.added]
+            if index + 1 < len(self.layers) and layer.is_activated:
+                y = np.maximum(y, 0) if self.activation == "relu" else np.tanh(y)
+            levels.append(y)
         if self.low is None or self.high is None:
             return np.asarray(y.argmax())
         if self.clips:

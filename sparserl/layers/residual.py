@@ -63,19 +63,13 @@ class ResidualMLP(SparseMLP):
         self._follow([PLAIN[name] for name in self.activations])
         if norms is None:
             norms = [nn.LayerNorm(linear(layer).shape[1], EPSILON) for layer in layers[1::2]]
-        self._normalize(running, norms)
-
-    def _normalize(self, running: RunningNorm | None, norms: Sequence[nn.LayerNorm]) -> None:
-        self.norms = [None] * len(self)
-        self.norms[0], self.norms[1::2] = running, norms
-        for layer, norm in zip(self, self.norms, strict=True):
-            if norm is not None:
-                layer.before = norm
+        if running is not None:
+            self[0].before = running
+        for layer, norm in zip(layers[1::2], norms, strict=True):
+            layer.before = norm
 
     def _chain_of(self, layers: Sequence[nn.Module]) -> ResidualMLP:
-        running: Any = self.norms[0]
-        norms: list[Any] = self.norms[1::2]
-        return ResidualMLP(layers, self.activations[-1], running=running, norms=norms)
+        return ResidualMLP(layers, self.activations[-1], running=self.norms[0], norms=self.norms[1::2])
 
     @classmethod
     def blocks(

@@ -16,7 +16,6 @@ from sparserl.kernels.recording import relies_on
 from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions, identity
 from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
 from sparserl.layers.linear import linear
-from sparserl.layers.norms import BeforeLayer
 from sparserl.layers.one_shot import JudgingBatch, begun_by_scores
 from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.seeding import stream
@@ -51,7 +50,6 @@ class SparseMLP(nn.ModuleList):
             `output_activation` unless a learner reads them otherwise, as `softmax` say.
         goals: Connections that layers are to have at the end of a density schedule, by their name in the list; empty
             where every layer begins with the number it keeps.
-        norms: What stands before each layer, or None; a child `before` of the layer.
         after: What follows each layer where that is not a single activation; None elsewhere.
 
     Raises:
@@ -73,7 +71,6 @@ class SparseMLP(nn.ModuleList):
         widths = [linear(layer).shape[0] for layer in layers]
         self._follow(functions(units, output_activation, widths, seed=seed, name=name))
         self.output_reading = output_activation
-        self.norms: list[BeforeLayer | None] = []
         self.after: Sequence[After] | None = None
         self.goals: dict[str, int] = {}
         self._cut: tuple[list[nn.Module], list[tuple[FusedLayers | nn.Linear, Function]]] = ([], [])
@@ -111,6 +108,11 @@ class SparseMLP(nn.ModuleList):
     def activated(self, index: int, y: torch.Tensor) -> torch.Tensor:
         """Activations after a layer, given its (B, n_out) or (B, places, n_out) outputs; what the next one has."""
         return self.functions[index](y)
+
+    @property
+    def norms(self) -> list[Any]:
+        """What stands before each layer, its child `before`; None where there is nothing."""
+        return [layer._modules.get("before") for layer in self]
 
     def levels(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Layer by layer, given (B, n_in) inputs: what it multiplies, its outputs, and what the next one has."""

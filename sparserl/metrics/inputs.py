@@ -113,7 +113,7 @@ def _at_all_places(chain: SparseMLP, of_layer: Floats, n_in: int) -> Floats:
 
     That is the derivative of what the first layer reads, all places together, in that direction.
     """
-    if chain.norms:  # which reads each input once, and is not to be weighed by how that is normalised
+    if any(chain.norms):  # which reads each input once, and is not to be weighed by how that is normalised
         return of_layer
     x = torch.zeros(1, n_in, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():

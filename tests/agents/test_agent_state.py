@@ -13,7 +13,7 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees, differences
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_agent, restore_generators
-from sparserl.agents.config import TD3Config
+from sparserl.agents.critics_config import TD3Config
 from sparserl.agents.table import make_agent
 from sparserl.errors import CheckpointError
 from sparserl.recording import checkpoint

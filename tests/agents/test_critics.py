@@ -18,7 +18,7 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.agents.config import SACConfig, TD3Config
+from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.networks.chains import chains_of_agent
 from sparserl.agents.table import make_agent

@@ -16,8 +16,8 @@ from support.trees import assert_equal_trees
 from torch import nn
 
 from sparserl.agents import DSSAC, DSTD3
-from sparserl.agents.config import SACConfig, TD3Config
 from sparserl.agents.cost_meter import CostMeter
+from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.dense import SAC, TD3
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.kernels.flops import FlopCounter, counting

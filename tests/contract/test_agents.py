@@ -17,7 +17,8 @@ from support.envs import FunctionEnv, env_for
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state, restore_generators
-from sparserl.agents.config import AgentConfig, OffPolicyConfig, SACConfig, TD3Config
+from sparserl.agents.config import AgentConfig, OffPolicyConfig
+from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.ds_crossq import CrossQConfig
 from sparserl.agents.ds_tqc import TQCConfig
@@ -68,22 +69,29 @@ FEWER = {
     "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "top_kast"),
 }
 """Of agents that share all but an optimizer or losses with one that is tried in full."""
+SIMBA: dict[str, Any] = {"network": "simba", "actor_width": 8, "critic_width": 12}
+SIMBA |= {"weight_decay": 0.01, "decoupled_weight_decay": True}
+OF_BLOCKS = {f"{name} in blocks": name for name in ("dense", "static", "ds_sac", "rigl", "clocks of connections")}
+"""Cases of the agents that have such networks."""
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
     for name in (FEWER.get(algo, TOPOLOGIES) if spec.sparse else ["dense"])
     if "actor" in spec.agent.trained or name != "mixed densities"
 ]
+CASES += [
+    pytest.param(algo, name, id=f"{algo}-{name}") for algo in ("ds_td3", "ds_sac", "ds_tqc") for name in OF_BLOCKS
+]
 
 
 def make(algo: str, name: str, seed: int = 0) -> Any:
-    topology = TOPOLOGIES[name]
+    topology = TOPOLOGIES[OF_BLOCKS.get(name, name)]
     rule = METHODS[topology["method"]].rule
     changes: dict[str, Any] = {} if rule is None else dict(FAST)
     if rule is not None and rule.first_update > 25:
         changes["first_update"] = 10
     kind = AGENTS[algo].config
-    config = kind(net_arch=(12, 12), **SIZES[kind])
+    config = kind(**(SIMBA if name in OF_BLOCKS else {"net_arch": (12, 12)}), **SIZES[kind])
     env = env_for(AGENTS[algo].agent)
     return make_agent(algo, config, TopologyConfig(**topology, **changes), env, seed=seed)
 

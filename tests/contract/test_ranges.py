@@ -22,7 +22,12 @@ from sparserl.ranges import MOST_ITEMS, Range, check_ranges, ranges_of
 TRIED = (math.nan, math.inf, -math.inf, -1, 0, 1e30, -(10**400), 10**400)
 """Also what no float holds."""
 MORE = (
-    *("sparserl.agents.config", "sparserl.cli.running", "sparserl.experiment.continual_config"),
+    *(
+        "sparserl.agents.config",
+        "sparserl.agents.critics_config",
+        "sparserl.cli.running",
+        "sparserl.experiment.continual_config",
+    ),
     "sparserl.experiment.fit_config",
     *("sparserl.experiment.rl_continual_config", "sparserl.experiment.train_config"),
 )

@@ -8,7 +8,7 @@ import pytest
 from support.envs import FunctionEnv
 
 from sparserl import machine_memory
-from sparserl.agents.config import TD3Config
+from sparserl.agents.critics_config import TD3Config
 from sparserl.agents.table import AGENTS, _memory, make_agent
 from sparserl.cli import main
 from sparserl.errors import ConfigError

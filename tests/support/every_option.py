@@ -29,6 +29,7 @@ from support.option_kinds import (
 )
 
 from sparserl.agents.table import agent_spec
+from sparserl.layers.linear import linear
 
 # --- batches ----------------------------------------------------------------------------------------
 
@@ -78,6 +79,7 @@ OWN: dict[str, dict[str, Value]] = {
         "agent.actor_q": "mean",
         "agent.policy_delay": 20,
         "agent.target_entropy": -3.0,
+        "agent.initial_ent_coef": 0.5,
         "agent.target_update_interval": 7,
     },
 }
@@ -86,11 +88,38 @@ OWN_PROBES: dict[str, Probe] = {
         name: of_agent(name.partition(".")[2])
         for options in OWN.values()
         for name in options
-        if name not in ("agent.action_noise_std", "agent.n_critics")
+        if name not in ("agent.action_noise_std", "agent.n_critics", "agent.initial_ent_coef")
     },
     "agent.n_critics": lambda built: len(built.agent.critic.q_networks),
+    "agent.initial_ent_coef": lambda built: round(float(built.agent.log_ent_coef.detach().exp()), 3),
     "agent.action_noise_std": lambda built: built.agent.action_noise._sigma[0],
 }
+
+
+RESIDUAL = ("ds_td3", "ds_sac")
+"""Kinds whose networks may have residual blocks."""
+
+
+def residual_blocks(kind: str) -> Batch:
+    """Another kind of network, and its sizes."""
+    sizes = {"agent.actor_width": 6, "agent.actor_blocks": 2, "agent.critic_width": 7, "agent.critic_blocks": 3}
+
+    def blocks(network: Any) -> int:
+        return (len(network) - 2) // 2
+
+    return Batch(
+        kind,
+        "residual blocks",
+        {"agent.network": "simba", **sizes},
+        {"agent.net_arch": [256, 256]},
+        {
+            "agent.network": lambda built: built.agent.policy.network,
+            "agent.actor_width": lambda built: linear(built.agent.acting.network[0]).shape[0],
+            "agent.actor_blocks": lambda built: blocks(built.agent.acting.network),
+            "agent.critic_width": lambda built: linear(built.agent.critic.qf0[0]).shape[0],
+            "agent.critic_blocks": lambda built: blocks(built.agent.critic.qf0),
+        },
+    )
 
 
 def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
@@ -104,6 +133,15 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
         batches.append(
             Batch(kind, "fixed temperature", {"agent.ent_coef": 0.125}, {}, {"agent.ent_coef": of_agent("ent_coef")})
         )
+    batches.append(
+        Batch(
+            kind,
+            "decoupled weight decay",
+            {"agent.decoupled_weight_decay": True},
+            {"agent.weight_decay": 0.25},
+            {"agent.decoupled_weight_decay": of_group("decoupled_weight_decay")},
+        )
+    )
     if not alone:
         return batches
     updates: dict[str, Value] = {"agent.train_freq": 3, "agent.gradient_steps": -1}
@@ -136,6 +174,7 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
                 for n in ("n_steps", "n_steps_delay")
             },
         ),  # type: ignore[misc]
+        *([] if kind not in RESIDUAL else [residual_blocks(kind)]),
         Batch(
             kind,
             "capacity",

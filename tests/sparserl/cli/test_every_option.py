@@ -164,6 +164,7 @@ def test_options_of_data_are_for_classifiers(words: tuple[str, ...]) -> None:
     assert read("continual", ["--data-dir", "x", "--download"]).options.data_dir == Path("x")
 
 
+USUAL = {"agent.net_arch": [256, 256]}
 # What has no effect, or none together: kind, options, and what the line says.
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "budget of networks": (
@@ -179,6 +180,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "delay of steps": ("ds_sac", {"agent.n_steps_delay": 7}, "needs agent.n_steps above 1"),
     "redrawn noise": ("ds_td3", {"agent.replay": "redraw_noise"}, "set --wrappers.noise-fraction"),
     "target entropy": ("ds_sac", {"agent.ent_coef": 0.5, "agent.target_entropy": -3.0}, "needs agent.ent_coef auto"),
+    "first temperature": (
+        "ds_sac",
+        {"agent.ent_coef": 0.5, "agent.initial_ent_coef": 0.1},
+        "needs agent.ent_coef auto",
+    ),
+    "decay that is none": ("ds_sac", {"agent.decoupled_weight_decay": True}, "needs agent.weight_decay above 0"),
+    "dense blocks": ("sac", {"agent.network": "simba", **USUAL}, "--algo ds_sac --topology.method dense"),
+    "blocks of batches": ("ds_crossq", {"agent.network": "simba", **USUAL}, "use ds_sac"),
+    "blocks of values": ("ds_dqn", {"agent.network": "simba"}, "is for ds_td3, ds_sac and ds_tqc"),
+    "hidden widths of blocks": ("ds_td3", {"agent.network": "simba", "agent.net_arch": [6]}, "simba has widths"),
+    **{
+        f"{name} of a perceptron": ("ds_td3", {f"agent.{name}": 7}, f"agent.{name} 7 has no effect")
+        for name in ("actor_width", "actor_blocks", "critic_width", "critic_blocks")
+    },
     "critics of targets": ("sac", {"agent.critic_subset": 2}, "not for sac"),
     "critics of the actor": ("td3", {"agent.actor_q": "mean"}, "--algo ds_td3 --topology.method dense"),
     "delay of the actor": ("sac", {"agent.policy_delay": 2}, "--algo ds_sac --topology.method dense"),
@@ -274,6 +289,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         for name, options in {
             "recycling": {"topology.recycle_interval": 5, "topology.recycle_by": "relevance"},
             "steps": {"agent.n_steps": 3},
+            "blocks": {"agent.network": "simba", **USUAL},
             "capacity": {"agent.dynamic_capacity": True, "agent.forget_minimum": 5},
             "noise": {"agent.replay": "redraw_noise"},
             "rollouts": {"agent.train_freq": 2},

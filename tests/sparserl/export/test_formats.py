@@ -127,7 +127,40 @@ def test_arrays_are_read_back(tmp_path: Path) -> None:
         }
 
 
-CASES = {"by hand": BY_HAND, "choice": CHOICE}
+def residual(algo: str = "ds_sac") -> Any:
+    """An agent with residual blocks, of which nothing is as it began."""
+    own = agent(algo, policy_kwargs={"network": "simba", "net_arch": {"pi": [8, 8], "qf": [8]}})
+    own.policy.observe(3 + 2 * np.random.default_rng(1).normal(size=(100, 5)))
+    for parameter in own.acting.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
+    return own
+
+
+@pytest.mark.parametrize("algo", ["ds_sac", "ds_td3", "ds_tqc"])
+def test_residual_blocks_do_what_the_agent_does(algo: str) -> None:
+    own = residual(algo)
+    expected, _ = own.predict(OBSERVATIONS.astype(np.float64), deterministic=True)
+    exported = exported_policy(own, {})
+    np.testing.assert_allclose([exported(row) for row in OBSERVATIONS], expected, atol=1e-5)
+
+
+def test_what_stands_around_layers_is_read_back(tmp_path: Path) -> None:
+    own = exported_policy(residual(), {})
+    save_tensors(own, tmp_path / "p.safetensors")
+    arrays = safetensors.numpy.load_file(tmp_path / "p.safetensors")
+    for place, layer in enumerate(own.layers):
+        assert (f"layer{place}.scale" in arrays) == (layer.norm is not None) == (place in (0, 1, 3, 5))
+        if layer.norm is not None:
+            np.testing.assert_array_equal(arrays[f"layer{place}.scale"], layer.norm.scale)
+            np.testing.assert_array_equal(arrays[f"layer{place}.shift"], layer.norm.shift)
+    with safetensors.safe_open(tmp_path / "p.safetensors", "numpy") as file:
+        said = file.metadata()
+    assert said["norms"] == "0:given 1:1e-06 3:1e-06 5:1e-06"
+    assert said["added"] == "none none 1 none 3 none"
+    assert said["activated"] == "1 3"
+
+
+CASES = {"by hand": BY_HAND, "choice": CHOICE, "residual": exported_policy(residual(), {})}
 
 
 @pytest.mark.parametrize("case", [*CASES, *CHAINED])

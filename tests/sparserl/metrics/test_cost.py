@@ -11,8 +11,8 @@ from support.envs import FunctionEnv
 from torch import nn
 
 from sparserl.agents import DSTD3
-from sparserl.agents.config import TD3Config
 from sparserl.agents.cost_meter import CostMeter
+from sparserl.agents.critics_config import TD3Config
 from sparserl.agents.table import make_agent
 from sparserl.layers import SparseLinear
 from sparserl.metrics import cost

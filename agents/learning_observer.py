@@ -78,11 +78,12 @@ def of_features(chains: Iterable[SparseMLP], inputs: torch.Tensor) -> dict[str, 
 
 
 def _of_chain(chain: SparseMLP, inputs: torch.Tensor) -> tuple[float, float, float]:
-    """Of its last hidden layer, stable rank and condition; of all hidden neurons, the share that is dormant."""
-    flags, features = [], np.zeros((0, 0))
-    for layer, activations in zip(chain, hidden_activations(chain, inputs), strict=False):
-        features = activations.flatten(1).numpy()
-        flags.append(dormant(dormancy_scores(mean_activity(layer, activations)), DORMANT_AT))
+    """Of what its output layer reads, stable rank and condition; of all hidden neurons, the share that is dormant."""
+    flags, last = [], inputs
+    for layer, last in zip(chain, hidden_activations(chain, inputs), strict=False):
+        flags.append(dormant(dormancy_scores(mean_activity(layer, last)), DORMANT_AT))
+    with chain.in_use(), torch.no_grad():
+        features = chain.read_by(len(chain) - 1, last).flatten(1).numpy()  # normalised where it normalises
     return stable_rank(features), condition(features), float(np.concatenate(flags).mean())
 
 

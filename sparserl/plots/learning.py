@@ -113,10 +113,12 @@ def _draw(axis: Axes, curves: Mapping[Run, Curve], styles: Mapping[str, LineStyl
 
 
 def _describe(axis: Axes, metric: Metric, curves: Mapping[Run, Curve]) -> None:
-    """Scale and limits of a panel."""
+    """Scale and limits of a panel; logarithmic where the table says so, and the values span a decade."""
     if metric.unit == SHARE:
         axis.set_ylim(-0.03, 1.03)
-    elif metric.panel is not None and metric.panel.log and _has_values(curves):
+        return
+    values = np.concatenate([values for _, values in curves.values()] or [np.ones(1)])
+    if metric.panel is not None and metric.panel.log and values.size and 0.0 < 10.0 * values.min() <= values.max():
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
         axis.yaxis.set_minor_formatter(NullFormatter())

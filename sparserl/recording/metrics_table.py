@@ -239,7 +239,7 @@ METRICS: tuple[Metric, ...] = (
     _layer("degree_irrelevant", "with noise features: mean connections of an irrelevant input", "connections"),
     _network(
         "stable_rank",
-        "of the features A (256 env steps of the replay buffer or the latest rollout x last hidden layer): "
+        "of the features A (256 env steps of the replay buffer or the latest rollout x what the output layer reads): "
         "||A||_F^2 / ||A||_2^2; of several critics the mean",
         "",
         "stable rank\nof features",

@@ -11,7 +11,7 @@ from support.train_runs import write_train_run
 from sparserl.cli.main import main
 
 HEAD = "global_step,network,stable_rank,condition,dormant,gradient_norm,weight_norm\n"
-MEASURED = HEAD + "0,actor,,,,,2\n0,critic,,,,,3\n10,actor,4,100,0.5,,5\n10,critic,6,200,0.25,,7\n"
+MEASURED = HEAD + "0,actor,,5,,,2\n0,critic,,150,,,3\n10,actor,4,100,0.5,,5\n10,critic,6,200,0.25,,7\n"
 
 
 def measured(path: Path, text: str = MEASURED, **settings: object) -> Path:
@@ -36,9 +36,10 @@ def test_each_network_has_a_column_and_each_measure_a_row(tmp_path: Path, drawn:
     ]
     assert [axis.get_title() for axis in panels[:2]] == ["actor", "critic"]
     points = [axis.lines[0].get_xydata().tolist() for axis in panels]
-    assert points[:6] == [[[10, value]] for value in (4, 6, 100, 200, 0.5, 0.25)]
+    assert points[:2] + points[4:6] == [[[10, value]] for value in (4, 6, 0.5, 0.25)]
+    assert points[2:4] == [[[0, 5], [10, 100]], [[0, 150], [10, 200]]]
     assert points[6:] == [[[0, 2], [10, 5]], [[0, 3], [10, 7]]]
-    assert [axis.get_yscale() for axis in panels[2:5]] == ["log", "log", "linear"]
+    assert [axis.get_yscale() for axis in panels[2:5]] == ["log", "linear", "linear"]
     assert all(axis.get_xlim() == first.get_xlim() for axis in panels)
 
 

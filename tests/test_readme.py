@@ -30,7 +30,7 @@ def test_commands_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.Mo
         if words[0] != "enjoy":
             assert main(words) == 0, command
         elif drawn(words):
-            films.add("reacher.gif")
+            films.add("pendulum.gif")
     assert {path.name for path in tmp_path.iterdir()} == {"configs", "runs", "curves.png", *films}
 
 

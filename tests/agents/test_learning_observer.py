@@ -24,11 +24,15 @@ from sparserl.topology.config import TopologyConfig
 HIDDEN = (12, 10)
 ROLLOUTS: dict[str, Any] = {"n_steps": 25, "batch_size": 5, "n_epochs": 2}
 REPLAY: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 500}
+SIMBA: dict[str, Any] = {
+    "network": "simba",
+    **{"actor_width": 10, "actor_blocks": 1, "critic_width": 10, "critic_blocks": 1},
+}
 WITHOUT_GRADIENTS = ("td3", "sac", "dqn")
 """Their losses are formed in Stable-Baselines3's `train` alone, with targets and steps."""
 
 
-def learned(algo: str, steps: int = 50) -> Any:
+def learned(algo: str, steps: int = 50, **options: Any) -> Any:
     spec = AGENTS[algo]
     names = spec.config.__dataclass_fields__
     sizes = {name: value for name, value in {**REPLAY, **ROLLOUTS}.items() if name in names}
@@ -37,7 +41,12 @@ def learned(algo: str, steps: int = 50) -> Any:
     topology = {"method": "rigl", "density": 0.4, "update_interval": 10, "gradient_batches": 3}
     agent = make_agent(
         algo,
-        spec.config(net_arch=HIDDEN, **({"lstm_hidden": 8} if "lstm_hidden" in names else {}), **sizes),
+        spec.config(
+            **({} if "network" in options else {"net_arch": HIDDEN}),
+            **({"lstm_hidden": 8} if "lstm_hidden" in names else {}),
+            **sizes,
+            **options,
+        ),
         TopologyConfig(**topology) if spec.sparse else TopologyConfig(method="dense"),
         env_for(spec.agent),
         seed=0,
@@ -45,9 +54,11 @@ def learned(algo: str, steps: int = 50) -> Any:
     return agent.learn(steps)
 
 
-@pytest.mark.parametrize("algo", AGENTS)
-def test_every_agent_is_measured_and_stays_as_it_is(algo: str) -> None:
-    agent = learned(algo)
+@pytest.mark.parametrize(
+    ("algo", "options"), [*((algo, {}) for algo in AGENTS), ("ds_sac", SIMBA)], ids=[*AGENTS, "simba"]
+)
+def test_every_agent_is_measured_and_stays_as_it_is(algo: str, options: dict[str, Any]) -> None:
+    agent = learned(algo, **options)
     state, generators = copy.deepcopy(agent_state(agent)), copy.deepcopy(generator_state())
     gradients = [None if one.grad is None else one.grad.clone() for one in agent.policy.parameters()]
     observer = LearningObserver(agent)
@@ -65,6 +76,18 @@ def test_every_agent_is_measured_and_stays_as_it_is(algo: str) -> None:
         assert 0.0 <= of["dormant"] < 1.0
         assert of["weight_norm"] > 0.0
         assert of.get("gradient_norm", 1.0) > 0.0
+
+
+def test_features_of_residual_blocks_are_what_the_head_reads_behind_its_norm() -> None:
+    agent = learned("ds_sac", **SIMBA)
+    found, probe = LearningObserver(agent).measures(), agent.probe()
+    *_, head = agent.actor.pi
+    read: list[torch.Tensor] = []
+    hook = head.before.register_forward_hook(lambda module, inputs, outputs: read.append(outputs))
+    with torch.no_grad():
+        list(agent.actor.pi.levels(probe.inputs["actor"]))
+    hook.remove()
+    assert found["actor"]["stable_rank"] == pytest.approx(stable_rank(read[-1].numpy()), rel=1e-5)
 
 
 def hidden_of(sequential: nn.Module, x: torch.Tensor) -> list[np.ndarray]:

@@ -230,6 +230,6 @@ def compile_kernels(say: Callable[[str], object], dtype: torch.dtype = torch.flo
     for batch in (1, 2):
         _, saved = forward(networks, [torch.ones(batch, 1, dtype=dtype)], keep=batch > 1)
     backward(networks, saved, np.ones((1, 2, 1), one.numpy().dtype), GradientRequest())
-    for function in (*STEPS, total_step):
+    for function in (*STEPS, total_step, batch_step, batch_gradient_step):
         function.address(one.numpy().dtype)
     positions.compile_kernels()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from sparserl.kernels.flops import counting
 from sparserl.layers.activations import READINGS, Function
 from sparserl.layers.batch_renorm import BatchNormOptions, BatchRenorm
 from sparserl.layers.fused import FusedLayers
@@ -169,9 +170,10 @@ def _folded(layer: Any) -> nn.Module:
 
 @torch.no_grad()
 def _fold(layer: Any, folded: Any) -> None:
-    """Writes weights and biases into a layer of the same connections."""
+    """Writes weights and biases into a layer of the same connections; as what optimizers do, this is not counted."""
     factor, summand = layer.before.in_use()
     if isinstance(layer, SparseLinear):
         factor = factor.index_select(0, layer.col)
     torch.mul(linear(layer).weights, factor, out=linear(folded).weights.data)
-    folded.bias.copy_(layer(summand[None])[0])
+    with counting(None):
+        folded.bias.copy_(layer(summand[None])[0])

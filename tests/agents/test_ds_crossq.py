@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle import update_flops
 from sb3_contrib import CrossQ
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.sac.policies import SACPolicy
@@ -133,6 +134,20 @@ def test_gradients_for_measurements_leave_the_running_statistics() -> None:
         agent.form_gradients(group, agent.transitions(np.arange(8)))
         assert all(parameter.grad is not None for parameter in getattr(agent, group).parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in agent.policy.state_dict().items())
+
+
+def test_every_product_and_norm_is_counted() -> None:
+    agent = trained(6, topology={"method": "static", "density": 0.4})
+    product = {name: update_flops.product(network) for name, network in agent.networks.items()}
+    # Of a norm 7 operations an entry forward, 5 back, and 4 for scale and shift.
+    norms = {
+        name: 16 * sum(norm.scale.numel() for net in chains for norm in net.norms)
+        for name, chains in {"actor": [agent.actor.pi], "critic": agent.critic.q_networks}.items()
+    }
+    # Each layer has all three products, the first too, whose norm learns; critics read both halves.
+    of_critics = 16 * product["actor"] + 32 * (3 * product["critic"] + norms["critic"])
+    of_actor = 16 * (3 * product["actor"] + norms["actor"]) + 16 * 2 * product["critic"]
+    assert agent.flops.total == 6 * of_critics + 2 * of_actor
 
 
 def test_there_are_no_target_networks() -> None:

@@ -36,6 +36,7 @@ highlight_language = "text"  # of blocks that name none
 html_theme = "furo"
 html_title = f"sparserl {version}"
 templates_path = ["templates"]
+html_static_path, html_css_files = ["static"], ["wide.css"]
 html_additional_pages = {"index": "index.html"}
 html_copy_source = False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sparserl.errors import ConfigError
 from sparserl.plots.style import (
@@ -20,6 +20,7 @@ from sparserl.plots.style import (
     draw_curves,
     legend_title,
     line_styles,
+    percent_ticks,
     set_row_label,
     task_panels,
     write_figure,
@@ -92,7 +93,7 @@ def _plot(curves: Mapping[Run, Curve], measure: str, measure_title: str, out: Pa
             drawn |= {run.path for run in counted}
         set_row_label(above, measure_title)
         if measure == "accuracy":
-            above.yaxis.set_major_formatter(PercentFormatter(1.0))  # with digits where ticks are near each other
+            above.yaxis.set_major_formatter(percent_ticks())
         set_row_label(below, "connections")
         below.set_ylim(0, None)
         below.yaxis.set_major_formatter(EngFormatter(sep=""))

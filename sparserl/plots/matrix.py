@@ -27,6 +27,7 @@ from sparserl.plots.style import (
     draw_curves,
     legend_title,
     line_styles,
+    percent_ticks,
     set_row_label,
     task_panels,
     write_figure,
@@ -70,7 +71,7 @@ def plot_sequence_runs(runs: Sequence[Run], out: Path, options: PictureOptions =
         axis.set_xlabel("tasks learned")
         set_row_label(axis, "mean accuracy on them")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0))  # with digits where ticks are near each other
+        axis.yaxis.set_major_formatter(percent_ticks())
     every = [axis for axes in axes_of.values() for axis in axes]
     add_legend(figure, every, legend_title(every, options))
     write_figure(figure, out)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import band, resample
@@ -221,6 +222,11 @@ def _interval_of_mean(values: FloatArray, rng: np.random.Generator) -> tuple[Flo
     """Bootstrap interval of the mean over seeds at each x: (S, E) -> (E,), (E,); a seed is drawn as a whole."""
     shares = np.eye(len(values))[resample(len(values), rng)].mean(axis=1)
     return band(shares @ values, LEVEL_PERCENT)
+
+
+def percent_ticks() -> FuncFormatter:
+    """Shares as percent, each with the digits that it needs: 98.5%, 99%."""
+    return FuncFormatter(lambda share, _: f"{100 * share:.6g}%")
 
 
 def legend_letters(width: float) -> int:

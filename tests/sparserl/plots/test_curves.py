@@ -15,7 +15,7 @@ from support.figures import lines_of
 from sparserl.errors import ConfigError
 from sparserl.plots import curves as plots
 from sparserl.plots.curves import plot_runs
-from sparserl.plots.style import COLOURS, FORMATS, PictureOptions, Run, draw_curves, line_styles
+from sparserl.plots.style import COLOURS, FORMATS, PictureOptions, Run, draw_curves, line_styles, percent_ticks
 from sparserl.recording.run_logs import FloatArray, evaluation_curve
 
 SEEN = {
@@ -140,6 +140,13 @@ def test_colours_differ_for_the_colour_blind_too(seen: list[list[float]]) -> Non
 def test_a_long_line_has_few_markers() -> None:
     style = line_styles(["m"])["m"]
     assert [style.of_line(n)["markevery"] for n in (1, 15, 80)] == [(0, 1), (0, 1), (0, 10)]
+
+
+def test_percents_have_the_digits_that_they_need() -> None:
+    said = percent_ticks()
+    assert [said(share) for share in (0.0, 0.2, 0.29, 0.985, 0.9975, 1.0)] == [
+        *("0%", "20%", "29%", "98.5%", "99.75%", "100%"),
+    ]
 
 
 def test_equal_lines_have_their_markers_at_different_points() -> None:

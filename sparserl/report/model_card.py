@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sparserl.export import ExportedPolicy
+from sparserl.export import ExportedPolicy, PolicyLayer
 from sparserl.metrics.bootstrap import Estimate, interval, resample
 from sparserl.metrics.statistics import LEVEL_PERCENT
 from sparserl.recording.metrics_table import AGENTS, SEQUENCES, Kind
@@ -191,11 +191,12 @@ def _results(facts: CardFacts) -> str:
 def _size(facts: CardFacts) -> str:
     parts = ["## Size"]
     for name, policy in facts.policies.items():
-        rows = [["layer", "outputs x inputs", "connections", "density"]]
+        rows = [["layer", "outputs x inputs", "connections", "density", "before", "after"]]
         for index, layer in enumerate(policy.all_layers):
             size = layer.n_out * layer.n_in
             shape = f"{layer.n_out:,} x {layer.n_in:,}"
-            rows.append([str(index), shape, f"{layer.values.size:,}", f"{layer.values.size / size:.1%}"])
+            share = f"{layer.values.size / size:.1%}"
+            rows.append([str(index), shape, f"{layer.values.size:,}", share, *_around(policy, layer)])
         parts.append(f"`{name}`:\n\n{_table(rows)}")
     rows = [["networks that were trained", ""], ["parameters", f"{facts.params_nonzero:,}"]]
     for key, text in (
@@ -212,6 +213,18 @@ def _size(facts: CardFacts) -> str:
     return "\n\n".join([*parts, _table(rows)])
 
 
+def _around(policy: ExportedPolicy, layer: PolicyLayer) -> tuple[str, str]:
+    """What stands before and after the product of a layer, in words."""
+    before = ""
+    if layer.norm is not None:
+        normalised = f"normalised (epsilon {layer.norm.epsilon:g}), " if layer.norm.epsilon else ""
+        before = f"{normalised}times scale plus shift"
+    after = [] if layer.added is None else [f"plus level {layer.added}"]
+    if layer is not policy.layers[-1] and layer.is_activated:
+        after.append(policy.activation)
+    return before, ", ".join(after)
+
+
 def _use(facts: CardFacts) -> str:
     parts = [
         "## Use",
@@ -226,8 +239,9 @@ def _use(facts: CardFacts) -> str:
         parts.append(
             f"`{name}.safetensors` is the policy alone, to be used without sparserl. It {reads}, observations "
             f"{policy.about['observations']}. Of layer i it has `layer<i>.values` and `.bias`, of a sparse one "
-            "`.row_ptr` and `.col` too (CSR, outputs x inputs). Between layers stands "
-            f"{policy.activation}; in the end outputs are {policy.ending}{acts}."
+            "`.row_ptr` and `.col` too (CSR, outputs x inputs), and where its inputs are scaled `.scale` and `.shift`. "
+            "The table above says what comes before and after; level 0 is the observation, level i + 1 what comes of "
+            f"layer i. In the end outputs are {policy.ending}{acts}."
         )
     for name, function in facts.c_functions.items():
         parts.append(f"`{name}.h` is the same in C99 without any library: `{function}`.")

@@ -83,8 +83,8 @@ def test_front_matter_and_body() -> None:
     (metric,) = result["metrics"]
     assert (metric["type"], metric["value"]) == ("mean_reward", "3.00 +/- 1.87")
     assert "9 parameters of the 36 of dense ones (25.0%), topology method `set`, seed 3" in body
-    assert "| 0 | 2 x 3 | 3 | 50.0% |" in body
-    assert "| 1 | 1 x 2 | 2 | 100.0% |" in body
+    assert "| 0 | 2 x 3 | 3 | 50.0% |  | relu |" in body
+    assert "| 1 | 1 x 2 | 2 | 100.0% |  |  |" in body
     assert "| FLOPs of training | 1.5e+09 |" in body
     assert "void policy(const float *observation, float *action)" in body
     assert "| python | 3.11 |" in body

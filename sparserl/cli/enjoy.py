@@ -17,7 +17,7 @@ from sparserl.experiment.program import load
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
 from sparserl.recording.episodes import longest_episode
 from sparserl.recording.rendering import check_display, drawing, render_off_screen
-from sparserl.recording.run_folder import WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, WhichCheckpoint
 from sparserl.recording.video import SUFFIXES, Act, film, frames_per_second, play
 from sparserl.written_files import check_writable
 
@@ -32,8 +32,8 @@ class EnjoyCommand:
     """Write this .mp4 (needs the `video` extra) or .gif instead of opening a window."""
     episodes: Repeats = 1
     """Number of episodes, of each task."""
-    checkpoint: WhichCheckpoint | None = None
-    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
+    """Which policy: the last, or the best by evaluation, which continual runs have not."""
     task: CountOrZero | None = None
     """Task of a continual run, from 0; one after another if None."""
     seed: Seed = 10_000
@@ -75,7 +75,8 @@ def run(arguments: Sequence[str]) -> int:
                         bar.update()
                 cut_off = ", where it was stopped" if len(rewards) == bound else ""
                 said = f"return {sum(rewards):.1f} in {len(rewards)} steps{cut_off}"
-                print(f"{trained.tasks[task]}, episode {episode}: {said} (checkpoint of step {trained.step:,})")
+                of_checkpoint = f"{trained.which} checkpoint, step {trained.step:,}"
+                print(f"{trained.tasks[task]}, episode {episode}: {said} ({of_checkpoint})")
     if command.video is not None:
         print(f"wrote {command.video}")
     return 0

@@ -27,7 +27,7 @@ from sparserl.experiment.policy_ensemble import PolicyEnsemble
 from sparserl.experiment.run_config import kind_in
 from sparserl.json_text import json_text
 from sparserl.ranges import Count, CountOrZero, Repeats, Seed, check_ranges
-from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
 from sparserl.written_files import check_writable, write_text
 
 KINDS = {"stochastic": True, "deterministic": False}
@@ -48,7 +48,7 @@ class EvalCommand:
     episodes: Repeats = 10
     """Number of episodes; on each task of a continual run so many with drawn actions and so many without."""
     checkpoint: WhichCheckpoint | None = None
-    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    """Which policy: the last, or the best by evaluation, which continual runs have not; the last if None."""
     task: CountOrZero | None = None
     """Task of a continual run, from 0; all if None."""
     seed: Seed = 10_000
@@ -100,6 +100,8 @@ def run(arguments: Sequence[str]) -> int:
     if command.json:
         print(json_text({"run": str(path), "global_step": trained.step, **result}))
     else:
+        if command.checkpoint is None and (folder.checkpoints / BEST).exists():
+            table.caption = "--checkpoint best takes that of the best evaluation"
         Console().print(table)
     return 0
 

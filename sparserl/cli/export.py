@@ -15,7 +15,7 @@ from sparserl.cli.arguments import parse
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
 from sparserl.ranges import CountOrZero, check_ranges
-from sparserl.recording.run_folder import WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, WhichCheckpoint
 from sparserl.written_files import check_writable, replacing
 
 COMPARED_STEPS = 200
@@ -32,8 +32,8 @@ class ExportCommand:
     """Arrays; an ONNX model (extra `export`); or a C header with the policy as static arrays and a function."""
     out: Path | None = None
     """File to write; policy.safetensors, policy.onnx or policy.h in the present folder if None."""
-    checkpoint: WhichCheckpoint | None = None
-    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
+    """Which policy: the last, or the best by evaluation, which continual runs have not."""
     task: CountOrZero | None = None
     """Task of a continual run that the policy is for, from 0."""
     name: str = "policy"

@@ -37,7 +37,7 @@ class InspectCommand:
     run: Path
     """Run folder."""
     checkpoint: WhichCheckpoint | None = None
-    """Which policy: the best by evaluation, or the last; the best if None, and of a continual run the last."""
+    """Which policy: the last, or the best by evaluation, which continual runs have not; the last if None."""
     task: CountOrZero | None = None
     """Task of a continual run, from 0."""
     episodes: Repeats = 3

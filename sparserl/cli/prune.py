@@ -25,7 +25,7 @@ from sparserl.experiment.training import Source
 from sparserl.json_text import json_text
 from sparserl.metrics.cost import params_nonzero
 from sparserl.ranges import PositiveShare, Repeats, check_ranges
-from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, RunFolder, WhichCheckpoint
 from sparserl.recording.run_logs import read_columns
 from sparserl.topology.pruning import PRUNE
 
@@ -56,8 +56,8 @@ class PruneCommand:
     """Folder of the pruned run, which must not exist; runs/<name>__s<seed> (or the next free number) if None."""
     episodes: Repeats = 10
     """Episodes in which both policies are evaluated, from the same resets."""
-    checkpoint: WhichCheckpoint = "best"
-    """Which policy: the best by evaluation, or the last."""
+    checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
+    """Which policy: the last, or the best by evaluation."""
     json: bool = False
     """Print one line of JSON instead of a table."""
 

@@ -36,7 +36,7 @@ from sparserl.export import ExportedPolicy
 from sparserl.layers import SparseMLP
 from sparserl.layers.linear import linear
 from sparserl.recording.metrics_table import Kind
-from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, RunFolder, WhichCheckpoint
 
 A = TypeVar("A", bound=TrainConfig | RLContinualConfig)
 EVAL_SEED = 10_000
@@ -150,7 +150,7 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
     """
 
     def __init__(self, folder: RunFolder, which: WhichCheckpoint | None = None):
-        which = which or "best"
+        which = which or USUAL_CHECKPOINT
         restored = RestoredAgent(folder, which)
         with restoring():
             super().__init__(folder, restored.config, restored.state, which)
@@ -297,7 +297,7 @@ def open_trained(path: Path, which: WhichCheckpoint | None) -> TrainedAgent | Tr
 
     Args:
         path: Run folder.
-        which: `best` by evaluation, or the `last` one; None is the best, or of a continual run the last.
+        which: The `last` one, or the `best` by evaluation; None is the last.
 
     Raises:
         ConfigError: If the run has no policy, or no best one.

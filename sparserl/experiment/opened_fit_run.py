@@ -21,7 +21,7 @@ from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import fit_config
 from sparserl.metrics.ensemble import accuracy, negative_log_likelihood
 from sparserl.recording import checkpoint
-from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import BEST, USUAL_CHECKPOINT, RunFolder, WhichCheckpoint
 
 
 class TrainedFit(OpenedRun[FitConfig]):
@@ -44,7 +44,7 @@ class TrainedFit(OpenedRun[FitConfig]):
                 f"{folder.path} has no best checkpoint, which validation samples choose; use --checkpoint last"
             )
         of_members = which is None and config.learner.ensemble > 1
-        chosen: WhichCheckpoint = which or ("best" if has_best and not of_members else "last")
+        chosen: WhichCheckpoint = which or USUAL_CHECKPOINT
         state = checkpoint.load(folder.checkpoints / BEST) if chosen == "best" else last_state(folder)
         with restoring():
             super().__init__(folder, config, state, chosen)

@@ -29,7 +29,8 @@ def open_run(path: str | Path, checkpoint: WhichCheckpoint | None = None) -> Ope
 
     Args:
         path: Run folder.
-        checkpoint: `best` by evaluation, or the `last` one; None is the best, or where there is none the last.
+        checkpoint: The `last` one, or the `best` by evaluation; None is the last, of an ensemble
+            of `fit` all its members.
 
     Returns:
         Of `sparserl train` a `TrainedAgent` with `.agent`, of `sparserl continual` a `TrainedSequence` or a

@@ -11,7 +11,7 @@ from sparserl import config as yaml_config
 from sparserl.agents.table import AGENTS
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.input_files import beside
-from sparserl.recording.run_folder import RunFolder, WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, RunFolder, WhichCheckpoint
 from sparserl.topology.pruning import PRUNE
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ OF_PRUNED: Mapping[str, Any] = {"method": "static", "allocation": "uniform", "ou
 """Fields of the topology of pruned networks: every layer is sparse, and what is pruned stays so."""
 
 
+FORMER_DEFAULTS: Mapping[str, tuple[Any, ...]] = {"checkpoint": ("best",)}
+"""Field of `OriginConfig` -> what stands in configs of runs without an origin that older versions wrote."""
+
+
 @dataclass(frozen=True)
 class OriginConfig:
     """Where networks come from that have learned, instead of being drawn.
@@ -37,8 +41,8 @@ class OriginConfig:
     run: Path | None = None
     """Run folder of `sparserl train` whose networks the run begins with, in place of drawn ones; so does --from. Its
     config lies beneath, in place of a preset. Optimizer, replay buffer and temperature begin anew."""
-    checkpoint: WhichCheckpoint = "best"
-    """Which of its policies: the best by evaluation, or the last."""
+    checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
+    """Which of its policies: the last, or the best by evaluation."""
     prune_by: str | None = None
     """Prune each network to topology.density first, by uniform, global, lamp or fisher (see `sparserl prune --help`);
     the algorithm is then the sparse one of its kind. None prunes nothing."""
@@ -48,7 +52,8 @@ class OriginConfig:
             raise ConfigError(unknown_name("pruning rule", self.prune_by, PRUNE))
         for field in fields(self):
             value = getattr(self, field.name)
-            if self.run is None and value != field.default:
+            unused = (field.default, *FORMER_DEFAULTS.get(field.name, ()))
+            if self.run is None and value not in unused:
                 raise ConfigError(f"origin.{field.name} {value} has no effect: it needs origin.run, or --from DIR")
 
     @property

@@ -12,7 +12,7 @@ from sparserl.experiment.origin import Origin
 from sparserl.experiment.resolving import resolve
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Source
-from sparserl.recording.run_folder import WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, WhichCheckpoint
 from sparserl.recording.trackers import WandbConfig
 
 
@@ -48,7 +48,7 @@ class PruneTraining(AgentTraining):
 
 
 def pruned_config(
-    run: Path, density: float, by: str, *, checkpoint: WhichCheckpoint = "best", episodes: int = 10
+    run: Path, density: float, by: str, *, checkpoint: WhichCheckpoint = USUAL_CHECKPOINT, episodes: int = 10
 ) -> TrainConfig:
     """The config of a run that is another one, pruned; no tracker is told of it.
 

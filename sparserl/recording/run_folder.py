@@ -37,6 +37,8 @@ BEST, FINAL = "best", "final"
 """Beside them: the policy with the best evaluation, and that of the end of a finished run."""
 WhichCheckpoint = Literal["best", "last"]
 """Of a run that is looked at."""
+USUAL_CHECKPOINT: WhichCheckpoint = "last"
+"""Unless it is said which: what Stable-Baselines3's `learn` ends with, and not chosen by what it is judged by."""
 _MOST_DIGITS = 18
 """Of a step; what has more is not ours."""
 

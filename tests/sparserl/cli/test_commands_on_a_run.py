@@ -11,6 +11,8 @@ import torch
 from sparserl.agents.table import AGENTS
 from sparserl.cli import enjoy
 from sparserl.cli.main import COMMANDS, main
+from sparserl.experiment import open_run, resolve
+from sparserl.experiment.train_config import TrainConfig
 from sparserl.topology.methods import METHODS
 
 TINY = "--env Hopper-v5 --total-steps 120 --agent.learning-starts 40 --agent.net-arch 8 8 --no-progress"
@@ -44,12 +46,31 @@ def test_eval_takes_the_best_or_the_last_policy(run: Path, capsys: pytest.Captur
 
 
 def test_eval_repeats_the_evaluation_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Training evaluates with its own seed + 100; the best policy must score the same again.
-    assert main(["eval", "--run", str(run), "--episodes", "2", "--json", "--seed", "100"]) == 0
-    best = json.loads(capsys.readouterr().out)
+    # Training evaluates with its own seed + 100; the same policy must score the same again.
     rows = [line.split(",") for line in (run / "eval.csv").read_text().splitlines()[1:]]
-    returns = [float(row[2]) for row in rows if int(row[0]) == best["global_step"]]
-    assert best["return_mean"] == pytest.approx(sum(returns) / len(returns))
+    for which in ("best", "last"):
+        words = ["--episodes", "2", "--json", "--seed", "100", "--checkpoint", which]
+        assert main(["eval", "--run", str(run), *words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        returns = [float(row[2]) for row in rows if int(row[0]) == found["global_step"]]
+        assert found["return_mean"] == pytest.approx(sum(returns) / len(returns))
+
+
+def test_every_command_takes_the_last_policy_and_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ("eval --episodes 1", f"export --out {tmp_path}/p.safetensors", "inspect --episodes 1"):
+        command, *options = words.split()
+        assert main([command, "--run", str(run), *options]) == 0
+        assert "last checkpoint (step 120)" in " ".join(capsys.readouterr().out.split())
+    assert main(["eval", "--run", str(run), "--episodes", "1"]) == 0
+    assert "--checkpoint best" in capsys.readouterr().out
+    assert main(["eval", "--run", str(run), "--episodes", "1", "--checkpoint", "best"]) == 0
+    assert "--checkpoint best" not in capsys.readouterr().out
+    assert open_run(run).step == 120
+    of_another = resolve("train", {"origin": {"run": str(run)}})
+    assert isinstance(of_another, TrainConfig)
+    assert of_another.origin.checkpoint == "last"
 
 
 def test_eval_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,8 +134,8 @@ def test_an_ensemble_is_reported_and_answers_together(tmp_path: Path, capsys: py
 
 def test_an_opened_run_repeats_its_accuracies(finished: Path) -> None:
     result, before = result_of(finished), fingerprint(finished)
-    best: Any = open_run(finished)
-    last: Any = open_run(finished, "last")
+    best: Any = open_run(finished, "best")
+    last: Any = open_run(finished)
     assert (best.which, last.which) == ("best", "last")
     assert best.evaluate()["test"].accuracy == result["accuracy_test_best"]
     assert best.evaluate()["validation"].accuracy == result["accuracy_validation_best"]

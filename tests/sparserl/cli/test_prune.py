@@ -85,7 +85,7 @@ def test_every_network_has_exactly_the_density(
     np.testing.assert_allclose(said["after"]["return_mean"], opened.evaluate(2, seed=at).return_mean)
     assert said["after"]["policy_bytes"] > 4 * said["after"]["policy_parameters"]  # the indices count
     config = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())
-    assert config["origin"] == {"run": str(runs[algo]), "checkpoint": "best", "prune_by": by}
+    assert config["origin"] == {"run": str(runs[algo]), "checkpoint": "last", "prune_by": by}
     assert (config["algo"], config["topology"]["density"]) == (f"ds_{algo.removeprefix('ds_')}", 0.2)
 
 
@@ -146,7 +146,9 @@ def test_folders_that_do_not_serve_are_refused(
     bare = tmp_path / "bare"
     shutil.copytree(runs["td3"], bare)
     shutil.rmtree(bare / "checkpoints")
-    assert "no checkpoint at" in refused(capsys, prune(bare, tmp_path / "p", "--density", "0.3"))
+    assert "has no full checkpoint yet" in refused(capsys, prune(bare, tmp_path / "p", "--density", "0.3"))
+    best = ("--density", "0.3", "--checkpoint", "best")
+    assert "no checkpoint at" in refused(capsys, prune(bare, tmp_path / "p", *best))
     line = refused(capsys, prune(bare, tmp_path / "p", "--density", "0.3", "--checkpoint", "last"))
     assert "has no full checkpoint yet" in line
 

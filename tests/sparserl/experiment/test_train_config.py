@@ -200,3 +200,11 @@ def test_the_default_preset_gives_its_density_to_a_whole_network() -> None:
     hidden = layer_costs(agent.actor)[:2]
     weights, dense = sum(layer.weights for layer in hidden), sum(layer.weights_dense for layer in hidden)
     assert weights / dense == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_checkpoint_without_a_run_is_refused_unless_an_older_version_wrote_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("env: Pendulum-v1\norigin: {run: null, checkpoint: best, prune_by: null}\n")
+    assert resolved("--config", str(file)).origin.run is None
+    with pytest.raises(ConfigError, match=r"origin.prune_by lamp has no effect: it needs origin.run"):
+        resolved("--env", "Pendulum-v1", "--origin.prune-by", "lamp")

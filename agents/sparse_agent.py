@@ -5,6 +5,7 @@ Independent of where an agent's data come from and of who writes its update.
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Mapping
 from functools import partial
@@ -165,7 +166,13 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
         self.run_updates = updates or 0
 
     def _setup_learn(
-        self, total_timesteps: int, callback: Any = None, reset_num_timesteps: bool = True, *args: Any, **kwargs: Any
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[int, Any]:
         updates = self._updates_of_learn(total_timesteps, reset_num_timesteps)
         try:
@@ -173,7 +180,9 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
         except TopologyError as error:
             more = "if more calls of `learn` follow, first give the steps of all to `bind_run_length`"
             raise TopologyError(f"{error}; {more}") from None
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
+        if tb_log_name == inspect.signature(self.learn).parameters["tb_log_name"].default:  # that of the dense agent
+            tb_log_name = type(self).__name__
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, *args, **kwargs)
 
     def _bind_topology(self, total_updates: int | None) -> None:
         """Fixes what the length of the run decides, if there is anything."""

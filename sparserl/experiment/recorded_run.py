@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,9 +119,19 @@ class RunConfig(ABC):
         return data
 
 
+def folder_name(name: str) -> str:
+    """A name of runs as the beginning of a folder's: shells, Windows and W&B take every character of it as it is.
+
+    Example:
+        >>> folder_name("my_envs:Pole-v0__ds_td3__d0.1")
+        'my_envs-Pole-v0__ds_td3__d0.1'
+    """
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", name)
+
+
 def free_folder(config: RunConfig) -> Path:
     """`runs/<name>__s<seed>`, or the first of `...__2`, `...__3`, ... that is free: a repeated command is a new run."""
-    path = Path("runs") / f"{config.name.replace('/', '-')}__s{config.seed}"
+    path = Path("runs") / f"{folder_name(config.name)}__s{config.seed}"
     numbered = (path.with_name(f"{path.name}__{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 

@@ -148,14 +148,14 @@ class WandbTracker:
             except Exception as error:
                 if not resumed or mode != "online":
                     raise
-                sync = f"wandb sync {shlex.quote(str(self._files))}/offline-run-*"
                 reason = wandb_reason(error)
                 print(
-                    f"sparserl: W&B cannot be reached ({reason}); the run goes on offline, later: {sync}",
+                    f"sparserl: W&B cannot be reached ({reason}); the run goes on offline, later: {self._how_to_sync}",
                     file=sys.stderr,
                 )
                 wandb.teardown()  # its service would hold the run's id for the attempt that failed
-                self._run = begin("offline")
+                mode = "offline"
+                self._run = begin(mode)
             self._run.define_metric("global_step")
             self._run.define_metric("*", step_metric="global_step")
             objective, kept = OBJECTIVE[job_type]
@@ -164,6 +164,11 @@ class WandbTracker:
             hint = "WANDB_MODE=disabled goes on without it" if resumed else "try --wandb.mode offline"
             raise ConfigError(f"W&B did not start ({wandb_reason(error)}); {hint}") from None
         run_id.write_text(self._run.id)
+        self._is_offline = mode == "offline"
+
+    @property
+    def _how_to_sync(self) -> str:
+        return f"wandb sync {shlex.quote(str(self._files))}/offline-run-*"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`."""
@@ -194,6 +199,10 @@ class WandbTracker:
         """Puts the result into the run's summary and ends it."""
         self._attempt(lambda: self._run.summary.update({f"result/{key}": value for key, value in summary.items()}))
         self._attempt(lambda: self._run.finish())
+        if self._is_offline:
+            tqdm.write(
+                f"sparserl: what W&B was told is on the disk alone; to send it: {self._how_to_sync}", file=sys.stderr
+            )
 
     def _attempt(self, what: Callable[[], object]) -> None:
         try:

@@ -96,6 +96,16 @@ def make(algo: str, name: str, seed: int = 0) -> Any:
     return make_agent(algo, config, TopologyConfig(**topology, **changes), env, seed=seed)
 
 
+@pytest.mark.parametrize("algo", [algo for algo, spec in AGENTS.items() if spec.sparse])
+def test_tensorboard_files_lie_under_the_name_of_the_agent(algo: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    agent = make(algo, "static")
+    agent.tensorboard_log = str(tmp_path)
+    agent.learn(1)
+    agent.learn(1, tb_log_name="mine")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{type(agent).__name__}_1", "mine_1"}
+
+
 def update(agent: Any, count: int, seed: int) -> None:
     """Gradient updates on random data."""
     rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from support.runs import rows
 
 from sparserl import __version__
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.experiment.recorded_run import folder_name
 from sparserl.recording import run_folder as records
 from sparserl.recording.run_folder import (
     CsvLog,
@@ -229,3 +230,9 @@ def test_a_folder_that_cannot_be_filled_is_refused_and_left_as_it_was(
     with pytest.raises(ConfigError, match=r"cannot write into .*run: No space left on device"):
         RunFolder.create(tmp_path / "run", config_yaml="", command="", threads=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_folder_is_one_word_for_every_shell_and_for_windows() -> None:
+    assert folder_name("mine.envs:Pole-v0__ds_td3__d0.1") == "mine.envs-Pole-v0__ds_td3__d0.1"
+    assert folder_name("ALE/Pong-v5__dqn") == "ALE-Pong-v5__dqn"
+    assert folder_name("a b\\c*?\"<>|$(x)'\n") == "a-b-c-x-"

@@ -106,6 +106,14 @@ def test_what_an_earlier_process_logged_is_not_logged_again(tmp_path: Path) -> N
     ]
 
 
+def test_a_run_that_was_offline_says_how_to_send_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker(tmp_path / "my run").close({})
+    said = capsys.readouterr().err
+    assert said.endswith(f"to send it: wandb sync '{tmp_path}/my run/wandb'/offline-run-*\n")
+    tracker(tmp_path / "silent", "disabled").close({})
+    assert capsys.readouterr().err == ""
+
+
 def test_an_offline_part_of_a_resumed_run_is_appended_by_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 

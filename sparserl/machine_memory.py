@@ -28,6 +28,14 @@ def memory_bytes() -> int | None:
     return min(limits, default=None)
 
 
+def free_memory_bytes() -> int | None:
+    """Bytes of memory that are not in use; None where that is unknown. In a container, of the machine."""
+    with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in MEMINFO.read_text().splitlines()}
+        return 1024 * sizes["MemAvailable"]
+    return None
+
+
 def check_fits(parts: Mapping[str, float]) -> None:
     """Raises ConfigError, with the estimate, if what is about to be made is larger than the memory of the machine.
 
@@ -38,12 +46,12 @@ def check_fits(parts: Mapping[str, float]) -> None:
     if has is not None and needs > has:
         largest = max(parts, key=lambda name: parts[name])
         raise ConfigError(
-            f"this would take about {_said(needs)} of memory, {_said(parts[largest])} of it for {largest}, and the "
-            f"machine has {_said(has)}"
+            f"this would take about {in_words(needs)} of memory, {in_words(parts[largest])} of it for {largest}, and "
+            f"the machine has {in_words(has)}"
         )
 
 
-def _said(size: float) -> str:
+def in_words(size: float) -> str:
     """A number of bytes in the unit that fits."""
     units = ("bytes", "kB", "MB", "GB", "TB", "PB")
     power = min(int(math.log10(max(size, 1.0)) // 3), len(units) - 1)

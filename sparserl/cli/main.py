@@ -25,6 +25,7 @@ COMMANDS = {
     "push": ("sparserl.cli.push", "upload a run with its model card to the Hugging Face Hub"),
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),
     "bench": ("sparserl.cli.bench", "time updates, kernels, scale and returns, sparse beside dense"),
+    "doctor": ("sparserl.cli.doctor", "what this installation and machine have, for reports of bugs"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }
 """Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import logging
 import os
+import pickle
 import stat
 import sys
 import tempfile
@@ -92,6 +93,19 @@ def cache_folder(folder: Path) -> Path | None:
             return path
     LOG.warning("%s: each process compiles the kernels anew, which takes 10 to 20 s", where)
     return None
+
+
+def stored_kernels(folder: Path) -> int:
+    """How many kernels in `folder` have machine code that is of its present files."""
+    where, count = cache_folder(folder), 0
+    for path in where.glob("*.nbi") if where is not None else ():
+        try:
+            with path.open("rb") as file:  # as Numba reads it: the version, then the rest
+                if pickle.load(file) == numba.__version__:
+                    count += pickle.loads(file.read())[0] == source_stamp(folder)
+        except (OSError, EOFError, pickle.UnpicklingError, IndexError, TypeError):
+            continue
+    return count
 
 
 def _usual(folder: Path) -> Iterator[Path]:

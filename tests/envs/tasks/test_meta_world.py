@@ -24,6 +24,7 @@ from support.trees import exactly
 from sparserl.envs import EnvState, build_rl_sequence, capture_state, list_env_ids, make, make_env, restore_state
 from sparserl.envs.tasks.meta_world import MetaWorldTask, register_tasks
 from sparserl.errors import CheckpointError, ConfigError
+from sparserl.extras import installer
 
 theirs = pytest.importorskip("metaworld.sawyer_xyz_env")
 CLASSES = pytest.importorskip("metaworld.env_dict").ALL_V3_ENVIRONMENTS
@@ -317,7 +318,7 @@ def test_unknown_names(env_id: str, closest: str | None) -> None:
 
 NOT_INSTALLED = (
     "environment 'Meta-World/hammer-v3' cannot be made: Meta-World is not installed; "
-    "pip install 'metaworld<4,>=3.1.1' brings it"
+    f"{installer()} 'metaworld<4,>=3.1.1' brings it"
 )
 
 
@@ -335,6 +336,7 @@ def test_all_else_works_without_the_extra() -> None:
 import sys
 sys.modules["metaworld"] = None
 from sparserl.envs import WrapperConfig, build_rl_sequence, check_spaces, list_env_ids, make_env
+from sparserl.extras import installer
 from sparserl.errors import ConfigError
 make_env("HalfCheetah-v5").reset(seed=0)
 assert not any("Meta-World" in env_id for env_id in list_env_ids())

@@ -20,6 +20,7 @@ from support.trees import assert_equal_trees
 from support.wandb_server import KEY, only_this_account, wandb_server
 
 from sparserl.cli import main
+from sparserl.extras import installer
 from sparserl.recording import resources as process_cost
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackers import WandbTracker
@@ -221,7 +222,7 @@ def test_a_network_that_dies_stops_no_run(
         (FILMS, "--wandb.video-every-steps is for runs that are tracked: add --track"),
         ([*OFFLINE, "--wandb.video-every-steps", "0"], "--wandb.video-every-steps must be at least 1, got 0"),
         ([*OFFLINE, *FILMS, "--env", "Dark-v0"], "nothing can be filmed here (no display); leave --wandb.video"),
-        (["--energy"], "--energy needs codecarbon; pip install 'codecarbon>=3'"),
+        (["--energy"], f"--energy needs codecarbon; {installer()} 'codecarbon>=3'"),
     ],
 )
 def test_what_cannot_be_is_refused_at_the_start(

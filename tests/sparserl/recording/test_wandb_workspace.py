@@ -18,6 +18,7 @@ from support.filmed import FilmedEnv
 from support.wandb_server import KEY, only_this_account, wandb_server
 
 from sparserl.cli import main
+from sparserl.extras import installer
 from sparserl.recording.wandb_workspace import SECTIONS, model_json, workspace
 
 NAMES = ["headline", "sparsity", "learning", "continual", "cost", "optimisation", "video"]
@@ -172,7 +173,7 @@ def test_without_the_extra_the_line_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     assert main(["dashboard", "--dry-run"]) == 2
-    assert "needs wandb-workspaces; pip install 'wandb-workspaces>=0.4'" in capsys.readouterr().err
+    assert f"needs wandb-workspaces; {installer()} 'wandb-workspaces>=0.4'" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

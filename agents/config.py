@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,6 +28,29 @@ OF_BATCHES = "batches (--agent.batch-size)"
 """What takes memory as batches grow."""
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "cosine": lambda left: 0.5 * (1.0 - math.cos(math.pi * left)),
+}
+"""Schedule of a learning rate -> share of it, by the share of the run that is left."""
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """A learning rate that falls to 0 at the end of a run.
+
+    Example:
+        >>> [RateSchedule(0.4, "linear")(left) for left in (1.0, 0.5, -0.1)]
+        [0.4, 0.2, 0.0]
+    """
+
+    rate: float
+    kind: str
+
+    def __call__(self, left: float) -> float:
+        return self.rate * SCHEDULES[self.kind](max(0.0, left))  # the last rollout may go beyond the end
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """Hyper-parameters that every agent has, under Stable-Baselines3's names; and what a run asks of all of them.
@@ -41,6 +65,9 @@ class AgentConfig:
     """Those of them that say what networks are, and are no arguments of the agent."""
     learning_rate: Positive = 3e-4
     """Of Adam, for all networks."""
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes from that down to 0 at the end of the run: not at all, along a line, or along half a
+    cosine. Also --lr-schedule."""
     weight_decay: NotNegative = 0.0
     """Coupled L2 of Adam, on weights and biases."""
     gamma: PositiveShare = 0.99
@@ -65,6 +92,18 @@ class AgentConfig:
     def random_steps(self) -> int:
         """Env steps before the first gradient update."""
         return 0
+
+    @property
+    def rate(self) -> float | RateSchedule:
+        """The learning rate as Stable-Baselines3 takes it: a number, or a function of the share of the run to come."""
+        if self.learning_rate_schedule == "constant":
+            return self.learning_rate
+        return RateSchedule(self.learning_rate, self.learning_rate_schedule)
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Options by which something changes that depends on the length of the run."""
+        return () if self.learning_rate_schedule == "constant" else ("learning_rate_schedule",)
 
     def rollout(self, n_envs: int) -> tuple[int, int]:
         """Env steps of a rollout in `n_envs` environments together, and gradient updates after it."""
@@ -242,6 +281,8 @@ class OffPolicyConfig(AgentConfig):
         for option, is_on in changing.items():
             if is_on:
                 raise ConfigError(f"{option} is for `sparserl train`: it would change from task to task")
+        if self.learning_rate_schedule != "constant":
+            raise ConfigError("--agent.learning-rate-schedule is for `sparserl train`: tasks would learn ever less")
         for name in ("train_freq", "gradient_steps"):
             given = getattr(self, name)
             if given != 1:
@@ -249,7 +290,7 @@ class OffPolicyConfig(AgentConfig):
                 raise ConfigError(f"{option} is for `sparserl train`: tasks take one update per env step, leave it 1")
 
     def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
-        own = ("learning_rate", "batch_size", "gamma", "tau", "learning_starts", "train_freq", "gradient_steps")
+        own = ("batch_size", "gamma", "tau", "learning_starts", "train_freq", "gradient_steps")
         of_replay = replay_options(
             gamma=self.gamma,
             n_steps=self.n_steps,
@@ -259,6 +300,7 @@ class OffPolicyConfig(AgentConfig):
         )
         return {
             **{name: getattr(self, name) for name in own},
+            "learning_rate": self.rate,
             **{name: value for name, value in self.own.items() if name not in self.of_policy},
             **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {

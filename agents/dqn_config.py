@@ -54,6 +54,11 @@ class DQNConfig(OffPolicyConfig):
             "agent.exploration_initial_eps and exploration_final_eps that differ",
         )
 
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        falls = self.exploration_initial_eps != self.exploration_final_eps
+        return (*super().schedules, *(["exploration_fraction"] if falls else []))
+
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = (
             "target_update_interval",

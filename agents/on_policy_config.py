@@ -44,9 +44,10 @@ class OnPolicyConfig(AgentConfig):
 
     def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
         del action_shape, seed, acts_only
-        own = ("learning_rate", "gamma", "n_steps", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
+        own = ("gamma", "n_steps", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
         return {
             **{name: getattr(self, name) for name in (*own, "normalize_advantage")},
+            "learning_rate": self.rate,
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
                 "activation_fn": ACTIVATIONS[self.activation],

@@ -62,6 +62,7 @@ class RunRecorder(Recorder, BaseCallback):
         wrapper_state: Gives that of the wrappers, on which the policy depends.
         relevant_features: Tells which features of an observation are relevant; None if unknown.
         learning: When the networks are measured.
+        keeps_end: Whether there is a full checkpoint of the end, from which a longer run would go on.
     """
 
     columns = LOGS
@@ -80,6 +81,7 @@ class RunRecorder(Recorder, BaseCallback):
         relevant_features: Callable[[], Flags] | None = None,
         learning: When = "never",
         show_progress: bool,
+        keeps_end: bool = False,
         process: ProcessCost | None = None,
         camera: Camera | None = None,
     ):
@@ -97,6 +99,7 @@ class RunRecorder(Recorder, BaseCallback):
         )
         self.agent, self.evaluator, self.intervals = agent, evaluator, intervals
         self.env_state, self.wrapper_state = env_state, wrapper_state
+        self.keeps_end = keeps_end
         self.cost = CostMeter(agent)
         self.topology = TopologyObserver(agent, relevant_features)
         self._measured, self._learning = learning, LearningObserver(agent)
@@ -140,6 +143,8 @@ class RunRecorder(Recorder, BaseCallback):
             self._boundary()
             if self._boundary_at != self.agent.num_timesteps:  # it was abandoned
                 self._stop()
+        if self.stopped_at is None and self.keeps_end:
+            self.save_checkpoint()
         self.progress.close()
 
     # What happens at a boundary.

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import yaml
+
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError, shown, unknown_name
 
@@ -79,7 +81,7 @@ class Option:
     @property
     def takes_many(self) -> bool:
         """Whether several words may follow it."""
-        return any(map(_is_tuple, _kinds(self.hint)))
+        return any(_is_tuple(kind) or _is_mapping(kind) for kind in _kinds(self.hint))
 
     def value(self, words: Sequence[str]) -> Any:
         """What words after the flag mean, as a config file says it.
@@ -94,6 +96,8 @@ class Option:
             try:
                 if _is_tuple(kind):
                     return _list(kind, words)
+                if _is_mapping(kind):
+                    return dict(_named(word) for word in words)
                 if len(words) == 1:
                     return _read(kind, words[0])
             except ValueError as error:
@@ -250,13 +254,15 @@ def _kind_name(kind: Any) -> str:
     if _is_tuple(kind):
         item = _bare(typing.get_args(kind)[0])[0]
         return f"[{_kind_name(item)}]..." if _is_tuple(item) else f"{_kind_name(item)}..."
+    if _is_mapping(kind):
+        return "NAME=VALUE..."
     return "|".join(map(str, _choices(kind))) or NAMES.get(kind, str(kind))
 
 
 def _default(option: Option) -> str:
     if option.default is dataclasses.MISSING:
         return "" if option.is_positional else "(required)"
-    if option.default in (None, False, ()):
+    if option.default in (None, False, (), {}):
         return ""
     many = isinstance(option.default, list | tuple)
     return f"({' '.join(map(str, option.default)) if many else option.default})"
@@ -284,6 +290,23 @@ def _kinds(hint: Any) -> list[Any]:
 
 def _is_tuple(kind: Any) -> bool:
     return bool(typing.get_origin(kind) is tuple)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return bool(typing.get_origin(kind) is dict)
+
+
+def _named(word: str) -> tuple[str, Any]:
+    """A word NAME=VALUE, with the value as a config file would have it; raises ValueError."""
+    name, is_set, value = word.partition("=")
+    if not (name.isidentifier() and is_set):
+        raise ValueError(f"{shown(word)} is not NAME=VALUE")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, kind(value)
+    with contextlib.suppress(yaml.YAMLError, RecursionError):
+        return name, yaml.safe_load(value)
+    raise ValueError(f"the value of {shown(word)} is no number, word or list")
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -100,9 +100,9 @@ def run(arguments: Sequence[str]) -> int:
     if command.json:
         print(json_text({"run": str(path), "global_step": trained.step, **result}))
     else:
-        if command.checkpoint is None and (folder.checkpoints / BEST).exists():
-            table.caption = "--checkpoint best takes that of the best evaluation"
         Console().print(table)
+        if command.checkpoint is None and (folder.checkpoints / BEST).exists():
+            print("--checkpoint best takes the policy of the best evaluation")
     return 0
 
 

@@ -23,9 +23,10 @@ from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
 from sparserl.experiment.run_config import kind_in
 from sparserl.experiment.runs import begin, go_on, train
+from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Shown, Source
 from sparserl.ranges import CountOrZero, check_ranges
-from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_folder import LENGTH, RunFolder
 from sparserl.topology.methods import METHODS
 
 CHOOSING = ("algo", "env", "sequence", "method", "scenario")
@@ -39,7 +40,7 @@ POSITIONAL = {"fit": "data"}
 """Command -> the option that is given without its name, and decides the preset."""
 OLD_NAMES = {"learner.density": "topology.density"}
 """Options that go by another name now, which `resolve` knows by both."""
-SHORT_NAMES = {"from": "origin.run"}
+SHORT_NAMES = {"from": "origin.run", "lr_schedule": "agent.learning_rate_schedule"}
 """Flags that stand for an option with a longer name."""
 OF_ORIGIN = ("from", *(f"origin.{field.name.replace('_', '-')}" for field in dataclasses.fields(OriginConfig)))
 """Flags that say with which networks a run begins, and so what lies beneath its config."""
@@ -56,8 +57,8 @@ class RunCommand:
     config: Path | None = None
     """YAML file over the preset; the config.yaml of an earlier run repeats it."""
     resume: Path | None = None
-    """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, and
-    --data-dir where there is one."""
+    """Run folder to continue from its newest checkpoint; takes no other option but --from-step, --progress, --data-dir
+    where there is one, and --total-steps N, which makes a run of `train` longer, finished or not."""
     from_step: CountOrZero | None = None
     """With --resume: continue from the checkpoint of this step instead. What is newer is set aside in the folder."""
     run_dir: Path | None = None
@@ -85,11 +86,13 @@ class Request:
         options: Beside the config.
         config: Of the new run; None with `--resume`.
         preset: That the config lies over, if any.
+        total_steps: That a run which goes on is to have; None: those of its config.
     """
 
     options: RunCommand
     config: Any
     preset: str | None
+    total_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,12 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     resume = last_value("resume", words)
     if resume is not None and not wants_help(arguments):
         has_data = kind != "train" and _reads_data(Path(resume))
-        return Request(_resuming(words, options, (*WITH_RESUME, *(OF_DATA[:1] if has_data else ()))), None, None)
+        allowed = {key: options[key] for key in (*WITH_RESUME, *(OF_DATA[:1] if has_data else ()))}
+        if kind == "train":
+            allowed[LENGTH] = options_of(TrainConfig)[LENGTH]
+        said = _resuming(words, allowed)
+        total_steps = said.pop(LENGTH, None)
+        return Request(build(RunCommand, said), None, None, total_steps)
     file = last_value("config", words)
     below = {} if file is None else read_config(Path(file))
     names: dict[str, Any] = {name: value for name in CHOOSING if (value := last_value(name, words)) is not None}
@@ -165,14 +173,13 @@ def _origin(words: Sequence[str]) -> dict[str, Any]:
     return nested({SHORT_NAMES.get(flag, flag.replace("-", "_")): value for flag, value in said.items()})
 
 
-def _resuming(words: Sequence[str], options: Mapping[str, Option], allowed: Sequence[str]) -> RunCommand:
+def _resuming(words: Sequence[str], known: Mapping[str, Option]) -> dict[str, Any]:
     """What is said of a run that goes on; refuses a flag that would change it."""
-    known = {key: options[key] for key in allowed}
     flags = {flag for option in known.values() for flag in (option.flag, option.negative)}
     for word in words:
         if word.startswith("--") and word.split("=")[0].replace("_", "-") not in flags:
             raise ConfigError(f"--resume continues the run as it was configured and takes no {word}")
-    return build(RunCommand, given(words, known))
+    return given(words, known)
 
 
 def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
@@ -264,7 +271,8 @@ def carry_out_command(kind: Kind, arguments: Sequence[str], help: Help, shown: S
         def begun(step: int) -> None:
             print(f"resuming {options.resume} at step {step}")
 
-        go_on(options.resume, options.from_step, source, command=kind, begun=begun, **how)
+        further: dict[str, Any] = {"total_steps": request.total_steps, "command": kind}
+        go_on(options.resume, options.from_step, source, **further, begun=begun, **how)
         return 0
     training = begin(request.config, source)
     config = training.config

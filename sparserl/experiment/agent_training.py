@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import yaml
 
 from sparserl.agents.evaluation import Evaluator
 from sparserl.agents.run_recorder import RunRecorder
@@ -31,7 +34,7 @@ from sparserl.experiment.training import Source, Training
 from sparserl.metrics.cost import params_dense, params_nonzero
 from sparserl.recording.recorder import Intervals
 from sparserl.recording.resources import ProcessCost
-from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.run_folder import LENGTH, RunFolder
 
 EVAL_SEED_OFFSET = 100
 """Evaluation environments are seeded this far from the run's seed, as in the DS-TD3 code."""
@@ -96,6 +99,25 @@ class AgentTraining(Training[TrainConfig]):
         name_modules([config.env], folder.path)
         return cls(config)
 
+    @classmethod
+    def longer(cls, config: TrainConfig, total_steps: int) -> TrainConfig:
+        if total_steps <= config.total_steps:
+            raise ConfigError(f"--total-steps {total_steps:,} must be above the {config.total_steps:,} of the run")
+        longer = replace(config, total_steps=total_steps)
+        _check_goes_on(longer, config.total_steps)
+        return longer
+
+    def check_length(self, state: Mapping[str, Any]) -> None:
+        run = state.get("run")
+        if isinstance(run, Mapping) and LENGTH in run:
+            _check_goes_on(self.config, run[LENGTH])
+
+    def extend(self, folder: RunFolder) -> None:
+        written, total = written_config(folder), self.config.total_steps
+        if written[LENGTH] != total:
+            words = ["sparserl", self.command, "--resume", str(folder.path), "--total-steps", str(total)]
+            folder.extend(yaml.safe_dump({**written, LENGTH: total}, sort_keys=False), shlex.join(words))
+
     @property
     def about(self) -> list[str]:
         networks = list(self.agent.networks.values())
@@ -136,13 +158,14 @@ class AgentTraining(Training[TrainConfig]):
                 checkpoint=config.checkpoint_every_steps,
                 snapshot=max(1, config.total_steps // config.topology_snapshots),
             ),
-            identity=written_config(folder),
+            identity={**written_config(folder), LENGTH: config.total_steps},
             total_steps=config.last_step,
             env_state=lambda: env_state(envs),
             wrapper_state=lambda: wrapper_state(env),
             relevant_features=(lambda: relevant_features(env)) if config.wrappers.noise_fraction > 0.0 else None,
             learning=config.measure_learning,
             show_progress=show_progress,
+            keeps_end=config.keeps_end,
             process=ProcessCost(energy=config.energy),
             camera=camera(
                 config,
@@ -188,4 +211,12 @@ class AgentTraining(Training[TrainConfig]):
         plot_runs([Run(folder.path, " ".join(self.config.labels), task=self.config.task_label)], out)
 
     def clean_up(self) -> None:
-        self._recorder.checkpoints.forget_replay()
+        if not self.config.keeps_end:
+            self._recorder.checkpoints.forget_replay()
+
+
+def _check_goes_on(config: TrainConfig, before: Any) -> None:
+    """Raises ConfigError if a run is not what one of `before` env steps would go on with."""
+    reason, now = config.bound_to_length, config.total_steps
+    if before != now and reason is not None:
+        raise ConfigError(f"a run of {now:,} steps does not begin as this one of {before}: {reason}; start it anew")

@@ -51,11 +51,12 @@ class OpenedRun(ABC, Generic[C]):
         result: dict[str, Any] | None = read_json(self.folder.path / "result.json") if self.folder.is_done else None
         return result
 
-    def resume(self, *, from_step: int | None = None, progress: bool = False) -> Self:
+    def resume(self, *, from_step: int | None = None, total_steps: int | None = None, progress: bool = False) -> Self:
         """Trains on to the end, from the newest checkpoint; this object stays as it is.
 
         Args:
             from_step: Step of another checkpoint to go on from; what is newer is set aside in the folder.
+            total_steps: Of a run of `sparserl train`: a new end, beyond that of the config.
             progress: Whether to draw a progress bar.
 
         Returns:
@@ -64,7 +65,7 @@ class OpenedRun(ABC, Generic[C]):
         Raises:
             SparserlError: As `run`; also if the run is finished or has no checkpoint.
         """
-        go_on(self.folder.path, from_step, show_progress=progress)
+        go_on(self.folder.path, from_step, total_steps=total_steps, show_progress=progress)
         kind: Any = type(self)
         opened: Self = kind(self.folder, self.which)
         return opened

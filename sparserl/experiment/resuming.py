@@ -14,31 +14,41 @@ from sparserl.recording.whole_checkpoints import cut_logs, set_aside, whole_stat
 
 
 @contextmanager
-def resumed(folder: RunFolder, from_step: int | None = None) -> Iterator[dict[str, Any]]:
+def resumed(folder: RunFolder, from_step: int | None = None, *, beyond_end: bool = False) -> Iterator[dict[str, Any]]:
     """While this process alone writes a run that goes on: the checkpoint that it goes on from; nothing is changed yet.
 
     Args:
         folder: The run.
         from_step: Step of the checkpoint; the newest one if None.
+        beyond_end: Whether the run may be finished.
 
     Raises:
-        ConfigError: If the run is finished, another process writes it, or it has no checkpoint of that step.
+        ConfigError: If the run is finished, another process writes it, or it has no checkpoint of that step; or if it
+            is to go beyond its end, and what it needs for that was not kept.
         CheckpointError: If there is no checkpoint, or it or what it needs is damaged. If an older one is whole, the
             message says how to go on from there: a run does not go back by itself.
     """
-    _refuse_finished(folder)
+    if not beyond_end:
+        _refuse_finished(folder)
     with only_writer(folder.path):
-        _refuse_finished(folder)  # who held the lock until now may have finished it
+        if not beyond_end:
+            _refuse_finished(folder)  # who held the lock until now may have finished it
         yield _state_of(folder, from_step)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
     if folder.is_done:
-        raise ConfigError(f"{folder.path} is finished; there is nothing to resume")
+        raise ConfigError(
+            f"{folder.path} is finished; there is nothing to resume, unless --total-steps makes a run of "
+            "`sparserl train` longer"
+        )
 
 
 def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
     checkpoints = full_checkpoints(folder)
+    kept_nothing = ConfigError(f"{folder.path} cannot go beyond its end: what --keep-replay keeps is not there")
+    if not checkpoints and folder.is_done:
+        raise kept_nothing
     if not checkpoints:
         raise CheckpointError(f"{folder.path} has no checkpoint yet; start the run again in another --run-dir")
     if from_step is None:
@@ -51,6 +61,8 @@ def _state_of(folder: RunFolder, from_step: int | None) -> dict[str, Any]:
     try:
         return whole_state(folder, chosen)
     except CheckpointError as error:
+        if folder.is_done and not any(folder.replay.glob("*")):
+            raise kept_nothing from None
         older = [step for step in whole_steps(folder) if step != step_in(chosen)]
         if not older:
             raise

@@ -77,24 +77,27 @@ def go_on(
     from_step: int | None = None,
     source: Source = Source(),  # noqa: B008  # frozen
     *,
+    total_steps: int | None = None,
     command: JobType | None = None,
     show_progress: bool = False,
     begun: Callable[[int], object] = lambda step: None,
     shown: Shown = lambda result, folder: None,
 ) -> dict[str, Any]:
-    """Goes on with a run that was stopped or has failed.
+    """Goes on with a run that was stopped or has failed, or beyond the end of one.
 
     Args:
         path: Its folder.
         from_step: Step of the checkpoint; the newest one if None.
         source: Where its data is now.
+        total_steps: Env steps that it is to have, more than its config says: then it may be finished; None: those.
         command: Sub-command that the run must be one of; any if None.
         show_progress: Whether to draw a progress bar.
         begun: Called with the step that it goes on from, when nothing more is refused but by the checkpoint.
         shown: As in `carry_out`, which says what is returned and raised.
 
     Raises:
-        ConfigError: If the run is finished, is written by another process, or is of another command.
+        ConfigError: If the run is finished, is written by another process, or is of another command; or if a longer
+            one would have gone another way, with the reason.
         CheckpointError: If there is no whole checkpoint.
     """
     folder = RunFolder.open(path)
@@ -102,7 +105,9 @@ def go_on(
     if command not in (None, kind.command):
         raise ConfigError(f"{path} is a run of `sparserl {kind.command}`; this takes runs of `sparserl {command}`")
     config = kind.config_of(folder)
-    with resumed(folder, from_step) as state:
+    if total_steps is not None:
+        config = kind.longer(config, total_steps)
+    with resumed(folder, from_step, beyond_end=total_steps is not None) as state:
         training = kind.reopen(config, folder, source)
         begun(state["global_step"])
         return carry_out(training, folder, state, show_progress=show_progress, shown=shown)

@@ -63,6 +63,8 @@ class TrainConfig(RunConfig):
     """Algorithm; see `sparserl list algos`."""
     env: str = "HalfCheetah-v5"
     """Gymnasium id; see `sparserl list envs`."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, as NAME=VALUE ..., e.g. --env-kwargs ctrl_cost_weight=0.5."""
     total_steps: Count = 1_000_000
     """Env steps of the run, those of all its environments together; it ends with the first round of
     n_envs x agent.train_freq steps (ds_ppo, ds_a2c and their dense twins: x agent.n_steps) that reaches them."""
@@ -84,6 +86,9 @@ class TrainConfig(RunConfig):
     measure_learning: When = "evaluations"
     """When features, gradients and weights of the networks are measured (learning.csv): at evaluations, after topology
     events, or never."""
+    keep_replay: bool = True
+    """Keep the replay buffer when the run is done, so that --resume DIR --total-steps N can extend it; where a longer
+    run would have gone another way (a schedule that depends on its length) nothing is kept."""
     topology_snapshots: Count = 10
     """How often over the run the connections of every layer are saved for `sparserl plot`."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -108,7 +113,7 @@ class TrainConfig(RunConfig):
 
     @property
     def task_label(self) -> str:
-        return self.env
+        return "__".join([self.env, *(f"{name}={value}" for name, value in sorted(self.env_kwargs.items()))])
 
     @property
     def labels(self) -> list[str]:
@@ -137,6 +142,18 @@ class TrainConfig(RunConfig):
         return -(-self.total_steps // steps) * steps
 
     @property
+    def bound_to_length(self) -> str | None:
+        """Why a longer run would have gone another way from its beginning, in words; None if it would not."""
+        if AGENTS[self.algo].sparse and self.topology.open_ends:
+            return f"topology method {self.topology.method!r} has a schedule over all of its updates"
+        return next((f"agent.{name} is over all of its steps" for name in self.agent.schedules), None)
+
+    @property
+    def keeps_end(self) -> bool:
+        """Whether all that a longer run goes on from is kept when the run is done."""
+        return self.keep_replay and self.bound_to_length is None
+
+    @property
     def total_updates(self) -> int:
         """Gradient updates of the run."""
         steps, updates = self.agent.rollout(self.n_envs)
@@ -147,7 +164,7 @@ class TrainConfig(RunConfig):
     def make_env(self, *, render_mode: str | None = None, follow: gym.Env[Any, Any] | None = None) -> gym.Env[Any, Any]:
         """An environment of this run with its wrappers; `follow` as in `sparserl.envs.wrap`."""
         images = CNN_POLICY in agent_spec(self.algo).agent.policy_aliases
-        env = make_env(self.env, render_mode=render_mode, images=images, **accepted(self.algo))
+        env = make_env(self.env, render_mode=render_mode, kwargs=self.env_kwargs, images=images, **accepted(self.algo))
         return wrap(env, self.wrappers, self.seed, follow=follow)
 
     def make_envs(self) -> DummyVecEnv:

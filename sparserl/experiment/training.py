@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 import yaml
 
-from sparserl.errors import NotFiniteError, RunFailed, RunStopped
+from sparserl.errors import ConfigError, NotFiniteError, RunFailed, RunStopped
 from sparserl.experiment.input_files import stored
 from sparserl.experiment.recorded_run import RunConfig, free_folder, trackers
 from sparserl.experiment.resuming import restoring, tidy
@@ -117,6 +117,21 @@ class Training(ABC, Generic[C]):
     @abstractmethod
     def reopen(cls, config: C, folder: RunFolder, source: Source) -> Training[C]:
         """That of a run that goes on, before its checkpoint is taken over; raises as `begin`."""
+
+    @classmethod
+    def longer(cls, config: C, total_steps: int) -> C:
+        """The config of an existing run that is to have so many steps.
+
+        Raises:
+            ConfigError: If it is no more than it has, or such runs cannot be extended.
+        """
+        raise ConfigError(f"--total-steps is for runs of `sparserl train`, not of `sparserl {cls.command}`")
+
+    def check_length(self, state: Mapping[str, Any]) -> None:
+        """Raises ConfigError if a checkpoint is of a run of another length, whose rest would go another way."""
+
+    def extend(self, folder: RunFolder) -> None:
+        """Says in the folder how long the run is now, if it is longer than it says."""
 
     @property
     @abstractmethod
@@ -233,10 +248,12 @@ def _ready(
         compile_kernels(lambda message: print(message, flush=True))
     recorder = training.record(folder, show_progress=show_progress)
     if state is not None:
+        training.check_length(state)
         with restoring():
             recorder.restore(state)
             training.restore_envs(state)
         tidy(folder, state)
+        training.extend(folder)
     recorder.trackers = trackers(
         training.config,
         folder,

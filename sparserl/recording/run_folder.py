@@ -37,6 +37,8 @@ BEST, FINAL = "best", "final"
 """Beside them: the policy with the best evaluation, and that of the end of a finished run."""
 WhichCheckpoint = Literal["best", "last"]
 """Of a run that is looked at."""
+LENGTH = "total_steps"
+"""Key of a config that may grow when its run is done."""
 USUAL_CHECKPOINT: WhichCheckpoint = "last"
 """Unless it is said which: what Stable-Baselines3's `learn` ends with, and not chosen by what it is judged by."""
 _MOST_DIGITS = 18
@@ -150,6 +152,21 @@ class RunFolder:
             raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
         return cls(path)
 
+    def extend(self, config_yaml: str, command: str) -> None:
+        """Makes a run go on beyond its end: until it has reached the new one it is not finished.
+
+        Args:
+            config_yaml: The config with the new length.
+            command: Command line that extends it; a line of `command.txt`, below those of before.
+        """
+        (self.path / "DONE").unlink(missing_ok=True)  # first: whatever happens next, the run can be resumed
+        (self.path / "result.json").unlink(missing_ok=True)
+        if (self.checkpoints / FINAL).exists():
+            checkpoint.remove(self.checkpoints / FINAL)
+        write_atomically(self.path / "config.yaml", config_yaml)
+        written = (self.path / "command.txt").read_text()
+        write_atomically(self.path / "command.txt", f"{written}{command}\n")
+
     @property
     def is_done(self) -> bool:
         """Whether the run has ended."""
@@ -206,9 +223,16 @@ def remove_stale_checkpoints(folder: RunFolder) -> None:
 
 
 def check_is_of_run(state: Mapping[str, Any], identity: Any) -> None:
-    """Raises CheckpointError if a checkpoint is of a run with another identity."""
-    if state.get("run") != identity:
+    """Raises CheckpointError if a checkpoint is of a run with another identity.
+
+    How long the run is does not count: one that is extended goes on from checkpoints of before.
+    """
+    if _without_length(state.get("run")) != _without_length(identity):
         raise CheckpointError("the checkpoint belongs to another run: its config differs from config.yaml")
+
+
+def _without_length(run: Any) -> Any:
+    return {key: value for key, value in run.items() if key != LENGTH} if isinstance(run, Mapping) else run
 
 
 def check_logs(folder: RunFolder, csv_bytes: Mapping[str, int]) -> None:
@@ -241,10 +265,11 @@ def versions(threads: int) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    return {**versions, "platform": platform.platform(), "cpu": _cpu(), "threads": threads, **_commit()}
+    return {**versions, "platform": platform.platform(), "cpu": cpu_model(), "threads": threads, **_commit()}
 
 
-def _cpu() -> str:
+def cpu_model() -> str:
+    """Name of the CPU, as the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -13,10 +13,13 @@ from typing import Any, get_args
 
 from sparserl import config as yaml_config
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
+from sparserl.experiment.recorded_run import folder_name
 from sparserl.experiment.resolving import Kind, resolve
 from sparserl.recording.wandb_environment import without_environment
 
 ID_DIGITS = 10
+SPARING: Mapping[Kind, dict[str, Any]] = {"train": {"keep_replay": False}}
+"""Command -> what holds for its runs in place of defaults: the replay buffers of all runs together may fill a disk."""
 MOST_RUNS = 10_000
 """Of a sweep, and of a trial."""
 
@@ -44,7 +47,7 @@ class Job:
     @property
     def folder(self) -> str:
         """Name of its run folder."""
-        return f"{self.name.replace('/', '-')}__s{self.seed}__{self.id}"
+        return f"{folder_name(self.name)}__s{self.seed}__{self.id}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Base:
         Raises:
             ConfigError: If a key or value is wrong.
         """
-        data = dict(self.config)
+        data = dict(SPARING.get(self.command, {}) | self.config)
         for key, value in {**point, "seed": seed}.items():
             data = yaml_config.merge(data, yaml_config.nested({str(key): value}))
         try:

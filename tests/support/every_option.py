@@ -386,6 +386,14 @@ def train_batches(algo: str) -> list[Batch]:
         Batch(algo, "run", {**RUN, **every}, {}, {"seed": of_agent("seed"), "env": lambda built: built.env.spec.id}),
         Batch(algo, "tracking", {**TRACKED, "wandb.video_every_steps": 1000}),
         of_trackio(algo),
+        Batch(algo, "replay that is kept", {"keep_replay": False}),
+        Batch(
+            algo,
+            "rate",
+            {"agent.learning_rate_schedule": "linear"},
+            {},
+            {"agent.learning_rate_schedule": lambda built: built.agent.learning_rate.kind},
+        ),
         Batch(algo, "environments", {"n_envs": 3}, {}, {"n_envs": of_agent("n_envs")}),
         *agent_batches(algo, algo.removeprefix("ds_"), alone=True),
         *wrapper_batches(algo, "running"),
@@ -703,7 +711,7 @@ def tasks_batches(algo: str) -> list[Batch]:
     ]
 
 
-ORIGIN = {"origin.run": "FOLDER/run", "origin.checkpoint": "last"}
+ORIGIN = {"origin.run": "FOLDER/run", "origin.checkpoint": "best"}
 """The networks of a run that has the config of the kind."""
 OF_PRUNED = tuple(f"topology.{name}" for name in ("method", "density", "epsilon", "allocation", "output_layer"))
 OF_FIT: dict[str, Value] = {"topology.method": "rigl", "topology.output_layer": "dense"}

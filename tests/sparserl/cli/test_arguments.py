@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,3 +290,22 @@ def test_help_says_what_may_follow_a_switch(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         parse(Switched, ["--help"], command="x")
     assert "--track [wandb|trackio]   Where to." in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class _Named:
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Of something."""
+
+
+def test_names_with_values_are_read_as_a_file_would_have_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--kwargs", "a=1", "b=1e-3", "c=true", "d=word", "e=[1,2]", "f=a=b", "g="]
+    expected = {"a": 1, "b": 0.001, "c": True, "d": "word", "e": [1, 2], "f": "a=b", "g": None}
+    assert parse(_Named, words, command="x").kwargs == expected
+    assert parse(_Named, [], command="x").kwargs == {}
+    for word, said in {"a:1": "'a:1' is not NAME=VALUE", "1=2": "is not NAME", "a=[": "the value of 'a=['"}.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            parse(_Named, ["--kwargs", word], command="x")
+    with pytest.raises(SystemExit):
+        parse(_Named, ["--help"], command="x")
+    assert "--kwargs NAME=VALUE...  Of something.\n" in capsys.readouterr().out

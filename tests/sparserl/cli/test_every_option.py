@@ -226,6 +226,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"agent.dynamic_capacity": True, "agent.forget_minimum": 99, "n_envs": 3},
         "--agent.forget-minimum 99 must be below the 99 transitions",
     ),
+    "rate of tasks": (
+        "tasks, ds_sac",
+        {"agent.learning_rate_schedule": "linear"},
+        "--agent.learning-rate-schedule is for `sparserl train`",
+    ),
     "statistics": ("ds_td3", {"wrappers.normalization": "FOLDER/statistics.json"}, "needs wrappers.normalize-observ"),
     "untracked films": ("ds_td3", {"wandb.video_every_steps": 5}, "--wandb.video-every-steps is for runs that are tra"),
     "films": ("classifier", {"track": True, "wandb.video_every_steps": 5}, "there is nothing to film here"),

@@ -208,3 +208,26 @@ def test_a_checkpoint_without_a_run_is_refused_unless_an_older_version_wrote_it(
     assert resolved("--config", str(file)).origin.run is None
     with pytest.raises(ConfigError, match=r"origin.prune_by lamp has no effect: it needs origin.run"):
         resolved("--env", "Pendulum-v1", "--origin.prune-by", "lamp")
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", "sac", "ds_dqn", "ppo", "ds_a2c"])
+def test_the_learning_rate_falls_to_nothing(algo: str) -> None:
+    env = "CartPole-v1" if "dqn" in algo else "Tiny-v0"
+    config = resolved("--algo", algo, "--env", env, "--lr-schedule", "cosine", "--agent.learning-rate", "0.5")
+    assert config.agent.learning_rate_schedule == "cosine"
+    agent = config.make_agent(config.make_envs())
+    assert [agent.lr_schedule(left) for left in (1.0, 0.5, 0.0, -0.1)] == pytest.approx([0.5, 0.25, 0.0, 0.0])
+    linear = resolved("--algo", algo, "--env", env, "--lr-schedule", "linear", "--agent.learning-rate", "0.5").agent
+    assert [linear.rate(left) for left in (1.0, 0.25, -0.1)] == [0.5, 0.125, 0.0]
+
+
+def test_arguments_of_the_environment_reach_it_and_tell_runs_apart(tmp_path: Path) -> None:
+    given = ("--env-kwargs", "g=9", "render_mode_unused=null")
+    with pytest.raises(ConfigError, match="cannot be made with"):
+        resolved("--env", "Pendulum-v1", *given).make_env()
+    config = resolved("--algo", "td3", "--env", "Pendulum-v1", "--env-kwargs", "g=9.5", "--seed", "3")
+    assert config.make_env().unwrapped.g == 9.5
+    assert config.name == "Pendulum-v1__g=9.5__td3"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.plain()))
+    assert resolved("--config", str(tmp_path / "c.yaml")) == config
+    assert resolved("--config", str(tmp_path / "c.yaml"), "--env-kwargs", "g=8").env_kwargs == {"g": 8}

@@ -22,10 +22,11 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.event import TopologyEvent
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments
+from sparserl.topology.moments import OptimizerMoments, check_moments
 from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
+UNFOLLOWED = "sparsify was given no optimizer"
 GROUP = "model"
 STORED = "connections"
 """Key in an optimizer's `state_dict`: index of a layer's values among the parameters -> checksum of connections."""
@@ -41,11 +42,11 @@ class SparseTraining:
     the model's state is loaded (its best weights so far), the optimizer's state stays with the connections that both
     have. A layer that is frozen (`requires_grad_(False)`) is not rewired while it is.
 
-    `print` it for a table of which layers are sparse, and which are not and why.
+    Printed, and in a notebook by its name alone, it is a table of which layers are sparse, and which are not and why.
 
     Args:
         layers: The sparse layers by their name in the model.
-        optimizer: Holds their values.
+        optimizer: Holds their values; None where `follow` will be given one.
         topology: What happens and when.
         seed: Root seed; each layer draws from its own stream.
         goals: Connections of layers at the end of the rule's density schedule.
@@ -59,7 +60,7 @@ class SparseTraining:
     def __init__(
         self,
         layers: Mapping[str, SparseLinear],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         topology: TopologyConfig,
         seed: int,
         goals: Mapping[str, int],
@@ -73,7 +74,7 @@ class SparseTraining:
         self._moments = topology.part("moments")
         self._followed: list[_Followed] = []
         self._stranger: str | None = None
-        if self.layers:
+        if self.layers and optimizer is not None:
             self.follow(optimizer)
         self.evolver.begin_update(1)
         _watch(self)
@@ -95,7 +96,7 @@ class SparseTraining:
         return self.evolver.events
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Carries the state of one more optimizer along: one that was made later, or that wraps the first.
+        """Carries the state of an optimizer along: the only one, one that was made later, or that wraps the first.
 
         Args:
             optimizer: Of an elementwise kind; holds weights of sparse layers.
@@ -110,6 +111,7 @@ class SparseTraining:
         layers = {name: layer for name, layer in self.layers.items() if id(layer.values) in held}
         if not layers:
             raise TopologyError(f"the {type(optimizer).__name__} to follow holds no weights of sparse layers")
+        check_moments(self._moments, optimizer)
         followed = _Followed(optimizer, layers, self._moments)
         for name, state in followed.states.items():
             self.evolver.follow(name, state)
@@ -136,6 +138,8 @@ class SparseTraining:
                 f"{self._stranger} moves the weights too, but only the optimizer given to sparsify is followed: "
                 "call follow(optimizer) on what sparsify returned"
             )
+        if self.layers and not self._followed:
+            raise TopologyError(f"{UNFOLLOWED}: call follow(optimizer) on what sparsify returned, then step()")
         self._catch_up()
         self.evolver.after_step(GROUP)
         events = self.evolver.end_update(GROUP)
@@ -147,7 +151,7 @@ class SparseTraining:
         """Name of each layer that is not sparse -> why."""
         return {name: origin.dense for name, origin in self.origins.items() if origin.dense is not None}
 
-    def report(self) -> str:
+    def summary(self) -> str:
         """A table of the layers of the model: what each was, its shape and connections, or why it is not sparse."""
         rows = [("layer", "was", "shape", "connections")]
         for name, layer in self.layers.items():
@@ -160,9 +164,10 @@ class SparseTraining:
             rows.append((name, self.origins[name].kind, _by(self.origins[name].shape), f"dense: {reason}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        unfollowed = [f"{UNFOLLOWED}: connections stay as they are"] if self.layers and not self._followed else []
+        return "\n".join([*(line.rstrip() for line in lines), *unfollowed])
 
-    __str__ = report
+    __repr__ = summary
 
     def state_dict(self) -> dict[str, Any]:
         """Clock, counters and generators: tensors, numbers and strings only."""

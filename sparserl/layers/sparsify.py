@@ -44,7 +44,7 @@ NOT_HERE = (
 
 def sparsify(
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None = None,
     *,
     density: float | Sequence[float] | None = None,
     method: str = "set",
@@ -72,7 +72,8 @@ def sparsify(
 
     Args:
         module: The model, on the CPU, float32 or float64.
-        optimizer: Of any elementwise kind; holds the weight of every layer that takes part.
+        optimizer: Of any elementwise kind; holds the weight of every layer that takes part. None where there is none
+            yet: connections stay as they are until `follow(optimizer)` of what is returned, and `step()` refuses.
         density: Share of connections that exist, in (0, 1], at the end of pruning if there is any: one number, shared
             out among the layers that take part (by Erdos-Renyi, wide layers sparser, unless `allocation` says
             otherwise), or a number for each of them in the order of `named_modules`; 0.1 if neither it nor `epsilon` is
@@ -143,7 +144,7 @@ def sparsify(
         goal = config.goal(*begin[:2])
         if goal is not None:
             goals[name] = goal
-    if topologies:
+    if topologies and optimizer is not None:
         check_elementwise(optimizer)
         check_moments(config.part("moments"), optimizer)
     swaps = list(_swaps(module, optimizer, topologies))
@@ -218,7 +219,7 @@ class _Swap:
     module: nn.Module
     parts: Mapping[str, _Part]
 
-    def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, SparseLinear]:
+    def carry_out(self, module: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, SparseLinear]:
         """The new sparse layers by their names in the model."""
         layers = {own: part.layer() for own, part in self.parts.items()}
         place = FORMS[type(self.module)].made(self.module, layers).train(self.module.training)
@@ -230,7 +231,7 @@ class _Swap:
             taker = linear(layer).weights
             if taker is not self.parts[own].weight.parameter:
                 takers.setdefault(self.parts[own].weight.parameter, []).append((taker, self.parts[own]))
-        for parameter, taken in takers.items():
+        for parameter, taken in takers.items() if optimizer is not None else ():
             slot = _slot_in(optimizer, parameter)
             if slot is not None:
                 slot[0]["params"][slot[1] : slot[1] + 1] = [taker for taker, _ in taken]
@@ -240,7 +241,7 @@ class _Swap:
 
 
 def _swaps(
-    module: nn.Module, optimizer: torch.optim.Optimizer, topologies: Mapping[str, SparseTopology]
+    module: nn.Module, optimizer: torch.optim.Optimizer | None, topologies: Mapping[str, SparseTopology]
 ) -> Iterator[_Swap]:
     """A replacement for each module that has a matrix with a topology; refuses what cannot be replaced."""
     modules = {name: child for name, child in module.named_modules() if type(child) in FORMS}
@@ -258,7 +259,7 @@ def _swaps(
             topology = topologies.get(full)
             if topology is not None:
                 _check_own(module, full, weight.parameter)
-                if _slot_in(optimizer, weight.parameter) is None:
+                if optimizer is not None and _slot_in(optimizer, weight.parameter) is None:
                     raise TopologyError(f"the weight of layer {full!r} is not in the optimizer")
             parts[own] = _Part(weight, topology, _kept_state(optimizer, full, weight, topology))
         yield _Swap(name, child, parts)
@@ -359,10 +360,12 @@ def _slot_in(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> tuple[di
 
 
 def _kept_state(
-    optimizer: torch.optim.Optimizer, name: str, weight: Weight, topology: SparseTopology | None
+    optimizer: torch.optim.Optimizer | None, name: str, weight: Weight, topology: SparseTopology | None
 ) -> dict[str, Any]:
     """What the optimizer knows of the connections that stay; told apart by shape alone, as in `OptimizerMoments`."""
-    kept = {}
+    kept: dict[str, Any] = {}
+    if optimizer is None:
+        return kept
     for key, state in optimizer.state.get(weight.parameter, {}).items():
         if not torch.is_tensor(state):
             kept[key] = state

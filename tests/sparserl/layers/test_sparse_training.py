@@ -320,7 +320,7 @@ def test_a_layer_frozen_later_is_not_rewired_until_it_is_trained_again(method: s
     frozen = by_position(model[2], model[2].values)
     train(model, optimizer, training, 10)
     assert by_position(model[2], model[2].values) == frozen
-    assert training.report().splitlines()[2].endswith("frozen")
+    assert training.summary().splitlines()[2].endswith("frozen")
     model[2].requires_grad_(True)
     train(model, optimizer, training, 20)
     events = [(event.layer, event.update) for event in training.events if event.update > 17]
@@ -359,8 +359,8 @@ def test_the_report_names_every_layer_and_why_it_is_dense() -> None:
     training = sparsify(
         model, optimizer, density=0.25, allocation="uniform", exclude=["body.3", "attention", "memory.hh_l0"]
     )
-    assert str(training) == training.report()
-    assert [re.split("  +", line) for line in training.report().splitlines()] == [
+    assert str(training) == repr(training) == training.summary()
+    assert [re.split("  +", line) for line in training.summary().splitlines()] == [
         ["layer", "was", "shape", "connections"],
         ["memory.ih_l0", "LSTM", "48 x 12", "144, density 0.25"],
         ["body.0", "Linear", "40 x 12", "120, density 0.25"],

@@ -14,6 +14,7 @@ from support.torch_models import kinds, perceptron, problem, train
 from torch import nn
 
 from sparserl.errors import TopologyError
+from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.layers.sparsify import SparseTraining, sparsify
 from sparserl.topology.config import TopologyConfig
 
@@ -297,3 +298,28 @@ def test_it_takes_what_agents_take() -> None:
     model = perceptron()
     whole = sparsify(model, torch.optim.Adam(model.parameters()), density=[0.5] * 3, output_layer="sparse")
     assert len(whole.layers) == len(shapes)
+
+
+def test_a_model_without_an_optimizer_is_sparse_and_gets_one_later() -> None:
+    both = []
+    for is_late in (False, True):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 2))
+        optimizer = None if is_late else torch.optim.Adam(model.parameters())
+        training = sparsify(model, optimizer, density=0.3, method="set", update_interval=2, seed=1)
+        if optimizer is None:
+            assert isinstance(model[0], SparseLinear)
+            assert training.summary().endswith("sparsify was given no optimizer: connections stay as they are")
+            with pytest.raises(TopologyError, match=r"given no optimizer: call follow\(optimizer\)"):
+                training.step()
+            optimizer = torch.optim.Adam(model.parameters())
+            training.follow(optimizer)
+            assert "no optimizer" not in training.summary()
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(5, 6)).square().sum().backward()
+            optimizer.step()
+            training.step()
+        assert any(event.kind == "rewire" for event in training.events)
+        both.append(model.state_dict())
+    assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])

@@ -220,7 +220,7 @@ def test_a_model_of_the_user_s_says_how_many_are_used() -> None:
     training = sparsify(model, torch.optim.Adam(model.parameters()), density=0.1, method="top_kast")
     used = training.layers["0"].topology.in_use.nnz
     assert training.layers["0"].nnz == 2 * used
-    assert f"{2 * used}, density {2 * used / 2000:.3g}, {used} in use" in training.report()
+    assert f"{2 * used}, density {2 * used / 2000:.3g}, {used} in use" in training.summary()
 
 
 def test_methods_that_give_connections_to_tasks_refuse_it() -> None:

@@ -1,4 +1,4 @@
-"""`sparserl export`: the policy of a run as a file for use elsewhere."""
+"""`sparserl export`: the policy of a run as a file for use elsewhere, or its agent as Stable-Baselines3 saves one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sparserl.agents.table import AGENTS
 from sparserl.cli.arguments import parse
+from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
 from sparserl.ranges import CountOrZero, check_ranges
@@ -24,14 +26,15 @@ COMPARED_STEPS = 200
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Export the deterministic policy of a run: its connections alone."""
+    """Export the deterministic policy of a run: its connections alone; or all of its agent."""
 
     run: Path
     """Run folder."""
-    format: Literal["safetensors", "onnx", "c"] = "safetensors"
-    """Arrays; an ONNX model (extra `export`); or a C header with the policy as static arrays and a function."""
+    format: Literal["safetensors", "onnx", "c", "sb3"] = "safetensors"
+    """Arrays; an ONNX model (extra `export`); a C header with the policy as static arrays and a function; or the whole
+    agent as the zip of Stable-Baselines3, that `load` of its class reads and trains on."""
     out: Path | None = None
-    """File to write; policy.safetensors, policy.onnx or policy.h in the present folder if None."""
+    """File to write; policy.safetensors, policy.onnx, policy.h or agent.zip in the present folder if None."""
     checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
     """Which policy: the last, or the best by evaluation, which continual runs have not."""
     task: CountOrZero | None = None
@@ -41,6 +44,11 @@ class ExportCommand:
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
+
+
+Trained = TrainedAgent | TrainedSequence
+Act = Callable[[np.ndarray], np.ndarray]
+"""Observation -> action."""
 
 
 def _tensors(policy: ExportedPolicy, path: Path, name: str) -> dict[str, str]:
@@ -69,30 +77,27 @@ FORMATS: dict[str, tuple[str, Callable[[ExportedPolicy, Path, str], dict[str, st
     "onnx": ("policy.onnx", _onnx),
     "c": ("policy.h", _c),
 }
-"""Format -> usual file name, and what writes it and says more of it."""
+"""Format of a policy -> usual file name, and what writes it and says more of it."""
+SB3, SB3_FILE = "sb3", "agent.zip"
+"""Format of a whole agent, and its usual file name."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl export`; returns the exit status."""
     command = parse(ExportCommand, arguments, command="export")
-    usual, write = FORMATS[command.format]
-    out = command.out or Path(usual)
+    is_agent = command.format == SB3
+    out = command.out or Path(SB3_FILE if is_agent else FORMATS[command.format][0])
     check_writable(out)
     trained = open_trained(command.run, command.checkpoint)
     task = trained.only(command.task)
-    policy = trained.exported(task)
     with replacing(out) as path:
-        more = write(policy, path, command.name)
-    difference = _largest_difference(policy, trained, task)
-    dense = sum(layer.n_in * layer.n_out for layer in policy.all_layers)
+        rows, act = _agent(trained, path) if is_agent else _policy(trained, task, command, path)
+    difference = _largest_difference(act, trained, task)
     table = Table(title=trained.title, show_header=False)
     rows = {
         **({"task": f"{task} ({trained.tasks[task]})"} if command.task is not None else {}),
         "file": f"{out}, {out.stat().st_size:,} bytes",
-        **more,
-        "layers": " - ".join([" x ".join(map(str, policy.shape)), *(str(layer.n_out) for layer in policy.all_layers)]),
-        "connections": f"{policy.connections:,} of {dense:,} ({policy.connections / dense:.1%})",
-        "observations": policy.about["observations"],
+        **rows,
         "differs from the agent by": f"{difference:.1e} at most, {COMPARED_STEPS} steps",
     }
     for name, value in rows.items():
@@ -101,15 +106,50 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _largest_difference(policy: ExportedPolicy, trained: TrainedAgent | TrainedSequence, task: int) -> float:
-    """Between what the exported arrays and the agent do on the way of the agent."""
-    env, act = trained.make_env(task), trained.policy(task)
+def _policy(trained: Trained, task: int, command: ExportCommand, path: Path) -> tuple[dict[str, str], Act]:
+    """Writes the policy of a task; gives what is said of it, and what it does."""
+    policy = trained.exported(task)
+    more = FORMATS[command.format][1](policy, path, command.name)
+    dense = sum(layer.n_in * layer.n_out for layer in policy.all_layers)
+    rows = {
+        **more,
+        "layers": " - ".join([" x ".join(map(str, policy.shape)), *(str(layer.n_out) for layer in policy.all_layers)]),
+        "connections": f"{policy.connections:,} of {dense:,} ({policy.connections / dense:.1%})",
+        "observations": policy.about["observations"],
+    }
+    return rows, lambda observation: policy(observation[: policy.shape[0]])
+
+
+def _agent(trained: Trained, path: Path) -> tuple[dict[str, str], Act]:
+    """Writes an agent, without its replay buffer and optimizers' history; gives what is said of it, and what it does.
+
+    Raises:
+        ConfigError: If it learned a sequence of tasks: its method is not part of such a file.
+    """
+    if not isinstance(trained, TrainedAgent):
+        raise ConfigError(f"--format {SB3} is for runs of `sparserl train`: no such file holds a continual method")
+    agent, kind = trained.agent, type(trained.agent)
+    agent.save(path)
+    loaded = kind.load(path, device="cpu")
+    dense = AGENTS[trained.config.algo].sparse_twin is not None
+    labels = trained.config.wrappers.labels
+    rows = {
+        "load": f"{'stable_baselines3' if dense else kind.__module__}.{kind.__name__}.load(file, env)",
+        "without": "replay buffer and moments of the optimizers",
+        "observations": f"behind the wrappers {', '.join(labels)}" if labels else "as they are",
+    }
+    policy = loaded.for_an_episode()
+    return rows, lambda observation: policy(observation[None], True)[0]
+
+
+def _largest_difference(act: Act, trained: Trained, task: int) -> float:
+    """Between what an exported file and the agent do on the way of the agent."""
+    env, of_agent = trained.make_env(task), trained.policy(task)
     observation, _ = env.reset(seed=trained.config.seed)
     largest = 0.0
     for _ in range(COMPARED_STEPS):
-        action = act(observation[None], True)[0]
-        exported = policy(observation[: policy.shape[0]])
-        largest = max(largest, float(np.abs(exported - action).max()))
+        action = of_agent(observation[None], True)[0]
+        largest = max(largest, float(np.abs(act(observation) - action).max()))
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             observation, _ = env.reset()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
+import stable_baselines3
+from support.runs import ALGOS, FAST, train
 
+from sparserl.agents import DSTD3
 from sparserl.cli import main
 from sparserl.cli.export import FORMATS
+from sparserl.experiment import open_run
 
-pytestmark = pytest.mark.usefixtures("tiny_env")
+pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -50,3 +56,32 @@ def test_a_bad_word_is_named(
 def test_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--run", str(tmp_path / "none")]) == 2
     assert "no run folder" in capsys.readouterr().err
+
+
+def test_a_whole_agent_is_a_zip_of_stable_baselines3(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "agent.zip"
+    assert main(["export", "--run", str(finished), "--format", "sb3", "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sparserl.agents.ds_td3.DSTD3.load(file, env)" in printed
+    assert "0.0e+00 at most" in printed
+    run = open_run(finished)
+    env = gym.make("Tiny-v0")
+    loaded = DSTD3.load(out, env=env)
+    observation = np.array([0.3, -0.2, 0.9])
+    assert np.array_equal(
+        loaded.predict(observation, deterministic=True)[0], run.agent.predict(observation, deterministic=True)[0]
+    )
+    before = loaded.num_timesteps
+    assert loaded.learn(60, reset_num_timesteps=False).num_timesteps == before + 60  # it trains on
+
+
+def test_the_zip_of_a_dense_agent_is_stable_baselines3s_own(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", *FAST, *ALGOS["td3"]) == 0
+    out = tmp_path / "agent.zip"
+    assert main(["export", "--run", str(tmp_path / "run"), "--format", "sb3", "--out", str(out)]) == 0
+    loaded = stable_baselines3.TD3.load(out)
+    observation = np.array([0.3, -0.2, 0.9])
+    expected = open_run(tmp_path / "run").policy(0)(observation[None], True)[0]
+    assert np.array_equal(loaded.predict(observation, deterministic=True)[0], expected)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkab
 import gymnasium as gym
 
 from sparserl.envs.simulation_state import HasState
-from sparserl.envs.wrapper_stack import layers
+from sparserl.envs.wrapper_stack import layers, observation_box
 from sparserl.envs.wrappers.feature_histograms import FeatureHistograms
 from sparserl.envs.wrappers.hidden_features import HideFeatures
 from sparserl.envs.wrappers.inverted_actions import InvertActions
@@ -127,10 +127,12 @@ class Wrapping:
     Attributes:
         wrapper: The class.
         arguments: (config, root seed) -> arguments after the environment; None where the config does not ask for it.
+        off: Flags without which it is not asked for, of one that needs vectors as observations.
     """
 
     wrapper: type[gym.Wrapper[Any, Any, Any, Any]]
     arguments: Callable[[WrapperConfig, int], Arguments | None]
+    off: str | None = None
 
 
 def _invert_actions(config: WrapperConfig, seed: int) -> Arguments | None:
@@ -174,12 +176,16 @@ def _normalize_rewards(config: WrapperConfig, seed: int) -> Arguments | None:
 
 WRAPPERS = {
     "inverted_actions": Wrapping(InvertActions, _invert_actions),
-    "hidden_features": Wrapping(HideFeatures, _hidden_features),
-    "sensor_dropout": Wrapping(SensorDropout, _sensor_dropout),
-    "normalized_observations": Wrapping(NormalizeObservations, _normalize_observations),
-    "stacked_frames": Wrapping(StackFrames, _stacked_frames),
-    "noise_features": Wrapping(AppendNoiseFeatures, _noise_features),
-    "permuted_features": Wrapping(PermuteFeatures, _permuted_features),
+    "hidden_features": Wrapping(
+        HideFeatures, _hidden_features, "--wrappers.no-hide-velocities --wrappers.hidden-features []"
+    ),
+    "sensor_dropout": Wrapping(SensorDropout, _sensor_dropout, "--wrappers.sensor-dropout 0"),
+    "normalized_observations": Wrapping(
+        NormalizeObservations, _normalize_observations, "--wrappers.normalize-observations none"
+    ),
+    "stacked_frames": Wrapping(StackFrames, _stacked_frames, "--wrappers.frame-stack 1"),
+    "noise_features": Wrapping(AppendNoiseFeatures, _noise_features, "--wrappers.noise-fraction 0"),
+    "permuted_features": Wrapping(PermuteFeatures, _permuted_features, "--wrappers.no-permute"),
     "normalized_rewards": Wrapping(NormalizeRewards, _normalize_rewards),
 }
 """All wrappers, in the order in which they are applied, from the environment outwards.
@@ -213,8 +219,15 @@ def wrap(
             running statistics are used as they change, and not changed.
 
     Raises:
-        ConfigError: If a file cannot be read, or what it holds does not fit the environment.
+        ConfigError: If a file cannot be read, or what it holds does not fit the environment; or if wrappers need
+            vectors as observations, and these are none: with the flags that switch those off.
     """
+    asked = [one.off for one in WRAPPERS.values() if one.off and one.arguments(config, seed) is not None]
+    if asked:
+        try:
+            observation_box(env)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; give {' '.join(asked)}") from None
     for wrapping in WRAPPERS.values():
         arguments = wrapping.arguments(config, seed)
         if arguments is None:

@@ -162,7 +162,7 @@ class ClassifierConfig:
         if list(milestones) != sorted(set(milestones)):
             raise ConfigError(f"learner.learning_rate_milestones must increase, got {list(milestones)}")
         if is_timed == (self.learning_rate_factor == 1.0):
-            need = "learner.learning_rate_factor below 1, e.g. 0.1" if is_timed else "learner.learning_rate_every"
+            need = f"learner.learning_rate_{'factor below 1, e.g. 0.1' if is_timed else 'every, e.g. 2'}"
             raise ConfigError(f"a schedule of the learning rate has a factor and times: set {need}")
 
     def learning_rate_at(self, epoch: int, step: int) -> float:
@@ -188,9 +188,12 @@ class ClassifierConfig:
         option = "every" if self.learning_rate_every is not None else "milestones"
         last = self.learning_rate_every or self.learning_rate_milestones[-1]
         if last >= length:
+            lower = f"lower it to at most {length - 1}, or " if length > 1 else ""
+            none = "None" if option == "every" else "[]"
             raise ConfigError(
                 f"learner.learning_rate_{option} {last} is not before the end of a task, {length} "
-                f"{self.learning_rate_unit}; make it smaller, or set learner.learning_rate_factor 1"
+                f"{self.learning_rate_unit}; {lower}have no schedule, by --learner.learning-rate-factor 1 "
+                f"--learner.learning-rate-{option} {none}"
             )
 
 

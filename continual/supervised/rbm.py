@@ -129,7 +129,10 @@ class RBMLearner(FitLearner):
 
 def _check(config: FitLearnerConfig) -> None:
     if len(config.hidden) != 1:
-        raise ConfigError(f"an RBM has one layer of hidden units: set learner.hidden, e.g. 200, got {config.hidden}")
+        raise ConfigError(
+            "an RBM has one layer of hidden units, and features in [0, 1]: give --learner.hidden 200 --scaling range, "
+            f"got hidden {' '.join(map(str, config.hidden))}"
+        )
     for name in ("activation", "dropout", "noise", "convolutions"):
         default = getattr(FitLearnerConfig, name)
         if (given := getattr(config, name)) != default:
@@ -142,7 +145,7 @@ def check_in_unit_range(samples: Samples) -> None:
         x, _ = samples.take(slice(start, start + 1000))
         if (outside := x[(x < 0) | (x > 1)]).numel():
             said = f"an RBM needs features in [0, 1], and one is {float(outside[0]):g}"
-            raise ConfigError(f"{said}: use --scaling range, or none where they are")
+            raise ConfigError(f"{said}: give --scaling range; none is for tables that are so already")
 
 
 def _sigmoid(x: Reals) -> Reals:

@@ -73,12 +73,24 @@ def read_npz(path: Path, labelled: bool, column: str | None = None) -> FileConte
             raise ValueError("it holds one array without a name")
         with file:
             _check_size(path, sum(entry.file_size for entry in file.zip.infolist()))
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: _numbers(path, file, name) for name in file.files}
     except ConfigError:
         raise
     except (ValueError, OSError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is no npz file that can be read: {error}") from None
     return of_arrays(path, arrays, column)
+
+
+def _numbers(path: Path, file: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
+    """An array of a file; raises ConfigError if it holds Python objects, which reading would have to run code for."""
+    try:
+        array: npt.NDArray[Any] = file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        given = f"{path}: {name} holds Python objects"
+        raise ConfigError(f"{given}; save numbers, e.g. {name}=np.array({name}, np.float32)") from None
+    return array
 
 
 def read_mat(path: Path, labelled: bool, column: str | None = None) -> FileContents:

@@ -11,7 +11,6 @@ from rich.table import Table
 from sparserl.cli.arguments import options_of
 from sparserl.cli.running import Help, carry_out_command, parameters_of, result_table
 from sparserl.continual.strategies import OWN, MethodOptions
-from sparserl.experiment.sequence_kinds import method_label
 from sparserl.recording.run_folder import RunFolder
 
 HELP = Help(
@@ -41,8 +40,6 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
-    method, scenario = method_label(result["method"]), result["scenario"]
-    title = f"{method} on {result['sequence']}, {scenario}-incremental, seed {result['seed']}"
     connections = ""  # of a method without a network
     if result["connections_dense"]:
         share = result["connections"] / result["connections_dense"]
@@ -60,7 +57,7 @@ def _print_accuracies(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.1f} s",
         "plot": str(folder.path / "plot.png"),
     }
-    table = result_table(title, rows)
+    table = result_table(folder, rows)
     matrix = Table(title="accuracy")
     matrix.add_column("after task")
     for task in range(result["tasks"]):
@@ -84,7 +81,6 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
         matrix.add_column(f"on {task}: {name}", justify="right")
     for task, row in enumerate(result["returns"] if successes is None else successes):
         matrix.add_row(str(task), *(f"{value:.0f}" if successes is None else f"{value:.0%}" for value in row))
-    title = f"{method_label(result['method'])} on {result['sequence']}, {result['algo']}, seed {result['seed']}"
     memory = sum(result["memory"].values())
     rows = {
         "mean return at the end": "" if result["acc"] is None else f"{result['acc']:.1f}",
@@ -96,7 +92,7 @@ def _print_returns(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
         "plot": str(folder.path / "plot.png"),
     }
-    table = result_table(title, rows)
+    table = result_table(folder, rows)
     console = Console()
     console.print(matrix)
     console.print(table)

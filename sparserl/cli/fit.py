@@ -59,7 +59,7 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "largest memory": f"{result['memory_peak_bytes'] / 1e9:.2f} GB",
         "plot": str(folder.path / "plot.png"),
     }
-    Console().print(result_table(f"{result['method']} on {result['data']}, seed {result['seed']}", rows))
+    Console().print(result_table(folder, rows))
 
 
 def _of_ensemble(found: dict[str, Any] | None) -> dict[str, str]:

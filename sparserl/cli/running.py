@@ -21,7 +21,7 @@ from sparserl.experiment.config_layers import DENSITIES, Choice, in_groups, over
 from sparserl.experiment.origin_config import OriginConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
-from sparserl.experiment.run_config import kind_in
+from sparserl.experiment.run_config import kind_in, recorded_config
 from sparserl.experiment.runs import begin, go_on, train
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Shown, Source
@@ -225,7 +225,10 @@ def _print_help(
         print_help(kind, help.about, there.values(), f"{end} {help.end}")
         return
     usual = [key for name in dict.fromkeys(help.usual) for key in there if key == name or key.startswith(f"{name}.")]
-    brief = [dataclasses.replace(there[key], text=_brief(there[key].text)) for key in usual]
+    brief = [
+        there[key] if there[key].is_positional else dataclasses.replace(there[key], text=_brief(there[key].text))
+        for key in usual
+    ]
     count = sum(not option.is_positional for option in there.values())
     more = f"These are what most people change; --help-all shows all {count}."
     print_help(kind, help.about, brief, f"{more} {end} {help.end}")
@@ -294,9 +297,9 @@ def parameters_of(result: Mapping[str, Any]) -> str:
     return f"{stored:,} of {dense:,} ({stored / dense:.1%})" + ("" if used == stored else f", {used:,} in use")
 
 
-def result_table(title: str, rows: Mapping[str, str]) -> Table:
-    """A result as names and values; a value that is empty is left out."""
-    table = Table(title=title, show_header=False)
+def result_table(folder: RunFolder, rows: Mapping[str, str]) -> Table:
+    """The result of a run as names and values; a value that is empty is left out."""
+    table = Table(title=recorded_config(folder).title, show_header=False)
     for name, value in rows.items():
         if value:
             table.add_row(name, value)

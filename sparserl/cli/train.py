@@ -42,4 +42,4 @@ def _print_result(result: dict[str, Any], folder: RunFolder) -> None:
         "wall time": f"{result['wall_s']:.0f} s ({result['steps_per_second']:.0f} steps/s)",
         "plot": str(folder.path / "plot.png"),
     }
-    Console().print(result_table(f"{result['algo']} on {result['env']}, seed {result['seed']}", rows))
+    Console().print(result_table(folder, rows))

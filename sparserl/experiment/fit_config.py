@@ -46,7 +46,8 @@ class FitConfig(RunConfig):
     classify, else in the last one."""
     task: Literal["classify", "reconstruct", "rbm"] = "classify"
     """What is learned: the class of a sample; the sample itself, by an autoencoder (denoising with learner.noise), or
-    its distribution, by a restricted Boltzmann machine with one layer of hidden units."""
+    its distribution, by a restricted Boltzmann machine with one layer of hidden units and features in [0, 1]: rbm
+    --learner.hidden 200 --scaling range."""
     scaling: Scaling = "each_feature"
     """What features are scaled by: the mean and standard deviation of each feature, or of all together; their smallest
     and largest value, to [0, 1]; or nothing."""

@@ -98,7 +98,7 @@ def _of_classifier(
     network = learner.answering(task)
     each = MOST_SAMPLES // len(chosen)
     x = torch.cat([one.test.take(slice(0, each))[0] for one in chosen])
-    names = [f"feature {index}" for index in range(x.shape[1])]
+    names = learner.sequence.feature_names or [f"feature {index}" for index in range(x.shape[1])]
     with network.in_use():
         return [input_use("network", names, [network], x)]
 

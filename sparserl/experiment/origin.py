@@ -17,7 +17,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.restored_agent import RestoredAgent
 from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.visited import read_of, visited
-from sparserl.layers.pruning import pruned, pruned_layers
+from sparserl.layers.pruning import check_can_be_pruned, pruned, pruned_layers
 from sparserl.recording.run_folder import RunFolder
 from sparserl.topology.pruning import PRUNE
 from sparserl.topology.structure import FloatArray
@@ -83,6 +83,7 @@ def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
     if seeing and PRUNE[by].needs_importance:
         raise ConfigError(f"networks that read images are pruned by weights, not by {by}: use lamp, global or uniform")
     chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
+    check_can_be_pruned(chains, density)
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
     # Beside its layers a network may have parameters of its own, such as the deviations of a Gaussian policy.
     states: States = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -45,15 +45,11 @@ def pruned_layers(
         TopologyError: If it has no more connections than that, or a layer would be emptied.
         NotFiniteScoreError: If a weight is NaN.
     """
+    check_can_be_pruned({name: modules}, density)
     layers = [linear(module).in_use for module in modules]
     size = sum(math.prod(layer.shape) for layer in layers)
     weights = [layer.weights.detach().flatten() for layer in layers]
-    existing, total = sum(values.numel() for values in weights), round(density * size)
-    if total >= existing:
-        raise TopologyError(
-            f"{name} has a density of {existing / size:.4g} and is pruned to less, got {density:g}; the closest is "
-            f"{(existing - 1) / size:.4g}"
-        )
+    total = round(density * size)
     try:
         kept = kept_per_layer([values.numpy() for values in weights], total, by, importances)
     except TopologyError as error:
@@ -66,3 +62,41 @@ def pruned_layers(
         )
         for layer, values, slots in zip(layers, weights, kept, strict=True)
     ]
+
+
+def check_can_be_pruned(networks: Mapping[str, Sequence[nn.Module]], density: float) -> None:
+    """Raises TopologyError, with the closest density that works for all, if one of some networks cannot be pruned to it.
+
+    Args:
+        networks: Layers by the name of the network, as `pruned_layers` takes them.
+        density: As there.
+    """
+    fewest, most = [], []
+    for name, modules in networks.items():
+        layers = [linear(module).in_use for module in modules]
+        size, counts = sum(math.prod(layer.shape) for layer in layers), [layer.weights.numel() for layer in layers]
+        fewest.append((sum(count > 0 for count in counts) / size, name, size))
+        most.append(((sum(counts) - 1) / size, name, size))
+    least, name, size = max(fewest)
+    if round(density * size) < round(least * size):
+        raise TopologyError(
+            f"{name} cannot be pruned to a density of {density:g}, which leaves {round(density * size)} connections for "
+            f"{round(least * size)} layers; the closest is {_share(round(least * size), size)}"
+        )
+    below, name, size = min(most)
+    if round(density * size) > round(below * size):
+        raise TopologyError(
+            f"{name} has a density of {below + 1 / size:.4g} and is pruned to less, got {density:g}; the closest is "
+            f"{_share(round(below * size), size)}"
+        )
+
+
+def _share(count: int, size: int) -> str:
+    """The shortest decimal number of which this share of `size` is `count` when rounded.
+
+    Example:
+        >>> _share(2, 3), _share(1, 8)
+        ('0.7', '0.1')
+    """
+    texts = (f"{count / size:.{digits}g}" for digits in range(1, 18))
+    return next(text for text in texts if round(float(text) * size) == count)

@@ -162,7 +162,9 @@ class ClassifierConfig:
         if list(milestones) != sorted(set(milestones)):
             raise ConfigError(f"learner.learning_rate_milestones must increase, got {list(milestones)}")
         if is_timed == (self.learning_rate_factor == 1.0):
-            need = f"learner.learning_rate_{'factor below 1, e.g. 0.1' if is_timed else 'every, e.g. 2'}"
+            need = "learner.learning_rate_factor below 1, e.g. 0.1" if is_timed else "learner.learning_rate_factor 1"
+            if not is_timed and self.learning_rate_unit == "epochs" and self.epochs > 1:
+                need = f"learner.learning_rate_every, e.g. {self.epochs // 2}"
             raise ConfigError(f"a schedule of the learning rate has a factor and times: set {need}")
 
     def learning_rate_at(self, epoch: int, step: int) -> float:

@@ -145,7 +145,7 @@ def check_in_unit_range(samples: Samples) -> None:
         x, _ = samples.take(slice(start, start + 1000))
         if (outside := x[(x < 0) | (x > 1)]).numel():
             said = f"an RBM needs features in [0, 1], and one is {float(outside[0]):g}"
-            raise ConfigError(f"{said}: give --scaling range; none is for tables that are so already")
+            raise ConfigError(f"{said} (--scaling none is for tables that are so): give --scaling range")
 
 
 def _sigmoid(x: Reals) -> Reals:

@@ -73,7 +73,7 @@ def read_npz(path: Path, labelled: bool, column: str | None = None) -> FileConte
             raise ValueError("it holds one array without a name")
         with file:
             _check_size(path, sum(entry.file_size for entry in file.zip.infolist()))
-            arrays = {name: _numbers(path, file, name) for name in file.files}
+            arrays = {name: _array_in(path, file, name) for name in file.files}
     except ConfigError:
         raise
     except (ValueError, OSError, EOFError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
@@ -81,7 +81,7 @@ def read_npz(path: Path, labelled: bool, column: str | None = None) -> FileConte
     return of_arrays(path, arrays, column)
 
 
-def _numbers(path: Path, file: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
+def _array_in(path: Path, file: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
     """An array of a file; raises ConfigError if it holds Python objects, which reading would have to run code for."""
     try:
         array: npt.NDArray[Any] = file[name]

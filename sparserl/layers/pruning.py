@@ -65,7 +65,7 @@ def pruned_layers(
 
 
 def check_can_be_pruned(networks: Mapping[str, Sequence[nn.Module]], density: float) -> None:
-    """Raises TopologyError, with the closest density that works for all, if one of some networks cannot be pruned to it.
+    """Raises TopologyError, with the closest density that works for all, if one of some networks cannot be pruned so.
 
     Args:
         networks: Layers by the name of the network, as `pruned_layers` takes them.
@@ -80,8 +80,8 @@ def check_can_be_pruned(networks: Mapping[str, Sequence[nn.Module]], density: fl
     least, name, size = max(fewest)
     if round(density * size) < round(least * size):
         raise TopologyError(
-            f"{name} cannot be pruned to a density of {density:g}, which leaves {round(density * size)} connections for "
-            f"{round(least * size)} layers; the closest is {_share(round(least * size), size)}"
+            f"{name} cannot be pruned to a density of {density:g}, which leaves {round(density * size)} connections "
+            f"for {round(least * size)} layers; the closest is {_share(round(least * size), size)}"
         )
     below, name, size = min(most)
     if round(density * size) > round(below * size):

@@ -118,7 +118,10 @@ def test_it_goes_on_as_if_it_had_not_been_stored() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"hidden": (5, 5)}, r"an RBM has one layer of hidden units: set learner.hidden, e.g. 200, got \(5, 5\)"),
+        (
+            {"hidden": (5, 5)},
+            r"an RBM has one layer of hidden units, .* --learner.hidden 200 --scaling range, got hidden 5 5",
+        ),
         ({"activation": "tanh"}, "learner.activation tanh has no effect on an RBM; leave it relu"),
         ({"noise": 0.2}, r"learner.noise 0.2 has no effect on an RBM; leave it 0.0"),
     ],

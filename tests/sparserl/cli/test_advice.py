@@ -16,24 +16,22 @@ from sparserl.cli import main
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
 
+STEPS = "--learner.learning-rate-every 5000 --learner.learning-rate-unit steps"
+ONCE = "--learner.epochs 1 --no-progress --run-dir RUN"
 FIT = "fit digits --learner.epochs 2 --learner.hidden 8 --no-progress --run-dir RUN"
 IMAGES = "train --algo ds_ppo --env Pictures-v0 --topology.method static --topology.density 0.5 --dry-run"
 CASES = {
     "schedule in epochs": f"{FIT} --learner.learning-rate-factor 0.1 --learner.learning-rate-every 5",
-    "schedule in steps": (
-        f"{FIT} --learner.learning-rate-factor 0.1 --learner.learning-rate-every 5000 --learner.learning-rate-unit steps"
-    ),
+    "schedule in steps": f"{FIT} --learner.learning-rate-factor 0.1 {STEPS}",
     "milestones": f"{FIT} --learner.learning-rate-factor 0.1 --learner.learning-rate-milestones 1 5",
     "a factor without times": f"{FIT} --learner.learning-rate-factor 0.1",
     "times without a factor": f"{FIT} --learner.learning-rate-every 1",
-    "hidden layers of an RBM": "fit digits --task rbm --learner.hidden 8 4 --learner.epochs 1 --no-progress --run-dir RUN",
-    "scaling of an RBM": (
-        "fit digits --task rbm --learner.hidden 8 --scaling none --learner.epochs 1 --no-progress --run-dir RUN"
-    ),
+    "hidden layers of an RBM": f"fit digits --task rbm --learner.hidden 8 4 {ONCE}",
+    "scaling of an RBM": f"fit digits --task rbm --learner.hidden 8 --scaling none {ONCE}",
     "images, as the preset has it": IMAGES,
     "images, several wrappers": (
-        f"{IMAGES} --wrappers.hide-velocities --wrappers.noise-fraction 0.5 --wrappers.permute --wrappers.frame-stack 2 "
-        "--wrappers.sensor-dropout 0.1"
+        f"{IMAGES} --wrappers.hide-velocities --wrappers.noise-fraction 0.5 --wrappers.permute "
+        "--wrappers.frame-stack 2 --wrappers.sensor-dropout 0.1"
     ),
 }
 

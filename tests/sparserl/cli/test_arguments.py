@@ -308,4 +308,4 @@ def test_names_with_values_are_read_as_a_file_would_have_them(capsys: pytest.Cap
             parse(_Named, ["--kwargs", word], command="x")
     with pytest.raises(SystemExit):
         parse(_Named, ["--help"], command="x")
-    assert "--kwargs NAME=VALUE...  Of something.\n" in capsys.readouterr().out
+    assert "--kwargs NAME=VALUE...   Of something.\n" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def _pruned(source: RestoredAgent, density: Any, by: str) -> States:
     if seeing and PRUNE[by].needs_importance:
         raise ConfigError(f"networks that read images are pruned by weights, not by {by}: use lamp, global or uniform")
     chains = {name: chain.used_alone() for name, chain in chains_of_agent(source.agent).items()}
-    check_can_be_pruned(chains, density)
+    check_can_be_pruned({name: [*chain] for name, chain in chains.items()}, density)
     importances = _importances(source, chains) if PRUNE[by].needs_importance else dict.fromkeys(chains)
     # Beside its layers a network may have parameters of its own, such as the deviations of a Gaussian policy.
     states: States = {

@@ -231,7 +231,9 @@ class _Swap:
             taker = linear(layer).weights
             if taker is not self.parts[own].weight.parameter:
                 takers.setdefault(self.parts[own].weight.parameter, []).append((taker, self.parts[own]))
-        for parameter, taken in takers.items() if optimizer is not None else ():
+        for parameter, taken in takers.items():
+            if optimizer is None:
+                break
             slot = _slot_in(optimizer, parameter)
             if slot is not None:
                 slot[0]["params"][slot[1] : slot[1] + 1] = [taker for taker, _ in taken]

@@ -116,7 +116,7 @@ class Base:
         Raises:
             ConfigError: If a key or value is wrong.
         """
-        data = dict(SPARING.get(self.command, {}) | self.config)
+        data = {**SPARING.get(self.command, {}), **self.config}
         for key, value in {**point, "seed": seed}.items():
             data = yaml_config.merge(data, yaml_config.nested({str(key): value}))
         try:

@@ -130,15 +130,18 @@ def options_of(schema: type[Any], instead: Schemas | None = None, prefix: str = 
     return options
 
 
-def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
+def given(
+    words: Sequence[str], options: Mapping[str, Option], elsewhere: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What a command line says, by dotted key.
 
     Args:
         words: The command line.
         options: That there are.
+        elsewhere: Flags of other programs -> what they are here.
 
     Raises:
-        ConfigError: In one line, for an unknown flag (with the closest one) or a word that means nothing.
+        ConfigError: In one line, for an unknown flag (with the one to take) or a word that means nothing.
     """
     flags = {option.flag: option for option in options.values() if not option.is_positional}
     negatives = {option.negative: option for option in flags.values() if option.negative is not None}
@@ -153,6 +156,8 @@ def given(words: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]
             most = _words_of(option, values, alone=positional is None)
             given_values[option.key] = True if option.negative and not most else option.value(values[:most])
             values = values[most:]
+        elif flag in (elsewhere or {}):
+            raise ConfigError(f"there is no {flag} here; it is {(elsewhere or {})[flag]}")
         elif flag:
             raise ConfigError(unknown_name("option", flag, [*flags, *negatives]))
         loose += values

@@ -42,6 +42,26 @@ OLD_NAMES = {"learner.density": "topology.density"}
 """Options that go by another name now, which `resolve` knows by both."""
 SHORT_NAMES = {"from": "origin.run", "lr_schedule": "agent.learning_rate_schedule"}
 """Flags that stand for an option with a longer name."""
+NORMALIZE = "--wrappers.normalize-observations running, and --wrappers.normalize-rewards 0.99 for rewards"
+OF_OTHERS: Mapping[str, Mapping[str, str]] = {
+    "train": {
+        "--vec-normalize": NORMALIZE,
+        "--normalize": NORMALIZE,
+        "--n-timesteps": "--total-steps",
+        "--total-timesteps": "--total-steps",
+        "--eval-freq": "--eval.every-steps",
+        "--eval-episodes": "--eval.episodes",
+        "--save-freq": "--checkpoint-every-steps",
+        "--num-threads": "--threads",
+        "--num-envs": "--n-envs",
+        "--tensorboard-log": "--tensorboard, in the folder that --run-dir names",
+        "--policy-kwargs": "--agent.net-arch, for the widths of hidden layers",
+        "--hyperparams": "a flag for each, such as --agent.gamma, or --config FILE",
+        "--trained-agent": "--resume DIR to go on with a run, or --from DIR to begin with its networks",
+        "--wandb-project-name": "--wandb.project",
+    }
+}
+"""Command -> flags that it has in Stable-Baselines3's zoo or in CleanRL -> what they are here."""
 OF_ORIGIN = ("from", *(f"origin.{field.name.replace('_', '-')}" for field in dataclasses.fields(OriginConfig)))
 """Flags that say with which networks a run begins, and so what lies beneath its config."""
 LONGEST_BRIEF = 100
@@ -148,7 +168,7 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
     short = {name: key for name, key in {**SHORT_NAMES, **choice.short}.items() if key in of_config}
     other_names = {name: key for name, key in {**OLD_NAMES, **short}.items() if key in of_config}
     others = {name: dataclasses.replace(of_config[key], key=name) for name, key in other_names.items()}
-    values = given(words, {**others, **options, **of_config})
+    values = given(words, {**others, **options, **of_config}, OF_OTHERS.get(kind))
     if positional in values:
         choice = choose(kind, {**below, positional: values[positional]}, preset)
     of_command = {key: values.pop(key) for key in options if key in values}

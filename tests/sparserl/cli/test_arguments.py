@@ -11,8 +11,11 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from sparserl.agents.on_policy_config import PPOConfig
+from sparserl.cli import running
 from sparserl.cli.arguments import Positional, given, last_value, nested, options_of, parse
 from sparserl.errors import ConfigError
+from sparserl.experiment.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -309,3 +312,13 @@ def test_names_with_values_are_read_as_a_file_would_have_them(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         parse(_Named, ["--help"], command="x")
     assert "--kwargs NAME=VALUE...   Of something.\n" in capsys.readouterr().out
+
+
+def test_flags_of_other_programs_are_named_as_they_are_here() -> None:
+    with pytest.raises(ConfigError, match=r"^there is no --vec-normalize here; it is --wrappers\.normalize-obs"):
+        running.read("train", ["--algo", "td3", "--env", "Hopper-v5", "--vec-normalize"])
+    schema = options_of(TrainConfig, {"agent": PPOConfig})
+    there = {option.flag for option in (*schema.values(), *options_of(running.RunCommand).values())} | {"--from"}
+    for flag, here in running.OF_OTHERS["train"].items():
+        assert flag not in there
+        assert set(re.findall(r"--[\w.-]+", here)) <= there, flag

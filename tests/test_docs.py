@@ -24,7 +24,9 @@ from sparserl.agents.learning_observer import LEARNING_COLUMNS
 from sparserl.cli.arguments import parse
 from sparserl.cli.bench import BENCHMARKS
 from sparserl.cli.card import CardCommand
+from sparserl.cli.completion import SHELLS
 from sparserl.cli.dashboard import DashboardCommand
+from sparserl.cli.doctor import DoctorCommand
 from sparserl.cli.enjoy import EnjoyCommand
 from sparserl.cli.evaluate import EvalCommand
 from sparserl.cli.export import ExportCommand
@@ -58,6 +60,7 @@ SCHEMAS = {
     "card": CardCommand,
     "push": PushCommand,
     "dashboard": DashboardCommand,
+    "doctor": DoctorCommand,
     "eval": EvalCommand,
     "enjoy": EnjoyCommand,
     "export": ExportCommand,
@@ -83,8 +86,8 @@ def commands(page: str) -> list[str]:
 def test_commands_parse(line: str) -> None:
     _, command, *arguments = shlex.split(line, comments=True)
     assert command in COMMANDS
-    if command == "list":
-        assert arguments[0] in LISTS
+    if command in ("list", "completion"):
+        assert arguments[0] in (LISTS if command == "list" else SHELLS)
     elif command in ("train", "continual", "fit"):
         for flag in {"--config", "--from"} & set(arguments):  # of a run that is not here
             del arguments[(at := arguments.index(flag)) : at + 2]

@@ -12,12 +12,14 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import json
 import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -67,8 +69,7 @@ class Option:
     def switch_words(self) -> tuple[str, ...] | None:
         """What may follow the flag of a switch, which alone means True; None where it is no switch."""
         kinds = _kinds(self.hint)
-        named = tuple(str(choice) for kind in kinds if kind is not bool for choice in _choices(kind))
-        return named if bool in kinds and (named or len(kinds) == 1) else None
+        return self.words if bool in kinds and (self.words or len(kinds) == 1) else None
 
     @property
     def negative(self) -> str | None:
@@ -77,6 +78,11 @@ class Option:
             return None
         group, _, name = self.flag.removeprefix("--").rpartition(".")
         return f"--{group}.no-{name}" if group else f"--no-{name}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Those that may follow it, where these are few."""
+        return tuple(str(choice) for kind in _kinds(self.hint) if kind is not bool for choice in _choices(kind))
 
     @property
     def takes_many(self) -> bool:
@@ -216,6 +222,21 @@ def wants_help(arguments: Sequence[str]) -> bool:
     return any(word in (*HELP, HELP_ALL) for word in arguments)
 
 
+_ASKED: ContextVar[list[Option] | None] = ContextVar("asked", default=None)
+
+
+def asked_options(run: Callable[[Sequence[str]], object], words: Sequence[str]) -> list[Option]:
+    """What a command takes after some words that ask for its help, of which nothing is printed."""
+    found: list[Option] = []
+    token = _ASKED.set(found)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+            run(words)
+    finally:
+        _ASKED.reset(token)
+    return found
+
+
 def print_help(command: str, about: str, options: Iterable[Option], end: str = "") -> None:
     """Prints what a command takes; options beyond the first group each below the name of theirs.
 
@@ -226,6 +247,9 @@ def print_help(command: str, about: str, options: Iterable[Option], end: str = "
         end: Last line.
     """
     shown_options = list(options)
+    if (asked := _ASKED.get()) is not None:
+        asked.extend(shown_options)
+        return
     width = min(WIDEST_HELP, shutil.get_terminal_size().columns)
     column = min(WIDEST_FLAG, 3 + max(len(head(option)) for option in shown_options) + 2)
     positional = "".join(f" {option.key.upper()}" for option in shown_options if option.is_positional)

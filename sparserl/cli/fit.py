@@ -18,7 +18,7 @@ HELP = Help(
         *("data", "task", "scaling", "test_share", "validation_share", "seed", "threads"),
         *("preset", "config", "run_dir", "resume", "data_dir", "download", "progress", "dry_run", "track"),
         *("learner.hidden", "learner.activation", "learner.optimizer", "learner.learning_rate", "learner.momentum"),
-        *("learner.weight_decay", "learner.constant_decay", "learner.dropout", "learner.epochs", "learner.batch_size"),
+        *("learner.weight_decay", "learner.dropout", "learner.epochs", "learner.batch_size"),
         *(
             "learner.class_weights",
             "learner.patience",

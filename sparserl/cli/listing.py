@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from sparserl.cli.arguments import wants_help
 from sparserl.errors import ConfigError, unknown_name
 
 Entries = dict[str, dict[str, str]]
@@ -69,7 +70,7 @@ LISTS: dict[str, Callable[[], Entries]] = {
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `sparserl list`; returns the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or wants_help(arguments[:1]):
         print(f"usage: sparserl list {'|'.join(LISTS)}")
         return 0
     what, *rest = arguments

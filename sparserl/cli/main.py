@@ -26,6 +26,7 @@ COMMANDS = {
     "dashboard": ("sparserl.cli.dashboard", "make the W&B workspace that shows runs"),
     "bench": ("sparserl.cli.bench", "time updates, kernels, scale and returns, sparse beside dense"),
     "doctor": ("sparserl.cli.doctor", "what this installation and machine have, for reports of bugs"),
+    "completion": ("sparserl.cli.completion", "print what completes words in bash, zsh or fish"),
     "list": ("sparserl.cli.listing", "list algos, envs, sequences, methods or presets"),
 }
 """Sub-command -> (module with `run(arguments) -> exit status`, summary). Modules load when they are needed."""
@@ -33,7 +34,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The help text of `sparserl`."""
-    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
     return (
         "usage: sparserl COMMAND [options]\n\ncommands:\n"
         + "\n".join(lines)

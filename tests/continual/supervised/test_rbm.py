@@ -133,5 +133,5 @@ def test_what_an_rbm_does_not_have_is_refused(changes: dict[str, Any], problem: 
 
 def test_features_must_be_probabilities() -> None:
     table = dataclasses.replace(stripes(), x=stripes().x * 2)
-    with pytest.raises(ConfigError, match=r"an RBM needs features in \[0, 1\], and one is .*: use --scaling range"):
+    with pytest.raises(ConfigError, match=r"an RBM needs features in \[0, 1\], and one is .*: give --scaling range"):
         rbm(table)

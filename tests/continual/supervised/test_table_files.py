@@ -112,7 +112,7 @@ BAD_NPZ = {
     "empty": (b"", "is no npz file that can be read: "),
     "cut": (packed(x=npy(X))[:-9], "is no npz file that can be read: "),
     "one array": (npy(X), "is no npz file that can be read: it holds one array without a name"),
-    "objects": (packed(x=npy(np.array([{}], object))), "is no npz file that can be read: Object arrays"),
+    "objects": (packed(x=npy(np.array([{}], object))), "x holds Python objects; save numbers"),
     "array cut": (packed(x=npy(X)[:-8]), "is no npz file that can be read: "),
     "no x": (packed(data=npy(X), labels=npy(Y)), "has no array x of features; it has data, labels"),
     "nothing": (packed(), "has no array x of features; it has nothing"),

@@ -27,7 +27,7 @@ CASES = {
     "a factor without times": f"{FIT} --learner.learning-rate-factor 0.1",
     "times without a factor": f"{FIT} --learner.learning-rate-every 1",
     "hidden layers of an RBM": f"fit digits --task rbm --learner.hidden 8 4 {ONCE}",
-    "scaling of an RBM": f"fit digits --task rbm --learner.hidden 8 --scaling none {ONCE}",
+    "scaling of an RBM": f"fit digits --task rbm --learner.hidden 8 {ONCE}",
     "images, as the preset has it": IMAGES,
     "images, several wrappers": (
         f"{IMAGES} --wrappers.hide-velocities --wrappers.noise-fraction 0.5 --wrappers.permute "

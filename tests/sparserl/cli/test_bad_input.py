@@ -212,7 +212,7 @@ def test_a_tracker_that_does_not_start_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flag", ["--seed", "--total-steps=5", "--run-dir", "--device"])
+@pytest.mark.parametrize("flag", ["--seed", "--eval.episodes=5", "--run-dir", "--device"])
 def test_resume_takes_no_other_flag(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     value = {"--seed": ["3"], "--run-dir": ["x"], "--device": ["cpu"]}.get(flag, [])
     line = refusal(capsys, tmp_path, "train", "--resume", str(tmp_path), flag, *value)

@@ -95,7 +95,7 @@ class Option:
         Raises:
             ConfigError: If they mean nothing.
         """
-        if not words and not self.takes_many:
+        if not words and not any(map(_is_tuple, _kinds(self.hint))):
             raise ConfigError(f"{self.flag} needs a value")
         problem = ""
         for kind in _kinds(self.hint):

@@ -309,6 +309,8 @@ def test_names_with_values_are_read_as_a_file_would_have_them(capsys: pytest.Cap
     for word, said in {"a:1": "'a:1' is not NAME=VALUE", "1=2": "is not NAME", "a=[": "the value of 'a=['"}.items():
         with pytest.raises(ConfigError, match=re.escape(said)):
             parse(_Named, ["--kwargs", word], command="x")
+    with pytest.raises(ConfigError, match="--kwargs needs a value"):
+        parse(_Named, ["--kwargs"], command="x")
     with pytest.raises(SystemExit):
         parse(_Named, ["--help"], command="x")
     assert "--kwargs NAME=VALUE...   Of something.\n" in capsys.readouterr().out

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sparserl.agents.table import AGENTS
-from sparserl.cli.arguments import Option, head, options_of
 from sparserl.cli.main import COMMANDS
+from sparserl.cli.options import Option, head, options_of
 from sparserl.continual.strategies import GROUPS, STRATEGIES
 from sparserl.continual.strategies.strategy import Strategy
 from sparserl.experiment.continual_config import ContinualConfig

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
+from sparserl.cli.options import Positional
 from sparserl.errors import ConfigError
 from sparserl.experiment.input_files import INPUTS
 from sparserl.experiment.opened_agent_run import OpenedAgentRun

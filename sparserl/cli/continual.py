@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.cli.arguments import options_of
+from sparserl.cli.options import options_of
 from sparserl.cli.running import Help, carry_out_command, parameters_of, result_table
 from sparserl.continual.strategies import OWN, MethodOptions
 from sparserl.recording.run_folder import RunFolder

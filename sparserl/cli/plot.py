@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
+from sparserl.cli.options import Positional
 from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.run_config import (

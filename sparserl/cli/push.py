@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
 from sparserl.cli.card import CARD, write_card
+from sparserl.cli.options import Positional
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
 from sparserl.recording.run_folder import WhichCheckpoint

@@ -12,7 +12,8 @@ import numpy as np
 
 from sparserl import config as yaml_config
 from sparserl.agents.table import AGENTS
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
+from sparserl.cli.options import Positional
 from sparserl.errors import ConfigError, SparserlError
 from sparserl.experiment.opening import open_run
 from sparserl.experiment.run_config import continual_config, fit_config, kind_in, run_config

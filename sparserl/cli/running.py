@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from sparserl.cli.arguments import HELP, HELP_ALL, Option, given, last_value, options_of, print_help, wants_help
+from sparserl.cli.arguments import HELP, HELP_ALL, given, last_value, print_help, wants_help
+from sparserl.cli.options import Option, options_of
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import DENSITIES, Choice, in_groups, over

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from rich.console import Console
 from rich.table import Table
 
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
+from sparserl.cli.options import Positional
 from sparserl.cli.watching import counted, watched
 from sparserl.errors import ConfigError
 from sparserl.experiment.signals import INTERRUPTED

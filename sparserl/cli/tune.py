@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from sparserl.cli.arguments import Positional, parse
+from sparserl.cli.arguments import parse
+from sparserl.cli.options import Positional
 from sparserl.cli.watching import counted, watched
 from sparserl.errors import ConfigError
 from sparserl.experiment.signals import INTERRUPTED

@@ -13,7 +13,8 @@ import pytest
 
 from sparserl.agents.on_policy_config import PPOConfig
 from sparserl.cli import running
-from sparserl.cli.arguments import Positional, given, last_value, nested, options_of, parse
+from sparserl.cli.arguments import given, last_value, nested, parse
+from sparserl.cli.options import Positional, options_of
 from sparserl.errors import ConfigError
 from sparserl.experiment.train_config import TrainConfig
 

@@ -44,6 +44,7 @@ MAX_PICTURES = 6
 MAX_FRAMES = 60
 GIF_SECONDS = 8
 PERCENTILES = (10, 90)
+TIME = "env steps"
 PANELS_A_ROW = 4
 PANEL_WIDTH = 3.75
 
@@ -144,6 +145,9 @@ def plot_topology(path: Path, out: Path, title: str = "", options: PictureOption
         legends = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in rows[:, :2].flat]
         handles = {label: handle for legend in legends for handle, label in legend}
         parts[1].legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, fontsize="small")
+    last = max(float(steps[-1]) for of_layers in curves.values() for steps, _ in of_layers.values())
+    for axis in (one for part in parts for one in part.axes if one.get_xlabel() == TIME and last > 0):
+        axis.set_xlim(0, last)  # some are measured at events alone
     figure.suptitle(title)
     write_figure(figure, out)
 
@@ -204,7 +208,7 @@ def _draw_panel(axis: Axes, panel: Panel, curves: Mapping[str, Curve], layers: M
 
 def _label(axis: Axes, title: str, unit: str) -> None:
     axis.set_title(title, fontsize="medium")
-    axis.set_xlabel("env steps")
+    axis.set_xlabel(TIME)
     axis.set_ylabel(unit)
     axis.set_xlim(left=0)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -64,10 +64,11 @@ def titles(figure: Figure) -> dict[str, Any]:
 def test_every_panel_draws_its_column(tmp_path: Path, drawn: list[Figure]) -> None:
     nan = float("nan")
     run = log(tmp_path / "run", TOPOLOGY_COLUMNS, initial_overlap=[1.0, 0.75, 0.5], dormant=[nan, 0.1, 0.2])
-    for step in (0, 100, 200):
+    for step in (0, 100, 200, 250):
         snapshot(run, step, [0, 2, 4])
     plot_topology(run, tmp_path / "out.png", "a title")
     panels = titles(drawn[0])
+    assert {axis.get_xlim() for axis in panels.values()} == {(0, 250)}  # to the end of the run, not to the last event
     assert {panel.title for panel in PANELS} <= set(panels)
     overlap, _ = panels["overlap with the initial topology"].get_lines()
     assert overlap.get_xydata().tolist() == [[0, 1.0], [100, 0.75], [200, 0.5]]
@@ -75,7 +76,7 @@ def test_every_panel_draws_its_column(tmp_path: Path, drawn: list[Figure]) -> No
     assert dormant.get_xydata().tolist() == [[100, 0.1], [200, 0.2]]  # unknown before the first transition
     assert len(panels["density"].get_lines()) == 2  # one of each layer
     effective = panels["effective: on a path from input to output"].get_lines()[0]
-    assert effective.get_ydata().tolist() == [1.0, 1.0, 1.0]
+    assert effective.get_ydata().tolist() == [1.0, 1.0, 1.0, 1.0]
     assert {f"{layer}: {what}" for layer in LAYERS for what in ("fan-in", "fan-out")} <= set(panels)
     assert drawn[0].get_suptitle() == "a title"
 

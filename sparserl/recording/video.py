@@ -76,7 +76,15 @@ def film(path: Path, fps: int) -> Iterator[Callable[[gym.Env[Any, Any]], None]]:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"cannot write {path}: {reason}") from None
         with closing(writer):  # its own context manager does not close it after an error
-            yield lambda env: writer.append_data(np.asarray(env.render()))
+            yield lambda env: writer.append_data(_picture(env))
+
+
+def _picture(env: gym.Env[Any, Any]) -> np.ndarray:
+    """What an environment looks like; an OSError of a library that draws it is none of the file that is written."""
+    try:
+        return np.asarray(env.render())
+    except OSError as error:
+        raise RuntimeError(str(error)).with_traceback(error.__traceback__) from None
 
 
 def can_encode_mp4() -> bool:

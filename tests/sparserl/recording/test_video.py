@@ -133,9 +133,16 @@ def test_without_the_extra_films_are_gifs_and_mp4_is_refused(
     assert len(imageio.mimread(path)) == 5
 
 
-def test_a_film_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:
+class WithoutLibrary(FilmedEnv):
+    def render(self) -> Any:
+        raise OSError("libGL.so: cannot open shared object file")
+
+
+@pytest.mark.parametrize(("env", "reason"), [(Dark, "no display"), (WithoutLibrary, "libGL.so: cannot open")])
+def test_a_film_that_breaks_leaves_the_one_before(tmp_path: Path, env: Any, reason: str) -> None:
     path = tmp_path / "film.gif"
     path.write_bytes(b"before")
-    with pytest.raises(ConfigError, match=r"no display"), drawing("it cannot be drawn"), film(path, 20) as add_picture:
-        add_picture(Dark("rgb_array"))
+    line = rf"^it cannot be drawn \({reason}"
+    with pytest.raises(ConfigError, match=line), drawing("it cannot be drawn"), film(path, 20) as add_picture:
+        add_picture(env("rgb_array"))
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("film.gif", b"before")]

@@ -39,6 +39,12 @@ COMPARED = {
     "tqc": Compared("sb3-contrib's TQC with 2 critics", "tqc"),
     "ds_crossq": Compared("ours, at each density; its ratios are to crossq, actors are 2 x 256", "crossq", sparse=True),
     "crossq": Compared("sb3-contrib's CrossQ; its ratios are to sac_256, actors are 2 x 256", "sac_256"),
+    "ds_simba": Compared(
+        "ds_sac with SimBa's networks, at each density; its ratios are to simba, actors are 1 x 128",
+        "simba",
+        sparse=True,
+    ),
+    "simba": Compared("the same with dense networks; its ratios are to sac_256", "sac_256"),
     "sac_256": Compared("Stable-Baselines3's SAC of 2 x 256 at every width", "sac_256"),
     "ds_dqn": Compared(
         "ours, at each density, with discrete actions; its ratios are to dqn",

@@ -100,6 +100,12 @@ _crossq = partial(
     policy_of_width=lambda width: {"net_arch": {"pi": [256, 256], "qf": [width, width]}},
     updates_a_call=3,
 )
+_simba = Recipe(
+    "sparserl.agents:DSSAC",
+    "ds_sac",
+    policy={"n_critics": 2, "optimizer_kwargs": {"weight_decay": 0.01, "decoupled_weight_decay": True}},
+    policy_of_width=lambda width: {"network": "simba", "net_arch": {"pi": [128], "qf": [width, width]}},
+)
 _whole_rollouts = partial(Recipe, sizes=_at_once, updates_a_call=1)
 RECIPES = {
     "ds_td3": Recipe("sparserl.agents:DSTD3", "ds_td3", policy={"n_critics": 2}, noisy=True),
@@ -115,6 +121,8 @@ RECIPES = {
     "tqc": Recipe("sb3_contrib:TQC", policy={"n_critics": 2}),
     "ds_crossq": _crossq("sparserl.agents:DSCrossQ", "ds_sac"),
     "crossq": _crossq("sb3_contrib:CrossQ"),
+    "ds_simba": _simba,
+    "simba": _simba,
     "sac_256": Recipe(
         "stable_baselines3:SAC", policy={"n_critics": 2}, policy_of_width=lambda width: {"net_arch": [256, 256]}
     ),

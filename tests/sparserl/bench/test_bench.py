@@ -122,7 +122,7 @@ def test_discrete_actions_beside_dqn(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["ds_tqc", "ds_crossq", "ds_ppo", "ds_a2c", "ds_recurrent_ppo"])
+@pytest.mark.parametrize("name", ["ds_tqc", "ds_crossq", "ds_simba", "ds_ppo", "ds_a2c", "ds_recurrent_ppo"])
 def test_other_agents_beside_their_dense_twins(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sb3_contrib")
     twin = COMPARED[name].baseline

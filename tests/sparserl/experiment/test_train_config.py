@@ -114,7 +114,7 @@ VARIANTS = {
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
     "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},
     "simba": {"network": "simba", "critic_width": 512, "weight_decay": 0.01, "decoupled_weight_decay": True},
-    "wide": {"network": "simba", "critic_width": 2048, "learning_rate": 1e-4, "initial_ent_coef": 0.01},
+    "simba-wide": {"network": "simba", "critic_width": 2048, "learning_rate": 1e-4, "initial_ent_coef": 0.01},
     "rlx2": {"batch_size": 256, "n_steps": 3, "n_steps_delay": 300_000, "dynamic_capacity": True},
 }
 
@@ -124,7 +124,10 @@ def test_every_preset_builds(name: str) -> None:
     algo, preset = name.split("/")
     config = resolved("--preset", name)
     assert config.algo == algo
-    expected = VARIANTS.get(preset.rpartition("-")[2], FROM_THE_PAPERS[AGENTS[algo].config])
+    expected = next(
+        (VARIANTS[name] for name in (preset, preset.rpartition("-")[2]) if name in VARIANTS),
+        FROM_THE_PAPERS[AGENTS[algo].config],
+    )
     assert {key: getattr(config.agent, key) for key in expected} == expected
     if preset.endswith("-v5"):
         assert config.env == preset

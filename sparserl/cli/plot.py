@@ -37,8 +37,8 @@ from sparserl.report.folders import each_readable, find_runs, is_finished, refus
 from sparserl.report.seed_groups import differing_keys, seed_groups, settings, short_keys
 from sparserl.written_files import check_writable
 
-INCHES = Range("[1, 100]")
-"""Of a side of a picture; one of 100 has 20,000 dots."""
+INCHES = Range("[1, 50]")
+"""Of a side of a picture; one of 50 has 10,000 dots."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -280,11 +281,18 @@ def write_figure(figure: Figure, out: Path) -> None:
     """Writes a picture; the ending decides the format.
 
     Raises:
-        ConfigError: If it cannot be written.
+        ConfigError: If it cannot be written, or is too small for what is in it.
     """
     check_ending(out, FORMATS)
-    with writing(out) as path, rc_context(FILE_STYLE):
-        figure.savefig(path, metadata=dict(FORMATS[out.suffix.lower()]))
+    with writing(out) as path, rc_context(FILE_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied", UserWarning)
+        try:
+            figure.savefig(path, metadata=dict(FORMATS[out.suffix.lower()]))
+        except UserWarning:
+            width, height = figure.get_size_inches()
+            raise ConfigError(
+                f"{width:g},{height:g} inches have no room for what is to be drawn; ask for more"
+            ) from None
 
 
 def check_ending(out: Path, endings: Iterable[str]) -> None:

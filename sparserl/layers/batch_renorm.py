@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparserl.errors import ConfigError
-from sparserl.kernels.networks import CONSTANT, BatchStatistics, Norm
+from sparserl.kernels.networks import CONSTANT, BatchStatistics
 
 R_MAX = 3.0
 """Most by which the deviation of a batch may differ from the running one, as a factor in either direction."""
@@ -130,10 +130,9 @@ class BatchRenorm(nn.Module):
         self.has_latest = False
 
     @property
-    def norm(self) -> Norm:
-        """As the kernels see it."""
-        statistics = BatchStatistics(self.mean, self.var, self.bounds, self.latest)
-        return Norm("batch", self.scale.detach(), self.shift.detach(), self.options.eps, statistics)
+    def statistics(self) -> BatchStatistics:
+        """As the kernels see them."""
+        return BatchStatistics(self.mean, self.var, self.bounds, self.latest)
 
     def extra_repr(self) -> str:
         """Features and numbers."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparserl.kernels import Norm
+from sparserl.layers.batch_renorm import BatchRenorm
 
 
 class RunningNorm(nn.Module):
@@ -79,7 +80,7 @@ class RunningNorm(nn.Module):
         return x * self.scale[:width] + self.shift[:width]
 
 
-BeforeLayer: TypeAlias = nn.LayerNorm | RunningNorm
+BeforeLayer: TypeAlias = nn.LayerNorm | RunningNorm | BatchRenorm
 """What may stand before a layer; a `nn.LayerNorm` over the neurons of a sample, with scale and shift."""
 
 
@@ -87,6 +88,8 @@ def tensors_of(norm: BeforeLayer, width: int) -> list[torch.Tensor]:
     """Scale and shift of a norm for an input of some width, on the memory that the norm has."""
     if isinstance(norm, RunningNorm):
         return [norm.scale[:width], norm.shift[:width]]
+    if isinstance(norm, BatchRenorm):
+        return [norm.scale, norm.shift]
     return [norm.weight, norm.bias]
 
 
@@ -95,4 +98,6 @@ def described(norm: BeforeLayer, tensors: Sequence[torch.Tensor | None]) -> Norm
     scale, shift = (tensor.detach() for tensor in tensors if tensor is not None)
     if isinstance(norm, RunningNorm):
         return Norm("affine", scale, shift)
+    if isinstance(norm, BatchRenorm):
+        return Norm("batch", scale, shift, norm.options.eps, norm.statistics)
     return Norm("layer", scale, shift, norm.eps)

@@ -38,8 +38,9 @@ def networks(densities: tuple[float, ...] = DENSITIES["mixed"], warmup: int = -1
 def check_same(ensemble: BatchEnsemble, twins: list[NormalisedMLP], rows: int = 50) -> None:
     """Compares a pass, its gradients and what norms do afterwards with what autograd says."""
     x, weights = torch.randn(rows, SIZES[0]) * 2 + 1, torch.randn(2, rows, SIZES[-1])
-    assert ensemble.joined is ensemble
-    run = ensemble.run([x[:, :3].contiguous().numpy(), x[:, 3:].contiguous().numpy()])
+    ensemble.refresh()
+    assert ensemble.joined is not None
+    run = ensemble.joined.run([x[:, :3].contiguous().numpy(), x[:, 3:].contiguous().numpy()])
     leaf = x.clone().requires_grad_()
     expected = torch.stack([twin.by_batch(leaf) for twin in twins])
     torch.testing.assert_close(torch.from_numpy(run.y), expected.detach(), rtol=1e-4, atol=1e-4)
@@ -91,7 +92,8 @@ def test_what_is_frozen_gets_no_gradient_and_a_copy_stands_alone() -> None:
     both = copy.deepcopy({"networks": ours, "ensemble": BatchEnsemble(ours)})
     both["networks"][0].norms[0].scale.requires_grad_(False)
     x = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
-    both["ensemble"].run([x]).backward(np.ones((2, 9, 2), np.float32))
+    both["ensemble"].refresh()
+    both["ensemble"].joined.run([x]).backward(np.ones((2, 9, 2), np.float32))
     assert both["networks"][0].norms[0].scale.grad is None
     assert both["networks"][0].norms[0].shift.grad is not None
     assert all(parameter.grad is None for network in ours for parameter in network.parameters())
@@ -105,7 +107,10 @@ def test_layers_see_what_growth_looks_at(activations: bool) -> None:
     for layer in layers:
         layer.capture, layer.captures_activations = True, activations
     x, weights = torch.randn(20, 7), torch.randn(2, 20, 2)
-    BatchEnsemble(ours).run([x.numpy()]).backward(weights.numpy())
+    ensemble = BatchEnsemble(ours)
+    ensemble.refresh()
+    assert ensemble.joined is not None
+    ensemble.joined.run([x.numpy()]).backward(weights.numpy())
     (torch.stack([twin.by_batch(x) for twin in twins]) * weights).sum().backward()
     for one, other in zip(layers[:6], layers[6:], strict=True):
         [(read, seen)], [(expected_read, expected)] = one.activation_pairs, other.activation_pairs

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shlex
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import Any
 
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
+from sparserl.json_text import json_text
 from sparserl.recording.run_folder import write_atomically
 
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 """Variables by which trackio is told to send metrics away."""
 NAME_FILE = "trackio_name.txt"
 """In the run folder: what the run is called at trackio."""
+LATEST_FILE = "trackio_latest.json"
+"""In the run folder: the latest rows. trackio writes them within half a second, and a process may be killed before."""
+LATEST_ROWS = 64
+"""More than are logged in that time."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class TrackioTracker:
     """Writes to trackio under the metric names of `METRICS`, with `global_step` as its step.
 
     Everything stays in trackio's folder (TRACKIO_DIR, or its usual one), unless its own variables name a Space or a
-    server. A run that goes on is appended to its earlier part: what is stored of a step already is not stored again.
+    server. A run that goes on is appended to its earlier part: what is stored of a step already is not stored again,
+    and what an earlier process logged and trackio lost with it is.
 
     Args:
         config: Names.
@@ -68,6 +75,8 @@ class TrackioTracker:
         self._trackio, self._project, self._step = trackio, config.project, 0
         named = folder / NAME_FILE
         self._stored: dict[int, set[str]] = defaultdict(set)
+        self._latest: deque[dict[str, Any]] = deque(maxlen=LATEST_ROWS)
+        self._latest_file = folder / LATEST_FILE
         try:
             if resumed and named.exists():
                 self._name = named.read_text().strip()
@@ -90,6 +99,10 @@ class TrackioTracker:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"trackio did not start ({reason}); without --track trackio the run needs none") from None
         write_atomically(named, self._name + "\n")
+        if resumed:
+            for row in _rows(self._latest_file):
+                self.log(row["step"], row["metrics"])
+                self._stored[row["step"]].update(row["metrics"])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records metrics at `global_step` `step`."""
@@ -97,6 +110,8 @@ class TrackioTracker:
         new = {name: value for name, value in metrics.items() if name not in self._stored.get(step, ())}
         if new:
             self._run.log(new, step=step)
+            self._latest.append({"step": step, "metrics": new})
+            write_atomically(self._latest_file, json_text([*self._latest]) + "\n")
 
     def log_video(self, step: int, name: str, path: Path) -> None:
         """Nothing: it is in the run folder."""
@@ -115,6 +130,15 @@ class TrackioTracker:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(RuntimeError):  # it was ended already
             self._trackio.finish()
         print(f"tracked as {self._name}: trackio show --project {shlex.quote(self._project)}")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The latest rows of an earlier process, without what is no number; none if there is no such file."""
+    try:
+        rows = json.loads(path.read_text())
+        return [{**row, "metrics": {name: v for name, v in row["metrics"].items() if v is not None}} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _free(name: str, taken: Iterable[str]) -> str:

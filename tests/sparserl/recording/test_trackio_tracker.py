@@ -90,7 +90,7 @@ def test_a_run_is_read_back_under_the_names_of_the_table(trackio: Any, tmp_path:
     assert_equal_trees(*states)
 
 
-@pytest.mark.parametrize("lost", [0, 100])
+@pytest.mark.parametrize("lost", [0, 60, 100])  # the checkpoint is of step 90: rows before it are not logged again
 def test_a_resumed_run_is_appended_and_nothing_is_there_twice(lost: int, trackio: Any, tmp_path: Path) -> None:
     words = [*FAST, *REWIRE, *TRACKED]
     assert train(tmp_path / "whole", *words) == 0

@@ -80,7 +80,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     **{command: {"run": "x"} for command in ("EnjoyCommand", "ExportCommand", "InspectCommand")},
     "EvalCommand": {"run": ["x"]},
     "PruneCommand": {"run": "x", "density": 0.5},
-    "ReportCommand": {"runs": ["x"]},
+    **{command: {"runs": ["x"]} for command in ("PlotCommand", "ReportCommand")},
     **{command: {"file": "x"} for command in ("SweepCommand", "TuneCommand")},
 }
 """What else a schema must be given."""

@@ -25,6 +25,6 @@ for layer in run.agent.actor.mu:
     print(f"  {layer}")
 
 # In another session, all of it is there again.
-run = experiment.open_run("runs/reacher", checkpoint="last")
+run = experiment.open_run("runs/reacher")
 evaluation = run.evaluate(10)
 print(f"return of ten episodes: {evaluation.return_mean:.1f}")

@@ -21,7 +21,7 @@ FORMS: dict[str, Form] = {
     "before some layers": ((6, 9, 12, 10, 2), (None, "batch", None, "batch")),
     "beside other norms": ((5, 12, 9, 2), ("affine", "batch", "layer")),
     "one layer": ((4, 3), ("batch",)),
-    "wide": ((17, 130, 520, 1), ("batch", "batch", "batch")),
+    "wide": ((17, 130, 520, 3), ("batch", "batch", "batch")),
 }
 BOUNDS = {"by the batch": (1.0, 0.0), "renormalised": (3.0, 5.0), "at the bounds": (1.1, 0.1)}
 
@@ -88,7 +88,7 @@ def test_equals_torch(form: str, batch: int, dtype: torch.dtype, backend: str) -
         for sample in gradients.samples:
             read, by_sums = twin.samples[sample.network, sample.layer]
             same(sample.x, read, 10 * tolerance)
-            same(sample.dy, by_sums, 10 * tolerance)
+            same(sample.dy, by_sums, 100 * tolerance)
 
 
 @pytest.mark.parametrize("name", BOUNDS)

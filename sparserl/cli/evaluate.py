@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sparserl.agents.evaluation import Evaluation
 from sparserl.cli.arguments import parse
+from sparserl.cli.tables import titled_table
 from sparserl.continual.rl.evaluation import Episode, warning_of
 from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
@@ -116,7 +117,7 @@ def _refuse_options_of_others(command: EvalCommand, *, is_fit: bool) -> None:
 
 def _accuracies(trained: TrainedFit) -> tuple[dict[str, Any], Table]:
     scores = trained.evaluate()
-    table = Table(title=trained.title)
+    table = titled_table(trained.title)
     for column in ("samples", "accuracy", "loss"):
         table.add_column(column, justify="left" if column == "samples" else "right")
     for part, score in scores.items():
@@ -141,7 +142,7 @@ def _predictions(trained: TrainedFit, command: EvalCommand) -> tuple[dict[str, A
     right = None
     if table.y is not None:
         right = float(np.mean([name == table.classes[label] for name, label in zip(chosen, table.y, strict=True)]))
-    shown = Table(title=trained.title, show_header=False)
+    shown = titled_table(trained.title, show_header=False)
     shown.add_row("samples", f"{len(chosen):,}")
     if right is not None:
         shown.add_row("accuracy on their labels", f"{right:.2%}")
@@ -153,7 +154,7 @@ def _of_agent(trained: TrainedAgent, command: EvalCommand) -> tuple[dict[str, An
     result = trained.evaluate(command.episodes, seed=command.seed, max_steps=command.max_steps)
     _warn(result.warning)
     means = _means_of(result)
-    table = Table(title=trained.title)
+    table = titled_table(trained.title)
     for column in ("episode", "return", "length"):
         table.add_column(column, justify="right")
     for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
@@ -173,7 +174,7 @@ def _of_ensemble(command: EvalCommand) -> int:
     ensemble = PolicyEnsemble(_members(command))
     ensemble.members[0].chosen(command.task)
     how: dict[str, Any] = {"seed": command.seed, "max_steps": command.max_steps}
-    table = Table(title=f"{len(ensemble.members)} policies in {ensemble.members[0].config.env}")
+    table = titled_table(f"{len(ensemble.members)} policies in {ensemble.members[0].config.env}")
     for column in ("policy", "return", "length"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     members = []
@@ -235,7 +236,7 @@ def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCo
         _warn(warning_of(all_of_task))
         each = {kind: _means([one for one in all_of_task if one.stochastic == drawn]) for kind, drawn in KINDS.items()}
         rows.append({"task": task, "name": name, **each})
-    table = Table(title=trained.title)
+    table = titled_table(trained.title)
     table.add_column("task")
     columns = [(kind, what) for what in MEASURES if rows[0]["stochastic"][what] is not None for kind in KINDS]
     for kind, what in columns:

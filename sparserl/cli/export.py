@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from sparserl.agents.table import AGENTS
 from sparserl.cli.arguments import parse
+from sparserl.cli.tables import titled_table
 from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence, open_trained
 from sparserl.export import ExportedPolicy, c_header, onnx_graph, save_tensors
@@ -93,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     with replacing(out) as path:
         rows, act = _agent(trained, path) if is_agent else _policy(trained, task, command, path)
     difference = _largest_difference(act, trained, task)
-    table = Table(title=trained.title, show_header=False)
+    table = titled_table(trained.title, show_header=False)
     rows = {
         **({"task": f"{task} ({trained.tasks[task]})"} if command.task is not None else {}),
         "file": f"{out}, {out.stat().st_size:,} bytes",

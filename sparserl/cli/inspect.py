@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparserl.cli.arguments import parse
+from sparserl.cli.tables import titled_table
 from sparserl.envs.feature_names import NOISE
 from sparserl.experiment.input_use import input_use_of_run
 from sparserl.experiment.opening import open_run
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _table(use: InputUse, title: str, top: int) -> Table:
-    table = Table(title=title)
+    table = titled_table(title)
     table.add_column("input")
     for column in (*MEASURES, "share"):
         table.add_column(column, justify="right")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from sparserl.agents.networks.chains import check_reads_vectors_or_images
 from sparserl.cli.arguments import parse
+from sparserl.cli.tables import titled_table
 from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.agent_training import EVAL_SEED_OFFSET
 from sparserl.experiment.opened_agent_run import TrainedAgent
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         about = {"run": str(command.run), "out": str(folder.path), "density": command.density, "by": command.by}
         print(json_text({**about, "episodes": command.episodes, "before": before, "after": after}))
         return 0
-    table = Table(title=f"{source.title}, pruned to {command.density:g} by {command.by}")
+    table = titled_table(f"{source.title}, pruned to {command.density:g} by {command.by}")
     for column in ("", "before", "after"):
         table.add_column(column, justify="right" if column else "left")
     for key, head in HEADS.items():

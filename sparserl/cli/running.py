@@ -16,6 +16,7 @@ from rich.table import Table
 
 from sparserl.cli.arguments import HELP, HELP_ALL, given, last_value, print_help, wants_help
 from sparserl.cli.options import Option, options_of
+from sparserl.cli.tables import titled_table
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
 from sparserl.experiment.config_layers import DENSITIES, Choice, in_groups, over
@@ -320,7 +321,7 @@ def parameters_of(result: Mapping[str, Any]) -> str:
 
 def result_table(folder: RunFolder, rows: Mapping[str, str]) -> Table:
     """The result of a run as names and values; a value that is empty is left out."""
-    table = Table(title=recorded_config(folder).title, show_header=False)
+    table = titled_table(recorded_config(folder).title, show_header=False)
     for name, value in rows.items():
         if value:
             table.add_row(name, value)

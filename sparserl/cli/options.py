@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 import textwrap
 import types
 import typing
@@ -167,10 +168,14 @@ def _named(word: str) -> tuple[str, Any]:
     if not (name.isidentifier() and is_set):
         raise ValueError(f"{shown(word)} is not NAME=VALUE")
     for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return name, kind(value)
-    with contextlib.suppress(yaml.YAMLError, RecursionError):
-        return name, yaml.safe_load(value)
+        with contextlib.suppress(ValueError, OverflowError):
+            read = kind(value)
+            if math.isfinite(read):
+                return name, read
+    with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError, TypeError):
+        plain = yaml.safe_load(value)
+        json.dumps(plain, allow_nan=False)  # raises for what JSON does not have
+        return name, plain
     raise ValueError(f"the value of {shown(word)} is no number, word or list")
 
 

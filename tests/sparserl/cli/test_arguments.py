@@ -307,7 +307,13 @@ def test_names_with_values_are_read_as_a_file_would_have_them(capsys: pytest.Cap
     expected = {"a": 1, "b": 0.001, "c": True, "d": "word", "e": [1, 2], "f": "a=b", "g": None}
     assert parse(_Named, words, command="x").kwargs == expected
     assert parse(_Named, [], command="x").kwargs == {}
-    for word, said in {"a:1": "'a:1' is not NAME=VALUE", "1=2": "is not NAME", "a=[": "the value of 'a=['"}.items():
+    for word, said in {
+        "a:1": "'a:1' is not NAME=VALUE",
+        "1=2": "is not NAME",
+        "a=[": "the value of 'a=['",
+        "a=2020-01-01": "the value",
+        "a=[.nan]": "the value",
+    }.items():
         with pytest.raises(ConfigError, match=re.escape(said)):
             parse(_Named, ["--kwargs", word], command="x")
     with pytest.raises(ConfigError, match="--kwargs needs a value"):

@@ -77,10 +77,8 @@ def test_the_walk_finds_them() -> None:
 NEEDED: dict[str, dict[str, Any]] = {
     "TaskSpec": {"name": "a", "env": "b", "modification": {}, "steps": 1, "index": 0},
     "PartFactors": {"part": "leg"},
-    **{
-        command: {"run": "x"}
-        for command in ("CardCommand", "EnjoyCommand", "ExportCommand", "InspectCommand", "PushCommand")
-    },
+    **{command: {"run": "x"} for command in ("CardCommand", "EnjoyCommand", "ExportCommand", "InspectCommand")},
+    "PushCommand": {"run": "x", "repo": "a/b"},
     "EvalCommand": {"run": ["x"]},
     "PruneCommand": {"run": "x", "density": 0.5},
     **{command: {"runs": ["x"]} for command in ("PlotCommand", "ReportCommand")},

@@ -153,7 +153,17 @@ def test_nothing_else_knows_of_it() -> None:
 
 
 ACTOR_CRITICS = {
-    *("dense", "ds_crossq", "ds_recurrent_ppo", "ds_sac", "ds_td3", "ds_tqc", "on_policy_parts", "parts"),
+    *(
+        "critics_config",
+        "dense",
+        "ds_crossq",
+        "ds_recurrent_ppo",
+        "ds_sac",
+        "ds_td3",
+        "ds_tqc",
+        "on_policy_parts",
+        "parts",
+    ),
     "sparse_actor_critic",
 }
 """Modules of agents that have an actor and critics."""

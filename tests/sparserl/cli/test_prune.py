@@ -117,8 +117,8 @@ def test_other_commands_open_it(runs: dict[str, Path], tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--density", "0.9"), "actor.mu has a density of 0.5"),
-        (("--density", "0.001"), "connections cannot stay in 3 layers, none of which is emptied; the closest is 3"),
+        (("--density", "0.9"), "critic.qf0 has a density of 0.5"),
+        (("--density", "0.001"), "which leaves 0 connections for 3 layers; the closest is 0.015"),
         (("--density", "0.3", "--by", "lampe"), "unknown pruning rule 'lampe'; did you mean 'lamp'?"),
         (("--density", "0"), "--density must be in (0, 1], got 0"),
         ((), "--density is missing"),

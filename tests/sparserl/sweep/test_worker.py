@@ -73,9 +73,9 @@ def test_a_job_is_the_run_of_the_command_line(
     monkeypatch.setattr(runs, "begin", lambda config, source: (given.append(config), begin(config, source))[1])
     path = tmp_path / "job"
     assert worker.main(["begin", str(path)]) == 0
-    assert given == [resolve("train", SWEEP["base"])]
+    assert given == [resolve("train", {**SWEEP["base"], "keep_replay": False})]  # as runs of sweeps have it
     assert f"run folder {path}\n" in capsys.readouterr().out
-    assert train(tmp_path / "words", *FAST, *ALGOS["ds_td3"]) == 0
+    assert train(tmp_path / "words", *FAST, *ALGOS["ds_td3"], "--no-keep-replay") == 0
     same_run(path, tmp_path / "words")
     assert (path / "command.txt").read_text() == f"sparserl train --config {path}/config.yaml\n"
     assert main(["train", "--config", f"{path}/config.yaml", "--run-dir", str(tmp_path / "again")]) == 0

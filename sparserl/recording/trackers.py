@@ -154,8 +154,7 @@ class WandbTracker:
                     file=sys.stderr,
                 )
                 wandb.teardown()  # its service would hold the run's id for the attempt that failed
-                mode = "offline"
-                self._run = begin(mode)
+                self._run = begin("offline")
             self._run.define_metric("global_step")
             self._run.define_metric("*", step_metric="global_step")
             objective, kept = OBJECTIVE[job_type]

@@ -139,6 +139,7 @@ def test_a_resumed_run_goes_on_without_a_network(
     only_this_account(monkeypatch, tmp_path / "home", "http://127.0.0.1:9", KEY)
     tracker(folder).close({})
     identity = (folder / "wandb_id.txt").read_text()
+    capsys.readouterr()
     record = tracker(folder, "online", resumed=True)
     record.log(1000, {"a": 1})
     record.close({})
@@ -157,7 +158,7 @@ def test_a_resumed_run_is_offline_if_the_environment_says_so(tmp_path: Path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker(tmp_path / "run", "online", resumed=True).close({})
     assert len(wandb_log.offline_runs(tmp_path / "run")) == 1
-    assert capsys.readouterr().err == ""
+    assert "to send it: wandb sync" in capsys.readouterr().err
 
 
 # --- the environment --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "sparserl"
 # Files that make JSON for another end than a file of ours, or refuse what is not finite.
 BY_THEMSELVES = {
     "sparserl/json_text.py": "it is the place",
-    "sparserl/cli/arguments.py": "lists within a flag, read again at once",
+    "sparserl/cli/options.py": "lists within a flag, read again at once",
     "sparserl/envs/array_file.py": "arrays of finite numbers alone: anything else is refused",
     "sparserl/recording/run_lock.py": "whoever holds a run, in place",
     "sparserl/sweep/file.py": "the id of a run is a hash of it",

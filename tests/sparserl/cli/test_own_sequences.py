@@ -95,7 +95,7 @@ def test_the_name_is_honoured_everywhere(
     own.unlink()
     names = sorted(path.name for path in Path("runs").iterdir())
     assert names == [
-        f"my own__tasks__{kind}__s{seed}"
+        f"my-own__tasks__{kind}__s{seed}"
         for kind, seed in (("domain__naive", 0), ("domain__naive", 1), ("task__naive", 0))
     ]
     result = json.loads((Path("runs") / names[0] / "result.json").read_text())

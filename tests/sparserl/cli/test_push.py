@@ -13,6 +13,7 @@ from support.hub_server import HubServer, hub_server
 from support.runs import FAST, REWIRE, leave_undrawn, train
 
 from sparserl.cli import main
+from sparserl.extras import installer
 
 SECRET = "hf_of_tests"
 
@@ -84,7 +85,7 @@ def test_without_the_library_it_is_one_line(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert main(["push", str(run), "--repo", "me/repo"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("sparserl: huggingface_hub is not installed; pip install ")
+    assert said.startswith(f"sparserl: huggingface_hub is not installed; {installer()} ")
     assert said.count("\n") == 1
 
 

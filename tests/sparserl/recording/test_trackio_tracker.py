@@ -19,6 +19,7 @@ from support.trees import assert_equal_trees
 
 from sparserl.cli import main
 from sparserl.errors import ConfigError
+from sparserl.extras import installer
 from sparserl.recording.metrics_table import columns
 from sparserl.recording.trackio_tracker import ELSEWHERE, NAME_FILE, TrackioConfig, TrackioTracker
 
@@ -110,7 +111,7 @@ def test_without_trackio_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "trackio", None)
     assert train(tmp_path / "run", *FAST, *TRACKED) == 2
     said = capsys.readouterr().err
-    assert said.startswith("sparserl: trackio is not installed; pip install ")
+    assert said.startswith(f"sparserl: trackio is not installed; {installer()} ")
     assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

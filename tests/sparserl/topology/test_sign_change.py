@@ -13,7 +13,6 @@ from sparserl.topology.methods import METHODS
 from sparserl.topology.pairs import folded
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.structure import Constraint, LayerView, SparseTopology
-from sparserl.topology.values import TINY
 
 DROPPED = DROP["sign_change"].choose
 # catalogue.md 2.1: theta (.5, .02, .3), s g (1, 1, -2), lr .1, L1 .1 -> (.39, -.09, .49); here the second is negative.
@@ -75,7 +74,7 @@ def test_signs_are_those_after_the_last_event_and_are_kept() -> None:
     assert (event.dropped, event.grown, event.nnz) == (1, 1, 3)
     now = weights(evolver.layers["net.0"])  # type: ignore[arg-type]
     new = {position: value for position, value in now.items() if abs(value) < 1e-6}
-    assert [abs(value) for value in new.values()] == pytest.approx([TINY])
+    assert [abs(value) for value in new.values()] == pytest.approx([1e-12])
 
     stored = evolver.state_dict()
     values.data = -values.data
@@ -101,4 +100,3 @@ def test_deepr_is_its_parts() -> None:
     method = METHODS["deepr"]
     assert method.rule is not None
     assert (method.rule.drop, method.rule.grow, method.new_value) == ("sign_change", "random", "tiny")
-    assert TINY == 1e-12

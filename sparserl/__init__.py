@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparserl.layers.convert import dense_copy
     from sparserl.layers.sparsify import sparsify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "SparseGRU",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparserl.kernels import Backend, CsrIndex, GradientRequest, Gradients, Linear, Networks
+from sparserl.kernels import Backend, CsrIndex, GradientRequest, Gradients, Linear, Networks, Norm
 
 
 def forward(kernels: Backend, networks: Networks, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, object]:
@@ -85,6 +85,29 @@ def whole_networks(
     return Networks(
         [[layer(*shape, seed=100 * n + 2 * at) for at, shape in enumerate(pairwise(widths))] for n in range(count)]
     )
+
+
+def drawn_layer(
+    rng: np.random.Generator, n_in: int, n_out: int, dtype: torch.dtype, kind: str | None, density: float = 0.4
+) -> Linear:
+    """Normal weights over random connections, none of some neurons, and a norm that is not the identity."""
+    mask = rng.random((n_out, n_in)) < density
+    mask[1 :: n_out // 2 + 1] = False
+    mask[:, 2 :: n_in // 2 + 2] = False
+
+    def drawn(size: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=size)).to(dtype)
+
+    index = of_mask(mask)
+    norm = None if kind is None else Norm(kind, 1 + 0.5 * drawn(n_in), drawn(n_in), 1e-3)
+    return Linear(index, drawn(index.nnz), drawn(n_out), norm)
+
+
+def given(networks: Networks, batch: int, *, seed: int = 1, mean: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normal inputs, and a gradient of the outputs."""
+    draws = torch.Generator().manual_seed(seed)
+    x = mean + torch.randn(batch, networks.widths[0], generator=draws, dtype=networks.dtype)
+    return x, torch.randn(len(networks.networks), batch, networks.widths[-1], generator=draws, dtype=networks.dtype)
 
 
 def mlp(*sizes: int) -> nn.Sequential:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from oracle.network_twins import twin_of
-from support.networks import backward, forward, of_mask
+from support.networks import backward, drawn_layer, forward, given
 
-from sparserl.kernels import BACKENDS, After, BatchStatistics, GradientRequest, Linear, Networks, Norm, plan
+from sparserl.kernels import BACKENDS, After, BatchStatistics, GradientRequest, Linear, Networks, plan
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CLOSE = {torch.float32: 2e-4, torch.float64: 1e-9}
@@ -29,35 +29,21 @@ BOUNDS = {"by the batch": (1.0, 0.0), "renormalised": (3.0, 5.0), "at the bounds
 def networks_of(
     form: Form, dtype: torch.dtype, *, bounds: tuple[float, float] = (3.0, 5.0), count: int = 2, density: float = 0.4
 ) -> Networks:
-    """With different random topologies, some neurons without connections, and statistics of other batches."""
+    """With different random topologies, and statistics of other batches."""
     widths, kinds = form
     rng = np.random.default_rng([count, *widths])
 
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.from_numpy(rng.normal(size=shape)).to(dtype)
-
     def layer(n_in: int, n_out: int, kind: str | None) -> Linear:
-        mask = rng.random((n_out, n_in)) < density
-        mask[:: n_out // 2 + 1] = False  # empty rows
-        mask[:, n_in - 1 :: n_in // 2 + 2] = False
-        index, norm = of_mask(mask), None
-        if kind is not None:
-            norm = Norm(kind, 1 + 0.5 * drawn(n_in), drawn(n_in), 1e-3)
-        if kind == "batch":
-            limits = torch.tensor(bounds, dtype=dtype)
-            latest = torch.full((2, n_in), torch.nan, dtype=dtype)
-            norm = replace(norm, batch=BatchStatistics(drawn(n_in), 0.5 + drawn(n_in).square(), limits, latest))
-        return Linear(index, drawn(index.nnz), drawn(n_out), norm)
+        made = drawn_layer(rng, n_in, n_out, dtype, kind, density)
+        if kind != "batch":
+            return made
+        mean, var = (torch.from_numpy(rng.normal(size=n_in)).to(dtype) for _ in range(2))
+        latest = torch.full((2, n_in), torch.nan, dtype=dtype)
+        limits = torch.tensor(bounds, dtype=dtype)
+        return replace(made, norm=replace(made.norm, batch=BatchStatistics(mean, 0.5 + var.square(), limits, latest)))
 
     pairs = list(pairwise(widths))
     return Networks([[layer(*pair, kind) for pair, kind in zip(pairs, kinds, strict=True)] for _ in range(count)])
-
-
-def given(networks: Networks, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs, and a gradient of the outputs."""
-    draws = torch.Generator().manual_seed(1)
-    x = 2 + torch.randn(batch, networks.widths[0], generator=draws, dtype=networks.dtype)
-    return x, torch.randn(len(networks.networks), batch, networks.widths[-1], generator=draws, dtype=networks.dtype)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, scale: float = 1.0) -> None:
@@ -73,7 +59,7 @@ def test_equals_torch(form: str, batch: int, dtype: torch.dtype, backend: str) -
     # Of two samples variances are small by chance, and what is divided by them is large.
     tolerance = 1 if batch > 2 else 100
     networks = networks_of(FORMS[form], dtype)
-    x, dy = given(networks, batch)
+    x, dy = given(networks, batch, mean=2.0)
     twin = twin_of(networks, x, dy)
     y, saved = forward(BACKENDS[backend], networks, x, keep=True)
     same(y, twin.y, tolerance)
@@ -95,7 +81,7 @@ def test_equals_torch(form: str, batch: int, dtype: torch.dtype, backend: str) -
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bounds_of_what_a_batch_may_differ_by(name: str, backend: str) -> None:
     networks = networks_of(FORMS["before each layer"], torch.float64, bounds=BOUNDS[name])
-    x, dy = given(networks, 50)
+    x, dy = given(networks, 50, mean=2.0)
     twin = twin_of(networks, x, dy)
     y, saved = forward(BACKENDS[backend], networks, x, keep=True)
     same(y, twin.y)
@@ -107,7 +93,7 @@ def test_bounds_of_what_a_batch_may_differ_by(name: str, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pass_says_the_moments_of_its_batch_and_leaves_the_running_ones(backend: str) -> None:
     networks = networks_of(FORMS["before each layer"], torch.float64)
-    x, _ = given(networks, 37)
+    x, _ = given(networks, 37, mean=2.0)
     for layers in networks.networks:
         norm = layers[0].norm
         assert norm is not None
@@ -125,7 +111,7 @@ def test_the_number_of_threads_changes_no_bit_of_outputs_and_norms(
 ) -> None:
     monkeypatch.setattr(plan, "PARALLEL_FROM", 1)
     networks = networks_of(FORMS[form], torch.float32)
-    x, dy = given(networks, 300)
+    x, dy = given(networks, 300, mean=2.0)
     found = []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
@@ -142,7 +128,7 @@ def test_the_number_of_threads_changes_no_bit_of_outputs_and_norms(
 @pytest.mark.parametrize("lowest", range(3))
 def test_only_what_matters_is_formed(lowest: int, backend: str) -> None:
     networks = networks_of(FORMS["before each layer"], torch.float64, count=1)
-    x, dy = given(networks, 21)
+    x, dy = given(networks, 21, mean=2.0)
     twin = twin_of(networks, x, dy)
     saved = forward(BACKENDS[backend], networks, x, keep=True)[1]
     gradients = backward(BACKENDS[backend], networks, saved, dy, GradientRequest(inputs=False, lowest=lowest))
@@ -160,7 +146,7 @@ def test_gradients_in_panels_are_the_same_to_the_bit(rows: int, monkeypatch: pyt
     for panel in (0, rows):
         monkeypatch.setattr(plan, "gradient_panel", lambda n_rows, n_cols, nnz, size, panel=panel: panel)
         networks = networks_of(FORMS["before some layers"], torch.float32)
-        x, dy = given(networks, 70)
+        x, dy = given(networks, 70, mean=2.0)
         saved = forward(BACKENDS["cpu"], networks, x, keep=True)[1]
         gradients = backward(BACKENDS["cpu"], networks, saved, dy, GradientRequest())
         results.append([gradients.x, *(gradients.parameters or ())])
@@ -182,7 +168,7 @@ def test_what_does_not_fit_is_refused() -> None:
     form = networks_of(((4, 4), ("batch",)), torch.float32, count=1)
     with pytest.raises(ValueError, match="added to no sums"):
         Networks(form.networks, after=[After(False, 0)])
-    x, _ = given(form, 1)
+    x, _ = given(form, 1, mean=2.0)
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         forward(BACKENDS["cpu"], form, x, keep=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from oracle.network_twins import twin_of
-from support.networks import backward, forward, of_mask
+from support.networks import backward, drawn_layer, forward, given, of_mask
 
 from sparserl.kernels import BACKENDS, After, GradientRequest, Linear, Networks, Norm, plan
 from sparserl.kernels.slots import backward_slots, forward_slots, slots_of
@@ -25,7 +25,7 @@ FORMS: dict[str, Form] = {
         ["affine", "layer", None, "layer", None, "layer"],
     ),
     "a norm of the input, which is added too": (
-        (5, 5, 9, 5, 2),
+        (5, 5, 9, 5, 3),
         [After(True, 0), After(False), After(True, 1), After(False)],
         ["layer", None, None, None],
     ),
@@ -34,10 +34,10 @@ FORMS: dict[str, Form] = {
         [After(True), After(True, 1), After(False, 1), After(False, 1)],
         [None, "layer", "affine", None],
     ),
-    "a norm of a single neuron": ((3, 1, 2), [After(False), After(False)], [None, "layer"]),
+    "a norm of a single neuron": ((3, 1, 3), [After(False), After(False)], [None, "layer"]),
     "one layer": ((4, 3), [After(False)], ["layer"]),
     "wide": (
-        (17, 130, 520, 130, 1),
+        (17, 130, 520, 130, 3),
         [After(False), After(True), After(False, 1), After(False)],
         [None, "layer", None, "layer"],
     ),
@@ -45,36 +45,33 @@ FORMS: dict[str, Form] = {
 
 
 def networks_of(form: Form, dtype: torch.dtype, *, count: int = 2, density: float = 0.4, seed: int = 0) -> Networks:
-    """With different random topologies, some neurons without connections, and norms that are not the identity."""
+    """With different random topologies."""
     widths, after, norms = form
     rng = np.random.default_rng([seed, count, *widths])
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.from_numpy(rng.normal(size=shape)).to(dtype)
-
-    def layer(n_in: int, n_out: int, kind: str | None) -> Linear:
-        mask = rng.random((n_out, n_in)) < density
-        mask[:: n_out // 2 + 1] = False  # empty rows
-        mask[:, n_in - 1 :: n_in // 2 + 2] = False
-        index = of_mask(mask)
-        norm = None if kind is None else Norm(kind, 1 + 0.5 * drawn(n_in), drawn(n_in), 1e-3)
-        return Linear(index, drawn(index.nnz), drawn(n_out), norm)
-
     pairs = list(pairwise(widths))
-    chains = [[layer(*pair, kind) for pair, kind in zip(pairs, norms, strict=True)] for _ in range(count)]
+    chains = [
+        [drawn_layer(rng, *pair, dtype, kind, density) for pair, kind in zip(pairs, norms, strict=True)]
+        for _ in range(count)
+    ]
     return Networks(chains, after=after)
-
-
-def given(networks: Networks, batch: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs, and a gradient of the outputs."""
-    draws = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, networks.widths[0], generator=draws, dtype=networks.dtype)
-    return x, torch.randn(len(networks.networks), batch, networks.widths[-1], generator=draws, dtype=networks.dtype)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, scale: float = 1.0) -> None:
     close = CLOSE[theirs.dtype]
     torch.testing.assert_close(ours, theirs, rtol=close["rtol"], atol=scale * close["atol"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_there_is_something_to_compare(form: str) -> None:
+    networks = networks_of(FORMS[form], torch.float64)
+    twin = twin_of(networks, *given(networks, 31))
+    spread = (twin.y.std(dim=1) > 0).any(dim=1)
+    if form == "a norm of a single neuron":  # which is its shift, whatever it was
+        assert not spread.any()
+        return
+    of_each = len(twin.parameters) // 2
+    assert spread.all()
+    assert all(twin.parameters[place].any() for place in (0, of_each))  # weights of the first layers
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

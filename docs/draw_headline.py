@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from sparserl.metrics.bootstrap import band, resample
 from sparserl.metrics.statistics import LEVEL_PERCENT
+from sparserl.plots.curves import spent
 from sparserl.plots.style import STYLE, Run, add_legend, draw_curves, line_styles, write_figure
 from sparserl.recording.run_logs import Curve, evaluation_curve, read_columns
 from sparserl.seeding import stream
@@ -48,8 +49,7 @@ def cpu_curves(runs: list[Run]) -> dict[Run, Curve]:
     curves = {run: evaluation_curve(run.path) for run in runs}
     seconds = []
     for run, (steps, _) in curves.items():
-        log = read_columns(run.path / "progress.csv")
-        seconds.append(np.interp(steps, np.append(0.0, log["global_step"]), np.append(0.0, log["cost/cpu_s"])))
+        seconds.append(spent(read_columns(run.path / "progress.csv"), "cpu", steps))
     return {run: (np.mean(seconds, axis=0), returns) for run, (_, returns) in curves.items()}
 
 

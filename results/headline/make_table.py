@@ -4,28 +4,30 @@ RUNS are folders that the sweep filled. Rows of finished runs that are here alre
 without RUNS pictures and tables are drawn again from what is here.
 """
 
-import csv
 import sys
+from collections import defaultdict
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib import rc_context
 
 from sparserl.metrics.statistics import aggregates, iqm
-from sparserl.plots.style import STYLE, Run, add_legend, draw_curves, line_styles, task_panels, write_figure
-from sparserl.recording.run_logs import read_columns, read_rows
+from sparserl.plots.curves import spent
+from sparserl.plots.style import STYLE, Run, add_legend, by_task, draw_curves, line_styles, task_panels, write_figure
+from sparserl.recording.run_logs import columns_by, read_columns
 from sparserl.report.trained import area, last_10, read_trained_run
 from sparserl.seeding import stream
 
+sys.path.append(str(Path(__file__).parents[1]))
+from tables import finished, merged, print_head, print_row
+
 HERE = Path(__file__).parent
-KEY = ("env", "method", "seed")
-HEAD = (*KEY, "last_10", "area", "passes_dense_at", "parameters", "density", "flops_train", "cpu_s", "energy_kwh")
-HEAD = (*HEAD, "explored", "dormant", "fan_in_max", "unread_inputs", "commit")
-CURVES = (*KEY, "step", "return", "cpu_s")
-ENVS = ("HalfCheetah-v5", "Walker2d-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5")
-METHODS = ("TD3", "DS-TD3", "DS-TD3 .1")
+RUN = ("env", "method", "seed")
+COSTS = ("area", "parameters", "flops_train", "cpu_s")
+TOPOLOGY = ("explored", "dormant", "fan_in_max", "unread_inputs")
+HEAD = (*RUN, "last_10", *COSTS, "density", "energy_kwh", *TOPOLOGY, "commit")
+CURVES = (*RUN, "step", "return", "cpu_s")
 PUBLISHED = {
     "HalfCheetah-v5": ("10966", "11436", "11275", "11232", "12047"),
     "Walker2d-v5": ("3957", "5015", "4561", "4534", "6935"),
@@ -46,70 +48,53 @@ def method_of(config):
     return "DS-TD3" if density is None else f"DS-TD3 {density:g}".replace("0.", ".")
 
 
-def read(folder):
+def read(finished_run):
     """The row of a finished run, and those of its curve."""
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    key = dict(zip(KEY, (config["env"], method_of(config), str(config["seed"])), strict=True))
+    folder, config, result = finished_run.path, finished_run.config, finished_run.result
+    key = dict(zip(RUN, (config["env"], method_of(config), config["seed"]), strict=True))
     run = read_trained_run(folder, key["method"], config)
-    progress = read_columns(folder / "progress.csv")
-    cpu = np.interp(run.steps, np.append(0.0, progress["global_step"]), np.append(0.0, progress["cost/cpu_s"]))
+    cpu = spent(read_columns(folder / "progress.csv"), "cpu", run.steps)
     curve = [
-        {**key, "step": f"{step:.0f}", "return": f"{value:.1f}", "cpu_s": f"{spent:.0f}"}
-        for step, value, spent in zip(run.steps, run.returns, cpu, strict=True)
+        {**key, "step": f"{step:.0f}", "return": f"{value:.1f}", "cpu_s": f"{seconds:.0f}"}
+        for step, value, seconds in zip(run.steps, run.returns, cpu, strict=True)
     ]
-    result, last = run.result, {}
-    for layer in read_rows(folder / "topology.csv") if config["algo"] != "td3" else []:
-        last[layer["layer"]] = layer
-    hidden = [float(layer["dormant"]) for name, layer in last.items() if layer.get("dormant")]
-    inputs = [layer for name, layer in last.items() if name.endswith(".0")]
     row = {
         **key,
         "last_10": f"{last_10(run.steps, run.returns):.1f}",
         "area": f"{area(run.steps, run.returns):.1f}",
         "parameters": result["params_nonzero"],
-        "density": f"{result['density']:.3f}",
         "flops_train": f"{result['flops_train']:.4g}",
         "cpu_s": f"{result['cpu_s']:.0f}",
+        "density": f"{result['density']:.3f}",
         "energy_kwh": result.get("energy_kwh", ""),
-        "explored": f"{result['explored_fraction']:.3f}" if last else "",
-        "dormant": f"{np.mean(hidden):.3f}" if hidden else "",
-        "fan_in_max": max(int(layer["fan_in_max"]) for layer in last.values()) if last else "",
-        "unread_inputs": sum(int(layer["neurons_without_outputs"]) for layer in inputs) if last else "",
-        "commit": run.versions["commit"][:7],
+        **(dict.fromkeys(TOPOLOGY, "") if config["algo"] == "td3" else at_the_end(folder, result)),
+        "commit": finished_run.commit,
     }
     return row, curve
 
 
-def kept(name, head, new):
-    """Rows of a file here, those of runs that are new replaced; written again in order."""
-    path = HERE / name
-    runs = {key: list(rows) for key, rows in groupby(csv.DictReader(path.open()) if path.exists() else [], of_run)}
-    runs |= {of_run(rows[0]): rows for rows in new}
-    ordered = sorted(runs, key=lambda run: (ENVS.index(run[0]), METHODS.index(run[1]), run[2]))
-    rows = [row for run in ordered for row in runs[run]]
-    with path.open("w", newline="") as written:
-        writer = csv.DictWriter(written, head, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return rows
+def at_the_end(folder, result):
+    """What the topology is at the end."""
+    layers = columns_by("layer", folder / "topology.csv")
+    last = {name: {column: values[-1] for column, values in columns.items()} for name, columns in layers.items()}
+    dormant = [layer["dormant"] for layer in last.values() if not np.isnan(layer["dormant"])]
+    values = (
+        f"{result['explored_fraction']:.3f}",
+        f"{np.mean(dormant):.3f}" if dormant else "",
+        f"{max(layer['fan_in_max'] for layer in last.values()):.0f}",
+        f"{sum(last[name]['neurons_without_outputs'] for name in last if name.endswith('.0')):.0f}",
+    )
+    return dict(zip(TOPOLOGY, values, strict=True))
 
 
-def of_run(row):
-    """Which run a row is of."""
-    return tuple(row[name] for name in KEY)
+def passes(curve, level):
+    """The first step at which the mean of three evaluations is above a return; a dash if there is none."""
+    returns = np.array([float(row["return"]) for row in curve])
+    above = np.flatnonzero(np.convolve(returns, np.ones(3) / 3, "valid") > level)
+    return f"{int(curve[above[0] + 2]['step']):,}" if above.size else "-"
 
 
-def note_when_dense_is_passed(rows, curves):
-    """Fills in the first step at which the mean of three evaluations is above the mean end of dense TD3."""
-    for row in rows:
-        dense = [float(one["last_10"]) for one in rows if (one["env"], one["method"]) == (row["env"], "TD3")]
-        own = [one for one in curves if of_run(one) == of_run(row)]
-        returns = np.array([float(one["return"]) for one in own])
-        above = np.flatnonzero(np.convolve(returns, np.ones(3) / 3, "valid") > np.mean(dense)) if dense else []
-        row["passes_dense_at"] = own[above[0] + 2]["step"] if len(above) and row["method"] != "TD3" else ""
-
-
-def tables(rows):
+def tables(rows, curves):
     """Prints one for each environment."""
     heads = (
         "method",
@@ -123,58 +108,61 @@ def tables(rows):
         "passes dense at",
     )
     for env, of_env in groupby(rows, lambda row: row["env"]):
-        print(f"\n**{env}**\n\n| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
-        for method, group in groupby(of_env, lambda row: row["method"]):
-            runs = list(group)
-            each, *costs = (
-                np.array([float(run[name]) for run in runs])
-                for name in ("last_10", "area", "parameters", "flops_train", "cpu_s")
-            )
+        methods = {method: list(runs) for method, runs in groupby(of_env, lambda row: row["method"])}
+        dense = [float(run["last_10"]) for run in methods.get("TD3", [])]
+        print(f"\n**{env}**\n")
+        print_head(*heads)
+        for method, runs in methods.items():
+            passed = [passes(curves[of_run(run)], np.mean(dense)) for run in runs] if dense and method != "TD3" else []
+            each, *costs = (np.array([float(run[name]) for run in runs]) for name in ("last_10", *COSTS))
             middle = aggregates(each[:, None], {"iqm": iqm}, stream(0, "headline", env, method))["iqm"]
-            cells = (
+            print_row(
                 method,
-                f"{len(runs)}",
+                len(runs),
                 f"{middle.value:,.0f}" + (f" [{middle.low:,.0f}, {middle.high:,.0f}]" if len(runs) > 1 else ""),
                 ", ".join(f"{one:,.0f}" for one in each),
                 *(f"{cost.mean():{form}}" for cost, form in zip(costs, (",.0f", ",.0f", ".2e", ",.0f"), strict=True)),
-                "" if method == "TD3" else ", ".join(run["passes_dense_at"] or "-" for run in runs),
+                ", ".join(passed),
             )
-            print(f"| {' | '.join(cells)} |")
         published = zip(OF, PUBLISHED[env], strict=True)
         print("\nPublished: " + ", ".join(f"{name} {value}" for name, value in published) + ".")
 
 
+def of_run(row):
+    """Which run a row is of."""
+    return tuple(row[name] for name in RUN)
+
+
 def draw(curves, x, label, name):
     """A panel for each environment."""
-    envs = list(dict.fromkeys(row["env"] for row in curves))
-    methods = list(dict.fromkeys(row["method"] for row in curves))
-    styles = line_styles(methods)
+    lines = {
+        Run(Path("-".join(run)), run[1], task=run[0]): tuple(
+            np.array([(float(row[x]), float(row["return"])) for row in curve]).T
+        )
+        for run, curve in curves.items()
+    }
+    styles = line_styles(run.label for run in lines)
     with rc_context(STYLE):
-        figure, panels = task_panels(envs, [2.6], len(methods))
+        figure, panels = task_panels(list(by_task(lines)), [2.6], len(styles))
         for env, (axis,) in panels.items():
-            for method in methods:
-                seeds = {}
-                own = [row for row in curves if (row["env"], row["method"]) == (env, method)]
-                for (_, _, seed), rows in groupby(own, of_run):
-                    points = [(float(row[x]), float(row["return"])) for row in rows]
-                    seeds[Run(HERE / seed, method, task=env)] = tuple(np.array(points).T)
-                draw_curves(axis, seeds, method, styles[method], smooth=5)
+            for method, style in styles.items():
+                seeds = {run: curve for run, curve in lines.items() if (run.task, run.label) == (env, method)}
+                draw_curves(axis, seeds, method, style, smooth=5)
             axis.set_xlabel(label)
         figure.axes[0].set_ylabel("return of an evaluation episode")
-        add_legend(figure, [axis for axes in panels.values() for axis in axes])
+        add_legend(figure, figure.axes)
         write_figure(figure, HERE / name)
 
 
 def main(folders):
-    done = [run.parent for folder in folders for run in sorted(folder.glob("*/DONE"))]
-    found = [read(run) for run in done]
-    rows = kept("runs.csv", HEAD, [[row] for row, _ in found])
-    curves = kept("curves.csv", CURVES, [curve for _, curve in found])
+    found = [read(run) for folder in folders for run in finished(folder, "*")]
+    rows = merged(HERE / "runs.csv", RUN, [row for row, _ in found], HEAD, "\n")
     if not rows:
         sys.exit("no finished run here or in the folders named")
-    note_when_dense_is_passed(rows, curves)
-    kept("runs.csv", HEAD, [[row] for row in rows])
-    tables(rows)
+    curves = defaultdict(list)
+    for row in merged(HERE / "curves.csv", (*RUN, "step"), [row for _, curve in found for row in curve], CURVES, "\n"):
+        curves[of_run(row)].append(row)
+    tables(rows, curves)
     draw(curves, "step", "env steps", "steps.png")
     draw(curves, "cpu_s", "CPU time (s)", "cpu.png")
 

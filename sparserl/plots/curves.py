@@ -91,12 +91,21 @@ def _curves_of(runs: Sequence[Run], name: str, x: str) -> dict[Run, Curve]:
         curves = {run: (log["global_step"], log[name]) for run, log in logs.items() if name in log}
         curves = {run: (steps[~np.isnan(values)], values[~np.isnan(values)]) for run, (steps, values) in curves.items()}
     if x != "steps":
-        curves = {run: (_spent(logs[run], x, steps), values) for run, (steps, values) in curves.items()}
+        curves = {run: (spent(logs[run], x, steps), values) for run, (steps, values) in curves.items()}
     return {run: curve for run, curve in curves.items() if curve[0].size}
 
 
-def _spent(log: Mapping[str, FloatArray], x: str, steps: FloatArray) -> FloatArray:
-    """What was spent of one of `X_AXES` up to some env steps."""
+def spent(log: Mapping[str, FloatArray], x: str, steps: FloatArray) -> FloatArray:
+    """What was spent of one of `X_AXES` up to some env steps.
+
+    Args:
+        log: Columns of progress.csv.
+        x: Name of the axis.
+        steps: (E,) env steps.
+
+    Raises:
+        ConfigError: If the run did not log it.
+    """
     column = X_AXES[x][0]
     if column not in log:
         raise ConfigError(f"progress.csv of a run has no column {column}")

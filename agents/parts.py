@@ -18,6 +18,7 @@ from torch import nn
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.critics_config import CriticsConfig
 from sparserl.agents.probe import Places, Probe
+from sparserl.agents.vectors import is_vector
 from sparserl.errors import CheckpointError, SparserlError
 from sparserl.kernels.deferred import computed
 from sparserl.kernels.flops import FlopCounter
@@ -116,8 +117,7 @@ class AgentParts(BaseAlgorithm):
     @property
     def meets_vectors(self) -> bool:
         """Whether observations are vectors of floats."""
-        space = self.observation_space
-        return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+        return is_vector(self.observation_space)
 
     @property
     def reads_vectors(self) -> bool:

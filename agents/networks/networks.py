@@ -19,6 +19,7 @@ from sparserl.agents.networks.heads import HeadEnsembles, TaskHeads
 from sparserl.agents.networks.squashed_gaussian import SquashedGaussian
 from sparserl.agents.networks.traced_forward import Ensemble, evaluate
 from sparserl.agents.replay.batch import FloatArray, Observations
+from sparserl.agents.vectors import is_vector
 from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed
 from sparserl.layers import MultiHeadMLP, SparseEnsemble, SparseMLP
@@ -355,10 +356,7 @@ def plain_ensembles(
         methods: Name of a method -> the networks whose outputs it gives.
         heads: If they have an output layer for each task.
     """
-    space = network.observation_space
-    if type(network.features_extractor) is not FlattenExtractor or not isinstance(space, spaces.Box):
-        return {}
-    if len(space.shape) != 1 or space.dtype.kind != "f":
+    if type(network.features_extractor) is not FlattenExtractor or not is_vector(network.observation_space):
         return {}
     if heads is None:
         return {method: ensemble_of(networks) for method, networks in methods.items()}  # type: ignore[arg-type]  # as above

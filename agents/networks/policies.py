@@ -32,6 +32,7 @@ from sparserl.agents.networks.networks import (
     SparseTD3Actor,
 )
 from sparserl.agents.networks.sparse_cnn import SparseNatureCNN, extractor_of
+from sparserl.agents.vectors import is_vector
 from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.layers import MultiHeadMLP, SparseLinear, SparseMLP
 from sparserl.layers.fused_adam import FusedAdam
@@ -144,7 +145,7 @@ class SparsePolicyMixin(BasePolicy):
         made: RunningNorm | None = vars(self).get("_running")
         if made is None:
             space, actions = self.observation_space, self.action_space
-            if self.features_extractor_class is not FlattenExtractor or not _is_vector(space):
+            if self.features_extractor_class is not FlattenExtractor or not is_vector(space):
                 raise ConfigError(f"network {self.network} reads vectors of floats, not {space}: use network mlp")
             # Not registered: it is part of each network.
             made = vars(self)["_running"] = RunningNorm(space.shape[0], get_action_dim(actions))  # type: ignore[index]
@@ -306,10 +307,6 @@ class SparseTQCMultiInputPolicy(SparseTQCPolicy):
     """The same behind `CombinedExtractor`, for Dict observations; `"MultiInputPolicy"` of `DSTQC`."""
 
     extractor_class = CombinedExtractor
-
-
-def _is_vector(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
 
 
 def check_topology(topology: TopologyConfig, *net_archs: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sparserl.agents.vectors import is_vector
 from sparserl.errors import CheckpointError, ConfigError
 from sparserl.seeding import stream
 
@@ -355,7 +356,7 @@ def _check_observations(space: spaces.Space[Any], *, redraws: bool) -> None:
         raise ConfigError(
             "an AdaptiveReplayBuffer holds no Dict observations; use DictReplayBuffer, without its options"
         )
-    if redraws and not (isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"):
+    if redraws and not is_vector(space):
         raise ConfigError(f"noise features are redrawn in vectors of floats, not in {space}")
 
 

@@ -19,7 +19,7 @@ from sparserl.experiment.opened_run import OpenedRun
 from sparserl.experiment.opening import open_run
 from sparserl.experiment.run_config import kind_in
 from sparserl.export import ExportedPolicy, c_header, save_tensors
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints
+from sparserl.recording.run_folder import BEST, RunFolder, WhichCheckpoint, last_checkpoint
 from sparserl.recording.run_logs import read_columns
 from sparserl.report.model_card import CardFacts, Measured, model_card, of_episodes, of_result
 from sparserl.text_files import read_json
@@ -148,18 +148,10 @@ def _fill(out: Path, folder: RunFolder, which: str, headers: dict[str, str], fac
         for file in folder.path.glob(pattern):
             shutil.copyfile(file, out / file.name)
     (out / "config.yaml").write_text(_without_places(folder))
-    checkpoint = _checkpoint(folder, which)
+    checkpoint = folder.checkpoints / BEST if which == "best" else last_checkpoint(folder)
     for part in (checkpoint, folder.path / INPUTS):
-        if part.is_dir():
+        if part is not None and part.is_dir():
             shutil.copytree(part, out / part.relative_to(folder.path))
-
-
-def _checkpoint(folder: RunFolder, which: str) -> Path:
-    """Where what was opened lies."""
-    if which == "best":
-        return folder.checkpoints / BEST
-    final = folder.checkpoints / FINAL
-    return final if final.exists() else full_checkpoints(folder)[-1]
 
 
 def _without_places(folder: RunFolder) -> str:

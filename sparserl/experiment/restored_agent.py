@@ -11,7 +11,7 @@ from sparserl.experiment.named_modules import name_modules
 from sparserl.experiment.resuming import restoring
 from sparserl.experiment.run_config import located_config, run_config
 from sparserl.recording import checkpoint
-from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, full_checkpoints, step_in
+from sparserl.recording.run_folder import BEST, FINAL, RunFolder, WhichCheckpoint, last_checkpoint, step_in
 from sparserl.recording.whole_checkpoints import check_step, whole_steps
 
 
@@ -46,19 +46,18 @@ class RestoredAgent:
 
 def last_state(folder: RunFolder) -> dict[str, Any]:
     """The last policy: of a finished run its final one, otherwise that of the newest full checkpoint."""
-    final, checkpoints = folder.checkpoints / FINAL, full_checkpoints(folder)
-    has_best = (folder.checkpoints / BEST).exists()
-    if not checkpoints and not final.exists():
+    path, has_best = last_checkpoint(folder), (folder.checkpoints / BEST).exists()
+    if path is None:
         raise CheckpointError(
             f"{folder.path} has no full checkpoint yet{'; try --checkpoint best' if has_best else ''}"
         )
-    path = final if final.exists() else checkpoints[-1]
+    is_final = path.name == FINAL
     try:
         state = checkpoint.load(path)
-        if path != final:
+        if not is_final:
             check_step(path, state)
     except CheckpointError as error:
-        older = [step for step in whole_steps(folder) if step != step_in(path)] if path != final else []
+        older = [] if is_final else [step for step in whole_steps(folder) if step != step_in(path)]
         ways = ["try --checkpoint best"] if has_best else []
         ways += [f"--resume with --from-step {older[-1]} goes back to one that is whole"] if older else []
         raise CheckpointError("; ".join([str(error), *ways])) from None

@@ -216,6 +216,12 @@ def full_checkpoints(folder: RunFolder) -> list[Path]:
     return by_step(path for path in folder.checkpoints.glob("step-*") if path.suffix == "")
 
 
+def last_checkpoint(folder: RunFolder) -> Path | None:
+    """The final policy where there is one, otherwise the newest complete checkpoint; None if there is neither."""
+    final, full = folder.checkpoints / FINAL, full_checkpoints(folder)
+    return final if final.exists() else full[-1] if full else None
+
+
 def remove_stale_checkpoints(folder: RunFolder) -> None:
     """Deletes all full checkpoints of a run but the newest `CHECKPOINTS_KEPT`."""
     for stale in full_checkpoints(folder)[:-CHECKPOINTS_KEPT]:

@@ -9,9 +9,8 @@ from torch import nn
 
 from sparserl.layers.activations import READINGS
 from sparserl.layers.fused import FusedLayers
-from sparserl.layers.linear import linear
 from sparserl.layers.normalised_mlp import NormalisedMLP
-from sparserl.layers.sparse_mlp import joins
+from sparserl.layers.sparse_mlp import join_as_one
 
 
 class BatchEnsemble:
@@ -41,7 +40,7 @@ class BatchEnsemble:
         layers: list[Any] = [layer for network in self.networks for layer in network]
         if layers != self._cut[0]:
             alike = all(set(network.activations[:-1]) <= {"relu"} for network in self.networks)
-            alike &= all(map(joins, layers)) and any(linear(layer).is_sparse for layer in layers)
+            alike &= join_as_one(layers)
             chains: list[list[Any]] = [list(network) for network in self.networks]
             norms, reading = [network.norms for network in self.networks], READINGS[self.networks[0].output_reading]
             self._cut = layers, FusedLayers(chains, reading, norms=norms) if alike else None

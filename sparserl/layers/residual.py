@@ -16,7 +16,7 @@ from sparserl.layers.activations import PLAIN, READINGS, Function, identity
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.linear import linear
 from sparserl.layers.norms import RunningNorm
-from sparserl.layers.sparse_mlp import SparseMLP, begun, goals_of, joins
+from sparserl.layers.sparse_mlp import SparseMLP, begun, goals_of, join_as_one
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.one_shot import ONE_SHOT
 
@@ -140,7 +140,7 @@ class ResidualMLP(SparseMLP):
         if not self.is_unchanged():
             layers: list[Any] = list(self._modules.values())
             last = self.functions[-1]
-            if all(map(joins, layers)) and any(linear(layer).is_sparse for layer in layers):
+            if join_as_one(layers):
                 reading = READINGS[self.output_reading]
                 whole = FusedLayers([layers], reading, norms=[self.norms], after=self.after)
                 cut: list[tuple[Any, Function]] = [(whole, last)]

@@ -350,6 +350,11 @@ def _parts(
     return parts
 
 
+def join_as_one(layers: Sequence[nn.Module]) -> bool:
+    """Whether layers run in one call, all of them, as far as that is up to the layers."""
+    return all(map(joins, layers)) and any(linear(layer).is_sparse for layer in layers)
+
+
 def joins(layer: nn.Module) -> bool:
     """Whether a layer runs in one call with its neighbours."""
     return linear(layer).is_sparse or min(linear(layer).shape) <= JOINED_UP_TO

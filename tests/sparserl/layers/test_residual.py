@@ -90,7 +90,7 @@ def test_one_call_where_all_layers_join_and_layer_by_layer_elsewhere(monkeypatch
     assert isinstance(part, FusedLayers)
     x = torch.randn(6, 5)
     whole = own(x)
-    monkeypatch.setattr("sparserl.layers.residual.joins", lambda layer: False)
+    monkeypatch.setattr("sparserl.layers.sparse_mlp.joins", lambda layer: False)
     apart = copy.deepcopy(own)
     apart._cut = ([], [])
     assert len(apart.parts) == 6

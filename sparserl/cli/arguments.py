@@ -23,8 +23,8 @@ from sparserl.errors import ConfigError, shown, unknown_name
 
 C = TypeVar("C")
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-WIDEST_HELP, WIDEST_FLAG = 120, 46
-"""Characters of a line of help, and of the column of flags."""
+WIDEST_HELP, NARROWEST_FLAG, NARROWEST_TEXT = 120, 24, 34
+"""Characters of a line of help, and of its columns of flags and of what they mean."""
 
 
 def given(
@@ -142,17 +142,26 @@ def print_help(command: str, about: str, options: Iterable[Option], end: str = "
         asked.extend(shown_options)
         return
     width = min(WIDEST_HELP, shutil.get_terminal_size().columns)
-    column = min(WIDEST_FLAG, 3 + max(len(head(option)) for option in shown_options) + 2)
     positional = "".join(f" {option.key.upper()}" for option in shown_options if option.is_positional)
     lines = [f"usage: sparserl {command}{positional} [options]", "", *_wrapped(about, width, ""), ""]
-    for option in shown_options:
+    widest = max(0, min(width - NARROWEST_TEXT, 5 + max(len(head(option)) for option in shown_options)))
+    columns = range(widest, min(widest, NARROWEST_FLAG) - 1, -1)
+    table: list[str] = min((_table(shown_options, column, width) for column in columns), key=len)
+    lines += table
+    print("\n".join([*lines, *(["", *_wrapped(end, width, "")] if end else [])]))
+
+
+def _table(options: Sequence[Option], column: int, width: int) -> list[str]:
+    """Lines of options, what they mean from a column on; below flags that reach it."""
+    lines = []
+    for option in options:
         left = f"  {head(option)}"
-        text = _wrapped(f"{option.text} {_default(option)}".strip(), max(40, width - column), "")
-        if len(left) >= column:
+        text = _wrapped(f"{option.text} {_default(option)}".strip(), max(NARROWEST_TEXT, width - column), "")
+        if len(left) > column - 2:
             lines.append(left)
             left = ""
         lines += [f"{left:<{column}}{text[0]}".rstrip(), *(" " * column + line for line in text[1:])]
-    print("\n".join([*lines, *(["", *_wrapped(end, width, "")] if end else [])]))
+    return lines
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
@@ -164,8 +173,8 @@ def _default(option: Option) -> str:
         return "" if option.is_positional else "(required)"
     if option.default in (None, False, (), {}):
         return ""
-    many = isinstance(option.default, list | tuple)
-    return f"({' '.join(map(str, option.default)) if many else option.default})"
+    values = option.default if isinstance(option.default, list | tuple) else [option.default]
+    return f"({' '.join(f'{value:.6g}' if isinstance(value, float) else str(value) for value in values)})"
 
 
 def _split(words: Sequence[str]) -> list[tuple[str, list[str]]]:

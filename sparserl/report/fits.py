@@ -24,6 +24,7 @@ from sparserl.report.seed_means import (
     metric_cells,
     metric_record,
     notes_on_means,
+    notes_on_settings,
     points_of,
 )
 from sparserl.seeding import stream
@@ -94,7 +95,7 @@ def _groups(data: str, alike: Mapping[str, Sequence[FitRun]]) -> Record:
         {**_group(data, label, runs), "dense_equivalent": worth}
         for (label, runs), worth in zip(alike.items(), dense_equivalents(measured), strict=True)
     ]
-    return {"groups": records, "shows_dense_equivalent": is_shown(measured)}
+    return {"groups": records, "shows_dense_equivalent": is_shown(measured), "notes": notes_on_settings(alike)}
 
 
 def _measured(label: str, runs: Sequence[FitRun]) -> Measured:
@@ -139,7 +140,7 @@ def fit_section(record: Record) -> Section:
         worth = [group["dense_equivalent"] for group in groups]
         heads, rows = [*heads, HEAD], [[*row, cell(one)] for row, one in zip(rows, worth, strict=True)]
         said = "\n".join(equivalent_notes([group["label"] for group in groups], worth))
-    notes = notes_on_means(groups, "test samples choose nothing")
+    notes = [*notes_on_means(groups, "test samples choose nothing"), *record["notes"]]
     return Section(f"{record['data']}: accuracy", notes, [Table("", heads, rows, said)], _charts(groups))
 
 

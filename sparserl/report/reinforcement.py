@@ -72,7 +72,7 @@ def rl_record(section: RLComparison, last: int, allow_mixed: bool) -> Record:
         "measure": section.measures[0],
         "reference": None if reference is None else {"label": reference.label, **_seeds(reference)},
         "groups": groups,
-        "notes": [*_notes(section, groups), *mixed],
+        "notes": [*_notes(section, groups), *section.settings, *mixed],
     }
 
 

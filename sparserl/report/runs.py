@@ -18,7 +18,7 @@ from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.continual_rl import Reference, RLSummary, Scores, scores, summary
 from sparserl.metrics.statistics import least_difference
 from sparserl.report.rl_run import RLRun, RLTask
-from sparserl.report.seed_groups import seed_groups
+from sparserl.report.seed_groups import legend, seed_groups
 from sparserl.seeding import stream
 
 SCRATCH = "scratch"
@@ -79,6 +79,11 @@ class RLComparison:
     def first(self) -> RLRun:
         """A run, for all that is the same in all of them."""
         return self.groups[0].first
+
+    @property
+    def settings(self) -> list[str]:
+        """What differs between groups of one method and is not in their labels."""
+        return legend({group.label: group.runs for group in self.groups}, _name)
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -192,8 +197,12 @@ def _why_none(run: RLRun, scratch: Sequence[RLRun]) -> str:
 
 def _groups(runs: Sequence[RLRun]) -> list[RunGroup]:
     """Seeds of the same; what else differs between runs of a method goes into the label."""
-    groups = seed_groups(runs, lambda run: f"{run.method}, {run.topology}")
+    groups = seed_groups(runs, _name)
     return [RunGroup(label, tuple(members)) for label, members in groups.items()]
+
+
+def _name(run: RLRun) -> str:
+    return f"{run.method}, {run.topology}"
 
 
 _COMPARED: dict[str, Callable[[RLRun], Any]] = {

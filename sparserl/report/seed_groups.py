@@ -38,6 +38,11 @@ class SeededRun(Protocol):
 
 
 R = TypeVar("R", bound=SeededRun)
+Settings = Mapping[str, str]
+"""Dotted key -> value as text."""
+
+SAID_FIRST = ("topology.method", "method", "topology.density", "density", "agent.net_arch", "topology.pairs")
+"""Settings that labels say before others, where they tell groups apart."""
 
 
 def dotted(config: Mapping[str, Any]) -> dict[str, str]:
@@ -68,14 +73,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 def differing_keys(runs: Sequence[R], name: Callable[[R], str]) -> list[str]:
     """Dotted keys of `settings` in which runs of one name differ, those of the first name first."""
-    named: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for run in runs:
-        named[name(run)].append(settings(run.config))
-    keys = {key: None for members in named.values() for key in _differing(members)}
-    return list(keys)
+    named = _by_name(runs, name).values()
+    return list({key: None for members in named for key in _differing([settings(run.config) for run in members])})
 
 
-def _differing(members: Sequence[Mapping[str, str]]) -> list[str]:
+def _differing(members: Sequence[Settings]) -> list[str]:
     keys = dict.fromkeys(key for one in members for key in one)
     return [key for key in keys if len({one.get(key) for one in members}) > 1]
 
@@ -105,7 +107,8 @@ def seed_groups(
     Args:
         runs: Any number, in the order in which groups are to come.
         name: What a group is called; settings that differ between groups of one name are added to it.
-        short: What these settings are called, by `short_keys`; their keys in full if None.
+        short: What these settings are called, by `short_keys`, of which all are said. If None, only as many are as tell
+            the groups apart; `legend` has the others.
 
     Returns:
         Label -> runs by seed, at least one.
@@ -113,16 +116,13 @@ def seed_groups(
     Raises:
         ConfigError: If two runs are the same seed of the same.
     """
-    named: dict[str, list[R]] = defaultdict(list)
-    for run in runs:
-        named[name(run)].append(run)
     groups: dict[str, list[R]] = defaultdict(list)
-    for called, members in named.items():
-        all_settings = [settings(run.config) for run in members]
-        differing = _differing(all_settings)
-        for run, of_run in zip(members, all_settings, strict=True):
-            said = [f"{(short or {}).get(key, key)} {of_run.get(key)}" for key in differing]
-            groups[", ".join([called, *said])].append(run)
+    called = short_keys(differing_keys(runs, name)) if short is None else short
+    for title, members in _by_name(runs, name).items():
+        of_runs = [settings(run.config) for run in members]
+        keys = _differing(of_runs) if short is not None else _telling(of_runs)
+        for run, of_run in zip(members, of_runs, strict=True):
+            groups[", ".join([title, *_said(keys, of_run, called)])].append(run)
     for label, members in groups.items():
         members.sort(key=lambda run: int(run.config["seed"]))
         for run, following in pairwise(members):
@@ -131,3 +131,54 @@ def seed_groups(
                     f"{run.path} and {following.path} are both seed {run.config['seed']} of {label}; leave one out"
                 )
     return dict(groups)
+
+
+def legend(groups: Mapping[str, Sequence[R]], name: Callable[[R], str]) -> list[str]:
+    """What differs between groups of one name and is not in their labels: a line for all that have it in common.
+
+    Args:
+        groups: Label -> runs, of `seed_groups` without `short`.
+        name: As it was given there.
+
+    Example:
+        ['set, drop_fraction 0.3: ds_td3, density 0.1; ds_td3, density 0.2', ...]
+    """
+    firsts = [runs[0] for runs in groups.values()]
+    called = short_keys(differing_keys(firsts, name))
+    labels: dict[str, list[str]] = defaultdict(list)
+    label_of = dict(zip(map(id, firsts), groups, strict=True))
+    for members in _by_name(firsts, name).values():
+        of_runs = [settings(run.config) for run in members]
+        told = _telling(of_runs)
+        unsaid = [key for key in _differing(of_runs) if key not in told]
+        for run, of_run in zip(members, of_runs, strict=True):
+            if unsaid:
+                labels[", ".join(_said(unsaid, of_run, called))].append(label_of[id(run)])
+    return [f"{said}: {'; '.join(of)}" for said, of in labels.items()]
+
+
+def _by_name(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R]]:
+    named: dict[str, list[R]] = defaultdict(list)
+    for run in runs:
+        named[name(run)].append(run)
+    return named
+
+
+def _said(keys: Sequence[str], of_run: Settings, called: Mapping[str, str]) -> list[str]:
+    return [f"{called.get(key, key)} {of_run.get(key)}" for key in keys]
+
+
+def _telling(members: Sequence[Settings]) -> list[str]:
+    """As few keys as tell all that differ apart, each taken if it does so with those before it."""
+    differing = _differing(members)
+    ranked = sorted(differing, key=lambda key: SAID_FIRST.index(key) if key in SAID_FIRST else len(SAID_FIRST))
+    kinds = len({tuple(one.get(key) for key in differing) for one in members})
+    keys: list[str] = []
+    apart = 1
+    for key in ranked:
+        if apart == kinds:
+            break
+        with_it = len({tuple(one.get(other) for other in [*keys, key]) for one in members})
+        if with_it > apart:
+            keys, apart = [*keys, key], with_it
+    return keys

@@ -14,7 +14,7 @@ from sparserl.metrics import statistics
 from sparserl.metrics.bootstrap import RESAMPLES
 from sparserl.report.cells import UNKNOWN, Record, counted, estimate_cell, estimate_record
 from sparserl.report.document import Interval, Point
-from sparserl.report.seed_groups import seed_groups
+from sparserl.report.seed_groups import legend, seed_groups
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,16 @@ def groups_of_tasks(runs: Iterable[R]) -> dict[str, dict[str, list[R]]]:
     tasks: dict[str, list[R]] = defaultdict(list)
     for run in runs:
         tasks[run.task].append(run)
-    return {task: seed_groups(alike, lambda run: run.method) for task, alike in tasks.items()}
+    return {task: seed_groups(alike, _method) for task, alike in tasks.items()}
+
+
+def _method(run: FinishedRun) -> str:
+    return run.method
+
+
+def notes_on_settings(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
+    """What differs between groups of one task and is not in their labels."""
+    return legend(groups, _method)
 
 
 def group_record(label: str, runs: Sequence[FinishedRun]) -> Record:

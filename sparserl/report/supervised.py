@@ -27,6 +27,7 @@ from sparserl.report.seed_means import (
     metric_cells,
     metric_record,
     notes_on_means,
+    notes_on_settings,
     points_of,
 )
 from sparserl.seeding import stream
@@ -91,7 +92,11 @@ def supervised_records(runs: Sequence[SupervisedRun]) -> list[Record]:
         ConfigError: If two runs are the same seed of the same.
     """
     return [
-        {"protocol": protocol, "groups": [_group(protocol, label, members) for label, members in alike.items()]}
+        {
+            "protocol": protocol,
+            "groups": [_group(protocol, label, members) for label, members in alike.items()],
+            "notes": notes_on_settings(alike),
+        }
         for protocol, alike in groups_of_tasks(runs).items()
     ]
 
@@ -137,7 +142,7 @@ def supervised_section(record: Record) -> Section:
     table = Table(
         "", ["method", *COLUMNS.values(), "parameters\nafter each task", "numbers\nkept", "wall time (s)"], rows
     )
-    return Section(f"{record['protocol']}: accuracy", _notes(groups), [table], _charts(groups))
+    return Section(f"{record['protocol']}: accuracy", [*_notes(groups), *record["notes"]], [table], _charts(groups))
 
 
 def _notes(groups: Sequence[Record]) -> list[str]:

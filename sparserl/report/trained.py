@@ -23,7 +23,7 @@ from sparserl.recording.run_logs import check_returns, evaluation_curve, read_co
 from sparserl.report.dense_equivalent import Measured
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
-from sparserl.report.seed_groups import seed_groups, settings
+from sparserl.report.seed_groups import legend, seed_groups, settings
 
 RESULTS = (*("density", "params_nonzero", "flops_train", "wall_s", "cpu_s", "memory_peak_bytes", "energy_kwh"),)
 """Keys of `result.json` that a report shows; a run may lack them."""
@@ -228,7 +228,7 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
     by_env: dict[str, list[TrainedRun]] = defaultdict(list)
     for run in runs:
         by_env[run.env].append(run)
-    groups_of = {env: seed_groups(members, lambda run: run.name) for env, members in by_env.items()}
+    groups_of = {env: seed_groups(members, _name) for env, members in by_env.items()}
     if not groups_of:
         return []
     chosen = _baseline(groups_of, baseline)
@@ -237,8 +237,16 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
         made = {
             label: Group(label, tuple((run,) for run in members), scales=(1.0,)) for label, members in groups.items()
         }
-        of_each.append(Comparison(env, (env,), tuple(made.values()), made.get(chosen), tuple(notes[_family(env)])))
+        of_each.append(
+            Comparison(
+                env, (env,), tuple(made.values()), made.get(chosen), (*notes[_family(env)], *legend(groups, _name))
+            )
+        )
     return of_each if len(of_each) == 1 else [*of_each, _over_envs(groups_of, chosen)]
+
+
+def _name(run: TrainedRun) -> str:
+    return run.name
 
 
 def _family(env: str) -> str:

@@ -141,7 +141,7 @@ class TopologyConfig(TopologyOptions):
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""
         labels = [] if self.method == algo else [self.method]
-        if isinstance(self.density, float):
+        if isinstance(self.density, float) and not self.base.dense:
             labels.append(f"d{self.density:g}")
         return labels if self.pairs == 1 else [*labels, f"pairs{self.pairs}"]
 

@@ -49,6 +49,21 @@ def test_what_most_people_change_fits_a_screen_and_is_a_part_of_all(
     assert f"--help-all shows all {len(flags(whole))}" in " ".join(short.split())
 
 
+@pytest.mark.parametrize("columns", [80, 100, 200])
+@pytest.mark.parametrize("words", [("train",), ("fit",), ("bench", "update")], ids=" ".join)
+def test_no_line_is_wider_than_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = help_of(capsys, *words, "--help").splitlines()
+    assert max(map(len, lines)) <= min(columns, 120)
+
+
+def test_a_narrow_terminal_still_has_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    assert "--total-steps" in help_of(capsys, "train", "--help")
+
+
 def test_values_are_those_of_the_preset_and_of_flags(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "train", "--algo", "ds_sac", "--env", "Hopper-v5", "--agent.batch-size", "77", "--help")
     assert re.search(r"--agent\.batch-size INT .*\(77\)", text)

@@ -120,7 +120,7 @@ def test_what_else_differs_is_in_the_label(made: Any) -> None:
     assert labels(runs) == [
         (
             None,
-            ["ewc, dense, ewc.strength 10.0", "ewc, dense, ewc.strength 20.0", "ewc, static density 0.2", "l2, dense"],
+            ["ewc, dense, strength 10.0", "ewc, dense, strength 20.0", "ewc, static density 0.2", "l2, dense"],
         )
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparserl.errors import ConfigError
-from sparserl.report.seed_groups import BOOKKEEPING, differing_keys, seed_groups, settings, short_keys
+from sparserl.report.seed_groups import BOOKKEEPING, differing_keys, legend, seed_groups, settings, short_keys
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def test_what_differs_is_said_and_nothing_else() -> None:
     runs = [made(0, agent={"tau": tau, "gamma": 1}) for tau in (0.1, 0.2)]
     assert grouped(made(5, "sac", agent={"tau": 9}), *runs, made(1, agent={"tau": 0.1, "gamma": 1})) == {
         "sac": [5],
-        "td3, agent.tau 0.1": [0, 1],
-        "td3, agent.tau 0.2": [0],
+        "td3, tau 0.1": [0, 1],
+        "td3, tau 0.2": [0],
     }
 
 
@@ -62,10 +62,38 @@ def test_keys_in_labels_are_as_short_as_tells_them_apart() -> None:
     assert list(seed_groups(runs, lambda run: run.config["algo"], short)) == ["td3, tau 0.1", "td3, tau 0.2"]
 
 
+def rewired(seed: int, method: str, density: float) -> Made:
+    drop = {"set": 0.3, "rigl": 0.05, "static": 0.05}[method]
+    topology = {"drop_fraction": drop, "grow": f"{method}'s", "density": density, "method": method}
+    return made(seed, agent={"tau": 0.1}, topology=topology)
+
+
+def algo(run: Made) -> str:
+    return str(run.config["algo"])
+
+
+def test_labels_say_no_more_than_tells_groups_apart_and_the_legend_says_the_rest() -> None:
+    runs = [rewired(seed, method, 0.1) for method in ("set", "rigl") for seed in (0, 1)] + [rewired(0, "set", 0.2)]
+    groups = seed_groups(runs, algo)
+    one, other, wide = "td3, method set, density 0.1", "td3, method rigl, density 0.1", "td3, method set, density 0.2"
+    assert list(groups) == [one, other, wide]
+    assert legend(groups, algo) == [
+        f"drop_fraction 0.3, grow set's: {one}; {wide}",
+        f"drop_fraction 0.05, grow rigl's: {other}",
+    ]
+    assert list(seed_groups(runs[:4], algo)) == ["td3, method set", "td3, method rigl"]
+    assert list(seed_groups([runs[0], runs[4]], algo)) == ["td3, density 0.1", "td3, density 0.2"]
+
+
+def test_a_legend_is_of_groups_of_one_name_and_empty_where_labels_say_all() -> None:
+    groups = seed_groups([rewired(0, "set", 0.1), rewired(0, "set", 0.2), made(0, "sac", agent={"tau": 9})], algo)
+    assert legend(groups, algo) == []
+
+
 def test_seeds_that_begin_with_seeds_of_one_method() -> None:
     runs = [made(seed, origin={"run": f"/runs/{name}"}) for seed, name in enumerate(("h__td3__s0", "h__td3__s1__2"))]
     other = made(2, origin={"run": "/runs/h__sac__s2"})
-    assert grouped(*runs, other) == {"td3, origin.run h__td3": [0, 1], "td3, origin.run h__sac": [2]}
+    assert grouped(*runs, other) == {"td3, run h__td3": [0, 1], "td3, run h__sac": [2]}
 
 
 def test_a_key_that_one_alone_has_differs() -> None:

@@ -68,6 +68,7 @@ def test_dense_layers_share_all_inputs_anyway() -> None:
 def test_the_name_of_a_run_says_what_is_special_about_its_topology() -> None:
     assert TopologyConfig().labels("ds_td3") == []
     assert TopologyConfig(method="rigl", density=0.1, pairs=2).labels("ds_td3") == ["rigl", "d0.1", "pairs2"]
+    assert TopologyConfig(method="dense", density=0.1).labels("ds_td3") == ["dense"]
 
 
 # --- parts ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sparserl.experiment.opened_agent_run import TrainedAgent, TrainedSequence
 from sparserl.experiment.opened_fit_run import TrainedFit
 from sparserl.experiment.opened_run import OpenedRun, TrainedClassifier
 from sparserl.layers.linear import linear
+from sparserl.layers.residual import ResidualMLP
 from sparserl.topology.structure import SparseTopology
 
 Topologies = dict[str, list[SparseTopology]]
@@ -26,13 +27,20 @@ def topologies_of_run(opened: OpenedRun[Any]) -> Topologies:
     """The layers of each network of a run, by the network's full name; of several tasks those that all of them use.
 
     Raises:
-        ConfigError: If its networks are no chains of layers.
+        ConfigError: If its networks are no chains of layers, or have residual blocks: a sum keeps the neurons of all
+            its terms in place, so none may be assigned to others.
     """
     raise ConfigError(f"a {type(opened).__name__} has no networks to compare")
 
 
 @topologies_of_run.register(TrainedAgent)
 def _of_agent(opened: TrainedAgent) -> Topologies:
+    for name, module in opened.agent.policy.named_modules():
+        if isinstance(module, ResidualMLP):
+            raise ConfigError(
+                f"{name} has residual blocks: topologies are compared of networks whose layers follow one another, "
+                "agent.network mlp"
+            )
     return {name: _of_layers(chain) for name, chain in chains_of_agent(opened.agent).items()}
 
 

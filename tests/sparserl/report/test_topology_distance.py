@@ -70,6 +70,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
         for seed in ("0", "1"):
             assert train(folder / f"s{seed}", *FAST, *ALGOS["ds_td3"], "--seed", seed) == 0
         assert train(folder / "dense", *FAST, *ALGOS["td3"]) == 0
+        blocks = {"--preset": "ds_sac/simba", "--agent.critic-width": "8", "--agent.actor-width": "6"}
+        words = [word for pair in blocks.items() for word in pair]
+        assert main(["train", "--algo", "ds_sac", *FAST, *words, "--run-dir", str(folder / "blocks")]) == 0
         assert main(command("agent on tasks", folder / "tasks")) == 0
         fit = ("fit", "iris", "--learner.epochs", "1", "--learner.hidden", "6", "--density", "0.5", "--no-progress")
         for seed in ("0", "1"):
@@ -112,6 +115,7 @@ def test_of_what_else_learns(one: str, other: str, runs: dict[str, Path], tmp_pa
     [
         (("s0",), "--topology-distance compares runs, at least two, got 1"),
         (("s0", "fit0"), "have other networks"),
+        (("blocks", "blocks"), "actor.pi has residual blocks"),
         (("s0", "s1", "--baseline", "x"), "--baseline has no effect with --topology-distance"),
         (("s0", "tasks", "--checkpoint", "best"), "which has no best checkpoint"),
     ],

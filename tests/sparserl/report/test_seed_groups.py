@@ -85,6 +85,19 @@ def test_labels_say_no_more_than_tells_groups_apart_and_the_legend_says_the_rest
     assert list(seed_groups([runs[0], runs[4]], algo)) == ["td3, density 0.1", "td3, density 0.2"]
 
 
+def test_a_setting_that_follows_from_those_before_it_is_not_in_labels() -> None:
+    # `rate` goes with `method`; only `zeta`, which comes after it, tells the first from the last.
+    runs = [
+        made(0, method=method, rate=rate, zeta=zeta) for method, rate, zeta in (("a", 1, 5), ("b", 2, 5), ("a", 1, 6))
+    ]
+    groups = seed_groups(runs, algo)
+    assert list(groups) == ["td3, method a, zeta 5", "td3, method b, zeta 5", "td3, method a, zeta 6"]
+    assert legend(groups, algo) == [
+        "rate 1: td3, method a, zeta 5; td3, method a, zeta 6",
+        "rate 2: td3, method b, zeta 5",
+    ]
+
+
 def test_a_legend_is_of_groups_of_one_name_and_empty_where_labels_say_all() -> None:
     groups = seed_groups([rewired(0, "set", 0.1), rewired(0, "set", 0.2), made(0, "sac", agent={"tau": 9})], algo)
     assert legend(groups, algo) == []

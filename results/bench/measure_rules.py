@@ -4,7 +4,8 @@
 
 Forms take turns in one process, one thread. Each line is a form: rows or blocks, columns that blocks take at a time (0:
 all of them), vectors of a tile; then the median time of the forward product and of the input gradient over that of the
-form that the rules choose today. The value gradient is timed with and without panels of rows.
+form that the rules choose today. The value gradient is timed with and without panels of rows. The first layers that a
+process makes are slower than later ones: give the first density twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ import torch
 from sparserl.bench.threads import limit_threads
 from sparserl.bench.tiled_layer import TiledLayer
 from sparserl.bench.timing import Contender, measure
-from sparserl.kernels import choice, plan
+from sparserl.kernels import choice
 from sparserl.layers import SparseLinear
 from sparserl.seeding import stream
 from sparserl.topology.density import exact_nnz
@@ -40,21 +41,18 @@ PRODUCTS = ("forward", "input_gradient", "value_gradient")
 
 @contextmanager
 def form(blocks: bool | None, panel: int, vectors: int | None, in_panels: bool | None) -> Iterator[None]:
-    """Rules that always choose one form; None: today's rule."""
-    changes: dict[str, Any] = {"WIDE": choice.WIDE}
+    """Rules that always choose one form, for layers that are made meanwhile; None: today's rule."""
+    rules: dict[str, Any] = {}
     if blocks is not None:
-        changes["takes_blocks"] = lambda *_: blocks
-        changes["block_panel"] = lambda n_cols, _: panel or n_cols
+        rules |= {"choice.takes_blocks": lambda *_: blocks, "choice.block_panel": lambda n_cols, _: panel or n_cols}
+    if vectors is not None:
+        rules["plan.tile_vectors"] = lambda _: vectors
     if in_panels is not None:
-        changes["PANELS_FROM"] = ((0, 0.0),) if in_panels else ()
-    with patch.multiple(choice, **changes), patch.object(plan, "tile_vectors", _vectors(vectors)):
-        plan.tiles_of.cache_clear()
+        rules["choice.PANELS_FROM"] = ((0, 0.0),) if in_panels else ()
+    with ExitStack() as patches:
+        for name, rule in rules.items():
+            patches.enter_context(patch(f"sparserl.kernels.{name}", rule))
         yield
-    plan.tiles_of.cache_clear()
-
-
-def _vectors(vectors: int | None) -> Any:
-    return choice.tile_vectors if vectors is None else lambda _: vectors
 
 
 def forms(width: int) -> dict[str, Form]:
@@ -90,10 +88,11 @@ def main() -> None:
         topology = random_topology(wish.width, wish.width, nnz, stream(0, "measure_rules"))
         contenders = {}
         for name, setting in forms(wish.width).items():
-            with form(*setting):
+            with form(*setting), torch.no_grad():
                 layer = TiledLayer(SparseLinear(topology, dtype=torch.float32), wish.batch)
+                layer.input_gradient()  # whose blocks are chosen at the first call
             for product in PRODUCTS:
-                contenders[product, name] = Contender(partial(run, layer, product), setting=partial(form, *setting))
+                contenders[product, name] = Contender(partial(run, layer, product))
         with torch.no_grad():
             timings = measure(contenders, rounds=wish.rounds, chunk_s=0.02, title=f"density {density}", progress=False)
         print(f"width {wish.width}, batch {wish.batch}, density {density}: {', '.join(PRODUCTS)}")

@@ -61,7 +61,7 @@ class TiledLayer:
 
     def _run(self, kernels: tuple[Any, Any], a: torch.Tensor, b: torch.Tensor, sums: npt.NDArray[np.int64]) -> None:
         workers = torch.get_num_threads()
-        tiles = tiles_of(self._batch, self._plan.widest, workers)
+        tiles = tiles_of(self._batch, self._plan.tile_vectors, workers)
         at = np.array([a.data_ptr(), b.data_ptr(), self._x.data_ptr()], np.int64)
         serial, parallel = kernels
         numba.set_num_threads(workers)

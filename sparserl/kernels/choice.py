@@ -1,10 +1,10 @@
 """Which kernel a layer takes, and how wide a tile is: rules from measurements, all of them here.
 
 They depend on the CPU, on a layer's sizes and on its connections, never on a clock: a run that is resumed takes the
-same kernels, and so the same order of sums, as one that was not interrupted. Measured with
-registers of 256 bits (Zen 3, 32 KB of first-level cache) and of 512 bits (Zen 5, 48 KB), by
-`results/bench/measure_rules.py` for products and `compare_checkouts.py` for whole updates, which decide. Figures are
-shares of the dense product's FLOP rate, or of the time that another form takes.
+same kernels, and so the same order of sums, as one that was not interrupted. Measured with registers of 256 bits (Zen
+3, 32 KB of first-level cache) and of 512 bits (Zen 5, 48 KB), by `results/bench/measure_rules.py` for products and by
+`compare_checkouts.py` for whole updates, which decide. Figures are shares of the dense product's FLOP rate, or of the
+time that another form takes.
 """
 
 from __future__ import annotations

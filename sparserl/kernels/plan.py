@@ -104,7 +104,7 @@ class Frame:
     """
 
     def __init__(self, plan: Plan, batch: int, threads: int, keep: bool):
-        self.tiles = tiles_of(batch, plan.widest, -(-threads // plan.count))
+        self.tiles = tiles_of(batch, plan.tile_vectors, -(-threads // plan.count))
         self.workers = max(1, min(threads, plan.count * len(self.tiles)))
         self.batch, self.threads, self.keep = batch, threads, keep
         self.padded = int(self.tiles[:, 1].sum()) * LANES
@@ -221,10 +221,11 @@ class Sums:
 
 
 @lru_cache(maxsize=256)
-def tiles_of(batch: int, widest: int, shares: int) -> npt.NDArray[np.int64]:
-    """(tiles, 2) first sample and width in vectors of each tile; as many for each of `shares`, if there are enough."""
+def tiles_of(batch: int, most: int, shares: int) -> npt.NDArray[np.int64]:
+    """(tiles, 2) first sample and width in vectors of each tile, at most `most`; as many for each of `shares`, if there
+    are enough."""
     vectors = -(-batch // LANES)
-    fewest = max(1, -(-vectors // tile_vectors(widest)))
+    fewest = max(1, -(-vectors // most))
     count = min(vectors, -(-fewest // shares) * shares)
     ends = vectors * np.arange(1, count + 1) // max(count, 1)
     widths = np.diff(ends, prepend=0)
@@ -244,6 +245,7 @@ class Plan:
         self.count, self.depth = len(networks.networks), len(networks.widths) - 1
         self.size = networks.dtype.itemsize
         self.widest = max(networks.widths)
+        self.tile_vectors = tile_vectors(self.widest)
         self.after, self.norms = networks.after, networks.norms
         self.forward_slots = forward_slots(self.after, [kind is not None for kind in self.norms])
         self.backward_slots = backward_slots(self.after)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -149,22 +148,11 @@ def test_threads_need_one_machine_code_for_each_type(monkeypatch: pytest.MonkeyP
     assert len(program._run_together.signatures) == len(DTYPES)
 
 
-@pytest.fixture
-def three_vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A tile has at most three, whatever the machine."""
-    monkeypatch.setattr(plan, "tile_vectors", lambda _: 3)
-    plan.tiles_of.cache_clear()
-    yield
-    plan.tiles_of.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("batch", "shares", "tiles"), [(100, 1, 3), (100, 2, 4), (256, 2, 6), (256, 4, 8), (10, 2, 1), (0, 2, 0)]
 )
-def test_a_network_alone_has_as_many_tiles_for_each_thread(
-    three_vectors: None, batch: int, shares: int, tiles: int
-) -> None:
-    found = plan.tiles_of(batch, 256, shares)
+def test_a_network_alone_has_as_many_tiles_for_each_thread(batch: int, shares: int, tiles: int) -> None:
+    found = plan.tiles_of(batch, 3, shares)
     assert len(found) == tiles
     assert found[:, 1].sum() == -(-batch // LANES)
     assert found[:, 0].tolist() == (LANES * (found[:, 1].cumsum() - found[:, 1])).tolist()

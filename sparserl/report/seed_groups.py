@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -73,8 +73,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 def differing_keys(runs: Sequence[R], name: Callable[[R], str]) -> list[str]:
     """Dotted keys of `settings` in which runs of one name differ, those of the first name first."""
-    named = _by_name(runs, name).values()
-    return list({key: None for members in named for key in _differing([settings(run.config) for run in members])})
+    return _differing_in([[of_run for _, of_run in members] for members in _by_name(runs, name).values()])
+
+
+def _differing_in(named: Iterable[Sequence[Settings]]) -> list[str]:
+    return list({key: None for members in named for key in _differing(members)})
 
 
 def _differing(members: Sequence[Settings]) -> list[str]:
@@ -117,15 +120,16 @@ def seed_groups(
         ConfigError: If two runs are the same seed of the same.
     """
     groups: dict[str, list[R]] = defaultdict(list)
-    called = short_keys(differing_keys(runs, name)) if short is None else short
-    for title, members in _by_name(runs, name).items():
-        of_runs = [settings(run.config) for run in members]
-        keys = _differing(of_runs) if short is not None else _telling(of_runs)
-        for run, of_run in zip(members, of_runs, strict=True):
+    named = _by_name(runs, name)
+    of_names = {title: [of_run for _, of_run in members] for title, members in named.items()}
+    called = short_keys(_differing_in(of_names.values())) if short is None else short
+    for title, members in named.items():
+        keys = _telling(of_names[title]) if short is None else _differing(of_names[title])
+        for run, of_run in members:
             groups[", ".join([title, *_said(keys, of_run, called)])].append(run)
-    for label, members in groups.items():
-        members.sort(key=lambda run: int(run.config["seed"]))
-        for run, following in pairwise(members):
+    for label, alike in groups.items():
+        alike.sort(key=lambda run: int(run.config["seed"]))
+        for run, following in pairwise(alike):
             if run.config["seed"] == following.config["seed"]:
                 raise ConfigError(
                     f"{run.path} and {following.path} are both seed {run.config['seed']} of {label}; leave one out"
@@ -141,26 +145,27 @@ def legend(groups: Mapping[str, Sequence[R]], name: Callable[[R], str]) -> list[
         name: As it was given there.
 
     Example:
-        ['set, drop_fraction 0.3: ds_td3, density 0.1; ds_td3, density 0.2', ...]
+        ['drop_fraction 0.3, grow random: ds_td3, method set, density 0.1; ds_td3, method set, density 0.2', ...]
     """
-    firsts = [runs[0] for runs in groups.values()]
-    called = short_keys(differing_keys(firsts, name))
+    named: dict[str, dict[str, Settings]] = defaultdict(dict)
+    for label, runs in groups.items():
+        named[name(runs[0])][label] = settings(runs[0].config)
+    called = short_keys(_differing_in(list(of_labels.values()) for of_labels in named.values()))
     labels: dict[str, list[str]] = defaultdict(list)
-    label_of = dict(zip(map(id, firsts), groups, strict=True))
-    for members in _by_name(firsts, name).values():
-        of_runs = [settings(run.config) for run in members]
+    for of_labels in named.values():
+        of_runs = list(of_labels.values())
         told = _telling(of_runs)
         unsaid = [key for key in _differing(of_runs) if key not in told]
-        for run, of_run in zip(members, of_runs, strict=True):
-            if unsaid:
-                labels[", ".join(_said(unsaid, of_run, called))].append(label_of[id(run)])
+        for label, of_run in of_labels.items() if unsaid else ():
+            labels[", ".join(_said(unsaid, of_run, called))].append(label)
     return [f"{said}: {'; '.join(of)}" for said, of in labels.items()]
 
 
-def _by_name(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[R]]:
-    named: dict[str, list[R]] = defaultdict(list)
+def _by_name(runs: Sequence[R], name: Callable[[R], str]) -> dict[str, list[tuple[R, Settings]]]:
+    """Runs with their settings, by name."""
+    named: dict[str, list[tuple[R, Settings]]] = defaultdict(list)
     for run in runs:
-        named[name(run)].append(run)
+        named[name(run)].append((run, settings(run.config)))
     return named
 
 

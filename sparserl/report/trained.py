@@ -237,11 +237,8 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
         made = {
             label: Group(label, tuple((run,) for run in members), scales=(1.0,)) for label, members in groups.items()
         }
-        of_each.append(
-            Comparison(
-                env, (env,), tuple(made.values()), made.get(chosen), (*notes[_family(env)], *legend(groups, _name))
-            )
-        )
+        said = (*notes[_family(env)], *legend(groups, _name))
+        of_each.append(Comparison(env, (env,), tuple(made.values()), made.get(chosen), said))
     return of_each if len(of_each) == 1 else [*of_each, _over_envs(groups_of, chosen)]
 
 

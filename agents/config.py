@@ -13,6 +13,7 @@ from sparserl.agents.replay.buffer import DynamicCapacity, check_n_steps, replay
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.run_length import rollout_size
 from sparserl.errors import ConfigError
+from sparserl.layers.residual import block_widths
 from sparserl.ranges import (
     Count,
     CountOrZero,
@@ -206,6 +207,7 @@ class OffPolicyConfig(AgentConfig):
     network: Literal["mlp", "simba"] = "mlp"
     """Kind of network: `net_arch` hidden layers, or residual blocks with layer normalisation that read normalised
     observations (SimBa)."""
+    of_policy: ClassVar[tuple[str, ...]] = ("network",)
     replay: Literal["stored", "redraw_noise"] = "stored"
     """Draw transitions as they were stored, or with fresh noise in the features that `wrappers.noise-fraction` appends
     (as in the ANF paper)."""
@@ -224,6 +226,8 @@ class OffPolicyConfig(AgentConfig):
             raise ConfigError("agent.gradient_steps must be at least 1, or -1 for one update per transition, got 0")
         check_n_steps(self.n_steps, self.n_steps_delay)
         self._check_has_effect(("decoupled_weight_decay",), self.weight_decay > 0, "agent.weight_decay above 0")
+        self._check_has_effect(self.of_policy[1:], self.network == "simba", "agent.network simba")
+        self._check_has_effect(("net_arch",), self.network == "mlp", "agent.network mlp; simba has widths and blocks")
         of_capacity = ("forget_interval_steps", "forget_threshold", "forget_minimum")
         self._check_has_effect(of_capacity, self.dynamic_capacity, "agent.dynamic_capacity")
         if self.capacity is not None and self.forget_minimum >= self.buffer_size:
@@ -231,6 +235,26 @@ class OffPolicyConfig(AgentConfig):
                 f"agent.forget_minimum {self.forget_minimum} must be below agent.buffer_size {self.buffer_size}, "
                 "or nothing is ever forgotten"
             )
+
+    def blocks(self, name: str) -> list[int]:
+        """Widths of the residual blocks of a network whose options are `name`_width and `name`_blocks."""
+        width, count = getattr(self, f"{name}_width"), getattr(self, f"{name}_blocks")
+        return [width] * count
+
+    def hidden(self, name: str) -> list[int]:
+        """Hidden widths of a network; those of simba have options as in `blocks`."""
+        if self.network == "mlp":
+            return list(self.net_arch)
+        widths = self.blocks(name)
+        return block_widths(0, widths[0], len(widths), 0)[1:-1]
+
+    def _arch(self) -> Any:
+        """`net_arch` of the policy, given what kind of network it has."""
+        return list(self.net_arch)
+
+    def _kept_neurons(self) -> int:
+        """Neurons of all passes of an update whose values are kept for the way back."""
+        return 6 * sum(self.net_arch)
 
     @property
     def capacity(self) -> DynamicCapacity | None:
@@ -304,7 +328,8 @@ class OffPolicyConfig(AgentConfig):
             **{name: value for name, value in self.own.items() if name not in self.of_policy},
             **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {
-                "net_arch": list(self.net_arch),
+                "net_arch": self._arch(),
+                **({} if self.network == "mlp" else {"network": self.network}),
                 "optimizer_kwargs": {
                     "weight_decay": self.weight_decay,
                     **({"decoupled_weight_decay": True} if self.decoupled_weight_decay else {}),
@@ -315,7 +340,7 @@ class OffPolicyConfig(AgentConfig):
     def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
         transitions = self.buffer_size if steps is None else min(self.buffer_size, steps)
         of_replay = transitions * (2 * item_bytes * n_obs + 4 * n_action + 12)
-        of_batches = 4.0 * self.batch_size * (2 * n_obs + 6 * sum(self.net_arch))
+        of_batches = 4.0 * self.batch_size * (2 * n_obs + self._kept_neurons())
         return {"the replay buffer (--agent.buffer-size)": of_replay, OF_BATCHES: of_batches}
 
     def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from stable_baselines3.common.noise import NormalActionNoise
 
-from sparserl.agents.config import OF_BATCHES, OffPolicyConfig
+from sparserl.agents.config import OffPolicyConfig
 from sparserl.errors import ConfigError
-from sparserl.layers.residual import block_widths
 from sparserl.ranges import Count, NotNegative, Number, Positive, Range, Repeats
 
 
@@ -46,29 +45,18 @@ class CriticsConfig(OffPolicyConfig):
             raise ConfigError(
                 f"agent.critic_subset must be at most agent.n_critics {self.n_critics}, got {self.critic_subset}"
             )
-        self._check_has_effect(self.of_policy[1:], self.network == "simba", "agent.network simba")
-        self._check_has_effect(("net_arch",), self.network == "mlp", "agent.network mlp; simba has widths and blocks")
 
-    def hidden(self, group: str) -> list[int]:
-        """Hidden widths of the `"actor"`, or of a `"critic"`."""
+    def _arch(self) -> Any:
         if self.network == "mlp":
-            return list(self.net_arch)
-        width, blocks = getattr(self, f"{group}_width"), getattr(self, f"{group}_blocks")
-        return block_widths(0, width, blocks, 0)[1:-1]
+            return super()._arch()
+        return {"pi": self.blocks("actor"), "qf": self.blocks("critic")}
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         given = super().arguments(action_shape, **how)
-        of_networks: dict[str, Any] = {"n_critics": self.n_critics}
-        if self.network != "mlp":
-            arch = {"pi": [self.actor_width] * self.actor_blocks, "qf": [self.critic_width] * self.critic_blocks}
-            of_networks |= {"network": self.network, "net_arch": arch}
-        return {**given, "policy_kwargs": {**given["policy_kwargs"], **of_networks}}
+        return {**given, "policy_kwargs": {**given["policy_kwargs"], "n_critics": self.n_critics}}
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        given = super().memory(n_obs, item_bytes, n_action, steps)
-        # Actor, critics, and what is kept of them for the way back.
-        neurons = 2 * sum(self.hidden("actor")) + 2 * self.n_critics * sum(self.hidden("critic"))
-        return {**given, OF_BATCHES: 4.0 * self.batch_size * (2 * n_obs + neurons)}
+    def _kept_neurons(self) -> int:
+        return 2 * sum(self.hidden("actor")) + 2 * self.n_critics * sum(self.hidden("critic"))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from math import inf, lcm
+from types import SimpleNamespace
 from typing import Any
 
 import stable_baselines3
+import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import nn
 
 from sparserl.agents.on_policy_parts import A2CParts, PPOParts
+from sparserl.agents.optimizer_steps import Step, instead_of_step, no_step
 from sparserl.agents.parts import ActorCriticParts, AgentParts, QNetworkParts
-from sparserl.agents.probe import Probe, places_in
+from sparserl.agents.probe import Places, Probe, places_in
+from sparserl.agents.replay.batch import transitions_at
 from sparserl.kernels.flops import counting, torch_products
 
 
@@ -25,9 +35,50 @@ class DenseAgent(AgentParts, OffPolicyAlgorithm):
             super().train(gradient_steps, batch_size)
 
     def probe(self) -> Probe | None:
-        """As in `AgentParts`; without gradients, as losses are formed within Stable-Baselines3's `train` alone."""
+        """As in `AgentParts`; no gradients where observations are normalised, or several environments are stepped."""
         places = places_in(self.replay_buffer, self.seed or 0, self._n_updates)
-        return None if places is None or not self.meets_vectors else Probe(self._read_at(places), None)
+        if places is None or not self.meets_vectors:
+            return None
+        return self._probe_of_replay(places, self._form_gradients)
+
+    def _form_gradients(self, rows: Places) -> None:
+        """Forms the gradients of all trained networks on transitions of the replay buffer, not clipped; takes no step.
+
+        Losses are formed within Stable-Baselines3's `train` alone. Gradients are those that a step would take: later in
+        it, the loss of an actor leaves some in critics.
+        """
+        assert self.replay_buffer is not None
+        batch = transitions_at(self.replay_buffer, rows, self.gamma)
+        samples = ReplayBufferSamples(*(torch.from_numpy(getattr(batch, name)) for name in ReplayBufferSamples._fields))
+        double = copy.copy(self)  # which shares the networks, not the counters and the log
+        vars(double).update(
+            replay_buffer=SimpleNamespace(sample=lambda *args, **kwargs: samples),
+            _n_updates=lcm(*self.updates_per_step.values()) - 1,  # the next update is one of all networks ...
+            tau=0.0,  # ... and moves no target
+            max_grad_norm=inf,
+            _update_learning_rate=lambda optimizers: None,
+            _logger=Logger(None, []),
+        )
+        found: list[tuple[nn.Parameter, torch.Tensor]] = []
+
+        def keep(network: nn.Module, step: Step) -> None:
+            del step
+            found.extend((one, one.grad.clone()) for one in network.parameters() if one.grad is not None)
+
+        steps: list[tuple[torch.optim.Optimizer, Callable[[Step], None]]] = [
+            (self.optimizer_of(name), partial(keep, network)) for name, network in self.networks.items()
+        ]
+        temperature: torch.optim.Optimizer | None = vars(self).get("ent_coef_optimizer")
+        if temperature is not None:
+            steps.append((temperature, no_step))
+        mode = self.policy.training
+        with ExitStack() as stack:
+            for optimizer, instead in steps:
+                stack.enter_context(instead_of_step(optimizer, instead))
+            super(DenseAgent, double).train(1, len(rows))
+        self.policy.set_training_mode(mode)
+        for parameter, gradient in found:
+            parameter.grad = gradient
 
 
 class PPO(PPOParts, stable_baselines3.PPO):

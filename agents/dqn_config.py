@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from sparserl.agents.config import OffPolicyConfig
-from sparserl.errors import ConfigError
-from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Share
+from sparserl.ranges import Count, CountOrZero, Positive, PositiveShare, Range, Share
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,16 @@ class DQNConfig(OffPolicyConfig):
         ConfigError: If a number is out of range.
     """
 
-    ours_alone = ("double_q", "loss")
+    of_policy: ClassVar[tuple[str, ...]] = ("network", "q_width", "q_blocks")
+    ours_alone = ("double_q", "loss", *of_policy)
     learning_rate: Positive = 1e-4
     """Of Adam."""
     net_arch: tuple[Count, ...] = (64, 64)
     """Hidden widths."""
+    q_width: Count = 128
+    """Neurons between the residual blocks of network simba; inside a block there are four times as many."""
+    q_blocks: Annotated[int, Range("[1, 100]")] = 2
+    """Blocks of it."""
     batch_size: Count = 32
     """Transitions per gradient update."""
     learning_starts: CountOrZero = 100
@@ -46,8 +50,6 @@ class DQNConfig(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.network != "mlp":
-            raise ConfigError(f"agent.network {self.network} is for ds_td3, ds_sac and ds_tqc: use mlp, with net_arch")
         self._check_has_effect(
             ("exploration_fraction",),
             self.exploration_initial_eps != self.exploration_final_eps,
@@ -58,6 +60,12 @@ class DQNConfig(OffPolicyConfig):
     def schedules(self) -> tuple[str, ...]:
         falls = self.exploration_initial_eps != self.exploration_final_eps
         return (*super().schedules, *(["exploration_fraction"] if falls else []))
+
+    def _arch(self) -> Any:
+        return super()._arch() if self.network == "mlp" else self.blocks("q")
+
+    def _kept_neurons(self) -> int:
+        return 6 * sum(self.hidden("q"))
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = (

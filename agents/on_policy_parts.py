@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from math import inf
 from typing import Any, ClassVar
@@ -18,13 +17,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.on_policy import OnPolicyNetwork, actor_of, critic_of
+from sparserl.agents.optimizer_steps import Step, instead_of_step, no_step
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.probe import SAMPLES, Probe
 from sparserl.errors import ConfigError
 from sparserl.kernels.flops import counting, torch_products
 from sparserl.seeding import stream
-
-Step = Callable[[], Any]
 
 
 class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
@@ -122,7 +120,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
         double = copy.copy(self)  # which shares the networks, not the counters and the log
         vars(double).update(self.one_update(rollout.buffer_size), rollout_buffer=rollout, _logger=Logger(None, []))
         mode, draws = self.policy.training, np.random.get_state()
-        with _instead_of_step(self.policy.optimizer, _no_step):
+        with instead_of_step(self.policy.optimizer, no_step):
             np.random.seed(0)  # a rollout is shuffled
             super(OnPolicyParts, double).train()
         np.random.set_state(draws)
@@ -135,7 +133,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
 
     def train(self) -> None:
         """Learns from the rollout; called by `learn`."""
-        with counting(self.flops), self._dense_products(), _instead_of_step(self.policy.optimizer, self._step):
+        with counting(self.flops), self._dense_products(), instead_of_step(self.policy.optimizer, self._step):
             super().train()
         self._forget_distribution()
         self.logger.record("train/n_updates", self.optimizer_steps, exclude="tensorboard")
@@ -193,24 +191,6 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "critic", "latest_steps"]
-
-
-def _no_step(step: Step) -> None:
-    del step
-
-
-@contextmanager
-def _instead_of_step(optimizer: torch.optim.Optimizer, instead: Callable[[Step], None]) -> Iterator[None]:
-    """Inside, a step of an optimizer is handed to another function, which takes it or not.
-
-    No hook of torch: those do not let a step be left out, and an optimizer that has one takes the long way.
-    """
-    step = optimizer.step
-    vars(optimizer)["step"] = lambda: instead(step)
-    try:
-        yield
-    finally:
-        del vars(optimizer)["step"]
 
 
 class PPOParts(OnPolicyParts):

@@ -7,6 +7,7 @@ whether it has a replay buffer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.critics_config import CriticsConfig
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.probe import Places, Probe
 from sparserl.agents.vectors import is_vector
 from sparserl.errors import CheckpointError, SparserlError
@@ -155,6 +157,18 @@ class AgentParts(BaseAlgorithm):
         read = self.read_by(*(array.astype(np.float32).reshape(len(places[0]), -1) for array in arrays))
         return {group: torch.from_numpy(array) for group, array in read.items()}
 
+    def _probe_of_replay(self, places: tuple[Places, Places], form_gradients: Callable[[Places], None]) -> Probe:
+        """A probe of transitions of the replay buffer, with gradients where they are stored as networks read them, by
+        one environment.
+
+        Args:
+            places: As of `_read_at`.
+            form_gradients: Forms those of all trained networks on transitions at rows.
+        """
+        buffer: Any = self.replay_buffer
+        alone = buffer.n_envs == 1 and self._vec_normalize_env is None
+        return Probe(self._read_at(places), partial(form_gradients, places[0]) if alone else None)
+
     def probe(self) -> Probe | None:
         """Some env steps that it has met; None if there are none, or none whose observations networks read as vectors.
 
@@ -206,7 +220,8 @@ class QNetworkParts(AgentParts):
 
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
-        return {"q_net": [[n_obs, *config.net_arch, n_action]]}
+        assert isinstance(config, DQNConfig)
+        return {"q_net": [[n_obs, *config.hidden("q"), n_action]]}
 
     def optimizer_of(self, group: str) -> torch.optim.Optimizer:
         del group

@@ -14,7 +14,7 @@ import torch
 from stable_baselines3.common.utils import get_parameters_by_name
 
 from sparserl.agents.collection import CollectionMixin
-from sparserl.agents.probe import Probe, places_in
+from sparserl.agents.probe import Places, Probe, places_in
 from sparserl.agents.replay.batch import FloatArray, TransitionBatch, sample, transitions_at
 from sparserl.agents.run_length import updates_of_learn
 from sparserl.agents.sparse_agent import SparseAgentMixin
@@ -185,20 +185,15 @@ class SparseTopologyMixin(SparseAgentMixin, CollectionMixin):
 
     def probe(self) -> Probe | None:
         """As in `AgentParts`; no gradients where observations are normalised, or several environments are stepped."""
-        buffer, seed = self.replay_buffer, self.policy_kwargs.get("topology_seed", 0)
-        places = places_in(buffer, seed, self._n_updates)
+        places = places_in(self.replay_buffer, self.policy_kwargs.get("topology_seed", 0), self._n_updates)
         if places is None or not self.reads_vectors:
             return None
-        rows = places[0]
-        read = self._read_at(places)
+        return self._probe_of_replay(places, self._form_all_gradients)
 
-        def form() -> None:
-            batch = self.transitions(rows)
-            for group in self.trained:
-                self.form_gradients(group, batch)
-
-        alone = buffer.n_envs == 1 and self._vec_normalize_env is None
-        return Probe(read, form if alone else None)
+    def _form_all_gradients(self, rows: Places) -> None:
+        batch = self.transitions(rows)
+        for group in self.trained:
+            self.form_gradients(group, batch)
 
     def _recycle(self, recycler: Recycler, batch: TransitionBatch) -> None:
         if recycler.score.needs_gradients:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparserl.agents.on_policy_parts import OnPolicyParts, Step
+from sparserl.agents.on_policy_parts import OnPolicyParts
+from sparserl.agents.optimizer_steps import Step
 from sparserl.agents.run_length import updates_of_steps
 from sparserl.agents.sparse_agent import SparseAgentMixin
 from sparserl.errors import ConfigError

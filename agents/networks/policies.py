@@ -203,7 +203,8 @@ class SparseQPolicy(SparsePolicyMixin, DQNPolicy):
     """Stable-Baselines3's `DQNPolicy` with `SparseQNetwork`; `"MlpPolicy"` of `DSDQN`."""
 
     trained = ("q_net",)
-    usual_net_archs: ClassVar[dict[str, Any]] = {"mlp": [64, 64]}  # behind a CNN too; there, an output layer alone
+    # Behind a CNN too, where Stable-Baselines3 has an output layer alone.
+    usual_net_archs: ClassVar[dict[str, Any]] = {"mlp": [64, 64], "simba": [128, 128]}
 
     @staticmethod
     def hidden_widths(net_arch: Any) -> Iterable[Sequence[int]]:

@@ -15,7 +15,8 @@ from torch import nn
 
 from sparserl.agents.agent_state import agent_state, generator_state
 from sparserl.agents.learning_observer import MEASURES, OF_FEATURES, LearningObserver, of_features
-from sparserl.agents.probe import gradients_on
+from sparserl.agents.probe import gradients_on, places_in
+from sparserl.agents.replay.batch import transitions_at
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers import SparseMLP
 from sparserl.metrics.features import condition, stable_rank
@@ -28,8 +29,6 @@ SIMBA: dict[str, Any] = {
     "network": "simba",
     **{"actor_width": 10, "actor_blocks": 1, "critic_width": 10, "critic_blocks": 1},
 }
-WITHOUT_GRADIENTS = ("td3", "sac", "dqn")
-"""Their losses are formed in Stable-Baselines3's `train` alone, with targets and steps."""
 
 
 def learned(algo: str, steps: int = 50, **options: Any) -> Any:
@@ -68,14 +67,13 @@ def test_every_agent_is_measured_and_stays_as_it_is(algo: str, options: dict[str
     assert_equal_trees(state, agent_state(agent))
     for parameter, gradient in zip(agent.policy.parameters(), gradients, strict=True):
         assert gradient is None if parameter.grad is None else torch.equal(parameter.grad, gradient)
-    expected = set(MEASURES) - ({"gradient_norm"} if algo in WITHOUT_GRADIENTS else set())
-    assert {name: set(of) for name, of in found.items()} == dict.fromkeys(agent.trained, expected)
+    assert {name: set(of) for name, of in found.items()} == {key: set(MEASURES) for key in agent.trained}
     for of in found.values():
         assert 1.0 <= of["stable_rank"] <= min(HIDDEN)
         assert 1.0 <= of["condition"] <= 1 / (25 * 1.1e-7)
         assert 0.0 <= of["dormant"] < 1.0
         assert of["weight_norm"] > 0.0
-        assert of.get("gradient_norm", 1.0) > 0.0
+        assert of["gradient_norm"] > 0.0
 
 
 def test_features_of_residual_blocks_are_what_the_head_reads_behind_its_norm() -> None:
@@ -125,6 +123,42 @@ def test_gradients_are_those_of_all_weights_and_biases(algo: str) -> None:
             gradients = [one.grad.flatten() for one in network.parameters() if one.grad is not None]
             assert len(gradients) >= 4
             assert found[group]["gradient_norm"] == pytest.approx(torch.cat(gradients).norm().item(), rel=1e-5)
+
+
+def test_gradients_of_dense_agents_are_those_of_their_losses() -> None:
+    """Of TD3 both losses, written down again; of DQN Huber's."""
+    agent = learned("td3", policy_delay=3)
+    found = LearningObserver(agent).measures()
+    rows = places_in(agent.replay_buffer, 0, agent._n_updates)[0]
+    batch = transitions_at(agent.replay_buffer, rows, agent.gamma)
+    observations, actions, following, dones, rewards = (
+        torch.from_numpy(getattr(batch, name))
+        for name in ("observations", "actions", "next_observations", "dones", "rewards")
+    )
+    with torch.no_grad(), torch.random.fork_rng():
+        noise = torch.empty_like(actions).normal_(0, agent.target_policy_noise)
+        noise = noise.clamp(-agent.target_noise_clip, agent.target_noise_clip)
+        values = torch.cat(agent.critic_target(following, (agent.actor_target(following) + noise).clamp(-1, 1)), dim=1)
+        targets = rewards + agent.gamma * (1 - dones) * values.min(dim=1, keepdim=True)[0]
+    losses = {
+        "critic": sum((value - targets).square().mean() for value in agent.critic(observations, actions)),
+        "actor": -agent.critic.q1_forward(observations, agent.actor(observations)).mean(),
+    }
+    for group, loss in losses.items():
+        gradients = torch.autograd.grad(loss, list(agent.networks[group].parameters()))
+        norm = torch.cat([one.flatten() for one in gradients]).norm().item()
+        assert found[group]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+
+    agent = learned("dqn", max_grad_norm=1e-3)  # by which it is not clipped
+    found = LearningObserver(agent).measures()
+    rows = places_in(agent.replay_buffer, 0, agent._n_updates)[0]
+    batch = transitions_at(agent.replay_buffer, rows, agent.gamma)
+    best = agent.q_net_target(torch.from_numpy(batch.next_observations)).max(dim=1, keepdim=True)[0].detach()
+    targets = torch.from_numpy(batch.rewards) + agent.gamma * (1 - torch.from_numpy(batch.dones)) * best
+    taken = agent.q_net(torch.from_numpy(batch.observations)).gather(1, torch.from_numpy(batch.actions).long())
+    gradients = torch.autograd.grad(nn.functional.smooth_l1_loss(taken, targets), list(agent.q_net.parameters()))
+    norm = torch.cat([one.flatten() for one in gradients]).norm().item()
+    assert found["q_net"]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 def test_before_anything_was_met_weights_alone_are_known() -> None:

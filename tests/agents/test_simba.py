@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.envs import FunctionEnv
+from support.envs import ChoiceEnv, FunctionEnv
 from support.trees import assert_equal_trees, differences
 
 from sparserl.agents import DSDQN, DSSAC, DSTD3
 from sparserl.agents.agent_state import agent_state, restore_agent
 from sparserl.agents.critics_config import SACConfig, TD3Config
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.traced_forward import traced_forward
 from sparserl.agents.table import AGENTS, make_agent
@@ -24,20 +25,17 @@ from sparserl.recording import checkpoint
 from sparserl.topology.config import TopologyConfig
 
 SIZES: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 500}
-SIZES |= {
-    "network": "simba",
-    "actor_width": 8,
-    "critic_width": 12,
-    "weight_decay": 0.01,
-    "decoupled_weight_decay": True,
-}
+SIZES |= {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True}
+OF_VALUES: dict[str, Any] = {**SIZES, "q_width": 8}
+SIZES |= {"actor_width": 8, "critic_width": 12}
 
 
 def make(algo: str = "ds_sac", seed: int = 0, *, method: str = "rigl", **changes: Any) -> Any:
     moves = method not in ("static", "dense")
     rule: dict[str, Any] = {"update_interval": 7, "last_update": 60} if moves else {}
     topology = TopologyConfig(method=method, **({} if method == "dense" else {"density": 0.3}), **rule)
-    return make_agent(algo, AGENTS[algo].config(**SIZES | changes), topology, FunctionEnv(horizon=9), seed=seed)
+    sizes, env = (OF_VALUES, ChoiceEnv(horizon=9)) if algo == "ds_dqn" else (SIZES, FunctionEnv(horizon=9))
+    return make_agent(algo, AGENTS[algo].config(**sizes | changes), topology, env, seed=seed)
 
 
 @pytest.mark.parametrize("algo", ["ds_sac", "ds_td3", "ds_tqc"])
@@ -52,6 +50,14 @@ def test_actor_and_critics_have_their_sizes(algo: str) -> None:
     assert all(one is agent.policy.running for one in before)
 
 
+def test_values_of_actions_have_their_sizes() -> None:
+    agent = make("ds_dqn")
+    assert [type(one.q) for one in (agent.q_net, agent.q_net_target)] == [ResidualMLP] * 2
+    assert (len(agent.q_net.q), agent.q_net.q[1].n_out) == (6, 32)
+    assert agent.q_net.q[0].before is agent.q_net_target.q[0].before is agent.policy.running
+    assert DSDQN.layer_widths(DQNConfig(**OF_VALUES), 3, 2) == {"q_net": [[3, 8, 32, 8, 32, 8, 2]]}
+
+
 def test_widths_are_known_before_there_is_an_agent() -> None:
     config = SACConfig(**SIZES)
     widths = DSSAC.layer_widths(config, 3, 2)
@@ -59,7 +65,7 @@ def test_widths_are_known_before_there_is_an_agent() -> None:
     assert widths["critic"] == [[5, 12, 48, 12, 48, 12, 1]] * 2
 
 
-@pytest.mark.parametrize("algo", ["ds_sac", "ds_td3"])
+@pytest.mark.parametrize("algo", ["ds_sac", "ds_td3", "ds_dqn"])
 def test_observations_that_it_acted_on_enter_the_statistics_and_no_others(algo: str) -> None:
     agent = make(algo)
     seen: list[np.ndarray] = []
@@ -93,6 +99,18 @@ def test_kernels_form_the_gradients_of_the_reference(method: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+def test_kernels_form_the_gradients_of_the_reference_for_values_of_actions() -> None:
+    agent = make("ds_dqn").learn(40)
+    gradients = []
+    for backend in ("cpu", "reference"):
+        with use_backend(backend):
+            agent.form_gradients("q_net", agent.transitions(np.arange(20)))
+        gradients.append([one.grad.clone() for one in agent.q_net.parameters()])
+    assert all(one.any() for one in gradients[0])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_dense_networks_learn_as_torch_computes_them() -> None:
     agent = make(method="dense", critic_width=64).learn(40)  # a block of 64 x 256 is torch's
     assert agent.critic.ensembles["forward"].joined is None
@@ -103,7 +121,7 @@ def test_dense_networks_learn_as_torch_computes_them() -> None:
     torch.testing.assert_close(torch.from_numpy(np.asarray(traced.outputs)), torch.stack(by_torch))
 
 
-@pytest.mark.parametrize("algo", ["ds_sac", "ds_td3"])
+@pytest.mark.parametrize("algo", ["ds_sac", "ds_td3", "ds_dqn"])
 def test_a_resumed_agent_equals_one_that_went_on(algo: str, tmp_path: Path) -> None:
     agent = make(algo).learn(40)
     checkpoint.save(tmp_path / "state", agent_state(agent))
@@ -155,8 +173,8 @@ def test_what_it_cannot_be_is_refused() -> None:
         DSTD3("MlpPolicy", FunctionEnv(), policy_kwargs={"network": "simba", "activation_fn": torch.nn.Tanh})
     with pytest.raises(ConfigError, match="unknown network 'simbaa'; did you mean 'simba'"):
         DSSAC("MlpPolicy", FunctionEnv(), policy_kwargs={"network": "simbaa"})
-    with pytest.raises(ConfigError, match="unknown network 'simba'"):
-        DSDQN("MlpPolicy", "CartPole-v1", policy_kwargs={"network": "simba"})
+    with pytest.raises(ConfigError, match="network simba reads vectors of floats, not Discrete"):
+        DSDQN("MlpPolicy", "FrozenLake-v1", policy_kwargs={"network": "simba"})
     topology = TopologyConfig(method="static", recycle_interval=10)
     with pytest.raises(TopologyError, match="residual blocks, whose neurons are not recycled"):
         make_agent("ds_sac", SACConfig(**SIZES), topology, FunctionEnv(), seed=0)

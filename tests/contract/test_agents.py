@@ -64,24 +64,27 @@ BY_A_BATCH = ("snip", "grasp")
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
 SOME = ("dense", "static", "set", "rigl", "gmp", "recycled neurons")
 FEWER = {
+    "ds_sac": SOME,
     "ds_a2c": SOME,
     "ds_tqc": SOME,
     "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "top_kast"),
 }
 """Of agents that share all but an optimizer or losses with one that is tried in full."""
-SIMBA: dict[str, Any] = {"network": "simba", "actor_width": 8, "critic_width": 12}
-SIMBA |= {"weight_decay": 0.01, "decoupled_weight_decay": True}
+SIMBA: dict[str, Any] = {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True}
+BLOCKS: dict[str, dict[str, Any]] = {
+    **{key: {**SIMBA, "actor_width": 8, "critic_width": 12} for key in ("ds_td3", "ds_sac", "ds_tqc")},
+    "ds_dqn": {**SIMBA, "q_width": 8},
+}
+"""Of the agents that have such networks."""
 OF_BLOCKS = {f"{name} in blocks": name for name in ("dense", "static", "ds_sac", "rigl", "clocks of connections")}
-"""Cases of the agents that have such networks."""
+"""Their cases."""
 CASES = [
     pytest.param(algo, name, id=f"{algo}-{name}")
     for algo, spec in AGENTS.items()
     for name in (FEWER.get(algo, TOPOLOGIES) if spec.sparse else ["dense"])
     if "actor" in spec.agent.trained or name != "mixed densities"
 ]
-CASES += [
-    pytest.param(algo, name, id=f"{algo}-{name}") for algo in ("ds_td3", "ds_sac", "ds_tqc") for name in OF_BLOCKS
-]
+CASES += [pytest.param(algo, name, id=f"{algo}-{name}") for algo in BLOCKS for name in OF_BLOCKS]
 
 
 def make(algo: str, name: str, seed: int = 0) -> Any:
@@ -91,7 +94,7 @@ def make(algo: str, name: str, seed: int = 0) -> Any:
     if rule is not None and rule.first_update > 25:
         changes["first_update"] = 10
     kind = AGENTS[algo].config
-    config = kind(**(SIMBA if name in OF_BLOCKS else {"net_arch": (12, 12)}), **SIZES[kind])
+    config = kind(**(BLOCKS[algo] if name in OF_BLOCKS else {"net_arch": (12, 12)}), **SIZES[kind])
     env = env_for(AGENTS[algo].agent)
     return make_agent(algo, config, TopologyConfig(**topology, **changes), env, seed=seed)
 

@@ -96,29 +96,48 @@ OWN_PROBES: dict[str, Probe] = {
 }
 
 
-RESIDUAL = ("ds_td3", "ds_sac")
-"""Kinds whose networks may have residual blocks."""
+def _blocks(network: Any) -> int:
+    return (len(network) - 2) // 2
 
 
-def residual_blocks(kind: str) -> Batch:
-    """Another kind of network, and its sizes."""
-    sizes = {"agent.actor_width": 6, "agent.actor_blocks": 2, "agent.critic_width": 7, "agent.critic_blocks": 3}
+OF_BLOCKS: dict[str, tuple[dict[str, Value], dict[str, Probe]]] = {
+    **dict.fromkeys(
+        ("ds_td3", "ds_sac"),
+        (
+            {"agent.actor_width": 6, "agent.actor_blocks": 2, "agent.critic_width": 7, "agent.critic_blocks": 3},
+            {
+                "agent.actor_width": lambda built: linear(built.agent.acting.network[0]).shape[0],
+                "agent.actor_blocks": lambda built: _blocks(built.agent.acting.network),
+                "agent.critic_width": lambda built: linear(built.agent.critic.qf0[0]).shape[0],
+                "agent.critic_blocks": lambda built: _blocks(built.agent.critic.qf0),
+            },
+        ),
+    ),
+    "ds_dqn": (
+        {"agent.q_width": 6, "agent.q_blocks": 3},
+        {
+            "agent.q_width": lambda built: linear(built.agent.q_net.q[0]).shape[0],
+            "agent.q_blocks": lambda built: _blocks(built.agent.q_net.q),
+        },
+    ),
+}
+"""Sizes of residual blocks and their probes, of kinds whose networks may have some."""
 
-    def blocks(network: Any) -> int:
-        return (len(network) - 2) // 2
 
+def residual_blocks(kind: str, arch: Value) -> Batch:
+    """Another kind of network, and its sizes.
+
+    Args:
+        kind: Key of `OF_BLOCKS`.
+        arch: `agent.net_arch` where it is not given.
+    """
+    sizes, probes = OF_BLOCKS[kind]
     return Batch(
         kind,
         "residual blocks",
         {"agent.network": "simba", **sizes},
-        {"agent.net_arch": [256, 256]},
-        {
-            "agent.network": lambda built: built.agent.policy.network,
-            "agent.actor_width": lambda built: linear(built.agent.acting.network[0]).shape[0],
-            "agent.actor_blocks": lambda built: blocks(built.agent.acting.network),
-            "agent.critic_width": lambda built: linear(built.agent.critic.qf0[0]).shape[0],
-            "agent.critic_blocks": lambda built: blocks(built.agent.critic.qf0),
-        },
+        {"agent.net_arch": arch},
+        {"agent.network": lambda built: built.agent.policy.network, **probes},
     )
 
 
@@ -174,7 +193,7 @@ def agent_batches(kind: str, algo: str, *, alone: bool) -> list[Batch]:
                 for n in ("n_steps", "n_steps_delay")
             },
         ),  # type: ignore[misc]
-        *([] if kind not in RESIDUAL else [residual_blocks(kind)]),
+        *([] if kind not in OF_BLOCKS else [residual_blocks(kind, [256, 256])]),
         Batch(
             kind,
             "capacity",
@@ -809,6 +828,7 @@ BATCHES: list[Batch] = [
     Batch("ds_tqc", "agent", QUANTILES, {}, {name: of_agent(name.partition(".")[2]) for name in list(QUANTILES)[1:]}),
     Batch("ds_crossq", "agent", CROSSQ, {}, CROSSQ_PROBES),
     Batch("ds_dqn", "agent", OF_VALUES, {}, {name: of_agent(name.partition(".")[2]) for name in OF_VALUES}),
+    residual_blocks("ds_dqn", [64, 64]),
     *(batch for algo in ON_POLICY for batch in on_policy_batches(algo)),
     *classifier_batches(),
     *fit_batches(),

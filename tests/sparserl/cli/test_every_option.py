@@ -188,12 +188,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "decay that is none": ("ds_sac", {"agent.decoupled_weight_decay": True}, "needs agent.weight_decay above 0"),
     "dense blocks": ("sac", {"agent.network": "simba", **USUAL}, "--algo ds_sac --topology.method dense"),
     "blocks of batches": ("ds_crossq", {"agent.network": "simba", **USUAL}, "use ds_sac"),
-    "blocks of values": ("ds_dqn", {"agent.network": "simba"}, "is for ds_td3, ds_sac and ds_tqc"),
     "hidden widths of blocks": ("ds_td3", {"agent.network": "simba", "agent.net_arch": [6]}, "simba has widths"),
     **{
         f"{name} of a perceptron": ("ds_td3", {f"agent.{name}": 7}, f"agent.{name} 7 has no effect")
         for name in ("actor_width", "actor_blocks", "critic_width", "critic_blocks")
     },
+    "width of a perceptron": ("ds_dqn", {"agent.q_width": 7}, "agent.q_width 7 has no effect"),
     "critics of targets": ("sac", {"agent.critic_subset": 2}, "not for sac"),
     "critics of the actor": ("td3", {"agent.actor_q": "mean"}, "--algo ds_td3 --topology.method dense"),
     "delay of the actor": ("sac", {"agent.policy_delay": 2}, "--algo ds_sac --topology.method dense"),

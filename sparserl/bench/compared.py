@@ -63,6 +63,10 @@ COMPARED = {
     "recurrent_ppo": Compared("sb3-contrib's PPO with an LSTM before the layers", "recurrent_ppo", actions=ANY),
     "masked": Compared("td3_fused with masks that imitate sparsity", "td3", usual=True),
     "sbx_td3": Compared("SBX's TD3, compiled by JAX", "td3", usual=True),
+    "sbx_crossq": Compared("SBX's CrossQ, likewise; its ratios are to sac_256, actors are 2 x 256", "sac_256"),
+    "sbx_simba": Compared(
+        "SBX's SAC with SimBa's networks, likewise; its ratios are to sac_256, actors are 1 x 128", "sac_256"
+    ),
 }
 """Contenders of `bench update`, in the order of its tables."""
 OURS = frozenset(name for name, compared in COMPARED.items() if compared.sparse)

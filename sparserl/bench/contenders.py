@@ -98,13 +98,15 @@ _crossq = partial(
     Recipe,
     policy={"n_critics": 2},
     policy_of_width=lambda width: {"net_arch": {"pi": [256, 256], "qf": [width, width]}},
-    updates_a_call=3,
+    updates_a_call=3,  # a whole period of its delayed policy update
 )
+SIMBA_ACTOR = [128]
+"""Widths of the residual blocks of SimBa's actors."""
 _simba = Recipe(
     "sparserl.agents:DSSAC",
     "ds_sac",
     policy={"n_critics": 2, "optimizer_kwargs": {"weight_decay": 0.01, "decoupled_weight_decay": True}},
-    policy_of_width=lambda width: {"network": "simba", "net_arch": {"pi": [128], "qf": [width, width]}},
+    policy_of_width=lambda width: {"network": "simba", "net_arch": {"pi": SIMBA_ACTOR, "qf": [width, width]}},
 )
 _whole_rollouts = partial(Recipe, sizes=_at_once, updates_a_call=1)
 RECIPES = {
@@ -135,7 +137,16 @@ RECIPES = {
     "ds_recurrent_ppo": _with_memory("sparserl.agents.ds_recurrent_ppo:DSRecurrentPPO", "ds_ppo"),
     "recurrent_ppo": _with_memory("sb3_contrib:RecurrentPPO"),
     "masked": _td3(policy={"optimizer_kwargs": {"fused": True}}),
-    "sbx_td3": Recipe("sbx:TD3", updates_a_call=10, noisy=True),  # SBX compiles one loop for all updates of a call
+    # SBX compiles one loop for all updates of a call.
+    "sbx_td3": Recipe("sbx:TD3", updates_a_call=10, noisy=True),
+    "sbx_crossq": _crossq("sbx:CrossQ", updates_a_call=12),
+    "sbx_simba": Recipe(
+        "sbx:SAC",
+        policy={"n_critics": 2},
+        policy_of_width=lambda width: {"net_arch": {"pi": SIMBA_ACTOR, "qf": [width, width]}},
+        alias="SimbaPolicy",
+        updates_a_call=10,
+    ),
 }
 """Contenders of `COMPARED`."""
 

@@ -166,7 +166,7 @@ class UpdateOptions(TimedOptions):
     """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
     masked, sbx_td3; by name alone, with their baselines: ds_redq, sac_10 (10 critics; ratios are to sac), ds_tqc,
     ds_crossq, ds_simba (--widths of their critics; actors are 2 x 256 and one block of 128, sac_256 is 2 x 256), simba
-    (dense), ds_ppo, ds_a2c, ds_recurrent_ppo and, with an --env of discrete actions, ds_dqn."""
+    (dense), sbx_crossq, sbx_simba, ds_ppo, ds_a2c, ds_recurrent_ppo and, with an --env of discrete actions, ds_dqn."""
     what: tuple[str, ...] = WHAT
     """What to measure, of update (gradient updates alone; where an agent learns from rollouts, those of one `train` on
     the same full rollout), steps (env steps with the updates that belong to them), act (`predict` on one observation),

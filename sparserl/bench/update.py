@@ -53,7 +53,7 @@ def measure_update(options: UpdateOptions) -> Record:
     replay = random_replay(env_for(options.only, options.env), options.seed)
     compared, notes = entries(options.only, options.densities, options.pairs)
     if not CAN_BIND and any(entry.is_jax for entry in compared):
-        notes.append("sbx_td3: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
+        notes.append("sbx: this platform cannot bind threads to CPUs, so JAX used as many as it liked")
     if options.quick:
         notes.append(f"quick: {options.rounds} rounds; without --quick the grid is larger, and there are more rounds")
     for note in notes:

@@ -10,7 +10,9 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -174,6 +176,25 @@ def test_without_a_package_its_contenders_are_left_out_and_said(monkeypatch: pyt
     assert "sb3-contrib" in said_missing("tqc")
     with pytest.raises(ConfigError, match="tqc: sb3_contrib is not installed"):
         entries(["ds_tqc"], [0.5])
+
+
+@pytest.mark.parametrize(("name", "agent", "policy"), [("sbx_crossq", "CrossQ", 256), ("sbx_simba", "SAC", 128)])
+def test_wide_critics_of_sbx_are_of_the_sizes_of_ours(
+    name: str, agent: str, policy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a module in place of SBX, which is not among the packages that tests need."""
+    built = MagicMock()
+    monkeypatch.setitem(sys.modules, "sbx", SimpleNamespace(**{agent: built}))
+    make(Entry(name, 1.0), FunctionEnv(), 512, 0)
+    (given,) = built.call_args_list
+    ours = make(Entry(f"ds_{name.removeprefix('sbx_')}", 0.5), FunctionEnv(), 512, 0)
+    assert given.args[0] == {"sbx_simba": "SimbaPolicy"}.get(name, "MlpPolicy")
+    assert given.kwargs["policy_kwargs"]["net_arch"] == ours.policy_kwargs["net_arch"]
+    assert given.kwargs["policy_kwargs"]["net_arch"]["qf"] == [512, 512]
+    assert given.kwargs["policy_kwargs"]["net_arch"]["pi"][0] == policy
+    assert {name: given.kwargs[name] for name in ("batch_size", "learning_rate")} == {
+        name: getattr(ours, name) for name in ("batch_size", "learning_rate")
+    }
 
 
 def test_every_contender_is_made_somehow() -> None:

@@ -65,6 +65,10 @@ MOMENTS = {
 }
 
 
+SIMBA = (
+    *("--algo", "ds_sac", "--agent.network", "simba", "--agent.net-arch", "256", "256", "--agent.actor-width", "8"),
+    *("--agent.critic-width", "8", "--agent.weight-decay", "0.01", "--agent.decoupled-weight-decay"),
+)
 OTHERS_TOO = ("in an env step of the warm-up", "between replay and checkpoint")
 
 
@@ -114,6 +118,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("gmp", 25, ()),
         ("ds_td3", 70, ("--topology.pairs", "2")),
         ("granet", 70, ("--topology.pairs", "4", "--topology.output-layer", "dense")),
+        ("rigl", 70, SIMBA),
     ],
 )
 def test_a_run_goes_on_before_and_after_its_topology_has_come_to_rest(

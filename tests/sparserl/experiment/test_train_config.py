@@ -113,7 +113,7 @@ VARIANTS = {
     "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
     "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},
-    "simba": {"network": "simba", "critic_width": 512, "weight_decay": 0.01, "decoupled_weight_decay": True},
+    "simba": {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True},
     "simba-wide": {"network": "simba", "critic_width": 2048, "learning_rate": 1e-4, "initial_ent_coef": 0.01},
     "rlx2": {"batch_size": 256, "n_steps": 3, "n_steps_delay": 300_000, "dynamic_capacity": True},
 }

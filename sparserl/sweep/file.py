@@ -20,6 +20,8 @@ from sparserl.recording.wandb_environment import without_environment
 ID_DIGITS = 10
 SPARING: Mapping[Kind, dict[str, Any]] = {"train": {"keep_replay": False}}
 """Command -> what holds for its runs in place of defaults: the replay buffers of all runs together may fill a disk."""
+PRESET = "preset"
+"""Key of a file, beside those of configs, for what lies beneath in place of the preset that fits a run."""
 MOST_RUNS = 10_000
 """Of a sweep, and of a trial."""
 
@@ -57,7 +59,7 @@ class Base:
     Attributes:
         path: The file.
         command: Sub-command that trains them; what `resolve` calls kind.
-        config: What a config file of the command holds.
+        config: What a config file of the command holds, and `PRESET` if it is given.
         seeds: Root seeds.
     """
 
@@ -111,7 +113,7 @@ class Base:
         return cls(path, command, base, listed), data
 
     def job(self, point: Mapping[str, Any], seed: int) -> Job:
-        """The run of a seed with values over the base, by dotted key.
+        """The run of a seed with values over the base, by dotted key; one of them may be `PRESET`.
 
         Raises:
             ConfigError: If a key or value is wrong.
@@ -119,8 +121,11 @@ class Base:
         data = {**SPARING.get(self.command, {}), **self.config}
         for key, value in {**point, "seed": seed}.items():
             data = yaml_config.merge(data, yaml_config.nested({str(key): value}))
+        preset = data.pop(PRESET, None)
         try:
-            run = resolve(self.command, data)
+            if preset is not None and not isinstance(preset, str):
+                raise ConfigError(f"{PRESET} must be a name, got {shown(preset)}")
+            run = resolve(self.command, data, preset=preset)
         except SparserlError as error:
             said = f"{_point_said(point)}, " if point else ""
             raise ConfigError(f"{self.path}, {said}seed {seed}: {error}") from None
@@ -142,7 +147,7 @@ def load_jobs(path: Path) -> list[Job]:
 
     Under `base` stands what a config file of the command holds, under `grid` lists of values by dotted key (or a list
     of such grids, one after another), under `seeds` a list or a number (3 means 0, 1, 2). Presets lie beneath, as for
-    the command itself.
+    the command itself; `preset` names one, in `base` or in a grid.
 
     Raises:
         ConfigError: If the file cannot be read, a key or value is wrong, there is no run, or two runs are the same.

@@ -101,6 +101,19 @@ def test_presets_lie_beneath(tmp_path: Path) -> None:
     assert {job.config["agent"]["batch_size"] for job in jobs} == {100}  # of the presets
 
 
+def test_a_preset_may_be_named(tmp_path: Path) -> None:
+    grid = [{"preset": ["sac/modern", "ds_sac/modern"]}, {"preset": ["ds_sac/simba"], "topology.density": [0.1, 0.02]}]
+    jobs = load_jobs(sweep_file(tmp_path, base={"env": "Hopper-v5"}, grid=grid, seeds=1))
+    assert [job.config["algo"] for job in jobs] == ["sac", "ds_sac", "ds_sac", "ds_sac"]
+    assert [job.config["agent"]["network"] for job in jobs] == ["mlp", "mlp", "simba", "simba"]
+    assert all("preset" not in job.config for job in jobs)
+    path = sweep_file(tmp_path, base={"env": "Hopper-v5", "preset": "ds_sac/modern"}, grid={}, seeds=1)
+    assert [job.id for job in load_jobs(path)] == [jobs[1].id]
+    tasks = {"sequence": "split_mnist", "preset": "split_mnist_afaf"}
+    (job,) = load_jobs(sweep_file(tmp_path, command="continual", base=tasks, grid={}, seeds=1))
+    assert job.config["method"] == "afaf"
+
+
 @pytest.mark.parametrize("sequence", ["split_digits", "hopper_gravity"])
 def test_continual_runs_too(sequence: str, tmp_path: Path) -> None:
     path = sweep_file(tmp_path, command="continual", base={"sequence": sequence}, grid={"method": ["ewc", "packnet"]})
@@ -124,6 +137,9 @@ BAD = {
     "seed": ({"base": {"seed": 3}}, "seeds are listed under seeds"),
     "same run": ({"seeds": [1, 1]}, "topology.density 0.5 seed 1 and topology.density 0.5 seed 1 are the same run"),
     "grid key": ({"grid": {"topology.densty": [0.1]}}, "topology.densty 0.1, seed 3: "),
+    "preset": ({"grid": {"preset": ["ds_td3/Hoper-v5"]}}, "preset ds_td3/Hoper-v5, seed 3: unknown preset"),
+    "name of a preset": ({"base": {"preset": 3}}, "seed 3: preset must be a name, got 3"),
+    "preset of another agent": ({"base": {"preset": "sac/modern", "algo": "td3"}, "grid": {}}, "is one of sac, not of"),
     "value": ({"grid": {"topology.density": [1.5]}}, "topology.density 1.5, seed 3: "),
 }
 

@@ -121,22 +121,32 @@ def scale_figure(record: Record) -> Figure:
     return figure
 
 
+SPENT = {
+    "seconds": ("seconds", "seconds of training, without evaluations"),
+    "cpu": ("cpu_seconds", "CPU seconds of training, without evaluations"),
+    "steps": ("step", "env steps"),
+}
+"""`bench return --x` -> what is drawn over, and what its axis says."""
+
+
 def return_figure(record: Record) -> Figure:
-    """Mean of three consecutive evaluations against seconds of training; a line is a run."""
+    """Mean of three consecutive evaluations against what `bench return --x` says; a line is a run."""
+    column, label_of_x = SPENT[record["x"]]
     figure, (axis,) = _panels(1)
     runs = record["runs"]
     styles = line_styles(map(_contender, runs))
     for label, style in styles.items():
         for number, run in enumerate(run for run in runs if _contender(run) == label):
             known = [one for one in run["evaluations"] if one["mean_of_three"] is not None]
-            x, y = [one["seconds"] for one in known], [one["mean_of_three"] for one in known]
+            x, y = [one[column] for one in known], [one["mean_of_three"] for one in known]
             axis.plot(x, y, **style.of_line(len(x)), linewidth=1.2, label=f"_{label}" if number else label)
     for goal in dict.fromkeys(row["return"] for row in record["summary"]):
         axis.axhline(goal, color="black", linestyle=":", linewidth=1)
-    axis.set_xscale("log", subs=[])
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("seconds of training, without evaluations")
+    if column != "step":
+        axis.set_xscale("log", subs=[])
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}" if column != "step" else "{x:,.0f}")
+    axis.set_xlabel(label_of_x)
     axis.set_ylabel("return, mean of three evaluations")
     axis.grid(alpha=0.3)
     _legend(figure, [axis])

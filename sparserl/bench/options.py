@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparserl.bench.compared import COMPARED, with_baselines
 from sparserl.bench.threads import available_cpus, check_threads
@@ -290,10 +290,15 @@ class ReturnOptions(RunSettings, Options):
     """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """A run of each contender for each of them."""
+    x: Literal["seconds", "cpu", "steps"] = "seconds"
+    """What --plot draws over: seconds of training, those of cpu alone (other work on the machine counts less), or steps
+    of the env."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_given("returns", "densities", "seeds")
+        if self.x != "seconds" and self.plot is None:
+            raise ConfigError(f"--x {self.x} has no effect without --plot")
         self.check_names("contender", self.only, tuple(RETURN_SUMMARIES))
         check_threads(self.threads)
         self.check_pairs(self.pairs, ())

@@ -75,7 +75,7 @@ def measure_return(options: ReturnOptions) -> Record:
     if len(commits) > 1:
         notes.append(f"the runs are of {len(commits)} commits")
         print(notes[-1], flush=True)
-    return {"notes": notes, "failed": failed, "summary": summary(whole, options.returns), "runs": whole}
+    return {"notes": notes, "failed": failed, "x": options.x, "summary": summary(whole, options.returns), "runs": whole}
 
 
 def runs_of(options: ReturnOptions) -> tuple[list[Run], list[str]]:

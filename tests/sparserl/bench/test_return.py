@@ -16,12 +16,14 @@ import torch
 from sparserl.agents.evaluation import Evaluator
 from sparserl.bench import return_run, returns
 from sparserl.bench.contenders import Entry, said_missing
+from sparserl.bench.figures import return_figure
 from sparserl.bench.options import ReturnOptions, RunSettings
 from sparserl.bench.return_agents import make_learner, preset_of
 from sparserl.bench.return_run import WARM_UP, Run, Spent, Stopwatch, Task, compiling, learn, passed
 from sparserl.bench.returns import extent, finished, outcome, runs_of, summary, train
 from sparserl.bench.tables import return_tables
 from sparserl.cli import main
+from sparserl.cli.bench import BENCHMARKS
 from sparserl.config import PRESETS, build, load_yaml, plain
 from sparserl.envs import make_env
 from sparserl.errors import ConfigError
@@ -281,6 +283,34 @@ def test_return(tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixtur
     assert "td3-s0.json is of a run with --eval-every 30, not 20; choose another --folder" in refusal
     assert main([*words, "--seeds", "0", "--returns", "-1900", "5"]) == 2
     assert "--returns -1900.0 -1e-09, not -1900.0 5.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("x", "column", "label"),
+    [
+        ("seconds", "seconds", "seconds of training"),
+        ("cpu", "cpu_seconds", "CPU seconds"),
+        ("steps", "step", "env steps"),
+    ],
+)
+def test_the_picture_is_drawn_over_what_is_asked_for(
+    x: str, column: str, label: str, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    entry = replace(BENCHMARKS["return"], figure=lambda record: drawn.append(record) or return_figure(record))
+    monkeypatch.setitem(BENCHMARKS, "return", entry)
+    words = [*GRID.split(), "--only", "td3", "--seeds", "0", "--folder", str(tmp_path / "runs"), "--x", x]
+    assert main(["bench", "return", *words, "--plot", str(tmp_path / "found.png")]) == 0
+    (axis,) = return_figure(drawn[0]).axes
+    (line, *_) = axis.get_lines()
+    evaluations = drawn[0]["runs"][0]["evaluations"]
+    assert list(line.get_xdata()) == [one[column] for one in evaluations if one["mean_of_three"] is not None]
+    assert axis.get_xlabel().startswith(label)
+
+
+def test_without_a_picture_it_is_drawn_over_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "return", "--x", "cpu", "--folder", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "sparserl: --x cpu has no effect without --plot\n"
 
 
 def test_runs_that_fail_are_said_and_the_others_count(

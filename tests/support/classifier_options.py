@@ -95,23 +95,24 @@ OF_A_PRESET = (
 )
 
 
+LEARNER: dict[str, Value] = {
+    "learner.hidden": [9, 8],
+    "learner.optimizer": "sgd",
+    "learner.learning_rate": 0.5,
+    "learner.momentum": 0.25,
+    "learner.weight_decay": 0.125,
+    "learner.epochs": 3,
+    "learner.batch_size": 7,
+}
+
+
 def first_function(built: Any) -> Any:
     """What follows the first hidden layer."""
     return built.learner.network.functions[0]
 
 
 def classifier_batches() -> list[Batch]:
-    learner: dict[str, Value] = {
-        "learner.hidden": [9, 8],
-        "learner.optimizer": "sgd",
-        "learner.learning_rate": 0.5,
-        "learner.momentum": 0.25,
-        "learner.weight_decay": 0.125,
-        "learner.reset_optimizer": False,
-        "learner.unseen_outputs": "closed",
-        "learner.epochs": 3,
-        "learner.batch_size": 7,
-    }
+    learner = {**LEARNER, "learner.reset_optimizer": False, "learner.unseen_outputs": "closed"}
 
     def of_learner(name: str) -> Probe:
         return lambda built: built.learner.new_optimizer().param_groups[0][name]
@@ -230,17 +231,7 @@ def fit_batches() -> list[Batch]:
         "learner.importance_after": 7,
     }
     own = {"scaling": "all_features", "test_share": 0.25, "validation_share": 0.25}
-    learner: dict[str, Value] = {
-        "learner.hidden": [9, 8],
-        "learner.optimizer": "sgd",
-        "learner.learning_rate": 0.5,
-        "learner.momentum": 0.25,
-        "learner.weight_decay": 0.125,
-        "learner.epochs": 3,
-        "learner.batch_size": 7,
-        "learner.class_weights": "balanced",
-        "learner.patience": 2,
-    }
+    learner = {**LEARNER, "learner.class_weights": "balanced", "learner.patience": 2}
     return [
         Batch("fit", "run", {**RUN, "log_every_steps": 7, "checkpoint_every_steps": 9}),
         Batch("fit", "tracking", TRACKED),

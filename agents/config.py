@@ -227,9 +227,7 @@ class OffPolicyConfig(AgentConfig):
         check_n_steps(self.n_steps, self.n_steps_delay)
         self._check_has_effect(("decoupled_weight_decay",), self.weight_decay > 0, "agent.weight_decay above 0")
         self._check_has_effect(self.of_policy[1:], self.network == "simba", "agent.network simba")
-        self._check_has_effect(
-            ("net_arch",), self.network == "mlp", "agent.network mlp; simba has widths and blocks, as in presets simba"
-        )
+        self._check_has_effect(("net_arch",), self.network == "mlp", "agent.network mlp; simba has widths and blocks")
         of_capacity = ("forget_interval_steps", "forget_threshold", "forget_minimum")
         self._check_has_effect(of_capacity, self.dynamic_capacity, "agent.dynamic_capacity")
         if self.capacity is not None and self.forget_minimum >= self.buffer_size:

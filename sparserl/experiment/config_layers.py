@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparserl import config as yaml_config
+from sparserl.agents.config import OffPolicyConfig
+from sparserl.agents.critics_config import CriticsConfig
+from sparserl.agents.dqn_config import DQNConfig
 from sparserl.continual.supervised.learner_config import WITH_MOMENTUM
 from sparserl.errors import ConfigError
 from sparserl.experiment.recorded_run import RunConfig
@@ -15,6 +18,8 @@ from sparserl.topology.config_options import OWN_DENSITIES
 
 OF_ALL = ("density", "epsilon")
 DENSITIES = (*OF_ALL, *OWN_DENSITIES)
+SIZES = ("net_arch", *CriticsConfig.of_policy[1:], *DQNConfig.of_policy[1:])
+"""Options of an agent that say how large its kind of network is."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,14 @@ def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     How many connections there are is one wish, in several keys of `topology`: a density or factors for all networks, in
     `above`, replace all that `below` says of it: the other one of the two, and densities of actor and critic alone. A
     density of one network replaces that alone. The method is another wish: densities and factors of `below` stay with a
-    method that is given over it, but what `below` says as its own method does goes with that. An optimizer without
-    momentum replaces the momentum, which was meant for another one.
+    method that is given over it, but what `below` says as its own method does goes with that. Another kind of
+    network replaces the sizes of that of `below`, an optimizer without momentum the momentum, which was meant for
+    another one.
     """
-    topology, learner = (_mapping(above.get(name)) for name in ("topology", "learner"))
+    topology, learner, agent = (_mapping(above.get(name)) for name in ("topology", "learner", "agent"))
+    agent_below = _mapping(below.get("agent"))
+    if agent.get("network") not in (None, agent_below.get("network", OffPolicyConfig.network)):
+        below = {**below, "agent": {name: value for name, value in agent_below.items() if name not in SIZES}}
     if topology.get("method") is not None:
         below = {**below, "topology": beside_method(_mapping(below.get("topology")))}
     merged = yaml_config.merge(below, above)

@@ -134,6 +134,17 @@ def test_every_preset_builds(name: str) -> None:
         assert preset_for(algo, preset) == name
 
 
+def test_another_kind_of_network_replaces_the_sizes_of_a_preset() -> None:
+    config = resolved("--algo", "ds_dqn", "--env", "CartPole-v1", "--agent.network", "simba")
+    assert (config.agent.net_arch, config.agent.q_width, config.agent.learning_rate) == ((64, 64), 128, 1e-3)
+    config = resolved("--preset", "ds_sac/simba-wide", "--env", "Hopper-v5", "--agent.network", "mlp")
+    assert (config.agent.critic_width, config.agent.net_arch) == (512, (256, 256))
+    config = resolved("--preset", "ds_sac/simba-wide", "--env", "Hopper-v5", "--agent.network", "simba")
+    assert config.agent.critic_width == 2048
+    with pytest.raises(ConfigError, match="simba has widths and blocks"):
+        resolved("--algo", "ds_dqn", "--env", "CartPole-v1", "--agent.network", "simba", "--agent.net-arch", "9")
+
+
 @pytest.mark.parametrize("algo", ["ds_td3", "ds_sac"])
 def test_the_preset_of_anf_is_sparse_in_the_input_layer_alone(algo: str) -> None:
     config = resolved("--preset", f"{algo}/anf", "--env", "HalfCheetah-v5")

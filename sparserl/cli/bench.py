@@ -22,6 +22,7 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.experiment.program import load
 from sparserl.json_text import json_text
 from sparserl.plots.style import write_figure
+from sparserl.report.text import print_whole
 from sparserl.written_files import write_text
 
 
@@ -102,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     print(f"measuring {options.title}", flush=True)
     measured = benchmark.measure(options)
     for table in benchmark.tables(measured):
-        Console().print(table)
+        print_whole(Console(), table)
     if options.json is not None:
         from sparserl.recording.run_folder import versions  # here, because it imports torch
 

@@ -25,7 +25,7 @@ def print_document(document: Document) -> None:
             console.print(note, soft_wrap=True)
         console.print()
         for table in section.tables:
-            _print_whole(console, _rich(table))
+            print_whole(console, _rich(table))
             for note in table.note.splitlines():
                 console.print(note, soft_wrap=True)
             console.print()
@@ -55,8 +55,8 @@ def _rich(table: Table) -> RichTable:
     return drawn
 
 
-def _print_whole(console: Console, table: RichTable) -> None:
-    """In full, even where that is wider than the terminal: half a number is none."""
+def print_whole(console: Console, table: RichTable) -> None:
+    """Prints a table in full, even where that is wider than the terminal: half a number is none."""
     unlimited = console.options.update(max_width=1000)
     console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
     console.print(table)

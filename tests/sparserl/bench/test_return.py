@@ -244,7 +244,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_return(tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_return(
+    tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     folder, found, picture = tmp_path / "runs" / "x", tmp_path / "found.json", tmp_path / "found.png"
     words = ["bench", "return", *GRID.split(), "--folder", str(folder), "--json", str(found), "--plot", str(picture)]
     assert main([*words, "--seeds", "0"]) == 0
@@ -264,6 +267,7 @@ def test_return(tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixtur
         assert 0 < run["reached"][0]["seconds"] <= run["seconds"]
     assert len(record["summary"]) == 4
     printed = capsys.readouterr().out
+    assert "…" not in printed, "tables are whole however narrow the terminal is"
     assert "-1900 after" in printed
     assert "until the mean of three evaluations passes -1900" in printed
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sparserl.agents.networks.heads import HeadEnsembles, TaskHeads
+from sparserl.agents.networks.heads import HeadEnsembles, SharedTrunk, TaskHeads
 from sparserl.agents.networks.squashed_gaussian import SquashedGaussian
 from sparserl.agents.networks.traced_forward import Ensemble, evaluate
 from sparserl.agents.replay.batch import FloatArray, Observations
@@ -365,4 +365,5 @@ def plain_ensembles(
 
 def _by_task(heads: TaskHeads, networks: Sequence[MultiHeadMLP]) -> HeadEnsembles:
     by_task = [SparseEnsemble([one.by_task[task] for one in networks]) for task in range(heads.n_tasks)]
-    return HeadEnsembles(heads, by_task, [parameter for one in networks for parameter in one.parameters()])
+    parameters = [parameter for one in networks for parameter in one.parameters()]
+    return HeadEnsembles(heads, by_task, SharedTrunk(networks), parameters)

@@ -18,7 +18,7 @@ from torch import nn
 from sparserl.agents.networks.heads import HeadEnsembles
 from sparserl.agents.replay.batch import FloatArray, Observations
 from sparserl.agents.replay.buffer import IntArray
-from sparserl.kernels.deferred import computed
+from sparserl.kernels.deferred import Array, computed
 from sparserl.kernels.flops import torch_products
 from sparserl.kernels.formulas import tanh, through_tanh
 from sparserl.kernels.program import run_waiting
@@ -71,8 +71,7 @@ def evaluate(network: nn.Module, method: str, observations: Observations, *more:
             return _arrays(getattr(network, method)(*map(as_tensors, map(computed, inputs))))
     if isinstance(ensemble, HeadEnsembles):
         run_waiting()
-        parts = ensemble.parts([computed(given) for given in inputs])
-        return _in_rows([(rows, computed(_evaluated(ensemble.by_task[task], part))) for task, rows, part in parts])
+        return _evaluated_by_task(ensemble, [computed(given) for given in inputs])
     return _evaluated(ensemble, inputs)  # type: ignore[arg-type]  # as above
 
 
@@ -123,14 +122,29 @@ def _evaluated(ensemble: SparseEnsemble | BatchEnsemble, inputs: Sequence[FloatA
     return _activated(ensemble, ensemble.joined.evaluate(inputs))
 
 
-def _in_rows(parts: Sequence[tuple[IntArray, FloatArray]]) -> FloatArray:
-    """Puts (networks, rows, width) parts together, each at its rows of the batch."""
-    if len(parts) == 1:
-        return parts[0][1]
-    (networks, _, width), count = parts[0][1].shape, sum(rows.size for rows, _ in parts)
-    whole = np.empty((networks, count, width), np.float32)
-    for rows, part in parts:
-        whole[:, rows] = part
+def _evaluated_by_task(ensembles: HeadEnsembles, inputs: Sequence[FloatArray]) -> FloatArray:
+    read, rows_by_task = ensembles.split(inputs)
+    if len(rows_by_task) == 1:
+        return computed(_evaluated(ensembles.by_task[rows_by_task[0][0]], read))  # type: ignore[no-any-return]
+    hidden = np.maximum(computed(ensembles.shared.trunk.evaluate(read)), np.float32(0))
+    parts = [
+        (number, rows, of_network[task].evaluate([hidden[number, rows]]))
+        for number, of_network in enumerate(ensembles.shared.heads)
+        for task, rows in rows_by_task
+    ]
+    return _activated(ensembles.by_task[0], _in_rows(parts, hidden.shape))
+
+
+def _in_rows(parts: Sequence[tuple[int, IntArray, Array]], shape: Sequence[int]) -> FloatArray:
+    """Puts (1, rows, width) parts, or (rows, width), together: each at its network and its rows of the batch.
+
+    Args:
+        parts: Network, rows and numbers of each.
+        shape: Of something with as many networks and samples.
+    """
+    whole = np.empty((*shape[:2], parts[0][2].shape[-1]), np.float32)
+    for number, rows, part in parts:
+        whole[number, rows] = computed(part)
     return whole
 
 
@@ -139,6 +153,16 @@ def _activated(ensemble: SparseEnsemble | BatchEnsemble, y: FloatArray) -> Float
         return y
     activated: FloatArray = tanh(y)
     return activated
+
+
+def _before_activation(
+    ensemble: SparseEnsemble | BatchEnsemble, gradient: FloatArray, outputs: FloatArray
+) -> FloatArray:
+    """Derivative by what an output activation reads, given that by `outputs`, which it gave."""
+    if ensemble.output_activation != "tanh":
+        return gradient
+    before: FloatArray = through_tanh(gradient, outputs)
+    return before
 
 
 def _arrays(given: Any) -> FloatArray:
@@ -164,21 +188,19 @@ class FusedForward:
         self.outputs = _activated(ensemble, self._pass.y)
 
     def backward(self, gradient: FloatArray) -> None:
-        self._pass.backward(self._before_activation(gradient))
+        self._pass.backward(_before_activation(self._ensemble, gradient, self.outputs))
 
     def input_gradient(self, gradient: FloatArray) -> FloatArray:
-        by_input: FloatArray = self._pass.backward_to_input(self._before_activation(gradient), self._last)
+        before = _before_activation(self._ensemble, gradient, self.outputs)
+        by_input: FloatArray = self._pass.backward_to_input(before, self._last)
         return by_input
-
-    def _before_activation(self, gradient: FloatArray) -> FloatArray:
-        if self._ensemble.output_activation != "tanh":
-            return gradient
-        before: FloatArray = through_tanh(gradient, self.outputs)
-        return before
 
 
 class TasksForward:
-    """A pass through sparse networks with a head for each task: one kernel call for each task in the batch.
+    """A pass through sparse networks with a head for each task.
+
+    A batch of one task goes through trunk and head in one kernel call; one of several through the trunk in one, and its
+    rows through the heads of their tasks.
 
     Args:
         ensembles: The networks.
@@ -189,36 +211,53 @@ class TasksForward:
     """
 
     def __init__(self, ensembles: HeadEnsembles, *inputs: FloatArray):
-        self._parameters = ensembles.parameters
-        self._parts = [
-            (rows, FusedForward(ensembles.by_task[task], *part)) for task, rows, part in ensembles.parts(inputs)
+        self._parameters, self._ensemble = ensembles.parameters, ensembles.by_task[0]
+        read, rows_by_task = ensembles.split(inputs)
+        self._alone: FusedForward | None = None
+        if len(rows_by_task) == 1:
+            self._alone = FusedForward(ensembles.by_task[rows_by_task[0][0]], *read)
+            self.outputs = computed(self._alone.outputs)
+            return
+        self._last = inputs[-1].shape[1]
+        self._trunk = ensembles.shared.trunk.run(read)
+        before: FloatArray = computed(self._trunk.y)
+        hidden, self._active = np.maximum(before, np.float32(0)), before > 0
+        self._heads = [
+            (number, rows, of_network[task].run([hidden[number, rows]]))
+            for number, of_network in enumerate(ensembles.shared.heads)
+            for task, rows in rows_by_task
         ]
-        self.outputs = _in_rows([(rows, computed(part.outputs)) for rows, part in self._parts])
+        parts = [(number, rows, head.y) for number, rows, head in self._heads]
+        self.outputs = _activated(self._ensemble, _in_rows(parts, hidden.shape))
 
     def backward(self, gradient: FloatArray) -> None:
         # Heads of tasks that are not in the batch have no `grad`.
-        gradient = computed(gradient)
         for parameter in self._parameters:
             parameter.grad = None
-        if len(self._parts) == 1:
-            self._parts[0][1].backward(gradient)
-            return
-        for rows, part in self._parts:
-            before = [(parameter, parameter.grad) for parameter in self._parameters]
-            part.backward(np.ascontiguousarray(gradient[:, rows]))
-            run_waiting()
-            for parameter, earlier in before:
-                if earlier is not None and parameter.grad is not earlier:
-                    assert parameter.grad is not None
-                    parameter.grad += earlier
+        if self._alone is not None:
+            self._alone.backward(computed(gradient))
+        else:
+            self._trunk.backward(self._by_trunk(gradient, learns=True))
 
     def input_gradient(self, gradient: FloatArray) -> FloatArray:
-        gradient = computed(gradient)
-        parts = [
-            (rows, computed(part.input_gradient(np.ascontiguousarray(gradient[:, rows])))) for rows, part in self._parts
-        ]
-        whole: FloatArray = _in_rows([(rows, part[None]) for rows, part in parts])[0]
+        if self._alone is not None:
+            alone: FloatArray = computed(self._alone.input_gradient(computed(gradient)))
+            return alone
+        by_trunk = self._by_trunk(gradient, learns=False)
+        whole: FloatArray = computed(self._trunk.backward_to_input(by_trunk, self._last))
         return whole
+
+    def _by_trunk(self, gradient: FloatArray, *, learns: bool) -> FloatArray:
+        """(networks, B, n) derivative by what the trunk gives, and if heads learn `grad` of their parameters."""
+        by_output = _before_activation(self._ensemble, computed(gradient), self.outputs)
+        parts: list[tuple[int, IntArray, Any]] = []
+        for number, rows, head in self._heads:
+            of_rows = by_output[number, rows][None]
+            by_read = head.backward(of_rows, inputs=True) if learns else head.backward_to_input(of_rows)
+            parts.append((number, rows, by_read))
+        by_trunk = _in_rows(parts, self._active.shape)
+        by_trunk *= self._active
+        return by_trunk
 
 
 class AutogradForward:

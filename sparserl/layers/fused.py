@@ -203,17 +203,21 @@ class FusedPass:
         self.y = y.copy() if asked else None
         return y
 
-    def backward(self, dy: Array) -> None:
+    def backward(self, dy: Array, *, inputs: bool = False) -> Array | None:
         """Sets `grad` of the parameters that require it, given the gradient `dy` (networks, B, n_out) of the output.
 
         What was there is replaced, and its memory used again.
+
+        Returns:
+            With `inputs` the (B, width) gradient of the input.
         """
         needs = [parameter is not None and parameter.requires_grad for parameter in self._parameters]
-        _, gradients = self.gradients(dy, None, needs, self.capturing(), reuse=True)
+        dx, gradients = self.gradients(dy, 0 if inputs else None, needs, self.capturing(), reuse=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None and parameter.grad is not gradient:  # type: ignore[union-attr]  # is needed
                 parameter.grad = gradient  # type: ignore[union-attr]
         relies_on_gradients(parameter for parameter in self._parameters if parameter is not None)
+        return dx
 
     def backward_to_input(self, dy: Array, width: int = 0) -> Array:
         """(B, width) gradient of the last `width` features of the input, 0: of all; parameters keep their `grad`.

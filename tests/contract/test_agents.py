@@ -67,9 +67,10 @@ FEWER = {
     "ds_sac": SOME,
     "ds_a2c": SOME,
     "ds_tqc": SOME,
+    "ds_crossq": (*SOME, "mixed densities", "clocks of connections", "shared inputs", "top_kast"),
     "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "top_kast"),
 }
-"""Of agents that share all but an optimizer or losses with one that is tried in full."""
+"""Of agents that share all but an optimizer, losses or norms with one that is tried in full."""
 SIMBA: dict[str, Any] = {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True}
 BLOCKS: dict[str, dict[str, Any]] = {
     **{key: {**SIMBA, "actor_width": 8, "critic_width": 12} for key in ("ds_td3", "ds_sac", "ds_tqc")},

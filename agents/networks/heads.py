@@ -125,18 +125,25 @@ class SharedTrunk:
         self._layers: list[Any] = []
         self._made: tuple[FusedLayers, list[list[Head]]] | None = None
 
-    @property
-    def trunk(self) -> FusedLayers:
-        """What gives (networks, B, n) sums of the last hidden layer, before its ReLU."""
-        return self._parts[0]
+    def parts(
+        self, rows_by_task: Sequence[tuple[int, IntArray]]
+    ) -> tuple[FusedLayers, list[tuple[int, IntArray, Head]]]:
+        """What a batch goes through.
 
-    @property
-    def heads(self) -> list[list[Head]]:
-        """Of each network, the output layer of each task."""
-        return self._parts[1]
+        Args:
+            rows_by_task: Of each task that occurs, its index and its rows.
 
-    @property
-    def _parts(self) -> tuple[FusedLayers, list[list[Head]]]:
+        Returns:
+            The trunk, which gives (networks, B, n) sums of the last hidden layer, before its ReLU; the index of each
+            network, rows of a task, and that network's head for it.
+        """
+        trunk, heads = self._present()
+        return trunk, [
+            (number, rows, of_network[task]) for number, of_network in enumerate(heads) for task, rows in rows_by_task
+        ]
+
+    def _present(self) -> tuple[FusedLayers, list[list[Head]]]:
+        """The trunk, and of each network the head of each task; made anew when a layer was replaced."""
         layers: list[Any] = [layer for network in self._networks for layer in (*network.trunk, *network.heads)]
         if self._made is None or layers != self._layers:
             trunks: list[list[Any]] = [list(network.trunk) for network in self._networks]
@@ -176,5 +183,5 @@ class HeadEnsembles:
             (B, width) arrays; the index of each task that occurs, with its rows.
         """
         features, tasks = self.heads.split_array(inputs[0])
-        present = np.unique(tasks).tolist()
+        present = (tasks[:1] if (tasks == tasks[0]).all() else np.unique(tasks)).tolist()
         return [features, *inputs[1:]], [(task, np.flatnonzero(tasks == task)) for task in present]

@@ -126,12 +126,9 @@ def _evaluated_by_task(ensembles: HeadEnsembles, inputs: Sequence[FloatArray]) -
     read, rows_by_task = ensembles.split(inputs)
     if len(rows_by_task) == 1:
         return computed(_evaluated(ensembles.by_task[rows_by_task[0][0]], read))  # type: ignore[no-any-return]
-    hidden = np.maximum(computed(ensembles.shared.trunk.evaluate(read)), np.float32(0))
-    parts = [
-        (number, rows, of_network[task].evaluate([hidden[number, rows]]))
-        for number, of_network in enumerate(ensembles.shared.heads)
-        for task, rows in rows_by_task
-    ]
+    trunk, heads = ensembles.shared.parts(rows_by_task)
+    hidden = np.maximum(computed(trunk.evaluate(read)), np.float32(0))
+    parts = [(number, rows, head.evaluate([hidden[number, rows]])) for number, rows, head in heads]
     return _activated(ensembles.by_task[0], _in_rows(parts, hidden.shape))
 
 
@@ -219,14 +216,11 @@ class TasksForward:
             self.outputs = computed(self._alone.outputs)
             return
         self._last = inputs[-1].shape[1]
-        self._trunk = ensembles.shared.trunk.run(read)
+        trunk, heads = ensembles.shared.parts(rows_by_task)
+        self._trunk = trunk.run(read)
         before: FloatArray = computed(self._trunk.y)
         hidden, self._active = np.maximum(before, np.float32(0)), before > 0
-        self._heads = [
-            (number, rows, of_network[task].run([hidden[number, rows]]))
-            for number, of_network in enumerate(ensembles.shared.heads)
-            for task, rows in rows_by_task
-        ]
+        self._heads = [(number, rows, head.run([hidden[number, rows]])) for number, rows, head in heads]
         parts = [(number, rows, head.y) for number, rows, head in self._heads]
         self.outputs = _activated(self._ensemble, _in_rows(parts, hidden.shape))
 

@@ -248,13 +248,13 @@ class OffPolicyConfig(AgentConfig):
         widths = self.blocks(name)
         return block_widths(0, widths[0], len(widths), 0)[1:-1]
 
-    def _arch(self) -> Any:
-        """`net_arch` of the policy, given what kind of network it has."""
-        return list(self.net_arch)
+    def _blocks_arch(self) -> Any:
+        """`net_arch` of a policy whose networks have residual blocks."""
+        raise NotImplementedError
 
     def _kept_neurons(self) -> int:
         """Neurons of all passes of an update whose values are kept for the way back."""
-        return 6 * sum(self.net_arch)
+        raise NotImplementedError
 
     @property
     def capacity(self) -> DynamicCapacity | None:
@@ -328,8 +328,11 @@ class OffPolicyConfig(AgentConfig):
             **{name: value for name, value in self.own.items() if name not in self.of_policy},
             **({"buffer_size": 1} if acts_only else {"buffer_size": self.buffer_size, **of_replay}),
             "policy_kwargs": {
-                "net_arch": self._arch(),
-                **({} if self.network == "mlp" else {"network": self.network}),
+                **(
+                    {"net_arch": list(self.net_arch)}
+                    if self.network == "mlp"
+                    else {"network": self.network, "net_arch": self._blocks_arch()}
+                ),
                 "optimizer_kwargs": {
                     "weight_decay": self.weight_decay,
                     **({"decoupled_weight_decay": True} if self.decoupled_weight_decay else {}),

@@ -46,9 +46,7 @@ class CriticsConfig(OffPolicyConfig):
                 f"agent.critic_subset must be at most agent.n_critics {self.n_critics}, got {self.critic_subset}"
             )
 
-    def _arch(self) -> Any:
-        if self.network == "mlp":
-            return super()._arch()
+    def _blocks_arch(self) -> Any:
         return {"pi": self.blocks("actor"), "qf": self.blocks("critic")}
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class DQNConfig(OffPolicyConfig):
         falls = self.exploration_initial_eps != self.exploration_final_eps
         return (*super().schedules, *(["exploration_fraction"] if falls else []))
 
-    def _arch(self) -> Any:
-        return super()._arch() if self.network == "mlp" else self.blocks("q")
+    def _blocks_arch(self) -> Any:
+        return self.blocks("q")
 
     def _kept_neurons(self) -> int:
         return 6 * sum(self.hidden("q"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -12,13 +11,12 @@ from typing import Any
 
 import stable_baselines3
 import torch
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
 from sparserl.agents.on_policy_parts import A2CParts, PPOParts
-from sparserl.agents.optimizer_steps import Step, instead_of_step, no_step
+from sparserl.agents.optimizer_steps import Step, double_of, instead_of_step, no_step
 from sparserl.agents.parts import ActorCriticParts, AgentParts, QNetworkParts
 from sparserl.agents.probe import Places, Probe, places_in
 from sparserl.agents.replay.batch import transitions_at
@@ -50,14 +48,13 @@ class DenseAgent(AgentParts, OffPolicyAlgorithm):
         assert self.replay_buffer is not None
         batch = transitions_at(self.replay_buffer, rows, self.gamma)
         samples = ReplayBufferSamples(*(torch.from_numpy(getattr(batch, name)) for name in ReplayBufferSamples._fields))
-        double = copy.copy(self)  # which shares the networks, not the counters and the log
-        vars(double).update(
+        double = double_of(
+            self,
             replay_buffer=SimpleNamespace(sample=lambda *args, **kwargs: samples),
             _n_updates=lcm(*self.updates_per_step.values()) - 1,  # the next update is one of all networks ...
             tau=0.0,  # ... and moves no target
             max_grad_norm=inf,
             _update_learning_rate=lambda optimizers: None,
-            _logger=Logger(None, []),
         )
         found: list[tuple[nn.Parameter, torch.Tensor]] = []
 

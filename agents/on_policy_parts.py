@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.networks.on_policy import OnPolicyNetwork, actor_of, critic_of
-from sparserl.agents.optimizer_steps import Step, instead_of_step, no_step
+from sparserl.agents.optimizer_steps import Step, double_of, instead_of_step, no_step
 from sparserl.agents.parts import AgentParts
 from sparserl.agents.probe import SAMPLES, Probe
 from sparserl.errors import ConfigError
@@ -117,8 +116,7 @@ class OnPolicyParts(AgentParts, OnPolicyAlgorithm):
 
     def _form_gradients(self, rollout: RolloutBuffer) -> None:
         """Forms the gradients of the losses on a whole rollout, not clipped, and takes no step."""
-        double = copy.copy(self)  # which shares the networks, not the counters and the log
-        vars(double).update(self.one_update(rollout.buffer_size), rollout_buffer=rollout, _logger=Logger(None, []))
+        double = double_of(self, **self.one_update(rollout.buffer_size), rollout_buffer=rollout)
         mode, draws = self.policy.training, np.random.get_state()
         with instead_of_step(self.policy.optimizer, no_step):
             np.random.seed(0)  # a rollout is shuffled

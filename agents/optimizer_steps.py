@@ -1,14 +1,25 @@
-"""What stands in for the steps of an optimizer within a `train` that is Stable-Baselines3's."""
+"""What lets Stable-Baselines3's `train` run for its gradients alone: another agent, other steps of its optimizers."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 
+A = TypeVar("A", bound=BaseAlgorithm)
 Step = Callable[[], Any]
+
+
+def double_of(agent: A, **attributes: Any) -> A:
+    """An agent with the same networks, whose counters and log are its own, and some other attributes."""
+    double = copy.copy(agent)
+    vars(double).update(attributes, _logger=Logger(None, []))
+    return double
 
 
 def no_step(step: Step) -> None:

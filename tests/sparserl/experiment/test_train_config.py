@@ -113,7 +113,8 @@ VARIANTS = {
     "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
     "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},
-    "simba": {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True},
+    "simba": {"network": "simba", "critic_width": 512, "weight_decay": 0.01, "decoupled_weight_decay": True},
+    "ds_dqn/simba": {"network": "simba", "q_width": 128, "weight_decay": 0.01, "decoupled_weight_decay": True},
     "simba-wide": {"network": "simba", "critic_width": 2048, "learning_rate": 1e-4, "initial_ent_coef": 0.01},
     "rlx2": {"batch_size": 256, "n_steps": 3, "n_steps_delay": 300_000, "dynamic_capacity": True},
 }
@@ -125,7 +126,7 @@ def test_every_preset_builds(name: str) -> None:
     config = resolved("--preset", name)
     assert config.algo == algo
     expected = next(
-        (VARIANTS[name] for name in (preset, preset.rpartition("-")[2]) if name in VARIANTS),
+        (VARIANTS[name] for name in (name, preset, preset.rpartition("-")[2]) if name in VARIANTS),
         FROM_THE_PAPERS[AGENTS[algo].config],
     )
     assert {key: getattr(config.agent, key) for key in expected} == expected

@@ -47,8 +47,8 @@ class DSSAC(SparseActorCritic, SAC):
         - Rewiring starts and ends as in the authors' DS-TD3 code; the paper does not say.
         - With hard targets (`tau=1`) a target has the online topology right after each copy.
         - The actor's mean and log standard deviation come from one output layer, so counts agree with the paper's.
-        - Constructor defaults are Stable-Baselines3's; the paper's (fixed temperature 0.2, hard targets every 1000
-          updates) are in `configs/ds_sac/<env>.yaml`, today's in `configs/ds_sac/<env>-modern.yaml`.
+        - Constructor and preset defaults are Stable-Baselines3's; the paper's (fixed temperature 0.2, hard targets
+          every 1000 updates) are in `configs/ds_sac/<env>-published.yaml`.
 
     Example:
         >>> from sparserl.agents import DSSAC

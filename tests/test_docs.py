@@ -265,7 +265,7 @@ def test_every_choice_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("env", ["HalfCheetah-v5", "Walker2d-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5"])
 def test_a_preset_for_each_of_the_five_envs(env: str) -> None:
-    assert {f"ds_td3/{env}", f"ds_sac/{env}", f"ds_sac/{env}-modern"} <= set(presets())
+    assert {f"ds_td3/{env}", f"ds_sac/{env}", f"ds_sac/{env}-published"} <= set(presets())
 
 
 def modules() -> list[str]:

@@ -1,7 +1,7 @@
 """The agents that `bench return` compares, each with the settings that its user would get.
 
 TD3, SAC and ours take those of presets of this suite, dense and sparse twins alike: TD3 those of the DS-TD3 paper, SAC
-those that Stable-Baselines3 has by default (`modern`). SBX's TD3 takes those of TD3, without the weight decay that it
+those that Stable-Baselines3 has by default. SBX's TD3 takes those of TD3, without the weight decay that it
 does not have. SBX's CrossQ keeps its own defaults. What each was built with is part of its record.
 """
 
@@ -20,8 +20,6 @@ from sparserl.bench.contenders import Entry
 from sparserl.bench.options import Record, RunSettings
 from sparserl.topology.config import TopologyConfig
 
-VARIANTS = {"sac": "modern", "ds_sac": "modern"}
-"""Of the presets of an algorithm, the one that is taken where it is not the usual one."""
 SHOWN = (
     "learning_rate",
     "qf_learning_rate",
@@ -46,11 +44,9 @@ WIDTHS = ("net_arch_pi", "net_arch_qf")
 
 
 def preset_of(algo: str, env: str) -> str:
-    """Name of the preset that an agent takes its settings from, e.g. `ds_sac/HalfCheetah-v5-modern`."""
-    variant = VARIANTS.get(algo)
-    of_env, usual = (env, "default") if variant is None else (f"{env}-{variant}", variant)
-    name = of_env if (yaml_config.PRESETS / algo / f"{of_env}.yaml").exists() else usual
-    return f"{algo}/{name}"
+    """Name of the preset that an agent takes its settings from, e.g. `ds_sac/HalfCheetah-v5`."""
+    of_env = (yaml_config.PRESETS / algo / f"{env}.yaml").exists()
+    return f"{algo}/{env if of_env else 'default'}"
 
 
 def make_learner(

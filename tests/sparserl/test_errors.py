@@ -37,5 +37,5 @@ def test_a_shown_value_is_its_repr() -> None:
 
 def test_a_long_name_is_unknown_soon() -> None:
     """Comparing names takes time that grows with the square of their length."""
-    line = unknown_name("preset", "HalfCheetah" * 20_000, ["ds_td3/HalfCheetah-v5", "sac/modern"])
+    line = unknown_name("preset", "HalfCheetah" * 20_000, ["ds_td3/HalfCheetah-v5", "sac/published"])
     assert len(line) < 200

@@ -189,8 +189,8 @@ def test_dense_and_sparse_twins_learn_with_the_same_settings(algo: str) -> None:
 
 def test_the_presets_of_the_env_come_first() -> None:
     assert preset_of("ds_td3", "HalfCheetah-v5") == "ds_td3/HalfCheetah-v5"
-    assert preset_of("ds_sac", "HalfCheetah-v5") == "ds_sac/HalfCheetah-v5-modern"
-    assert [preset_of(algo, "Pendulum-v1") for algo in ("td3", "ds_sac")] == ["td3/default", "ds_sac/modern"]
+    assert preset_of("ds_sac", "HalfCheetah-v5") == "ds_sac/HalfCheetah-v5"
+    assert [preset_of(algo, "Pendulum-v1") for algo in ("td3", "ds_sac")] == ["td3/default", "ds_sac/default"]
 
 
 @pytest.mark.parametrize(("contender", "density"), [("td3", 1.0), ("sac", 1.0), ("ds_td3", 0.3), ("ds_sac", 0.3)])
@@ -223,7 +223,7 @@ def test_a_record_says_what_an_agent_was_built_with() -> None:
     agent, said = make_learner(Entry("ds_td3", 1.0), make_env("Pendulum-v1"), 0, SETTINGS)
     assert (said["topology"]["method"], said["learning_starts"]) == ("dense", 20)
     _, said = make_learner(Entry("sac", 1.0), make_env("Pendulum-v1"), 0, SETTINGS)
-    assert (said["source"], said["ent_coef"], said["action_noise"]) == ("preset sac/modern", "auto", None)
+    assert (said["source"], said["ent_coef"], said["action_noise"]) == ("preset sac/default", "auto", None)
     assert "topology" not in said
 
 

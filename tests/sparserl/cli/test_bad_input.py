@@ -105,7 +105,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--algo sac --topology.density 0.1": ("sac is dense and takes no topology", "0.1", "ds_sac"),
     "--algo sac --agent.ent-coef warm": ("--agent.ent-coef", "warm"),
     "--algo ds_sac --agent.target-update-interval 0": ("agent.target_update_interval", "0"),
-    "--algo td3 --preset sac/modern": ("'sac/modern'", "sac", "td3"),
+    "--algo td3 --preset sac/published": ("'sac/published'", "sac", "td3"),
     "--wrappers.noise-fraction 1": ("wrappers.noise-fraction", "[0, 1)", "1"),
     "--wrappers.noise-fraction -0.5": ("wrappers.noise-fraction", "[0, 1)", "-0.5"),
     "--wrappers.noise-std 2": ("wrappers.noise-std", "needs wrappers.noise-fraction"),

@@ -102,12 +102,13 @@ def test_presets_lie_beneath(tmp_path: Path) -> None:
 
 
 def test_a_preset_may_be_named(tmp_path: Path) -> None:
-    grid = [{"preset": ["sac/modern", "ds_sac/modern"]}, {"preset": ["ds_sac/simba"], "topology.density": [0.1, 0.02]}]
+    named = ["sac/published", "ds_sac/published"]
+    grid = [{"preset": named}, {"preset": ["ds_sac/simba"], "topology.density": [0.1, 0.02]}]
     jobs = load_jobs(sweep_file(tmp_path, base={"env": "Hopper-v5"}, grid=grid, seeds=1))
     assert [job.config["algo"] for job in jobs] == ["sac", "ds_sac", "ds_sac", "ds_sac"]
     assert [job.config["agent"]["network"] for job in jobs] == ["mlp", "mlp", "simba", "simba"]
     assert all("preset" not in job.config for job in jobs)
-    path = sweep_file(tmp_path, base={"env": "Hopper-v5", "preset": "ds_sac/modern"}, grid={}, seeds=1)
+    path = sweep_file(tmp_path, base={"env": "Hopper-v5", "preset": "ds_sac/published"}, grid={}, seeds=1)
     assert [job.id for job in load_jobs(path)] == [jobs[1].id]
     tasks = {"sequence": "split_mnist", "preset": "split_mnist_afaf"}
     (job,) = load_jobs(sweep_file(tmp_path, command="continual", base=tasks, grid={}, seeds=1))
@@ -139,7 +140,7 @@ BAD = {
     "grid key": ({"grid": {"topology.densty": [0.1]}}, "topology.densty 0.1, seed 3: "),
     "preset": ({"grid": {"preset": ["ds_td3/Hoper-v5"]}}, "preset ds_td3/Hoper-v5, seed 3: unknown preset"),
     "name of a preset": ({"base": {"preset": 3}}, "seed 3: preset must be a name, got 3"),
-    "preset of another agent": ({"base": {"preset": "sac/modern", "algo": "td3"}, "grid": {}}, "is one of sac, not of"),
+    "preset of another agent": ({"base": {"preset": "ds_sac/anf", "algo": "td3"}, "grid": {}}, "one of ds_sac, not of"),
     "value": ({"grid": {"topology.density": [1.5]}}, "topology.density 1.5, seed 3: "),
 }
 

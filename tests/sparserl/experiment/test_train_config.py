@@ -99,7 +99,7 @@ def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pyt
 
 FROM_THE_PAPERS = {
     TD3Config: {"batch_size": 100, "weight_decay": 2e-4, "learning_starts": 25_000},
-    SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
+    SACConfig: {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
     TQCConfig: {"batch_size": 256, "n_critics": 2, "n_quantiles": 25, "top_quantiles_to_drop_per_net": 2},
     CrossQConfig: {"learning_rate": 1e-3, "policy_delay": 3, "net_arch": (256, 256)},
     PPOConfig: {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "net_arch": (64, 64)},
@@ -110,7 +110,7 @@ FROM_THE_PAPERS[RecurrentPPOConfig] = {"net_arch": (64, 64), "lstm_layers": 1}  
 FROM_THE_PAPERS[DQNConfig] = OF_DQN | {"exploration_initial_eps": 0.01, "target_update_interval": 100}
 VARIANTS = {
     "v3": {"net_arch": (256, 256), "train_freq": 4, "exploration_initial_eps": 1.0},  # LunarLander's
-    "modern": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": "auto", "tau": 0.005, "target_update_interval": 1},
+    "published": {"batch_size": 256, "weight_decay": 0.0, "ent_coef": 0.2, "tau": 1.0, "target_update_interval": 1000},
     "anf": {"batch_size": 100, "weight_decay": 2e-4, "learning_rate": 1e-3, "replay": "redraw_noise", "tau": 0.005},
     "redq": {"n_critics": 10, "critic_subset": 2, "actor_q": "mean", "policy_delay": 20, "gradient_steps": 20},
     "simba": {"network": "simba", "critic_width": 512, "weight_decay": 0.01, "decoupled_weight_decay": True},
@@ -169,8 +169,8 @@ def test_the_algorithm_decides_which_options_there_are() -> None:
 
 
 def test_a_preset_of_another_algorithm_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the preset 'sac/modern' is one of sac, not of td3"):
-        resolved("--algo", "td3", "--preset", "sac/modern")
+    with pytest.raises(ConfigError, match="the preset 'sac/published' is one of sac, not of td3"):
+        resolved("--algo", "td3", "--preset", "sac/published")
 
 
 def test_a_config_file_brings_its_algorithm(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_presets_give_the_densities_of_the_paper(env: str) -> None:
     td3 = resolved("--env", env).topology
     for shapes, expected in ((actor, td3_actor), (critic, td3_critic)):
         assert td3.densities(shapes) == pytest.approx([*expected, 1.0], abs=2e-3)
-    for words in (["--algo", "ds_sac", "--env", env], ["--preset", f"ds_sac/{env}-modern"]):
+    for words in (["--algo", "ds_sac", "--env", env], ["--preset", f"ds_sac/{env}-published"]):
         sac = resolved(*words).topology
         assert sac.method == "ds_sac"
         assert sac.densities(actor) == pytest.approx([*sac_actor, 1.0], abs=1e-3)

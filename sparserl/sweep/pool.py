@@ -14,6 +14,7 @@ from typing import Literal
 from sparserl.experiment.signals import handled
 from sparserl.sweep.file import Job
 from sparserl.sweep.process import JobProcess, TakenError, log_of
+from sparserl.sweep.run_folders import run_folders
 
 Status = Literal["waiting", "running", "done", "failed"]
 POLL_S = 0.2
@@ -64,8 +65,7 @@ def step_of(path: Path) -> int:
 def states_of(jobs: Sequence[Job], out: Path) -> list[JobState]:
     """Where the runs stand in a folder, before anything is started."""
     states = []
-    for job in jobs:
-        path = out / job.folder
+    for job, path in zip(jobs, run_folders(jobs, out), strict=True):
         done = (path / "DONE").exists()
         states.append(JobState(job, path, "done" if done else "waiting", was_done=done))
     return states

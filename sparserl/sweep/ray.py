@@ -202,7 +202,7 @@ def _end(state: JobState, reference: Any) -> None:
     try:
         result: Result = ray.get(reference)
         if result.files is not None:
-            _unpack(result.files, state.path)
+            _unpack(result.files, state)
         state.error, state.was_done = result.failure, result.was_done
     except RayTaskError as error:
         state.error = _first_line(error.cause)
@@ -220,16 +220,17 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _unpack(files: bytes, path: Path) -> None:
+def _unpack(files: bytes, state: JobState) -> None:
     """Puts a finished run, or the log of a failed one, where the run would have been trained.
 
     Raises:
         TakenError: If a process of this machine trains it.
     """
+    path = state.path
     with alone(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as aside:
         with tarfile.open(fileobj=io.BytesIO(files)) as tar:
             tar.extractall(aside, filter="data")
-        sent = Path(aside) / path.name
+        sent = Path(aside) / state.job.folder
         with log_of(path).open("ab") as log:
             log.write(log_of(sent).read_bytes())
         if sent.exists() and not (path / "DONE").exists():

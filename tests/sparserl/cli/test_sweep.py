@@ -23,7 +23,7 @@ from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.sweep import process as job_process
 from sparserl.sweep import slurm as sweep_slurm
-from sparserl.sweep.file import load_jobs
+from sparserl.sweep.file import Job, load_jobs
 from sparserl.sweep.pool import run_locally, states_of
 from sparserl.sweep.process import JobProcess, TakenError
 
@@ -237,6 +237,44 @@ def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Pat
     assert not (empty / "eval.csv").exists()
 
 
+def of_another_version(job: Job, out: Path, **changed: Any) -> Path:
+    """The folder of a run that a version with fewer options began, and which therefore had another id."""
+    path = out / job.folder.replace(job.id, "0123456789")
+    path.mkdir(parents=True)
+    config = {name: value for name, value in job.config.items() if name != "measure_learning"}
+    (path / "config.yaml").write_text(yaml.safe_dump({**config, **changed}))
+    return path
+
+
+def test_a_run_that_another_version_finished_is_left(stand_in: Path, tmp_path: Path) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    path = of_another_version(job, stand_in, wandb={"project": "theirs"})
+    (path / "DONE").touch()
+    state = states_of(load_jobs(sweep_file(tmp_path)), stand_in)[0]
+    assert (state.path, state.status) == (path, "done")
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in)]) == 0
+    assert len(calls(stand_in)) == 3
+    assert not (stand_in / job.folder).exists()
+
+
+def test_a_run_that_another_version_began_goes_on(stand_in: Path, tmp_path: Path) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    path = of_another_version(job, stand_in)
+    (path / "checkpoints" / "step-000000001").mkdir(parents=True)
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
+    assert calls(stand_in) == [["go_on", str(path)]]
+
+
+@pytest.mark.parametrize("changed", [{"total_steps": 301}, {"no_such_option": 1}], ids=["other", "unknown"])
+def test_a_run_with_other_options_is_no_run_of_the_sweep(
+    changed: dict[str, int], stand_in: Path, tmp_path: Path
+) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    (of_another_version(job, stand_in, **changed) / "DONE").touch()
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
+    assert calls(stand_in) == [["begin", str(stand_in / job.folder)]]
+
+
 def test_failures_are_collected(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     give_order(stand_in, "fail s3")
     assert main(["sweep", str(sweep_file(tmp_path)), "--workers", "2", "--out", str(stand_in)]) == 1
@@ -261,7 +299,7 @@ def test_a_run_may_end_with_whoever_started_it(stand_in: Path, tmp_path: Path) -
     program = f"""
 import sys, pathlib
 from sparserl.sweep import process as job_process
-from sparserl.sweep.file import load_jobs
+from sparserl.sweep.file import Job, load_jobs
 job_process.COMMAND = {job_process.COMMAND!r}
 for job, ends in zip(load_jobs(pathlib.Path({str(file)!r})), (True, False)):
     process = job_process.JobProcess.start(job, pathlib.Path({str(stand_in)!r}) / job.folder, ends_with_caller=ends)

@@ -71,7 +71,7 @@ def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobStat
     assert not out.exists()
     for state, result in zip(states, results, strict=True):
         assert result.files is not None
-        sweep_ray._unpack(result.files, state.path)
+        sweep_ray._unpack(result.files, state)
     assert sorted(path.name for path in out.iterdir()) == sorted([runs(out)[0], states[0].log.name, states[1].log.name])
     assert {path.name for path in states[0].path.iterdir()} == {"DONE", "checkpoints", "progress.csv", "result.json"}
     assert [state.log.read_text() for state in states] == ["trained\n", "first\nsparserl: it broke\n"]
@@ -82,15 +82,15 @@ def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState
     files = sweep_ray._carry_out(Request(state.job, __version__), Progress()).files
     assert files is not None
     with alone(state.path), pytest.raises(TakenError):
-        sweep_ray._unpack(files, state.path)
+        sweep_ray._unpack(files, state)
     assert not state.path.exists()
     # Cut off here, and finished there: that counts. Finished here meanwhile: this does.
     state.path.mkdir()
     (state.path / "begun").touch()
-    sweep_ray._unpack(files, state.path)
+    sweep_ray._unpack(files, state)
     assert not (state.path / "begun").exists()
     (state.path / "of here").touch()
-    sweep_ray._unpack(files, state.path)
+    sweep_ray._unpack(files, state)
     assert (state.path / "of here").exists()
 
 

@@ -38,6 +38,7 @@ RETURN_SUMMARIES = {
     "sbx_crossq": "SBX's CrossQ, likewise",
     "ds_td3": "ours, at each density",
     "ds_sac": "ours, at each density",
+    "ds_crossq": "ours, at each density",
 }
 """Contenders of `bench return`."""
 EVALUATIONS = 3
@@ -283,7 +284,7 @@ class ReturnOptions(RunSettings, Options):
     folder: Path = Path("runs/bench-return")
     """Folder of the finished runs, made if it is not there."""
     only: tuple[str, ...] = tuple(RETURN_SUMMARIES)
-    """Contenders, of td3, sac, sbx_td3, sbx_crossq, ds_td3, ds_sac."""
+    """Contenders, of td3, sac, sbx_td3, sbx_crossq, ds_td3, ds_sac, ds_crossq."""
     densities: tuple[PositiveShare, ...] = (0.5, 0.1, 0.05)
     """Densities of ours."""
     pairs: tuple[Count, ...] = (1,)

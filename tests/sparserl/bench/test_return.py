@@ -193,7 +193,9 @@ def test_the_presets_of_the_env_come_first() -> None:
     assert [preset_of(algo, "Pendulum-v1") for algo in ("td3", "ds_sac")] == ["td3/default", "ds_sac/default"]
 
 
-@pytest.mark.parametrize(("contender", "density"), [("td3", 1.0), ("sac", 1.0), ("ds_td3", 0.3), ("ds_sac", 0.3)])
+@pytest.mark.parametrize(
+    ("contender", "density"), [("td3", 1.0), ("sac", 1.0), ("ds_td3", 0.3), ("ds_sac", 0.3), ("ds_crossq", 0.05)]
+)
 def test_an_evaluation_changes_nothing_that_is_learned(contender: str, density: float) -> None:
     def weights(eval_every: int) -> dict[str, torch.Tensor]:
         settings = replace(SETTINGS, eval_every=eval_every, max_steps=45)
@@ -385,7 +387,8 @@ def test_without_sbx_the_others_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     runs, notes = runs_of(ReturnOptions(seeds=(4, 2)))
     assert notes == [said_missing("sbx_td3"), said_missing("sbx_crossq")]
     assert "pip install" in notes[1]
-    labels = ["td3", "sac", "ds_td3 0.5", "ds_td3 0.1", "ds_td3 0.05", "ds_sac 0.5", "ds_sac 0.1", "ds_sac 0.05"]
+    ours = [f"{name} {density}" for name in ("ds_td3", "ds_sac", "ds_crossq") for density in (0.5, 0.1, 0.05)]
+    labels = ["td3", "sac", *ours]
     assert [(run.seed, run.entry.label) for run in runs] == [(seed, label) for seed in (4, 2) for label in labels]
     assert len({run.file_name for run in runs}) == len(runs)
     paired, _ = runs_of(ReturnOptions(only=("ds_td3",), densities=(1.0, 0.1), pairs=(1, 4), seeds=(0,)))

@@ -100,7 +100,7 @@ class PolicyLayer:
         given = None if norm is None else PolicyNorm.of(norm, self.n_in)
         if after is None:
             return replace(self, norm=given)
-        return replace(self, norm=given, added=after.added, is_activated=after.rectified)
+        return replace(self, norm=given, added=after.added, is_activated=after.activation == "relu")
 
     def __call__(self, x: Floats) -> Floats:
         """(..., n_in) to (..., n_out) outputs, connection by connection; without what is added to them."""

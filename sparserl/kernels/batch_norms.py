@@ -12,6 +12,7 @@ import numpy as np
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ACTIVATION,
     ALONG,
     BATCH,
     BEGIN,
@@ -36,7 +37,7 @@ from sparserl.kernels.layout import (
     NETWORKS,
     PASS,
     RATIO,
-    RECTIFIED,
+    RELU,
     RUNNING_MEAN,
     RUNNING_VAR,
     SCALE,
@@ -44,6 +45,7 @@ from sparserl.kernels.layout import (
     STATISTICS,
     SUMS,
     TABLE,
+    TANH,
     TILES,
     TOTAL,
 )
@@ -162,11 +164,11 @@ def batch_gradient_step(share: int, shares: int, arguments: int, zero: Any) -> N
     for network in range(call[NETWORKS]):
         layer, rows = table[network, position], statistics[network, position]
         begin, end = layer[N_IN] * share // shares, layer[N_IN] * (share + 1) // shares
-        level, dy, gated = levels[network, position], d_first[network], 0
+        level, dy, activation = levels[network, position], d_first[network], np.int64(0)
         if position > 0:
-            dy, gated = d_levels[network, position - 1], table[network, position - 1, RECTIFIED]
+            dy, activation = d_levels[network, position - 1], table[network, position - 1, ACTIVATION]
         _gradient_sums(layer, level, dy, rows, begin, end, tiles, call[BATCH], gradients, zero, call[SIZE])
-        _gradient(layer, level, dy, rows, begin, end, tiles, call[BATCH], gated, zero, call[SIZE])
+        _gradient(layer, level, dy, rows, begin, end, tiles, call[BATCH], activation, zero, call[SIZE])
 
 
 @compiled()
@@ -214,12 +216,12 @@ def _gradient(
     end: int,
     tiles: Any,
     batch: int,
-    gated: int,
+    activation: int,
     zero: Any,
     size: int,
 ) -> None:
-    """The gradient by the level of some neurons, 0 where a ReLU before it gave 0."""
-    n, two = layer[N_IN], type(zero)(2)
+    """The gradient by the level of some neurons, taken through the activation before it."""
+    n, one, two = layer[N_IN], type(zero)(1), type(zero)(2)
     half, number, others = type(zero)(0.5), type(zero)(batch), type(zero)(batch - 1)
     for tile in range(len(tiles)):
         first, columns = tiles[tile, 0], tiles[tile, 1] * LANES
@@ -235,7 +237,10 @@ def _gradient(
             x, gradient = array_at(level + at, (columns,), zero), array_at(dy + at, (columns,), zero)
             for column in range(inside):
                 gradient[column] = factor * gradient[column] + by_mean + by_var * (x[column] - mean)
-            if gated == 1:
+            if activation == RELU:
                 for column in range(inside):
                     if x[column] <= zero:
                         gradient[column] = zero
+            if activation == TANH:
+                for column in range(inside):
+                    gradient[column] *= one - x[column] * x[column]

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from sparserl.kernels.activations import gate_tile, through_tanh_tile
 from sparserl.kernels.choice import BLOCK_ROWS, PANEL_COLUMNS
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ACTIVATION,
     ADDED,
     BATCH,
     BEGIN,
@@ -46,7 +48,7 @@ from sparserl.kernels.layout import (
     PANEL_ROWS,
     PASS,
     READS,
-    RECTIFIED,
+    RELU,
     SAMPLE,
     SCRATCH,
     SIZE,
@@ -60,9 +62,10 @@ from sparserl.kernels.layout import (
     T_PANELS,
     T_ROW_PTR,
     TABLE,
+    TANH,
     TILES,
 )
-from sparserl.kernels.norms import add_tile, gate_tile, norm_gradient
+from sparserl.kernels.norms import add_tile, norm_gradient
 from sparserl.kernels.patterns import block_tile
 from sparserl.kernels.program import step_function
 from sparserl.kernels.tiles import clear_padding, limits_of, read_tile, write_tile
@@ -174,7 +177,8 @@ def _backward_tile(
                 there = d_first + n_in * first * size
             if layer > 0:
                 there = _gradient_address(table, layer - 1, d_levels, first, scratch, gradients, size)
-            is_gated = layer > 0 and table[layer - 1, RECTIFIED] == 1
+            activation = table[layer - 1, ACTIVATION] if layer > 0 else 0
+            is_gated = activation == RELU
             is_plain = table[layer, NORM] == 0
             for adding in range(layer, depth):
                 is_plain = is_plain and table[adding, ADDED] != layer
@@ -191,7 +195,9 @@ def _backward_tile(
                     by_sums = _gradient_address(table, adding, d_levels, first, scratch, gradients, size)
                     add_tile(by_sums, n_in, columns, there, 0, zero, size)
             if is_gated and not is_plain:
-                gate_tile(level, n_in, columns, there, zero, size)
+                gate_tile(level, n_in, columns, there, zero)
+            if activation == TANH:
+                through_tanh_tile(level, n_in, columns, there, zero)
             if inside < columns and not is_gated:  # a gate leaves 0 where the level is padded
                 clear_padding(there, n_in, inside, columns, zero)
             here = there

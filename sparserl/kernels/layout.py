@@ -22,15 +22,17 @@ the address of `CsrIndex.column_starts`."""
 LEARNED_ROW_PTR, LEARNED_COL, STORED = range(25, 28)
 """Index and values of all slots, of which gradients are; `ROW_PTR`, `COL` and `VALUES` are of those that products use,
 and the same arrays where these are all. Otherwise `SLOT` and `ORDERED` say how these values are gathered."""
-NORM, SCALE, SHIFT, EPSILON, D_SCALE, D_SHIFT, RECTIFIED, ADDED, D_SLOT = range(28, 37)
+NORM, SCALE, SHIFT, EPSILON, D_SCALE, D_SHIFT, ACTIVATION, ADDED, D_SLOT = range(28, 37)
 """What stands around a product. `NORM` is one of those below, 0 for none; `SCALE`, `SHIFT` and `EPSILON` are addresses,
-`D_SCALE` and `D_SHIFT` offsets as `D_VALUES`. `RECTIFIED` is 1 if a ReLU follows, `ADDED` the level that is added to
-the sums, or -1. `D_SLOT` is the place among the tiles of a share for the gradient by what the layer multiplies."""
+`D_SCALE` and `D_SHIFT` offsets as `D_VALUES`. `ACTIVATION` is one of those below, 0 for none, `ADDED` the level that is
+added to the sums, or -1. `D_SLOT` is the place among the tiles of a share for the gradient by what is multiplied."""
 RUNNING_MEAN, RUNNING_VAR, BOUNDS, LATEST = range(37, 41)
 """Addresses of `BatchStatistics`, where a norm is `BY_BATCH`; `LATEST` gets the mean, then the variance of each
 neuron."""
 FIELDS = 41
 
+RELU, TANH = 1, 2
+"""Activations."""
 BY_SAMPLE, GIVEN, BY_BATCH = 1, 2, 3
 """Norms: of the neurons of each sample, by scale and shift alone, which have no gradient, and of each neuron over all
 samples."""

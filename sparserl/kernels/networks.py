@@ -49,6 +49,8 @@ NORMS = {
 scale and shift alone, which are given: what a normalisation by statistics of earlier samples comes down to. `batch`:
 Ioffe 2017, Batch Renormalization, as `sparserl.layers.batch_renorm` has it."""
 
+ACTIVATIONS = ("identity", "relu", "tanh")
+"""What may follow a layer."""
 CONSTANT = 1e-6
 """Share of a norm's epsilon up to which a variance is one of rounding: its root then counts as constant."""
 
@@ -105,17 +107,17 @@ class After:
     """What follows the product of a layer; the same in all networks side by side.
 
     Attributes:
-        rectified: Whether a ReLU stands at the end.
+        activation: What stands at the end, in `ACTIVATIONS`.
         added: Level that is added to the sums before that, at most as late as the one that the layer reads; None: none.
     """
 
-    rectified: bool
+    activation: str
     added: int | None = None
 
 
 def chain(depth: int) -> tuple[After, ...]:
     """A ReLU after each layer but the last."""
-    return tuple(After(rectified=layer + 1 < depth) for layer in range(depth))
+    return (After("relu"),) * (depth - 1) + (After("identity"),)
 
 
 @dataclass(frozen=True)
@@ -197,10 +199,12 @@ class Networks:
 
     def _check(self) -> None:
         """Raises ValueError unless all fits."""
-        if len(self.after) != len(self.networks[0]) or self.after[-1].rectified:
-            raise ValueError(f"{len(self.networks[0])} layers need as much after them, and no ReLU after the last")
+        if len(self.after) != len(self.networks[0]) or self.after[-1].activation != "identity":
+            raise ValueError(f"{len(self.networks[0])} layers need as much after them, and nothing at the end")
         for place, after in enumerate(self.after):
             level, width = after.added, self.widths[place + 1]
+            if after.activation not in ACTIVATIONS:
+                raise ValueError(f"after layers stands one of {ACTIVATIONS}, not {after.activation!r}")
             if level is not None and (not 0 <= level <= place or self.widths[level] != width):
                 raise ValueError(f"level {level} cannot be added to the {width} sums of layer {place}")
             if level is not None and self.by_batch:

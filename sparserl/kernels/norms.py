@@ -148,16 +148,6 @@ def add_tile(level: int, neurons: int, columns: int, out: int, rectified: int, z
 
 
 @compiled()
-def gate_tile(level: int, neurons: int, columns: int, dy: int, zero: Any, size: int) -> None:
-    """Sets a gradient to 0 where the level, the output of a ReLU, is not above 0; NaN passes."""
-    for neuron in range(neurons):
-        x, gradient = _row(level, neuron, columns, zero, size), _row(dy, neuron, columns, zero, size)
-        for column in range(columns):
-            if x[column] <= zero:
-                gradient[column] = zero
-
-
-@compiled()
 def _row(tile: int, neuron: int, columns: int, zero: Any, size: int) -> Any:
     """(columns,) the samples of a neuron."""
     return array_at(tile + neuron * columns * size, (columns,), zero)

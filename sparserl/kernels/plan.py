@@ -15,6 +15,7 @@ from sparserl.kernels.choice import gradient_panel, tile_vectors
 from sparserl.kernels.deferred import Lease, Memo, take
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ACTIVATION,
     ADDED,
     BIAS,
     BLOCKS,
@@ -44,7 +45,6 @@ from sparserl.kernels.layout import (
     ORDERED,
     PANEL_ROWS,
     PANELS,
-    RECTIFIED,
     ROW_PTR,
     RUNNING_MEAN,
     RUNNING_VAR,
@@ -63,7 +63,7 @@ from sparserl.kernels.layout import (
     VALUES,
 )
 from sparserl.kernels.memory import Memory
-from sparserl.kernels.networks import NORMS, Networks
+from sparserl.kernels.networks import ACTIVATIONS, NORMS, Networks
 from sparserl.kernels.pattern_index import PatternIndex
 from sparserl.kernels.slots import backward_slots, forward_slots
 
@@ -309,7 +309,10 @@ class Plan:
             row[STORED] = row[VALUES]
             places, start = np.cumsum([start, *layer.gradient_sizes[:-1]]), start + sum(layer.gradient_sizes)
             row[D_VALUES], row[D_BIAS] = places[:2]
-            row[RECTIFIED], row[ADDED] = after.rectified, -1 if after.added is None else after.added
+            row[ACTIVATION], row[ADDED] = (
+                ACTIVATIONS.index(after.activation),
+                -1 if after.added is None else after.added,
+            )
             row[D_SLOT] = self.backward_slots[position[1]]
             if layer.norm is not None:
                 kind, batch = NORMS[layer.norm.kind], layer.norm.batch

@@ -20,6 +20,9 @@ from sparserl.kernels.networks import (
     Norm,
 )
 
+FUNCTIONS = {"identity": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}
+"""What follows a layer, by its name."""
+
 
 def _rows_cols(index: CsrIndex) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(index.rows), torch.from_numpy(index.col.astype("int64"))
@@ -122,7 +125,7 @@ def forward(networks: Networks, inputs: Sequence[Array], *, keep: bool) -> tuple
             y = product(layer, normalized(layer.norm, levels[-1]))
             if after.added is not None:
                 y += levels[after.added]
-            levels.append(torch.relu(y) if after.rectified else y)
+            levels.append(FUNCTIONS[after.activation](y))
         outputs.append(levels.pop().t())
         saved.append(levels)
     return torch.stack(outputs).numpy(), saved
@@ -153,8 +156,11 @@ def backward(networks: Networks, saved: object, dy: Array, request: GradientRequ
             if position in toward:
                 gradient = gradient + toward.pop(position)
             of_network = [*(formed if position >= request.lowest else map(torch.zeros_like, formed)), *of_network]
-            if position > 0 and networks.after[position - 1].rectified:
+            activation = networks.after[position - 1].activation if position > 0 else "identity"
+            if activation == "relu":
                 gradient = torch.where(level <= 0, 0.0, gradient)
+            elif activation == "tanh":
+                gradient = gradient * (1 - level * level)
         inputs.append(gradient.t())
         parameters += of_network
     return Gradients(

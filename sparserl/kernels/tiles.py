@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from sparserl.kernels.activations import tanh_tile
 from sparserl.kernels.choice import BLOCK_ROWS
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
+    ACTIVATION,
     ADDED,
     BATCH,
     BEGIN,
@@ -51,7 +53,7 @@ from sparserl.kernels.layout import (
     PANELS,
     PASS,
     READS,
-    RECTIFIED,
+    RELU,
     ROW_PTR,
     SIZE,
     SLOT,
@@ -61,6 +63,7 @@ from sparserl.kernels.layout import (
     STORED,
     T_SLOT,
     TABLE,
+    TANH,
     TILES,
     VALUES,
     WAY,
@@ -172,10 +175,13 @@ def _forward_tile(
             if inside < columns:
                 clear_padding(read, n_in, inside, columns, zero)
         out = last if layer + 1 == depth else levels[layer + 1] + n_out * offset
-        threshold = zero if table[layer, RECTIFIED] == 1 and added < 0 else limits[1]
+        activation = table[layer, ACTIVATION]
+        threshold = zero if activation == RELU and added < 0 else limits[1]
         tile_product(vectors, table[layer], read, out, threshold, zero, size)
         if added >= 0:
-            add_tile(levels[added] + n_out * offset, n_out, columns, out, table[layer, RECTIFIED], zero, size)
+            add_tile(levels[added] + n_out * offset, n_out, columns, out, np.int64(activation == RELU), zero, size)
+        if activation == TANH:
+            tanh_tile(out, n_out, columns, zero)
         if inside < columns:
             clear_padding(out, n_out, inside, columns, zero)
     if call[END] < depth:
@@ -213,7 +219,9 @@ def forward_one(
             product_of_one(layer, here, there, zero)
             if layer[ADDED] >= 0:
                 add_tile(levels[layer[ADDED]], layer[N_OUT], 1, there, 0, zero, size)
-            if layer[RECTIFIED] == 1:
+            if layer[ACTIVATION] == TANH:
+                tanh_tile(there, layer[N_OUT], 1, zero)
+            if layer[ACTIVATION] == RELU:
                 for row in range(layer[N_OUT]):
                     total = read_real(there, row, zero)
                     write_real(there, row, zero if total < zero else total, zero)

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from sparserl.kernels import After
 from sparserl.layers.activations import READINGS
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.normalised_mlp import NormalisedMLP
-from sparserl.layers.sparse_mlp import join_as_one
+from sparserl.layers.sparse_mlp import IN_ONE_CALL, join_as_one
 
 
 class BatchEnsemble:
@@ -36,12 +37,14 @@ class BatchEnsemble:
 
     @property
     def joined(self) -> FusedLayers | None:
-        """All layers, if they run in one call; wide dense ones do not, nor do activations other than ReLU."""
+        """All layers, if they run in one call; wide dense ones do not, nor do activations but ReLU and tanh."""
         layers: list[Any] = [layer for network in self.networks for layer in network]
         if layers != self._cut[0]:
-            alike = all(set(network.activations[:-1]) <= {"relu"} for network in self.networks)
-            alike &= join_as_one(layers)
+            between = self.networks[0].activations[:-1]
+            alike = all(network.activations[:-1] == between for network in self.networks)
+            alike &= set(between) <= set(IN_ONE_CALL.values()) and join_as_one(layers)
+            after = [*map(After, between), After("identity")]
             chains: list[list[Any]] = [list(network) for network in self.networks]
             norms, reading = [network.norms for network in self.networks], READINGS[self.networks[0].output_reading]
-            self._cut = layers, FusedLayers(chains, reading, norms=norms) if alike else None
+            self._cut = layers, FusedLayers(chains, reading, norms=norms, after=after) if alike else None
         return self._cut[1]

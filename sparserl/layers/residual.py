@@ -57,8 +57,8 @@ class ResidualMLP(SparseMLP):
         super().__init__(layers, "relu", output_activation)
         depth = len(layers)
         # Inside a block a ReLU follows the first layer; the second one is added to what the block read.
-        self.after = [After(i % 2 == 1 and i + 1 < depth, i - 1 if i % 2 == 0 and i else None) for i in range(depth)]
-        names = ["relu" if one.rectified else "identity" for one in self.after]
+        names = ["relu" if i % 2 == 1 and i + 1 < depth else "identity" for i in range(depth)]
+        self.after = [After(name, i - 1 if i % 2 == 0 and i else None) for i, name in enumerate(names)]
         self.activations = [*names[:-1], output_activation]
         self._follow([PLAIN[name] for name in self.activations])
         if norms is None:

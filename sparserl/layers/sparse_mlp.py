@@ -24,6 +24,8 @@ from sparserl.topology.density import Shape
 from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.values import initial_values
 
+IN_ONE_CALL: dict[Function, str] = {torch.relu: "relu", torch.tanh: "tanh"}
+"""What may stand between layers of one kernel call, by the name that it has there."""
 STATIC = TopologyConfig(method="static")
 """Connections that never change."""
 
@@ -31,8 +33,8 @@ STATIC = TopologyConfig(method="static")
 class SparseMLP(nn.ModuleList):
     """Linear layers, an activation after each but the last, and an output activation.
 
-    Neighbouring layers with a ReLU between them run in one kernel call; a large dense layer is torch's. A list of its
-    layers: `mlp[0]` is the first.
+    Neighbouring layers with a ReLU or tanh between them run in one kernel call; a large dense layer is torch's. A list
+    of its layers: `mlp[0]` is the first.
 
     What follows a layer and has a state, or draws, is the layer's child `after`.
 
@@ -278,11 +280,13 @@ class SparseEnsemble:
         parts = [network.parts for network in self.networks]
         if parts != self._cut[0]:
             alone = all(len(run) == 1 and isinstance(run[0][0], FusedLayers) for run in parts)
-            alone &= len({network.activations[-1] for network in self.networks}) == 1
+            names = [network.activations for network in self.networks]
+            alone &= len({(frozenset(between), last) for *between, last in names}) == 1
             chains: list[list[Any]] = [list(network) for network in self.networks]
-            first, norms = self.networks[0], [network.norms for network in self.networks]
-            reading = READINGS[first.output_reading]
-            self._cut = parts, FusedLayers(chains, reading, norms=norms, after=first.after) if alone else None
+            reading, norms = READINGS[self.networks[0].output_reading], [network.norms for network in self.networks]
+            whole = parts[0][0][0]
+            after = whole.after if isinstance(whole, FusedLayers) else None
+            self._cut = parts, FusedLayers(chains, reading, norms=norms, after=after) if alone else None
         for network in self.networks:
             relies_on(network, network.is_unchanged)
         return self._cut[1]
@@ -334,8 +338,8 @@ def _parts(
     """Cuts a chain into what runs in one call, each with what follows it."""
     readings = [*functions[:-1], output_reading]
     runs: list[list[nn.Module]] = [[]]
-    for layer, before in zip(layers, [torch.relu, *functions[:-1]], strict=True):
-        if runs[-1] and (before is not torch.relu or not joins(layer) or not joins(runs[-1][-1])):
+    for layer, before in zip(layers, [identity, *functions[:-1]], strict=True):
+        if runs[-1] and (before not in IN_ONE_CALL or not joins(layer) or not joins(runs[-1][-1])):
             runs.append([])
         runs[-1].append(layer)
     parts: list[tuple[FusedLayers | nn.Linear, Function]] = []
@@ -345,7 +349,8 @@ def _parts(
             parts += zip(run, functions[position : position + len(run)], strict=True)  # type: ignore[arg-type]
         else:
             last = position + len(run) - 1
-            parts.append((FusedLayers([run], readings[last]), functions[last]))  # type: ignore[list-item]
+            after = [*(After(IN_ONE_CALL[function]) for function in functions[position:last]), After("identity")]
+            parts.append((FusedLayers([run], readings[last], after=after), functions[last]))  # type: ignore[list-item]
         position += len(run)
     return parts
 

@@ -21,6 +21,7 @@ from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.dense import SAC, TD3
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.kernels.flops import FlopCounter, counting
+from sparserl.layers import sparse_mlp
 from sparserl.metrics import cost
 from sparserl.topology.config import TopologyConfig
 
@@ -90,12 +91,16 @@ def test_a_dense_policy_in_a_sparse_agent_is_counted_too() -> None:
         assert agent.flops.total == 5 * of_critics + of_the_actor * of_actor
 
 
-def test_networks_that_run_in_several_calls_are_counted_too() -> None:
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_networks_that_run_in_several_calls_are_counted_too(
+    activation: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse_mlp, "JOINED_UP_TO", 0)
     agent = DSTD3(
         "MlpPolicy",
         FunctionEnv(),
         topology={"method": "static", "density": 0.4},
-        policy_kwargs={"net_arch": [8, 8], "activation_fn": nn.Tanh},
+        policy_kwargs={"net_arch": [8, 8], "activation_fn": activation},
         learning_starts=10,
         batch_size=4,
         seed=0,

@@ -19,6 +19,7 @@ from sparserl.topology.structure import TopologyChange
 
 ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "identity": lambda x: x,
 }

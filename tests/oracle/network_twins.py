@@ -14,6 +14,11 @@ import torch
 
 from sparserl.kernels import CsrIndex, Networks, Norm
 
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": torch.clone,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+}
 Product = Callable[[CsrIndex, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
@@ -92,7 +97,7 @@ def twin_of(networks: Networks, x: torch.Tensor, dy: torch.Tensor, product: Prod
             if after.added is not None:
                 y = y + levels[after.added]
             ends[network, position] = h, y
-            levels.append(torch.relu(y) if after.rectified else y)
+            levels.append(FUNCTIONS[after.activation](y))
         outputs.append(levels[-1])
     y, reached = torch.stack(outputs), [end for _, end in ends.values()]
     gradients = torch.autograd.grad(y, [x, *leaves, *reached], dy, materialize_grads=True)

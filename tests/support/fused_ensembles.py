@@ -27,6 +27,7 @@ NETWORKS: dict[str, Callable[[int], SparseMLP]] = {
     "no bias": lambda seed: SparseMLP([sparse(6, 15, 40, seed, bias=False), nn.Linear(15, 4, bias=False)]),
     "tanh at the end": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "relu", "tanh"),
     "tanh inside": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "tanh"),
+    "sigmoid inside": lambda seed: SparseMLP([sparse(6, 15, 40, seed), sparse(15, 4, 30, seed)], "sigmoid"),
     "all dense": lambda seed: SparseMLP([nn.Linear(6, 15), nn.Linear(15, 4)]),
 }
 

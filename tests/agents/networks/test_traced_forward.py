@@ -16,7 +16,7 @@ from sparserl.topology.config import TopologyConfig
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1, 1, (5,), np.float64), gym.spaces.Box(-1, 1, (3,), np.float32)
 CASES = {
     "fused": (FusedForward, {}),
-    "hidden tanh": (AutogradForward, {"activation_fn": nn.Tanh}),
+    "hidden tanh": (FusedForward, {"activation_fn": nn.Tanh}),
     "dense": (AutogradForward, {"topology": TopologyConfig(method="dense")}),
 }
 

@@ -15,12 +15,13 @@ from sparserl.kernels import BACKENDS, After, BatchStatistics, GradientRequest, 
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CLOSE = {torch.float32: 2e-4, torch.float64: 1e-9}
-Form = tuple[tuple[int, ...], tuple[str | None, ...]]
+Form = tuple[tuple[int, ...], tuple[str | None, ...]] | tuple[tuple[int, ...], tuple[str | None, ...], str]
 FORMS: dict[str, Form] = {
     "before each layer": ((7, 13, 11, 3), ("batch", "batch", "batch")),
     "before some layers": ((6, 9, 12, 10, 2), (None, "batch", None, "batch")),
     "beside other norms": ((5, 12, 9, 2), ("affine", "batch", "layer")),
     "one layer": ((4, 3), ("batch",)),
+    "tanh": ((7, 13, 11, 9, 3), ("batch", "batch", None, "batch"), "tanh"),
     "wide": ((17, 130, 520, 3), ("batch", "batch", "batch")),
 }
 BOUNDS = {"by the batch": (1.0, 0.0), "renormalised": (3.0, 5.0), "at the bounds": (1.1, 0.1)}
@@ -30,11 +31,13 @@ def networks_of(
     form: Form, dtype: torch.dtype, *, bounds: tuple[float, float] = (3.0, 5.0), count: int = 2, density: float = 0.4
 ) -> Networks:
     """With different random topologies, and statistics of other batches."""
-    widths, kinds = form
+    widths, kinds, activation = form if len(form) == 3 else (*form, "relu")
     rng = np.random.default_rng([count, *widths])
 
     def layer(n_in: int, n_out: int, kind: str | None) -> Linear:
         made = drawn_layer(rng, n_in, n_out, dtype, kind, density)
+        if activation == "tanh":
+            made.values.mul_(0.3)  # where it saturates variances are of rounding
         if kind != "batch":
             return made
         mean, var = (torch.from_numpy(rng.normal(size=n_in)).to(dtype) for _ in range(2))
@@ -43,7 +46,9 @@ def networks_of(
         return replace(made, norm=replace(made.norm, batch=BatchStatistics(mean, 0.5 + var.square(), limits, latest)))
 
     pairs = list(pairwise(widths))
-    return Networks([[layer(*pair, kind) for pair, kind in zip(pairs, kinds, strict=True)] for _ in range(count)])
+    after = [*[After(activation)] * (len(pairs) - 1), After("identity")]
+    chains = [[layer(*pair, kind) for pair, kind in zip(pairs, kinds, strict=True)] for _ in range(count)]
+    return Networks(chains, after=after)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, scale: float = 1.0) -> None:
@@ -167,7 +172,7 @@ def test_what_does_not_fit_is_refused() -> None:
             Networks([[replace(layer, norm=norm)]])
     form = networks_of(((4, 4), ("batch",)), torch.float32, count=1)
     with pytest.raises(ValueError, match="added to no sums"):
-        Networks(form.networks, after=[After(False, 0)])
+        Networks(form.networks, after=[After("identity", 0)])
     x, _ = given(form, 1, mean=2.0)
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         forward(BACKENDS["cpu"], form, x, keep=True)

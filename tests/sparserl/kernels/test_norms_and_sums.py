@@ -18,27 +18,34 @@ from sparserl.kernels.slots import backward_slots, forward_slots, slots_of
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CLOSE = {torch.float32: {"rtol": 2e-4, "atol": 2e-4}, torch.float64: {"rtol": 1e-10, "atol": 1e-10}}
 Form = tuple[tuple[int, ...], Sequence[After], Sequence[str | None]]
+RELU, TANH = After("relu"), After("tanh")
 FORMS: dict[str, Form] = {
     "simba, 2 blocks": (
         (7, 13, 52, 13, 52, 13, 3),
-        [After(False), After(True), After(False, 1), After(True), After(False, 3), After(False)],
+        [After("identity"), RELU, After("identity", 1), RELU, After("identity", 3), After("identity")],
         ["affine", "layer", None, "layer", None, "layer"],
     ),
     "a norm of the input, which is added too": (
         (5, 5, 9, 5, 3),
-        [After(True, 0), After(False), After(True, 1), After(False)],
+        [After("relu", 0), After("identity"), After("relu", 1), After("identity")],
         ["layer", None, None, None],
     ),
     "one level added twice": (
         (6, 11, 11, 11, 11),
-        [After(True), After(True, 1), After(False, 1), After(False, 1)],
+        [RELU, After("relu", 1), After("identity", 1), After("identity", 1)],
         [None, "layer", "affine", None],
     ),
-    "a norm of a single neuron": ((3, 1, 3), [After(False), After(False)], [None, "layer"]),
-    "one layer": ((4, 3), [After(False)], ["layer"]),
+    "a norm of a single neuron": ((3, 1, 3), [After("identity"), After("identity")], [None, "layer"]),
+    "one layer": ((4, 3), [After("identity")], ["layer"]),
+    "tanh": ((7, 13, 40, 13, 3), [TANH, TANH, TANH, After("identity")], [None] * 4),
+    "tanh among others": (
+        (6, 11, 11, 11, 11, 11),
+        [TANH, After("tanh", 1), RELU, After("tanh", 1), After("identity", 2)],
+        [None, "layer", "affine", "layer", None],
+    ),
     "wide": (
         (17, 130, 520, 130, 3),
-        [After(False), After(True), After(False, 1), After(False)],
+        [After("identity"), RELU, After("identity", 1), After("identity")],
         [None, "layer", None, "layer"],
     ),
 }
@@ -182,7 +189,7 @@ def test_a_level_that_is_added_worked_by_hand(backend: str) -> None:
     # Level 1 is 2 x; level 2 is a ReLU of -3 times that plus level 1 itself: 4 for x = -1, 0 for x = 1.
     index = of_mask(np.ones((1, 1), bool))
     weights = [Linear(index, torch.tensor([value]), None) for value in (2.0, -3.0, 5.0)]
-    networks = Networks([weights], after=[After(False), After(True, 1), After(False)])
+    networks = Networks([weights], after=[After("identity"), After("relu", 1), After("identity")])
     y, saved = forward(BACKENDS[backend], networks, torch.tensor([[-1.0], [1.0]]), keep=True)
     assert y.flatten().tolist() == [20.0, 0.0]
     gradients = backward(BACKENDS[backend], networks, saved, torch.ones(1, 2, 1), GradientRequest())
@@ -219,16 +226,16 @@ def test_operations_are_counted() -> None:
 @pytest.mark.parametrize(
     ("after", "message"),
     [
-        ([After(True), After(True)], "no ReLU after the last"),
-        ([After(False)], "2 layers"),
-        ([After(True, 1), After(False)], "level 1 cannot be added"),
-        ([After(True, 0), After(False)], "level 0 cannot be added"),
-        ([After(True), After(False, 2)], "level 2 cannot be added"),
-        ([After(True), After(False, -1)], "level -1 cannot be added"),
+        ([RELU, RELU], "nothing at the end"),
+        ([After("identity")], "2 layers"),
+        ([After("relu", 1), After("identity")], "level 1 cannot be added"),
+        ([After("relu", 0), After("identity")], "level 0 cannot be added"),
+        ([RELU, After("identity", 2)], "level 2 cannot be added"),
+        ([RELU, After("identity", -1)], "level -1 cannot be added"),
     ],
 )
 def test_refuses_what_cannot_follow(after: list[After], message: str) -> None:
-    layers = networks_of(((4, 3, 3), [After(True), After(False)], [None, None]), torch.float32, count=1).networks
+    layers = networks_of(((4, 3, 3), [RELU, After("identity")], [None, None]), torch.float32, count=1).networks
     with pytest.raises(ValueError, match=message):
         Networks(layers, after=after)
 
@@ -245,13 +252,13 @@ def test_refuses_what_cannot_follow(after: list[After], message: str) -> None:
     ],
 )
 def test_refuses_norms_that_do_not_fit(norm: Norm) -> None:
-    [[layer]] = networks_of(((4, 3), [After(False)], ["layer"]), torch.float32, count=1).networks
+    [[layer]] = networks_of(((4, 3), [After("identity")], ["layer"]), torch.float32, count=1).networks
     with pytest.raises(ValueError, match="does not fit"):
         Networks([[replace(layer, norm=norm)]])
 
 
 def test_networks_side_by_side_have_the_same_norms() -> None:
-    [[one], [other]] = networks_of(((4, 3), [After(False)], ["layer"]), torch.float32).networks
+    [[one], [other]] = networks_of(((4, 3), [After("identity")], ["layer"]), torch.float32).networks
     with pytest.raises(ValueError, match="same norms"):
         Networks([[one], [replace(other, norm=None)]])
 

@@ -21,7 +21,7 @@ def same_numbers() -> None:
     torch.manual_seed(0)
 
 
-JOINED = [name for name in NETWORKS if name not in ("tanh inside", "all dense")]
+JOINED = [name for name in NETWORKS if name not in ("sigmoid inside", "all dense")]
 
 
 # --- ensembles --------------------------------------------------------------------------------------
@@ -101,7 +101,8 @@ def test_networks_of_other_widths_are_no_ensemble() -> None:
         ("dense ends", 5, [0, 2]),
         ("dense ends", 3, [0, 1, 0]),
         ("all dense", 128, [0, 0]),
-        ("tanh inside", 128, [1, 1]),
+        ("tanh inside", 128, [2]),
+        ("sigmoid inside", 128, [1, 1]),
     ],
 )
 def test_what_runs_in_one_call(name: str, joined_up_to: int, parts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +179,7 @@ WAYS: dict[str, tuple[Callable[..., Any], bool]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("inner", [False, True])
-@pytest.mark.parametrize("name", ["sparse", "one layer", "no bias", "tanh inside"])
+@pytest.mark.parametrize("name", ["sparse", "one layer", "no bias", "tanh inside", "sigmoid inside"])
 def test_autograd_captures_passes_that_train_and_no_others(name: str, inner: bool, way: str) -> None:
     network = NETWORKS[name](0)
     layer = network[-1] if isinstance(network[-1], SparseLinear) else network[0]

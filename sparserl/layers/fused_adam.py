@@ -27,6 +27,8 @@ from sparserl.kernels.recording import (
 )
 from sparserl.kernels.updates import adam_of_clocks_step, adam_step, tick_step
 
+GRADIENT = 2
+"""Column of a row that has the address of the gradient."""
 CLOCKS = 4
 """Place of an entry's clocks among the arrays of a parameter, where it has its own."""
 PARALLEL_FROM = 1 << 14
@@ -45,6 +47,7 @@ class _Batch:
         numbers: Numbers of `adam_step`.
         steps: The step, and that of the clock if it is shared.
         parameters: Those of the table.
+        arrays: Of each of them, those whose addresses its row has; the steps keep them alive.
         given: The numbers as the group has them.
     """
 
@@ -53,7 +56,18 @@ class _Batch:
     numbers: np.ndarray
     steps: Sequence[Step]
     parameters: Sequence[torch.Tensor]
+    arrays: list[tuple[torch.Tensor, ...]]
     given: tuple[float, ...]
+
+    def take_gradients(self) -> bool:
+        """Puts the present gradients in place of those before; False if they are not of the same kind."""
+        for row, (parameter, arrays) in enumerate(zip(self.parameters, self.arrays, strict=True)):
+            gradient = parameter.grad
+            if gradient is None or not _fits(gradient, parameter, parameter.dtype):
+                return False
+            self.table[row, GRADIENT] = tables.address(gradient)
+            self.arrays[row] = (parameter, gradient, *arrays[2:])
+        return True
 
 
 class FusedAdam(torch.optim.Adam):
@@ -77,6 +91,7 @@ class FusedAdam(torch.optim.Adam):
     # Of the class, because a copy of an optimizer has nothing but its state.
     _batches: list[_Batch] | None = None
     _key: Sequence[Any] = ()
+    _gradients: Sequence[int] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`; waits with others inside `sparserl.kernels.program.deferred`."""
@@ -164,24 +179,30 @@ class FusedAdam(torch.optim.Adam):
 
     def _described(self) -> list[_Batch] | None:
         """What a step does, described anew whenever a tensor was replaced; None if the step is torch's."""
-        if self._indices() != self._key:
-            not_again()  # the next step waits with others, and is worth recording
-            program.run_waiting()  # clocks are read
+        key, gradients = self._indices()
+        if key == self._key and gradients == self._gradients:
+            return self._batches
+        not_again()  # the next step waits with others, and is worth recording
+        program.run_waiting()  # clocks are read, and tables changed
+        # Autograd makes gradients anew in each pass: that alone is no reason to describe everything else again.
+        kept = self._batches if key == self._key else None
+        if kept is None or not all(batch.take_gradients() for batch in kept):
             self._batches = self._describe()
-            self._key = self._indices()
+            key, _ = self._indices()
+        self._key, self._gradients = key, gradients
         return self._batches
 
-    def _indices(self) -> list[Any]:
-        """Whatever was replaced since the last time changes one of these."""
+    def _indices(self) -> tuple[list[Any], list[int]]:
+        """Whatever was replaced since the last time changes one of these: the second, gradients alone."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         gradients = [_NONE if gradient is None else gradient for gradient in map(_gradient, parameters)]
-        arrays = [*parameters, *gradients]
-        key = [*map(id, parameters), *map(_dtype, parameters)]
+        arrays = list(parameters)
+        key = [*map(id, parameters), *map(_dtype, parameters), *map(tables.length, gradients)]
         # Looking the state of a tensor up takes longer than reading all of its addresses: it hashes in Python.
         for parameter, state in self.state.items():
             key.append(id(parameter))
             arrays += state.values()
-        return [torch.get_num_threads(), *key, *tables.key(arrays)]
+        return [torch.get_num_threads(), *key, *tables.key(arrays)], [*map(tables.address, gradients)]
 
     def _describe(self) -> list[_Batch] | None:
         batches: list[_Batch] = []
@@ -193,9 +214,7 @@ class FusedAdam(torch.optim.Adam):
                 if parameter.dtype not in (torch.float32, torch.float64):
                     return None
                 for place, array in enumerate(self._arrays_of(parameter)):
-                    dtype = torch.float32 if place == CLOCKS else trained[0].dtype
-                    same = array.dtype == dtype and array.shape == parameter.shape
-                    if not (same and array.is_cpu and array.is_contiguous()):
+                    if not _fits(array, parameter, torch.float32 if place == CLOCKS else trained[0].dtype):
                         return None
                 step = self._state_of(parameter)["step"]
                 if step.ndim:
@@ -217,7 +236,8 @@ class FusedAdam(torch.optim.Adam):
         table, given = self._table(parameters), self._given(group)
         numbers = np.array(given)
         arguments = [table.ctypes.data, len(table), numbers.ctypes.data]
-        kept = table, numbers, clock, [self._arrays_of(parameter) for parameter in parameters]
+        arrays = [self._arrays_of(parameter) for parameter in parameters]
+        kept = table, numbers, clock, arrays
         dtype = torch.empty(0, dtype=parameters[0].dtype).numpy().dtype
         threads = torch.get_num_threads() if table[:, 0].sum() >= PARALLEL_FROM else 1
         if clock is None:
@@ -226,7 +246,7 @@ class FusedAdam(torch.optim.Adam):
             arguments.append(clock.data_ptr())
             steps = [make_step(adam_step, arguments, dtype, kept, threads)]
             steps.append(make_step(tick_step, arguments, dtype, kept))
-        return _Batch(group, table, numbers, steps, parameters, given)
+        return _Batch(group, table, numbers, steps, parameters, arrays, given)
 
     def _table(self, parameters: Sequence[torch.Tensor]) -> np.ndarray:
         """Rows for `adam_step`, or for `adam_of_clocks_step`."""
@@ -246,6 +266,11 @@ class FusedAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
+
+
+def _fits(array: torch.Tensor, parameter: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether the kernels can go through an array beside its parameter."""
+    return array.dtype == dtype and array.shape == parameter.shape and array.is_cpu and array.is_contiguous()
 
 
 _gradient, _dtype, _variants = attrgetter("grad"), attrgetter("dtype"), itemgetter(*VARIANTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import weakref
 from inspect import unwrap
 from typing import Any
 
@@ -137,6 +138,27 @@ def test_sees_tensors_that_were_replaced() -> None:
         ours.step()
         theirs.step()
         assert_close(ours, theirs, 1e-6)
+
+
+def test_gradients_that_autograd_made_anew_replace_those_before(calls: list[int]) -> None:
+    a, b = parameters(torch.float32), parameters(torch.float32)
+    ours, theirs = FusedAdam(a), torch.optim.Adam(b)
+    described = []
+    ours._describe = lambda: described.append(1) or FusedAdam._describe(ours)  # type: ignore[method-assign,func-returns-value]
+    before = None
+    for step in range(6):
+        give_gradients(step, a, b)
+        if step == 3:  # not in the order that the kernel reads
+            a[0].grad = b[0].grad.t().contiguous().t()  # type: ignore[union-attr]  # was given
+        gradient = weakref.ref(a[2].grad)  # type: ignore[arg-type]  # likewise
+        ours.step()
+        theirs.step()
+        for one, other in zip(a, b, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+        assert before is None or before() is None, "a gradient of an earlier step is kept"
+        before = gradient
+    assert len(calls) == 5
+    assert len(described) == 3, "at first, for the strange one, and after it"
 
 
 def test_moments_of_another_length_are_refused() -> None:

@@ -36,7 +36,14 @@ for sequence in split_mnist split_fashion_mnist; do
         done
         for units in 2000 4000; do run $sequence fly_code_$units fly_code $seed --fly-code.units $units; done
     done
-    for seed in 0 1 2 3 4; do for method in spacenet static_sparse; do run $sequence $method $method $seed; done; done
-    for seed in 0 1 2 3 4 5 6 7 8 9; do run $sequence spacenet_statistics spacenet $seed --spacenet.answers statistics; done
+    for seed in 0 1 2 3 4 5 6 7 8 9; do
+        for method in spacenet static_sparse; do run $sequence $method $method $seed; done
+        run $sequence spacenet_statistics spacenet $seed --spacenet.answers statistics
+        run $sequence afaf afaf $seed --preset split_mnist_afaf
+    done
+    for seed in 0 1 2; do
+        run $sequence nispa nispa $seed --preset split_mnist_nispa
+        for method in icarl der; do run $sequence ${method}_500 $method $seed --$method.samples 500; done
+    done
     for method in naive joint l2 ewc online_ewc si mas lwf replay agem; do run $sequence $method $method 0; done
 done

@@ -15,3 +15,6 @@ for method in naive l2 ewc online_ewc si mas lwf replay agem packnet spacenet st
     run task $method $method "" 0 1 2 3 4
 done
 run task naive naive_sgd "--learner.optimizer sgd --learner.learning-rate 0.01" 0 1 2 3 4
+for seed in 0 1 2 3 4 5 6 7 8 9; do for method in afaf wsn nispa; do run task $method $method "" $seed; done; done
+for seed in 0 1 2 3 4 5 6 7 8 9; do run class afaf afaf "" $seed; done
+run class nispa nispa "" 0 1 2

@@ -23,6 +23,8 @@ KINDS = {
     "fly_code": ("^", "fly code"),
     "spacenet": ("*", "SpaceNet"),
     "static_sparse": ("P", "SpaceNet without moves"),
+    "afaf": ("<", "AFAF"),
+    "nispa": (">", "NISPA"),
 }
 LINEAR = ("nearest_mean", "nearest_mean_unit", "streaming_lda", "ridge")
 
@@ -46,7 +48,7 @@ def style(name):
 
 def main(folder):
     found = merged(HERE / "runs.csv", HEAD[:3], rows(folder), HEAD)
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
     for axis, (sequence, title) in zip(figure.subplots(1, 2), SEQUENCES.items(), strict=True):
         groups = defaultdict(list)
         for row in found:
@@ -68,13 +70,13 @@ def main(folder):
                 kept,
                 acc.mean(),
                 marker,
-                color=f"C{[*'osD^*Pxv'].index(marker)}",
+                color=f"C{[*'osD^*Pxv<>'].index(marker)}",
                 label=None if label in named else label,
             )
             named.add(label)
         axis.set(xscale="log", title=f"{title}, class-incremental", xlabel="numbers kept", ylabel="ACC (%)")
         axis.grid(alpha=0.2)
-        axis.legend(fontsize="small")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     figure.savefig(HERE / "frontier.png", dpi=100)
 
 

@@ -91,7 +91,7 @@ class FusedAdam(torch.optim.Adam):
     # Of the class, because a copy of an optimizer has nothing but its state.
     _batches: list[_Batch] | None = None
     _key: Sequence[Any] = ()
-    _gradients: Sequence[int] = ()
+    _gradients: Sequence[Any] = ()
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, as `torch.optim.Adam.step`; waits with others inside `sparserl.kernels.program.deferred`."""
@@ -192,17 +192,18 @@ class FusedAdam(torch.optim.Adam):
         self._key, self._gradients = key, gradients
         return self._batches
 
-    def _indices(self) -> tuple[list[Any], list[int]]:
+    def _indices(self) -> tuple[list[Any], list[Any]]:
         """Whatever was replaced since the last time changes one of these: the second, gradients alone."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         gradients = [_NONE if gradient is None else gradient for gradient in map(_gradient, parameters)]
         arrays = list(parameters)
-        key = [*map(id, parameters), *map(_dtype, parameters), *map(tables.length, gradients)]
+        key = [*map(id, parameters), *map(_dtype, parameters)]
+        key += [gradient is _NONE for gradient in gradients]
         # Looking the state of a tensor up takes longer than reading all of its addresses: it hashes in Python.
         for parameter, state in self.state.items():
             key.append(id(parameter))
             arrays += state.values()
-        return [torch.get_num_threads(), *key, *tables.key(arrays)], [*map(tables.address, gradients)]
+        return [torch.get_num_threads(), *key, *tables.key(arrays)], tables.key(gradients)
 
     def _describe(self) -> list[_Batch] | None:
         batches: list[_Batch] = []

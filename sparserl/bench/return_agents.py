@@ -1,8 +1,8 @@
 """The agents that `bench return` compares, each with the settings that its user would get.
 
 TD3, SAC and ours take those of presets of this suite, dense and sparse twins alike: TD3 those of the DS-TD3 paper, SAC
-those that Stable-Baselines3 has by default. SBX's TD3 takes those of TD3, without the weight decay that it
-does not have. SBX's CrossQ keeps its own defaults. What each was built with is part of its record.
+those that Stable-Baselines3 has by default. SBX's TD3 takes those of TD3, without the weight decay that it does not
+have. SBX's CrossQ keeps its own defaults. What each was built with is part of its record.
 """
 
 from __future__ import annotations

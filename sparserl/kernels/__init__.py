@@ -26,6 +26,7 @@ from sparserl.kernels.networks import (
     Linear,
     Networks,
     Norm,
+    chain,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Networks",
     "Norm",
     "active_backend",
+    "chain",
     "compile_kernels",
     "require_cpu",
     "use_backend",

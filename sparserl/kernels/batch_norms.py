@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparserl.kernels.activations import gate_tile, through_tanh_tile
 from sparserl.kernels.compiled import compiled
 from sparserl.kernels.emitter import LANES
 from sparserl.kernels.layout import (
@@ -221,7 +222,7 @@ def _gradient(
     size: int,
 ) -> None:
     """The gradient by the level of some neurons, taken through the activation before it."""
-    n, one, two = layer[N_IN], type(zero)(1), type(zero)(2)
+    n, two = layer[N_IN], type(zero)(2)
     half, number, others = type(zero)(0.5), type(zero)(batch), type(zero)(batch - 1)
     for tile in range(len(tiles)):
         first, columns = tiles[tile, 0], tiles[tile, 1] * LANES
@@ -238,9 +239,6 @@ def _gradient(
             for column in range(inside):
                 gradient[column] = factor * gradient[column] + by_mean + by_var * (x[column] - mean)
             if activation == RELU:
-                for column in range(inside):
-                    if x[column] <= zero:
-                        gradient[column] = zero
+                gate_tile(level + at, 1, inside, dy + at, zero)
             if activation == TANH:
-                for column in range(inside):
-                    gradient[column] *= one - x[column] * x[column]
+                through_tanh_tile(level + at, 1, inside, dy + at, zero)

@@ -32,7 +32,7 @@ neuron."""
 FIELDS = 41
 
 RELU, TANH = 1, 2
-"""Activations."""
+"""Activations: their places in `networks.ACTIVATIONS`."""
 BY_SAMPLE, GIVEN, BY_BATCH = 1, 2, 3
 """Norms: of the neurons of each sample, by scale and shift alone, which have no gradient, and of each neuron over all
 samples."""

@@ -7,7 +7,7 @@ itself or, with a `Norm`, that level normalised; to its sums an earlier level ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -115,9 +115,9 @@ class After:
     added: int | None = None
 
 
-def chain(depth: int) -> tuple[After, ...]:
-    """A ReLU after each layer but the last."""
-    return (After("relu"),) * (depth - 1) + (After("identity"),)
+def chain(activations: Iterable[str]) -> tuple[After, ...]:
+    """What follows the layers of a chain, given what stands between them."""
+    return (*map(After, activations), After("identity"))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Networks:
     Args:
         networks: The layers of each, first layer first.
         before: Networks of the same widths and type that these replace, whose memory they may use.
-        after: What follows each layer; `chain` if None.
+        after: What follows each layer; a `chain` with ReLUs if None.
 
     Attributes:
         widths: Neurons of each level, the input first.
@@ -183,7 +183,7 @@ class Networks:
         self.networks = tuple(tuple(layers) for layers in networks)
         first = self.networks[0]
         self.widths = (first[0].index.n_cols, *(layer.index.n_rows for layer in first))
-        self.after = chain(len(first)) if after is None else tuple(after)
+        self.after = chain(["relu"] * (len(first) - 1)) if after is None else tuple(after)
         self.norms = _kinds(first)
         self.dtype = first[0].values.dtype
         self._dtypes = (self.dtype, torch.empty(0, dtype=self.dtype).numpy().dtype)

@@ -22,6 +22,7 @@ from sparserl.kernels.layout import (
     FACTOR,
     N_IN,
     NORM,
+    RELU,
     SCALE,
     SHIFT,
 )
@@ -137,13 +138,13 @@ def norm_gradient(
 
 
 @compiled()
-def add_tile(level: int, neurons: int, columns: int, out: int, rectified: int, zero: Any, size: int) -> None:
-    """Adds a level to a tile, then takes the ReLU if `rectified`; NaN passes."""
+def add_tile(level: int, neurons: int, columns: int, out: int, activation: int, zero: Any, size: int) -> None:
+    """Adds a level to a tile, then takes the ReLU if that is the activation; NaN passes."""
     for neuron in range(neurons):
         x, y = _row(level, neuron, columns, zero, size), _row(out, neuron, columns, zero, size)
         for column in range(columns):
             y[column] += x[column]
-            if rectified != 0 and y[column] < zero:
+            if activation == RELU and y[column] < zero:
                 y[column] = zero
 
 

@@ -309,10 +309,8 @@ class Plan:
             row[STORED] = row[VALUES]
             places, start = np.cumsum([start, *layer.gradient_sizes[:-1]]), start + sum(layer.gradient_sizes)
             row[D_VALUES], row[D_BIAS] = places[:2]
-            row[ACTIVATION], row[ADDED] = (
-                ACTIVATIONS.index(after.activation),
-                -1 if after.added is None else after.added,
-            )
+            row[ACTIVATION] = ACTIVATIONS.index(after.activation)
+            row[ADDED] = -1 if after.added is None else after.added
             row[D_SLOT] = self.backward_slots[position[1]]
             if layer.norm is not None:
                 kind, batch = NORMS[layer.norm.kind], layer.norm.batch

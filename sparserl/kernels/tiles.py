@@ -179,7 +179,7 @@ def _forward_tile(
         threshold = zero if activation == RELU and added < 0 else limits[1]
         tile_product(vectors, table[layer], read, out, threshold, zero, size)
         if added >= 0:
-            add_tile(levels[added] + n_out * offset, n_out, columns, out, np.int64(activation == RELU), zero, size)
+            add_tile(levels[added] + n_out * offset, n_out, columns, out, activation, zero, size)
         if activation == TANH:
             tanh_tile(out, n_out, columns, zero)
         if inside < columns:

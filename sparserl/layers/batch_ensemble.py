@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sparserl.kernels import After
+from sparserl.kernels import chain
 from sparserl.layers.activations import READINGS
 from sparserl.layers.fused import FusedLayers
 from sparserl.layers.normalised_mlp import NormalisedMLP
@@ -43,8 +43,7 @@ class BatchEnsemble:
             between = self.networks[0].activations[:-1]
             alike = all(network.activations[:-1] == between for network in self.networks)
             alike &= set(between) <= set(IN_ONE_CALL.values()) and join_as_one(layers)
-            after = [*map(After, between), After("identity")]
             chains: list[list[Any]] = [list(network) for network in self.networks]
             norms, reading = [network.norms for network in self.networks], READINGS[self.networks[0].output_reading]
-            self._cut = layers, FusedLayers(chains, reading, norms=norms, after=after) if alike else None
+            self._cut = layers, FusedLayers(chains, reading, norms=norms, after=chain(between)) if alike else None
         return self._cut[1]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparserl.kernels import After, program
+from sparserl.kernels import After, chain, program
 from sparserl.kernels.recording import relies_on
 from sparserl.layers.activations import READINGS, Function, HiddenUnits, KWinners, functions, identity
 from sparserl.layers.fused import JOINED_UP_TO, FusedLayers
@@ -349,7 +349,7 @@ def _parts(
             parts += zip(run, functions[position : position + len(run)], strict=True)  # type: ignore[arg-type]
         else:
             last = position + len(run) - 1
-            after = [*(After(IN_ONE_CALL[function]) for function in functions[position:last]), After("identity")]
+            after = chain(IN_ONE_CALL[function] for function in functions[position:last])
             parts.append((FusedLayers([run], readings[last], after=after), functions[last]))  # type: ignore[list-item]
         position += len(run)
     return parts

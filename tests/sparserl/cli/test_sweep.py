@@ -299,7 +299,7 @@ def test_a_run_may_end_with_whoever_started_it(stand_in: Path, tmp_path: Path) -
     program = f"""
 import sys, pathlib
 from sparserl.sweep import process as job_process
-from sparserl.sweep.file import Job, load_jobs
+from sparserl.sweep.file import load_jobs
 job_process.COMMAND = {job_process.COMMAND!r}
 for job, ends in zip(load_jobs(pathlib.Path({str(file)!r})), (True, False)):
     process = job_process.JobProcess.start(job, pathlib.Path({str(stand_in)!r}) / job.folder, ends_with_caller=ends)

@@ -11,7 +11,7 @@ import torch
 from oracle.network_twins import twin_of
 from support.networks import backward, drawn_layer, forward, given
 
-from sparserl.kernels import BACKENDS, After, BatchStatistics, GradientRequest, Linear, Networks, plan
+from sparserl.kernels import BACKENDS, After, BatchStatistics, GradientRequest, Linear, Networks, chain, plan
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CLOSE = {torch.float32: 2e-4, torch.float64: 1e-9}
@@ -46,9 +46,8 @@ def networks_of(
         return replace(made, norm=replace(made.norm, batch=BatchStatistics(mean, 0.5 + var.square(), limits, latest)))
 
     pairs = list(pairwise(widths))
-    after = [*[After(activation)] * (len(pairs) - 1), After("identity")]
     chains = [[layer(*pair, kind) for pair, kind in zip(pairs, kinds, strict=True)] for _ in range(count)]
-    return Networks(chains, after=after)
+    return Networks(chains, after=chain([activation] * (len(pairs) - 1)))
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, scale: float = 1.0) -> None:

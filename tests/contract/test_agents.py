@@ -62,13 +62,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BY_A_BATCH = ("snip", "grasp")
 """Methods that agents refuse, as they have no batch when their networks begin."""
 TOPOLOGIES = {**{method: {"method": method} for method in METHODS if method not in BY_A_BATCH}, **VARIANTS}
-SOME = ("dense", "static", "set", "rigl", "gmp", "recycled neurons")
+PLAIN = ("dense", "static", "set", "rigl", "gmp")
+SOME = (*PLAIN, "recycled neurons")
 FEWER = {
     "ds_sac": SOME,
+    "ds_dqn": (*PLAIN, *VARIANTS),
     "ds_a2c": SOME,
     "ds_tqc": SOME,
     "ds_crossq": (*SOME, "mixed densities", "clocks of connections", "shared inputs", "top_kast"),
-    "ds_recurrent_ppo": ("dense", "static", "set", "rigl", "gmp", "top_kast"),
+    "ds_recurrent_ppo": (*PLAIN, "top_kast"),
 }
 """Of agents that share all but an optimizer, losses or norms with one that is tried in full."""
 SIMBA: dict[str, Any] = {"network": "simba", "weight_decay": 0.01, "decoupled_weight_decay": True}

@@ -62,7 +62,9 @@ def given(
         given_values[positional.key] = positional.value(loose if positional.takes_many else loose[:1])
         loose = [] if positional.takes_many else loose[1:]
     if loose:
-        raise ConfigError(f"unexpected word {shown(loose[0])}")
+        is_leading = positional is None and words[0] == loose[0]
+        advice = "; a value follows its option, and --help lists these" if is_leading else ""
+        raise ConfigError(f"unexpected word {shown(loose[0])}{advice}")
     return given_values
 
 

@@ -163,7 +163,7 @@ def test_words(words: list[str], expected: dict[str, Any]) -> None:
         (["--quiet", "True"], "unexpected word 'True'"),
         (["--quiet=True"], "unexpected word 'True'"),
         (["--no-quiet=1"], "unexpected word '1'"),
-        (["word", "--steps", "5"], "unexpected word 'word'"),
+        (["word", "--steps", "5"], "unexpected word 'word'; a value follows its option, and --help lists these"),
         (["--"], "unexpected word '--'"),
     ],
 )

@@ -28,6 +28,7 @@ COSTS = ("area", "parameters", "flops_train", "cpu_s")
 TOPOLOGY = ("explored", "dormant", "fan_in_max", "unread_inputs")
 HEAD = (*RUN, "last_10", *COSTS, "density", "energy_kwh", *TOPOLOGY, "commit")
 CURVES = (*RUN, "step", "return", "cpu_s")
+ON_THE_WAY = (100_000, 200_000, 500_000)
 PUBLISHED = {
     "HalfCheetah-v5": ("10966", "11436", "11275", "11232", "12047"),
     "Walker2d-v5": ("3957", "5015", "4561", "4534", "6935"),
@@ -124,8 +125,17 @@ def tables(rows, curves):
                 *(f"{cost.mean():{form}}" for cost, form in zip(costs, (",.0f", ",.0f", ".2e", ",.0f"), strict=True)),
                 ", ".join(passed),
             )
+        shares = ", ".join(f"{method} {' / '.join(on_the_way(runs, curves))}" for method, runs in methods.items())
+        print(f"\nMean of the ten evaluations up to step {' / '.join(f'{step:,}' for step in ON_THE_WAY)}: {shares}.")
         published = zip(OF, PUBLISHED[env], strict=True)
         print("\nPublished: " + ", ".join(f"{name} {value}" for name, value in published) + ".")
+
+
+def on_the_way(runs, curves):
+    """What a method returns at steps before the last: ten evaluations, mean over seeds."""
+    for step in ON_THE_WAY:
+        before = ([row for row in curves[of_run(run)] if int(row["step"]) <= step][-10:] for run in runs)
+        yield f"{np.mean([float(row['return']) for rows in before for row in rows]):,.0f}"
 
 
 def of_run(row):

@@ -125,17 +125,18 @@ def tables(rows, curves):
                 *(f"{cost.mean():{form}}" for cost, form in zip(costs, (",.0f", ",.0f", ".2e", ",.0f"), strict=True)),
                 ", ".join(passed),
             )
-        shares = ", ".join(f"{method} {' / '.join(on_the_way(runs, curves))}" for method, runs in methods.items())
-        print(f"\nMean of the ten evaluations up to step {' / '.join(f'{step:,}' for step in ON_THE_WAY)}: {shares}.")
+        print()
+        print_head("mean of the ten evaluations up to step", *(f"{step:,}" for step in ON_THE_WAY))
+        for method, runs in methods.items():
+            print_row(method, *(on_the_way([curves[of_run(run)] for run in runs], step) for step in ON_THE_WAY))
         published = zip(OF, PUBLISHED[env], strict=True)
         print("\nPublished: " + ", ".join(f"{name} {value}" for name, value in published) + ".")
 
 
-def on_the_way(runs, curves):
-    """What a method returns at steps before the last: ten evaluations, mean over seeds."""
-    for step in ON_THE_WAY:
-        before = ([row for row in curves[of_run(run)] if int(row["step"]) <= step][-10:] for run in runs)
-        yield f"{np.mean([float(row['return']) for rows in before for row in rows]):,.0f}"
+def on_the_way(curves, step):
+    """What a method returns after fewer steps: ten evaluations, mean over seeds."""
+    before = [np.array([(float(row["step"]), float(row["return"])) for row in curve]).T for curve in curves]
+    return f"{np.mean([last_10(*curve[:, curve[0] <= step]) for curve in before]):,.0f}"
 
 
 def of_run(row):

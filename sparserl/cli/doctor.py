@@ -165,8 +165,10 @@ def _answer(process: subprocess.Popen[str]) -> str:
 
 def _say_rendering(facts: Facts) -> list[str]:
     works = [name for name, answer in facts["backends"].items() if answer == "works"]
-    fails = [f"{name}: {answer}" for name, answer in facts["backends"].items() if answer != "works"]
     chosen = facts["MUJOCO_GL"]
+    # Where one works, why others do not is of interest only for the one that is asked for; --json has all.
+    told = {chosen} - set(works) if works else set(facts["backends"])
+    fails = [f"{name}: {answer}" for name, answer in facts["backends"].items() if name in told]
     said = f"MUJOCO_GL={chosen}" if chosen else "MUJOCO_GL is not set"
     display = f"DISPLAY={facts['DISPLAY']}" if facts["DISPLAY"] else "no DISPLAY, so no windows"
     return [f"{', '.join(works) or 'none'} {'work' if len(works) != 1 else 'works'} ({said}, {display})", *fails]

@@ -65,6 +65,22 @@ def test_what_is_broken_is_said_in_its_place(
 
 
 @pytest.mark.parametrize(
+    ("chosen", "answers", "said"),
+    [
+        (None, {"egl": "works", "osmesa": "no library"}, ["egl works"]),
+        ("osmesa", {"egl": "works", "osmesa": "no library"}, ["egl works", "osmesa: no library"]),
+        ("egl", {"egl": "works", "osmesa": "no library"}, ["egl works"]),
+        ("egl", {"egl": "a", "osmesa": "b"}, ["none work", "egl: a", "osmesa: b"]),
+    ],
+)
+def test_why_a_backend_fails_is_said_where_it_matters(
+    chosen: str | None, answers: dict[str, str], said: list[str]
+) -> None:
+    lines = doctor._say_rendering({"backends": answers, "MUJOCO_GL": chosen, "DISPLAY": None})
+    assert [line.partition(" (")[0] for line in lines] == said
+
+
+@pytest.mark.parametrize(
     ("program", "answer"),
     [
         ("pass", "works"),

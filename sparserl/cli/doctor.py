@@ -167,8 +167,8 @@ def _say_rendering(facts: Facts) -> list[str]:
     works = [name for name, answer in facts["backends"].items() if answer == "works"]
     chosen = facts["MUJOCO_GL"]
     # Where one works, why others do not is of interest only for the one that is asked for; --json has all.
-    told = {chosen} - set(works) if works else set(facts["backends"])
-    fails = [f"{name}: {answer}" for name, answer in facts["backends"].items() if name in told]
+    told = {name: answer for name, answer in facts["backends"].items() if not works or name == chosen}
+    fails = [f"{name}: {answer}" for name, answer in told.items() if answer != "works"]
     said = f"MUJOCO_GL={chosen}" if chosen else "MUJOCO_GL is not set"
     display = f"DISPLAY={facts['DISPLAY']}" if facts["DISPLAY"] else "no DISPLAY, so no windows"
     return [f"{', '.join(works) or 'none'} {'work' if len(works) != 1 else 'works'} ({said}, {display})", *fails]

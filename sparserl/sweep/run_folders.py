@@ -10,14 +10,14 @@ from typing import Any
 from sparserl import config as yaml_config
 from sparserl.errors import ConfigError
 from sparserl.experiment.run_config import build_config
-from sparserl.sweep.file import ID_DIGITS, Job
+from sparserl.sweep.file import Job
 
 
 def run_folders(jobs: Sequence[Job], out: Path) -> list[Path]:
     """The folder of each run, whether it is there or not.
 
-    The id of a run is a hash of all its options, so a version with one option more gives it another. Where there is no
-    folder of the present name, one of the same run name and seed is taken whose config means the same today.
+    The id of a run is a hash of all its options, so a version with one option more gives it another; and versions may
+    name runs otherwise. Where there is no folder of the present name, one is taken whose config means the same today.
 
     Args:
         jobs: The runs.
@@ -39,14 +39,20 @@ def run_folders(jobs: Sequence[Job], out: Path) -> list[Path]:
 
 
 def _meanings(files: Iterable[Path], jobs: Sequence[Job]) -> dict[Path, dict[str, Any]]:
-    """What the configs of run folders mean today, of those that are named like one of the runs and can be read."""
-    named = {job.folder.removesuffix(job.id) for job in jobs}
+    """What the configs of run folders mean today, of those of a task and seed of the runs that can be read."""
+    wanted = {_task_and_seed(job.folder) for job in jobs}
     meanings = {}
     for file in sorted(files):
-        if file.parent.name[:-ID_DIGITS] in named:
+        if _task_and_seed(file.parent.name) in wanted:
             with suppress(ConfigError):  # of an option that there is no more, or damaged: no run of today
                 meanings[file.parent] = _meaning(yaml_config.load_yaml(file))
     return meanings
+
+
+def _task_and_seed(folder: str) -> tuple[str, str]:
+    """What the names of folders of one run have in common in all versions."""
+    parts = folder.split("__")
+    return parts[0], "".join(parts[-2:-1])
 
 
 def _meaning(data: Mapping[str, Any]) -> dict[str, Any]:

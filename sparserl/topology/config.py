@@ -140,10 +140,12 @@ class TopologyConfig(TopologyOptions):
 
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""
-        labels = [] if self.method == algo else [self.method]
-        if isinstance(self.density, float) and not self.base.dense:
-            labels.append(f"d{self.density:g}")
-        return labels if self.pairs == 1 else [*labels, f"pairs{self.pairs}"]
+        method = [] if self.method == algo else [self.method]
+        called = {"density": "d"} | {name: name.removesuffix(DENSITY_SUFFIX) for name in OWN_DENSITIES}
+        given = {} if self.base.dense else {of: getattr(self, name) for name, of in called.items()}
+        densities = [f"{of}{density:g}" for of, density in given.items() if isinstance(density, float)]
+        pairs = [] if self.pairs == 1 else [f"pairs{self.pairs}"]
+        return [*method, *densities, *pairs]
 
     @property
     def open_ends(self) -> tuple[str, ...]:

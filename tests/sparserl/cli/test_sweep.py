@@ -72,9 +72,9 @@ def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Pat
     assert not (empty / "eval.csv").exists()
 
 
-def of_another_version(job: Job, out: Path, **changed: Any) -> Path:
-    """The folder of a run that a version with fewer options began, and which therefore had another id."""
-    path = out / job.folder.replace(job.id, "0123456789")
+def of_another_version(job: Job, out: Path, named: str = "", **changed: Any) -> Path:
+    """The folder of a run that a version with fewer options began, therefore of another id and maybe name."""
+    path = out / f"{named or job.name}__s{job.seed}__0123456789"
     path.mkdir(parents=True)
     config = {name: value for name, value in job.config.items() if name != "measure_learning"}
     (path / "config.yaml").write_text(yaml.safe_dump({**config, **changed}))
@@ -98,6 +98,15 @@ def test_a_run_that_another_version_began_goes_on(stand_in: Path, tmp_path: Path
     (path / "checkpoints" / "step-000000001").mkdir(parents=True)
     assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
     assert calls(stand_in) == [["go_on", str(path)]]
+
+
+def test_a_run_that_another_version_named_otherwise_is_left(stand_in: Path, tmp_path: Path) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    path = of_another_version(job, stand_in, named=job.name.replace("d0.5", "half"))
+    assert path.name.split("__")[2] == "half"
+    (path / "DONE").touch()
+    assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
+    assert calls(stand_in) == []
 
 
 @pytest.mark.parametrize("changed", [{"total_steps": 301}, {"no_such_option": 1}], ids=["other", "unknown"])

@@ -69,6 +69,8 @@ def test_the_name_of_a_run_says_what_is_special_about_its_topology() -> None:
     assert TopologyConfig().labels("ds_td3") == []
     assert TopologyConfig(method="rigl", density=0.1, pairs=2).labels("ds_td3") == ["rigl", "d0.1", "pairs2"]
     assert TopologyConfig(method="dense", density=0.1).labels("ds_td3") == ["dense"]
+    assert TopologyConfig(density=0.5, critic_density=0.25).labels("ds_td3") == ["d0.5", "critic0.25"]
+    assert TopologyConfig(actor_density=0.1, critic_density=(0.1, 0.2)).labels("ds_td3") == ["actor0.1"]
 
 
 # --- parts ------------------------------------------------------------------------------------------

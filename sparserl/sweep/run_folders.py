@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ def run_folders(jobs: Sequence[Job], out: Path) -> list[Path]:
         out: Folder of the run folders.
     """
     folders = [out / job.folder for job in jobs]
-    others = set(out.glob("*/config.yaml")) - {folder / "config.yaml" for folder in folders}
-    if not others:
+    sought = {_task_and_seed(folder.name) for folder in folders if not folder.exists()}
+    if not sought:
         return folders
-    meanings = _meanings(others, jobs)
+    others = sorted({file.parent for file in out.glob("*/config.yaml")} - set(folders))
+    meanings = {other: _meaning_of(other / "config.yaml") for other in others if _task_and_seed(other.name) in sought}
 
     def found(job: Job, folder: Path) -> Path:
         if folder.exists() or not meanings:
@@ -38,21 +39,19 @@ def run_folders(jobs: Sequence[Job], out: Path) -> list[Path]:
     return [found(job, folder) for job, folder in zip(jobs, folders, strict=True)]
 
 
-def _meanings(files: Iterable[Path], jobs: Sequence[Job]) -> dict[Path, dict[str, Any]]:
-    """What the configs of run folders mean today, of those of a task and seed of the runs that can be read."""
-    wanted = {_task_and_seed(job.folder) for job in jobs}
-    meanings = {}
-    for file in sorted(files):
-        if _task_and_seed(file.parent.name) in wanted:
-            with suppress(ConfigError):  # of an option that there is no more, or damaged: no run of today
-                meanings[file.parent] = _meaning(yaml_config.load_yaml(file))
-    return meanings
-
-
-def _task_and_seed(folder: str) -> tuple[str, str]:
+def _task_and_seed(folder: str) -> tuple[str, ...]:
     """What the names of folders of one run have in common in all versions."""
     parts = folder.split("__")
-    return parts[0], "".join(parts[-2:-1])
+    return (*parts[:1], *parts[-2:-1])
+
+
+@cache  # a run keeps its config, and each trial of a search looks at the runs of all others
+def _meaning_of(file: Path) -> dict[str, Any] | None:
+    """What the config of a run folder means today; None if it has an option that there is no more, or is damaged."""
+    try:
+        return _meaning(yaml_config.load_yaml(file))
+    except ConfigError:
+        return None
 
 
 def _meaning(data: Mapping[str, Any]) -> dict[str, Any]:

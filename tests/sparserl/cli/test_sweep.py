@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -19,12 +20,14 @@ from support.runs import same_run
 from support.stand_in import calls, give_order
 from support.sweep_files import SMALL, sweep_file
 
+from sparserl import config as yaml_config
 from sparserl.cli import main
 from sparserl.sweep import process as job_process
 from sparserl.sweep import slurm as sweep_slurm
 from sparserl.sweep.file import Job, load_jobs
 from sparserl.sweep.pool import run_locally, states_of
 from sparserl.sweep.process import JobProcess, TakenError
+from sparserl.sweep.run_folders import run_folders
 
 
 def test_a_dry_run_starts_nothing(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +77,7 @@ def test_what_was_cut_off_goes_on_and_what_never_began_begins_anew(stand_in: Pat
 
 def of_another_version(job: Job, out: Path, named: str = "", **changed: Any) -> Path:
     """The folder of a run that a version with fewer options began, therefore of another id and maybe name."""
-    path = out / f"{named or job.name}__s{job.seed}__0123456789"
+    path = out / dataclasses.replace(job, id="0123456789", name=named or job.name).folder
     path.mkdir(parents=True)
     config = {name: value for name, value in job.config.items() if name != "measure_learning"}
     (path / "config.yaml").write_text(yaml.safe_dump({**config, **changed}))
@@ -107,6 +110,29 @@ def test_a_run_that_another_version_named_otherwise_is_left(stand_in: Path, tmp_
     (path / "DONE").touch()
     assert main(["sweep", str(sweep_file(tmp_path)), "--out", str(stand_in), "--only", job.id]) == 0
     assert calls(stand_in) == []
+
+
+def test_configs_of_other_folders_are_read_once_and_only_where_a_run_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = load_jobs(sweep_file(tmp_path))[0]
+    out = tmp_path / "out"
+    other = of_another_version(job, out, total_steps=301)
+    read: list[Path] = []
+    load = yaml_config.load_yaml
+
+    def noted(path: Path) -> dict[str, Any]:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(yaml_config, "load_yaml", noted)
+    (out / job.folder).mkdir()
+    assert run_folders([job], out) == [out / job.folder]
+    assert read == []
+    (out / job.folder).rmdir()
+    for _ in range(2):  # as two trials of a search
+        assert run_folders([job], out) == [out / job.folder]
+    assert read == [other / "config.yaml"]
 
 
 @pytest.mark.parametrize("changed", [{"total_steps": 301}, {"no_such_option": 1}], ids=["other", "unknown"])

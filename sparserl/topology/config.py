@@ -141,8 +141,8 @@ class TopologyConfig(TopologyOptions):
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""
         method = [] if self.method == algo else [self.method]
-        called = {"density": "d"} | {name: name.removesuffix(DENSITY_SUFFIX) for name in OWN_DENSITIES}
-        given = {} if self.base.dense else {of: getattr(self, name) for name, of in called.items()}
+        of_groups = {name.removesuffix(DENSITY_SUFFIX): getattr(self, name) for name in OWN_DENSITIES}
+        given = {} if self.base.dense else {"d": self.density, **of_groups}
         densities = [f"{of}{density:g}" for of, density in given.items() if isinstance(density, float)]
         pairs = [] if self.pairs == 1 else [f"pairs{self.pairs}"]
         return [*method, *densities, *pairs]

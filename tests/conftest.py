@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium as gym
 import numba
 import pytest
 import torch
@@ -56,3 +57,26 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from support.runs import leave_undrawn  # it imports sparserl
 
     leave_undrawn(monkeypatch)
+
+
+@pytest.fixture
+def option_envs() -> Iterator[None]:
+    """Those that the kinds of `support.option_kinds` name."""
+    from support.envs import ChoiceEnv, FunctionEnv
+
+    names = ("Tiny-v0", "Other-v0", "Choices-v0")
+    for name, made in zip(names, (FunctionEnv, FunctionEnv, ChoiceEnv), strict=True):
+        gym.register(name, entry_point=made, kwargs={"horizon": 17})
+    yield
+    for name in names:
+        gym.registry.pop(name)
+
+
+@pytest.fixture(scope="module")
+def option_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the files that they name."""
+    from support.option_kinds import write_files
+
+    folder = tmp_path_factory.mktemp("files")
+    write_files(folder)
+    return folder

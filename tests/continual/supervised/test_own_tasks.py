@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.idx_files import write_mnist
 
-from sparserl.config import dump
 from sparserl.continual.supervised.own_tasks import own_sequence
-from sparserl.continual.supervised.sequence_files import load_sequence_file, sequence_of
+from sparserl.continual.supervised.sequence_files import sequence_of
 from sparserl.continual.supervised.sequences import build_sequence
 from sparserl.continual.supervised.tables import Table, read_table
 from sparserl.continual.supervised.tasks import Samples, TaskSequence
@@ -196,183 +192,7 @@ def test_tasks_with_tables_of_their_own() -> None:
     np.testing.assert_allclose(sequence.tasks[1].train.take(slice(None))[0], (X - both.mean()) / both.std(), rtol=1e-5)
 
 
-# --- files ------------------------------------------------------------------------------------------
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "mine.yaml"
-    path.write_text(text)
-    return path
-
-
-def test_a_file_is_read_and_written(tmp_path: Path) -> None:
-    np.savez(tmp_path / "t.npz", x=X, y=Y)
-    path = write(
-        tmp_path,
-        """
-        name: 3
-        data: t.npz
-        test_share: 0.5
-        tasks:
-          - {classes: [0, 1.0], transform: {rotate: 1e1, permute: true}}
-          - {name: two, classes: [2]}
-        """,
-    )
-    file = load_sequence_file(path)
-    assert (file.name, file.data, file.usual_scenario) == ("3", str(tmp_path / "t.npz"), "class")
-    assert [entry.classes for entry in file.entries] == [("0", "1"), ("2",)]
-    assert file.entries[0].transform.rotate == 10
-    copy = tmp_path / "elsewhere"
-    copy.mkdir()
-    assert load_sequence_file(write(copy, dump(file))) == file
-
-
-def test_all_kinds_of_files_have_columns(tmp_path: Path) -> None:
-    from scipy import io
-
-    y = np.array([0, 1] * 3)
-    np.savez(tmp_path / "t.npz", x=X, y=y, place=PLACES)
-    io.savemat(tmp_path / "t.mat", {"X": X, "Y": y, "place": np.array([1, 2] * 3)})
-    lines = [f"{place},{a},{label},{b}" for place, (a, b), label in zip(PLACES, X, y, strict=True)]
-    (tmp_path / "t.csv").write_text("\n".join(["place,one,class,two", *lines]) + "\n")
-    found = {kind: read_table(str(tmp_path / f"t.{kind}"), seed=0, column="place") for kind in ("npz", "mat", "csv")}
-    for kind, table in found.items():
-        assert table.x.tolist() == X.tolist()
-        assert table.groups is not None
-        assert table.groups.tolist() == (["1", "2"] * 3 if kind == "mat" else PLACES.tolist())
-    assert found["csv"].feature_names == ("one", "two")
-    with pytest.raises(ConfigError, match=r"t.csv: unknown column 'plce'; did you mean 'place'\?"):
-        read_table(str(tmp_path / "t.csv"), seed=0, column="plce")
-    with pytest.raises(ConfigError, match=r"t.npz: unknown array 'place'; valid: "):
-        read_table(str(tmp_path / "t.npz"), seed=0)
-    with pytest.raises(ConfigError, match=r"iris has no column 'place'; a file .npz, .mat, .csv or a function has"):
-        read_table("iris", seed=0, column="place")
-
-
-MODULE = """
-import numpy as np, torch
-X, Y = np.arange(12).reshape(6, 1, 2), [0, 1] * 3
-def arrays(): return {"X": X, "y": Y, "place": list("pqpqpq")}
-def pair(): return X, Y
-def four(): return X, Y, X[:2], Y[:2]
-def sets():
-    train = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
-    return {"train": train, "test": [(X[0], 0), (X[1], 1)]}
-def rows(): return [{"image": x, "label": "ab"[y], "place": y} for x, y in zip(X, Y)]
-def three(): return 3
-def fails(): return 1 / 0
-def uneven(): return [(X[0], 0), ([1], 1)]
-def unlabelled(): return [{"image": [1]}]
-def other(): return {"train": rows(), "valid": rows()}
-def none(): return []
-"""
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "own_data.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_data", raising=False)
-    return "own_data"
-
-
-def test_a_function_returns_arrays_or_data_sets(module: str) -> None:
-    flat = np.arange(12).reshape(6, 2).tolist()
-    for name in ("pair", "four", "sets", "rows"):
-        table = read_table(f"{module}:{name}", seed=0, column="place" if name == "rows" else None)
-        assert table.x.tolist() == flat
-        assert table.y.tolist() == [0, 1] * 3  # type: ignore[union-attr]
-        assert (table.x_test is not None) == (name in ("four", "sets"))
-    assert table.classes == ("a", "b")
-    assert table.groups.tolist() == ["0", "1"] * 3  # type: ignore[union-attr]
-    assert read_table(f"{module}:arrays", seed=0, column="place").groups.tolist() == PLACES.tolist()  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("array", "unknown name in own_data 'array'; did you mean 'arrays'?"),
-        ("three", "must return arrays x and y, a data set, or data sets train and test, got 3"),
-        ("fails", "failed: ZeroDivisionError: division by zero"),
-        ("uneven", "sample 1 has 1 features, and sample 0 has 2"),
-        ("unlabelled", "a sample needs one of label, class, y, target; it has image"),
-        ("other", "unknown data set 'valid'; valid: test, train"),
-        ("none", "has no samples"),
-    ],
-)
-def test_a_function_that_returns_something_else(name: str, message: str, module: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        read_table(f"{module}:{name}", seed=0)
-    assert message in str(refusal.value)
-    with pytest.raises(ConfigError, match="cannot import module 'no_such_module'"):
-        read_table("no_such_module:f", seed=0)
-
-
-def test_a_folder_of_idx_files(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "idx", [0, 1, 2, 0, 1, 2], [0, 1, 2])
-    path = write(tmp_path, "data: idx\ntasks: 3\n")
-    file = load_sequence_file(path)
-    sequence = own_sequence(file, {one: read_table(one, seed=0) for one in file.all_data}, seed=0)
-    assert [len(task.train) for task in sequence.tasks] == [2, 2, 2]
-    assert sequence.n_features == 784
-
-
 # --- bad input --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "dta: iris\ntasks: 3",
-            "unknown config key 'dta'; did you mean 'data'? (valid: name, data, column, scenario, scaling, test_share, "
-            "shape, tasks)",
-        ),
-        (
-            "data: iris\ntasks: [{klass: [1]}]",
-            "task 0: unknown config key 'klass'; did you mean 'classes'? (valid: name, "
-            "data, classes, value, transform)",
-        ),
-        (
-            "data: iris\ntasks: [{transform: {rotates: 3}}]",
-            "task 0: unknown config key 'transform.rotates'; did you mean "
-            "'transform.rotate'? (valid: transform.rotate, transform.flip, transform.invert, transform.noise, "
-            "transform.permute)",
-        ),
-        ("data: iris", "tasks is missing: a list of tasks, or a number; or a column whose values are tasks"),
-        ("tasks: 3", "data is missing: the table that tasks are made of"),
-        ("tasks: [{}]", "task 0 has no data, and the sequence has none: say `data` of one of them"),
-        ("data: iris\ntasks: []", "sequence 'mine' has no tasks"),
-        ("data: iris\ntasks: many", "tasks must be a list of tasks or a number of them, got 'many'"),
-        ("data: iris\ntasks: 0", "tasks must be at least 1, got 0"),
-        ("data: iris\ntasks: [3]", "task 0: must hold keys and values, got 3"),
-        ("data: iris\ntasks: [{classes: 3}]", "task 0: classes must be a list of labels, got 3"),
-        (
-            "data: iris\ntasks: [{classes: [yes]}]",
-            "task 0: classes: True is no label; put text that YAML reads as something else in quotes",
-        ),
-        ("data: iris\ntasks: [{classes: [1, 1]}]", "task 0: class '1' is there twice"),
-        ("data: iris\ntasks: [{value: x}]", "task 0 has value 'x' of a column: say which `column`"),
-        ("data: iris\ntasks: [{transform: {noise: -1}}]", "task 0: transform.noise must not be negative, got -1.0"),
-        (
-            "data: iris\ntasks: [{transform: {flip: sideways}}]",
-            "task 0: unknown transform.flip 'sideways'; valid: left_right, up_down",
-        ),
-        ("data: iris\ntasks: 3\nscenario: clas", "unknown scenario 'clas'; did you mean 'class'?"),
-        ("data: iris\ntasks: 3\nscaling: all_feature", "unknown scaling 'all_feature'; did you mean 'all_features'?"),
-        ("data: iris\ntasks: 3\ntest_share: 1", "test_share must be in (0, 1), got 1.0"),
-        ("data: iris\ntasks: 3\nshape: [4]", "shape must be height and width, or channels, height and width, got [4]"),
-        ("data: iris\ntasks: 3\ncolumn: x", "tasks 3 splits classes, and column 'x' samples; leave one out"),
-        ("data: iris\ntasks: 3\nname: []", "name must be text, got []"),
-    ],
-)
-def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path, text + "\n")
-    with pytest.raises(ConfigError) as refusal:
-        load_sequence_file(path)
-    assert str(refusal.value).startswith(f"{path}: ")
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
 
 
 NO_TEST_OF_C = Table("t", X, Y, NAMES, x_test=X[:4], y_test=Y[:4])

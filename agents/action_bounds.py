@@ -22,10 +22,13 @@ def check_action_bounds(space: spaces.Space[Any], *, scaled: bool = True) -> Non
 
     Raises:
         ConfigError: If a box has no actions, or one whose bounds are not finite, or one that is to be scaled and whose
-            range is nothing or beyond float32, or if discrete actions begin elsewhere than at 0.
+            range is nothing or beyond float32; or if discrete actions begin elsewhere than
+            at 0, or stand in several rows.
     """
-    if isinstance(space, spaces.Discrete) and space.start != 0:
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
         raise ConfigError(f"discrete actions must be counted from 0, got {space}")
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) != 1:
+        raise ConfigError(f"several choices must stand in one row, got {space}")
     if not isinstance(space, spaces.Box):
         return
     if space.low.size == 0:

@@ -53,6 +53,25 @@ class RateSchedule:
 
 
 @dataclass(frozen=True)
+class RunSizes:
+    """What decides, beside the options of an agent, how much memory it takes.
+
+    Attributes:
+        n_obs: Features of an observation.
+        item_bytes: Of each.
+        n_action: Entries of an action.
+        n_envs: Environments that it learns in.
+        steps: Env steps that it learns from, 0 for an agent that only acts; None if not known.
+    """
+
+    n_obs: int
+    item_bytes: int
+    n_action: int
+    n_envs: int
+    steps: int | None
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Hyper-parameters that every agent has, under Stable-Baselines3's names; and what a run asks of all of them.
 
@@ -64,6 +83,8 @@ class AgentConfig:
     """Options that Stable-Baselines3's dense agents have not."""
     of_policy: ClassVar[tuple[str, ...]] = ()
     """Those of them that say what networks are, and are no arguments of the agent."""
+    of_networks: ClassVar[tuple[str, ...]] = ("net_arch",)
+    """Options that make other networks, which those of another run do not fit."""
     learning_rate: Positive = 3e-4
     """Of Adam, for all networks."""
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -151,16 +172,9 @@ class AgentConfig:
         """
         raise NotImplementedError
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        """Bytes that an agent takes beside its networks, estimated; by what takes them and the option for it.
-
-        Args:
-            n_obs: Features of an observation.
-            item_bytes: Of each.
-            n_action: Entries of an action.
-            steps: Env steps of the run, if known.
-        """
-        del n_obs, item_bytes, n_action, steps
+    def memory(self, sizes: RunSizes) -> dict[str, float]:
+        """Bytes that an agent takes beside its networks, estimated; by what takes them and the option for it."""
+        del sizes
         return {}
 
     def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:
@@ -208,6 +222,7 @@ class OffPolicyConfig(AgentConfig):
     """Kind of network: `net_arch` hidden layers, or residual blocks with layer normalisation that read normalised
     observations (SimBa)."""
     of_policy: ClassVar[tuple[str, ...]] = ("network",)
+    of_networks: ClassVar[tuple[str, ...]] = ("net_arch", *of_policy)
     replay: Literal["stored", "redraw_noise"] = "stored"
     """Draw transitions as they were stored, or with fresh noise in the features that `wrappers.noise-fraction` appends
     (as in the ANF paper)."""
@@ -340,10 +355,10 @@ class OffPolicyConfig(AgentConfig):
             },
         }
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        transitions = self.buffer_size if steps is None else min(self.buffer_size, steps)
-        of_replay = transitions * (2 * item_bytes * n_obs + 4 * n_action + 12)
-        of_batches = 4.0 * self.batch_size * (2 * n_obs + self._kept_neurons())
+    def memory(self, sizes: RunSizes) -> dict[str, float]:
+        transitions = self.buffer_size if sizes.steps is None else min(self.buffer_size, sizes.steps)
+        of_replay = transitions * (2 * sizes.item_bytes * sizes.n_obs + 4 * sizes.n_action + 12)
+        of_batches = 4.0 * self.batch_size * (2 * sizes.n_obs + self._kept_neurons())
         return {"the replay buffer (--agent.buffer-size)": of_replay, OF_BATCHES: of_batches}
 
     def connect(self, agent: Any, feature_origins: Callable[[], Any], draw_noise: Callable[[], Any]) -> None:

@@ -23,6 +23,7 @@ class CriticsConfig(OffPolicyConfig):
 
     of_policy: ClassVar[tuple[str, ...]] = ("network", "actor_width", "actor_blocks", "critic_width", "critic_blocks")
     ours_alone: ClassVar[tuple[str, ...]] = ("critic_subset", "actor_q", *of_policy)
+    of_networks: ClassVar[tuple[str, ...]] = ("net_arch", *of_policy, "n_critics")
     actor_width: Count = 128
     """Neurons between the residual blocks of the actor of network simba; inside a block there are four times as
     many."""

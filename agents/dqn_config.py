@@ -18,6 +18,7 @@ class DQNConfig(OffPolicyConfig):
     """
 
     of_policy: ClassVar[tuple[str, ...]] = ("network", "q_width", "q_blocks")
+    of_networks: ClassVar[tuple[str, ...]] = ("net_arch", *of_policy)
     ours_alone = ("double_q", "loss", *of_policy)
     learning_rate: Positive = 1e-4
     """Of Adam."""

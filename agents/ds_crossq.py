@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from stable_baselines3.common.policies import BasePolicy
 
-from sparserl.agents.config import OF_BATCHES, AgentConfig
+from sparserl.agents.config import OF_BATCHES, AgentConfig, RunSizes
 from sparserl.agents.critics_config import SACConfig
 from sparserl.agents.ds_sac import DSSAC
 from sparserl.agents.networks.crossq import SparseCrossQPolicy
@@ -41,6 +41,7 @@ class CrossQConfig(SACConfig):
     """Env steps with random actions before the first gradient update."""
     net_arch: tuple[Count, ...] = (256, 256)
     """Hidden widths of the actor."""
+    of_networks: ClassVar[tuple[str, ...]] = (*SACConfig.of_networks, "critic_arch")
     critic_arch: tuple[Count, ...] = (1024, 1024)
     """Hidden widths of each critic (paper: 2048, 2048)."""
     policy_delay: Repeats = 3
@@ -74,11 +75,11 @@ class CrossQConfig(SACConfig):
         policy["net_arch"] = {"pi": list(self.net_arch), "qf": list(self.critic_arch)}
         return {**given, "policy_kwargs": {**given["policy_kwargs"], **policy}}
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
+    def memory(self, sizes: RunSizes) -> dict[str, float]:
         # Of both halves of the joint batch each critic keeps what its layers give and what that is normalised to, and
         # on the way back the gradients by both.
         of_critics = 4.0 * 2 * self.batch_size * 4 * self.n_critics * sum(self.critic_arch)
-        given = super().memory(n_obs, item_bytes, n_action, steps)
+        given = super().memory(sizes)
         return {**given, OF_BATCHES: given[OF_BATCHES] + of_critics}
 
 

@@ -30,6 +30,7 @@ class TQCConfig(SACConfig):
         ConfigError: If a number is out of range, or critics are to be chosen.
     """
 
+    of_networks: ClassVar[tuple[str, ...]] = (*SACConfig.of_networks, "n_quantiles")
     n_quantiles: Annotated[int, Range("[1, 200]")] = 25
     """Quantiles of the return that each critic gives."""
     top_quantiles_to_drop_per_net: CountOrZero = 2

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
-from sparserl.agents.config import AgentConfig
+from sparserl.agents.config import AgentConfig, RunSizes
 from sparserl.agents.networks.on_policy import ADAM_EPS
 from sparserl.errors import ConfigError
 from sparserl.ranges import Count, NotNegative, Positive, PositiveShare, Range, Repeats
 
+SMALLEST_ROLLOUT = 2
+"""Env steps, of one environment, that agents take as a rollout; one that only acts never fills it."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -25,6 +27,7 @@ class OnPolicyConfig(AgentConfig):
         ConfigError: If a number is out of range.
     """
 
+    of_networks: ClassVar[tuple[str, ...]] = ("net_arch", "activation")
     net_arch: tuple[Count, ...] = (64, 64)
     """Hidden widths of each network."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -43,10 +46,11 @@ class OnPolicyConfig(AgentConfig):
     """Whether advantages are brought to mean 0 and deviation 1 in each gradient update."""
 
     def arguments(self, action_shape: tuple[int, ...], *, seed: int, acts_only: bool) -> dict[str, Any]:
-        del action_shape, seed, acts_only
+        del action_shape, seed
         own = ("gamma", "n_steps", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
         return {
             **{name: getattr(self, name) for name in (*own, "normalize_advantage")},
+            **({"n_steps": SMALLEST_ROLLOUT} if acts_only else {}),
             "learning_rate": self.rate,
             "policy_kwargs": {
                 "net_arch": list(self.net_arch),
@@ -55,9 +59,13 @@ class OnPolicyConfig(AgentConfig):
             },
         }
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        del item_bytes, steps  # a rollout holds float32 alone, and all of it from the beginning
-        return {"the rollout (--agent.n-steps)": 4.0 * self.n_steps * (n_obs + n_action + 6)}
+    def memory(self, sizes: RunSizes) -> dict[str, float]:
+        of_step = sizes.item_bytes * sizes.n_obs + 4.0 * (sizes.n_action + 6)
+        return {"the rollout (--agent.n-steps)": self._held_steps(sizes) * of_step}
+
+    def _held_steps(self, sizes: RunSizes) -> int:
+        """Env steps that a rollout holds, all of them from the beginning of the run."""
+        return SMALLEST_ROLLOUT if sizes.steps == 0 else self.n_steps * sizes.n_envs
 
 
 def batches_advice(batch_size: int, steps: int) -> str | None:
@@ -106,7 +114,8 @@ class PPOConfig(OnPolicyConfig):
 
     def arguments(self, action_shape: tuple[int, ...], **how: Any) -> dict[str, Any]:
         own = ("batch_size", "n_epochs", "clip_range", "clip_range_vf")
-        return super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}
+        arguments = super().arguments(action_shape, **how) | {name: getattr(self, name) for name in own}
+        return arguments | ({"batch_size": SMALLEST_ROLLOUT} if how["acts_only"] else {})
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class RecurrentPPOConfig(PPOConfig):
     """Env steps of a rollout, in each environment; a run ends with the first whole rollout that reaches its steps."""
     batch_size: Annotated[int, Range("[2, 1e9]")] = 128
     """Env steps per gradient update, in sequences as they were met; must divide those of a rollout."""
+    of_networks: ClassVar[tuple[str, ...]] = (*PPOConfig.of_networks, "lstm_hidden", "lstm_layers")
     lstm_hidden: Count = 256
     """Neurons of each layer of an LSTM; actor and critic have one each, before the hidden layers of net_arch."""
     lstm_layers: Count = 1
@@ -131,9 +141,10 @@ class RecurrentPPOConfig(PPOConfig):
         own = {"lstm_hidden_size": self.lstm_hidden, "n_lstm_layers": self.lstm_layers}
         return {**arguments, "policy_kwargs": {**arguments["policy_kwargs"], **own}}
 
-    def memory(self, n_obs: int, item_bytes: int, n_action: int, steps: int | None) -> dict[str, float]:
-        of_rollout = super().memory(n_obs, item_bytes, n_action, steps)
-        states = 16.0 * self.n_steps * self.lstm_hidden * self.lstm_layers  # hidden and cell, of actor and critic
+    def memory(self, sizes: RunSizes) -> dict[str, float]:
+        of_rollout = super().memory(sizes)
+        of_step = 16.0 * self.lstm_hidden * self.lstm_layers  # hidden and cell, of actor and critic
+        states = self._held_steps(sizes) * of_step
         return {name: size + states for name, size in of_rollout.items()}
 
 

@@ -141,8 +141,9 @@ class AgentParts(BaseAlgorithm):
             try:
                 network.load_state_dict(states[group])
             except (RuntimeError, KeyError, SparserlError) as error:
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise CheckpointError(f"the networks of {group!r} do not fit this agent: {first_line}") from None
+                # Of torch's lines the first says what was tried, and the second what was wrong.
+                said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+                raise CheckpointError(f"the networks of {group!r} do not fit this agent: {said}") from None
         for group, target in self.target_copies.items():
             target.load_state_dict(self.networks[group].state_dict())
 

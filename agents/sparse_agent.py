@@ -132,6 +132,7 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
         for group, layers in groups.items():
             if layers:
                 check_elementwise(self.optimizer_of(group))
+                self.topology.check_optimizer(self.optimizer_of(group))
             for name, layer in layers.items():
                 follower = OptimizerMoments(self.optimizer_of(group), layer.values, self.topology.part("moments"))
                 self.evolver.follow(name, follower)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sparserl.agents.action_bounds import check_action_bounds
-from sparserl.agents.config import AgentConfig
+from sparserl.agents.config import AgentConfig, RunSizes
 from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.dense import A2C, DQN, PPO, SAC, TD3
 from sparserl.agents.dqn_config import DQNConfig
@@ -163,7 +163,7 @@ def check_actions(algo: str, agent: type[AgentParts], space: spaces.Space[Any]) 
 def _memory(
     spec: AgentSpec, config: AgentConfig, topology: TopologyConfig | None, env: GymEnv, steps: int | None
 ) -> dict[str, float]:
-    """Bytes that an agent takes in a run of so many env steps, estimated; by what takes them and the option for it."""
+    """Bytes that an agent takes in a run of so many env steps (`RunSizes`), estimated; by what takes them."""
     n_obs, n_action = (int(np.prod(space.shape or (1,))) for space in (env.observation_space, env.action_space))
     choices = int(env.action_space.n) if isinstance(env.action_space, spaces.Discrete) else n_action
     item = getattr(env.observation_space.dtype, "itemsize", 8)
@@ -179,7 +179,8 @@ def _memory(
                 densities = topology.of(group).first_densities(shapes)
             connections += sum(density * wide * deep for density, (wide, deep) in zip(densities, shapes, strict=True))
     of_networks = connections * (DENSE_BYTES if topology is None else SPARSE_BYTES)
-    parts = {**config.memory(n_obs, item, n_action, steps), "the networks (--agent.net-arch)": of_networks}
+    sizes = RunSizes(n_obs, item, n_action, getattr(env, "num_envs", 1), steps)
+    parts = {**config.memory(sizes), "the networks (--agent.net-arch)": of_networks}
     if image is not None:  # each group reads images through convolutions of its own
         weights = sum(wide * deep for wide, deep in image.matrices)
         numbers = image.activations if topology is None else image.activations + image.patches
@@ -230,7 +231,7 @@ def make_agent(
     _refuse_unread_densities(algo, spec.agent, topology)
     assert env.action_space.shape is not None
     of_networks = topology if spec.sparse else None
-    check_fits(_memory(spec, config, of_networks, env, 1 if acts_only else total_steps))
+    check_fits(_memory(spec, config, of_networks, env, 0 if acts_only else total_steps))
     policy = policy_for(env.observation_space, tuple(spec.agent.policy_aliases))
     arguments = config.arguments(env.action_space.shape, seed=seed, acts_only=acts_only)
     if spec.sparse:

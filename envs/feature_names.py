@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sparserl.envs.wrapper_stack import base_features, feature_origins
+from sparserl.envs.wrapper_stack import NamesFeatures, base_features, feature_origins, layers
 from sparserl.errors import ConfigError
 
 NOISE = "noise"
@@ -50,7 +50,7 @@ def feature_names(env: gym.Env[Any, Any]) -> list[str]:
 
     Of MuJoCo's environments that say what their observations are made of, by joint: `qpos rootz`, `qvel bthigh`; those
     of `KNOWN` by what they are; of Dict observations by their keys; else by position among the features of the base
-    environment. Features of earlier steps say so; noise features are numbered by themselves.
+    environment. Features of earlier steps say so; noise features are numbered by themselves, and so is a task's id.
 
     Raises:
         ConfigError: If observations are no vectors.
@@ -61,11 +61,12 @@ def feature_names(env: gym.Env[Any, Any]) -> list[str]:
     try:
         origins = feature_origins(env).tolist()
     except ConfigError:  # a wrapper of somebody else makes other features of them
-        origins, count = list(range(space.shape[0])), space.shape[0]
-        known: list[str] = []
-    else:
-        known, count = _base_names(env.unwrapped), base_features(env)
-    return [_name(origin, count, known) for origin in origins]
+        return [f"feature {index}" for index in range(space.shape[0])]
+    own: dict[int, str] = {}
+    for layer in layers(env):
+        own |= layer.own_names() if isinstance(layer, NamesFeatures) else {}
+    known, count = _base_names(env.unwrapped), base_features(env)
+    return [own.get(origin) or _name(origin, count, known) for origin in origins]
 
 
 def is_velocity(name: str) -> bool:

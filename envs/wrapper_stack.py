@@ -28,6 +28,14 @@ class MovesFeatures(Protocol):
 
 
 @runtime_checkable
+class NamesFeatures(Protocol):
+    """A wrapper whose features have names of their own."""
+
+    def own_names(self) -> dict[int, str]:
+        """Entry in `feature_origins` of each feature that it adds, above all others -> its name."""
+
+
+@runtime_checkable
 class DrawsNoise(Protocol):
     """A wrapper that adds features without meaning."""
 
@@ -98,7 +106,8 @@ def feature_origins(env: gym.Env[Any, Any]) -> IntArray:
 
     Returns:
         int64, shape (features,): the feature's index in the base environment's observation, flattened if it is a Dict,
-        and `base_features` more for each step that it is old; -1 - k for the k-th noise feature.
+        and `base_features` more for each step that it is old; -1 - k for the k-th noise feature; of features that a
+        wrapper names itself (`NamesFeatures`) numbers above all others.
 
     Raises:
         ConfigError: If a wrapper changes the number of features without saying how (`MovesFeatures`).

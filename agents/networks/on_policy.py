@@ -159,7 +159,7 @@ class SparsePPOPolicy(ActorCriticPolicy):
         if log_std is not None:
             self.log_std = nn.Parameter(torch.full_like(log_std, self.log_std_init))
         actor, critic = _widths(self.net_arch)
-        self.action_net = self._network("actor.pi", actor, head.out_features, ACTION_GAIN)
+        self.action_net = self._network("actor.pi", actor, int(head.out_features), ACTION_GAIN)
         self.value_net = self._network("critic.vf", critic, 1, VALUE_GAIN)  # type: ignore[assignment]  # read alike
         if self.ortho_init:
             for extractor in {self.pi_features_extractor, self.vf_features_extractor}:

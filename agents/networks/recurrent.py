@@ -83,6 +83,10 @@ class SparseRecurrentPolicy(SparsePPOPolicy, RecurrentActorCriticPolicy):
             name=f"{group}.memory",
         )
 
+    def evaluate_actions(self, obs: Any, actions: torch.Tensor, *memory: Any) -> Any:
+        # Floats, as rollouts of Stable-Baselines3 give them: those of sb3-contrib keep whole numbers.
+        return super().evaluate_actions(obs, actions.float(), *memory)
+
     @staticmethod
     def _process_sequence(features: Any, lstm_states: Any, episode_starts: Any, lstm: Any) -> Any:
         """Sequences that begin with an episode, and contain no other beginning, need no loop over their steps."""

@@ -46,7 +46,7 @@ from sparserl.metrics.cost import (
 from sparserl.seeding import stream
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments, check_moments
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.structure import FloatArray, TopologyChange
 
 
@@ -86,7 +86,7 @@ class SupervisedLearner(TaskLearner):
         self._closed_at: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.use(self.new_network())
         self.optimizer = self.new_optimizer()
-        check_moments(topology.part("moments"), self.optimizer)
+        topology.check_optimizer(self.optimizer)
         for task in range(self.n_tasks):
             config.check_schedule_fits(self.epochs_of(task), self.steps_of(task))
         strategy.attach(self)

@@ -17,8 +17,8 @@ from sparserl.errors import ConfigError
 class AppendNoiseFeatures(RandomObservation, gym.utils.RecordConstructorArgs):
     """Appends noise features after the real ones, drawn at every reset and step.
 
-    What is drawn is part of the observation, so a replay buffer stores it. Real features and their dtype stay as
-    they are.
+    What is drawn is part of the observation, so a replay buffer stores it. Real features stay as they are, and so does
+    their dtype where it is one of floats; whole numbers become float32, as noise is none.
 
     Args:
         env: With vectors as observations.
@@ -59,10 +59,11 @@ class AppendNoiseFeatures(RandomObservation, gym.utils.RecordConstructorArgs):
         self._real = space.shape[0]
         self._noise = math.ceil(self._real / (1.0 - fraction)) - self._real
         self._std, self._histograms = std, histograms
+        self._dtype = space.dtype if space.dtype.kind == "f" else np.dtype(np.float32)
         self.observation_space = gym.spaces.Box(
-            np.append(space.low, np.full(self._noise, -np.inf, space.dtype)),
-            np.append(space.high, np.full(self._noise, np.inf, space.dtype)),
-            dtype=space.dtype,
+            np.append(space.low.astype(self._dtype), np.full(self._noise, -np.inf, self._dtype)),
+            np.append(space.high.astype(self._dtype), np.full(self._noise, np.inf, self._dtype)),
+            dtype=self._dtype,
         )
 
     @property
@@ -83,7 +84,7 @@ class AppendNoiseFeatures(RandomObservation, gym.utils.RecordConstructorArgs):
     def observation(self, observation: Any) -> Any:
         """The observation, then noise."""
         noise = self.draw_noise(self._generator, 1)[0]
-        return np.append(observation, noise.astype(observation.dtype))
+        return np.append(observation, noise).astype(self._dtype)
 
 
 def check_noise_fraction(fraction: float, name: str = "noise fraction") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sparserl.envs.wrapper_stack import IntArray, observation_box
+from sparserl.envs.wrapper_stack import IntArray, feature_origins, observation_box
 from sparserl.errors import ConfigError
 
 
@@ -40,9 +40,13 @@ class AppendTaskId(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstr
         )
 
     def carry(self, origins: IntArray) -> IntArray:
-        """See `MovesFeatures`. The id is no noise: it counts as features after those of the base environment."""
-        first = observation_box(self.unwrapped).shape[0]
-        return np.append(origins, first + np.arange(self._id.size))
+        """See `MovesFeatures`. The id is no noise: it counts as features after all others."""
+        return np.append(origins, origins.max(initial=-1) + 1 + np.arange(self._id.size))
+
+    def own_names(self) -> dict[int, str]:
+        """See `NamesFeatures`."""
+        origins = feature_origins(self)[-self._id.size :].tolist()
+        return {origin: f"task {task}" for task, origin in enumerate(origins)}
 
     def observation(self, observation: Any) -> Any:
         """The observation, then the id."""

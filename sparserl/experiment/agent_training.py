@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,7 +89,12 @@ class AgentTraining(Training[TrainConfig]):
             )
         with restoring():
             self.agent.take_networks(origin.networks)
-            load_wrapper_state(self.envs[0], origin.wrappers)
+            self._load_wrappers(origin.wrappers)
+
+    def _load_wrappers(self, state: Mapping[str, Any]) -> None:
+        """Puts the wrappers of all environments into the state of those of one."""
+        for env in self.envs:
+            load_wrapper_state(env, state)
 
     @classmethod
     def config_of(cls, folder: RunFolder) -> TrainConfig:
@@ -179,7 +185,8 @@ class AgentTraining(Training[TrainConfig]):
         return self._recorder
 
     def restore_envs(self, state: Mapping[str, Any]) -> None:
-        restore_env(self.agent, self.envs, state["env"], lambda: load_wrapper_state(self.envs[0], state["wrappers"]))
+        begin = partial(self._load_wrappers, state["wrappers"])
+        restore_env(self.agent, self.envs, state, begin, seed=self.config.seed)
 
     def learn(self, *, is_new: bool) -> None:
         callbacks = self.config.agent.callbacks()

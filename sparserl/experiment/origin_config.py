@@ -107,9 +107,10 @@ def check_origin(run: TrainConfig, source: TrainConfig) -> None:
     where, twin = run.origin.run, AGENTS[source.algo].sparse_twin
     if run.algo not in (source.algo, twin):
         raise ConfigError(f"{run.algo} cannot begin with the networks of {where}: they are of {source.algo}")
-    if run.agent.net_arch != source.agent.net_arch:
-        given, theirs = list(run.agent.net_arch), list(source.agent.net_arch)
-        raise ConfigError(f"agent.net_arch {given} does not fit the networks of {where}: leave it {theirs}")
+    for name in run.agent.of_networks:
+        given, theirs = (yaml_config.plain(getattr(one.agent, name)) for one in (run, source))
+        if given != theirs:
+            raise ConfigError(f"agent.{name} {given} does not fit the networks of {where}: leave it {theirs}")
     if run.origin.prune_by is None:
         if run.algo != source.algo:
             raise ConfigError(

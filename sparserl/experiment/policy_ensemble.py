@@ -95,6 +95,11 @@ def _check_alike(one: TrainedAgent, other: TrainedAgent) -> None:
         raise ConfigError(
             f"an ensemble acts in one environment: {runs} learned in {one.config.env} and {other.config.env}"
         )
+    if one.config.env_kwargs != other.config.env_kwargs:
+        raise ConfigError(
+            f"an ensemble acts in one environment: {runs} learned with the env_kwargs {one.config.env_kwargs} and "
+            f"{other.config.env_kwargs}"
+        )
     if one.config.wrappers != other.config.wrappers:
         raise ConfigError(f"an ensemble sees one environment: the wrappers of {runs} differ")
     for name in ("observation_space", "action_space"):

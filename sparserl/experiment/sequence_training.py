@@ -110,7 +110,7 @@ class SequenceTraining(Training[RLContinualConfig]):
         def enter_task() -> None:
             tasks.enter(self.learner.task, self.learner.task_steps)
 
-        restore_env(self.learner.agent, [self._env], state["env"], enter_task)
+        restore_env(self.learner.agent, [self._env], state, enter_task, seed=self.config.seed)
 
     def learn(self, *, is_new: bool) -> None:
         self._recorder.learn()

@@ -12,9 +12,9 @@ import gymnasium as gym
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sparserl import config as yaml_config
+from sparserl.agents.collection import LeanVecEnv
 from sparserl.agents.config import AgentConfig
 from sparserl.agents.critics_config import TD3Config
 from sparserl.agents.learning_observer import When
@@ -167,11 +167,11 @@ class TrainConfig(RunConfig):
         env = make_env(self.env, render_mode=render_mode, kwargs=self.env_kwargs, images=images, **accepted(self.algo))
         return wrap(env, self.wrappers, self.seed, follow=follow)
 
-    def make_envs(self) -> DummyVecEnv:
+    def make_envs(self) -> LeanVecEnv:
         """The environments that the agent of this run learns in, with running statistics in common."""
         envs = [self.make_env() for _ in range(self.n_envs)]
         share_statistics(envs)
-        return DummyVecEnv([partial(around_counted, env, Monitor) for env in envs])
+        return LeanVecEnv([partial(around_counted, env, Monitor) for env in envs])
 
     def make_agent(self, env: GymEnv, *, acts_only: bool = False) -> AgentParts:
         """The agent of this run on `env`; one that only acts never learns, and needs no replay buffer."""

@@ -102,7 +102,7 @@ class _Dense(LinearLayer):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.layer.out_features, self.layer.in_features
+        return int(self.layer.out_features), int(self.layer.in_features)  # NumPy's, where actions were counted by it
 
     @property
     def fan_in(self) -> Slots:

@@ -22,7 +22,7 @@ from sparserl.layers.sparse_linear import SparseLinear
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.event import TopologyEvent
 from sparserl.topology.evolver import TopologyEvolver
-from sparserl.topology.moments import OptimizerMoments, check_moments
+from sparserl.topology.moments import OptimizerMoments
 from sparserl.topology.rewire import difference
 from sparserl.topology.structure import FloatArray, SparseTopology, TopologyChange
 
@@ -71,7 +71,7 @@ class SparseTraining:
         self.evolver = TopologyEvolver(
             {GROUP: self.layers}, topology.rule(), seed=seed, new_value=new_value, goals=goals
         )
-        self._moments = topology.part("moments")
+        self._topology = topology
         self._followed: list[_Followed] = []
         self._stranger: str | None = None
         if self.layers and optimizer is not None:
@@ -111,8 +111,8 @@ class SparseTraining:
         layers = {name: layer for name, layer in self.layers.items() if id(layer.values) in held}
         if not layers:
             raise TopologyError(f"the {type(optimizer).__name__} to follow holds no weights of sparse layers")
-        check_moments(self._moments, optimizer)
-        followed = _Followed(optimizer, layers, self._moments)
+        self._topology.check_optimizer(optimizer)
+        followed = _Followed(optimizer, layers, self._topology.part("moments"))
         for name, state in followed.states.items():
             self.evolver.follow(name, state)
             self.evolver.set_optimizer(name, partial(getattr, followed, "optimizer"))

@@ -26,7 +26,6 @@ from sparserl.layers.sparse_training import SparseTraining, check_elementwise
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import OWN_DENSITIES
 from sparserl.topology.density import Shape
-from sparserl.topology.moments import check_moments
 from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.structure import SparseTopology
 
@@ -146,7 +145,7 @@ def sparsify(
             goals[name] = goal
     if topologies and optimizer is not None:
         check_elementwise(optimizer)
-        check_moments(config.part("moments"), optimizer)
+        config.check_optimizer(optimizer)
     swaps = list(_swaps(module, optimizer, topologies))
     # Nothing has changed so far, and nothing below is refused.
     layers = {name: layer for swap in swaps for name, layer in swap.carry_out(module, optimizer).items()}

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from sparserl.errors import ConfigError, TopologyError, unknown_name
 from sparserl.ranges import check_ranges
 from sparserl.seeding import stream
@@ -17,6 +19,7 @@ from sparserl.topology.density import ALLOCATIONS, Shape, check_can_be_met, erdo
 from sparserl.topology.group_sizes import check_divides, nearest_multiple
 from sparserl.topology.initial_topology import INITIAL
 from sparserl.topology.methods import METHODS, Method, window
+from sparserl.topology.moments import check_moments, check_momentum
 from sparserl.topology.one_shot import ONE_SHOT
 from sparserl.topology.rewire import RewireRule
 from sparserl.topology.schedules import DENSITY
@@ -137,6 +140,13 @@ class TopologyConfig(TopologyOptions):
         """The same of the rule of a method that rewires."""
         given = getattr(self, name)
         return getattr(self.base.rule, name) if given is None else given
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises TopologyError if an optimizer does not keep of each weight what events ask for."""
+        check_moments(self.part("moments"), optimizer)
+        rule = self.rule()
+        if rule is not None and rule.needs_momentum:
+            check_momentum(optimizer)
 
     def labels(self, algo: str) -> list[str]:
         """What is special about it for the agent `algo`, as parts of the name of a run."""

@@ -107,6 +107,18 @@ class OptimizerMoments:
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
 
 
+def check_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Raises TopologyError if an optimizer will gather nothing that `momentum_of` reads."""
+    kind = type(optimizer).__name__
+    if isinstance(optimizer, torch.optim.Adamax) or not all(
+        "betas" in group or group.get("momentum", 0.0) > 0.0 for group in optimizer.param_groups
+    ):
+        raise TopologyError(
+            f"a budget by momentum needs an optimizer that gathers one, and this {kind} does not: use Adam (--agent."
+            "optimizer adam, learner.optimizer adam), or SGD or RMSprop with momentum"
+        )
+
+
 def learning_rate_of(optimizer: torch.optim.Optimizer, values: torch.nn.Parameter) -> float:
     """The present learning rate of weights.
 

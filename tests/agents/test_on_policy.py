@@ -13,7 +13,7 @@ from gymnasium import spaces
 from oracle.masked_dense import dense_weight
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
-from support.envs import FunctionEnv, SpacesOnly
+from support.envs import Choices, FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSA2C, DSPPO
@@ -36,16 +36,6 @@ both = pytest.mark.parametrize("kind", [DSPPO, DSA2C])
 def make(kind: Any, policy: Any = "MlpPolicy", env: Any = None, **options: Any) -> Any:
     small = {} if policy is ActorCriticPolicy else {"topology": STATIC, "policy_kwargs": {"net_arch": [12, 10]}}
     return kind(policy, env or FunctionEnv(), **{"seed": 0, **SIZES[kind], **small, **options})
-
-
-class Choices(SpacesOnly):
-    """Rewards the sum of what is done."""
-
-    def __init__(self, actions: Any) -> None:
-        super().__init__(spaces.Box(-1.0, 1.0, (3,), np.float32), actions)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), float(np.sum(action)), False, False, {}
 
 
 # --- the update is Stable-Baselines3's --------------------------------------------------------------

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
 from support.envs import FunctionEnv
 
 from sparserl import machine_memory
@@ -52,6 +55,16 @@ def test_an_estimate_of_an_agent_worked_by_hand() -> None:
     half = _memory(row, config, half_dense, env, 1000)
     assert half["the networks (--agent.net-arch)"] == 40 * (actor + 2 * critic) / 2
     assert _memory(row, config, None, env, 1)["the replay buffer (--agent.buffer-size)"] < 100
+
+
+@pytest.mark.parametrize(("algo", "n_envs"), [("ds_ppo", 3), ("ds_a2c", 1), ("ds_recurrent_ppo", 2)])
+def test_an_estimate_of_a_rollout_is_what_it_holds(algo: str, n_envs: int) -> None:
+    config, topology = AGENTS[algo].config(n_steps=128), TopologyConfig("static", density=0.5)  # type: ignore[call-arg]
+    env = DummyVecEnv([FunctionEnv] * n_envs)
+    rollout: Any = make_agent(algo, config, topology, env, seed=0).rollout_buffer  # type: ignore[attr-defined]
+    rollout.reset()
+    held = sum(array.nbytes for array in vars(rollout).values() if isinstance(array, np.ndarray))
+    assert _memory(AGENTS[algo], config, topology, env, 1000)["the rollout (--agent.n-steps)"] == held
 
 
 def test_of_a_buffer_only_what_the_run_fills_counts(monkeypatch: pytest.MonkeyPatch) -> None:

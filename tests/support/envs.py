@@ -78,6 +78,23 @@ class SpacesOnly(gym.Env[Any, Any]):
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
+class Choices(SpacesOnly):
+    """Rewards the sum of what is done, for 17 steps."""
+
+    def __init__(self, actions: gym.Space[Any]) -> None:
+        super().__init__(gym.spaces.Box(-1.0, 1.0, (3,), np.float32), actions)
+        self.elapsed = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.elapsed = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.elapsed += 1
+        return self.observation_space.sample(), float(np.sum(action)), False, self.elapsed >= 17, {}
+
+
 class DictEnv(FunctionEnv):
     """The same with a Dict as observation: all but the last feature as `arm`, and the last one as `goal`."""
 

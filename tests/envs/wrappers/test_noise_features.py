@@ -116,3 +116,19 @@ def test_noise_from_histograms() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}$"):
         AppendNoiseFeatures(FunctionEnv(), **arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_])
+def test_noise_beside_whole_numbers_is_none(dtype: Any) -> None:
+    space = gym.spaces.Box(0, 1 if dtype is np.bool_ else 9, (3,), dtype)
+    env = AppendNoiseFeatures(SpacesOnly(space), 0.5, std=0.3)
+    space.seed(0)
+    observation, _ = env.reset(seed=0)
+    box = env.observation_space
+    assert isinstance(box, gym.spaces.Box)
+    assert observation.dtype == box.dtype == np.float32
+    assert box.contains(observation)
+    assert (box.low[3:] == -np.inf).all()
+    assert 0 < np.abs(observation[3:]).max() < 2
+    assert (observation[3:] % 1 != 0).all()
+    assert (observation[:3] % 1 == 0).all()

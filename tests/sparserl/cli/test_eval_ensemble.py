@@ -26,6 +26,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "permuted otherwise": ("--wrappers.permute", "--seed", "1"),
     "permuted alike": ("--wrappers.permute", "--agent.gamma", "0.5"),
     "elsewhere": ("--env", "Other-v0"),
+    "shorter": ("--env-kwargs", "horizon=9"),
 }
 
 
@@ -33,7 +34,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     folder = tmp_path_factory.mktemp("runs")
     for name in ("Tiny-v0", "Other-v0"):
-        gym.register(name, entry_point=lambda: FunctionEnv(horizon=17))
+        gym.register(name, entry_point=FunctionEnv, kwargs={"horizon": 17})
     with pytest.MonkeyPatch.context() as patch:
         leave_undrawn(patch)
         for name, words in RUNS.items():
@@ -100,6 +101,7 @@ def test_runs_that_see_features_in_one_order_go_together(runs: dict[str, Path], 
 REFUSED = {
     "several runs": ("{td3} {sac}", "--run takes one folder, or several with --ensemble, got 2"),
     "another environment": ("{td3} {elsewhere} --ensemble", "learned in Tiny-v0 and Other-v0"),
+    "other arguments": ("{td3} {shorter} --ensemble", "learned with the env_kwargs {} and {'horizon': 9}"),
     "other wrappers": ("{td3} {permuted} --ensemble", "the wrappers of"),
     "another order": (
         "{permuted} {permuted_otherwise} --ensemble",

@@ -9,7 +9,8 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-from support.envs import ChoiceEnv, FunctionEnv
+from gymnasium import spaces
+from support.envs import ChoiceEnv, Choices, FunctionEnv
 from support.killed import Killed
 from support.runs import last_state, rows, same_run
 
@@ -228,3 +229,45 @@ def test_sequences_need_a_replay_buffer(algo: str, capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert f"{algo} has no replay buffer, which agents of sequences learn from; use ds_sac" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("algo", ["ds_ppo", "ppo", "ds_a2c", "ds_recurrent_ppo"])
+@pytest.mark.parametrize("actions", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)], ids=["choices", "switches"])
+def test_runs_of_several_choices_are_finished(algo: str, actions: Any, tmp_path: Path) -> None:
+    gym.register("Several-v0", entry_point=lambda: Choices(actions))
+    try:
+        assert train(tmp_path / "run", algo, "--env", "Several-v0", "--total-steps", "32") == 0
+        assert main(["eval", "--run", str(tmp_path / "run"), "--episodes", "1"]) == 0
+    finally:
+        gym.registry.pop("Several-v0")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["params_nonzero"] > 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("algo", "flags"),
+    [
+        ("ds_ppo", ("--agent.n-steps", "1", "--agent.batch-size", "8")),
+        ("ppo", ("--agent.n-steps", "1", "--agent.batch-size", "8")),
+        ("ds_a2c", ("--agent.n-steps", "1", "--agent.normalize-advantage")),
+        ("ds_recurrent_ppo", ("--agent.n-steps", "4", "--agent.batch-size", "32")),
+    ],
+)
+def test_what_learned_in_several_environments_is_opened_in_one(
+    algo: str, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, algo, "--n-envs", "8", "--total-steps", "64", *flags) == 0
+    for words in (("eval", "--run", run, "--episodes", "1"), ("train", "--from", run, "--run-dir", tmp_path / "next")):
+        assert main([*map(str, words), *(("--no-progress",) if words[0] == "train" else ())]) == 0, words
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf"])
+def test_a_budget_by_momentum_needs_an_optimizer_with_one(
+    optimizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--topology.method", "snfs", "--agent.optimizer", optimizer)
+    assert train(tmp_path / "run", "ds_a2c", *flags) == 2
+    assert "needs an optimizer that gathers one, and this RMSprop" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train(tmp_path / "run", "ds_a2c", *flags[:-1], "adam") == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import yaml
 from support.envs import FunctionEnv
@@ -19,6 +20,7 @@ from support.killed import Killed
 from support.runs import ALGOS, CHEETAH, FAST, REWIRE, TINY, fingerprint, leave_undrawn, rows, same_run, start, train
 
 from sparserl.agents.replay.log import ReplayLog
+from sparserl.agents.run_recorder import RunRecorder
 from sparserl.cli import main
 from sparserl.experiment.agent_training import AgentTraining
 from sparserl.recording import checkpoint
@@ -322,6 +324,31 @@ def test_an_env_without_a_state_resumes_and_says_so(
         "the environment cannot give its state, so a new episode starts and the run is not repeated exactly" in printed
     )
     assert sorted({int(row["global_step"]) for row in rows(tmp_path / "run" / "eval.csv")}) == [0, 80]
+
+
+def test_an_env_without_a_state_never_begins_a_part_of_a_run_like_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[float, ...]] = []
+    start = RunRecorder._on_training_start
+
+    def noted(self: RunRecorder) -> None:
+        begun.append(tuple(np.ravel(self.agent._last_obs)))
+        start(self)
+
+    monkeypatch.setattr(RunRecorder, "_on_training_start", noted)
+    flags = [*FAST, "--env", "Pendulum-v1", "--total-steps", "130", "--checkpoint-every-steps", "20"]
+    flags += ["--eval.every-steps", "500", "--eval.episodes", "1", "--wrappers.noise-fraction", "0.5"]
+    resume = ["train", "--resume", str(tmp_path / "run"), "--no-progress"]
+    # The first evaluation takes 200 steps.
+    for words, steps in ((["train", *TINY, "--run-dir", str(tmp_path / "run"), *flags], 250), (resume, 40)):
+        with monkeypatch.context() as patch:
+            _die_in(type(gym.make("Pendulum-v1").unwrapped), "step", steps, before=True)(patch)
+            with pytest.raises(Killed):
+                main(words)
+    assert main(resume) == 0
+    features = list(zip(*begun, strict=True))
+    assert [len(set(values)) for values in features] == [3] * 6
 
 
 # Interrupted in a process of its own, on MuJoCo; `test_kills.py` kills some.

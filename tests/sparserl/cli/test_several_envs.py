@@ -13,11 +13,16 @@ import pytest
 import yaml
 from support.envs import FunctionEnv
 from support.killed import Killed
-from support.runs import FAST, REWIRE, leave_undrawn, rows, same_run, train
+from support.runs import FAST, REWIRE, last_state, leave_undrawn, rows, same_run, train
 
+from sparserl.agents.collection import LeanVecEnv
 from sparserl.cli import main
 from sparserl.cli.running import read
+from sparserl.envs import wrapper_state
+from sparserl.experiment.agent_training import AgentTraining
+from sparserl.experiment.resolving import resolve
 from sparserl.experiment.train_config import TrainConfig
+from sparserl.experiment.training import Source
 from sparserl.recording import checkpoint
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
@@ -266,3 +271,18 @@ def test_a_dry_run_prints_the_options(capsys: pytest.CaptureFixture[str]) -> Non
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["n_envs"], printed["agent"]["train_freq"], printed["agent"]["gradient_steps"]) == (3, 2, -1)
     assert TrainConfig().n_envs == TrainConfig().agent.train_freq == TrainConfig().agent.gradient_steps == 1
+
+
+@pytest.mark.parametrize("algo", ["ds_td3", "td3", "ds_ppo"])
+def test_environments_copy_no_more_than_they_must(algo: str) -> None:
+    assert type(resolve("train", {"algo": algo, "env": "Tiny-v0", "n_envs": 2}).make_envs()) is LeanVecEnv
+
+
+def test_networks_of_permuted_features_are_taken_over_in_all_environments(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", *FAST, "--wrappers.permute") == 0
+    config = resolve("train", {"origin": {"run": str(tmp_path / "run")}, "seed": 5, "n_envs": 3})
+    taken = [wrapper_state(env) for env in AgentTraining.begin(config, Source()).envs]
+    learned, drawn = last_state(tmp_path / "run")["wrappers"], wrapper_state(config.make_env())
+    orders = [state["permuted_features"]["permutation"].tolist() for state in (*taken, learned, drawn)]
+    assert orders[:3] == [orders[3]] * 3
+    assert orders[3] != orders[4]

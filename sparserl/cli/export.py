@@ -143,7 +143,7 @@ def _agent(trained: Trained, path: Path) -> tuple[dict[str, str], Act]:
 
 
 def _largest_difference(act: Act, trained: Trained, task: int) -> float:
-    """Between what an exported file and the agent do on the way of the agent."""
+    """Between what the agent does on its way and what is written: the policy that the file is made of, or that file."""
     env, of_agent = trained.make_env(task), trained.policy(task)
     observation, _ = env.reset(seed=trained.config.seed)
     largest = 0.0

@@ -37,6 +37,14 @@ KEYWORDS = (
     "long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"
 )
 """Of C99, which are no identifiers."""
+MATH = (
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor fma "
+    "fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf nan "
+    "nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh tgamma trunc"
+)
+"""Functions of C99's math.h, which the header includes; those of float and long double end with f and l."""
+MACROS = "fpclassify isfinite isinf isnan isnormal signbit HUGE_VAL INFINITY NAN"
+"""Of the same."""
 
 
 def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
@@ -49,12 +57,14 @@ def c_header(policy: ExportedPolicy, name: str = "policy") -> CHeader:
         name: C identifier, the prefix of everything in the header.
 
     Raises:
-        ConfigError: If `name` is no identifier, or the policy reads images.
+        ConfigError: If `name` is no identifier or one of the headers that are included, or the policy reads images.
     """
     if policy.images is not None:
         raise ConfigError("a policy that reads images is not written as C; take --format onnx or safetensors")
     if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in KEYWORDS.split():
         raise ConfigError(f"--name must be a C identifier, got {name!r}")
+    if re.fullmatch(rf"({MATH.replace(' ', '|')})[fl]?|{MACROS.replace(' ', '|')}|u?int\d+_t", name):
+        raise ConfigError(f"--name {name} is already a name of math.h or stdint.h; take policy_{name}")
     arrays: dict[str, np.ndarray] = policy.ranges
     outputs = "action" if policy.ranges else "value"
     calls = []

@@ -6,6 +6,7 @@ Fresh pages cost more than a product, so a block that is given back is kept for 
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ FIT = 1.25
 
 
 class Pool:
-    """Blocks of memory; no more of them than were lent at the same time.
+    """Blocks of memory for all threads; no more of them than were lent at the same time.
 
     Attributes:
         lent: Bytes that are in use.
@@ -30,23 +31,26 @@ class Pool:
     def __init__(self) -> None:
         self.lent = self.most = 0
         self._idle: list[npt.NDArray[np.uint8]] = []
+        self._turn = RLock()  # the end of a block may come while one is taken
 
     def take(self, size: int) -> Block:
         """At least `size` bytes, of any content, until the block is gone."""
-        fitting = [block for block in self._idle if size <= block.size <= FIT * size]
-        memory = min(fitting, key=len) if fitting else None
-        if memory is not None:
-            self._idle = [block for block in self._idle if block is not memory]
-        self.lent += size if memory is None else memory.size
-        self.most = max(self.most, self.lent)
-        self._let_go()
+        with self._turn:
+            fitting = [block for block in self._idle if size <= block.size <= FIT * size]
+            memory = min(fitting, key=len) if fitting else None
+            if memory is not None:
+                self._idle = [block for block in self._idle if block is not memory]
+            self.lent += size if memory is None else memory.size
+            self.most = max(self.most, self.lent)
+            self._let_go()
         return Block(self, np.empty(size, np.uint8) if memory is None else memory)
 
     def give(self, memory: npt.NDArray[np.uint8]) -> None:
         """Takes a block's memory back."""
-        self.lent -= memory.size
-        self._idle.append(memory)
-        self._let_go()
+        with self._turn:
+            self.lent -= memory.size
+            self._idle.append(memory)
+            self._let_go()
 
     def idle(self) -> int:
         """Bytes that are not lent."""

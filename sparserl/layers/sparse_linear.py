@@ -224,6 +224,8 @@ class SparseLinear(nn.Module):
         self.values.data = torch.empty(0, dtype=torch.bfloat16)
         self.values.data = values
         self.values.grad = None
+        # A pass that is still on its way forward and back is one of other connections: torch shall say so.
+        torch.autograd.graph.increment_version(self.values)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         self._relatives.check(self)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,6 +38,7 @@ NOT_HERE = (
     "recycle_by",
     "replaces_step",
     "budget_scope",
+    "target",
 )
 """Fields of a `TopologyConfig` that do not apply to a model in a training loop of the user's."""
 
@@ -87,7 +89,8 @@ def sparsify(
             `snip` or `grasp`; called once. Layers keep the weights that they have.
         **topology: Further fields of `sparserl.topology.config.TopologyConfig`, as agents take them, e.g.
             `update_interval=200` or `pairs=2`; all but densities of actor and critic, the initial value (weights are
-            kept) and recycling. Growth by activations sees what a layer gives, before whatever your model does to it.
+            kept), targets and recycling. Growth by activations sees what a layer gives, before whatever your model does
+            to it.
 
     Returns:
         The object whose `step()` is to be called after each `optimizer.step()`.
@@ -121,6 +124,8 @@ def sparsify(
         >>> [(event.update, event.layer, event.kind, event.nnz) for event in evolver.events]
         [(0, '0', 'initial', 200), (1, '0', 'rewire', 200)]
     """
+    if seed < 0:
+        raise ConfigError(f"seed must be >= 0, got {seed}")
     config = _config(density, method, total_updates, topology)
     if loss is not None and not config.judged_by_batch:
         kind = config.part("initial_topology")
@@ -147,8 +152,12 @@ def sparsify(
         check_elementwise(optimizer)
         config.check_optimizer(optimizer)
     swaps = list(_swaps(module, optimizer, topologies))
+    names = {} if optimizer is None else _names_in(optimizer)
+    known = {parameter: name for name, parameter in module.named_parameters()}
     # Nothing has changed so far, and nothing below is refused.
     layers = {name: layer for swap in swaps for name, layer in swap.carry_out(module, optimizer).items()}
+    if optimizer is not None and names:
+        _rename(optimizer, names, known, {parameter: name for name, parameter in module.named_parameters()})
     for name, layer in layers.items():
         layer.begin_use(used[name])
     return SparseTraining(layers, optimizer, config, seed, goals, origins)
@@ -278,15 +287,25 @@ def _config(
         raise ConfigError(f"total_updates must be >= 1, got {total_updates}")
     if density is None and fields.get("epsilon") is None:
         density = 0.1
-    if isinstance(density, Sequence):
-        density = tuple(density)
-    config = TopologyConfig(method=method, density=density, **fields)
+    numbers = {name: _plain(name, given) for name, given in {**fields, "density": density}.items()}
+    config = TopologyConfig(method=method, **numbers)
     if total_updates is not None:
         return config.for_run(total_updates)
     if config.open_ends:
         wish = f"total_updates, the optimizer steps of the whole run, or {' and '.join(config.open_ends)}"
         raise ConfigError(f"method {method!r} depends on the length of the run: give {wish}")
     return config
+
+
+def _plain(name: str, given: Any) -> Any:
+    """A field of a `TopologyConfig` as plain Python: numbers of NumPy as well, and one epsilon for all layers."""
+    if name in ("density", "epsilon") and isinstance(given, str):
+        raise ConfigError(f"{name} must be a number or several, got {given!r}")
+    if isinstance(given, np.generic):
+        given = given.item()
+    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str):
+        return tuple(one.item() if isinstance(one, np.generic) else one for one in given)
+    return (given,) if name == "epsilon" and given is not None else given
 
 
 def _participants(
@@ -358,6 +377,37 @@ def _slot_in(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> tuple[di
             if parameter is weight:
                 return group, position
     return None
+
+
+def _names_in(optimizer: torch.optim.Optimizer) -> dict[torch.Tensor, str]:
+    """What an optimizer calls its parameters; empty unless it was made of named ones."""
+    groups = optimizer.param_groups
+    return {
+        parameter: name
+        for group in groups
+        for parameter, name in zip(group["params"], group.get("param_names", ()), strict=False)
+    }
+
+
+def _rename(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[torch.Tensor, str],
+    before: Mapping[nn.Parameter, str],
+    after: Mapping[nn.Parameter, str],
+) -> None:
+    """Gives the parameters of an optimizer the names that they have now.
+
+    Args:
+        optimizer: Made of named parameters.
+        names: What it called them; the model may have been a part of a larger one.
+        before: What the model called them.
+        after: What the model calls them now.
+    """
+    in_both = (names[one].removesuffix(name) for one, name in before.items() if one in names)
+    prefix = next(in_both, "")
+    for group in optimizer.param_groups:
+        if "param_names" in group:
+            group["param_names"] = [prefix + after[one] if one in after else names[one] for one in group["params"]]
 
 
 def _kept_state(

@@ -70,7 +70,7 @@ class LSTMSteps(Steps):
         self._cells[0] = c
         rows = zip(by_input, self._gates, self._cells[1:], self._tanhs, self.outputs, strict=True)
         for given, gates, cell, tanh, output in rows:
-            torch.add(given, product(h), out=gates.view(batch, -1))
+            torch.add(given, product(h), out=gates.flatten(1))
             gates[:, :2].sigmoid_()
             gates[:, 2].tanh_()
             gates[:, 3].sigmoid_()
@@ -107,13 +107,13 @@ class GRUSteps(Steps):
     def __init__(self, by_input: torch.Tensor, state: State, product: Product):
         length, batch, _ = by_input.shape
         (h,) = state
-        given = by_input.unflatten(-1, (3, -1))  # type: ignore[no-untyped-call]
+        given = by_input.unflatten(-1, (3, h.shape[-1]))  # type: ignore[no-untyped-call]
         self._gates = by_input.new_empty(length, batch, 2, h.shape[-1])
         self._news, self._hidden, self.outputs = (h.new_empty(length, *h.shape) for _ in range(3))
         self._first = h
         rows = zip(given, self._gates, self._news, self._hidden, self.outputs, strict=True)
         for by_gate, gates, new, hidden, output in rows:
-            by_hidden = product(h).view(batch, 3, -1)
+            by_hidden = product(h).view(batch, 3, h.shape[-1])
             torch.add(by_gate[:, :2], by_hidden[:, :2], out=gates).sigmoid_()
             hidden.copy_(by_hidden[:, 2])
             torch.addcmul(by_gate[:, 2], gates[:, 0], hidden, out=new).tanh_()
@@ -159,14 +159,15 @@ def unrolled(
         return steps.outputs, steps.end
     # Nothing is made of these numbers: they are the way by which the layer's parameters get their gradients.
     before = torch.cat([state[0].detach().unsqueeze(0), steps.outputs[:-1]])
-    outputs, *end = _Node.apply(steps, layer, by_input, layer(before), *state)  # type: ignore[no-untyped-call]
+    outputs, *end = _Node.apply(steps, layer, tuple(layer.parameters()), by_input, layer(before), *state)  # type: ignore[no-untyped-call]
     return outputs, tuple(end)
 
 
 class _Node(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, steps: Steps, layer: SparseLinear, *products_and_state: torch.Tensor) -> Any:
+    def forward(ctx: Any, steps: Steps, layer: SparseLinear, weights: State, *products_and_state: torch.Tensor) -> Any:
         ctx.steps, ctx.layer = steps, layer
+        ctx.save_for_backward(*weights)
         ctx.set_materialize_grads(True)
         return steps.outputs.clone(), *steps.end
 
@@ -174,10 +175,11 @@ class _Node(torch.autograd.Function):
     def backward(ctx: Any, d_outputs: torch.Tensor, *d_end: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError("sparse layers have no second derivative: `create_graph=True` is not supported")
+        _ = ctx.saved_tensors  # refused if they have changed since: the way back multiplies by them, too
         with program.at_once():
             # What it multiplies does not depend on what went forward.
             done = ctx.layer.fused.run([torch.zeros_like(d_end[0])])
             d_input, d_hidden, d_state = ctx.steps.back(
                 d_outputs, d_end, lambda dy: torch.from_numpy(computed(done.backward_to_input(dy.numpy()[None])))
             )
-        return None, None, d_input, d_hidden, *d_state
+        return None, None, None, d_input, d_hidden, *d_state

@@ -40,11 +40,19 @@ class BetweenEvents:
         noisy = rule is not None and rule.weight_noise > 0.0
         self._noise = {name: stream(seed, "weight_noise", name) for name in groups} if noisy else {}
         self._signs: dict[str, npt.NDArray[np.int8]] = {}
+        self._told: set[str] = set()  # layers whose signs were loaded, and have seen no event since
 
     def note(self, name: str, layer: EvolvingLayer, rule: RewireRule | None) -> None:
-        """Takes note of a layer as an event, or a loaded state, has left it."""
+        """Takes note of a layer as an event has left it."""
+        self._told.discard(name)
         if rule is not None and rule.needs_signs:
             self._signs[name] = np.sign(layer.values.detach().numpy()).astype(np.int8)
+
+    def note_loaded(self, name: str, layer: EvolvingLayer, rule: RewireRule | None) -> None:
+        """Takes note of a layer as a loaded state has left it; what was loaded here belongs to the same connections."""
+        if not (name in self._told and self._signs[name].size == layer.topology.nnz):
+            self.note(name, layer, rule)
+        self._told.discard(name)
 
     def asked(self, name: str, layer: EvolvingLayer, rule: RewireRule, history: History) -> dict[str, Any]:
         """What a rule asks for beside the layer itself, by field of its view.
@@ -115,6 +123,7 @@ class BetweenEvents:
         """Continues where `state_dict` was taken, in whatever else the mapping holds."""
         self._thresholds = dict(state.get("thresholds", {}))
         self._signs = {name: signs.numpy() for name, signs in state.get("signs", {}).items()}
+        self._told = set(self._signs)
         for name, generator_state in state.get("noise", {}).items():
             self._noise[name].bit_generator.state = generator_state
 

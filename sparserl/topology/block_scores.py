@@ -75,7 +75,7 @@ def _samples(view: LayerView, sought: str) -> tuple[tuple[FloatArray, FloatArray
         TopologyError: If that was not kept.
     """
     if not view.samples:
-        raise TopologyError(f"growth by {sought} needs the update's activations; call `begin_update` before it")
+        raise TopologyError(f"growth by {sought} needs the update's activations: a pass forward and back before it")
     return view.samples
 
 

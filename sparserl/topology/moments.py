@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,32 +19,35 @@ def _mean_of_survivors(state: np.ndarray, change: TopologyChange) -> float:
     return float(survivors.mean()) if survivors.size else 0.0
 
 
-def _zero(state: np.ndarray, change: TopologyChange) -> float:
-    del state, change
-    return 0.0
-
-
 @dataclass(frozen=True)
 class Moments:
     """How the optimizer's state of a connection begins.
 
     Attributes:
-        fill: (old nnz,) state, change -> that of grown connections.
+        fill: (old nnz,) state, change -> that of grown connections; None for what the optimizer begins with.
         own_clocks: Whether each connection has its own count of steps, which begins with it: the bias of its moments is
             corrected as that of a new weight.
     """
 
-    fill: Callable[[np.ndarray, TopologyChange], float]
+    fill: Callable[[np.ndarray, TopologyChange], float] | None = None
     own_clocks: bool = False
 
 
 MOMENTS: dict[str, Moments] = {
-    "zero": Moments(_zero),
+    "zero": Moments(),
     "mean": Moments(_mean_of_survivors),
-    "fresh": Moments(_zero, own_clocks=True),
+    "fresh": Moments(own_clocks=True),
 }
 """`zero` as in RigL; `mean` as Synapses means to; `fresh` as the averages of Selfish-RNN's SNT-ASGD begin
 (`sparserl.layers.averaged_sgd`), for Adam."""
+Beginning = Callable[[Mapping[str, Any], float | FloatArray], float | FloatArray]
+BEGINNINGS: dict[tuple[str, str], Beginning] = {
+    ("Rprop", "step_size"): lambda options, weights: float(options["lr"]),
+    ("Adagrad", "sum"): lambda options, weights: float(options["initial_accumulator_value"]),
+    ("ASGD", "ax"): lambda options, weights: weights,
+    ("RMSpropTFLike", "square_avg"): lambda options, weights: 1.0,
+}
+"""Optimizer and key of its state -> where that begins, if not at 0, by its options and the weights of connections."""
 
 
 CLOCK = "step"
@@ -89,7 +93,6 @@ class OptimizerMoments:
         Raises:
             TopologyError: If the optimizer keeps a tensor of any other shape.
         """
-        del grown_values
         rule, states = MOMENTS[self.moments], self.optimizer.state.get(self.values, {})
         if rule.own_clocks and CLOCK in states:
             states[CLOCK] = states[CLOCK].expand(change.old.nnz).clone()  # until now one for all, or their own
@@ -103,8 +106,24 @@ class OptimizerMoments:
                     "event: use an elementwise optimizer such as Adam, AdamW, RMSprop or SGD"
                 )
             old = state.numpy()
-            new = remap(old, change, 0.0 if name == CLOCK else rule.fill(old, change))
+            if rule.fill is None or name == CLOCK:
+                new = remap(old, change, self._beginning(name, grown_values))
+            else:
+                new = remap(old, change, rule.fill(old, change))
             self.optimizer.state[self.values][name] = torch.from_numpy(new)
+
+    def _beginning(self, key: str, weights: float | FloatArray) -> float | FloatArray:
+        """Where the optimizer begins a state of connections of these weights."""
+        for kind in type(self.optimizer).__mro__:
+            begin = BEGINNINGS.get((kind.__name__, key))
+            if begin is not None:
+                return begin(self._options(), weights)
+        return 0.0
+
+    def _options(self) -> Mapping[str, Any]:
+        """Those of the parameter group of the weights."""
+        groups = self.optimizer.param_groups
+        return next(group for group in groups if any(one is self.values for one in group["params"]))
 
 
 def check_momentum(optimizer: torch.optim.Optimizer) -> None:

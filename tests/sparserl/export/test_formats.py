@@ -221,6 +221,13 @@ def test_a_name_that_c_does_not_take_is_refused(name: str) -> None:
         c_header(BY_HAND, name)
 
 
+@pytest.mark.parametrize("name", ["tanhf", "sin", "fmaxl", "isnan", "NAN", "uint8_t"])
+def test_a_name_of_the_headers_that_are_included_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--name {name} is already a name of math.h or stdint.h"):
+        c_header(BY_HAND, name)
+    assert c_header(BY_HAND, f"policy_{name}").text
+
+
 def test_other_modules_are_refused() -> None:
     with pytest.raises(ConfigError, match="a ReLU is no linear layer"):
         PolicyLayer.of(nn.ReLU())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from threading import Thread
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +119,31 @@ def test_passes_that_wait_keep_their_memory_until_they_have_run(pool: Pool) -> N
         assert np.array_equal(np.asarray(found), expected)
         assert np.array_equal(np.asarray(other), expected)
         assert np.array_equal(np.asarray(toward), gradient)
+
+
+def test_threads_never_get_the_same_block() -> None:
+    """With switches after each microsecond, some of these takes gave out a block that was in use."""
+    pool, lent, both = Pool(), set(), []
+
+    def take() -> None:
+        for _ in range(20_000):
+            block = pool.take(1000)
+            key = id(block.memory)
+            if key in lent:
+                both.append(key)
+            lent.add(key)
+            lent.discard(key)
+            del block
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
+    assert not both
+    assert pool.lent == 0

@@ -221,3 +221,25 @@ def test_refusals(do: Callable[[SparseLSTM], object], error: type[Exception], me
     with pytest.raises(error, match=message) as caught:
         do(SparseLSTM([pair()]))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_sequences_is_taken(kind: type[SparseRecurrent]) -> None:
+    network = made(kind)
+    outputs, state = network(torch.zeros(4, 0, 5, dtype=torch.float64, requires_grad=True))
+    assert outputs.shape == (4, 0, 8)
+    assert {part.shape for part in as_tuple(state)} == {(2, 0, 8)}
+    outputs.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_that_change_before_the_way_back_are_refused(kind: type[SparseRecurrent], frozen: bool) -> None:
+    network = made(kind, num_layers=1)
+    layer = network.get_submodule("hh_l0")
+    layer.requires_grad_(not frozen)
+    outputs, _ = network(torch.ones(4, 2, 5, dtype=torch.float64, requires_grad=True))
+    with torch.no_grad():
+        layer.values.mul_(3.0)  # type: ignore[union-attr, operator]  # a SparseLinear
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()

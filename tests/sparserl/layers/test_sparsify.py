@@ -212,7 +212,7 @@ def test_growth_by_gradient_needs_a_backward_pass() -> None:
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        *((method, {}) for method in ("set", "rigl", "ds_td3", "gmp", "granet")),
+        *((method, {}) for method in ("set", "rigl", "ds_td3", "gmp", "granet", "deepr")),
         ("rigl", {"gradient_batches": 3}),
         ("ds_td3", {"pairs": 2}),
         ("set", {"pairs": 4}),
@@ -323,3 +323,20 @@ def test_a_model_without_an_optimizer_is_sparse_and_gets_one_later() -> None:
         assert any(event.kind == "rewire" for event in training.events)
         both.append(model.state_dict())
     assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        ({"density": np.float32(0.25)}, {"density": 0.25}),
+        ({"density": np.array([0.25, 0.5])}, {"density": [0.25, 0.5]}),
+        ({"epsilon": 3}, {"epsilon": (3.0,)}),
+        ({"epsilon": np.float64(3.0)}, {"epsilon": (3.0,)}),
+    ],
+)
+def test_numbers_of_all_kinds_are_taken(given: dict[str, Any], plain: dict[str, Any]) -> None:
+    counts = []
+    for wish in (given, plain):
+        model = perceptron()
+        counts.append([layer.nnz for layer in sparsify(model, **wish).layers.values()])
+    assert counts[0] == counts[1]

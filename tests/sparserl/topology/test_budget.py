@@ -16,6 +16,7 @@ from support.layers import ints, random_layer, sparse, weights
 from sparserl import sparsify
 from sparserl.errors import NotFiniteScoreError, TopologyError
 from sparserl.topology.budget import BUDGET, dealt
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.criteria import DROP, GROW
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.moments import momentum_of
@@ -288,3 +289,24 @@ def test_momentum_is_asked_for_before_training(name: str) -> None:
         optimizer.step()
         evolver.step()
     assert evolver.events
+
+
+@pytest.mark.parametrize("method", ["granet", "global_magnitude", "lamp", "obd", "snfs", "gmp"])
+def test_an_event_of_a_group_without_layers_does_nothing(method: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    evolver = sparsify(model, optimizer, method=method, density=0.5, update_interval=1, total_updates=8)
+    for layer in evolver.layers.values():
+        layer.requires_grad_(False)
+    model[0].bias.requires_grad_(True)
+    for _ in range(9):
+        optimizer.zero_grad()
+        model(torch.ones(3, 6)).square().sum().backward()
+        optimizer.step()
+        evolver.step()
+    assert {event.kind for event in evolver.events} == {"initial"}
+    rule = TopologyConfig(method=method, density=0.5, first_update=1, last_update=3, update_interval=1).rule()
+    alone = TopologyEvolver({"none": {}}, rule, seed=0)
+    for update in range(1, 6):
+        alone.begin_update(update)
+        assert alone.end_update("none") == []

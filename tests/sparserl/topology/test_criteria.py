@@ -323,7 +323,7 @@ def test_gradients_of_several_passes_add_up() -> None:
 
 def test_gradient_growth_without_samples_is_refused() -> None:
     view = sampled(SparseTopology(2, 4, np.array([0], np.int64)))
-    with pytest.raises(TopologyError, match="begin_update"):
+    with pytest.raises(TopologyError, match="needs the update's activations"):
         GROW["gradient"].choose(view, view.topology.flat, 1, np.random.default_rng(0))
 
 

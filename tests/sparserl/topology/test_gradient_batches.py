@@ -284,5 +284,5 @@ def test_a_layer_that_no_batch_went_through_is_refused() -> None:
         evolver.begin_update(update)
         if update == 1:
             assert evolver.end_update("net") == []
-    with pytest.raises(TopologyError, match="begin_update"):
+    with pytest.raises(TopologyError, match="needs the update's activations"):
         evolver.end_update("net")

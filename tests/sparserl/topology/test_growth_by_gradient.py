@@ -58,7 +58,7 @@ def test_random_growth_captures_nothing() -> None:
 def test_growth_by_gradient_without_a_backward_pass_is_refused() -> None:
     evolver = one_layer(random_layer(0), RewireRule("weight_magnitude", "gradient", 0.3))
     evolver.begin_update(1)
-    with pytest.raises(TopologyError, match="begin_update"):
+    with pytest.raises(TopologyError, match="needs the update's activations"):
         evolver.end_update("net")
 
 

@@ -44,6 +44,10 @@ from sparserl.topology.structure import (
 NeuronImportance = Literal["cumulative", "final"]
 
 
+OF_ONE_TASK = ("importance", "cumulative", "selected")
+"""Keys of their state of what each task makes anew."""
+
+
 class SubNetworks:
     """Who owns what in some layers of a network, one after the other; the evolver moves their connections.
 

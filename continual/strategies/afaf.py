@@ -40,7 +40,7 @@ from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.capacity import check_capacity
 from sparserl.continual.shared.owned import TaskPart
 from sparserl.continual.shared.row_archive import RowArchive
-from sparserl.continual.shared.sub_networks import SubNetworks
+from sparserl.continual.shared.sub_networks import OF_ONE_TASK, SubNetworks
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
@@ -146,6 +146,7 @@ class AFAF(BringsConnections):
     """AFAF on a classifier; with the task given or not, the union of all sub-networks answers."""
 
     counted_by = "afaf.density"
+    of_one_task = OF_ONE_TASK
     options: AFAFOptions
 
     # Before anything is trained.

@@ -107,6 +107,7 @@ class NISPA(BringsConnections):
     """NISPA on a classifier; all connections answer for every task."""
 
     counted_by = "nispa.density"
+    of_one_task = ("phase", "candidates", "kept_candidates", "kept")
     options: NISPAOptions
 
     # Before anything is trained.

@@ -300,6 +300,7 @@ class SI(QuadraticPenalty):
         Zenke et al. 2017, eqs. 3 to 5; importances that add up to less than 0 count as 0 in its code.
     """
 
+    of_one_task = ("start", "lowered")
     options: SIOptions
 
     def attach(self, learner: Learner) -> None:

@@ -32,7 +32,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from sparserl.continual.learner import Group, Kind, Learner
 from sparserl.continual.shared.capacity import check_capacity
 from sparserl.continual.shared.row_archive import RowArchive
-from sparserl.continual.shared.sub_networks import NeuronImportance, SubNetworks
+from sparserl.continual.shared.sub_networks import OF_ONE_TASK, NeuronImportance, SubNetworks
 from sparserl.continual.shared.task_network import ClassifierNetwork, TaskNetwork
 from sparserl.continual.shared.task_statistics import ComparedTasks
 from sparserl.continual.shared.usage import ConnectionUsage
@@ -178,6 +178,7 @@ class _Capacity:
 class SpaceNet(Strategy):
     """SpaceNet on the network that answers, and on each critic by option; without rewiring it is Static-SparseNN."""
 
+    of_one_task = OF_ONE_TASK
     options: SpaceNetOptions
     takes_convolutions = False
 

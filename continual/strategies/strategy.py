@@ -33,6 +33,7 @@ class Strategy:
         begins_anew: Whether each task has a network of its own, which learns nothing else.
         has_network: Whether it has a network that is trained.
         takes_convolutions: Whether that network may have convolutions.
+        of_one_task: Keys of `state_dict`, at any depth, of what each task makes anew.
     """
 
     Options: ClassVar[type[Options] | None] = None
@@ -40,6 +41,7 @@ class Strategy:
     has_network: ClassVar[bool] = True
     takes_convolutions: ClassVar[bool] = True
     begins_anew: ClassVar[bool] = False
+    of_one_task: tuple[str, ...] = ()
 
     def __init__(self, options: Any = None):
         self.options = options
@@ -137,8 +139,12 @@ class Strategy:
         """Continues where `state_dict` was taken; the learner's networks are loaded before."""
 
     def numbers_kept(self) -> int:
-        """Numbers of it that are needed to answer, or to learn the next task."""
-        return count_numbers(self.state_dict())
+        """Numbers of it that are needed to answer, or to learn the next task.
+
+        What a task makes anew is not, nor is the clock of a topology: what it knows of connections that have been is
+        for reports.
+        """
+        return count_numbers(self.state_dict(), without=(*self.of_one_task, "evolver"))
 
     def memory(self) -> dict[str, int]:
         """Bytes kept between tasks beside the networks, by what they are for."""

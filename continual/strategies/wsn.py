@@ -36,7 +36,6 @@ import torch
 from torch import nn
 
 from sparserl.continual.learner import Group, Kind, Learner
-from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
 from sparserl.continual.strategies.options import Options
@@ -100,6 +99,7 @@ class WSN(BringsConnections):
         self._network: TaskNetwork = learner.networks[0]
         (self._group,) = learner.groups.values()
         self._seed, self._keeps_optimizer = learner.seed, not learner.config.reset_optimizer
+        self.of_one_task = () if self._keeps_optimizer else ("optimizer",)
         self._layers: dict[str, SparseLinear] = dict(self._network.hidden)
         self._scores: dict[str, nn.Parameter] = {}
         for name, layer in self._layers.items():
@@ -201,13 +201,6 @@ class WSN(BringsConnections):
         """Scores, and a bit for each task and connection."""
         masks = sum(mask.nbytes for masks in self._masks.values() for mask in masks)
         return {"scores": sum(scores.nbytes for scores in self._scores.values()), "choices": masks}
-
-    def numbers_kept(self) -> int:
-        """As for other methods, eight choices being one number, without an optimizer that begins anew."""
-        state = self.state_dict()
-        if not self._keeps_optimizer:
-            del state["optimizer"]
-        return count_numbers(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Scores and their optimizer, choices of finished tasks, and where connections came from."""

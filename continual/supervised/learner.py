@@ -364,6 +364,7 @@ class SupervisedLearner(TaskLearner):
 
     def _kept(self) -> Mapping[str, Any]:
         state = self._trained_state()
+        del state["frozen"]  # follows from what the strategy says of each connection
         if self.config.reset_optimizer:
             del state["optimizer"]
         return state

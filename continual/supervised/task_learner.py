@@ -281,8 +281,8 @@ class TaskLearner:
     def numbers_kept(self) -> int:
         """Numbers that are needed to answer for all tasks so far and to learn the next one.
 
-        Those of a checkpoint, between two tasks, but for an optimizer that begins anew with each; and those of samples
-        of earlier tasks, with their labels.
+        Those of a checkpoint, between two tasks, but for what begins anew with each (an optimizer, importances to the
+        task, what is frozen, which follows from owners); and those of samples of earlier tasks, with their labels.
         """
         again = [self.sequence.tasks[one].train for one in self.strategy.trained_tasks(self.task) if one < self.task]
         samples = sum(len(one) for one in again) * (self.sequence.n_features + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -136,6 +137,38 @@ def test_interrupted_it_goes_on_as_if_never_interrupted(name: str, scenario: Sce
         rest = [vars(event) for event in run_sequence(resumed)]
         assert_equal_trees(rest, [vars(event) for event in events[stop + 1 :]])
         assert_equal_trees(resumed.state_dict(), states[-1])
+
+
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+def test_what_is_not_counted_among_the_numbers_kept_is_not_needed(
+    name: str, scenario: Scenario, tmp_path: Path
+) -> None:
+    """All of it is lost after the second task, and the third ends as if it were there."""
+    whole = make_classifier(name, scenario)
+    for event in run_sequence(whole):
+        if isinstance(event, TaskEnded) and event.task == 1:
+            checkpoint.save(tmp_path / "state", whole.state_dict())
+    state, again = checkpoint.load(tmp_path / "state"), make_classifier(name, scenario)
+    lost = (*again.strategy.of_one_task, "explored", "initial")
+    again.load_state_dict({**state, "strategy": without(state["strategy"], lost), "frozen": {}})
+    rows(again)
+    assert_equal_trees(dict(again.network.state_dict()), dict(whole.network.state_dict()))
+    assert_equal_trees(again.accuracies(), whole.accuracies())
+
+
+def without(tree: Any, keys: Collection[str], is_lost: bool = False) -> Any:
+    """A tree with numbers that mean nothing under some keys."""
+    if isinstance(tree, Mapping):
+        return {key: without(value, keys, is_lost or key in keys) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [without(value, keys, is_lost) for value in tree]
+    if not is_lost or isinstance(tree, str):
+        return tree
+    if isinstance(tree, torch.Tensor):
+        return torch.full_like(tree, math.nan if tree.is_floating_point() else 0)
+    if isinstance(tree, np.ndarray):
+        return np.full_like(tree, math.nan if tree.dtype.kind == "f" else 0)
+    return type(tree)()
 
 
 def stops(events: list[Event]) -> dict[str, int]:

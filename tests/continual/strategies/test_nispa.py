@@ -11,7 +11,6 @@ import torch
 from support.layers import ints
 from support.tasks import N_FEATURES, blobs
 
-from sparserl.continual.shared.numbers import count_numbers
 from sparserl.continual.shared.owned import FREE
 from sparserl.continual.strategies.nispa import (
     NISPA,
@@ -220,12 +219,12 @@ def test_the_number_of_connections_stays_while_there_is_room() -> None:
         learner.finish_task()
 
 
-def test_between_tasks_nothing_is_kept_but_the_tasks_of_units_and_the_clock() -> None:
+def test_between_tasks_nothing_is_kept_but_the_tasks_of_units() -> None:
     learner = make()
     finish(learner)
     state = learner.strategy.state_dict()
     assert [state[name] for name in ("phase", "candidates", "kept_candidates", "kept")] == [[0, 0.0, False], [], [], []]
-    assert learner.strategy.numbers_kept() == sum(HIDDEN) + 3 + count_numbers(state["evolver"])
+    assert learner.strategy.numbers_kept() == sum(HIDDEN)
 
 
 # --- what is refused ----------------------------------------------------------------------------------

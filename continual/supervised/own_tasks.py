@@ -93,7 +93,7 @@ def own_sequence(
     halves = {data: _Split(data, table, names, file, seed) for data, table in tables.items()}
     entries = _entries(file, halves, names, class_order, seed)
     drawn = [_drawn(index, entry, halves, names, file, seed) for index, entry in enumerate(entries)]
-    _check_apart(drawn, names)
+    _check_apart(drawn, names, file.data)
     units = _units(drawn, scenario)
     n_features = next(iter(tables.values())).x.shape[1]
     image = _image(file, tables, n_features)
@@ -289,14 +289,13 @@ def _called(entry: TaskEntry, table: Table, shares_table: bool) -> str:
     return clipped(", ".join(filter(None, said))) or table.name
 
 
-def _check_apart(drawn: Sequence[_Drawn], names: Sequence[str]) -> None:
-    """Raises ConfigError if a class of the same samples is in two tasks."""
+def _check_apart(drawn: Sequence[_Drawn], names: Sequence[str], data: str | None) -> None:
+    """Raises ConfigError if a class of the same samples is in two tasks; `data` is of those that name no table."""
     seen: dict[Any, list[tuple[int, str | None]]] = defaultdict(list)
     for index, one in enumerate(drawn):
-        how, value = one.entry.transform, one.entry.value
-        changed = (how, index) if how.permute is True else how
+        value = one.entry.value
         for label in one.classes:
-            alike = seen[one.entry.data, changed, label]
+            alike = seen[one.entry.data or data, one.entry.transform.done(index), label]
             for first, other in alike:
                 if value == other or None in (value, other):
                     raise ConfigError(

@@ -105,7 +105,7 @@ class SequenceFile:
             if data is None or "\0" in data:
                 return data
             paths = (folder / Path(data).expanduser(), Path(data).expanduser())
-            return next((str(path.absolute()) for path in paths if path.exists()), data)
+            return next((str(path.resolve()) for path in paths if path.exists()), data)
 
         tasks = tuple(replace(task, data=full(task.data)) for task in self.entries)
         return replace(self, data=full(self.data), tasks=tasks or self.tasks)

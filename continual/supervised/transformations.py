@@ -38,8 +38,8 @@ class Transformation:
     """Standard deviation of Gaussian noise on each feature (scaled to [0, 1] where its range is known), drawn once for
     each sample from the seed of the run."""
     permute: bool | CountOrZero = False
-    """Put features in a random order, drawn from the seed of the run: one of the task's own (true), or the one of that
-    number, which other tasks may have too."""
+    """Put features in a random order, drawn from the seed of the run: the one of that number, which other tasks may
+    have too; true is the index of the task."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "transform.", hyphens=False)
@@ -55,6 +55,11 @@ class Transformation:
             "permuted" if self.permute is True else f"permutation {self.permute}": self.permute is not False,
         }
         return ", ".join(word for word, is_done in words.items() if is_done)
+
+    def done(self, task: int) -> tuple[Any, ...]:
+        """What is the same for two tasks if they do the same, however it is written; `task` is the index of one."""
+        number = None if self.permute is False else order_number(self, task)
+        return self.rotate % 360.0, self.flip, self.invert, self.noise, number
 
     @property
     def is_of_pictures(self) -> bool:
@@ -87,7 +92,8 @@ def transformed(
         rng: Draws noise.
 
     Raises:
-        ConfigError: If features are no pictures and must be, or their range is unknown and must be known.
+        ConfigError: If features are no pictures and must be, their range is unknown and must be known, or noise is
+            beyond float32.
     """
     if how.is_of_pictures:
         if shape is None:
@@ -115,8 +121,12 @@ def order_of(how: Transformation, task: int, n_features: int, seed: int) -> Inte
     """
     if how.permute is False:
         return None
-    number = task if how.permute is True else how.permute
-    return stream(seed, "permutation", str(number)).permutation(n_features)
+    return stream(seed, "permutation", str(order_number(how, task))).permutation(n_features)
+
+
+def order_number(how: Transformation, task: int) -> int:
+    """Number of the order that features are put in."""
+    return task if how.permute is True else how.permute
 
 
 def _turned(samples: Stored, how: Transformation, shape: Any) -> Stored:
@@ -146,4 +156,8 @@ def _inverted(samples: Stored) -> Stored:
 
 def _noisy(samples: Stored, std: float, rng: np.random.Generator) -> Stored:
     drawn = rng.standard_normal(samples.x.shape, dtype=np.float32)
-    return Stored(samples.x.astype(np.float32) * np.float32(samples.scale) + np.float32(std) * drawn, 1.0)
+    with np.errstate(over="ignore"):
+        noisy = samples.x.astype(np.float32) * np.float32(samples.scale) + np.float32(std) * drawn
+    if not np.isfinite(noisy).all():
+        raise ConfigError(f"noise {std:g} is beyond what float32 holds")
+    return Stored(noisy, 1.0)

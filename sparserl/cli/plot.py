@@ -30,6 +30,7 @@ from sparserl.plots.sequences import plot_rl_run, plot_rl_runs
 from sparserl.plots.style import FORMATS, PictureOptions, Run, check_ending
 from sparserl.plots.topology import animate_connectivity, plot_connectivity, plot_topology
 from sparserl.ranges import Range, check_ranges
+from sparserl.recording.evaluations import accuracy_curve
 from sparserl.recording.metrics_table import AGENTS, Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import check_returns, read_columns
@@ -146,7 +147,10 @@ def _check(folder: RunFolder) -> None:
     read_columns(folder.path / "progress.csv")
     evaluations = read_columns(folder.path / "eval.csv")
     recorded_config(folder)
-    if kind_in(folder) in AGENTS:
+    kind = kind_in(folder)
+    if kind == "continual":
+        accuracy_curve(folder.path)
+    if kind in AGENTS:
         returns = evaluations["return"]
         check_returns(evaluations["global_step"], returns, "eval.csv")
 
@@ -157,6 +161,8 @@ def _plot_trained(folders: Sequence[RunFolder], command: PlotCommand) -> None:
         raise ConfigError(f"{flag} draws one run, got {len(folders)}")
     if flag and not command.learning:
         _refuse_smooth(command, f"{flag} draws no learning curves")
+        if command.group or command.y is not None or command.x != PlotCommand.x:
+            raise ConfigError(f"--x, --y and --group are of curves of several runs, and {flag} draws none")
     configs = [run_config(folder) for folder in folders]
     path, options = folders[0].path, command.options
     if command.topology:
@@ -214,6 +220,8 @@ def _plotter(
         if not_smooth is not None:
             _refuse_smooth(command, not_smooth)
         configs = [config_of(folder) for folder in folders]
+        if len(folders) == 1 and command.group:
+            raise ConfigError("--group tells curves of several runs apart, got one run")
         if len(folders) == 1:
             draw_one(folders[0].path, command.out, configs[0].title, command.options)
         else:

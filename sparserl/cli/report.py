@@ -119,6 +119,8 @@ def _report(command: ReportCommand, command_line: str) -> tuple[Document, Record
     of_tables = fit_records(read("fit", _fit))
     if command.baseline is not None and not trained:
         raise ConfigError("--baseline is a group of runs of `sparserl train`, but no such run here is finished")
+    if command.last != ReportCommand.last and not of_agents:
+        raise ConfigError(f"--last {command.last} is of continual runs of agents, but no such run here is finished")
 
     compared = comparisons(trained, command.baseline, command.allow_mixed)
     of_trained = [comparison_record(one) for one in compared]

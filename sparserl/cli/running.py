@@ -19,7 +19,7 @@ from sparserl.cli.options import Option, options_of
 from sparserl.cli.tables import titled_table
 from sparserl.config import build, nested
 from sparserl.errors import ConfigError
-from sparserl.experiment.config_layers import DENSITIES, Choice, in_groups, over
+from sparserl.experiment.config_layers import Choice, in_groups, over, refuse_density_of_dense
 from sparserl.experiment.origin_config import OriginConfig
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.experiment.resolving import Kind, choose, read_config
@@ -29,7 +29,6 @@ from sparserl.experiment.train_config import TrainConfig
 from sparserl.experiment.training import Shown, Source
 from sparserl.ranges import CountOrZero, check_ranges
 from sparserl.recording.run_folder import LENGTH, RunFolder
-from sparserl.topology.methods import METHODS
 
 CHOOSING = ("algo", "env", "sequence", "method", "scenario")
 """Options that decide which others there are."""
@@ -180,7 +179,7 @@ def read(kind: Kind, arguments: Sequence[str], help: Help | None = None) -> Requ
         _print_help(kind, help, choice, config, [*options.values(), *of_config.values()], HELP_ALL in arguments)
         raise SystemExit(0)
     _refuse_untracked(values, config)
-    _refuse_density_of_dense(wishes.get("topology", {}))
+    refuse_density_of_dense(wishes.get("topology", {}))
     return Request(build(RunCommand, of_command), config, choice.preset)
 
 
@@ -212,21 +211,6 @@ def _refuse_untracked(keys: Iterable[str], config: RunConfig) -> None:
     for key in keys:
         if key.startswith(("wandb.", "trackio.")):
             config.refuse_untracked(key)
-
-
-def _refuse_density_of_dense(topology: Mapping[str, Any]) -> None:
-    """Raises ConfigError if flags say how dense networks are that another flag makes dense.
-
-    A preset or config file may say so, and keeps it for other methods.
-    """
-    method = topology.get("method")
-    if method not in METHODS or not METHODS[method].dense:
-        return
-    for name in DENSITIES:
-        value = topology.get(name)
-        if value is not None:
-            option = f"--topology.{name.replace('_', '-')} {value}"
-            raise ConfigError(f"{option} has no effect with --topology.method {method}; use static, or leave it out")
 
 
 def _print_help(

@@ -15,6 +15,7 @@ from sparserl.errors import ConfigError
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.topology.config import beside_method
 from sparserl.topology.config_options import OWN_DENSITIES
+from sparserl.topology.methods import METHODS
 
 OF_ALL = ("density", "epsilon")
 DENSITIES = (*OF_ALL, *OWN_DENSITIES)
@@ -67,6 +68,24 @@ def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     if learner.get("optimizer", WITH_MOMENTUM[0]) not in WITH_MOMENTUM and "momentum" not in learner:
         merged = yaml_config.merge(merged, {"learner": {"momentum": 0.0}})
     return merged
+
+
+def refuse_density_of_dense(topology: Mapping[str, Any]) -> None:
+    """Raises ConfigError if flags, or a point of a sweep, say how dense networks are that are dense by their method.
+
+    A preset or config file may say so, and keeps it for other methods.
+
+    Args:
+        topology: What they say of it, by field.
+    """
+    method = topology.get("method")
+    if method not in METHODS or not METHODS[method].dense:
+        return
+    for name in DENSITIES:
+        value = topology.get(name)
+        if value is not None:
+            option = f"--topology.{name.replace('_', '-')} {value}"
+            raise ConfigError(f"{option} has no effect with --topology.method {method}; use static, or leave it out")
 
 
 def in_groups(data: Mapping[str, Any], short: Mapping[str, str]) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def run(
         if out is None:
             return _learned(make_learner(config.resolved(), folder_of_data))
         return _recorded(begin(config, Source(data_dir=folder_of_data)), Path(out), progress)
+    if not isinstance(tasks, Sequence):
+        raise ConfigError(f"tasks must be the name of a sequence, a file or a list of tasks, got {shown(tasks)}")
     given = {"name": name, "scaling": scaling, "test_share": test_share}
     file, table = _table_of_arrays(tasks, {key: value for key, value in given.items() if value is not None})
     usual = "class" if _are_apart(tasks) else "domain"

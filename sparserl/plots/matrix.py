@@ -118,7 +118,7 @@ def _draw_accuracies(axis: Axes, path: Path) -> None:
             label=f"task {task}",
         )
     _, seen = accuracy_curve(path)
-    axis.plot(borders, seen, color=MEAN_COLOUR, linewidth=2, linestyle="--", label="mean of those learned")
+    axis.plot(borders[: len(seen)], seen, color=MEAN_COLOUR, linewidth=2, linestyle="--", label="mean of those learned")
     axis.set_title("accuracy over time; dotted: border between tasks", fontsize="medium")
     axis.set_xlabel("gradient steps")
     axis.set_xlim(0, None)

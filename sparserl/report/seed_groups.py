@@ -16,7 +16,7 @@ from sparserl.errors import ConfigError
 
 BOOKKEEPING = (
     *("seed", "threads", "energy", "tensorboard", "track", "wandb", "trackio"),
-    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots", "measure_learning"),
+    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots", "measure_learning", "keep_replay"),
 )
 """Keys of a config in which seeds of one method may differ."""
 

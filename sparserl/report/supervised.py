@@ -77,6 +77,8 @@ def read_supervised_run(
         if key not in result:
             raise ConfigError(f"{path / 'result.json'} has no {key}")
     matrix = accuracy_matrix(path)
+    if np.isnan(matrix[np.tril_indices(len(matrix))]).any() or len(matrix) != result.get("tasks", len(matrix)):
+        raise ConfigError(f"{path / 'eval.csv'} lacks the accuracy on a task after it was learned")
     check_numbers(result, (*REPORTED, "wall_s"), path)
     task = f"{sequence}, {scenario}-incremental: {len(matrix)} tasks"
     return SupervisedRun(path, task, method, config, result, matrix)

@@ -13,6 +13,8 @@ from typing import Any, get_args
 
 from sparserl import config as yaml_config
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
+from sparserl.experiment.config_layers import refuse_density_of_dense
+from sparserl.experiment.input_files import stored
 from sparserl.experiment.recorded_run import folder_name
 from sparserl.experiment.resolving import Kind, resolve
 from sparserl.recording.wandb_environment import without_environment
@@ -32,11 +34,12 @@ class Job:
 
     Attributes:
         command: Sub-command that trains it.
-        id: Hash of the resolved config: the same config has the same id, whatever file it came from.
+        id: Hash of `recorded`: the same config has the same id, whatever file it came from.
         name: Run name without the seed.
         seed: Root seed.
         point: The values of the grid that it has, by dotted key.
         config: The resolved config as plain data.
+        recorded: The same as its run folder says it, where files are named by their content.
     """
 
     command: str
@@ -45,6 +48,7 @@ class Job:
     seed: int
     point: Mapping[str, Any]
     config: Mapping[str, Any]
+    recorded: Mapping[str, Any]
 
     @property
     def folder(self) -> str:
@@ -126,14 +130,17 @@ class Base:
             if preset is not None and not isinstance(preset, str):
                 raise ConfigError(f"{PRESET} must be a name, got {shown(preset)}")
             run = resolve(self.command, data, preset=preset)
+            of_point = yaml_config.nested(point).get("topology")
+            if isinstance(of_point, Mapping):
+                refuse_density_of_dense({**of_point, "method": data["topology"].get("method")})
+            recorded = stored(run)[0].plain()
         except SparserlError as error:
             said = f"{_point_said(point)}, " if point else ""
             raise ConfigError(f"{self.path}, {said}seed {seed}: {error}") from None
-        plain = run.plain()
         # Runs of a sweep are found again whatever the environment says to W&B.
-        alike = plain | {"wandb": without_environment(plain["wandb"], data.get("wandb") or {})}
+        alike = recorded | {"wandb": without_environment(recorded["wandb"], data.get("wandb") or {})}
         digest = hashlib.sha256(json.dumps([self.command, alike], sort_keys=True).encode()).hexdigest()
-        return Job(self.command, digest[:ID_DIGITS], run.name, seed, dict(point), plain)
+        return Job(self.command, digest[:ID_DIGITS], run.name, seed, dict(point), run.plain(), recorded)
 
 
 def check_number_of_runs(path: Path, runs: int) -> None:

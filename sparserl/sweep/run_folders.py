@@ -33,7 +33,7 @@ def run_folders(jobs: Sequence[Job], out: Path) -> list[Path]:
     def found(job: Job, folder: Path) -> Path:
         if folder.exists() or not meanings:
             return folder
-        wanted = _meaning(job.config)
+        wanted = _meaning(job.recorded)
         return next((other for other, meaning in meanings.items() if meaning == wanted), folder)
 
     return [found(job, folder) for job, folder in zip(jobs, folders, strict=True)]

@@ -114,9 +114,9 @@ def test_samples_are_split_alike_in_each_class_of_each_task() -> None:
 
 
 def test_permutations_are_those_of_permuted_mnist() -> None:
-    sequence = made(seed=5, tasks=[{}, {"transform": {"permute": True}}, {"transform": {"permute": 1}}])
+    sequence = made(seed=5, tasks=[{}, {"transform": {"permute": True}}, {"transform": {"permute": 1, "noise": 1}}])
     order = stream(5, "permutation", "1").permutation(2)
-    assert [task.name for task in sequence.tasks] == ["t", "permuted", "permutation 1"]
+    assert [task.name for task in sequence.tasks] == ["t", "permuted", "noise 1, permutation 1"]
     assert sequence.tasks[0].train.order is None
     assert [sequence.tasks[task].train.order.tolist() for task in (1, 2)] == [order.tolist()] * 2  # type: ignore[union-attr]
     assert (sequence.scenario, sequence.tasks[1].outputs) == ("domain", (0, 1, 2))
@@ -213,6 +213,18 @@ WIDE = Table("wide", np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1]), ("a",
             {"column": "place", "tasks": [{"value": "p"}, {"classes": ["b"]}]},
             "class 'b' is in tasks 0 and 1, with the same samples: ",
         ),
+        (WITH_TEST, {"tasks": [{}, {"data": "t"}]}, "class 'a' is in tasks 0 and 1, with the same samples: "),
+        (
+            WITH_TEST,
+            {"shape": [1, 2], "tasks": [{}, {"transform": {"rotate": 360}}]},
+            "class 'a' is in tasks 0 and 1, with the same samples: ",
+        ),
+        (
+            WITH_TEST,
+            {"tasks": [{"transform": {"permute": True}}, {"transform": {"permute": 0}}]},
+            "class 'a' is in tasks 0 and 1, with the same samples: ",
+        ),
+        (WITH_TEST, {"tasks": [{"transform": {"noise": 1e300}}]}, "task 0: noise 1e+300 is beyond what float32 holds"),
         (WITH_TEST, {"tasks": [{"classes": ["d"]}]}, "task 0: unknown class of t 'd'; valid: a, b, c"),
         (
             NO_TEST_OF_C,
@@ -282,3 +294,8 @@ def test_pictures_are_known_by_their_table_or_by_the_file() -> None:
     assert made(tasks=[{"classes": ["c"]}], shape=[2, 1, 1]).image == (2, 1, 1)
     with pytest.raises(ConfigError, match=r"shape \[2, 2\] is not that of 2 features"):
         made(tasks=[{"classes": ["c"]}], shape=[2, 2])
+
+
+def test_the_order_of_number_0_is_another_than_none() -> None:
+    sequence = made(tasks=[{}, {"transform": {"permute": 0}}])
+    assert [task.train.order is None for task in sequence.tasks] == [True, False]

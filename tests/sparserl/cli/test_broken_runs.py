@@ -147,3 +147,34 @@ def test_a_picture_is_of_the_others(name: str, runs: Path, monkeypatch: Any, cap
 def test_a_picture_of_one_run_has_a_gap_where_its_return_is_no_number(runs: Path, tmp_path: Path) -> None:
     nan_return(runs / "s2")
     assert main(["plot", str(runs / "s2"), "--out", str(tmp_path / "plot.png")]) == 0
+
+
+@pytest.fixture
+def classifiers(tmp_path: Path, undrawn: None) -> Path:
+    """Three seeds of a method on two tasks."""
+    folder = tmp_path / "classifiers"
+    own = tmp_path / "own.yaml"
+    own.write_text("data: iris\ntasks: 3\n")
+    for seed in range(3):
+        words = ("--sequence", own, "--method", "naive", "--learner.hidden", 4, "--learner.epochs", 1, "--seed", seed)
+        assert main(["continual", *map(str, words), "--run-dir", str(folder / f"s{seed}"), "--no-progress"]) == 0
+    return folder
+
+
+def test_a_classifier_that_has_learned_no_task_yet_is_left_out(classifiers: Path, tmp_path: Path, capsys: Any) -> None:
+    evaluations = classifiers / "s2" / "eval.csv"
+    evaluations.write_text("".join(evaluations.read_text().splitlines(keepends=True)[:1]))
+    assert main(["plot", str(classifiers), "--out", str(tmp_path / "a.png")]) == 0
+    assert f"left out: {classifiers / 's2'}" in capsys.readouterr().err
+    assert main(["plot", str(classifiers / "s0"), "--group", "method", "--out", str(tmp_path / "b.png")]) == 2
+    assert "--group tells curves of several runs apart, got one run" in capsys.readouterr().err
+
+
+def test_a_finished_classifier_without_all_evaluations_is_named(classifiers: Path, tmp_path: Path) -> None:
+    evaluations = classifiers / "s2" / "eval.csv"
+    evaluations.write_text("".join(evaluations.read_text().splitlines(keepends=True)[:-2]))
+    out = tmp_path / "report.json"
+    assert main(["report", str(classifiers), "--json", str(out)]) == 0
+    said = {Path(run["path"]).name: run for run in json.loads(out.read_text())["runs"]}
+    assert [said[one]["status"] for one in ("s0", "s1", "s2")] == ["done", "done", "broken"]
+    assert "lacks the accuracy on a task after it was learned" in said["s2"]["problem"]

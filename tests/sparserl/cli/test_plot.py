@@ -110,6 +110,8 @@ def test_the_ending_decides_the_format(ending: str, runs: Path, tmp_path: Path) 
         ("{runs} --size 1,1", "1,1 inches have no room for what is to be drawn; ask for more"),
         ("{runs} --smooth 0", "smooth must be at least 1"),
         ("{runs}/a0 --topology --smooth 3", "--smooth is for learning curves of `sparserl train` and `sparserl fit`"),
+        ("{runs}/a0 --topology --group algo", "--x, --y and --group are of curves of several runs, and --topology"),
+        ("{runs}/a0 --layer actor.mu.0 --x flops", "--x, --y and --group are of curves of several runs, and --layer"),
         ("{runs}/a0 {runs}/a0", "are both seed 0 of ds_td3 d0.1; leave one out"),
         ("{runs}/a0 {runs}/a0 --group algo", "a0 is named 2 times; leave 1 out"),
         ("{runs}/nothing", "no run folder at"),

@@ -309,6 +309,7 @@ def test_bad_input_of_trained_runs(trained: Path, tmp_path: Path) -> None:
             "--baseline is a group of runs of `sparserl train`, but no such run",
         ),
         ([trained, other], "has env Hopper-v5, .*other has Hopper-v4; leave one out, by --where env=Hopper-v5, or "),
+        ([trained, "--last", "5"], "--last 5 is of continual runs of agents, but no such run here is finished"),
         ([wrong], r"wrong: unknown config key 'algoo'; did you mean 'algo'\?"),
         ([trained / "sparse0" / "nothing"], "no run folder at"),
     ):

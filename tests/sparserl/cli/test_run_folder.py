@@ -100,7 +100,7 @@ def test_a_run_that_is_trained_is_locked(
 def test_a_job_of_a_sweep_leaves_a_run_alone_that_is_trained_by_hand(
     kind: str, cut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job: Any = Job("train", "id", "name", 0, {}, {"threads": 1})
+    job: Any = Job("train", "id", "name", 0, {}, {"threads": 1}, {})
     shutil.rmtree(cut / "checkpoints")  # it would begin anew
     before = fingerprint(cut)
     with only_writer(cut):

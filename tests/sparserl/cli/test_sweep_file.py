@@ -13,6 +13,7 @@ from support.sweep_files import SMALL, sweep_file
 from sparserl.cli import main
 from sparserl.errors import ConfigError
 from sparserl.sweep.file import load_jobs
+from sparserl.sweep.run_folders import run_folders
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "sweeps" / "example.yaml"
 
@@ -160,3 +161,36 @@ def test_ray_is_an_extra(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     said = capsys.readouterr().err
     assert said.startswith("sparserl: ray is not installed; ")
     assert said.endswith(" 'ray>=2.50' brings it\n")
+
+
+def test_a_run_with_another_content_of_its_files_is_another_run(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    path = tmp_path / "sweep.yaml"
+    base = {"sequence": str(own), "method": "naive", "learner": {"epochs": 1, "hidden": [4]}}
+    path.write_text(yaml.safe_dump({"command": "continual", "base": base, "seeds": 1}))
+    ids = []
+    for text in ("data: iris\ntasks: 3\n", "data: iris\ntasks: 3\ntest_share: 0.5\n", "data: iris\ntasks: 3\n"):
+        own.write_text(text)
+        (job,) = load_jobs(path)
+        ids.append(job.id)
+        (folder,) = run_folders([job], tmp_path)
+        assert folder == tmp_path / job.folder
+    assert ids[0] == ids[2] != ids[1]
+    older = tmp_path / job.folder.replace(job.id, "0123456789")
+    older.mkdir()
+    (older / "config.yaml").write_text(yaml.safe_dump(dict(job.recorded)))
+    assert run_folders([job], tmp_path) == [older]
+    own.write_text("data: iris\ntasks: 3\ntest_share: 0.5\n")
+    assert run_folders(load_jobs(path), tmp_path) != [older]
+
+
+def test_a_grid_of_densities_of_dense_networks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep_file(tmp_path, grid={"topology.method": ["set", "dense"], "topology.density": [0.5, 0.1]})
+    assert main(["sweep", str(path), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "--topology.density 0.5 has no effect with --topology.method dense; use static, or leave it out" in error
+    base = {**SMALL["base"], "topology": {"density": 0.1}}  # for other methods
+    assert (
+        main(["sweep", str(sweep_file(tmp_path, base=base, grid={"topology.method": ["set", "dense"]})), "--dry-run"])
+        == 0
+    )

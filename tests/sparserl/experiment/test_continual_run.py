@@ -120,6 +120,7 @@ def test_with_a_folder_it_is_a_run_as_others(tmp_path: Path, capsys: pytest.Capt
     ("tasks", "keys", "message"),
     [
         ([], {}, "there is no task"),
+        (5, {}, "tasks must be the name of a sequence, a file or a list of tasks, got 5"),
         ([3], {}, "task 0 must have arrays x and y, and if wanted x_test and y_test, got 3"),
         ([{"x": [[1]]}], {}, "task 0 has no array y"),
         ([{"x": [[1]], "y": [0], "z": 1}], {}, "task 0: unknown array 'z'; valid: name, x, x_test, y, y_test"),

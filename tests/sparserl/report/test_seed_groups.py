@@ -11,6 +11,7 @@ import pytest
 
 from sparserl.errors import ConfigError
 from sparserl.report.seed_groups import BOOKKEEPING, differing_keys, legend, seed_groups, settings, short_keys
+from sparserl.sweep.file import SPARING
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,7 @@ def test_a_key_that_one_alone_has_differs() -> None:
 def test_the_same_seed_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="td3-s3 and td3-s3 are both seed 3 of td3; leave one out"):
         grouped(made(3), made(1), made(3))
+
+
+def test_what_sweeps_spare_tells_no_method_apart() -> None:
+    assert {key for spared in SPARING.values() for key in spared} <= set(BOOKKEEPING)

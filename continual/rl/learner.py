@@ -296,7 +296,7 @@ class RLLearner:
     def gradients(self, group: Group, batch: Any) -> list[torch.Tensor]:
         """Gradients of the agent's loss; those of the task become copies, since a pass uses their memory again."""
         parameters = list(group.module.parameters())
-        kept = [_gradient(parameter) for parameter in parameters]
+        kept = [None if parameter.grad is None else parameter.grad.clone() for parameter in parameters]
         with group.uncaptured():
             self.agent.form_gradients(group.name, batch)
         formed = [_gradient(parameter) for parameter in parameters]

@@ -73,7 +73,12 @@ class TaskNetwork:
         }
 
     def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
-        """Lets the training of a task move its own outputs alone; heads of other tasks get no gradient anyway."""
+        """Lets the training of a task move its own outputs alone, whatever tasks the samples of a batch are of."""
+        if not isinstance(self.network, MultiHeadMLP):
+            return
+        for index, head in enumerate(self.network.heads):
+            for parameter in head.parameters():
+                frozen.freeze(parameter, torch.arange(parameter.numel() if index != task else 0))
 
     def usage(self, tasks_learned: int) -> list[ConnectionUsage]:
         """Without owned connections: hidden layers are shared, a head belongs to its task."""

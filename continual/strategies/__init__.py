@@ -322,7 +322,11 @@ def _outside(name: str) -> MethodSpec | None:
     if options is not None and not (isinstance(options, type) and issubclass(options, Options)):
         raise ConfigError(f"method {name!r}: Options must be a subclass of sparserl.continual.Options")
     summary = (strategy.__doc__ or named).strip().partition("\n")[0]
-    return MethodSpec(summary, strategy, None if options is None else OWN)
+    by_loss = strategy.loss is not Strategy.loss or strategy.end_epoch is not Strategy.end_epoch
+    by_steps = strategy.before_step is not Strategy.before_step or strategy.after_step is not Strategy.after_step
+    only = f"{name} overrides loss or end_epoch, which classifiers alone call; for agents, override before_step"
+    refused: dict[Kind, str] = {"agent": only} if by_loss and not by_steps else {}
+    return MethodSpec(summary, strategy, None if options is None else OWN, refused=refused)
 
 
 def options_type(name: str) -> type[Options]:

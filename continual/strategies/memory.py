@@ -145,7 +145,14 @@ class AGEM(WithMemory):
         if not len(self.kept):
             return
         references = learner.gradients(group, learner.remember(self.kept, self.options.batch_size or 0))
-        project([parameter.grad for parameter in group.module.parameters()], references)  # type: ignore[misc]  # all have
+        parameters = list(group.module.parameters())
+        without = [parameter for parameter in parameters if parameter.grad is None]  # such as heads of other tasks
+        for parameter in without:
+            parameter.grad = torch.zeros_like(parameter)
+        project([parameter.grad for parameter in parameters], references)  # type: ignore[misc]  # all have one now
+        for parameter in without:
+            if not parameter.grad.any():  # type: ignore[union-attr]  # given above
+                parameter.grad = None  # or weight decay and moments would move it
 
     def end_task(self, learner: Learner) -> None:
         assert self.kept is not None

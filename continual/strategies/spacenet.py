@@ -296,6 +296,8 @@ class SpaceNet(Strategy):
                 shared.release()  # a classifier comes without connections, but with biases
             shared.begin_task(learner.task, capacity.connections, self.options.initial_value or "xavier")
             shared.freeze(group.frozen)
+            for network in group.networks if self._by_task else ():
+                network.freeze_other_heads(group.frozen, learner.task)
 
     def before_step(self, learner: Learner, group: Group) -> None:
         """Remembers the weights, to see how far they move."""

@@ -114,6 +114,8 @@ def _task(path: Path, index: int, item: Any) -> TaskSpec:
             "kwargs": {},
         }
         missing = {key: value for key, value in usual.items() if key not in item}
+        if "name" in item and (isinstance(item["name"], bool) or not str(item["name"]).strip()):
+            raise ConfigError(f"name must be text, got {shown(item['name'])}")
         return config.build(TaskSpec, item | missing)
     except ConfigError as error:
         raise ConfigError(f"{path}, task {index}: {error}") from None

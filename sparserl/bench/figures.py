@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def update_figure(record: Record) -> Figure:
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         names = list(dict.fromkeys(row["contender"] for row in rows if not _is_its_own_baseline(row["contender"])))
         colours = {name: number % len(COLOURS) for number, name in enumerate(names)}
-        for number, style in zip(threads, THREAD_STYLES, strict=False):
+        for number, style in zip(threads, cycle(THREAD_STYLES), strict=False):
             for name, colour in colours.items():
                 of_name = [row for row in rows if (row["contender"], row["threads"]) == (name, number)]
                 label = f"{name} against {COMPARED[name].baseline}, {_threads(number)}"
@@ -70,7 +71,7 @@ def kernel_figure(record: Record) -> Figure:
         rows = [row for row in configuration["rows"] if row["density"] is not None]
         threads = list(dict.fromkeys(row["threads"] for row in rows))
         for position, product in enumerate(dict.fromkeys(row["product"] for row in rows)):
-            for number, style in zip(threads, THREAD_STYLES, strict=False):
+            for number, style in zip(threads, cycle(THREAD_STYLES), strict=False):
                 drawn = [row for row in rows if row["product"] == product and row["threads"] == number]
                 for pairs in _pairs_of(drawn):
                     points = [(row["density"], row["speed_up"]) for row in drawn if _pairs(row) == pairs]

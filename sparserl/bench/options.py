@@ -26,6 +26,7 @@ from sparserl.ranges import (
     Workers,
     check_ranges,
 )
+from sparserl.recording.resources import STATUS
 from sparserl.topology.group_sizes import check_pairs, nearest_multiple
 from sparserl.written_files import check_folder, check_writable
 
@@ -55,7 +56,6 @@ QUICK: dict[str, Any] = {
     "what": ("update",),
 }
 """`bench update --quick`: an answer within half a minute."""
-STATUS = Path("/proc/self/status")
 CONNECTIONS_A_NEURON = 10
 HIDDEN_LAYERS = 6
 """Of `bench scale`: two of actor and of each of two critics."""
@@ -110,6 +110,14 @@ class Options:
                     closest = nearest_multiple(width, number)
                     raise ConfigError(f"--widths {width} has no groups of --pairs {number}; the closest is {closest}")
 
+    def check_once(self, *names: str) -> None:
+        """Raises ConfigError if an option of several numbers has one twice."""
+        for name in names:
+            values = getattr(self, name)
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ConfigError(f"--{name} has {twice:g} twice")
+
     def check_names(self, kind: str, given: Sequence[str], valid: Sequence[str]) -> None:
         """Raises ConfigError if there is no name, or one that is not valid."""
         if not given:
@@ -133,6 +141,7 @@ class TimedOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_given("threads")
+        self.check_once("threads")
         for threads in self.threads:
             check_threads(threads)
 
@@ -183,6 +192,8 @@ class UpdateOptions(TimedOptions):
         self.check_pairs(self.pairs, self.widths)
         if self.plot is not None and not {"update", "steps"} & set(self.what):
             raise ConfigError("--plot draws update or steps, and --what names neither")
+        if self.what == ("event",) and "ds_td3" not in self.only:
+            raise ConfigError(f"--what event is of ds_td3, and --only names {_listed(self.only)}; add ds_td3")
 
     @property
     def title(self) -> str:
@@ -303,11 +314,7 @@ class ReturnOptions(RunSettings, Options):
         self.check_names("contender", self.only, tuple(RETURN_SUMMARIES))
         check_threads(self.threads)
         self.check_pairs(self.pairs, ())
-        for name in ("returns", "densities", "pairs", "seeds"):
-            values = getattr(self, name)
-            twice = next((value for value in values if values.count(value) > 1), None)
-            if twice is not None:
-                raise ConfigError(f"--{name} has {twice:g} twice")
+        self.check_once("returns", "densities", "pairs", "seeds")
         object.__setattr__(self, "returns", tuple(sorted(self.returns)))
         if EVALUATIONS * self.eval_every > self.max_steps:
             raise ConfigError(

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from sparserl.bench.contenders import Entry, give_replay, make, random_replay
 from sparserl.bench.event import SCHEDULE, WINDOW, time_events
-from sparserl.bench.options import CONNECTIONS_A_NEURON, HIDDEN_LAYERS, STATUS, Record, ScaleOptions
+from sparserl.bench.options import CONNECTIONS_A_NEURON, HIDDEN_LAYERS, Record, ScaleOptions
 from sparserl.metrics.cost import connections
+from sparserl.recording.resources import resident_bytes
 
 N_OBS, N_ACTION = 17, 6
 """As HalfCheetah-v5 has."""
@@ -103,14 +104,14 @@ def measure_size(nnz: int, options: ScaleOptions) -> Record:
     give_replay(tiny, replay)
     time_events(tiny, options.batch, options.threads, rounds=1)
     width, density = width_and_density(nnz)
-    before = memory_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     start = time.perf_counter()
     agent = make(Entry("ds_td3", density), NoDynamics(), width, options.seed, **SCHEDULE)
     build_s = time.perf_counter() - start
     give_replay(agent, replay)
-    built, built_peak = memory_bytes("VmRSS"), memory_bytes("VmHWM")
+    built, built_peak = resident_bytes("VmRSS"), resident_bytes("VmHWM")
     timings = time_events(agent, options.batch, options.threads, options.rounds)
-    peak = memory_bytes("VmHWM")
+    peak = resident_bytes("VmHWM")
     networks = list(agent.networks.values())
     return {
         "nnz": connections(networks),
@@ -127,15 +128,6 @@ def measure_size(nnz: int, options: ScaleOptions) -> Record:
         "updates_a_window": WINDOW,
         "timings": [{"threads": threads, **timing.summary()} for threads, timing in timings.items()],
     }
-
-
-def memory_bytes(key: str) -> int:
-    """Resident memory of this process: `VmRSS` now, `VmHWM` at its highest.
-
-    Not `getrusage`: there the highest of a new process begins with that of the process that started it.
-    """
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1]) * 1024
 
 
 def replay_bytes(replay: ReplayBuffer) -> int:

@@ -114,7 +114,7 @@ def _facts(folder: RunFolder, opened: OpenedRun[Any]) -> tuple[dict[str, str], C
 def _policies(opened: OpenedRun[Any]) -> tuple[dict[str, ExportedPolicy], dict[str, Any], list[str]]:
     """Policies by file name, C headers of those that can be such, and what cannot be written."""
     if not isinstance(opened, OpenedAgentRun):
-        return {}, {}, ["A classifier has no policy: there is no file of it without sparserl."]
+        return {}, {}, ["A network that is no agent has no policy: there is no file of it without sparserl."]
     policies: dict[str, ExportedPolicy] = {}
     headers: dict[str, Any] = {}
     notes = []
@@ -132,7 +132,7 @@ def _policies(opened: OpenedRun[Any]) -> tuple[dict[str, ExportedPolicy], dict[s
 def _measured(folder: RunFolder, opened: OpenedRun[Any], result: dict[str, Any]) -> list[Measured]:
     kind = kind_in(folder)
     if kind != "train":
-        return of_result(kind, result)
+        return of_result(kind, result, opened.which)
     evaluations = read_columns(folder.path / "eval.csv")
     returns = evaluations["return"][evaluations["global_step"] == opened.step]
     return [of_episodes(returns.tolist())] if returns.size else []

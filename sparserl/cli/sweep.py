@@ -57,6 +57,13 @@ class SweepCommand:
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")
+        if self.slurm is not None and self.workers is not None:
+            raise ConfigError(
+                f"--workers {self.workers} has no effect with --slurm: in its script, --array=0-9%{self.workers} lets "
+                "so many run at a time"
+            )
+        if self.slurm is not None and self.dry_run:
+            raise ConfigError("--dry-run lists the runs and writes no --slurm file; leave one out")
 
 
 def run(arguments: Sequence[str]) -> int:

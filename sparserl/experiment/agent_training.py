@@ -124,6 +124,9 @@ class AgentTraining(Training[TrainConfig]):
             words = ["sparserl", self.command, "--resume", str(folder.path), "--total-steps", str(total)]
             folder.extend(yaml.safe_dump({**written, LENGTH: total}, sort_keys=False), shlex.join(words))
 
+    def written(self, folder: RunFolder) -> dict[str, Any]:
+        return {**super().written(folder), LENGTH: self.config.total_steps}
+
     @property
     def about(self) -> list[str]:
         networks = list(self.agent.networks.values())
@@ -164,7 +167,7 @@ class AgentTraining(Training[TrainConfig]):
                 checkpoint=config.checkpoint_every_steps,
                 snapshot=max(1, config.total_steps // config.topology_snapshots),
             ),
-            identity={**written_config(folder), LENGTH: config.total_steps},
+            identity=self.written(folder),
             total_steps=config.last_step,
             env_state=lambda: env_state(envs),
             wrapper_state=lambda: wrapper_state(env),

@@ -159,9 +159,10 @@ def trackers(
     started: list[Tracker] = []
     if config.tensorboard:
         started.append(TensorBoardTracker(folder.path, resumed_at=resumed_at))
+    name = f"{config.name}__s{config.seed}"
     said: dict[str, Any] = {
         "folder": folder.path,
-        "name": f"{config.name}__s{config.seed}",
+        "name": folder.path.name if folder.path.name.startswith(name) else name,
         "group": config.name,
         "run_config": run_config,
         "resumed": resumed_at is not None,

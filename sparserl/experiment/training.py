@@ -172,6 +172,10 @@ class Training(ABC, Generic[C]):
     def record(self, folder: RunFolder, *, show_progress: bool) -> Recorder:
         """What records the run; called once."""
 
+    def written(self, folder: RunFolder) -> dict[str, Any]:
+        """The config of the run as its folder says it, or will say it."""
+        return written_config(folder)
+
     def restore_envs(self, state: Mapping[str, Any]) -> None:
         """Puts environments where a checkpoint was taken, after the recorder has restored what acts in them."""
 
@@ -252,15 +256,16 @@ def _ready(
         with restoring():
             recorder.restore(state)
             training.restore_envs(state)
-        tidy(folder, state)
-        training.extend(folder)
     recorder.trackers = trackers(
         training.config,
         folder,
-        run_config=written_config(folder),
+        run_config=training.written(folder),
         job_type=training.job_type,
         resumed_at=None if state is None else state["global_step"],
     )
+    if state is not None:  # nothing is refused any more
+        tidy(folder, state)
+        training.extend(folder)
     return recorder
 
 

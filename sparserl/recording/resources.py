@@ -6,11 +6,30 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sparserl.recording.energy import EnergyMeter
 
+STATUS = Path("/proc/self/status")
 _UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+
+
+def resident_bytes(key: str) -> int:
+    """Resident memory of this process as Linux tells it: `VmRSS` now, `VmHWM` at its highest."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far.
+
+    `getrusage` where there is nothing else: on Linux, there, that of a new process begins with the largest of the
+    process that started it.
+    """
+    if STATUS.exists():
+        return resident_bytes("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT_BYTES
 
 
 class ProcessCost:
@@ -36,8 +55,7 @@ class ProcessCost:
     @property
     def memory_peak_bytes(self) -> int:
         """Largest resident memory so far, with everything that the process held before."""
-        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT_BYTES
-        return max(int(self._before["memory_peak_bytes"]), now)
+        return max(int(self._before["memory_peak_bytes"]), peak_bytes())
 
     def metrics(self) -> dict[str, float]:
         """All of it, by logged names."""

@@ -128,6 +128,7 @@ class Camera:
         self._make_env, self._folder, self._seed = make_env, folder, seed
         self.should_stop: ShouldStop = never
         self._every, self._evaluate_every = every_steps, evaluate_every_steps
+        self._asked: int | None = None
         render_off_screen()
         self._suffix = ".mp4" if can_encode_mp4() else ".gif"
         with drawing("nothing can be filmed here", "leave --wandb.video-every-steps out"):
@@ -147,8 +148,11 @@ class Camera:
             env.close()
 
     def is_due(self, step: int) -> bool:
-        """Whether an evaluation at this env step is the first after a multiple of `every_steps`."""
-        return step % self._every < self._evaluate_every
+        """Whether an evaluation at this env step is the first after a multiple of `every_steps`; asked at each."""
+        before, self._asked = self._asked, step
+        if before is None:  # the first of this process
+            return step % self._every < self._evaluate_every
+        return step // self._every > before // self._every
 
     def __call__(self, act: Act, step: int, task: int = 0) -> Path:
         """Films a policy on a task; returns the film.

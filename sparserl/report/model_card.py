@@ -37,6 +37,8 @@ OF_RESULT: dict[Kind, dict[str, tuple[str, str]]] = {
     },
 }
 """Kind of run -> key of `result.json` -> type of the metric at the Hub, and what it is in words."""
+OF_BEST = {"accuracy_test": "accuracy_test_best", "loss_test": "loss_test_best"}
+"""Key of `result.json` of the last network -> of the best one, where they are two."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class CardFacts:
         return [] if self.topology == "dense" and not self.is_dense else [self.topology]
 
     @property
+    def is_of_classes(self) -> bool:
+        """Whether it tells the classes of a table apart."""
+        return self.kind == "fit" and self.result.get("accuracy_test") is not None
+
+    @property
     def is_dense(self) -> bool:
         """Whether every connection exists."""
         return bool(self.params_nonzero == self.result["params_dense"])
@@ -132,12 +139,14 @@ def of_episodes(returns: Sequence[float]) -> Measured:
     return Measured("mean_reward", text, estimate, float(values.std()) if n > 1 else None)
 
 
-def of_result(kind: Kind, result: Mapping[str, Any]) -> list[Measured]:
-    """What `result.json` says of a run that is measured as a whole; what is undefined is left out."""
+def of_result(kind: Kind, result: Mapping[str, Any], which: str = "last") -> list[Measured]:
+    """What `result.json` says of a run that is measured as a whole, or of its best checkpoint where it has two; what is
+    undefined is left out."""
+    keys = OF_BEST if which == "best" else {}
     return [
-        Measured(type, text, Estimate(float(result[key]), math.nan, math.nan))
+        Measured(type, text, Estimate(float(result[keys.get(key, key)]), math.nan, math.nan))
         for key, (type, text) in OF_RESULT[kind].items()
-        if result.get(key) is not None
+        if result.get(keys.get(key, key)) is not None
     ]
 
 
@@ -150,7 +159,7 @@ def model_card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
     is_agent = facts.kind in AGENTS
-    what = "reinforcement-learning" if is_agent else "tabular-classification" if facts.kind == "fit" else "other"
+    what = "reinforcement-learning" if is_agent else "tabular-classification" if facts.is_of_classes else "other"
     tags = ["sparserl", *(["reinforcement-learning", "deep-reinforcement-learning"] if is_agent else [])]
     tags += ["sparse"] * (not facts.is_dense) + ["continual-learning"] * (facts.kind in SEQUENCES)
     metrics = [
@@ -183,7 +192,7 @@ def _results(facts: CardFacts) -> str:
     said = f"The {facts.which} checkpoint (step {facts.step:,}) of one run."
     if any(not math.isnan(one.estimate.low) for one in facts.measured):
         said += " The interval is over episodes of this run; it does not say how far runs with other seeds lie apart."
-    if facts.which == "best":
+    if facts.which == "best" and facts.kind == "train":
         said += " It was chosen by these very episodes, so their mean is higher than that of new ones would be."
     return f"## Results\n\n{_table(rows)}\n\n{said}"
 

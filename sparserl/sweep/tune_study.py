@@ -68,6 +68,15 @@ def open_study(file: TuneFile, folder: Path, seed: int) -> Iterator[Study]:
         study.close()
 
 
+def _without_torn_line(journal: Path) -> None:
+    """Takes away the end of a journal that was cut within a line: Optuna writes one at a time, and reads no half."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
 class Study:
     """The trials of a search; `open_study` makes one."""
 
@@ -79,6 +88,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # it announces every study, and warns of trials that failed
         journal = (folder / JOURNAL).absolute()  # absolute, because Optuna's own lock is a link to it
         with self._alone:
+            _without_torn_line(Path(journal))
             try:
                 self._study = optuna.create_study(
                     storage=JournalStorage(JournalFileBackend(str(journal))),

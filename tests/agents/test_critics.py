@@ -18,6 +18,7 @@ from support.envs import FunctionEnv
 from support.trees import assert_equal_trees
 
 from sparserl.agents import DSSAC, DSTD3
+from sparserl.agents.config import RunSizes
 from sparserl.agents.critics_config import SACConfig, TD3Config
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.networks.chains import chains_of_agent
@@ -218,5 +219,5 @@ def test_memory_is_estimated_for_all_critics() -> None:
     two, ten = (DSSAC.layer_widths(SACConfig(n_critics=n, net_arch=(6, 5)), 3, 2) for n in (2, 10))
     assert two == {"actor": [[3, 6, 5, 2]], "critic": [[5, 6, 5, 1]] * 2}
     assert ten["critic"] == [[5, 6, 5, 1]] * 10
-    sizes = [SACConfig(n_critics=n).memory(3, 4, 2, 100)["batches (--agent.batch-size)"] for n in (2, 10)]
+    sizes = [SACConfig(n_critics=n).memory(RunSizes(3, 4, 2, 1, 100))["batches (--agent.batch-size)"] for n in (2, 10)]
     assert sizes[1] - sizes[0] == 8 * 4 * 256 * 2 * 512

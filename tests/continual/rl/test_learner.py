@@ -364,7 +364,8 @@ def test_a_state_holds_only_what_a_checkpoint_can(tmp_path: Path) -> None:
     state = learner.state_dict()
     assert state["position"] == [1, 0, 0, False, None]
     assert set(state["frozen"]["actor"]) == {
-        f"pi.trunk.{place}.{name}" for place in range(2) for name in ("values", "bias")
+        *(f"pi.trunk.{place}.{name}" for place in range(2) for name in ("values", "bias")),
+        *(f"pi.heads.{task}.{name}" for task in range(3) for name in ("weight", "bias")),
     }
     assert state["frozen"]["critic"] == {}
     checkpoint.save(tmp_path / "state", state)

@@ -205,3 +205,24 @@ def test_a_buffer_that_is_too_small_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^replay keeps all 90 transitions, and agent.buffer-size is 89$"):
         make_learner("replay", buffer_size=89)
     make_learner("replay", buffer_size=90)
+
+
+@pytest.mark.parametrize("algo", [DSSAC, DSTD3])
+def test_a_head_that_takes_no_part_in_a_step_of_agem_is_not_moved(algo: type[Any]) -> None:
+    """Neither by weight decay nor by moments; that of the task to come is read by nobody yet."""
+    learner = agem(algo=algo, weight_decay=0.1, border={"optimizer": "kept"})
+    learn_tasks(learner, 1)
+
+    def heads_of_the_last_task() -> dict[str, torch.Tensor]:
+        parameters = {
+            f"{group} {name}": parameter.detach().clone()
+            for group, network in learner.agent.networks.items()
+            for name, parameter in network.named_parameters()
+            if "heads.2." in name
+        }
+        assert len(parameters) > 2
+        return parameters
+
+    before = heads_of_the_last_task()
+    list(learner.train())
+    assert_equal_trees(heads_of_the_last_task(), before)

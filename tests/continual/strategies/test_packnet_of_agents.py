@@ -160,8 +160,11 @@ def test_each_task_but_the_last_is_retrained(retrain: int) -> None:
 @pytest.mark.parametrize("retrain", [0, RETRAIN])
 @pytest.mark.parametrize("topology", [DENSE, REWIRING], ids=["dense", "sparse"])
 @pytest.mark.parametrize("algo", [DSSAC, DSTD3])
-def test_old_tasks_are_answered_bit_for_bit(algo: type[Any], topology: Any, retrain: int) -> None:
-    learner = make(retrain, algo=algo, topology=topology, weight_decay=0.1, steps=20, border={"critic": "reset"})
+@pytest.mark.parametrize("border", [{"critic": "reset"}, {"buffer": "kept"}], ids=["critic reset", "buffer kept"])
+def test_old_tasks_are_answered_bit_for_bit(
+    border: dict[str, str], algo: type[Any], topology: Any, retrain: int
+) -> None:
+    learner = make(retrain, algo=algo, topology=topology, weight_decay=0.1, steps=20, border=border)
     learned: list[np.ndarray] = []
     for event in run_sequence(learner):
         for task, then in enumerate(learned):  # at every step, not at the end alone

@@ -215,8 +215,9 @@ def test_densities_are_the_parts_of_a_task() -> None:
 
 @pytest.mark.parametrize("critics", [False, True])
 @pytest.mark.parametrize("algo", [DSSAC, DSTD3])
-def test_old_tasks_are_answered_bit_for_bit(algo: type[Any], critics: bool) -> None:
-    learner = make(algo=algo, critics=critics, weight_decay=0.1, border={"optimizer": "kept"})
+@pytest.mark.parametrize("kept", ["optimizer", "buffer"])
+def test_old_tasks_are_answered_bit_for_bit(kept: str, algo: type[Any], critics: bool) -> None:
+    learner = make(algo=algo, critics=critics, weight_decay=0.1, border={kept: "kept"})
     learned: list[np.ndarray] = []
     rewired = 0
     for event in run_sequence(learner):

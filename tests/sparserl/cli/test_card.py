@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,27 @@ def test_a_run_that_is_not_finished_has_none(tmp_path: Path, capsys: pytest.Capt
     assert main(["card", str(cut)]) == 2
     assert "is not finished, and a card says what a run has reached" in capsys.readouterr().err
     assert not (cut / "card").exists()
+
+
+@pytest.mark.parametrize(("which", "suffix"), [("best", "_best"), ("last", "")])
+def test_a_card_of_a_network_on_a_table_has_the_numbers_of_its_checkpoint(
+    which: str, suffix: str, tmp_path: Path, undrawn: None
+) -> None:
+    words = ("wine", "--learner.epochs", "12", "--learner.learning-rate", "0.02", "--density", "0.3", "--no-progress")
+    assert main(["fit", *words, "--run-dir", str(tmp_path / "run")]) == 0
+    assert main(["card", str(tmp_path / "run"), "--checkpoint", which, "--out", str(tmp_path / "card")]) == 0
+    text = (tmp_path / "card" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    metrics = {one["type"]: one["value"] for one in front["model-index"][0]["results"][0]["metrics"]}
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["loss_test"] != result["loss_test_best"]
+    assert metrics == {name: result[f"{name}_test{suffix}"] for name in ("accuracy", "loss")}
+    assert "episodes" not in text
+
+
+def test_a_network_that_rebuilds_its_inputs_is_no_classifier(tmp_path: Path, undrawn: None) -> None:
+    words = ("wine", "--task", "reconstruct", "--learner.epochs", "2", "--no-progress")
+    assert main(["fit", *words, "--run-dir", str(tmp_path / "run")]) == 0
+    assert main(["card", str(tmp_path / "run"), "--out", str(tmp_path / "card")]) == 0
+    text = (tmp_path / "card" / "README.md").read_text()
+    assert "classif" not in text

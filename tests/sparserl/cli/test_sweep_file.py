@@ -141,6 +141,8 @@ OF_ANOTHER_BACKEND = {
     "--address is for --backend ray": ("--address", "127.0.0.1:6379"),
     "--no-shared-files is for --backend ray": ("--no-shared-files",),
     "--slurm is for --backend local": ("--backend", "ray", "--slurm", "new.sh"),
+    "--workers 4 has no effect with --slurm": ("--slurm", "new.sh", "--workers", "4"),
+    "--dry-run lists the runs and writes no --slurm file": ("--slurm", "new.sh", "--dry-run"),
     "no run of": ("--only", "abc"),
 }
 

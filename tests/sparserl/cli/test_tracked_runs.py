@@ -68,12 +68,12 @@ def test_a_run_with_everything_learns_as_one_with_nothing(tmp_path: Path) -> Non
     assert train(tmp_path / "all", *RUN, *OFFLINE, *FILMS, "--wandb.checkpoints", "--energy") == 0
     assert_equal_trees(learned(tmp_path / "plain"), learned(tmp_path / "all"))
     assert not (tmp_path / "plain" / "videos").exists()
-    films = ["step-000000000.mp4", "step-000000100.mp4", "step-000000130.mp4"]
+    films = ["step-000000000.mp4", "step-000000100.mp4"]
     assert sorted(path.name for path in (tmp_path / "all" / "videos").iterdir()) == films
 
     (path,) = wandb_log.offline_runs(tmp_path / "all")
     shown = [row["global_step"] for row in wandb_log.history(path) if "eval/video/path" in row]
-    assert shown == [0, 100, 130]
+    assert shown == [0, 100]
     progress, result = rows(tmp_path / "all" / "progress.csv"), json.loads((tmp_path / "all/result.json").read_text())
     used = [float(row["cost/energy_kwh"]) for row in progress]
     assert used == sorted(used)

@@ -155,6 +155,24 @@ def test_another_seed_is_refused(small: TuneFile, tmp_path: Path) -> None:
         pass
 
 
+def test_a_journal_that_was_cut_within_a_line_loses_that_line_alone(small: TuneFile, tmp_path: Path) -> None:
+    with open_study(small, tmp_path, 0) as study:
+        first = study.claim(3)
+        assert first is not None
+        study.tell(first.number, 1.0)
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    for cut in (1, 15):
+        journal.write_bytes(whole[:-cut])
+        with open_study(small, tmp_path, 0) as study:
+            again = study.claim(3)
+            assert again is not None
+            assert (again.number, again.point) == (first.number, first.point)
+            study.tell(again.number, 1.0)
+        with open_study(small, tmp_path, 0) as study:
+            assert [trial.value for trial in study.trials] == [1.0]
+
+
 def test_a_damaged_journal_is_one_line(small: TuneFile, tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text("no journal\nat all\n")
     with pytest.raises(ConfigError, match="is not a journal of Optuna"), open_study(small, tmp_path, 0):

@@ -201,6 +201,8 @@ def test_a_method_of_ones_own(module: str, tmp_path: Path, capsys: pytest.Captur
     ):
         assert main([*words, *more]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
+    assert main([*words[:3], "--sequence", "halfcheetah_forgetting"]) == 2
+    assert "overrides loss or end_epoch, which classifiers alone call" in capsys.readouterr().err
     (tmp_path / "own.yaml").write_text("method: ewc\nown: {strength: 3}\n")
     assert main(["continual", "--config", str(tmp_path / "own.yaml")]) == 2
     assert "own.strength" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -91,3 +92,11 @@ def test_without_codecarbon_the_line_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     with pytest.raises(ConfigError, match=r"^--energy needs codecarbon; .*pip install .*codecarbon>=3'$"):
         ProcessCost(energy=True)
+
+
+def test_memory_is_not_that_of_the_process_that_started_it() -> None:
+    """Linux lets `getrusage` of a new process begin with the peak of the one that started it."""
+    block = np.ones(400_000_000, np.uint8)
+    say = "from sparserl.recording.resources import ProcessCost; print(ProcessCost().memory_peak_bytes)"
+    done = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < block.nbytes

@@ -10,17 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.cut_runs import cut_off
-from support.runs import ALGOS, FAST, REWIRE, TINY, last_state, rows, train
+from support.runs import ALGOS, FAST, REWIRE, TINY, fingerprint, last_state, rows, train
 from support.trees import assert_equal_trees
 
 from sparserl.cli import main
 from sparserl.errors import ConfigError
+from sparserl.experiment.recorded_run import trackers as trackers_of
 from sparserl.extras import installer
 from sparserl.recording.metrics_table import columns
+from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.trackio_tracker import ELSEWHERE, NAME_FILE, TrackioConfig, TrackioTracker
 
 pytestmark = pytest.mark.usefixtures("tiny_env", "undrawn")
@@ -124,3 +127,33 @@ def test_what_stops_it_at_the_start_is_one_line(trackio: Any, tmp_path: Path, mo
     with pytest.raises(ConfigError, match=r"^trackio did not start \(Read-only file system\); without --track trackio"):
         TrackioTracker(TrackioConfig("p"), folder=tmp_path, name="a", group="a", run_config={})
     assert not (tmp_path / NAME_FILE).exists()
+
+
+def test_what_refuses_to_go_on_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, trackio: Any
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, "--algo", "td3", *FAST, *TRACKED) == 0
+    before = fingerprint(run)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "trackio", None)
+        assert main(["train", "--resume", str(run), "--total-steps", "160", "--no-progress"]) == 2
+    assert "trackio is not installed" in capsys.readouterr().err
+    assert fingerprint(run) == before
+    assert main(["train", "--resume", str(run), "--total-steps", "160", "--no-progress"]) == 0
+
+
+def test_runs_of_a_sweep_have_names_of_their_own_from_the_beginning(trackio: Any, tmp_path: Path) -> None:
+    """Two that begin at the same time each find the name free: trackio knows one with its first row alone."""
+    name = "E__m__s0"
+    trackers = []
+    for folder in (tmp_path / f"{name}__0123456789", tmp_path / f"{name}__9876543210"):
+        folder.mkdir()
+        config = SimpleNamespace(
+            tensorboard=False, name="E__m", seed=0, tracked_at="trackio", trackio=TrackioConfig("together")
+        )
+        trackers += trackers_of(config, RunFolder(folder), run_config={}, job_type="train", resumed_at=None)
+    for number, tracker in enumerate(trackers):
+        tracker.log(1, {"a": float(number)})
+        tracker.close({})
+    assert set(trackio.SQLiteStorage.get_runs("together")) == {f"{name}__0123456789", f"{name}__9876543210"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import math
 import os
 import shlex
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -142,6 +146,7 @@ class WandbTracker:
         # A command line that resumes takes no --wandb.mode: the environment is where it can be said.
         mode = (wandb_environment.stated_mode() if resumed else None) or config.mode
         self._logged = Logged(folder / "wandb_logged.json", resumed=resumed, keeps=mode != "disabled")
+        atexit.register(self._logged.close)  # registered before W&B's own, which writes all rows, and run after it
         try:
             try:
                 self._run = begin(mode)
@@ -198,6 +203,8 @@ class WandbTracker:
         """Puts the result into the run's summary and ends it."""
         self._attempt(lambda: self._run.summary.update({f"result/{key}": value for key, value in summary.items()}))
         self._attempt(lambda: self._run.finish())
+        self._logged.close()
+        atexit.unregister(self._logged.close)
         if self._is_offline:
             tqdm.write(
                 f"sparserl: what W&B was told is on the disk alone; to send it: {self._how_to_sync}", file=sys.stderr
@@ -214,9 +221,16 @@ class WandbTracker:
                 tqdm.write(said, file=sys.stderr)  # around the progress bar
 
 
+SURE_S = 30.0
+"""Age of rows that W&B has written: twice what it was seen to take."""
+
+
 class Logged:
     """How far the history of a run has come, over its processes: one that resumes from a checkpoint repeats, with the
     same numbers, what an earlier one has logged after it.
+
+    W&B keeps rows in memory for some seconds, which a process that is killed takes along. So rows of the last `SURE_S`
+    do not count until `close`; such a run may have them twice.
 
     Args:
         path: File that says so; one that cannot be read says nothing.
@@ -232,6 +246,7 @@ class Logged:
                 stored = json.loads(path.read_text())
                 self._before = int(stored["global_step"]), frozenset(stored["names"])
         self._step, self._names = self._before[0], set(self._before[1])
+        self._unsure: deque[tuple[float, int, frozenset[str]]] = deque()
 
     def new(self, step: int, metrics: Mapping[str, V]) -> dict[str, V]:
         """Those of some metrics that no earlier process has logged."""
@@ -244,8 +259,22 @@ class Logged:
         """Remembers what has been logged."""
         self._names = self._names.union(metrics) if step == self._step else set(metrics)
         self._step = step
-        if self._keeps:
-            write_atomically(self._path, json_text({"global_step": step, "names": sorted(self._names)}) + "\n")
+        now = time.monotonic()
+        self._unsure.append((now, step, frozenset(self._names)))
+        self._write(now - SURE_S)
+
+    def close(self) -> None:
+        """Everything is on the disk."""
+        self._write(math.inf)
+
+    def _write(self, until: float) -> None:
+        """Writes how far the history had come at a time."""
+        sure = None
+        while self._unsure and self._unsure[0][0] <= until:
+            sure = self._unsure.popleft()
+        if sure is not None and self._keeps:
+            _, step, names = sure
+            write_atomically(self._path, json_text({"global_step": step, "names": sorted(names)}) + "\n")
 
 
 def wandb_defaults() -> None:

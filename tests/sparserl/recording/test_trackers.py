@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,16 @@ from support.wandb_server import KEY, only_this_account, wandb_server
 from sparserl.cli.arguments import parse
 from sparserl.config import build
 from sparserl.errors import ConfigError
-from sparserl.recording.trackers import OBJECTIVE, JobType, Logged, TensorBoardTracker, WandbConfig, WandbTracker
+from sparserl.recording import trackers
+from sparserl.recording.trackers import (
+    OBJECTIVE,
+    SURE_S,
+    JobType,
+    Logged,
+    TensorBoardTracker,
+    WandbConfig,
+    WandbTracker,
+)
 
 
 @pytest.fixture
@@ -122,6 +132,26 @@ def test_an_offline_part_of_a_resumed_run_is_appended_by_sync(tmp_path: Path, mo
     for resumed in (False, True):
         tracker(tmp_path / "run", resumed=resumed)
     assert [(given["id"], given["resume"]) for given in asked] == [(None, None), ("abc", "allow")]
+
+
+def test_rows_count_as_logged_when_they_are_old_enough_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed loses those that are younger; the one that goes on logs them again."""
+    clock = iter((0.0, 10.0, SURE_S + 5.0, SURE_S + 6.0))
+    monkeypatch.setattr(trackers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    def again() -> dict[int, bool]:
+        """Steps -> whether the next process would log something of them."""
+        logged = Logged(tmp_path / "mark.json", resumed=True)
+        return {step: logged.new(step, {"a": 1}) == {"a": 1} for step in (0, 1, 2, 3)}
+
+    first = Logged(tmp_path / "mark.json", resumed=False)
+    for step, expected in enumerate(({}, {}, {0}, {0})):
+        first.add(step, {"a": step})
+        assert {known for known, is_new in again().items() if not is_new} == set(expected)
+    first.close()
+    assert not any(again().values())
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"global_step": "x", "names": []}', '{"names": 3}'])

@@ -37,7 +37,8 @@ class DQNConfig(OffPolicyConfig):
     target_update_interval: Count = 10_000
     """Env steps between updates of the target network."""
     exploration_fraction: PositiveShare = 0.1
-    """Share of the run, of all tasks together, in which the rate of random actions falls, along a line."""
+    """Share of the run, of all tasks together (of each with --method scratch), in which the rate of random actions
+    falls, along a line."""
     exploration_initial_eps: Share = 1.0
     """Rate of random actions at the start."""
     exploration_final_eps: Share = 0.05

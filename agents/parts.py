@@ -126,6 +126,9 @@ class AgentParts(BaseAlgorithm):
         """Whether its networks are sparse and read observations as they are: vectors of floats."""
         return all(getattr(network, "ensembles", None) for network in self.networks.values())
 
+    def begin_schedules(self, steps: int) -> None:
+        """Lets all that changes over a run, beside learning rate and topology, do so over the next env steps alone."""
+
     def take_networks(self, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """Goes on with other networks than those that were drawn, before the first update.
 
@@ -212,17 +215,34 @@ class ActorCriticParts(AgentParts):
 
 
 class QNetworkParts(AgentParts):
-    """One network that gives a value of each action, and a rate of random ones that falls in the run."""
+    """One network that gives a value of each action, and a rate of random ones that falls in the run.
+
+    Attributes:
+        span_begin: Env step at which the part of the run begins in which it falls.
+        span_steps: Env steps of that part; 0 for the whole run.
+    """
 
     trained = ("q_net",)
     targets_of = ("q_net",)
     action_spaces = (spaces.Discrete,)
-    counters = (*AgentParts.counters, "_n_calls", "exploration_rate")
+    counters = (*AgentParts.counters, "_n_calls", "exploration_rate", "span_begin", "span_steps")
+    span_begin = span_steps = 0
+    exploration_schedule: Callable[[float], float]
 
     @classmethod
     def layer_widths(cls, config: AgentConfig, n_obs: int, n_action: int) -> dict[str, list[list[int]]]:
         assert isinstance(config, DQNConfig)
         return {"q_net": [[n_obs, *config.hidden("q"), n_action]]}
+
+    def begin_schedules(self, steps: int) -> None:
+        self.span_begin, self.span_steps, self._n_calls = self.num_timesteps, steps, 0
+        self._current_progress_remaining = 1.0
+        self.exploration_rate = self.exploration_schedule(1.0)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        if self.span_steps:
+            num_timesteps, total_timesteps = num_timesteps - self.span_begin, self.span_steps
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
 
     def optimizer_of(self, group: str) -> torch.optim.Optimizer:
         del group

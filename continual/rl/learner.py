@@ -158,6 +158,8 @@ class RLLearner:
             self.total_steps - self.steps, self._watch, reset_num_timesteps=self.steps == 0
         )
         if not self._begun:
+            if self.strategy.begins_anew:
+                agent.begin_schedules(self.sequence[self.task].steps)
             self._begin_task()
         while self.task_steps < self.sequence[self.task].steps:
             self._interact()

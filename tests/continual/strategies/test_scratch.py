@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sparserl.agents.agent_state import generator_state
 from sparserl.continual.rl.learner import RLLearner
 from sparserl.continual.strategies.anew import Scratch
 from sparserl.continual.supervised.runner import TaskEnded, run_sequence
+from sparserl.experiment.resolving import resolve
 
 
 @pytest.mark.parametrize("topology", [DENSE, REWIRING], ids=["dense", "sparse"])
@@ -122,3 +124,20 @@ def test_what_training_draws_is_not_disturbed() -> None:
         next(learner.train())
         generators.append([before, generator_state()])
     assert_equal_trees(*generators)
+
+
+def test_random_actions_of_each_task_are_those_of_a_run_of_its_own(tmp_path: Path) -> None:
+    sequence = tmp_path / "sequence.yaml"
+    sequence.write_text("tasks:\n" + "- {env: CartPole-v1, steps: 60}\n" * 3)
+    agent = {"learning_starts": 20, "net_arch": [8], "batch_size": 4, "exploration_fraction": 0.5}
+    wish = {"sequence": str(sequence), "method": "scratch", "algo": "ds_dqn", "agent": agent}
+    config: Any = resolve("continual", wish)
+    learner = config.make_learner(config.load_sequence())
+    rates = []
+    for _ in range(3):
+        rates.append([learner.agent.exploration_rate for _ in learner.train()])
+        assert learner.agent._n_calls == 60
+        learner.finish_task()
+    assert rates[0] == rates[1] == rates[2]
+    falling = 1.0 - 0.95 * np.arange(1, 61) / 30.0
+    assert rates[0] == pytest.approx(np.maximum(falling, 0.05))

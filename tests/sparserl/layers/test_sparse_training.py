@@ -6,14 +6,11 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
 from sparserl.errors import TopologyError
@@ -419,39 +416,3 @@ def test_an_event_between_a_pass_and_its_way_back_is_refused(method: str) -> Non
     training.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         outputs.sum().backward()
-
-
-BEGINNINGS: dict[str, tuple[Any, str, Callable[[SparseLinear], Any]]] = {
-    "rprop": (partial(torch.optim.Rprop, lr=0.02), "step_size", lambda layer: 0.02),
-    "adagrad": (partial(torch.optim.Adagrad, initial_accumulator_value=0.7), "sum", lambda layer: 0.7),
-    "asgd": (partial(torch.optim.ASGD, t0=0), "ax", lambda layer: layer.values.detach()),
-    "rmsprop of tensorflow": (RMSpropTFLike, "square_avg", lambda layer: 1.0),
-    "rmsprop": (torch.optim.RMSprop, "square_avg", lambda layer: 0.0),
-}
-
-
-@pytest.mark.parametrize("name", BEGINNINGS)
-def test_what_grows_begins_as_the_optimizer_begins_a_weight(name: str) -> None:
-    kind, key, expected = BEGINNINGS[name]
-    model = perceptron()
-    optimizer = kind(model.parameters())
-    training = sparsify(model, optimizer, density=0.3, update_interval=4, first_update=4, new_value="uniform")
-    before = {name: layer.topology for name, layer in training.layers.items()}
-    train(model, optimizer, training, 4)
-    for name, layer in training.layers.items():
-        grown = ~np.isin(layer.topology.flat, before[name].flat)
-        assert grown.any()
-        state = optimizer.state[layer.values][key][grown]
-        begun = torch.as_tensor(expected(layer)).expand(layer.nnz)[grown]
-        torch.testing.assert_close(state, begun.to(state.dtype))
-
-
-def test_an_optimizer_of_named_parameters_names_what_there_is_now() -> None:
-    part = nn.Sequential(nn.Linear(12, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 2))
-    model = nn.Sequential(nn.Linear(3, 12), part)
-    optimizer = torch.optim.Adam(model.named_parameters())
-    sparsify(part, optimizer, density=0.4)
-    (group,) = optimizer.param_groups
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert group["param_names"] == [names[id(parameter)] for parameter in group["params"]]
-    assert "1.1.q_proj.values" in group["param_names"]

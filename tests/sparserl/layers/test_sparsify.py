@@ -340,3 +340,14 @@ def test_numbers_of_all_kinds_are_taken(given: dict[str, Any], plain: dict[str, 
         model = perceptron()
         counts.append([layer.nnz for layer in sparsify(model, **wish).layers.values()])
     assert counts[0] == counts[1]
+
+
+def test_an_optimizer_of_named_parameters_names_what_there_is_now() -> None:
+    part = nn.Sequential(nn.Linear(12, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 2))
+    model = nn.Sequential(nn.Linear(3, 12), part)
+    optimizer = torch.optim.Adam(model.named_parameters())
+    sparsify(part, optimizer, density=0.4)
+    (group,) = optimizer.param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert group["param_names"] == [names[id(parameter)] for parameter in group["params"]]
+    assert "1.1.q_proj.values" in group["param_names"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -256,39 +255,6 @@ def test_a_budget_neither_loses_nor_invents_connections(
         assert before - after == min(max(0, sum(beyond)), before - smallest)
     else:
         assert before - after == sum(max(0, count) for count in beyond)
-
-
-GATHER: dict[str, tuple[Any, bool]] = {
-    "adam": (torch.optim.Adam, True),
-    "nadam": (torch.optim.NAdam, True),
-    "sgd with momentum": (partial(torch.optim.SGD, lr=0.1, momentum=0.9), True),
-    "rmsprop with momentum": (partial(torch.optim.RMSprop, momentum=0.9), True),
-    "sgd": (partial(torch.optim.SGD, lr=0.1), False),
-    "rmsprop": (torch.optim.RMSprop, False),
-    "adagrad": (torch.optim.Adagrad, False),
-    "adamax": (torch.optim.Adamax, False),
-}
-
-
-@pytest.mark.parametrize("name", GATHER)
-def test_momentum_is_asked_for_before_training(name: str) -> None:
-    kind, gathers = GATHER[name]
-    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
-    before = [parameter.clone() for parameter in model.parameters()]
-    options = {"method": "snfs", "density": 0.5, "first_update": 1, "update_interval": 2, "last_update": 9}
-    if not gathers:
-        with pytest.raises(TopologyError, match="needs an optimizer that gathers one"):
-            sparsify(model, kind(model.parameters()), **options)
-        assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
-        return
-    optimizer = kind(model.parameters())
-    evolver = sparsify(model, optimizer, **options)
-    for _ in range(4):
-        optimizer.zero_grad()
-        model(torch.ones(3, 6)).square().sum().backward()
-        optimizer.step()
-        evolver.step()
-    assert evolver.events
 
 
 @pytest.mark.parametrize("method", ["granet", "global_magnitude", "lamp", "obd", "snfs", "gmp"])

@@ -22,8 +22,8 @@ def check_action_bounds(space: spaces.Space[Any], *, scaled: bool = True) -> Non
 
     Raises:
         ConfigError: If a box has no actions, or one whose bounds are not finite, or one that is to be scaled and whose
-            range is nothing or beyond float32; or if discrete actions begin elsewhere than
-            at 0, or stand in several rows.
+            range is nothing or beyond float32; or if discrete actions begin elsewhere than at 0, or stand in several
+            rows.
     """
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start != 0):
         raise ConfigError(f"discrete actions must be counted from 0, got {space}")

@@ -160,9 +160,10 @@ def trackers(
     if config.tensorboard:
         started.append(TensorBoardTracker(folder.path, resumed_at=resumed_at))
     name = f"{config.name}__s{config.seed}"
+    of_folder, beginning = folder.path.name, folder_name(name)  # which may end in what tells runs of a sweep apart
     said: dict[str, Any] = {
         "folder": folder.path,
-        "name": folder.path.name if folder.path.name.startswith(name) else name,
+        "name": name + (of_folder.removeprefix(beginning) if of_folder.startswith(beginning) else ""),
         "group": config.name,
         "run_config": run_config,
         "resumed": resumed_at is not None,

@@ -8,6 +8,7 @@ that, in a database and after two minutes, and then draws the trial anew.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,11 +71,10 @@ def open_study(file: TuneFile, folder: Path, seed: int) -> Iterator[Study]:
 
 def _without_torn_line(journal: Path) -> None:
     """Takes away the end of a journal that was cut within a line: Optuna writes one at a time, and reads no half."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    content = journal.read_bytes() if journal.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if 0 < whole < len(content):  # without any line it is none of Optuna's
+        os.truncate(journal, whole)
 
 
 class Study:
@@ -88,7 +88,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # it announces every study, and warns of trials that failed
         journal = (folder / JOURNAL).absolute()  # absolute, because Optuna's own lock is a link to it
         with self._alone:
-            _without_torn_line(Path(journal))
+            _without_torn_line(journal)
             try:
                 self._study = optuna.create_study(
                     storage=JournalStorage(JournalFileBackend(str(journal))),

@@ -34,10 +34,10 @@ class TopologyEvolver:
     Per update: `begin_update(n)`, then for each group whose optimizer has stepped, `after_step(group)` and
     `end_update(group)`. A group that does not step at the update when it is due (a delayed actor) has its event at its
     next step, and a layer that is frozen (its values require no gradient) has none; what the end of the schedule asks
-    of it is done at the first step after that. With `rule.gradient_batches` k > 1
-    the event is at the (k - 1)th step after that one, and the backward passes of all k updates count, but not those of
-    updates without a step. Groups that share a budget (`rule.budget_scope`) have their event together, at the first
-    update from then on at which all of them step; batches are the last k of each.
+    of it is done at the first step after that. With `rule.gradient_batches` k > 1 the event is at the (k - 1)th step
+    after that one, and the backward passes of all k updates count, but not those of updates without a step. Groups that
+    share a budget (`rule.budget_scope`) have their event together, at the first update from then on at which all of
+    them step; batches are the last k of each.
 
     Args:
         groups: Group name -> layers by full name. One optimizer step moves one group.
@@ -91,7 +91,7 @@ class TopologyEvolver:
         self._rng = {name: stream(seed, "rewire", name) for name in names}
         self._clock = EventClock(groups, rule)
         self._gathered: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in names}
-        self._passed_by: dict[str, list[str]] = {}  # layers by group that were frozen when rewiring ended
+        self._passed_by: set[str] = set()  # layers that were frozen when the rewiring of their group ended
         self._keeps_all = rule is not None and rule.needs_explored
         self._history = {
             name: History.beginning(layer.topology, keeps_all=self._keeps_all) for name, layer in self.layers.items()
@@ -197,13 +197,13 @@ class TopologyEvolver:
         if self.rule is None:
             return []
         before = len(self.events)
-        woken = [name for name in self._passed_by.get(group, ()) if self.layers[name].values.requires_grad]
+        own = self.groups[group].items() if self._passed_by else ()
+        woken = [name for name, layer in own if name in self._passed_by and layer.values.requires_grad]
         if woken:
             if self.before_event is not None:
                 self.before_event()
             self._shrink(woken, self.rule)
-            left = [name for name in self._passed_by.pop(group) if name not in woken]
-            self._passed_by |= {group: left} if left else {}
+            self._passed_by.difference_update(woken)
         if not self.is_due(group):
             return self.events[before:]
         over = self.rule.is_over(self.update)
@@ -224,8 +224,7 @@ class TopologyEvolver:
         self._gathered |= {name: [] for name in layers}
         self._clock.restart(together, None if over else next_due(self.rule, self.update))
         if over:
-            passed_by = {one: [name for name in self.groups[one] if name not in names] for one in together}
-            self._passed_by = {one: frozen for one, frozen in passed_by.items() if frozen}
+            self._passed_by.update(layers.keys() - set(names))
         return self.events[before:]
 
     def _sharing(self) -> list[str]:
@@ -382,7 +381,7 @@ class TopologyEvolver:
             "initial": {name: torch.from_numpy(flat) for name, flat in self.initial.items()},
             "explored": {name: torch.from_numpy(history.stored) for name, history in self._history.items()},
             "gathered": {name: [list(sample) for sample in samples] for name, samples in self._gathered.items()},
-            **({"passed_by": dict(self._passed_by)} if self._passed_by else {}),
+            **({"passed_by": sorted(self._passed_by)} if self._passed_by else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -411,5 +410,5 @@ class TopologyEvolver:
             for name, layer in self.layers.items()
         }
         self._gathered = {name: [(x, dy) for x, dy in samples] for name, samples in state["gathered"].items()}
-        self._passed_by = {group: list(names) for group, names in state.get("passed_by", {}).items()}
+        self._passed_by = set(state.get("passed_by", ()))
         self.events = []

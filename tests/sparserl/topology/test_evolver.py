@@ -13,6 +13,7 @@ from support.layers import one_layer, random_layer, recorder, sparse
 
 from sparserl.errors import TopologyError
 from sparserl.layers import SparseLinear
+from sparserl.topology.config import TopologyConfig
 from sparserl.topology.event import TopologyEvent
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
@@ -223,3 +224,23 @@ def test_new_value_names() -> None:
 def test_two_layers_of_one_name_are_refused() -> None:
     with pytest.raises(TopologyError, match="two layers share a name"):
         TopologyEvolver({"a": {"x": sparse(2, 4, [0])}, "b": {"x": sparse(2, 4, [1])}}, None, seed=0)
+
+
+def test_layers_of_two_groups_that_were_frozen_at_the_end_are_pruned_when_they_are_trained_again() -> None:
+    layers = {group: random_layer(seed) for seed, group in enumerate("ab")}
+    goals = {f"{group}.0": layer.nnz // 2 for group, layer in layers.items()}
+    config = TopologyConfig(method="gmp", density=0.5, first_update=1, last_update=3, update_interval=1)
+    groups = {group: {f"{group}.0": layer} for group, layer in layers.items()}
+    evolver, again = (TopologyEvolver(groups, config.rule(), seed=0, goals=goals) for _ in range(2))
+    for layer in layers.values():
+        layer.requires_grad_(False)
+    for update in range(1, 7):
+        evolver.begin_update(update)
+        assert [evolver.end_update(group) for group in layers] == [[], []]
+    again.load_state_dict(evolver.state_dict())
+    assert again.state_dict()["passed_by"] == ["a.0", "b.0"]
+    for layer in layers.values():
+        layer.requires_grad_(True)
+    again.begin_update(7)
+    assert [event.nnz for group in layers for event in again.end_update(group)] == list(goals.values())
+    assert "passed_by" not in again.state_dict()

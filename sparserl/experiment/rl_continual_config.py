@@ -237,12 +237,14 @@ class RLContinualConfig(RunConfig, MethodOptions, OfSequence):
             self._check_densities_are_free(list(own))
             own["output_layer"] = "dense"
         topology = replace(self.topology, **own)
-        # A fresh agent per task has its topology clock to itself.
         steps = [task.steps for task in sequence.tasks]
-        begins_anew = self.strategy().begins_anew
-        length = min(steps) if begins_anew else sum(steps)
-        waits = self.agent.learning_starts * (n_tasks if self.border.buffer == "emptied" else 1)
-        updates = length - (self.agent.learning_starts if begins_anew else waits)
+        strategy = self.strategy()
+        if strategy.begins_anew:  # a fresh agent per task has its topology clock to itself
+            updates = min(steps) - self.agent.learning_starts
+        else:
+            waits = n_tasks if self.border.buffer == "emptied" else 1
+            consolidation = sum(strategy.consolidation(task, n_tasks) for task in range(n_tasks))
+            updates = sum(steps) - waits * self.agent.learning_starts + consolidation
         heads = TaskHeads(n_tasks, self.border.task_id == "visible") if self.border.heads == "task" else None
         topology = topology.for_run(max(0, updates))
         agent = make_agent(

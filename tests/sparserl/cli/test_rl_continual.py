@@ -26,6 +26,7 @@ from sparserl.cli import main
 from sparserl.cli.running import read
 from sparserl.continual.rl.recorder import LOGS
 from sparserl.continual.strategies import STRATEGIES, methods_of
+from sparserl.continual.supervised.runner import run_sequence
 from sparserl.envs import RL_SEQUENCES
 from sparserl.experiment.presets import rl_continual_presets
 from sparserl.experiment.rl_continual_config import choose
@@ -393,6 +394,17 @@ def test_presets_flags_and_method_add_up(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"border": {"buffer": "emptied"}, "agent": {"batch_size": 9}}))
     from_file = read("continual", (*given[:4], "--config", str(file))).config
     assert (from_file.agent.batch_size, from_file.border.buffer) == (9, "emptied")
+
+
+@pytest.mark.parametrize(("method", "buffer"), [("finetune", "emptied"), ("finetune", "kept"), ("packnet", "emptied")])
+def test_the_topology_knows_how_many_updates_the_run_has(tmp_path: Path, method: str, buffer: str) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TASKS))
+    words = ("--sequence", str(tmp_path / "tiny.yaml"), "--method", method, *SHORT, *OWN.get(method, ()), *REWIRED)
+    config = read("continual", (*words, "--border.buffer", buffer)).config
+    learner = config.make_learner(config.load_sequence())
+    for _ in run_sequence(learner):
+        pass
+    assert learner.agent.topology == config.topology.for_run(learner.agent._n_updates)
 
 
 @pytest.mark.parametrize("method", methods_of("agent"))

@@ -34,8 +34,9 @@ from sparserl.recording.evaluations import accuracy_curve
 from sparserl.recording.metrics_table import AGENTS, Kind
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import check_returns, read_columns
+from sparserl.recording.settings import settings
 from sparserl.report.folders import each_readable, find_runs, is_finished, refuse_if_all_broken
-from sparserl.report.seed_groups import differing_keys, seed_groups, settings, short_keys
+from sparserl.report.seed_groups import differing_keys, seed_groups, short_keys
 from sparserl.written_files import check_writable
 
 INCHES = Range("[1, 50]")

@@ -18,6 +18,7 @@ from sparserl.ranges import Seed, Workers, check_ranges
 from sparserl.recording import wandb_environment
 from sparserl.recording.metrics_table import Kind
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.settings import group_name
 from sparserl.recording.trackers import JobType, TensorBoardTracker, Tracker, WandbConfig, WandbTracker
 from sparserl.recording.trackio_tracker import TrackioConfig, TrackioTracker
 from sparserl.recording.video import Camera
@@ -82,7 +83,7 @@ class RunConfig(ABC):
 
     @property
     def name(self) -> str:
-        """Run name without the seed, so that seeds are averaged."""
+        """Run name without the seed."""
         return "__".join([self.task_label, *self.labels])
 
     @property
@@ -164,7 +165,7 @@ def trackers(
     said: dict[str, Any] = {
         "folder": folder.path,
         "name": name + (of_folder.removeprefix(beginning) if of_folder.startswith(beginning) else ""),
-        "group": config.name,
+        "group": group_name(config.name, run_config),
         "run_config": run_config,
         "resumed": resumed_at is not None,
     }

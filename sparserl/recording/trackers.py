@@ -99,7 +99,7 @@ class WandbTracker:
         config: Mode and names.
         folder: Run folder; local files go below it.
         name: Run name, with the seed.
-        group: Run name without the seed, so that seeds are averaged.
+        group: Name of the runs that differ in the seed alone, which are averaged.
         run_config: The resolved config, nested.
         job_type: The command.
         resumed: Whether an earlier process of the run was tracked: what that one logged is not logged again, and where

@@ -47,7 +47,7 @@ class TrackioTracker:
         config: Names.
         folder: Run folder; it keeps the name of the run there.
         name: Run name, with the seed; numbered where the project has one of this name.
-        group: Run name without the seed.
+        group: Name of the runs that differ in the seed alone.
         run_config: The resolved config, nested.
         resumed: Whether an earlier process of the run was tracked.
 

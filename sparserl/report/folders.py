@@ -13,8 +13,8 @@ from sparserl.config import load_yaml
 from sparserl.errors import ConfigError, SparserlError, clipped, one_line, shown, unknown_name
 from sparserl.recording.run_folder import RunFolder
 from sparserl.recording.run_logs import read_columns
+from sparserl.recording.settings import dotted
 from sparserl.report.document import RunLine
-from sparserl.report.seed_groups import dotted
 
 T = TypeVar("T")
 

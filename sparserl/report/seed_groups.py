@@ -1,28 +1,15 @@
-"""Runs that differ in the seed alone, and what to call them.
-
-Decides which keys of a config are of one run and not of its method. Independent of what ran.
-"""
+"""Runs that differ in the seed alone, and what to call them, independent of what ran."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sparserl.errors import ConfigError
-
-BOOKKEEPING = (
-    *("seed", "threads", "energy", "tensorboard", "track", "wandb", "trackio"),
-    *("log_every_steps", "checkpoint_every_steps", "topology_snapshots", "measure_learning", "keep_replay"),
-)
-"""Keys of a config in which seeds of one method may differ."""
-
-OF_ORIGIN = "origin.run"
-"""Key of the folder of a run with whose networks another begins; seeds of one method begin with seeds of one method."""
-_SEED = re.compile(r"__s\d+(__\d+)?$")
+from sparserl.recording.settings import settings
 
 
 class SeededRun(Protocol):
@@ -43,32 +30,6 @@ Settings = Mapping[str, str]
 
 SAID_FIRST = ("topology.method", "method", "topology.density", "density", "agent.net_arch", "topology.pairs")
 """Settings that labels say before others, where they tell groups apart."""
-
-
-def dotted(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> value as text, of nested plain data."""
-
-    def flat(node: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
-        for key, value in node.items():
-            if isinstance(value, Mapping):
-                yield from flat(value, f"{where}{key}.")
-            else:
-                yield f"{where}{key}", str(value)
-
-    return dict(flat(config, ""))
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted key -> value, of all that seeds of one method have in common; of the run that one begins with its name.
-
-    Example:
-        >>> settings({"seed": 3, "agent": {"gamma": 0.9}})
-        {'agent.gamma': '0.9'}
-    """
-    said = dotted({key: value for key, value in config.items() if key not in BOOKKEEPING})
-    if OF_ORIGIN in said:
-        said[OF_ORIGIN] = _SEED.sub("", Path(said[OF_ORIGIN]).name)
-    return said
 
 
 def differing_keys(runs: Sequence[R], name: Callable[[R], str]) -> list[str]:

@@ -20,10 +20,11 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.statistics import least_difference
 from sparserl.recording.run_logs import check_returns, evaluation_curve, read_columns
+from sparserl.recording.settings import settings
 from sparserl.report.dense_equivalent import Measured
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
-from sparserl.report.seed_groups import legend, seed_groups, settings
+from sparserl.report.seed_groups import legend, seed_groups
 
 RESULTS = (*("density", "params_nonzero", "flops_train", "wall_s", "cpu_s", "memory_peak_bytes", "energy_kwh"),)
 """Keys of `result.json` that a report shows; a run may lack them."""

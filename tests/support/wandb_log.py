@@ -97,6 +97,12 @@ def config(path: Path) -> dict[str, Any]:
     return {item.key: json.loads(item.value_json) for item in run.config.update}
 
 
+def group(path: Path) -> str:
+    """The run's group."""
+    (run,) = (record.run for record in records(path) if record.WhichOneof("record_type") == "run")
+    return str(run.run_group)
+
+
 def artifacts(path: Path) -> list[Any]:
     """Artifacts of the run."""
     return [record.artifact for record in records(path) if record.WhichOneof("record_type") == "artifact"]

@@ -24,6 +24,7 @@ from sparserl.extras import installer
 from sparserl.recording import resources as process_cost
 from sparserl.recording import trackers
 from sparserl.recording.run_folder import RunFolder
+from sparserl.recording.settings import group_name
 from sparserl.recording.trackers import WandbTracker
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -180,7 +181,10 @@ def test_a_run_that_was_killed_and_resumed_is_shown_once(
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("time/sps")] == steps
     assert [event.step for event in events.Scalars("eval/return_mean")] == [0, 50, 100, 130]
-    history = [row for path in wandb_log.offline_runs(run) for row in wandb_log.history(path)]
+    parts = wandb_log.offline_runs(run)
+    (name,) = {wandb_log.group(path) for path in parts}
+    assert name == group_name("Filmed-v0__ds_td3__d0.5", yaml.safe_load((run / "config.yaml").read_text()))
+    history = [row for path in parts for row in wandb_log.history(path)]
     assert [row["global_step"] for row in history if "time/sps" in row] == steps
     assert [row["global_step"] for row in history if "eval/return_mean" in row] == [0, 50, 100, 130]
 

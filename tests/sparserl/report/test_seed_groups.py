@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sparserl.errors import ConfigError
-from sparserl.report.seed_groups import BOOKKEEPING, differing_keys, legend, seed_groups, settings, short_keys
+from sparserl.recording.settings import BOOKKEEPING
+from sparserl.report.seed_groups import differing_keys, legend, seed_groups, short_keys
 from sparserl.sweep.file import SPARING
 
 
@@ -27,11 +28,6 @@ def made(seed: int, algo: str = "td3", **config: Any) -> Made:
 def grouped(*runs: Made) -> dict[str, list[int]]:
     found = seed_groups(runs, lambda run: str(run.config["algo"]))
     return {label: [run.config["seed"] for run in members] for label, members in found.items()}
-
-
-def test_settings_are_all_but_bookkeeping() -> None:
-    config = {**dict.fromkeys(BOOKKEEPING, 1), "agent": {"tau": 0.5, "net": {"arch": [1, 2]}}, "env": "E"}
-    assert settings(config) == {"agent.tau": "0.5", "agent.net.arch": "[1, 2]", "env": "E"}
 
 
 def test_seeds_of_one_method() -> None:

@@ -87,6 +87,26 @@ def test_the_end_of_rewiring_follows_the_length_of_the_run() -> None:
     assert end("--topology.method", "set", "--topology.decay", "cosine") == 975_000
 
 
+@pytest.mark.parametrize(
+    ("words", "most", "unit"),
+    [
+        (("--agent.policy-delay",), 200, "gradient updates"),
+        (("--topology.first-update",), 200, "gradient updates"),
+        (("--topology.recycle-interval",), 200, "gradient updates"),
+        (
+            ("--wrappers.permute", "--wrappers.noise-fraction", "0.5", "--wrappers.permute-every-steps"),
+            300,
+            "env steps",
+        ),
+    ],
+)
+def test_what_would_first_happen_after_the_run_is_refused(words: tuple[str, ...], most: int, unit: str) -> None:
+    run = ("--env", "HalfCheetah-v5", "--total-steps", "300", "--agent.learning-starts", "100", *words)
+    resolved(*run, str(most))
+    with pytest.raises(ConfigError, match=f"{words[-1]} {most + 1} lies beyond the run of {most} {unit}; give at most"):
+        resolved(*run, str(most + 1))
+
+
 def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["train", "--dry-run", "--run-dir", str(run), "--seed", "5"]) == 0

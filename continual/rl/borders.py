@@ -72,7 +72,7 @@ def _reset_optimizers(agent: Any) -> None:
 
 def _reset_critic(agent: Any) -> None:
     """Weights as at the start of a run, and the target with them; torch's global generator draws."""
-    redraw(agent.critic)
+    redraw(agent.critic, agent.topology.part("initial_value"))
     agent.target_networks["critic"].sync(1.0)  # and what only a lagging target has is 0
     agent.critic.optimizer.state.clear()
 
@@ -123,7 +123,7 @@ def cross_border(agent: Any, config: BorderConfig) -> None:
 
 
 @torch.no_grad()
-def redraw(network: nn.Module) -> None:
-    """Draws all weights and biases anew as `nn.Linear` does, in the connections that exist."""
+def redraw(network: nn.Module, initial_value: str = "dense_fan_in") -> None:
+    """Draws all weights and biases anew, in the connections that exist; see `LinearLayer.redraw`."""
     for layer in linear_layers(network).values():
-        layer.redraw()
+        layer.redraw(initial_value)

@@ -53,6 +53,7 @@ class ClonEx(WithMemory):
 
     Known differences from that code:
         - The gradients of both losses are added; there, they are averaged, which is no matter to Adam.
+        - Gradients are not clipped (there, to a norm of .1).
         - Observations are drawn without replacement.
         - Cloning of critics (off there) is left out.
     """

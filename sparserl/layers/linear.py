@@ -84,8 +84,13 @@ class LinearLayer(ABC):
         return 0
 
     @torch.no_grad()
-    def redraw(self) -> None:
-        """Draws weights and biases anew as `nn.Linear` does, in the connections that exist."""
+    def redraw(self, initial_value: str = "dense_fan_in") -> None:
+        """Draws weights and biases anew, in the connections that exist; torch's global generator draws.
+
+        Args:
+            initial_value: Name in `sparserl.topology.values.INITIAL_VALUE` of what weights of a sparse layer begin
+                with; with `dense_fan_in`, and in dense layers, they are drawn as `nn.Linear` does, as biases are.
+        """
         bound = self.shape[1] ** -0.5
         self.weights.uniform_(-bound, bound)
         if self.bias is not None:
@@ -118,7 +123,8 @@ class _Dense(LinearLayer):
     def out_of(self, inputs: Flags) -> Entries:
         return slice(None), torch.from_numpy(inputs)
 
-    def redraw(self) -> None:
+    def redraw(self, initial_value: str = "dense_fan_in") -> None:
+        del initial_value
         self.layer.reset_parameters()
 
 

@@ -22,6 +22,7 @@ from sparserl.layers.relatives import Relatives
 from sparserl.topology.criteria import largest
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import Flags, FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
+from sparserl.topology.values import initial_values
 
 USED = "used"
 """Key in a layer's state of the slots that products use, where these are not all."""
@@ -341,6 +342,13 @@ class _Sparse(LinearLayer):
     def fan_in(self) -> Slots:
         counts: Slots = np.diff(self.layer.row_ptr.numpy())
         return counts
+
+    @torch.no_grad()
+    def redraw(self, initial_value: str = "dense_fan_in") -> None:
+        super().redraw()
+        if initial_value != "dense_fan_in":
+            rng = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+            self.weights.copy_(torch.from_numpy(initial_values(initial_value, self.layer.topology, rng)))
 
     def flat(self, slots: Slots) -> Positions:
         positions: Positions = self.layer.topology.flat[slots]

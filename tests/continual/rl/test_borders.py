@@ -179,3 +179,14 @@ def test_redrawn_weights_are_those_of_a_linear_layer() -> None:
             assert values.min() < -0.6 * bound
             assert values.max() > 0.6 * bound
             assert values.unique().numel() > 0.9 * values.numel()
+
+
+def test_critics_that_are_drawn_anew_begin_as_the_topology_says() -> None:
+    topology = TopologyConfig(**{**vars(REWIRING), "initial_value": "wide_normal"})
+    agent = trained_agent(topology=topology)
+    cross(agent, critic="reset")
+    for layer in agent.critic.modules():
+        if isinstance(layer, SparseLinear):
+            assert layer.values.std().item() == pytest.approx(0.1, rel=0.3)
+            assert layer.n_in**-0.5 / 3**0.5 > 0.14  # that of `dense_fan_in`
+            assert layer.values.unique().numel() == layer.nnz

@@ -259,6 +259,7 @@ class RLLearner:
         agent, seed = self.agent, int(stream(self.seed, "scratch", str(self.task)).integers(2**31))
         with self.isolated_rng("scratch", self.task):
             fresh = self.fresh_agent(seed)
+        fresh.env.close()
         names, tensors = fresh._get_torch_save_params()
         for name in names:
             recursive_getattr(agent, name).load_state_dict(recursive_getattr(fresh, name).state_dict())

@@ -71,7 +71,7 @@ def recorded_config(folder: RunFolder, kind: Kind | None = None) -> Any:
         kind: That it must be of; any if None.
 
     Raises:
-        ConfigError: If it is of another kind.
+        ConfigError: If it is of another kind, or one that this version does not know.
     """
     data = written_config(folder)
     own = kind_of(data)
@@ -79,7 +79,10 @@ def recorded_config(folder: RunFolder, kind: Kind | None = None) -> Any:
         found, wanted = KINDS_OF_RUNS[own].what, KINDS_OF_RUNS[kind].what
         raise ConfigError(f"{folder.path} is a run of {found}; this takes runs of {wanted}")
     name_modules(filter(is_named_object, [str(data.get("method", ""))]), folder.path, what="method")
-    return KINDS_OF_RUNS[own].build(data).resolved()
+    try:
+        return KINDS_OF_RUNS[own].build(data).resolved()
+    except ConfigError as error:
+        raise ConfigError(f"{folder.path}: {error}") from None
 
 
 def run_config(folder: RunFolder) -> TrainConfig:

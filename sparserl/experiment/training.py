@@ -305,8 +305,10 @@ def _after_not_finite(recorder: Recorder, error: NotFiniteError, folder: RunFold
 
 
 def _close_trackers(recorder: Recorder, summary: Mapping[str, Any]) -> None:
-    for tracker in recorder.trackers:
-        tracker.close(summary)
+    """All of them, in their order, whichever fails."""
+    with contextlib.ExitStack() as ending:
+        for tracker in reversed(recorder.trackers):
+            ending.callback(tracker.close, summary)
 
 
 @contextmanager

@@ -51,17 +51,20 @@ def test_a_later_task_begins_with_a_fresh_agent(algo: type[Any], topology: Any) 
 
 def test_a_fresh_agent_is_the_one_that_it_was_told_to_make() -> None:
     seeds: list[int] = []
+    closed: list[bool] = []
     learner = make_learner("scratch", steps=(20, 20))
     make = learner.fresh_agent
 
     def noted(seed: int) -> Any:
         seeds.append(seed)
-        return make(seed)
+        fresh = make(seed)
+        fresh.env.close = lambda: closed.append(True)
+        return fresh
 
     learner.fresh_agent = noted
     learn_tasks(learner, 1)
     next(learner.train())
-    assert len(seeds) == 1
+    assert len(seeds) == len(closed) == 1
     fresh = make(seeds[0])
     assert_equal_trees(dict(learner.agent.policy.state_dict()), dict(fresh.policy.state_dict()))
     own, others = (agent.evolver.state_dict() for agent in (learner.agent, fresh))

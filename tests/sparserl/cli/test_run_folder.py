@@ -218,6 +218,17 @@ def test_a_step_without_a_checkpoint_is_refused(kind: str, cut: Path, capsys: py
     assert capsys.readouterr().err == "sparserl: --from-step is for a run that goes on: add --resume DIR\n"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_that_this_version_does_not_know_is_named_with_its_run(
+    kind: str, cut: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (cut / "config.yaml").open("a") as file:
+        file.write("other: 1\n")
+    capsys.readouterr()
+    assert resume(kind, cut) == 2
+    assert capsys.readouterr().err.startswith(f"sparserl: {cut}: unknown config key 'other'")
+
+
 @pytest.mark.parametrize("kind", ["agent"])
 def test_the_last_policy_of_a_run_with_a_damaged_checkpoint_says_what_else_there_is(
     kind: str, cut: Path, capsys: pytest.CaptureFixture[str]

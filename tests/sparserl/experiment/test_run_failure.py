@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.runs import FAST, train
@@ -95,3 +95,25 @@ def test_ctrl_c_while_the_result_is_written_says_how_to_go_on(
     assert train(tmp_path / "run", *TINY_TD3) == 130
     how = f"continue with: sparserl train --resume {tmp_path / 'run'}"
     assert capsys.readouterr().err == f"sparserl: stopped at once; {how}\n"
+
+
+@pytest.mark.usefixtures("tiny_env")
+def test_a_tracker_that_cannot_end_leaves_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending:
+        ended: ClassVar[list[str]] = []
+
+        def __init__(self, name: str):
+            self.name = name
+
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            pass
+
+        def close(self, summary: Mapping[str, Any]) -> None:
+            self.ended.append(self.name)
+            if self.name == "first":
+                raise OSError(28, "No space left on device")
+
+    given = [Ending("first"), Ending("second")]
+    monkeypatch.setattr("sparserl.experiment.training.trackers", lambda *args, **options: given)
+    assert train(tmp_path / "run", *TINY_TD3) == 1
+    assert Ending.ended == ["first", "second"]

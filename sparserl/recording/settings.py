@@ -6,11 +6,12 @@ Decides which keys of a config are of one run and not of its method. Independent
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from sparserl.json_text import json_text
 
 BOOKKEEPING = (
     *("seed", "threads", "energy", "tensorboard", "track", "wandb", "trackio"),
@@ -61,5 +62,5 @@ def group_name(name: str, config: Mapping[str, Any]) -> str:
         >>> group_name("Hopper-v5__ds_td3", {"seed": 3, "agent": {"gamma": 0.9}})
         'Hopper-v5__ds_td3__0d66bb'
     """
-    digest = hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json_text(dict(sorted(settings(config).items()))).encode()).hexdigest()
     return f"{name}__{digest[:_DIGITS]}"

@@ -19,7 +19,7 @@ BOOKKEEPING = (
 )
 """Keys of a config in which seeds of one method may differ."""
 
-OF_ORIGIN = "origin.run"
+_ORIGIN = "origin.run"
 """Key of the folder of a run with whose networks another begins; seeds of one method begin with seeds of one method."""
 _SEED = re.compile(r"__s\d+(__\d+)?$")
 _DIGITS = 6
@@ -46,8 +46,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
         {'agent.gamma': '0.9'}
     """
     said = dotted({key: value for key, value in config.items() if key not in BOOKKEEPING})
-    if OF_ORIGIN in said:
-        said[OF_ORIGIN] = _SEED.sub("", Path(said[OF_ORIGIN]).name)
+    if _ORIGIN in said:
+        said[_ORIGIN] = _SEED.sub("", Path(said[_ORIGIN]).name)
     return said
 
 

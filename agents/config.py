@@ -23,6 +23,7 @@ from sparserl.ranges import (
     Range,
     Repeats,
     check_ranges,
+    check_wait,
 )
 
 OF_BATCHES = "batches (--agent.batch-size)"
@@ -138,6 +139,10 @@ class AgentConfig:
             n_envs: Environments that it learns in.
             has_noise_features: Whether observations have some.
         """
+
+    def check_updates(self, updates: int) -> None:
+        """Raises ConfigError if something would first happen after the gradient updates of a run."""
+        check_wait("agent.policy_delay", getattr(self, "policy_delay", None), updates, "gradient updates")
 
     def check_tasks(self) -> None:
         """Raises ConfigError if an option does not work where tasks follow each other."""

@@ -100,6 +100,19 @@ def check_ranges(config: Any, where: str, *, hyphens: bool = True) -> None:
                 raise ConfigError(f"{said} {allowed.refusal(item)}, got {shown(value)}")
 
 
+def check_wait(option: str, wait: int | None, length: int, unit: str) -> None:
+    """Raises ConfigError if something is to happen for the first time after a run.
+
+    Args:
+        option: That says when, for example `"agent.policy_delay"`.
+        wait: Its value; None if it never happens.
+        length: Of the run.
+        unit: Of both, for example `"gradient updates"`.
+    """
+    if wait is not None and wait > length:
+        raise ConfigError(f"{option} {wait} lies beyond the run of {length:,} {unit}; give at most {length}")
+
+
 def _items(value: Any) -> Iterator[Any]:
     if not isinstance(value, tuple | list):
         yield value

@@ -246,6 +246,8 @@ class RLContinualConfig(RunConfig, MethodOptions, OfSequence):
             consolidation = sum(strategy.consolidation(task, n_tasks) for task in range(n_tasks))
             updates = sum(steps) - waits * self.agent.learning_starts + consolidation
         heads = TaskHeads(n_tasks, self.border.task_id == "visible") if self.border.heads == "task" else None
+        if updates > 0:  # else the learner says which task ends before learning starts
+            self.agent.check_updates(updates)
         topology = topology.for_run(max(0, updates))
         agent = make_agent(
             self.algo,

@@ -28,17 +28,9 @@ from sparserl.experiment.config_layers import Choice, over
 from sparserl.experiment.origin_config import OriginConfig, check_origin, config_beneath, origin_in
 from sparserl.experiment.presets import load_preset, presets
 from sparserl.experiment.recorded_run import RunConfig
-from sparserl.ranges import Count, Range, Repeats, check_ranges
+from sparserl.ranges import Count, Range, Repeats, check_ranges, check_wait
 from sparserl.recording.metrics_table import Kind
 from sparserl.topology.config import TopologyConfig
-
-WAITS = {
-    "agent.policy_delay": "gradient updates",
-    "topology.first_update": "gradient updates",
-    "topology.recycle_interval": "gradient updates",
-    "wrappers.permute_every_steps": "env steps",
-}
-"""Options that say when something first happens -> in which unit; no default or preset has a high number."""
 
 
 @dataclass(frozen=True)
@@ -273,16 +265,7 @@ def _resolved(data: Mapping[str, Any]) -> TrainConfig:
             f"the run ends at step {run.last_step}, before learning starts at {run.agent.random_steps}; "
             "lower --agent.learning-starts or raise --total-steps"
         )
-    _check_waits(run)
+    run.agent.check_updates(run.total_updates)
+    run.topology.for_run(run.total_updates)
+    check_wait("wrappers.permute-every-steps", run.wrappers.permute_every_steps, run.last_step, "env steps")
     return replace(run, wrappers=run.wrappers.absolute())
-
-
-def _check_waits(run: TrainConfig) -> None:
-    """Raises ConfigError for what is wished and would first happen after the run."""
-    lengths = {"gradient updates": run.total_updates, "env steps": run.last_step}
-    for key, unit in WAITS.items():
-        group, _, name = key.partition(".")
-        value, length = getattr(getattr(run, group), name, None), lengths[unit]
-        if value is not None and value > length:
-            option = f"--{key.replace('_', '-')} {value}"
-            raise ConfigError(f"{option} lies beyond the run of {length:,} {unit}; give at most {length}")

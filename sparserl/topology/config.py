@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sparserl.errors import ConfigError, TopologyError, unknown_name
-from sparserl.ranges import check_ranges
+from sparserl.ranges import check_ranges, check_wait
 from sparserl.seeding import stream
 from sparserl.topology.config_checks import check_options, check_with_rule
 from sparserl.topology.config_options import DENSITY_SUFFIX, OF_REWIRING, OWN_DENSITIES, RULE_FIELDS, TopologyOptions
@@ -194,10 +194,14 @@ class TopologyConfig(TopologyOptions):
         """The same with the updates at which rewiring begins and ends fixed for a run of `total_updates` of them.
 
         Raises:
+            ConfigError: If rewiring or recycling would begin after the run.
             TopologyError: If pruning would end before it begins, or after the run.
         """
+        check_wait("topology.recycle_interval", self.recycle_interval, total_updates, "gradient updates")
         if self.base.rule is None:
             return self
+        if self.first_update != self.base.rule.first_update:  # a resolved config says what the method does by itself
+            check_wait("topology.first_update", self.first_update, total_updates, "gradient updates")
         of_run = window(total_updates, self.part("begin_fraction"), self.part("end_fraction"))
         open_ends: dict[str, Any] = {name: update for name, update in of_run.items() if getattr(self, name) is None}
         fixed = dataclasses.replace(self, **open_ends) if open_ends else self

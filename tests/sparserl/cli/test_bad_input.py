@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--topology.method gmp --topology.begin-fraction 0.9": ("begin_fraction", "0.9"),
     "--topology.method gmp --topology.end-fraction 1.5": ("end_fraction", "1.5"),
     "--topology.method gmp --topology.last-update 2000000": ("last_update", "2000000"),
-    "--topology.method gmp --topology.first-update 2000000": ("--topology.first-update", "2000000", "500"),
+    "--topology.method gmp --topology.first-update 2000000": ("topology.first_update", "2000000", "500"),
     "--topology.method set --topology.gradient-batches 4": ("gradient_batches", "4"),
     "--topology.actor-density 1.5": ("density", "(0, 1]", "1.5"),
     "--topology.initial-value spare_fan_in": ("'spare_fan_in'", "'sparse_fan_in'"),

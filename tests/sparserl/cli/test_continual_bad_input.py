@@ -41,6 +41,10 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--scenario clas": ("unknown scenario 'clas'", "'class'"),
     "--preset split_mnist_spacent": ("'split_mnist_spacent'", "'split_mnist_spacenet'"),
     "--preset ds_td3/HalfCheetah-v5": ("unknown preset",),
+    "--method naive --topology.method set --topology.first-update 10000000": (
+        "topology.first_update 10000000",
+        "beyond the run of",
+    ),
     "--class-order shuffled": ("'shuffled'", "random"),
     "--tasks 3": ("10 classes cannot be split into 3 tasks", "1, 2, 5, 10"),
     "--tasks 0": ("--tasks must be at least 1, got 0",),

@@ -83,6 +83,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "--learner.regularizer variational_dropout": ("--topology.method dense", "not set"),
     "--task rbm --learner.regularizer variational_dropout": ("--task classify", "rbm"),
     "--scaling all": ("'all'", "all_features"),
+    "--method set --topology.first-update 10000000": ("topology.first_update 10000000", "beyond the run of"),
     "--method rgl": ("unknown topology method 'rgl'", "'rigl'"),
     "--density 1.5": ("1.5", "(0, 1]"),
     "--test-share 1": ("--test-share", "(0, 1)"),

@@ -43,6 +43,14 @@ CASES = {
     ),
     "capacity": ((*CHEETAH, "--method", "spacenet", "--spacenet.capacity", "0.9"), "task 3 of 4 needs 14746"),
     "no capacity": ((*CHEETAH, "--method", "spacenet", "--spacenet.capacity", "0"), "must be in (0, 1], got 0"),
+    "updates of the actor": (
+        (*CHEETAH, "--steps-per-task", "6000", "--agent.policy-delay", "4001"),
+        "agent.policy_delay 4001 lies beyond the run of 4,000 gradient updates; give at most 4000",
+    ),
+    "rewiring": (
+        (*CHEETAH, "--steps-per-task", "6000", "--topology.first-update", "4001"),
+        "topology.first_update 4001 lies beyond the run of 4,000 gradient updates",
+    ),
     "shared head": ((*CHEETAH, "--method", "packnet", "--border.heads", "shared"), "use --border.heads task"),
     "pruning": ((*CHEETAH, "--method", "packnet", "--topology.method", "gmp"), "which cannot be stopped"),
     "running statistics": (

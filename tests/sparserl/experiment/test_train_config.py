@@ -88,23 +88,21 @@ def test_the_end_of_rewiring_follows_the_length_of_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "most", "unit"),
+    ("option", "most", "unit"),
     [
-        (("--agent.policy-delay",), 200, "gradient updates"),
-        (("--topology.first-update",), 200, "gradient updates"),
-        (("--topology.recycle-interval",), 200, "gradient updates"),
-        (
-            ("--wrappers.permute", "--wrappers.noise-fraction", "0.5", "--wrappers.permute-every-steps"),
-            300,
-            "env steps",
-        ),
+        ("agent.policy_delay", 200, "gradient updates"),
+        ("topology.first_update", 200, "gradient updates"),
+        ("topology.recycle_interval", 200, "gradient updates"),
+        ("wrappers.permute-every-steps", 300, "env steps"),
     ],
 )
-def test_what_would_first_happen_after_the_run_is_refused(words: tuple[str, ...], most: int, unit: str) -> None:
-    run = ("--env", "HalfCheetah-v5", "--total-steps", "300", "--agent.learning-starts", "100", *words)
-    resolved(*run, str(most))
-    with pytest.raises(ConfigError, match=f"{words[-1]} {most + 1} lies beyond the run of {most} {unit}; give at most"):
-        resolved(*run, str(most + 1))
+def test_what_would_first_happen_after_the_run_is_refused(option: str, most: int, unit: str) -> None:
+    run = ("--env", "HalfCheetah-v5", "--total-steps", "300", "--agent.learning-starts", "100")
+    permuted = ("--wrappers.permute", "--wrappers.noise-fraction", "0.5") if "permute" in option else ()
+    words = (*run, *permuted, f"--{option.replace('_', '-')}")
+    resolved(*words, str(most))
+    with pytest.raises(ConfigError, match=f"{option} {most + 1} lies beyond the run of {most} {unit}; give at most"):
+        resolved(*words, str(most + 1))
 
 
 def test_dry_run_prints_the_config_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,7 +221,7 @@ def test_a_window_is_that_of_the_run(fields: dict[str, Any], updates: int, expec
         ({"last_update": 1001}, 1000, "within the run's 1000 updates, got last_update 1001"),
         ({"first_update": 900}, 1000, "first_update where pruning begins, 900, got 800"),
         ({"last_update": 100}, 1000, "first_update where pruning begins, 200, got 100"),
-        ({"first_update": 2000, "last_update": 3000}, 1000, "within the run's 1000 updates, got last_update 3000"),
+        ({"first_update": 1000, "last_update": 3000}, 1000, "within the run's 1000 updates, got last_update 3000"),
         ({}, 0, "first_update where pruning begins, 1, got 0"),
     ],
 )
@@ -230,3 +230,21 @@ def test_a_pruning_window_outside_the_run_is_refused(fields: dict[str, Any], upd
     with pytest.raises(SparserlError, match=message) as refused:
         config.for_run(updates)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [("set", "first_update"), ("gmp", "first_update"), ("static", "recycle_interval")]
+)
+def test_what_would_begin_after_the_run_is_refused(method: str, option: str) -> None:
+    def of_run(wait: int) -> TopologyConfig:
+        return TopologyConfig(method=method, **{option: wait}, end_fraction=1.0 if method == "gmp" else None)
+
+    of_run(500).for_run(500)
+    with pytest.raises(ConfigError, match=rf"topology\.{option} 501 lies beyond the run of 500 gradient updates"):
+        of_run(501).for_run(500)
+
+
+def test_what_a_method_does_by_itself_fits_every_run() -> None:
+    config = TopologyConfig(method="ds_td3").resolved()
+    assert config.first_update == 2
+    config.for_run(1)

@@ -168,7 +168,7 @@ def test_a_model_of_the_user_s_is_pulled_at() -> None:
 def test_a_classifier_is_pulled_at() -> None:
     found = []
     for pull in (0.0, 0.5):
-        topology = TopologyConfig("deepr", density=0.3, first_update=100, weight_l1=pull, weight_noise=0.0)
+        topology = TopologyConfig("deepr", density=0.3, first_update=12, weight_l1=pull, weight_noise=0.0)
         config = LearnerConfig(hidden=(12,), optimizer="sgd", learning_rate=0.01)
         learner = SupervisedLearner(
             blobs(), make_strategy("naive", "classifier", MethodOptions()), config, topology, seed=0

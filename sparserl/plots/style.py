@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ FORMATS: Mapping[str, Mapping[str, None]] = {
     ".pdf": {"CreationDate": None},
 }
 """Ending of a picture -> metadata that is left out, because it differs from one time to the next."""
+
+_RUNS = re.compile(r" \(n = (\d+)(?:, (\d+) unfinished)?\)$")
+"""How the label of a curve says of how many runs it is."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def draw_curves(axis: Axes, curves: Mapping[Run, Curve], label: str, style: Line
         curves = {run: (of_seed, trailing_mean(of_run, smooth)) for run, (of_seed, of_run) in curves.items()}
     x, values = _at_common_x(list(curves.values()))
     unfinished = sum(not run.finished for run in curves)
-    said = f"{label} (n = {len(curves)}{f', {unfinished} unfinished' * bool(unfinished)})"
+    said = label + _said_runs([(len(curves), unfinished)])
     axis.plot(x, values.mean(axis=0), **style.of_line(len(x)), label=said)
     if len(curves) > 1:
         low, high = _interval_of_mean(values, stream(0, "plot", label))
@@ -240,12 +244,12 @@ def add_legend(figure: Figure, axes: Axes | Sequence[Axes], title: str | None = 
 
     Args:
         figure: The picture.
-        axes: The panel, or several; what is said alike in them is said once.
+        axes: The panel, or several; what is said alike in them but for the number of runs is said once.
         title: Above the names.
     """
     panels = [axes] if isinstance(axes, Axes) else axes
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels]
-    by_label = {label: handle for panel in drawn for handle, label in panel}
+    by_label = _joined({label: handle for panel in drawn for handle, label in panel})
     labels = list(by_label)
     letters = legend_letters(figure.get_figwidth())
     longest = max(map(len, labels), default=0)
@@ -259,6 +263,28 @@ def add_legend(figure: Figure, axes: Axes | Sequence[Axes], title: str | None = 
         title=title and "\n".join(textwrap.fill(line, letters) for line in title.splitlines()),
     )
     legend.get_title().set_multialignment("center")
+
+
+def _joined(by_label: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with one label where `draw_curves` made several, of different numbers of runs."""
+    counts: dict[str, list[tuple[int, int]]] = {}
+    handles: dict[str, Any] = {}
+    for label, handle in by_label.items():
+        found = _RUNS.search(label)
+        name = label[: found.start()] if found else label
+        handles[name] = handle
+        if found:
+            counts.setdefault(name, []).append((int(found[1]), int(found[2] or 0)))
+    return {name + _said_runs(counts.get(name, [])): handle for name, handle in handles.items()}
+
+
+def _said_runs(counts: Sequence[tuple[int, int]]) -> str:
+    """How many runs curves are of, and how many of these are unfinished, at least and at most; nothing for none."""
+    if not counts:
+        return ""
+    ends = ((min(of_panels), max(of_panels)) for of_panels in zip(*counts, strict=True))
+    runs, unfinished = (f"{low}" if low == high else f"{low} to {high}" for low, high in ends)
+    return f" (n = {runs}{f', {unfinished} unfinished' * (unfinished != '0')})"
 
 
 def _filled(label: str, letters: int) -> str:

@@ -205,6 +205,20 @@ def test_each_env_has_panels_of_its_own_and_a_method_looks_alike_in_all(tmp_path
     assert places["Hopper"].x0 == pytest.approx(places["Walker"].x0)
 
 
+def test_a_method_is_in_the_legend_once_however_many_runs_a_panel_has(tmp_path: Path, drawn: list[Figure]) -> None:
+    of = (
+        ("a", True, "Hopper"),
+        ("a", True, "Hopper"),
+        ("a", False, "Ant"),
+        ("b", False, "Ant"),
+        ("b", False, "Hopper"),
+    )
+    folders = [run_folder(tmp_path / str(at), {0: [1.0], 100: [2.0]}) for at in range(len(of))]
+    plot_runs([Run(folder, *about) for folder, about in zip(folders, of, strict=True)], tmp_path / "out.png")
+    assert set(lines_of(drawn[0].axes[0])) == {"a (n = 2)", "b (n = 1, 1 unfinished)"}
+    assert legend_of(drawn[0]) == ["a (n = 1 to 2, 0 to 1 unfinished)", "b (n = 1, 1 unfinished)"]
+
+
 def test_smooth_is_the_mean_of_the_latest_values_before_that_over_seeds(tmp_path: Path, drawn: list[Figure]) -> None:
     a = run_folder(tmp_path / "a", {0: [0.0], 100: [4.0], 200: [2.0]})
     b = run_folder(tmp_path / "b", {0: [2.0], 100: [8.0], 200: [0.0]})

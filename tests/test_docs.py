@@ -9,7 +9,6 @@ import html
 import importlib
 import pkgutil
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -150,14 +149,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert all((site / path.relative_to(ROOT)).with_suffix(".html").exists() for path in PAGES)
     table = html.unescape((site / "docs" / "metrics.html").read_text())
     assert all(f">{name.replace('<layer>', '<net>.<layer>')}<" in table for name in names("train"))
-
-
-@pytest.mark.slow
-def test_the_picture_of_the_readme_is_drawn_from_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs, picture = ROOT / "results" / "sweep-example" / "runs", tmp_path / "picture.png"
-    monkeypatch.setattr(sys, "argv", ["draw_headline.py", str(runs), "--out", str(picture)])
-    runpy.run_path(str(ROOT / "docs" / "draw_headline.py"), run_name="__main__")
-    assert picture.stat().st_size > 50_000
 
 
 def promised(kind: Kind) -> set[str]:

@@ -22,7 +22,7 @@ from sparserl.continual.learner import Group, Kind, Objective, Probe
 from sparserl.continual.rl.borders import BorderConfig, check_critics, cross_border
 from sparserl.continual.rl.exploration import BestReturn, Watch
 from sparserl.continual.rl.memory import TransitionMemory
-from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents
+from sparserl.continual.rl.probe import FISHER_FLOOR, likelihood_cotangents, norm_cotangents
 from sparserl.continual.shared.frozen import FrozenEntries
 from sparserl.continual.shared.task_network import TaskNetwork
 from sparserl.continual.shared.usage import ConnectionUsage
@@ -276,7 +276,10 @@ class RLLearner:
         with torch.no_grad():
             outputs = network.of_task(self.task)(x)
         gaussian = network.group == self.agent.trained[0] and self.is_gaussian
-        yield Probe(x, [2.0 * outputs] if objective == "outputs" else likelihood_cotangents(outputs, gaussian), 1.0)
+        if objective == "outputs":
+            yield Probe(x, [norm_cotangents(outputs, gaussian)], 1.0)
+        else:
+            yield Probe(x, likelihood_cotangents(outputs, gaussian), 1.0)
 
     @property
     def is_gaussian(self) -> bool:

@@ -30,16 +30,25 @@ def likelihood_cotangents(outputs: torch.Tensor, gaussian: bool) -> list[torch.T
     return by_head
 
 
+def norm_cotangents(outputs: torch.Tensor, gaussian: bool) -> torch.Tensor:
+    """(B, n_out) derivative of the squared norm of the outputs; arguments as of `likelihood_cotangents`."""
+    found = 2.0 * outputs
+    return torch.where(_moves(outputs), found, 0.0) if gaussian else found
+
+
 def _gaussian_scales(outputs: torch.Tensor) -> torch.Tensor:
     """(B, 2 A) square roots of what the Fisher information weighs the squared gradient of each output by.
 
     The information of a Gaussian is (d mean)^2 / variance + 2 (d std)^2 / variance, and d std = std d log std.
     """
-    width = outputs.shape[1] // 2
-    raw = outputs[:, width:]
-    log_std = raw.clamp(*LOG_STD_RANGE)
-    std = log_std.exp()
+    std = outputs[:, outputs.shape[1] // 2 :].clamp(*LOG_STD_RANGE).exp()
     root = (std.square() + VARIANCE_FLOOR).sqrt()
-    of_log_std = 2.0**0.5 * std / root
-    of_log_std[raw != log_std] = 0.0  # a clipped one does not move
-    return torch.cat([1.0 / root, of_log_std], dim=1)
+    return torch.where(_moves(outputs), torch.cat([1.0 / root, 2.0**0.5 * std / root], dim=1), 0.0)
+
+
+def _moves(outputs: torch.Tensor) -> torch.Tensor:
+    """(B, 2 A) whether the Gaussian changes with an output: not with log standard deviations that are clipped."""
+    low, high = LOG_STD_RANGE
+    moves = (outputs >= low) & (outputs <= high)
+    moves[:, : outputs.shape[1] // 2] = True
+    return moves

@@ -96,6 +96,8 @@ def test_a_clipped_standard_deviation_does_not_move() -> None:
     close(by_hand("ewc", log_std=2.5).importances["0.bias"], [9.0 * np.exp(-4.0)])
     # Clipped to exp(-20), where the variance is the floor of 1e-6 alone.
     close(by_hand("ewc", log_std=-21.0).importances["0.bias"], [9.0e6])
+    # Of the squared norm the mean alone: 2 * 6 * 3.
+    close(by_hand("mas", log_std=2.5).importances["0.bias"], [36.0])
 
 
 def test_the_fisher_information_of_a_deterministic_policy_by_hand() -> None:
@@ -133,7 +135,8 @@ def per_sample(method: str, learner: RLLearner, place: int) -> dict[str, torch.T
         output = own(sample[None])[0]
         gaussian = network.group == "actor" and learner.agent.actor.outputs_per_action == 2
         if method == "mas":
-            squares = [gradient.abs() for gradient in gradients(output.square().sum())]
+            said = torch.cat([output[:2], output[2:].clamp(-20, 2)]) if gaussian else output
+            squares = [gradient.abs() for gradient in gradients(said.square().sum())]
         elif gaussian:
             mean, std = output[:2], output[2:].clamp(-20, 2).exp()
             squares = [torch.zeros_like(parameter) for _, parameter in parameters]

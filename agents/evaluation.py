@@ -18,7 +18,7 @@ from sparserl.recording.episodes import ShouldStop, cut_off_line, leave_if, neve
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, an entry for each episode, in the order in which they ended.
+    """What an evaluation found, an entry for each episode: the first began with the reset of the seed.
 
     Attributes:
         returns: Undiscounted.
@@ -80,12 +80,12 @@ class Evaluator:
         Raises:
             EvaluationAbandoned: If `should_stop` says so.
         """
-        cut_off: list[bool] = []
+        cut_off: dict[int, bool] = {}  # by env, in the order in which they end
 
         def after_step(local: dict[str, Any], _: dict[str, Any]) -> None:
             leave_if(self.should_stop)
             if local["done"]:
-                cut_off.append("cut_off" in local["info"])
+                cut_off[local["i"]] = "cut_off" in local["info"]
 
         self._envs.seed(self.seed)
         returns, lengths = evaluate_policy(
@@ -98,7 +98,9 @@ class Evaluator:
         )
         assert isinstance(returns, list)
         assert isinstance(lengths, list)
-        return Evaluation(returns, lengths, cut_off)
+        ended = zip(cut_off, returns, lengths, cut_off.values(), strict=True)
+        _, *in_order = zip(*sorted(ended), strict=True)
+        return Evaluation(*map(list, in_order))
 
     def close(self) -> None:
         """Closes the environments."""

@@ -36,20 +36,34 @@ def exported_policy(agent: AgentParts, about: Mapping[str, str], network: Sparse
     images = None if reads_observations_as_they_are(actor) else _images_of(agent)
     if network is None:
         [network] = chains_of(actor).values()
-    network = network.plain
+    network, parts = network.plain, _layers_of(network.plain, space)
     continuous = isinstance(space, spaces.Box)
-    # Of a Gaussian policy the means come first.
-    ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if continuous else None]
-    nothing = [None] * len(network)
-    norms, afters = network.norms or nothing, network.after or nothing
-    parts = [
-        PolicyLayer.of(layer, outputs).within(norm, after)
-        for layer, outputs, norm, after in zip(network, ends, norms, afters, strict=True)
-    ]
     low, high = [bound.astype(np.float32).ravel() for bound in (space.low, space.high)] if continuous else (None, None)
     hidden = [name for name in network.activations[:-1] if name != "identity"]
     activation, clips = hidden[0] if hidden else "relu", not agent.policy.squash_output
     return ExportedPolicy(parts, activation, low, high, dict(about), clips, images)
+
+
+def acting_layers(agent: AgentParts) -> list[PolicyLayer]:
+    """The layers of what acts, those that make features of images first; whatever kind the actions are of.
+
+    Raises:
+        ConfigError: If it is of another kind than that of `exported_policy`.
+    """
+    images = None if reads_observations_as_they_are(agent.acting) else _images_of(agent)
+    [network] = chains_of(agent.acting).values()
+    return [*([] if images is None else images.layers.values()), *_layers_of(network.plain, agent.action_space)]
+
+
+def _layers_of(network: SparseMLP, space: Any) -> list[PolicyLayer]:
+    """Of a network, up to what a mode is made of: of a Gaussian policy the means come first."""
+    ends = [None] * (len(network) - 1) + [int(np.prod(space.shape)) if isinstance(space, spaces.Box) else None]
+    nothing = [None] * len(network)
+    norms, afters = network.norms or nothing, network.after or nothing
+    return [
+        PolicyLayer.of(layer, outputs).within(norm, after)
+        for layer, outputs, norm, after in zip(network, ends, norms, afters, strict=True)
+    ]
 
 
 def _images_of(agent: AgentParts) -> PolicyImages:

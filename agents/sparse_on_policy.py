@@ -46,15 +46,16 @@ class SparseOnPolicyMixin(SparseAgentMixin, OnPolicyParts):
         super().train()
 
     def _step(self, step: Step) -> None:
+        moved = [group for group in self.trained if not self.evolver.replaces_step(group)]
         if self.around_step is not None:
-            for group in self.trained:
+            for group in moved:
                 self.around_step.before_step(group)
         for group, network in self.networks.items():
-            if self.evolver.replaces_step(group):
+            if group not in moved:
                 for parameter in network.parameters():
                     parameter.grad = None  # so the optimizer leaves it as it is
         super()._step(step)
-        for group in self.trained:
+        for group in moved:
             self.evolver.after_step(group)
             if self.around_step is not None:
                 self.around_step.after_step(group)

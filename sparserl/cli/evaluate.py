@@ -173,7 +173,8 @@ def _of_ensemble(command: EvalCommand) -> int:
     """Each policy by itself, then all of them together, on the same episodes."""
     ensemble = PolicyEnsemble(_members(command))
     ensemble.members[0].chosen(command.task)
-    how: dict[str, Any] = {"seed": command.seed, "max_steps": command.max_steps}
+    bound = ensemble.longest if command.max_steps is None else command.max_steps
+    how: dict[str, Any] = {"seed": command.seed, "max_steps": bound}
     table = titled_table(f"{len(ensemble.members)} policies in {ensemble.members[0].config.env}")
     for column in ("policy", "return", "length"):
         table.add_column(column, justify="left" if column == "policy" else "right")
@@ -238,7 +239,8 @@ def _of_sequence(trained: TrainedSequence, tasks: Sequence[int], command: EvalCo
         rows.append({"task": task, "name": name, **each})
     table = titled_table(trained.title)
     table.add_column("task")
-    columns = [(kind, what) for what in MEASURES if rows[0]["stochastic"][what] is not None for kind in KINDS]
+    known = [what for what in MEASURES if all(row[kind][what] is not None for row in rows for kind in KINDS)]
+    columns = [(kind, what) for what in known for kind in KINDS]
     for kind, what in columns:
         table.add_column(f"{MEASURES[what]},\n{kind}", justify="right")
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,8 +32,8 @@ class ExportCommand:
     run: Path
     """Run folder."""
     format: Literal["safetensors", "onnx", "c", "sb3"] = "safetensors"
-    """Arrays; an ONNX model (extra `export`); a C header with the policy as static arrays and a function; or the whole
-    agent as the zip of Stable-Baselines3, that `load` of its class reads and trains on."""
+    """Arrays; an ONNX model (extra `export`); a C header with the policy as static arrays and a function; or the agent,
+    its networks and settings, as the zip of Stable-Baselines3, that `load` of its class reads and trains on."""
     out: Path | None = None
     """File to write; policy.safetensors, policy.onnx, policy.h or agent.zip in the present folder if None."""
     checkpoint: WhichCheckpoint = USUAL_CHECKPOINT
@@ -121,21 +122,22 @@ def _policy(trained: Trained, task: int, command: ExportCommand, path: Path) -> 
 
 
 def _agent(trained: Trained, path: Path) -> tuple[dict[str, str], Act]:
-    """Writes an agent, without its replay buffer and optimizers' history; gives what is said of it, and what it does.
+    """Writes an agent with the networks and settings of a run; gives what is said of it, and what it does.
 
     Raises:
         ConfigError: If it learned a sequence of tasks: its method is not part of such a file.
     """
     if not isinstance(trained, TrainedAgent):
         raise ConfigError(f"--format {SB3} is for runs of `sparserl train`: no such file holds a continual method")
-    agent, kind = trained.agent, type(trained.agent)
-    agent.save(path)
+    agent, kind = trained.to_train_on(), type(trained.agent)
+    with closing(agent.env):  # type: ignore[type-var]  # it has one
+        agent.save(path)
     loaded = kind.load(path, device="cpu")
     dense = AGENTS[trained.config.algo].sparse_twin is not None
     labels = trained.config.wrappers.labels
     rows = {
         "load": f"{'stable_baselines3' if dense else kind.__module__}.{kind.__name__}.load(file, env)",
-        "without": "replay buffer and moments of the optimizers",
+        "without": "replay buffer, moments of optimizers, temperature, clock of the topology",
         "observations": f"behind the wrappers {', '.join(labels)}" if labels else "as they are",
     }
     policy = loaded.for_an_episode()
@@ -149,7 +151,7 @@ def _largest_difference(act: Act, trained: Trained, task: int) -> float:
     largest = 0.0
     for _ in range(COMPARED_STEPS):
         action = of_agent(observation[None], True)[0]
-        largest = max(largest, float(np.abs(act(observation) - action).max()))
+        largest = max(largest, float(np.abs(np.ravel(act(observation)) - np.ravel(action)).max()))
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             observation, _ = env.reset()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from sparserl.agents.export_policy import acting_layers
 from sparserl.agents.networks.chains import check_reads_vectors_or_images
 from sparserl.cli.arguments import parse
 from sparserl.cli.tables import titled_table
@@ -97,17 +98,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _said(trained: TrainedAgent, returns: Sequence[float]) -> dict[str, Any]:
-    policy = trained.exported(0)
+    layers = acting_layers(trained.agent)
     arrays = [
-        array
-        for layer in policy.all_layers
-        for array in (layer.values, layer.bias, layer.row_ptr, layer.col)
-        if array is not None
+        array for layer in layers for array in (layer.values, layer.bias, layer.row_ptr, layer.col) if array is not None
     ]
     return {
         "return_mean": float(np.mean(returns)),
         "return_std": float(np.std(returns)),
-        "policy_parameters": policy.connections + sum(layer.n_out for layer in policy.all_layers),
+        "policy_parameters": sum(layer.values.size + layer.n_out for layer in layers),
         "policy_bytes": sum(array.nbytes for array in arrays),
         "parameters": params_nonzero(trained.agent.networks.values()),
     }

@@ -17,6 +17,7 @@ from sparserl.agents.agent_state import restore_modules
 from sparserl.agents.evaluation import Evaluation, Evaluator
 from sparserl.agents.export_policy import exported_policy
 from sparserl.agents.networks.chains import chains_of_agent, check_reads_vectors
+from sparserl.agents.parts import AgentParts
 from sparserl.continual.rl.evaluation import Episode, TaskEvaluator
 from sparserl.continual.rl.learner import Policy
 from sparserl.errors import ConfigError
@@ -194,6 +195,14 @@ class TrainedAgent(OpenedAgentRun[TrainConfig]):
         evaluator = Evaluator(lambda: self.make_env(0), episodes, seed=seed, max_steps=bound)
         with closing(evaluator):
             return evaluator(self.agent)
+
+    def to_train_on(self) -> AgentParts:
+        """An agent with these networks and all settings of the run, in environments of its own, at the env step of the
+        checkpoint; all else is as where an agent begins."""
+        agent = self.config.make_agent(self.config.make_envs())
+        agent.policy.load_state_dict(self.agent.policy.state_dict())
+        agent.num_timesteps = self.step
+        return agent
 
     def _environment(self, task: int) -> str:
         del task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,7 @@ def _importances(source: RestoredAgent, chains: Chains) -> dict[str, list[FloatA
         with torch.no_grad():
             outputs = chain(x)
         acts = name.partition(".")[0] == agent.trained[0] and isinstance(agent.action_space, spaces.Box)
-        gaussian = acts and outputs.shape[1] == 2 * samples[1].shape[1]
+        gaussian = acts and outputs.shape[1] == 2 * math.prod(agent.action_space.shape)
         powers = [mean_gradient_power(chain, x, one, 2) for one in likelihood_cotangents(outputs, gaussian)]
         importances[name] = [
             sum(power[f"{index}.{next(iter(dict(layer.named_parameters())))}"] for power in powers).flatten().numpy()  # type: ignore[union-attr]  # there is an output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from scipy.stats import mode
 
 from sparserl.agents.evaluation import Evaluation, Evaluator
-from sparserl.envs import followed_state
+from sparserl.envs import WrapperConfig, followed_state
 from sparserl.errors import ConfigError
 from sparserl.experiment.opened_agent_run import EVAL_SEED, TrainedAgent
 
@@ -80,10 +81,15 @@ class PolicyEnsemble:
         actions, new_states = zip(*answers, strict=True)
         return self._join(np.stack(actions)), new_states
 
+    @property
+    def longest(self) -> int | None:
+        """Env steps after which the config of the first member cuts off an episode."""
+        return self.members[0].config.eval.max_steps
+
     def evaluate(self, episodes: int = 10, *, seed: int = EVAL_SEED, max_steps: int | None = None) -> Evaluation:
         """As `TrainedAgent.evaluate`, in the environment of the first member."""
         first = self.members[0]
-        bound = first.config.eval.max_steps if max_steps is None else max_steps
+        bound = self.longest if max_steps is None else max_steps
         evaluator = Evaluator(lambda: first.make_env(0), episodes, seed=seed, max_steps=bound)
         with closing(evaluator):
             return evaluator(self)
@@ -100,7 +106,7 @@ def _check_alike(one: TrainedAgent, other: TrainedAgent) -> None:
             f"an ensemble acts in one environment: {runs} learned with the env_kwargs {one.config.env_kwargs} and "
             f"{other.config.env_kwargs}"
         )
-    if one.config.wrappers != other.config.wrappers:
+    if _wherever(one.config.wrappers) != _wherever(other.config.wrappers):
         raise ConfigError(f"an ensemble sees one environment: the wrappers of {runs} differ")
     for name in ("observation_space", "action_space"):
         spaces_of_both = getattr(one.agent, name), getattr(other.agent, name)
@@ -113,3 +119,8 @@ def _check_alike(one: TrainedAgent, other: TrainedAgent) -> None:
             "features have an order or a scale of their own (--wrappers.permute, --wrappers.normalize-observations "
             f"running) in each of {runs}"
         )
+
+
+def _wherever(wrappers: WrapperConfig) -> WrapperConfig:
+    """The same with the names of files alone: each run has copies of its own, whose names tell the content."""
+    return wrappers.with_files({option: Path(path.name) for option, path in wrappers.files.items()})

@@ -64,7 +64,8 @@ def pruned_config(
     """
     origin = {"run": str(run), "checkpoint": checkpoint, "prune_by": by}
     untracked = {"track": False, "tensorboard": False, "wandb": plain(WandbConfig())}
-    wish = {"origin": origin, "topology": {"density": density}, "eval": {"episodes": episodes}, **untracked}
+    evaluated = {"eval": {"episodes": episodes}, "measure_learning": "never"}
+    wish = {"origin": origin, "topology": {"density": density}, **evaluated, **untracked}
     config = resolve("train", wish).resolved()
     assert isinstance(config, TrainConfig)
     return config

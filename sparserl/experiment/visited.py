@@ -14,7 +14,7 @@ from sparserl.recording.episodes import with_bound
 
 Floats = npt.NDArray[np.float32]
 Visited = tuple[Floats, Floats]
-"""(N, obs) observations and (N, action) what was done at each."""
+"""(N, obs) observations and (N, ...) what was done at each, in the shape of the action space."""
 MOST_SAMPLES = 2_000
 """Of all that is visited; of more, evenly many are left out."""
 
@@ -32,14 +32,14 @@ def visited(
 
     Args:
         make_env: Makes the environment.
-        act: (B, obs) observations, and that the mode is asked for, to (B, action).
+        act: (B, obs) observations, and that the mode is asked for, to (B, ...).
         episodes: How many, one after another.
         seed: Episode i starts from a reset with `seed + i`.
         max_steps: Env steps after which an episode is cut off; None as in `longest_episode`.
         most: Samples, at most.
 
     Returns:
-        (N, obs) and (N, action), N <= `most`.
+        (N, obs) and (N, ...), N <= `most`.
     """
     observations, actions = [], []
     with closing(with_bound(make_env(), max_steps)) as env:
@@ -59,6 +59,7 @@ def visited(
 def read_of(agent: Any, samples: Visited) -> dict[str, Floats]:
     """(N, n_in) what the networks of each group of an agent read of observations and actions."""
     observations, actions = samples
-    continuous = isinstance(agent.action_space, gym.spaces.Box)
-    scaled = np.asarray(agent.policy.scale_action(actions) if continuous else actions, np.float32)
+    if isinstance(agent.action_space, gym.spaces.Box):
+        actions = agent.policy.scale_action(actions).reshape(len(actions), -1)
+    scaled = np.asarray(actions, np.float32)
     return {group: np.ascontiguousarray(read) for group, read in agent.read_by(observations, scaled).items()}

@@ -179,7 +179,7 @@ def test_events_fall_after_the_optimizer_steps_that_are_due(kind: Any) -> None:
 
 def test_an_event_in_place_of_a_step_moves_no_weight() -> None:
     """And the critic, whose rewiring has been stopped, makes its step."""
-    agent = make(DSPPO, topology={**RIGL, "replaces_step": True})
+    agent = make(DSPPO, topology={**RIGL, "replaces_step": True, "weight_l1": 0.1})
     agent.evolver.stop("critic")
     steps: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
     take = agent._step

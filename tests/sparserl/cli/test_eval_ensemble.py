@@ -19,12 +19,19 @@ from sparserl.experiment.opening import open_run
 from sparserl.experiment.policy_ensemble import JOINED, PolicyEnsemble
 
 SHORT = (*FAST, "--eval.episodes", "1")
+FROZEN = (
+    *("--wrappers.normalize-observations", "frozen"),
+    *("--wrappers.normalization", "{folder}/statistics/normalization.json"),
+)
 RUNS: dict[str, tuple[str, ...]] = {
     "td3": ("--algo", "ds_td3"),
     "sac": ("--algo", "ds_sac", "--seed", "1"),
     "permuted": ("--wrappers.permute",),
     "permuted otherwise": ("--wrappers.permute", "--seed", "1"),
     "permuted alike": ("--wrappers.permute", "--agent.gamma", "0.5"),
+    "statistics": ("--wrappers.normalize-observations", "running"),
+    "frozen": FROZEN,
+    "frozen alike": (*FROZEN, "--agent.gamma", "0.5"),
     "elsewhere": ("--env", "Other-v0"),
     "shorter": ("--env-kwargs", "horizon=9"),
 }
@@ -38,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     with pytest.MonkeyPatch.context() as patch:
         leave_undrawn(patch)
         for name, words in RUNS.items():
-            assert train(folder / name, *TINY, *SHORT, *words) == 0
+            assert train(folder / name, *TINY, *SHORT, *(word.format(folder=folder) for word in words)) == 0
         yield {name: folder / name for name in RUNS}
     for name in ("Tiny-v0", "Other-v0"):
         gym.registry.pop(name)
@@ -91,8 +98,10 @@ def test_one_run_gives_its_best_and_its_last_policy(runs: dict[str, Path], capsy
         assert [member["global_step"] for member in evaluate(capsys, *words)["members"]] == steps
 
 
-def test_runs_that_see_features_in_one_order_go_together(runs: dict[str, Path], capsys: Any) -> None:
-    assert main(["eval", "--run", str(runs["permuted"]), str(runs["permuted alike"]), "--ensemble"]) == 0
+@pytest.mark.parametrize("name", ["permuted", "frozen"])
+def test_runs_that_see_features_alike_go_together(name: str, runs: dict[str, Path], capsys: Any) -> None:
+    """In one order, or by statistics from one file."""
+    assert main(["eval", "--run", str(runs[name]), str(runs[f"{name} alike"]), "--ensemble"]) == 0
     printed = capsys.readouterr().out
     assert "together" in printed
     assert printed.count("+-") == 3

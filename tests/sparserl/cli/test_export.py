@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
+from support.envs import Choices
 from support.runs import ALGOS, FAST, train
 
 from sparserl.agents import DSTD3
@@ -53,6 +54,27 @@ def test_a_bad_word_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_actions_of_two_dimensions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    actions = gym.spaces.Box(-1.0, 1.0, (3, 2), np.float32)
+    gym.register("Square-v0", entry_point=lambda: Choices(actions))
+    run = str(tmp_path / "run")
+    try:
+        assert (
+            train(tmp_path / "run", *FAST, "--env", "Square-v0", "--algo", "ds_sac", "--topology.density", "0.6") == 0
+        )
+        for format, (name, _) in FORMATS.items():
+            assert main(["export", "--run", run, "--format", format, "--out", str(tmp_path / name)]) == 0
+        said = capsys.readouterr().out
+        assert main(["inspect", "--run", run]) == 0
+        pruned = ("--density", "0.3", "--by", "fisher", "--episodes", "1", "--out", str(tmp_path / "pruned"))
+        assert main(["prune", "--run", run, *pruned]) == 0
+    finally:
+        gym.registry.pop("Square-v0")
+    differences = [float(one) for one in re.findall(r"(\d\.\de[+-]\d\d) at most", said)]
+    assert len(differences) == len(FORMATS)
+    assert max(differences) < 1e-5
+
+
 def test_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--run", str(tmp_path / "none")]) == 2
     assert "no run folder" in capsys.readouterr().err
@@ -73,8 +95,8 @@ def test_a_whole_agent_is_a_zip_of_stable_baselines3(
     assert np.array_equal(
         loaded.predict(observation, deterministic=True)[0], run.agent.predict(observation, deterministic=True)[0]
     )
-    before = loaded.num_timesteps
-    assert loaded.learn(60, reset_num_timesteps=False).num_timesteps == before + 60  # it trains on
+    assert (loaded.num_timesteps, loaded.buffer_size) == (run.step, run.config.agent.buffer_size)
+    assert loaded.learn(60, reset_num_timesteps=False).num_timesteps == run.step + 60  # it trains on
 
 
 def test_the_zip_of_a_dense_agent_is_stable_baselines3s_own(tmp_path: Path) -> None:

@@ -243,6 +243,30 @@ def test_runs_of_several_choices_are_finished(algo: str, actions: Any, tmp_path:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["params_nonzero"] > 0
 
 
+def test_a_run_of_several_choices_is_pruned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gym.register("Several-v0", entry_point=lambda: Choices(spaces.MultiDiscrete([2, 3])))
+    try:
+        assert train(tmp_path / "run", "ds_ppo", "--env", "Several-v0", "--total-steps", "32") == 0
+        capsys.readouterr()
+        words = [
+            "prune",
+            "--run",
+            str(tmp_path / "run"),
+            "--density",
+            "0.1",
+            "--out",
+            str(tmp_path / "pruned"),
+            "--json",
+        ]
+        assert main([*words, "--episodes", "1"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        actor = open_run(tmp_path / "pruned").agent.actor
+    finally:
+        gym.registry.pop("Several-v0")
+    assert said["after"]["policy_parameters"] == sum(parameter.numel() for parameter in actor.parameters())
+    assert said["after"]["policy_parameters"] < said["before"]["policy_parameters"]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("algo", "flags"),
@@ -260,6 +284,9 @@ def test_what_learned_in_several_environments_is_opened_in_one(
     assert train(run, algo, "--n-envs", "8", "--total-steps", "64", *flags) == 0
     for words in (("eval", "--run", run, "--episodes", "1"), ("train", "--from", run, "--run-dir", tmp_path / "next")):
         assert main([*map(str, words), *(("--no-progress",) if words[0] == "train" else ())]) == 0, words
+    assert main(["export", "--run", str(run), "--format", "sb3", "--out", str(tmp_path / "agent.zip")]) == 0
+    agent: Any = AGENTS[algo].agent.load(tmp_path / "agent.zip")
+    assert (agent.n_steps, agent.num_timesteps) == (int(flags[1]), 64)
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf"])

@@ -114,6 +114,11 @@ def test_other_commands_open_it(runs: dict[str, Path], tmp_path: Path, capsys: p
     assert main(["prune", "--run", str(out), "--density", "0.2", "--out", str(tmp_path / "q"), "--episodes", "1"]) == 0
 
 
+def test_a_run_that_was_measured_after_events_is_pruned(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", *FAST, *ALGOS["ds_td3"], "--measure-learning", "events") == 0
+    assert prune(tmp_path / "run", tmp_path / "p", "--density", "0.2") == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,9 @@ from support.killed import Killed
 from support.runs import fingerprint, leave_undrawn, logs, rows, same_run
 
 from sparserl.cli import main
+from sparserl.cli.evaluate import EvalCommand, _of_sequence
 from sparserl.cli.running import read
+from sparserl.continual.rl.evaluation import Episode
 from sparserl.continual.rl.recorder import LOGS
 from sparserl.continual.strategies import STRATEGIES, methods_of
 from sparserl.continual.supervised.runner import run_sequence
@@ -305,6 +308,23 @@ def test_eval_repeats_the_last_evaluation_of_training(
     assert [own["stochastic"]["return_mean"] for own in found["tasks"]] == pytest.approx(result["returns"][-1])
     for kind in ("stochastic", "deterministic"):
         assert {(own[kind]["ep_len_mean"], own[kind]["success"]) for own in found["tasks"]} == {(17.0, None)}
+
+
+def test_eval_shows_success_where_every_episode_says_it() -> None:
+    """In JSON it stays for the tasks that say it."""
+
+    def trained(*signals: bool) -> Any:
+        def evaluate(episodes: int, *, tasks: list[int], **_: Any) -> dict[str, list[Episode]]:
+            flag = True if signals[tasks[0]] else None
+            return {"a": [Episode(tasks[0], drawn, 0, 1.0, 9, flag, flag) for drawn in (True, False)]}
+
+        return SimpleNamespace(title="", which="last", evaluate=evaluate)
+
+    command = EvalCommand((Path("run"),))
+    for signals, n_columns in (((True, True), 7), ((True, False), 3), ((False, True), 3)):
+        found, table = _of_sequence(trained(*signals), [0, 1], command)
+        assert len(table.columns) == n_columns
+        assert [own["stochastic"]["success"] for own in found["tasks"]] == [1.0 if one else None for one in signals]
 
 
 def test_eval_prints_the_tasks_that_are_asked_for(

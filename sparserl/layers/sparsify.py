@@ -79,7 +79,8 @@ def sparsify(
             out among the layers that take part (by Erdos-Renyi, wide layers sparser, unless `allocation` says
             otherwise), or a number for each of them in the order of `named_modules`; 0.1 if neither it nor `epsilon` is
             given.
-        method: Name in `sparserl.topology.methods.METHODS`. Most keep the last layer dense unless it is the only one.
+        method: Name in `sparserl.topology.methods.METHODS`. Some keep the last layer dense unless it is the only one;
+            `output_layer` says otherwise.
         exclude: Names of layers that stay dense, or of modules all of whose layers do, as in `named_modules` or in the
             table.
         seed: Root seed of initial topology and growth.

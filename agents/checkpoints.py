@@ -34,16 +34,17 @@ class AgentCheckpoints:
         self._replay = None if agent.replay_buffer is None else ReplayLog(folder.replay, agent.replay_buffer)
         self._parts: dict[str, list[dict[str, Any]]] = {}  # replay files of each checkpoint that is kept
 
-    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
+    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0, replaces: bool = False) -> None:
         """Writes a checkpoint of this moment, between a gradient update and the next env step, unless there is one.
 
         Args:
             more: What it holds beside the agent.
             emptied_at: Env step at which the replay buffer was last emptied, 0 if never.
+            replaces: Whether one of the same env step is older: something is learned between two of them.
         """
         step = self._agent.num_timesteps
         path = self._folder.checkpoints / step_name(step)
-        if path.exists():
+        if path.exists() and not replaces:
             return
         replay = {} if self._replay is None else {"replay": self._append(self._replay, path.name, emptied_at)}
         checkpoint.save(path, {"global_step": step, **agent_state(self._agent), **replay, **more})
@@ -53,7 +54,8 @@ class AgentCheckpoints:
     def _append(self, log: ReplayLog, name: str, emptied_at: int) -> dict[str, Any]:
         """Writes new transitions; gives what the checkpoint of this name says of its replay buffer."""
         added = (self._agent.num_timesteps - emptied_at) // self._agent.n_envs
-        kept = full_checkpoints(self._folder)[1 - CHECKPOINTS_KEPT :]
+        others = [other for other in full_checkpoints(self._folder) if other.name != name]
+        kept = others[1 - CHECKPOINTS_KEPT :]
         self._parts = {other.name: self._parts[other.name] for other in kept}
         self._parts[name] = log.append(added, emptied_at)
         return {"parts": self._parts, "added": added, "emptied_at": emptied_at, "buffer": log.buffer_state()}

@@ -54,8 +54,8 @@ BEFORE = -1
 class Checkpoints(Protocol):
     """Where checkpoints of the agent go."""
 
-    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0) -> None:
-        """Writes one of this moment, with more beside the agent."""
+    def save(self, more: Mapping[str, Any], *, emptied_at: int = 0, replaces: bool = False) -> None:
+        """Writes one of this moment, with more beside the agent; over one of the same env step if that is older."""
 
     def save_aside(self, path: Path, more: Mapping[str, Any]) -> None:
         """Writes this moment where no run goes on from, to be looked at."""
@@ -237,6 +237,7 @@ class RLSequenceRecorder(BaseSequenceRecorder[RLLearner]):
                 "recorder": recorder,
             },
             emptied_at=self.learner.emptied_at,
+            replaces=True,  # tasks are consolidated between two env steps
         )
 
     def save_not_finite(self, error: NotFiniteError) -> Path:

@@ -43,7 +43,7 @@ def call(data: str, column: str | None) -> FileContents:
     if isinstance(found, tuple) and len(found) in (2, 4):
         found = dict(zip(ARRAYS, found, strict=False))
     if isinstance(found, Mapping) and "x" in {str(name).lower() for name in found}:
-        arrays = {str(name): np.asarray(one) for name, one in found.items()}
+        arrays = {str(name): _array(f"{name} of {data}", one) for name, one in found.items()}
         return of_arrays(data, {name: _rows(name, one) for name, one in arrays.items()}, column)
     if isinstance(found, Mapping) and "train" in found:
         unknown = next((name for name in found if name not in PARTS), None)
@@ -68,12 +68,33 @@ def _rows(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array.reshape(len(array), -1) if is_features else array
 
 
+def _array(what: str, found: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(found)
+    except (TypeError, ValueError) as error:  # rows of different lengths, for one
+        raise ConfigError(f"{what} is no array: {one_line(str(error))}") from None
+
+
+def _label(what: str, found: Any) -> Any:
+    label = _array(what, found)
+    if label.size != 1:
+        raise ConfigError(f"{what} must be one number or text, got an array of shape {label.shape}")
+    return label.item()
+
+
 def _samples(data: str, samples: Any, column: str | None) -> Arrays:
     """Features, labels, and values of the column of all samples of a data set."""
     rows: list[npt.NDArray[Any]] = []
     labels, groups = [], []
     for index in range(len(samples)):
-        sample = samples[index]
+        try:
+            sample = samples[index]
+        except Exception as error:  # whatever its code does
+            problem = one_line(f"{type(error).__name__}: {error}")
+            raise ConfigError(
+                f"{data}: samples are taken by their numbers, and number {index} fails: {problem}"
+            ) from error
+        of_sample = f"of sample {index} of {data}"
         if isinstance(sample, Mapping):
             keys = [name for name in sample if name in LABEL_COLUMNS]
             if len(keys) != 1:
@@ -83,16 +104,20 @@ def _samples(data: str, samples: Any, column: str | None) -> Arrays:
                 if column not in sample:
                     raise ConfigError(f"{data}: {unknown_name('column', column, map(str, sample))}")
                 groups.append(sample[column])
-            own = [np.ravel(np.asarray(one)) for name, one in sample.items() if name not in (*keys, column)]
+            own = [
+                np.ravel(_array(f"a feature {of_sample}", one))
+                for name, one in sample.items()
+                if name not in (*keys, column)
+            ]
             row, label = own[0] if len(own) == 1 else np.concatenate(own), sample[keys[0]]
         elif isinstance(sample, tuple | list) and len(sample) == 2:
-            row, label = np.ravel(np.asarray(sample[0])), sample[1]
+            row, label = np.ravel(_array(f"a feature {of_sample}", sample[0])), sample[1]
         else:
             raise ConfigError(f"{data}: a sample must be features and label, got {clipped(shown(sample))}")
         if rows and row.shape != rows[0].shape:
             raise ConfigError(f"{data}: sample {index} has {row.size} features, and sample 0 has {rows[0].size}")
         rows.append(row)
-        labels.append(np.asarray(label).item())
+        labels.append(_label(f"the label {of_sample}", label))
     if not rows:
         raise ConfigError(f"{data} has no samples")
     return np.stack(rows), np.array(labels), np.array(groups) if groups else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparserl import config
 from sparserl.continual.supervised.splits import Scaling
+from sparserl.continual.supervised.tables import is_named
 from sparserl.continual.supervised.tasks import Scenario
 from sparserl.continual.supervised.transformations import Transformation
 from sparserl.errors import ConfigError, shown
@@ -102,7 +103,7 @@ class SequenceFile:
         """The same with the full paths of tables that lie beside the file, or here."""
 
         def full(data: str | None) -> str | None:
-            if data is None or "\0" in data:
+            if data is None or "\0" in data or is_named(data):
                 return data
             paths = (folder / Path(data).expanduser(), Path(data).expanduser())
             return next((str(path.resolve()) for path in paths if path.exists()), data)

@@ -100,6 +100,11 @@ def read_table(
     return table
 
 
+def is_named(data: str) -> bool:
+    """Whether data is a name, and so no file of that name."""
+    return data in DATASETS or data in BUNDLED or data.partition(":")[0] == "madelon"
+
+
 def _read(data: str, data_dir: Path | None, seed: int, download: bool, labelled: bool, column: str | None) -> Table:
     if data in DATASETS:
         found = load(data, data_dir, download)

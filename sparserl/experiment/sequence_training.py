@@ -108,7 +108,11 @@ class SequenceTraining(Training[RLContinualConfig]):
         tasks: SequenceEnv = self._env.unwrapped
 
         def enter_task() -> None:
-            tasks.enter(self.learner.task, self.learner.task_steps)
+            last = len(self.sequence) - 1
+            if self.learner.task > last:  # all are learned, and an evaluation is to be repeated
+                tasks.enter(last, self.sequence.tasks[last].steps)
+            else:
+                tasks.enter(self.learner.task, self.learner.task_steps)
 
         restore_env(self.learner.agent, [self._env], state, enter_task, seed=self.config.seed)
 

@@ -31,7 +31,8 @@ class RLTask:
 
     Attributes:
         env: Id of its environment.
-        modification: How that is modified, as JSON, with the arguments that it is made with, if there are some.
+        modification: How that is modified, as JSON; with arguments that it is made with, and a length of episodes, if
+            there are.
         steps: Env steps of training.
         repeat: How many equal tasks come before it in the sequence.
         name: What it is called.
@@ -193,7 +194,7 @@ def _tasks(sequence: Mapping[str, Any], path: Path) -> tuple[RLTask, ...]:
     tasks: list[RLTask] = []
     for item in _needed(sequence, "tasks", path):
         name, env, modification, steps = (_needed(item, key, path) for key in ("name", "env", "modification", "steps"))
-        own = {"kwargs": item["kwargs"]} if item.get("kwargs") else {}
+        own = {key: item[key] for key in ("kwargs", "episode_steps") if item.get(key)}
         same = str(env), json.dumps({**modification, **own}, sort_keys=True), int(steps)
         repeat = sum((task.env, task.modification, task.steps) == same for task in tasks)
         tasks.append(RLTask(*same, repeat, str(name)))

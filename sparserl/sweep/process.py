@@ -57,13 +57,16 @@ class JobProcess:
         self._process = process
 
     @classmethod
-    def start(cls, job: Job, path: Path, *, ends_with_caller: bool = False) -> JobProcess | None:
+    def start(
+        cls, job: Job, path: Path, *, ends_with_caller: bool = False, cwd: Path | None = None
+    ) -> JobProcess | None:
         """Starts a new run, or the rest of one that was cut off; None if it is finished.
 
         Args:
             job: The run.
             path: Its folder. The log lies beside it.
             ends_with_caller: Whether it is killed when the thread that calls this ends; otherwise it trains on.
+            cwd: Folder in which the names of files that are not in full begin; the present one if None.
 
         Raises:
             TakenError: If another process trains it.
@@ -84,6 +87,7 @@ class JobProcess:
                 start_new_session=True,
                 # It holds the lock as well, so that a run whose sweep was killed is not started again beside itself.
                 pass_fds=[lock.fileno()],
+                cwd=cwd,
                 env={**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
             )
             assert process.stdin is not None

@@ -53,12 +53,14 @@ class Request:
         version: Version of sparserl that asks; nodes with another one refuse it.
         path: Run folder in a common folder; None to train elsewhere and send the result.
         alive_file: File in that folder which is there as long as the sweep goes on.
+        cwd: Folder in which names of files that are not in full begin; that of the node if None.
     """
 
     job: Job
     version: str
     path: Path | None = None
     alive_file: Path | None = None
+    cwd: Path | None = None
 
     def is_stopped(self) -> bool:
         """Whether that file is gone, or was never seen here. Opened each time, since NFS asks its server then."""
@@ -69,6 +71,11 @@ class Request:
         except OSError:
             return True
         return False
+
+    @property
+    def folder(self) -> Path | None:
+        """`cwd`, if the node sees it."""
+        return self.cwd if self.cwd is not None and self.cwd.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ def _run(waiting: Sequence[JobState], watch: Callable[[], None], alive_file: Pat
                 raise_if_stopped()
                 while waiting and len(given) < workers:
                     state = waiting.pop(0)
-                    request = Request(state.job, __version__, state.path.absolute() if alive_file else None, alive_file)
+                    common = (state.path.absolute(), alive_file, Path.cwd()) if alive_file else ()
+                    request = Request(state.job, __version__, *common)
                     given[task.options(num_cpus=state.job.config["threads"]).remote(request, progress)] = state
                 ended, _ = ray.wait(list(given), timeout=POLL_S)
                 steps = ray.get(progress.steps.remote())
@@ -267,7 +275,7 @@ def _train(request: Request, path: Path, post: Callable[[int], None]) -> Result:
     while True:
         raise_if_stopped()
         with contextlib.suppress(TakenError):
-            process = JobProcess.start(request.job, path, ends_with_caller=True)
+            process = JobProcess.start(request.job, path, ends_with_caller=True, cwd=request.folder)
             if process is None:
                 return Result(was_done=True)
             _await(process, request, post)

@@ -53,6 +53,12 @@ def uneven(): return [(X[0], 0), ([1], 1)]
 def unlabelled(): return [{"image": [1]}]
 def other(): return {"train": rows(), "valid": rows()}
 def none(): return []
+def ragged(): return [[1, 2], [3]], [0, 1]
+def one_hot(): return [(x, [y, 1 - y]) for x, y in zip(X, Y)]
+def ragged_sample(): return [([[1, 2], [3]], 0)]
+class ByName:
+    def __len__(self): return 2
+    def __getitem__(self, name): return {"label": [0, 1]}[name]
 """
 
 
@@ -86,6 +92,13 @@ def test_a_function_returns_arrays_or_data_sets(module: str) -> None:
         ("unlabelled", "a sample needs one of label, class, y, target; it has image"),
         ("other", "unknown data set 'valid'; valid: test, train"),
         ("none", "has no samples"),
+        ("ragged", "x of own_data:ragged is no array: setting an array element with a sequence."),
+        ("one_hot", "the label of sample 0 of own_data:one_hot must be one number or text, got an array of shape (2,)"),
+        (
+            "ragged_sample",
+            "a feature of sample 0 of own_data:ragged_sample is no array: setting an array element with a sequence.",
+        ),
+        ("ByName", "samples are taken by their numbers, and number 0 fails: KeyError: 0"),
     ],
 )
 def test_a_function_that_returns_something_else(name: str, message: str, module: str) -> None:

@@ -43,6 +43,15 @@ def test_a_file_is_read_and_written(tmp_path: Path) -> None:
     assert load_sequence_file(write(copy, dump(file))) == file
 
 
+@pytest.mark.parametrize("name", ["digits", "iris", "madelon:100x30"])
+def test_what_is_a_name_is_no_file_beside(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "names.yaml"
+    path.write_text(dump({"data": name, "tasks": [{"data": name}]}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert load_sequence_file(path).all_data == [name]
+
+
 def test_a_folder_of_idx_files(tmp_path: Path) -> None:
     write_mnist(tmp_path / "idx", [0, 1, 2, 0, 1, 2], [0, 1, 2])
     path = write(tmp_path, "data: idx\ntasks: 3\n")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
@@ -21,13 +22,13 @@ import yaml
 from safetensors import safe_open
 from support.envs import FunctionEnv
 from support.killed import Killed
-from support.runs import fingerprint, leave_undrawn, logs, rows, same_run
+from support.runs import fingerprint, last_state, leave_undrawn, logs, rows, same_run
 
 from sparserl.cli import main
 from sparserl.cli.evaluate import EvalCommand, _of_sequence
 from sparserl.cli.running import read
 from sparserl.continual.rl.evaluation import Episode
-from sparserl.continual.rl.recorder import LOGS
+from sparserl.continual.rl.recorder import LOGS, RLSequenceRecorder
 from sparserl.continual.strategies import STRATEGIES, methods_of
 from sparserl.continual.supervised.runner import run_sequence
 from sparserl.envs import RL_SEQUENCES
@@ -256,6 +257,31 @@ def test_so_does_one_that_was_stopped_anywhere(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_is_learned_between_two_env_steps_is_saved_each_time(
+    finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In PackNet's first task 30 updates train and 9 retrain."""
+    from sparserl.agents import DSSAC
+
+    original, count, run = DSSAC.train, [0], tmp_path / "run"
+
+    def train(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        count[0] += 1
+        if count[0] in (33, 36):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DSSAC, "train", train)
+        assert learn(run, sequence, "packnet") == 130
+        assert main(["continual", "--resume", str(run), "--no-progress"]) == 130
+        assert last_state(run)["counters"]["_n_updates"] == 36
+        assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
+    assert count[0] == last_state(finished["packnet"])["counters"]["_n_updates"]
+    same_run(finished["packnet"], run)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_environment_without_a_state_goes_on_in_the_right_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +295,13 @@ def test_an_environment_without_a_state_goes_on_in_the_right_task(
     assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
     assert "cannot give its state" in capsys.readouterr().out
     assert rows(run / "eval.csv")[-1]["global_step"] == str(3 * STEPS)
+    ended = tmp_path / "ended"
+    with monkeypatch.context() as patch:  # all tasks are learned, and the run is not done
+        patch.setattr(RLSequenceRecorder, "result", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            learn(ended, sequence, "finetune")
+    assert main(["continual", "--resume", str(ended), "--no-progress"]) == 0
+    assert rows(ended / "eval.csv")[-1]["global_step"] == str(3 * STEPS)
     gym.registry.pop("Stateless-v0")
 
 

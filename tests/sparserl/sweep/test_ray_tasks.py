@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import psutil
@@ -75,6 +76,26 @@ def test_a_finished_run_is_sent_and_of_a_failed_one_the_log(states: list[JobStat
     assert sorted(path.name for path in out.iterdir()) == sorted([runs(out)[0], states[0].log.name, states[1].log.name])
     assert {path.name for path in states[0].path.iterdir()} == {"DONE", "checkpoints", "progress.csv", "result.json"}
     assert [state.log.read_text() for state in states] == ["trained\n", "first\nsparserl: it broke\n"]
+
+
+def test_names_of_files_begin_where_the_sweep_was_started(
+    states: list[JobState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node that sees that folder."""
+    begun, popen = [], job_process.subprocess.Popen
+
+    def watched(*words: Any, **how: Any) -> Any:
+        begun.append(how["cwd"])
+        return popen(*words, **how)
+
+    monkeypatch.setattr(job_process.subprocess, "Popen", watched)
+    alive, state = tmp_path / "alive", states[0]
+    alive.touch()
+    for cwd in (tmp_path, tmp_path / "elsewhere"):
+        request = Request(state.job, __version__, state.path.with_name(f"{len(begun)}"), alive, cwd)
+        state.path.parent.mkdir(exist_ok=True)
+        assert sweep_ray._carry_out(request, Progress()) == Result()
+    assert begun == [tmp_path, None]
 
 
 def test_what_is_sent_disturbs_no_run_that_is_trained_here(states: list[JobState]) -> None:

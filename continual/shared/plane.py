@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cholesky, eigh, solve_triangular
+from scipy.linalg import eigh, svd
 
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
+DEPENDENT = 1e-6
+"""Singular value, in those of the largest, up to which rows of components count as combinations of others."""
 
 
 @dataclass(eq=False)
@@ -125,7 +127,10 @@ class Plane:
         loadings = np.zeros((components, len(kept["mean"])))
         loadings.ravel()[kept["places"]] = kept["values"]
         loadings = loadings[loadings.any(axis=1)]
-        return cls(kept, solve_triangular(cholesky(loadings @ loadings.T, lower=True), loadings, lower=True))
+        if not len(loadings):
+            return cls(kept, loadings)
+        _, sizes, basis = svd(loadings, full_matrices=False)
+        return cls(kept, basis[sizes > DEPENDENT * sizes[0]])
 
     def distances(self, x: Floats) -> tuple[Floats, Floats]:
         """(B, r) squares of (B, F) samples along the basis from the mean, and (B,) squared distances from the plane."""

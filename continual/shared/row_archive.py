@@ -32,9 +32,9 @@ class RowArchive:
     @classmethod
     def of(cls, evolver: TopologyEvolver, network: TaskNetwork) -> RowArchive | None:
         """One of the output layer of a classifier; None where tasks share its rows, which then stay."""
-        rows = network.task_outputs or ()
+        rows = [row for outputs in network.task_outputs or () for row in outputs]
         *_, output = network.shared
-        return cls(evolver, output) if len({tuple(outputs) for outputs in rows}) == len(rows) else None
+        return cls(evolver, output) if len(set(rows)) == len(rows) else None
 
     @property
     def _layer(self) -> SparseLinear:

@@ -124,14 +124,14 @@ class ClassifierNetwork(TaskNetwork):
         return outputs
 
     def freeze_other_heads(self, frozen: FrozenEntries, task: int) -> None:
-        others, n_in = np.flatnonzero(~self.outputs_of(task)), linear(self._output).shape[1]
-        frozen.freeze(biases_of(self._output), torch.from_numpy(others))
-        rows = others[:, None] * n_in + np.arange(n_in)
-        frozen.freeze(linear(self._output).weights, torch.from_numpy(rows.ravel()))
+        output, others = linear(self._output), ~self.outputs_of(task)
+        rows = output.flat(np.arange(output.weights.numel())) // output.shape[1]
+        frozen.freeze(biases_of(self._output), torch.from_numpy(np.flatnonzero(others)))
+        frozen.freeze(output.weights, torch.from_numpy(np.flatnonzero(others[rows])))
 
     def head_usage(self, tasks_learned: int) -> list[ConnectionUsage]:
         assert self.task_outputs is not None
         *_, name = self.shared
-        n_out, n_in = linear(self._output).shape
-        rows = tuple(len(outputs) * n_in for outputs in self.task_outputs[:tasks_learned])
+        output, (n_out, n_in) = linear(self._output), linear(self._output).shape
+        rows = tuple(int(output.fan_in[list(outputs)].sum()) for outputs in self.task_outputs[:tasks_learned])
         return [ConnectionUsage(name, rows, sum(rows), n_out * n_in, n_out, 0)]

@@ -51,7 +51,7 @@ class NearestMean(ClosedForm):
 
     def answer(self) -> Scores:
         means = means_of(self.arrays["sums"], self.arrays["counts"])
-        half_squares = 0.5 * np.square(means).sum(axis=1)
+        half_squares = np.where(self.arrays["counts"] > 0, 0.5 * np.square(means).sum(axis=1), np.inf)
         return lambda x: self._read(x) @ means.T - half_squares  # ranks as distances do
 
 

@@ -70,7 +70,7 @@ class StreamingLDA(ClosedForm):
         shrinkage = self.options.shrinkage
         covariance = (1.0 - shrinkage) * covariance + shrinkage * np.eye(len(covariance))
         weights = _solved(covariance, means.T)
-        offsets = 0.5 * (means.T * weights).sum(axis=0)
+        offsets = np.where(counts > 0, 0.5 * (means.T * weights).sum(axis=0), np.inf)
         return lambda x: x @ weights - offsets
 
     def bytes_of(self, n_features: int, n_outputs: int) -> float:

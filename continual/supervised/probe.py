@@ -45,9 +45,9 @@ def probes(learner: SupervisedLearner, objective: Objective, count: int, labels:
     for start in range(0, indices.size, PROBED_AT_A_TIME):
         batch = Batch.of(task, samples, indices[start : start + PROBED_AT_A_TIME])
         if objective == "outputs":
-            derivative = 2.0 * learner.network(batch.x) * competes
+            derivative = 2.0 * learner.network.outputs_in_use(batch.x) * competes
         else:
-            logits = learner.logits(learner.network, batch)
+            logits = learner.network.outputs_in_use(batch.x) + learner.closed(batch)
             chosen = LABELS[labels](logits, batch.y, rng)
             derivative = logits.softmax(dim=1) - functional.one_hot(chosen, logits.shape[1])
         yield Probe(batch.x, [derivative], len(batch) / indices.size)

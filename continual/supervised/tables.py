@@ -238,6 +238,8 @@ def _features(name: str, array: str, x: npt.NDArray[Any]) -> Features:
 def _labels(name: str, array: str, y: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
     """Labels as integers, or as text where they are not numbers."""
     y = _of_samples(name, array, y, samples)
+    if y.dtype.kind == "O" and all(isinstance(label, str | int | np.integer) for label in y):  # as pandas has text
+        y = y.astype(np.str_)
     if y.dtype.kind == "U":
         try:
             y = y.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -118,7 +119,11 @@ def run(
         ((2, 2), True, True, True)
     """
     wish = _wish(learner, method, topology, options, seed)
+    of_arrays = {"name": name, "scaling": scaling, "test_share": test_share}
     if isinstance(tasks, str | Path):
+        for option, value in of_arrays.items():
+            if value != inspect.signature(run).parameters[option].default:
+                raise ConfigError(f"{option} is for tasks of arrays, and {tasks} has its own: leave {value!r} out")
         config = resolve("continual", {**wish, "sequence": str(tasks), **({"scenario": scenario} if scenario else {})})
         if not isinstance(config, ContinualConfig):
             raise ConfigError(f"{tasks} has environments, which agents learn: use sparserl.experiment.run")
@@ -128,8 +133,7 @@ def run(
         return _recorded(begin(config, Source(data_dir=folder_of_data)), Path(out), progress)
     if not isinstance(tasks, Sequence):
         raise ConfigError(f"tasks must be the name of a sequence, a file or a list of tasks, got {shown(tasks)}")
-    given = {"name": name, "scaling": scaling, "test_share": test_share}
-    file, table = _table_of_arrays(tasks, {key: value for key, value in given.items() if value is not None})
+    file, table = _table_of_arrays(tasks, {key: value for key, value in of_arrays.items() if value is not None})
     usual = "class" if _are_apart(tasks) else "domain"
     own = {"sequence": f"{COLUMN}s.yaml", "sequence_name": file.name, "scenario": scenario or usual}
     wish |= own

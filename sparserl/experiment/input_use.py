@@ -95,7 +95,8 @@ def _of_classifier(
         listing = ", ".join(f"{one.index} ({one.name})" for one in tasks)
         raise ConfigError(f"there is no --task {task}; tasks are {listing}")
     chosen = tasks if task is None else [tasks[task]]
-    network = learner.answering(task)
+    is_same_for_all = learner.sequence.scenario != "task" and learner.task > 0
+    network = learner.answering(learner.task - 1 if task is None and is_same_for_all else task)
     each = MOST_SAMPLES // len(chosen)
     x = torch.cat([one.test.take(slice(0, each))[0] for one in chosen])
     names = learner.sequence.feature_names or [f"feature {index}" for index in range(x.shape[1])]

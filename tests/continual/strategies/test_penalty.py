@@ -95,6 +95,23 @@ def test_importances_and_anchors_after_three_tasks(
     ]
 
 
+@pytest.mark.parametrize("objective", ["outputs", "likelihood"])
+def test_what_is_differentiated_is_what_answers(objective: Any) -> None:
+    """Fewer neurons win while it learns."""
+    config = dataclasses.replace(SMALL, activation="k_winners", winners=0.3)
+    learner = SupervisedLearner(blobs(), MAS(METHODS[MAS]), config, static(0.5), seed=0)
+    [network] = learner.networks
+    for probe in learner.probe(network, objective, 20, "predicted"):
+        outputs = learner.network.outputs_in_use(probe.x)
+        assert not torch.equal(outputs, learner.network(probe.x))
+        if objective == "outputs":
+            competes = torch.isin(torch.arange(outputs.shape[1]), torch.tensor(learner.sequence.competing(0, 0)))
+            expected = 2.0 * outputs * competes
+        else:
+            expected = outputs.softmax(dim=1) - nn.functional.one_hot(outputs.argmax(dim=1), outputs.shape[1])
+        torch.testing.assert_close(probe.cotangents[0], expected.detach())
+
+
 def test_importances_that_add_up_to_less_than_0_count_as_0(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = SI(METHODS[SI])
     learner = of_one_parameter(strategy, torch.zeros(3))

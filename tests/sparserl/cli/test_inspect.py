@@ -99,6 +99,18 @@ def test_tasks_of_agents_and_classifiers(runs: dict[str, Path], capsys: pytest.C
     assert "there is no --task 7; tasks are 0 (" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_classifier_answers_for_all_tasks_as_for_each(tmp_path: Path) -> None:
+    """Where nobody says the task; SpaceNet keeps rows of earlier tasks away from the network that it trains."""
+    words = ["continual", "--sequence", "split_digits", "--tasks", "2", "--learner.epochs", "1", "--no-progress"]
+    assert main([*words, "--method", "spacenet", "--run-dir", str(tmp_path / "run")]) == 0
+    opened: Any = open_run(tmp_path / "run")
+    (whole,), (first,), (second,) = (input_use_of_run(opened, task) for task in (None, 0, 1))
+    counts = [len(task.test) for task in opened.learner.sequence.tasks]
+    expected = np.average([first.attribution, second.attribution], axis=0, weights=counts)
+    np.testing.assert_allclose(whole.attribution, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_it_repeats_and_changes_nothing(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert inspected(capsys, runs["wrapped"]) == inspected(capsys, runs["wrapped"])
     opened: Any = open_run(runs["td3"])

@@ -19,6 +19,7 @@ from sparserl.continual.strategies import ENTRY_POINTS, methods_of, spec_of
 from sparserl.continual.supervised.learner_config import LearnerConfig
 from sparserl.errors import ConfigError
 from sparserl.experiment import open_run
+from sparserl.layers.linear import linear
 
 DOCS = Path(__file__).parents[3] / "docs" / "sequences.md"
 TINY = {"hidden": [8], "epochs": 2, "batch_size": 16}
@@ -70,6 +71,49 @@ def test_the_scenario_of_arrays_follows_their_labels() -> None:
 
 
 @pytest.mark.usefixtures("nothing_written")
+@pytest.mark.parametrize("topology", [{"method": "snip"}, {"method": "static", "output_layer": "sparse"}])
+def test_packnet_keeps_the_rows_of_a_sparse_output_layer(topology: dict[str, Any]) -> None:
+    learner = {**TINY, "hidden": [16], "epochs": 4}
+    result = run(TASKS, learner, "packnet", scenario="task", topology={"density": 0.4, **topology})
+    assert result.matrix[0, 0] == result.matrix[1, 0]
+    [network] = result.learner.networks
+    *_, output = network.shared.values()
+    assert linear(output).is_sparse
+    *_, usage = result.learner.usage()
+    assert sum(usage.owned) == linear(output).weights.numel()
+
+
+@pytest.mark.usefixtures("nothing_written")
+@pytest.mark.parametrize("method", ["spacenet", "static_sparse", "afaf"])
+def test_tasks_may_have_some_classes_in_common(method: str) -> None:
+    tasks = [blobs([0, 1], 0), blobs([1, 2], 1), blobs([2, 0], 2)]
+    small = None if method == "afaf" else {"connections": [20, 20, 8], "selected": [15, 10], "reserved": [4, 3]}
+    result = run(tasks, {**TINY, "hidden": [30, 20], "epochs": 4}, method, options=small)
+    assert result.learner.sequence.scenario == "domain"
+    [network] = result.learner.networks
+    *_, output = network.shared.values()
+    answering = [*result.learner.answering(2)][-1]
+    assert linear(answering).weights.numel() == linear(output).weights.numel()  # nothing is away
+
+
+@pytest.mark.usefixtures("nothing_written")
+@pytest.mark.parametrize("method", ["nearest_mean", "streaming_lda"])
+def test_a_class_that_nobody_has_seen_is_no_answer(method: str) -> None:
+    first = blobs([0, 1], 0)
+    later = run([first, blobs([1, 2], 1)], None, method, scaling="none")
+    assert later.matrix[0, 0] == run([first], None, method, scaling="none").matrix[0, 0]
+
+
+@pytest.mark.usefixtures("nothing_written")
+def test_text_as_pandas_has_it() -> None:
+    x, y, *held_out = blobs(["a", "b"], 0)
+    told = [(x, y.astype(object), held_out[0], held_out[1].astype(object))]
+    assert np.array_equal(run(told, TINY).matrix, run([(x, y, *held_out)], TINY).matrix)
+    with pytest.raises(ConfigError, match="must hold whole numbers or text, got object"):
+        run([(x, np.where(y == "a", None, y), *held_out)], TINY)
+
+
+@pytest.mark.usefixtures("nothing_written")
 def test_arrays_by_name_and_pictures() -> None:
     x, y, x_test, y_test = blobs([0, 1], 0)
     first = {
@@ -94,6 +138,9 @@ def test_a_sequence_by_name() -> None:
     assert result.record["connections"] < 0.25 * result.record["connections_dense"]
     with pytest.raises(ConfigError, match="halfcheetah_gravity has environments, which agents learn"):
         run("halfcheetah_gravity", method="ewc")
+    for option, value in {"name": "mine", "scaling": "none", "test_share": 0.5}.items():
+        with pytest.raises(ConfigError, match=f"{option} is for tasks of arrays, and split_digits has its own"):
+            run("split_digits", method="nearest_mean", **{option: value})  # type: ignore[arg-type]  # as it is called
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -219,7 +219,7 @@ class OffPolicyConfig(AgentConfig):
     n_steps: Repeats = 1
     """Rewards that a target sums before it bootstraps (multi-step targets)."""
     n_steps_delay: CountOrZero = 0
-    """Gradient updates with one-step targets before that (RLx2: 300,000, then 3 steps)."""
+    """The first gradient update whose targets do so; earlier ones take one step (RLx2: 300,000, then 3 steps)."""
     decoupled_weight_decay: bool = False
     """Take the weight decay as AdamW does: a share of weights and biases at each step, times the learning rate, past
     gradients and moments."""

@@ -75,11 +75,11 @@ class TD3Config(CriticsConfig):
     policy_delay: Count = 2
     """Critic updates per actor and target update."""
     target_policy_noise: NotNegative = 0.2
-    """Standard deviation of target policy smoothing, in units of the action range."""
+    """Standard deviation of target policy smoothing, in units of half the action range."""
     target_noise_clip: NotNegative = 0.5
     """Bound of that noise."""
     action_noise_std: NotNegative = 0.1
-    """Standard deviation of exploration noise, in units of the action range."""
+    """Standard deviation of exploration noise, in units of half the action range."""
     actor_q: Literal["first", "min", "mean"] = "first"
     """As with SAC; the first critic's is TD3's own."""
 

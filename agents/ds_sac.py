@@ -16,6 +16,7 @@ from sparserl.agents.networks.squashed_gaussian import TracedActions, sample_act
 from sparserl.agents.replay.batch import FloatArray, TransitionBatch
 from sparserl.agents.sparse_actor_critic import SparseActorCritic
 from sparserl.agents.sparse_off_policy import Number
+from sparserl.errors import ConfigError
 from sparserl.kernels.deferred import computed, filled
 from sparserl.kernels.formulas import soft_policy_loss, soft_td_targets
 from sparserl.layers.fused_adam import FusedAdam
@@ -75,6 +76,8 @@ class DSSAC(SparseActorCritic, SAC):
         return {"actor": self.policy_delay, "critic": 1}
 
     def _setup_model(self) -> None:
+        if self.use_sde:
+            raise ConfigError("sparse agents know no state-dependent exploration (use_sde)")
         super()._setup_model()
         if self.ent_coef_optimizer is not None and isinstance(self.actor.optimizer, FusedAdam):
             # The same steps in a fifth of the time; with dense policies every bit is Stable-Baselines3's.

@@ -157,7 +157,10 @@ class AgentParts(BaseAlgorithm):
 
     def _read_at(self, places: tuple[Places, Places]) -> dict[str, torch.Tensor]:
         """What the networks of each group read of transitions of the replay buffer, at rows of environments."""
-        arrays = (self.replay_buffer.observations[places], self.replay_buffer.actions[places])
+        observations = self.replay_buffer.observations[places]
+        if self._vec_normalize_env is not None:
+            observations = self._vec_normalize_env.normalize_obs(observations)
+        arrays = (observations, self.replay_buffer.actions[places])
         read = self.read_by(*(array.astype(np.float32).reshape(len(places[0]), -1) for array in arrays))
         return {group: torch.from_numpy(array) for group, array in read.items()}
 

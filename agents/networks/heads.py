@@ -15,6 +15,7 @@ from sparserl.agents.replay.batch import FloatArray
 from sparserl.agents.replay.buffer import IntArray
 from sparserl.errors import ConfigError
 from sparserl.kernels.flops import count
+from sparserl.kernels.networks import chain
 from sparserl.layers import MultiHeadMLP, SparseEnsemble
 from sparserl.layers.activations import READINGS
 from sparserl.layers.fused import FusedLayers
@@ -117,13 +118,19 @@ class SharedTrunk:
     tasks.
 
     Args:
-        networks: Of equal architecture, with a ReLU after each hidden layer.
+        networks: Of equal architecture, with a ReLU or tanh after each hidden layer.
     """
 
     def __init__(self, networks: Sequence[MultiHeadMLP]):
         self._networks = list(networks)
         self._layers: list[Any] = []
         self._made: tuple[FusedLayers, list[list[Head]]] | None = None
+
+    @property
+    def activation(self) -> str:
+        """What follows the last hidden layer."""
+        *_, last, _ = self._networks[0].by_task[0].activations
+        return last
 
     def parts(
         self, rows_by_task: Sequence[tuple[int, IntArray]]
@@ -134,8 +141,8 @@ class SharedTrunk:
             rows_by_task: Of each task that occurs, its index and its rows.
 
         Returns:
-            The trunk, which gives (networks, B, n) sums of the last hidden layer, before its ReLU; the index of each
-            network, rows of a task, and that network's head for it.
+            The trunk, which gives (networks, B, n) sums of the last hidden layer, before `activation`; the index of
+            each network, rows of a task, and that network's head for it.
         """
         trunk, heads = self._present()
         return trunk, [
@@ -153,7 +160,8 @@ class SharedTrunk:
                 [FusedLayers([[head]], reading) if linear(head).is_sparse else DenseHead(head) for head in of_network]
                 for of_network in of_tasks
             ]
-            self._layers, self._made = layers, (FusedLayers(trunks, READINGS["relu"]), heads)
+            *between, last, _ = self._networks[0].by_task[0].activations
+            self._layers, self._made = layers, (FusedLayers(trunks, READINGS[last], after=chain(between)), heads)
         return self._made
 
 

@@ -127,9 +127,17 @@ def _evaluated_by_task(ensembles: HeadEnsembles, inputs: Sequence[FloatArray]) -
     if len(rows_by_task) == 1:
         return computed(_evaluated(ensembles.by_task[rows_by_task[0][0]], read))  # type: ignore[no-any-return]
     trunk, heads = ensembles.shared.parts(rows_by_task)
-    hidden = np.maximum(computed(trunk.evaluate(read)), np.float32(0))
+    hidden, _ = _after_hidden(computed(trunk.evaluate(read)), ensembles.shared.activation)
     parts = [(number, rows, head.evaluate([hidden[number, rows]])) for number, rows, head in heads]
     return _activated(ensembles.by_task[0], _in_rows(parts, hidden.shape))
+
+
+def _after_hidden(sums: FloatArray, activation: str) -> tuple[FloatArray, Any]:
+    """What follows a hidden layer, and its derivative by the sums before it."""
+    if activation == "tanh":
+        after: FloatArray = tanh(sums)
+        return after, np.float32(1) - after * after
+    return np.maximum(sums, np.float32(0)), sums > 0
 
 
 def _in_rows(parts: Sequence[tuple[int, IntArray, Array]], shape: Sequence[int]) -> FloatArray:
@@ -218,8 +226,7 @@ class TasksForward:
         self._last = inputs[-1].shape[1]
         trunk, heads = ensembles.shared.parts(rows_by_task)
         self._trunk = trunk.run(read)
-        before: FloatArray = computed(self._trunk.y)
-        hidden, self._active = np.maximum(before, np.float32(0)), before > 0
+        hidden, self._slope = _after_hidden(computed(self._trunk.y), ensembles.shared.activation)
         self._heads = [(number, rows, head.run([hidden[number, rows]])) for number, rows, head in heads]
         parts = [(number, rows, head.y) for number, rows, head in self._heads]
         self.outputs = _activated(self._ensemble, _in_rows(parts, hidden.shape))
@@ -249,8 +256,8 @@ class TasksForward:
             of_rows = by_output[number, rows][None]
             by_read = head.backward(of_rows, inputs=True) if learns else head.backward_to_input(of_rows)
             parts.append((number, rows, by_read))
-        by_trunk = _in_rows(parts, self._active.shape)
-        by_trunk *= self._active
+        by_trunk = _in_rows(parts, self._slope.shape)
+        by_trunk *= self._slope
         return by_trunk
 
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sparserl.agents.replay.buffer import AdaptiveReplayBuffer
 from sparserl.kernels.deferred import Deferred, computed, once_a_block
 from sparserl.kernels.program import add, make_step, stretch
-from sparserl.kernels.recording import each_time, not_again, relies_on_items
+from sparserl.kernels.recording import each_time, not_again, relies_on, relies_on_items
 from sparserl.kernels.updates import gather_step
 
 FloatArray = npt.NDArray[np.float32]
@@ -56,6 +56,7 @@ def sample(buffer: ReplayBuffer, size: int, env: VecNormalize | None, gamma: flo
         gamma: Discount of one step.
     """
     if env is None and _is_readable(buffer):
+        relies_on(("readable", id(buffer)), partial(_is_readable, buffer))
         gather = _gather(buffer, size)
         relies_on_items(vars(buffer), vars(buffer).keys() - _CHANGING)
         each_time(partial(gather.draw, buffer, gamma))
@@ -96,7 +97,7 @@ def _constant(number: float) -> FloatArray:
     return np.full((1, 1), number, np.float32)
 
 
-_CHANGING = {"pos", "full"}
+_CHANGING = {"pos", "full", "updates"}
 """Attributes of a buffer that no step depends on."""
 _STORED = ("observations", "actions", "next_observations", "dones", "timeouts", "rewards")
 _free: WeakKeyDictionary[ReplayBuffer, dict[int, list[tuple[int | None, Any]]]] = WeakKeyDictionary()

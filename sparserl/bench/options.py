@@ -173,7 +173,7 @@ class UpdateOptions(TimedOptions):
     pairs: tuple[Count, ...] = (1,)
     """Numbers of neurons that share their inputs in ours, of 1, 2, 4: each at each density below 1."""
     only: tuple[str, ...] = tuple(name for name, compared in COMPARED.items() if compared.usual)
-    """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (always measured: other ratios need it), td3_fused, sac,
+    """Contenders, of ds_td3, ds_sac (ratios are to sac), td3 (measured where ratios need it), td3_fused, sac,
     masked, sbx_td3; by name alone, with their baselines: ds_redq, sac_10 (10 critics; ratios are to sac), ds_tqc,
     ds_crossq, ds_simba (--widths of their critics; actors are 2 x 256 and one block of 128, sac_256 is 2 x 256), simba
     (dense), sbx_crossq, sbx_simba, ds_ppo, ds_a2c, ds_recurrent_ppo and, with an --env of discrete actions, ds_dqn."""
@@ -194,6 +194,8 @@ class UpdateOptions(TimedOptions):
             raise ConfigError("--plot draws update or steps, and --what names neither")
         if self.what == ("event",) and "ds_td3" not in self.only:
             raise ConfigError(f"--what event is of ds_td3, and --only names {_listed(self.only)}; add ds_td3")
+        if self.what == ("event",) and min(self.densities) == 1.0:
+            raise ConfigError("--what event is of sparse layers, and --densities names none below 1")
 
     @property
     def title(self) -> str:

@@ -204,6 +204,8 @@ def test_derivatives_of_the_actor_loss_are_those_of_autograd() -> None:
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no state-dependent exploration"):
         make(use_sde=True)
+    with pytest.raises(ConfigError, match="no state-dependent exploration"):
+        make(None, DSSAC, SACPolicy, use_sde=True)
     with pytest.raises(KernelUnavailable, match="no kernels for device 'cuda'"):
         make(device="cuda")
 

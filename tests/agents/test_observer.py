@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from support.envs import FunctionEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from support.envs import FunctionEnv, drift
 from support.trees import assert_equal_trees
 
 from sparserl.agents.agent_state import agent_state, generator_state
 from sparserl.agents.observer import TopologyObserver
-from sparserl.agents.probe import SAMPLES
+from sparserl.agents.probe import SAMPLES, places_in
 from sparserl.agents.replay.forget_stale import ForgetStale
 from sparserl.agents.table import AGENTS, make_agent
 from sparserl.layers.activity import dormant_fraction
@@ -152,3 +153,16 @@ def test_a_dense_agent_has_no_topology() -> None:
     config = AGENTS["sac"].config(**SIZES)
     agent = make_agent("sac", config, TopologyConfig(method="dense"), FunctionEnv(), seed=0)
     assert TopologyObserver(agent).metrics() == {}
+
+
+@pytest.mark.parametrize("algo", ["td3", "ds_td3"])
+def test_where_observations_are_normalised_networks_are_watched_on_what_they_read(algo: str) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: FunctionEnv(lambda state, action: (50.0 + drift(state, action)[0], 0.0))]))
+    agent: Any = make_agent(algo, AGENTS[algo].config(**SIZES), TopologyConfig(method="dense"), env, seed=0)
+    agent.learn(60)
+    probe = agent.probe()
+    assert probe is not None
+    rows = places_in(agent.replay_buffer, 0, agent._n_updates)
+    expected = env.normalize_obs(agent.replay_buffer.observations[rows])
+    np.testing.assert_allclose(probe.inputs["actor"].numpy(), expected, rtol=1e-5)
+    assert np.abs(expected).max() < 10.0

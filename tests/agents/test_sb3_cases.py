@@ -23,6 +23,7 @@ from stable_baselines3.sac.policies import MultiInputPolicy as SACMultiInputPoli
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import MultiInputPolicy as TD3MultiInputPolicy
 from stable_baselines3.td3.policies import TD3Policy
+from support.envs import FunctionEnv
 from support.sb3_cases import (
     ACTIONS,
     MIXED,
@@ -221,6 +222,24 @@ def test_replay_options_take_observations(name: str, options: dict[str, Any], tm
     agent = make(DSTD3, env, **replay(**options))
     check(agent, make(TD3, env), tmp_path, callback and callback())
     assert callback is None or agent.replay_buffer.forgotten > 0
+
+
+@pytest.mark.parametrize("first", range(2, 10))
+@pytest.mark.parametrize("kind", [DSSAC, DSTD3])
+def test_targets_sum_rewards_from_the_update_that_is_said(kind: Any, first: int) -> None:
+    """Whichever updates are repetitions of a recording."""
+    agent = make(kind, FunctionEnv(), **replay(n_steps=3, n_steps_delay=first))
+    updates, draw = [], agent.replay_buffer.sample
+
+    def watched(*args: Any, **how: Any) -> Any:
+        if agent.replay_buffer.steps_ahead > 1:
+            updates.append(agent._n_updates)
+        return draw(*args, **how)
+
+    agent.replay_buffer.sample = watched
+    agent.learn(agent.learning_starts + 14)
+    assert updates == list(range(first, agent._n_updates + 1))
+    assert len(updates) > 2
 
 
 @pytest.mark.parametrize("name", ACTIONS)

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.nn import ReLU, Tanh
 
 from sparserl.agents.networks.heads import TaskHeads
 from sparserl.agents.networks.policies import SparseSACPolicy, SparseTD3Policy, goals
@@ -58,11 +59,14 @@ def test_an_observation_is_split_into_features_and_task() -> None:
 
 
 @pytest.mark.parametrize("tasks", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize("kind", ["sparse", "sparse heads", "dense"])
+@pytest.mark.parametrize(
+    ("kind", "activation"), [("sparse", ReLU), ("sparse heads", ReLU), ("dense", ReLU), ("sparse", Tanh)]
+)
 @pytest.mark.parametrize(("network", "method"), NETWORKS)
-def test_agrees_with_autograd(network: str, method: str, kind: str, tasks: list[int]) -> None:
+def test_agrees_with_autograd(network: str, method: str, kind: str, activation: Any, tasks: list[int]) -> None:
     dense = kind == "dense"
-    module = getattr(policy(net_arch=[17, 160, 160] if dense else [17, 9], topology=TOPOLOGIES[kind]), network)
+    options = {"net_arch": [17, 160, 160] if dense else [17, 9], "activation_fn": activation}
+    module = getattr(policy(topology=TOPOLOGIES[kind], **options), network)
     arrays = inputs(network, tasks)
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
     given = getattr(module, method)(*tensors)

@@ -30,6 +30,7 @@ WRONG = {
     "update --threads 0": ("--threads", "0"),
     "update --threads 1 1": ("--threads has 1 twice",),
     "scale --threads 1 1": ("--threads has 1 twice",),
+    "update --what event --densities 1": ("--what event is of sparse layers, and --densities names none below 1",),
     "update --what event --only ds_sac": ("--what event is of ds_td3, and --only names ds_sac",),
     "update --rounds 0": ("--rounds must be at least 1, got 0",),
     "update --batches 100 0": ("--batches must be at least 1, got (100, 0)",),

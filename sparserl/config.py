@@ -6,6 +6,8 @@ The dataclass is the schema; this file knows none of them. Data only: nothing in
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from sparserl.errors import ConfigError, shown, unknown_name
 from sparserl.text_files import read_yaml
 
 C = TypeVar("C")
+_POWER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 PRESETS = Path(str(resources.files("sparserl") / "configs"))
 """Folder of the files that come with the suite."""
 
@@ -103,6 +106,15 @@ def check_keys(schema: type[Any], data: Mapping[str, Any], where: str = "") -> N
             raise ConfigError(said if "; valid: " in said else f"{said} (valid: {', '.join(valid)})")
 
 
+def _free(value: Any) -> Any:
+    """What no schema says the type of, with numbers that YAML reads as text, such as `1e-3`."""
+    if isinstance(value, str) and _POWER.fullmatch(value) and math.isfinite(float(value)):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _free(one) for name, one in value.items()}
+    return [_free(one) for one in value] if isinstance(value, list) else value
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -124,7 +136,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         said = value if isinstance(value, str) else shown(value)
         raise ConfigError(unknown_name(where, said, map(str, arguments)))
     elif origin is dict and isinstance(value, Mapping):
-        return dict(value)
+        return {name: _free(one) for name, one in value.items()}
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(arguments[0], item, where) for item in value)
     elif dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):

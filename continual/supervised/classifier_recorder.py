@@ -114,11 +114,15 @@ class ClassifierRecorder(BaseSequenceRecorder[SupervisedLearner]):
         run = {"run": ANYTHING, "data": "", "learner": learner}
         expected = {"global_step": 0, **run, "recorder": self._expected()}
         check_structure(state, expected)
-        if state["data"] != self._data:
-            name = self.learner.sequence.name
-            raise CheckpointError(f"the data of {name} is not what it was when the run began; see --data-dir")
+        check_data(state, self.learner.sequence)
         self.learner.load_state_dict(state["learner"])
         self._load(state["recorder"])
+
+
+def check_data(state: Mapping[str, Any], sequence: TaskSequence) -> None:
+    """Raises CheckpointError if what a checkpoint has was learned from other samples than those of a sequence."""
+    if state.get("data") != checksum(sequence):
+        raise CheckpointError(f"the data of {sequence.name} is not what it was when the run began; see --data-dir")
 
 
 def checksum(sequence: TaskSequence) -> str:

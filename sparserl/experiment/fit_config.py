@@ -113,8 +113,8 @@ def choose(data: Mapping[str, Any], preset: str | None) -> Choice:
     """What the data decides: a preset of its name lies beneath; as `resolving.choose`."""
     of_preset = {} if preset is None else load_preset(preset, fit_presets())
     name = data.get("data") or of_preset.get("data") or FitConfig.data
-    if preset is None and name in fit_presets():
-        preset = str(name)
+    if preset is None and isinstance(name, str) and name in fit_presets():
+        preset = name
         of_preset = load_preset(preset, fit_presets())
 
     def resolve(data: Mapping[str, Any]) -> FitConfig:
@@ -130,8 +130,8 @@ def _with_all_layers(data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data)  # which `build` refuses
     beneath = dict(ALL_LAYERS)
     method = topology.get("method")
-    rule = METHODS[method].rule if method in METHODS else None
+    known = METHODS.get(method) if isinstance(method, str) else None
     # Neurons that lose all their inputs cannot be outputs.
-    if method in METHODS and (METHODS[method].dense or (rule is not None and rule.salient_share > 0.0)):
+    if known is not None and (known.dense or (known.rule is not None and known.rule.salient_share > 0.0)):
         del beneath["output_layer"]
     return {**data, "topology": {**beneath, **topology}}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sparserl.continual.supervised.classifier_recorder import check_data
 from sparserl.continual.supervised.objectives import Score
 from sparserl.continual.supervised.tables import Table, read_table
 from sparserl.continual.supervised.tasks import Samples
@@ -49,6 +50,7 @@ class TrainedFit(OpenedRun[FitConfig]):
         with restoring():
             super().__init__(folder, config, state, chosen)
         self.learner = make_fit_learner(config, data_dir_of(folder), folder=folder.path)
+        check_data(state if "data" in state else last_state(folder), self.learner.sequence)  # older best ones have none
         with restoring():
             if chosen == "best":
                 self.learner.network.load_state_dict(state["network"])

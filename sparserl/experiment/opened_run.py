@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
+from sparserl.continual.supervised.classifier_recorder import check_data
 from sparserl.errors import ConfigError
 from sparserl.experiment.classifier_training import data_dir_of, make_learner
 from sparserl.experiment.continual_config import ContinualConfig
@@ -89,6 +90,7 @@ class TrainedClassifier(OpenedRun[ContinualConfig]):
         with restoring():
             super().__init__(folder, config, state, which)
         self.learner = make_learner(config, data_dir_of(folder))
+        check_data(state, self.learner.sequence)
         with restoring():
             self.learner.load_state_dict(state["learner"])
 

@@ -101,10 +101,10 @@ def sparsify(
             that is not given, the model is itself a layer or has none to make sparse.
         TopologyError: If a rule or number of densities does not fit, pruning would end after the run, `pairs` does not
             divide the outputs of a layer that takes part, a weight is shared with another module or not in the
-            optimizer, a module has hooks or an option that its sparse form lacks (groups of a convolution, two
-            directions or projections of an LSTM, added biases of an attention), or the optimizer is not elementwise
-            (Muon, LBFGS, Shampoo), keeps state that is not per connection, or cannot count the steps of each (moments
-            `fresh`).
+            optimizer, a module or a weight has hooks, a module an option that its sparse form lacks (groups of a
+            convolution, two directions or projections of an LSTM, added biases of an attention), or the optimizer is
+            not elementwise (Muon, LBFGS, Shampoo), keeps state that is not per connection, or cannot count the steps of
+            each (moments `fresh`).
         KernelUnavailable: If a layer is on another device than the CPU or of another dtype than float32 and float64.
 
     Source:
@@ -369,6 +369,11 @@ def _check_own(module: nn.Module, name: str, weight: nn.Parameter) -> None:
     owners = [m for m in module.modules() if any(p is weight for p in m.parameters(recurse=False))]
     if len(owners) > 1:
         raise TopologyError(f"layer {name!r} shares its weight with another module; exclude it or untie them")
+    if weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None):
+        raise TopologyError(
+            f"the weight of layer {name!r} has hooks, which a replacement would lose; exclude it, or register them on "
+            "its `values` afterwards"
+        )
 
 
 def _slot_in(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> tuple[dict[str, Any], int] | None:

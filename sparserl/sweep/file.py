@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from sparserl import config as yaml_config
 from sparserl.errors import ConfigError, SparserlError, shown, unknown_name
-from sparserl.experiment.config_layers import refuse_density_of_dense
+from sparserl.experiment.config_layers import over, refuse_density_of_dense
 from sparserl.experiment.input_files import stored
 from sparserl.experiment.recorded_run import folder_name
 from sparserl.experiment.resolving import Kind, resolve
@@ -42,7 +42,7 @@ class Job:
         recorded: The same as its run folder says it, where files are named by their content.
     """
 
-    command: str
+    command: Kind
     id: str
     name: str
     seed: int
@@ -122,9 +122,8 @@ class Base:
         Raises:
             ConfigError: If a key or value is wrong.
         """
-        data = {**SPARING.get(self.command, {}), **self.config}
-        for key, value in {**point, "seed": seed}.items():
-            data = yaml_config.merge(data, yaml_config.nested({str(key): value}))
+        own = yaml_config.nested({str(key): value for key, value in {**point, "seed": seed}.items()})
+        data = over({**SPARING.get(self.command, {}), **self.config}, own)
         preset = data.pop(PRESET, None)
         try:
             if preset is not None and not isinstance(preset, str):

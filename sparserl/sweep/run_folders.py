@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparserl import config as yaml_config
-from sparserl.errors import ConfigError
+from sparserl.errors import SparserlError
 from sparserl.experiment.run_config import build_config
 from sparserl.sweep.file import Job
 
@@ -47,10 +47,10 @@ def _task_and_seed(folder: str) -> tuple[str, ...]:
 
 @cache  # a run keeps its config, and each trial of a search looks at the runs of all others
 def _meaning_of(file: Path) -> dict[str, Any] | None:
-    """What the config of a run folder means today; None if it has an option that there is no more, or is damaged."""
+    """What the config of a run folder means today; None if it is refused: by an option that there is no more, say."""
     try:
         return _meaning(yaml_config.load_yaml(file))
-    except ConfigError:
+    except SparserlError:
         return None
 
 

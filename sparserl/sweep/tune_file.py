@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sparserl.errors import ConfigError, shown, unknown_name
+from sparserl.experiment.resolving import choose
 from sparserl.sweep.file import Base, Job, check_number_of_runs
 
 RANGE_KEYS = ("low", "high", "log")
@@ -118,17 +119,19 @@ def _tried(path: Path, key: str, values: Any) -> list[Any]:
     return [values["low"], values["high"]]
 
 
-def _at(job: Job, key: str) -> Any:
+def _at(path: Path, job: Job, key: str) -> Any:
     """The value that a config has under a dotted key."""
     value: Any = job.config
-    for part in key.split("."):
+    for part in choose(job.command, job.config).short.get(key, key).split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ConfigError(f"{path}: space.{key} has another name in a config; say that, or list its choices")
         value = value[part]
     return value
 
 
 def _range(path: Path, key: str, values: Mapping[str, Any], jobs: Sequence[Job]) -> Range:
     """The range between ends as configs have them: `0` of a float is 0.0, and `1e-3` no text."""
-    low, high = (_at(job, key) for job in jobs)
+    low, high = (_at(path, job, key) for job in jobs)
     log = values.get("log", False)
     if not (type(low) is type(high) and type(low) in (int, float)):
         raise ConfigError(f"{path}: space.{key} is not between numbers but from {low!r} to {high!r}; list its choices")

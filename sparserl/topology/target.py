@@ -240,7 +240,7 @@ class PolyakUpdate:
             for (online, target), pairing in zip(self._pairs, [*of_dense, *pairings], strict=True):
                 if online.dtype != dtype:
                     continue
-                if not (target.dtype == dtype and online.is_contiguous() and target.is_contiguous()):
+                if not (target.dtype == dtype and online.stride() == target.stride() and _is_in_one_piece(online)):
                     raise TopologyError(f"a target of {target.dtype} cannot follow {dtype}, or is not contiguous")
                 only = np.empty(0, np.int64) if pairing is None else pairing.target_only
                 if online.numel() + only.size != target.numel():
@@ -256,6 +256,16 @@ class PolyakUpdate:
             element = torch.empty(0, dtype=dtype).numpy().dtype
             described[element] = np.array(plain, np.int64).reshape(-1, 3), np.array(trimmed, np.int64).reshape(-1, 5)
         return described
+
+
+def _is_in_one_piece(tensor: torch.Tensor) -> bool:
+    """Whether its entries fill its memory without gaps, whatever the order of axes."""
+    size = 1
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1 and stride != size:
+            return False
+        size *= length
+    return True
 
 
 _Tables = dict[np.dtype[Any], tuple[np.ndarray, np.ndarray]]

@@ -27,6 +27,10 @@ class Schema:
     mode: Literal["fast", "slow"] = "fast"
     place: Path | None = None
     inner: Inner = field(default_factory=Inner)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+FREE = {"a": 1e-3, "b": [2e5, "e5", "1e999"], "c": {"d": -5.0}}
 
 
 def write(path: Path, text: str) -> Path:
@@ -58,6 +62,7 @@ def test_missing_keys_keep_their_default() -> None:
         ("mode", "slow", "slow"),
         ("place", "a/b", Path("a/b")),
         ("inner", {"widths": [1, 2, 3]}, Inner(widths=(1, 2, 3))),
+        ("free", {"a": "1e-3", "b": ["2E5", "e5", "1e999"], "c": {"d": "-.5e1"}}, FREE),
     ],
 )
 def test_values_take_the_type_of_their_field(key: str, given: Any, expected: Any) -> None:

@@ -210,10 +210,11 @@ def test_resume_on_changed_data_is_refused(cut_off: Path, tmp_path: Path, capsys
     write_mnist(tmp_path / "data" / "mnist", train=[*range(10)] * 6, test=[*range(9, -1, -1)] * 2)
     before = fingerprint(cut_off)
     capsys.readouterr()
-    assert resume(cut_off) == 2
-    error = capsys.readouterr().err
-    assert "the data of split_mnist is not what it was when the run began" in error
-    assert error.count("\n") == 1
+    for command in (("continual", "--no-progress", "--resume"), ("inspect", "--run")):
+        assert main([*command, str(cut_off)]) == 2
+        error = capsys.readouterr().err
+        assert "the data of split_mnist is not what it was when the run began" in error
+        assert error.count("\n") == 1
     assert fingerprint(cut_off) == before
 
 

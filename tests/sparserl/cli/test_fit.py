@@ -115,6 +115,14 @@ def test_wrong_input_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "wish", [{"data": ["iris", "wine"]}, {"method": ["set", "rigl"]}, {"topology": {"method": {"set": 1}}}]
+)
+def test_what_should_be_one_name_is_named(wish: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"(data|topology\.method) must be str, got "):
+        resolve("fit", wish)
+
+
 TABLES = {
     "empty": (b"", "empty"),
     "single class": (b"a,b,label\n1,2,x\n3,4,x\n", "single class"),

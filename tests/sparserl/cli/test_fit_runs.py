@@ -16,7 +16,7 @@ from support.trees import assert_equal_trees
 
 from sparserl.cli import main
 from sparserl.continual.supervised.fit_recorder import LOGS, FitRecorder
-from sparserl.errors import ConfigError
+from sparserl.errors import CheckpointError, ConfigError
 from sparserl.experiment import open_run, resolve, run
 from sparserl.recording import checkpoint
 from sparserl.recording.run_folder import RunFolder
@@ -232,6 +232,10 @@ def test_features_of_a_file_are_taken_by_their_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turned.x, x)
     with pytest.raises(ConfigError, match="column of a feature 'f7'"):
         opened.read_table(write(tmp_path / "other.csv", list(range(64)), [*names[:7], "f99", *names[8:]]))
+    write(tmp_path / "trained.csv", list(range(64))[::-1], names)
+    for which in (None, "best", "last"):
+        with pytest.raises(CheckpointError, match=r"the data of .*trained.csv.* is not what it was when the run began"):
+            open_run(tmp_path / "run", which)
 
 
 def test_eval_refuses_what_such_a_run_has_no_use_for(

@@ -135,9 +135,11 @@ def test_configs_of_other_folders_are_read_once_and_only_where_a_run_is_missing(
     assert read == [other / "config.yaml"]
 
 
-@pytest.mark.parametrize("changed", [{"total_steps": 301}, {"no_such_option": 1}], ids=["other", "unknown"])
+@pytest.mark.parametrize(
+    "changed", [{"total_steps": 301}, {"no_such_option": 1}, {"device": "cuda"}], ids=["other", "unknown", "refused"]
+)
 def test_a_run_with_other_options_is_no_run_of_the_sweep(
-    changed: dict[str, int], stand_in: Path, tmp_path: Path
+    changed: dict[str, Any], stand_in: Path, tmp_path: Path
 ) -> None:
     job = load_jobs(sweep_file(tmp_path))[0]
     (of_another_version(job, stand_in, **changed) / "DONE").touch()

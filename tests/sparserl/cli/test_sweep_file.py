@@ -75,6 +75,20 @@ def test_presets_lie_beneath(tmp_path: Path) -> None:
     assert {job.config["agent"]["batch_size"] for job in jobs} == {100}  # of the presets
 
 
+def test_a_point_lies_over_the_base_as_flags_do_over_a_file(tmp_path: Path) -> None:
+    """How many connections there are is one wish, in several keys."""
+    base = {"env": "Hopper-v5", "topology": {"density": 0.1, "actor_density": 0.2}}
+    grid = [{"topology.epsilon": [[7, 7], [9, 9]]}, {"topology.density": [0.3]}, {"topology.critic_density": [0.4]}]
+    jobs = load_jobs(sweep_file(tmp_path, base=base, grid=grid, seeds=1))
+    keys = ("epsilon", "density", "actor_density", "critic_density")
+    assert [tuple(job.config["topology"][key] for key in keys) for job in jobs] == [
+        ([7, 7], None, None, None),
+        ([9, 9], None, None, None),
+        (None, 0.3, None, None),
+        (None, 0.1, 0.2, 0.4),
+    ]
+
+
 def test_a_preset_may_be_named(tmp_path: Path) -> None:
     named = ["sac/published", "ds_sac/published"]
     grid = [{"preset": named}, {"preset": ["ds_sac/simba"], "topology.density": [0.1, 0.02]}]

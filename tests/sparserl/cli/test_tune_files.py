@@ -71,6 +71,12 @@ def test_continual_runs_too(tmp_path: Path) -> None:
     assert load_tune_file(path).space == {"spacenet.drop_fraction": Range(0.1, 0.4, log=False)}
 
 
+def test_ends_under_a_short_name(tmp_path: Path) -> None:
+    space = {"density": {"low": "5e-2", "high": 1}}
+    path = tune_file(tmp_path, command="fit", base={"data": "iris"}, space=space, objective="accuracy_test", seeds=1)
+    assert load_tune_file(path).space == {"density": Range(0.05, 1.0, log=False)}
+
+
 BAD = {
     "key": ({"spaces": {}}, "unknown key of a search 'spaces'; did you mean 'space'"),
     "command": ({"command": "trian"}, "unknown command 'trian'; did you mean 'train'"),
@@ -104,6 +110,14 @@ BAD = {
         "space.agent.learning_starts has log, so low must be above 0, got 0",
     ),
     "log": ({"space": {DENSITY: {"low": 0.1, "high": 1, "log": 10}}}, "log must be true or false, got 10"),
+    "an old name": (
+        {
+            "command": "continual",
+            "base": {"sequence": "split_digits", "method": "naive"},
+            "space": {"learner.density": {"low": 0.1, "high": 0.5}},
+        },
+        "space.learner.density has another name in a config; say that, or list its choices",
+    ),
     "unknown": ({"space": {"topology.densty": [0.1]}}, "did you mean 'topology.density'"),
     "value": ({"space": {DENSITY: {"low": 0.1, "high": 1.5}}}, "topology.density 1.5, seed 0: "),
     "choice": ({"space": {"topology.method": ["set", "rgil"]}}, "unknown topology method 'rgil'; did you mean 'rigl'"),

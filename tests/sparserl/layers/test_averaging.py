@@ -145,6 +145,18 @@ def test_going_back_to_earlier_weights_takes_the_average_along() -> None:
     torch.testing.assert_close(average.module[3].values[back], trio[0][3].values[back].detach())
 
 
+def test_tensors_may_have_their_axes_in_another_order() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = sparserl.average(model, 0.75)
+    before, weight = model[0].weight.detach().clone(), model[0].weight
+    assert not weight.is_contiguous()
+    with torch.no_grad():
+        weight += torch.arange(weight.numel()).reshape(weight.shape)
+    average.update()
+    expected = 0.75 * before + 0.25 * weight.detach()
+    torch.testing.assert_close(average.module[0].weight.detach(), expected)
+
+
 def test_refusals() -> None:
     for decay in (-0.1, 1.0, float("nan")):
         with pytest.raises(ConfigError, match=rf"decay must be in \[0, 1\), got {decay}"):

@@ -90,6 +90,12 @@ def tied() -> nn.Module:
     return model
 
 
+def watched() -> nn.Module:
+    model = perceptron()
+    model[2].weight.register_hook(lambda gradient: gradient.clamp(-1.0, 1.0))
+    return model
+
+
 def hooked() -> nn.Module:
     model = perceptron()
     model[2].register_forward_hook(lambda *args: None)
@@ -160,6 +166,7 @@ def without_one_weight(optimizer: torch.optim.Optimizer) -> None:
         (hooked, {}, TopologyError, "layer '2' has hooks"),
         (lambda: perceptron().to("meta"), {}, KernelUnavailable, "no kernels for device 'meta'"),
         (lambda: perceptron().bfloat16(), {}, KernelUnavailable, "layer '0' is torch.bfloat16"),
+        (watched, {}, TopologyError, "weight of layer '2' has hooks, .* register them on its `values` afterwards"),
         (weight_normed, {}, TopologyError, "layer '2' has hooks"),
         (pruned, {}, TopologyError, "layer '2' has hooks"),
         (lambda: perceptron().requires_grad_(False), {}, ConfigError, "every layer is frozen or excluded"),

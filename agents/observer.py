@@ -50,7 +50,10 @@ class TopologyObserver:
         """What `event_rows` and `topology_metrics` take beside an evolver: what only the agent can tell."""
         known: dict[str, Any] = {"dormant": self._dormant()}
         if self._relevant_features is not None:
-            known["relevant"] = relevant_inputs(self._agent.evolver.layers, self._relevant_features())
+            networks = self._agent.networks.items()
+            with_memory = {group for group, network in networks if getattr(network, "memory", None) is not None}
+            layers, features = self._agent.evolver.layers, self._relevant_features()
+            known["relevant"] = relevant_inputs(layers, features, with_memory)
         return known
 
     def _of_gradients(self) -> dict[str, float]:

@@ -90,12 +90,11 @@ def _facts(folder: RunFolder, opened: OpenedRun[Any]) -> tuple[dict[str, str], C
     kind, config = kind_in(folder), opened.config
     result = read_json(folder.path / "result.json")
     policies, headers, notes = _policies(opened)
-    task, _, _ = config.name.partition("__")
     parts = [result[key] for key in ("method", "algo") if key in result]  # of agents on tasks both
     facts = CardFacts(
         kind=kind,
         name=config.name,
-        task=task,
+        task=config.task_label,
         method=" with ".join(parts),
         topology=config.topology.method,
         seed=config.seed,

@@ -14,7 +14,7 @@ from sparserl.cli.card import CARD, write_card
 from sparserl.cli.options import Positional
 from sparserl.errors import ConfigError
 from sparserl.extras import how_to_install
-from sparserl.recording.run_folder import WhichCheckpoint
+from sparserl.recording.run_folder import USUAL_CHECKPOINT, WhichCheckpoint
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 """What `--repo` may be."""
@@ -29,8 +29,8 @@ class PushCommand:
     """Run folder, or the folder of its card."""
     repo: str
     """Repository at the Hub, NAME/REPO; made if there is none."""
-    checkpoint: WhichCheckpoint = "last"
-    """Which policy, as of `sparserl card`."""
+    checkpoint: WhichCheckpoint | None = None
+    """Which policy of a run, as of `sparserl card`; the last if None."""
     private: bool = False
     """Make a new repository private."""
     dry_run: bool = False
@@ -61,7 +61,9 @@ def _files(command: PushCommand, made: Path) -> tuple[Path, list[Path]]:
     """The folder to upload, and its files, relative to it; of a run the folder is made."""
     card = command.run / CARD
     if not card.is_file():
-        return made, write_card(command.run, made, command.checkpoint)
+        return made, write_card(command.run, made, command.checkpoint or USUAL_CHECKPOINT)
+    if command.checkpoint is not None:
+        raise ConfigError(f"{command.run} is a card, whose policy is chosen; leave --checkpoint out")
     if not re.match(r"---\n(?:(?!---).*\n)*library_name: sparserl\n", card.read_text(encoding="utf-8")):
         raise ConfigError(f"{card} is no model card of sparserl")
     return command.run, sorted(one.relative_to(command.run) for one in command.run.rglob("*") if one.is_file())

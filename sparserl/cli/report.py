@@ -178,8 +178,8 @@ def _trained(folder: RunFolder) -> TrainedRun:
 
 
 def _method(config: TrainConfig) -> str:
-    """What a run of `sparserl train` is called beside its env and seed."""
-    return config.name.removeprefix(f"{config.env}__").replace("__", " ")
+    """What a run of `sparserl train` is called beside its task and seed."""
+    return config.name.removeprefix(f"{config.task_label}__").replace("__", " ")
 
 
 def _supervised(folder: RunFolder) -> SupervisedRun:

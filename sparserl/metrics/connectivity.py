@@ -6,7 +6,7 @@ relevant, which neurons are dormant) is passed in by layer, and left out where i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -178,12 +178,16 @@ def degree_by_relevance(topology: SparseTopology, relevant: Flags) -> dict[str, 
     return {name: float(group.mean()) for name, group in groups.items() if group.size}
 
 
-def relevant_inputs(layers: Mapping[str, EvolvingLayer], features: Flags) -> dict[str, Flags]:
+def relevant_inputs(
+    layers: Mapping[str, EvolvingLayer], features: Flags, with_memory: Collection[str] = ()
+) -> dict[str, Flags]:
     """Which inputs of the layers that read observations are relevant.
 
     Args:
         layers: By full name; those that read observations are numbered 0, e.g. `critic.qf0.0`.
         features: (n,) which features of an observation are relevant. Inputs after them are actions, and relevant.
+        with_memory: Groups whose networks have an LSTM before these layers; it reads observations, e.g. by
+            `actor.memory.ih_l0`.
 
     Returns:
         (n_in,) flags by full name.
@@ -197,7 +201,7 @@ def relevant_inputs(layers: Mapping[str, EvolvingLayer], features: Flags) -> dic
     relevant = {}
     for name, layer in layers.items():
         n_in = layer.topology.n_in
-        if name.rpartition(".")[2] == "0":
+        if name.rpartition(".")[2] == ("ih_l0" if name.partition(".")[0] in with_memory else "0"):
             if n_in < features.size:
                 raise TopologyError(f"{features.size} features do not fit the {n_in} inputs of {name}")
             relevant[name] = np.pad(features, (0, n_in - features.size), constant_values=True)

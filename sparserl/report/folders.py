@@ -73,8 +73,13 @@ def _is_same(value: str, wish: str) -> bool:
 def _runs_at(path: Path) -> list[RunFolder]:
     if not path.is_dir() or (path / "config.yaml").is_file():
         return [RunFolder.open(path)]
-    runs = []
-    for folder, inside, files in os.walk(path):
+    runs, seen = [], set()
+    for folder, inside, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # links may lead in a circle, or twice to a run
+            inside.clear()
+            continue
+        seen.add(real)
         inside.sort()
         if "config.yaml" in files:
             runs.append(RunFolder(Path(folder)))

@@ -169,7 +169,7 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     return {
         "library_name": "sparserl",
         **({"pipeline_tag": what} if is_agent else {}),
-        "tags": list(dict.fromkeys([*tags, facts.task, *facts.method.split(" with "), *facts.topologies])),
+        "tags": list(dict.fromkeys([*tags, *facts.task.split(", "), *facts.method.split(" with "), *facts.topologies])),
         **({"model-index": [{"name": facts.name, "results": [{**of_task, "metrics": metrics}]}]} if metrics else {}),
     }
 

@@ -66,6 +66,12 @@ class TrainedRun:
         return str(self.config["env"])
 
     @property
+    def task(self) -> str:
+        """That with the arguments that it is made with."""
+        given = self.config.get("env_kwargs") or {}
+        return "__".join([self.env, *(f"{name}={value}" for name, value in sorted(given.items()))])
+
+    @property
     def seed(self) -> int:
         """Root seed."""
         return int(self.config["seed"])
@@ -228,7 +234,7 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
     notes = _notes_of_families(runs, allow_mixed)
     by_env: dict[str, list[TrainedRun]] = defaultdict(list)
     for run in runs:
-        by_env[run.env].append(run)
+        by_env[run.task].append(run)
     groups_of = {env: seed_groups(members, _name) for env, members in by_env.items()}
     if not groups_of:
         return []
@@ -238,7 +244,7 @@ def comparisons(runs: Sequence[TrainedRun], baseline: str | None, allow_mixed: b
         made = {
             label: Group(label, tuple((run,) for run in members), scales=(1.0,)) for label, members in groups.items()
         }
-        said = (*notes[_family(env)], *legend(groups, _name))
+        said = (*notes[_family(next(iter(groups.values()))[0].env)], *legend(groups, _name))
         of_each.append(Comparison(env, (env,), tuple(made.values()), made.get(chosen), said))
     return of_each if len(of_each) == 1 else [*of_each, _over_envs(groups_of, chosen)]
 
@@ -329,11 +335,14 @@ def _on_every_env(label: str, groups_of: Mapping[str, Groups]) -> tuple[tuple[tu
 
 
 def _settings_of_envs(groups: Sequence[Group]) -> list[str]:
-    """Keys besides `env` in which runs of one group differ."""
+    """Keys besides those of the environment in which runs of one group differ."""
     keys: dict[str, None] = {}
     for group in groups:
         first, *others = [settings(run.config) for run in group.runs[0]]
         keys |= dict.fromkeys(
-            key for other in others for key in {**first, **other} if key != "env" and first.get(key) != other.get(key)
+            key
+            for other in others
+            for key in {**first, **other}
+            if key.partition(".")[0] not in ("env", "env_kwargs") and first.get(key) != other.get(key)
         )
     return list(keys)

@@ -38,6 +38,7 @@ def test_the_folder_of_a_card_is_a_run_that_names_no_place(kind: str, runs: Path
     assert main(["card", str(runs / kind), "--out", str(card)]) == 0
     front = yaml.safe_load((card / "README.md").read_text().split("---\n")[1])
     assert front["library_name"] == "sparserl"
+    assert f" on {open_run(runs / kind, 'last').config.task_label}\n" in (card / "README.md").read_text()
     for file in card.rglob("*"):
         if file.is_file() and file.suffix not in (".safetensors", ".png"):
             assert str(runs) not in file.read_text(), file

@@ -67,6 +67,14 @@ def test_a_card_arrives_as_it_was_edited(run: Path, hub: HubServer, tmp_path: Pa
     assert b"## What it reached" in hub.files["README.md"]
 
 
+def test_the_policy_of_a_card_is_chosen(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = str(tmp_path / "card")
+    assert main(["card", str(run), "--out", card]) == 0
+    capsys.readouterr()
+    assert main(["push", card, "--repo", "me/repo", "--checkpoint", "best", "--dry-run"]) == 2
+    assert "is a card, whose policy is chosen; leave --checkpoint out" in capsys.readouterr().err
+
+
 def test_a_dry_run_needs_no_library_no_token_and_no_network(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,16 @@ def test_relevance_belongs_to_the_layers_that_read_observations() -> None:
         relevant_inputs(layers, np.ones(4, bool))  # type: ignore[arg-type]
 
 
+def test_behind_a_memory_nothing_reads_observations() -> None:
+    layers = {"actor.memory.ih_l0": layer(8, 3, 1), "actor.memory.hh_l0": layer(8, 2, 1), "actor.pi.0": layer(2, 2, 1)}
+    layers["critic.vf.0"] = layer(2, 3, 1)
+    found = relevant_inputs(layers, np.array([True, False, True]), {"actor"})  # type: ignore[arg-type]
+    assert {name: flags.tolist() for name, flags in found.items()} == {
+        "actor.memory.ih_l0": [True, False, True],
+        "critic.vf.0": [True, False, True],
+    }
+
+
 def test_chains_count_dense_layers_too() -> None:
     assert chains(["critic.qf0.0", "critic.qf0.2", "critic.qf1.1"]) == {
         "critic.qf0": ["critic.qf0.0", "critic.qf0.1", "critic.qf0.2"],

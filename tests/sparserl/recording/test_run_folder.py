@@ -167,6 +167,19 @@ def test_without_git_the_commit_is_unknown(error: Exception, monkeypatch: pytest
     assert (found["commit"], found["dirty"], found["threads"]) == (None, None, 2)
 
 
+def test_the_commit_is_that_of_sparserl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not of a checkout in which it is installed."""
+    package = tmp_path / ".venv" / "lib" / "run_folder.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    own = ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "--allow-empty", "-m", "theirs"]
+    for words in (["init", "-q"], own):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(records, "__file__", str(package))
+    found = versions(2)
+    assert (found["commit"], found["dirty"]) == (None, None)
+
+
 def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=importlib.metadata.PackageNotFoundError))
     found = versions(1)

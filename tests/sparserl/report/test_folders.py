@@ -28,6 +28,15 @@ def test_a_folder_that_holds_runs_stands_for_them(tmp_path: Path) -> None:
     ]
 
 
+def test_links_to_runs_count_once(tmp_path: Path) -> None:
+    write_train_run(tmp_path / "elsewhere" / "b", [1])
+    write_train_run(tmp_path / "all" / "a", [1])
+    for name, place in {"b": "elsewhere/b", "again": "elsewhere/b", "circle": "all"}.items():
+        (tmp_path / "all" / name).symlink_to(tmp_path / place)
+    found = [folder.path.resolve() for folder in find_runs([tmp_path / "all"])]
+    assert sorted(found) == [tmp_path / "all" / "a", tmp_path / "elsewhere" / "b"]
+
+
 def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"empty is not a run folder, and holds none: there is no config\.yaml$"):

@@ -67,6 +67,15 @@ def test_a_run_is_what_its_files_say(made: Make) -> None:
     assert run.versions == {"mujoco": "3.3.0"}
 
 
+def test_an_environment_with_other_arguments_is_another_one(made: Make) -> None:
+    plain = [made(0.0, 9.0 + seed, seed=seed) for seed in (0, 1)]
+    free = [made(0.0, 5.0 + seed, seed=seed, env_kwargs={"ctrl_cost_weight": 0.0}) for seed in (0, 1)]
+    *of_each, over = compared(*plain, *free)
+    assert [found.title for found in of_each] == ["Hopper-v5", "Hopper-v5__ctrl_cost_weight=0.0"]
+    assert all([len(group.runs[0]) for group in found.groups] in ([2], [1]) for found in of_each)
+    assert not any("env_kwargs" in note for note in over.notes)
+
+
 def test_a_return_that_is_no_number_is_refused(made: Make) -> None:
     with pytest.raises(ConfigError, match=r"run0/eval\.csv has a return that is no finite number at step 10$"):
         made(1.0, math.nan, 2.0)

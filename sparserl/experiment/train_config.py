@@ -266,6 +266,6 @@ def _resolved(data: Mapping[str, Any]) -> TrainConfig:
             "lower --agent.learning-starts or raise --total-steps"
         )
     run.agent.check_updates(run.total_updates)
-    run.topology.for_run(run.total_updates)
+    run.topology.check_waits(run.total_updates)
     check_wait("wrappers.permute-every-steps", run.wrappers.permute_every_steps, run.last_step, "env steps")
     return replace(run, wrappers=run.wrappers.absolute())

@@ -190,6 +190,13 @@ class TopologyConfig(TopologyOptions):
             raise ConfigError("criteria by importance need a continual learner that measures it")
         return rule
 
+    def check_waits(self, total_updates: int) -> None:
+        """Raises ConfigError if rewiring or recycling would begin after a run of `total_updates` gradient updates."""
+        check_wait("topology.recycle_interval", self.recycle_interval, total_updates, "gradient updates")
+        rule = self.base.rule
+        if rule is not None and self.first_update != rule.first_update:  # which a resolved config says by itself
+            check_wait("topology.first_update", self.first_update, total_updates, "gradient updates")
+
     def for_run(self, total_updates: int) -> TopologyConfig:
         """The same with the updates at which rewiring begins and ends fixed for a run of `total_updates` of them.
 
@@ -197,11 +204,9 @@ class TopologyConfig(TopologyOptions):
             ConfigError: If rewiring or recycling would begin after the run.
             TopologyError: If pruning would end before it begins, or after the run.
         """
-        check_wait("topology.recycle_interval", self.recycle_interval, total_updates, "gradient updates")
+        self.check_waits(total_updates)
         if self.base.rule is None:
             return self
-        if self.first_update != self.base.rule.first_update:  # a resolved config says what the method does by itself
-            check_wait("topology.first_update", self.first_update, total_updates, "gradient updates")
         of_run = window(total_updates, self.part("begin_fraction"), self.part("end_fraction"))
         open_ends: dict[str, Any] = {name: update for name, update in of_run.items() if getattr(self, name) is None}
         fixed = dataclasses.replace(self, **open_ends) if open_ends else self

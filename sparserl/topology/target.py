@@ -240,7 +240,9 @@ class PolyakUpdate:
             for (online, target), pairing in zip(self._pairs, [*of_dense, *pairings], strict=True):
                 if online.dtype != dtype:
                     continue
-                if not (target.dtype == dtype and online.stride() == target.stride() and _is_in_one_piece(online)):
+                contiguous = online.is_contiguous() and target.is_contiguous()
+                alike = online.stride() == target.stride() and _is_in_one_piece(online)
+                if not (target.dtype == dtype and (contiguous or alike)):
                     raise TopologyError(f"a target of {target.dtype} cannot follow {dtype}, or is not contiguous")
                 only = np.empty(0, np.int64) if pairing is None else pairing.target_only
                 if online.numel() + only.size != target.numel():

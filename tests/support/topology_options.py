@@ -19,7 +19,7 @@ RULE = {
     "topology.drop_fraction": 0.4,
     "topology.decay": "cosine",
     "topology.update_interval": 17,
-    "topology.first_update": 5,
+    "topology.first_update": 4,
     "topology.last_update": 99,
     "topology.shrink_at_end": False,
     "topology.keep_regrown": True,

@@ -129,8 +129,12 @@ class SharedTrunk:
     @property
     def activation(self) -> str:
         """What follows the last hidden layer."""
-        *_, last, _ = self._networks[0].by_task[0].activations
-        return last
+        return self._between[-1]
+
+    @property
+    def _between(self) -> Sequence[str]:
+        """What follows each hidden layer."""
+        return self._networks[0].by_task[0].activations[:-1]
 
     def parts(
         self, rows_by_task: Sequence[tuple[int, IntArray]]
@@ -160,8 +164,8 @@ class SharedTrunk:
                 [FusedLayers([[head]], reading) if linear(head).is_sparse else DenseHead(head) for head in of_network]
                 for of_network in of_tasks
             ]
-            *between, last, _ = self._networks[0].by_task[0].activations
-            self._layers, self._made = layers, (FusedLayers(trunks, READINGS[last], after=chain(between)), heads)
+            trunk = FusedLayers(trunks, READINGS[self.activation], after=chain(self._between[:-1]))
+            self._layers, self._made = layers, (trunk, heads)
         return self._made
 
 

@@ -127,17 +127,19 @@ def _evaluated_by_task(ensembles: HeadEnsembles, inputs: Sequence[FloatArray]) -
     if len(rows_by_task) == 1:
         return computed(_evaluated(ensembles.by_task[rows_by_task[0][0]], read))  # type: ignore[no-any-return]
     trunk, heads = ensembles.shared.parts(rows_by_task)
-    hidden, _ = _after_hidden(computed(trunk.evaluate(read)), ensembles.shared.activation)
+    hidden = _after_hidden(computed(trunk.evaluate(read)), ensembles.shared.activation)
     parts = [(number, rows, head.evaluate([hidden[number, rows]])) for number, rows, head in heads]
     return _activated(ensembles.by_task[0], _in_rows(parts, hidden.shape))
 
 
-def _after_hidden(sums: FloatArray, activation: str) -> tuple[FloatArray, Any]:
-    """What follows a hidden layer, and its derivative by the sums before it."""
-    if activation == "tanh":
-        after: FloatArray = tanh(sums)
-        return after, np.float32(1) - after * after
-    return np.maximum(sums, np.float32(0)), sums > 0
+def _after_hidden(sums: FloatArray, activation: str) -> FloatArray:
+    """What a hidden layer gives, of the sums of its inputs."""
+    return computed(tanh(sums)) if activation == "tanh" else np.maximum(sums, np.float32(0))
+
+
+def _before_hidden(gradient: FloatArray, after: FloatArray, activation: str) -> FloatArray:
+    """Derivative by these sums, given that by what the layer gave."""
+    return computed(through_tanh(gradient, after)) if activation == "tanh" else gradient * (after > 0)
 
 
 def _in_rows(parts: Sequence[tuple[int, IntArray, Array]], shape: Sequence[int]) -> FloatArray:
@@ -226,10 +228,11 @@ class TasksForward:
         self._last = inputs[-1].shape[1]
         trunk, heads = ensembles.shared.parts(rows_by_task)
         self._trunk = trunk.run(read)
-        hidden, self._slope = _after_hidden(computed(self._trunk.y), ensembles.shared.activation)
-        self._heads = [(number, rows, head.run([hidden[number, rows]])) for number, rows, head in heads]
+        self._activation = ensembles.shared.activation
+        self._hidden = _after_hidden(computed(self._trunk.y), self._activation)
+        self._heads = [(number, rows, head.run([self._hidden[number, rows]])) for number, rows, head in heads]
         parts = [(number, rows, head.y) for number, rows, head in self._heads]
-        self.outputs = _activated(self._ensemble, _in_rows(parts, hidden.shape))
+        self.outputs = _activated(self._ensemble, _in_rows(parts, self._hidden.shape))
 
     def backward(self, gradient: FloatArray) -> None:
         # Heads of tasks that are not in the batch have no `grad`.
@@ -256,9 +259,7 @@ class TasksForward:
             of_rows = by_output[number, rows][None]
             by_read = head.backward(of_rows, inputs=True) if learns else head.backward_to_input(of_rows)
             parts.append((number, rows, by_read))
-        by_trunk = _in_rows(parts, self._slope.shape)
-        by_trunk *= self._slope
-        return by_trunk
+        return _before_hidden(_in_rows(parts, self._hidden.shape), self._hidden, self._activation)
 
 
 class AutogradForward:

@@ -95,8 +95,8 @@ class FitRecorder(ClassifierRecorder):
         )
         best = learner.best
         if best is not None and best.epoch == epoch:
-            state = {"global_step": best.step, "epoch": best.epoch, "network": dict(best.network)}
-            state["data"] = self._data
+            at = {"global_step": best.step, "epoch": best.epoch}
+            state = {**at, "data": self._data, "network": dict(best.network)}
             checkpoint.save(self.folder.checkpoints / BEST, state)
 
     def _scores(self) -> dict[str, float]:

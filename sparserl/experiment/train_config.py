@@ -30,6 +30,7 @@ from sparserl.experiment.presets import load_preset, presets
 from sparserl.experiment.recorded_run import RunConfig
 from sparserl.ranges import Count, Range, Repeats, check_ranges, check_wait
 from sparserl.recording.metrics_table import Kind
+from sparserl.recording.settings import env_label
 from sparserl.topology.config import TopologyConfig
 
 
@@ -113,7 +114,7 @@ class TrainConfig(RunConfig):
 
     @property
     def task_label(self) -> str:
-        return "__".join([self.env, *(f"{name}={value}" for name, value in sorted(self.env_kwargs.items()))])
+        return env_label(self.env, self.env_kwargs)
 
     @property
     def labels(self) -> list[str]:

@@ -51,6 +51,16 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
     return said
 
 
+def env_label(env: str, kwargs: Mapping[str, Any]) -> str:
+    """What an environment is called with the arguments that it is made with.
+
+    Example:
+        >>> env_label("Hopper-v5", {"healthy_reward": 0.5})
+        'Hopper-v5__healthy_reward=0.5'
+    """
+    return "__".join([env, *(f"{name}={value}" for name, value in sorted(kwargs.items()))])
+
+
 def group_name(name: str, config: Mapping[str, Any]) -> str:
     """What runs that differ in the seed alone are called together, and no others.
 

@@ -20,7 +20,7 @@ from sparserl.errors import ConfigError, unknown_name
 from sparserl.metrics.bootstrap import Floats
 from sparserl.metrics.statistics import least_difference
 from sparserl.recording.run_logs import check_returns, evaluation_curve, read_columns
-from sparserl.recording.settings import settings
+from sparserl.recording.settings import env_label, settings
 from sparserl.report.dense_equivalent import Measured
 from sparserl.report.folders import check_numbers, read_result, read_versions
 from sparserl.report.mixed import ENV_PACKAGES, notes_on_mixtures
@@ -68,8 +68,7 @@ class TrainedRun:
     @property
     def task(self) -> str:
         """That with the arguments that it is made with."""
-        given = self.config.get("env_kwargs") or {}
-        return "__".join([self.env, *(f"{name}={value}" for name, value in sorted(given.items()))])
+        return env_label(self.env, self.config.get("env_kwargs") or {})
 
     @property
     def seed(self) -> int:

@@ -232,12 +232,8 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     same_run(finished[method], run)
 
 
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("at", [29, 33, 39])
-def test_so_does_one_that_was_stopped_anywhere(
-    at: int, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In PackNet's first task 30 updates train and 9 retrain."""
+def stopped_at(patch: pytest.MonkeyPatch, *updates: int) -> list[int]:
+    """Runs are asked to stop after some updates, counted over all of them; gives how many there were."""
     from sparserl.agents import DSSAC
 
     original, count = DSSAC.train, [0]
@@ -245,12 +241,22 @@ def test_so_does_one_that_was_stopped_anywhere(
     def train(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         count[0] += 1
-        if count[0] == at:
+        if count[0] in updates:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    patch.setattr(DSSAC, "train", train)
+    return count
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("at", [29, 33, 39])
+def test_so_does_one_that_was_stopped_anywhere(
+    at: int, finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In PackNet's first task 30 updates train and 9 retrain."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(DSSAC, "train", train)
+        stopped_at(patch, at)
         assert learn(run, sequence, "packnet") == 130
     assert main(["continual", "--resume", str(run), "--no-progress"]) == 0
     same_run(finished["packnet"], run)
@@ -261,18 +267,9 @@ def test_what_is_learned_between_two_env_steps_is_saved_each_time(
     finished: dict[str, Path], sequence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In PackNet's first task 30 updates train and 9 retrain."""
-    from sparserl.agents import DSSAC
-
-    original, count, run = DSSAC.train, [0], tmp_path / "run"
-
-    def train(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        count[0] += 1
-        if count[0] in (33, 36):
-            os.kill(os.getpid(), signal.SIGTERM)
-
+    run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(DSSAC, "train", train)
+        count = stopped_at(patch, 33, 36)
         assert learn(run, sequence, "packnet") == 130
         assert main(["continual", "--resume", str(run), "--no-progress"]) == 130
         assert last_state(run)["counters"]["_n_updates"] == 36

@@ -129,6 +129,8 @@ class SparseAgentMixin(AgentParts, SavedTopologyMixin):
             goals={layer: count for name, net in self.networks.items() for layer, count in goals(net, name).items()},
         )
         self.recycler = self._make_recycler()
+        if self.recycler is not None:
+            self.recycler.began_anew = self.evolver.begun_anew
         for group, layers in groups.items():
             if layers:
                 check_elementwise(self.optimizer_of(group))

@@ -50,11 +50,18 @@ class SparseOnPolicyMixin(SparseAgentMixin, OnPolicyParts):
         if self.around_step is not None:
             for group in moved:
                 self.around_step.before_step(group)
-        for group, network in self.networks.items():
-            if group not in moved:
-                for parameter in network.parameters():
-                    parameter.grad = None  # so the optimizer leaves it as it is
+        still = [
+            parameter
+            for group in self.networks
+            if group not in moved
+            for parameter in self.networks[group].parameters()
+        ]
+        gradients = [parameter.grad for parameter in still]
+        for parameter in still:
+            parameter.grad = None  # so the optimizer leaves it as it is
         super()._step(step)
+        for parameter, gradient in zip(still, gradients, strict=True):
+            parameter.grad = gradient  # the event may ask for it
         for group in moved:
             self.evolver.after_step(group)
             if self.around_step is not None:

@@ -15,14 +15,12 @@ from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.kernels import CsrIndex
-from sparserl.topology.structure import Flags, Positions, Slots
+from sparserl.topology.structure import Entries, Flags, Positions, Slots
 
 if TYPE_CHECKING:
     from sparserl.layers.sparse_linear import SparseLinear
 
 Layer: TypeAlias = "SparseLinear | nn.Linear"
-Entries: TypeAlias = tuple[slice | torch.Tensor, ...]
-"""Some entries of a parameter: `parameter[entries]`."""
 
 
 class LinearLayer(ABC):

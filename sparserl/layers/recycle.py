@@ -7,7 +7,7 @@ about agents: they hand in networks, their optimizers and a batch of inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from torch import nn
 
 from sparserl.errors import TopologyError, unknown_name
 from sparserl.layers.activity import NEURON_SCORES
-from sparserl.layers.linear import Entries, linear
+from sparserl.layers.linear import linear
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.dormant import check_threshold, dormancy_scores, dormant
-from sparserl.topology.structure import Flags
+from sparserl.topology.structure import Entries, Flags
 
 
 @torch.no_grad()
@@ -96,6 +96,7 @@ class Recycler:
 
     Attributes:
         score: What `by` names.
+        began_anew: Called with the full name of a layer and the entries of its weights that were set, if not None.
         recycled_total: Neurons recycled so far, by full name of the layer that leads to them, e.g. `critic.qf0.0`.
 
     Raises:
@@ -118,6 +119,7 @@ class Recycler:
             raise TopologyError(f"the recycling interval must be >= 1, got {interval}")
         check_threshold(threshold)
         self.interval, self.threshold = interval, threshold
+        self.began_anew: Callable[[str, Entries], None] | None = None
         self._networks = [
             (group, name, mlp, optimizer)
             for group, (module, optimizer) in networks.items()
@@ -160,6 +162,9 @@ class Recycler:
                 neurons = dormant(dormancy_scores(measured[level]), self.threshold) & (linear(incoming).fan_in > 0)
                 full_name = f"{name}.{level}"
                 recycle(incoming, outgoing, neurons, optimizer, self._rng[full_name])
+                if self.began_anew is not None:
+                    self.began_anew(full_name, linear(incoming).into(neurons))
+                    self.began_anew(f"{name}.{level + 1}", linear(outgoing).out_of(neurons))
                 recycled[full_name] = int(np.count_nonzero(neurons))
                 self.recycled_total[full_name] += recycled[full_name]
         return recycled

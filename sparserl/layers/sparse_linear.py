@@ -17,11 +17,20 @@ from torch import nn
 from sparserl.errors import KernelUnavailable, TopologyError
 from sparserl.kernels import CsrIndex, require_cpu
 from sparserl.layers.fused import FusedLayers
-from sparserl.layers.linear import KINDS, Entries, LinearLayer
+from sparserl.layers.linear import KINDS, LinearLayer
 from sparserl.layers.relatives import Relatives
 from sparserl.topology.criteria import largest
 from sparserl.topology.rewire import remap
-from sparserl.topology.structure import Flags, FloatArray, LayerView, Positions, Slots, SparseTopology, TopologyChange
+from sparserl.topology.structure import (
+    Entries,
+    Flags,
+    FloatArray,
+    LayerView,
+    Positions,
+    Slots,
+    SparseTopology,
+    TopologyChange,
+)
 from sparserl.topology.values import initial_values
 
 USED = "used"

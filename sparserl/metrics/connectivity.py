@@ -44,6 +44,8 @@ TOPOLOGY_COLUMNS = (
     "dormant",
 )
 """Columns of `topology.csv`, a row per layer and event."""
+HEADS = "heads"
+"""What the list of the output layers of tasks is called in a network (`sparserl.layers.multi_head`)."""
 UNKNOWN: Mapping[str, Any] = {}
 """By layer, of something that is known of none."""
 
@@ -213,6 +215,7 @@ def chains(names: Iterable[str]) -> dict[str, list[str]]:
 
     Args:
         names: Of sparse layers, e.g. `critic.qf0.0`; the numbers of a network count its layers, dense ones included.
+            Heads of tasks, which are numbered side by side, are a network each.
 
     Returns:
         By network; a name that is not among `names` belongs to a dense layer.
@@ -225,7 +228,7 @@ def chains(names: Iterable[str]) -> dict[str, list[str]]:
     chains = {}
     for name in names:
         network, _, number = name.rpartition(".")
-        if not (network and number.isdecimal()):
+        if not (network and number.isdecimal()) or network.rpartition(".")[2] == HEADS:
             chains[name] = [name]
             continue
         known = numbers.setdefault(network, [])
@@ -325,10 +328,10 @@ def topology_metrics(
     Returns:
         `topology/<layer>/density`, `.../grown_total` and `.../dropped_total` (connections, cumulative),
         `.../explored_fraction` (positions ever connected, share of the dense layer), `.../dead_neurons` (outputs
-        without connections into them or on to the next layer), `.../initial_overlap` (share of the first connections
-        that exist), where known `.../degree_relevant`, `.../degree_irrelevant` (mean connections of an input) and
-        `.../dormant` (share of the outputs); and `topology/density` and
-        `topology/explored_fraction` over all sparse layers, absent when there is none.
+        without connections into them or on to the next layer; what heads of tasks read is not asked),
+        `.../initial_overlap` (share of the first connections that exist), where known `.../degree_relevant`,
+        `.../degree_irrelevant` (mean connections of an input) and `.../dormant` (share of the outputs); and
+        `topology/density` and `topology/explored_fraction` over all sparse layers, absent when there is none.
     """
     metrics: dict[str, float] = {}
     nnz = size = explored = 0.0
@@ -337,7 +340,7 @@ def topology_metrics(
     for name, topology in layers.items():
         reader = layers.get(readers.get(name, ""))
         if reader is not None and reader.n_in != topology.n_out:
-            reader = None  # numbered side by side, as heads are, not one after the other
+            reader = None  # numbered side by side, not one after the other
         fraction = evolver.explored_fraction(name)
         values = {
             "density": topology.density,

@@ -16,8 +16,9 @@ from sparserl.errors import TopologyError
 from sparserl.seeding import stream
 from sparserl.topology.history import History
 from sparserl.topology.moments import learning_rate_of, momentum_of
+from sparserl.topology.pairs import group_signs, of_groups
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import EvolvingLayer, FloatArray, SparseTopology
+from sparserl.topology.structure import Entries, EvolvingLayer, FloatArray, SparseTopology
 
 
 class BetweenEvents:
@@ -46,7 +47,16 @@ class BetweenEvents:
         """Takes note of a layer as an event has left it."""
         self._told.discard(name)
         if rule is not None and rule.needs_signs:
-            self._signs[name] = np.sign(layer.values.detach().numpy()).astype(np.int8)
+            self._signs[name] = group_signs(layer.topology, layer.values.detach().numpy())
+
+    def note_anew(self, name: str, layer: EvolvingLayer, entries: Entries) -> None:
+        """Takes note of weights that something else than steps has set: their signs count from now on."""
+        if name not in self._signs:
+            return
+        touched = torch.zeros(layer.topology.nnz, dtype=torch.bool)
+        touched[entries] = True
+        slots = of_groups(layer.topology, touched.numpy())
+        self._signs[name][slots] = group_signs(layer.topology, layer.values.detach().numpy())[slots]
 
     def note_loaded(self, name: str, layer: EvolvingLayer, rule: RewireRule | None) -> None:
         """Takes note of a layer as a loaded state has left it; what was loaded here belongs to the same connections."""
@@ -83,8 +93,9 @@ class BetweenEvents:
     def pull(self, layers: Mapping[str, EvolvingLayer], rule: RewireRule) -> None:
         """Moves each weight w by the learning rate times (`weight_noise` N(0, 1) - `weight_l1` sign - `weight_l2` w).
 
-        The sign is that after the last event where the rule asks for it. Of a weight that products do not use the last
-        term counts as many times as one over the density of those in use. Layers that are frozen stay.
+        The sign is that after the last event where the rule asks for it and neurons share no inputs. Of a weight that
+        products do not use the last term counts as many times as one over the density of those in use. Layers that are
+        frozen stay.
 
         Raises:
             TopologyError: If the optimizer of a layer is not known, or has no learning rate.
@@ -98,7 +109,8 @@ class BetweenEvents:
                 continue
             values: FloatArray = layer.values.detach().numpy()
             rate = learning_rate_of(self._optimizer_of(name, "a pull at weights"), layer.values)
-            moved = -rate * rule.weight_l1 * self._signs.get(name, np.sign(values))
+            own = self._signs.get(name) if layer.topology.pairs == 1 else None
+            moved = -rate * rule.weight_l1 * (np.sign(values) if own is None else own)
             if rule.weight_l2:
                 moved -= rate * rule.weight_l2 * values * _scale_of_l2(layer.topology)
             if name in self._noise:

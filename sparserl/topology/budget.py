@@ -35,6 +35,8 @@ def lowest_by(rule: str) -> Callable[[Sequence[LayerView], Sequence[int]], Count
     """
 
     def excess(views: Sequence[LayerView], beyond: Sequence[int]) -> Counts:
+        if sum(beyond) <= 0:
+            return [0] * len(views)
         scores = [np.full(view.topology.nnz, np.inf) for view in views]
         for view, of_layer in zip(views, scores, strict=True):
             importance = [squared_gradients(view)] if PRUNE[rule].needs_importance else []
@@ -147,6 +149,11 @@ class Budget:
     grown: Callable[[Sequence[LayerView], Sequence[Slots], Counts], Counts] = as_many
     needs_momentum: bool = False
     needs_samples: bool = False
+
+    @property
+    def shares_goals(self) -> bool:
+        """Whether layers end with as many connections as their goals together, each with more or fewer than its own."""
+        return self.excess is not own_excess
 
 
 BUDGET: dict[str, Budget] = {

@@ -201,7 +201,7 @@ class TopologyConfig(TopologyOptions):
         """The same with the updates at which rewiring begins and ends fixed for a run of `total_updates` of them.
 
         Raises:
-            ConfigError: If rewiring or recycling would begin after the run.
+            ConfigError: If rewiring or recycling would begin after the run, or after rewiring has ended.
             TopologyError: If pruning would end before it begins, or after the run.
         """
         self.check_waits(total_updates)
@@ -212,6 +212,15 @@ class TopologyConfig(TopologyOptions):
         fixed = dataclasses.replace(self, **open_ends) if open_ends else self
         rule = fixed.rule()
         assert rule is not None
+        last, asked = (
+            rule.last_update,
+            self.first_update is not None and self.first_update != self.base.rule.first_update,
+        )
+        if asked and last is not None and rule.first_update > last:
+            raise ConfigError(
+                f"topology.first_update {rule.first_update} is after the last update of rewiring, {last}: lower it, or "
+                "raise topology.last_update"
+            )
         rule.fitting(total_updates)
         return fixed
 

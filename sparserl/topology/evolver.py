@@ -19,12 +19,13 @@ from sparserl.kernels.program import run_waiting
 from sparserl.kernels.recording import each_time
 from sparserl.seeding import stream
 from sparserl.topology.between_events import BetweenEvents
+from sparserl.topology.budget import BUDGET
 from sparserl.topology.event import Follower, TopologyEvent
 from sparserl.topology.event_clock import EventClock, next_due
 from sparserl.topology.history import History
 from sparserl.topology.plan import LayerPlan, check_goal, plan_allocation, plan_together
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
+from sparserl.topology.structure import Entries, EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE
 
 
@@ -200,10 +201,13 @@ class TopologyEvolver:
         own = self.groups[group].items() if self._passed_by else ()
         woken = [name for name, layer in own if name in self._passed_by and layer.values.requires_grad]
         if woken:
-            if self.before_event is not None:
-                self.before_event()
-            self._shrink(woken, self.rule)
             self._passed_by.difference_update(woken)
+            if BUDGET[self.rule.budget].shares_goals and not self.rule.shrink_at_end:
+                self._prune_again(woken[0], self.update + (self.rule.chooses_by_samples > 0))
+            else:
+                if self.before_event is not None:
+                    self.before_event()
+                self._shrink(woken, self.rule)
         if not self.is_due(group):
             return self.events[before:]
         over = self.rule.is_over(self.update)
@@ -234,8 +238,8 @@ class TopologyEvolver:
     def adopt(self, layer: str) -> None:
         """Takes note that a layer got other connections than an event gave it, by a loaded state.
 
-        They count as explored. If the density schedule is over and the layer is above its goal, it is pruned again
-        after the next step of its group.
+        They count as explored. If the density schedule is over and the layer, or all with which it shares
+        goals, are above them, they are pruned again after the next step of the group.
 
         Args:
             layer: Full name.
@@ -244,8 +248,24 @@ class TopologyEvolver:
         self._between.note_loaded(layer, self.layers[layer], self.rule)
         self._history[layer] = self._history[layer].moved_to(topology)
         group = self._group[layer]
-        if self._clock.is_stopped(group) and topology.nnz > self.goals.get(layer, topology.nnz):
-            self._clock.set_due(group, self.update)
+        if self._clock.is_stopped(group):
+            self._prune_again(layer, self.update)
+
+    def _prune_again(self, layer: str, due: int) -> None:
+        """Lets the layers that share goals with one have an event after the end, if they are above them."""
+        groups = self.groups if self.rule is not None and self.rule.budget_scope == "all" else [self._group[layer]]
+        if self._is_above_goals(layer):
+            for group in groups:
+                self._clock.set_due(group, due)
+
+    def _is_above_goals(self, layer: str) -> bool:
+        """Whether a layer, or all that share its goals, have more connections than they are to end with."""
+        if self.rule is None or not BUDGET[self.rule.budget].shares_goals:
+            names = [layer]
+        else:
+            names = list(self.layers if self.rule.budget_scope == "all" else self.groups[self._group[layer]])
+        nnz = {name: self.layers[name].topology.nnz for name in names}
+        return sum(nnz.values()) > sum(self.goals.get(name, count) for name, count in nnz.items())
 
     def is_due(self, group: str) -> bool:
         """Whether a step of the group at this update has something to follow it."""
@@ -268,6 +288,16 @@ class TopologyEvolver:
         rng = self._rng[layer]
         change = plan_allocation(self._view(layer), count, rng)
         return self.apply(layer, change, "allocate", NEW_VALUE[new_value](change, rng))
+
+    def begun_anew(self, layer: str, entries: Entries) -> None:
+        """Takes note that some weights of a layer were set by something else than steps; other layers are left out.
+
+        Args:
+            layer: Full name.
+            entries: Of its weights.
+        """
+        if layer in self._group:
+            self._between.note_anew(layer, self.layers[layer], entries)
 
     def stop(self, group: str) -> None:
         """Takes a group off the clock for good: from now on its layers change only by explicit calls.
@@ -321,7 +351,7 @@ class TopologyEvolver:
         return plan_together(rule, views, self.update, [self.goals.get(name) for name in names], firsts)
 
     def _shrink(self, names: Sequence[str], rule: RewireRule) -> None:
-        if not (rule.shrink_at_end or rule.prunes):
+        if not (rule.shrink_at_end or (rule.prunes and any(map(self._is_above_goals, names)))):
             return
         kind = "shrink" if rule.shrink_at_end else "prune"
         # Without a final drop only what the density schedule still asks of a group that stepped too late.

@@ -11,11 +11,13 @@ Source:
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from sparserl.errors import TopologyError
 from sparserl.topology.structure import (
     Constraint,
     Flags,
+    FloatArray,
     Importance,
     LayerView,
     Positions,
@@ -63,7 +65,7 @@ def folded(view: LayerView) -> LayerView:
         gradient_weight=view.gradient_weight,
         momentum=None if view.momentum is None else np.abs(view.momentum[members]).sum(axis=0),
         threshold=view.threshold * pairs,
-        signs=None if view.signs is None else np.sign(view.signs[members].sum(axis=0, dtype=np.int8)),
+        signs=None if view.signs is None else view.signs[members[0]],
     )
 
 
@@ -126,6 +128,21 @@ def member_slots(flat: Positions, n_in: int, pairs: int) -> Slots:
     inputs: Slots = np.repeat(of_output, of_output)
     slots: Slots = np.arange(flat.size) + before * (pairs - 1) + inputs * np.arange(pairs)[:, None]
     return slots
+
+
+def group_signs(topology: SparseTopology, values: FloatArray) -> npt.NDArray[np.int8]:
+    """(nnz,) sign of the sum of the weights of the group that each connection is of; where `pairs` is 1, its own."""
+    if topology.pairs == 1:
+        return np.sign(values).astype(np.int8)
+    members = member_slots(_fold(topology.flat, topology), topology.n_in, topology.pairs)
+    signs = np.empty(topology.nnz, np.int8)
+    signs[members] = np.sign(values[members].sum(axis=0))
+    return signs
+
+
+def of_groups(topology: SparseTopology, flags: Flags) -> Flags:
+    """(nnz,) which connections are of a group that has a flagged one."""
+    return ~whole_groups(topology, ~flags)
 
 
 def whole_groups(topology: SparseTopology, flags: Flags) -> Flags:

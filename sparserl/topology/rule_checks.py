@@ -55,6 +55,7 @@ def check_rule(rule: RewireRule) -> None:
         raise TopologyError(f"growth {rule.grow!r} looks at no gradient and no activations, {problem}")
     if rule.chooses_by_samples and rule.needs_activations:
         raise TopologyError(f"growth {rule.grow!r} keeps activations where drop or budget need gradients: 'gradient'")
+    _check_has_effect(rule)
     _check_fan_in(rule)
     _check_backward_factor(rule)
     if rule.budget_scope == "all" and rule.budget == "own":
@@ -69,6 +70,17 @@ def check_rule(rule: RewireRule) -> None:
                 f"last_update must not come before first_update where pruning begins, {rule.first_update}, "
                 f"got {rule.last_update}"
             )
+
+
+def _check_has_effect(rule: RewireRule) -> None:
+    if BUDGET[rule.budget].shares_goals and not rule.prunes:
+        raise TopologyError(f"budget {rule.budget!r} shares what a density schedule takes: set density_schedule")
+    if BUDGET[rule.budget].shares_goals and DENSITY[rule.density_schedule].on_trial:
+        raise TopologyError(
+            f"a {rule.density_schedule} density schedule is of each layer: budget own, not {rule.budget!r}"
+        )
+    if rule.schedule_share != 1.0 and not rule.prunes:
+        raise TopologyError(f"schedule_share {rule.schedule_share:g} is of a density schedule: set density_schedule")
 
 
 def _check_fan_in(rule: RewireRule) -> None:

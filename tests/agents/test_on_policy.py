@@ -177,6 +177,14 @@ def test_events_fall_after_the_optimizer_steps_that_are_due(kind: Any) -> None:
     assert all(slot.numel() in (1, agent.policy.action_net[1].nnz) for slot in moments.values())
 
 
+@pytest.mark.parametrize("replaces_step", [True, False])
+@pytest.mark.parametrize("kind", [DSPPO, DSA2C])
+def test_an_event_may_ask_for_the_gradient_of_the_step_that_it_replaces(kind: Any, replaces_step: bool) -> None:
+    topology = {"method": "mest_em", "density": 0.5, "gradient_weight": 0.5, "update_interval": 2}
+    agent = make(kind, topology={**topology, "replaces_step": replaces_step}).learn(32)
+    assert sum(event.dropped for event in agent.evolver.events) > 0
+
+
 def test_an_event_in_place_of_a_step_moves_no_weight() -> None:
     """And the critic, whose rewiring has been stopped, makes its step."""
     agent = make(DSPPO, topology={**RIGL, "replaces_step": True, "weight_l1": 0.1})

@@ -159,6 +159,17 @@ def test_going_to_the_best_weights_and_back_changes_nothing() -> None:
         assert torch.equal(tensor, other[0].state_dict()[name]), name
 
 
+@pytest.mark.parametrize("method", ["gmp", "global_magnitude", "lamp", "obd", "granet"])
+def test_weights_from_after_the_end_of_pruning_stay_where_they_are(method: str) -> None:
+    model, optimizer, training = start(method)
+    train(model, optimizer, training, 61)
+    counts = [layer.nnz for layer in training.layers.values()]
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+    train(model, optimizer, training, 2)
+    assert [layer.nnz for layer in training.layers.values()] == counts
+    assert [event for event in training.events if event.update > 61] == []
+
+
 def test_weights_from_before_the_end_of_pruning_are_pruned_again() -> None:
     model, optimizer, training = start("gmp")
     train(model, optimizer, training, 20)

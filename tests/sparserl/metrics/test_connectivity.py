@@ -135,6 +135,8 @@ def test_chains_count_dense_layers_too() -> None:
         "critic.qf0": ["critic.qf0.0", "critic.qf0.1", "critic.qf0.2"],
         "critic.qf1": ["critic.qf1.1"],
     }
+    heads = ["net.heads.0", "net.heads.1"]
+    assert chains(["net.trunk.0", *heads]) == {"net.trunk": ["net.trunk.0"], **{head: [head] for head in heads}}
 
 
 def evolved() -> TopologyEvolver:
@@ -204,6 +206,12 @@ def test_metrics_have_what_only_others_can_tell() -> None:
 def test_layers_numbered_side_by_side_do_not_read_one_another() -> None:
     evolver = TopologyEvolver({"a": {"heads.0": layer(3, 4, 12), "heads.1": layer(2, 7, 3)}}, None, seed=0)
     assert topology_metrics(evolver)["topology/heads.0/dead_neurons"] == 0
+
+
+def test_heads_as_wide_as_what_they_read_do_not_read_one_another_either() -> None:
+    heads = {"net.heads.0": layer(3, 3, 9), "net.heads.1": layer(3, 3, 1)}
+    found = topology_metrics(TopologyEvolver({"net": heads}, None, seed=0))
+    assert [found[f"topology/{name}/dead_neurons"] for name in heads] == [0, 2]
 
 
 def test_totals_are_cumulative_and_a_shrink_lowers_the_density() -> None:

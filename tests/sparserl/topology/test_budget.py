@@ -145,6 +145,49 @@ def test_a_threshold_of_all_prunes_to_the_sum_of_goals() -> None:
 # --- a threshold that moves -----------------------------------------------------------------------------
 
 
+def frozen_at_the_end(budget: str, fresh: bool, **options: Any) -> list[int]:
+    """Connections of two layers, the first of which sat out the end of pruning; a fresh evolver may know the state."""
+    torch.manual_seed(0)
+    layers = {"net.0": random_layer(0, 20, 10, 200), "net.1": random_layer(1, 10, 20, 200)}
+    layers["net.1"].values.data *= 0.1  # so that it is far below its own goal before the other one is frozen
+    rule = RewireRule(
+        density_schedule="cubic", drop_fraction=0.0, update_interval=1, last_update=10, budget=budget, **options
+    )
+
+    def evolver() -> TopologyEvolver:
+        return TopologyEvolver({"net": layers}, rule, seed=0, goals={"net.0": 60, "net.1": 50})
+
+    ours = evolver()
+
+    def updates(first: int, last: int) -> None:
+        for update in range(first, last + 1):
+            ours.begin_update(update)
+            hidden = layers["net.0"](torch.randn(8, 10))
+            layers["net.1"](hidden).square().mean().backward()
+            ours.end_update("net")
+
+    updates(1, 6)
+    layers["net.0"].values.requires_grad_(False)
+    updates(7, 14)
+    layers["net.0"].values.requires_grad_(True)
+    if fresh:
+        stored = ours.state_dict()
+        ours = evolver()
+        ours.load_state_dict(stored)
+        for name in layers:
+            ours.adopt(name)
+    updates(15, 17)
+    return [layer.topology.nnz for layer in layers.values()]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("budget", ["own", "global_magnitude", "lamp", "fisher"])
+def test_layers_frozen_at_the_end_are_pruned_to_the_goals_of_all(budget: str, fresh: bool) -> None:
+    counts = frozen_at_the_end(budget, fresh)
+    assert sum(counts) == 110
+    assert counts == [60, 50] or budget != "own"
+
+
 def test_dsr_halves_and_doubles_its_threshold() -> None:
     # catalogue.md 2.3: 600 wished; 1500, 500 and 650 went.
     rule = RewireRule("below_threshold", drop_fraction=0.1)

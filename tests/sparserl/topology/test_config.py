@@ -127,6 +127,7 @@ def test_a_field_replaces_that_part_of_the_rule_alone(name: str) -> None:
         "fan_in": "rigl",
         "salient_share": "srigl",
         "budget_scope": "dsr",
+        "schedule_share": "gmp",
     }.get(name, "ds_td3")
     base = METHODS[method].rule
     assert base is not None
@@ -242,6 +243,17 @@ def test_what_would_begin_after_the_run_is_refused(method: str, option: str) -> 
     of_run(500).for_run(500)
     with pytest.raises(ConfigError, match=rf"topology\.{option} 501 lies beyond the run of 500 gradient updates"):
         of_run(501).for_run(500)
+
+
+@pytest.mark.parametrize("method", ["rigl", "ds_td3", "dsr"])
+def test_what_would_begin_after_the_end_of_rewiring_is_refused(method: str) -> None:
+    last = rule_of(TopologyConfig(method=method).for_run(1000)).last_update
+    assert last is not None
+    assert last < 1000
+    TopologyConfig(method=method, first_update=last).for_run(1000)
+    said = rf"topology\.first_update {last + 1} is after the last update of rewiring, {last}: lower it, or raise"
+    with pytest.raises(ConfigError, match=said):
+        TopologyConfig(method=method, first_update=last + 1).for_run(1000)
 
 
 def test_what_a_method_does_by_itself_fits_every_run() -> None:

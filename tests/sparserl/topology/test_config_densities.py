@@ -8,6 +8,7 @@ import pytest
 from support.topology_configs import rule_of
 
 from sparserl.errors import ConfigError, SparserlError, TopologyError
+from sparserl.topology.budget import BUDGET
 from sparserl.topology.config import TopologyConfig
 from sparserl.topology.config_options import PARTS
 from sparserl.topology.density import OF_OUTPUT_LAYER, Shape
@@ -286,6 +287,7 @@ def test_the_type_of_a_part_names_what_is_in_its_table(field: str) -> None:
     for name in PARTS[field][1]:
         needed: dict[str, Any] = {"output_layer": "sparse"} if name in OF_OUTPUT_LAYER else {}
         needed |= {"output_density": 0.5} if name == "erk_plus" else {}
+        needed |= {"density_schedule": "cubic"} if field == "budget" and BUDGET[name].shares_goals else {}
         needed |= {"budget": "survivors"} if (field, name) == ("budget_scope", "all") else {}
         needed |= {"grow": "gradient", "shrink_at_end": False} if field == "fan_in" and name != "free" else {}
         needed |= {"initial_topology": name} if field == "fan_in" and name.startswith("of_") else {}

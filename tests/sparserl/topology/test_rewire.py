@@ -375,6 +375,12 @@ def test_which_growth_needs_samples_of_updates(grow: str) -> None:
         ({"budget": "owm"}, "unknown budget 'owm'; did you mean 'own'"),
         ({"drop_threshold": 0.0}, "drop_threshold must be positive and finite, got 0.0"),
         ({"schedule_share": 0.0}, r"schedule_share must be in \(0, 1\], got 0.0"),
+        ({"schedule_share": 0.5}, "schedule_share 0.5 is of a density schedule: set density_schedule"),
+        ({"budget": "lamp"}, "budget 'lamp' shares what a density schedule takes: set density_schedule"),
+        (
+            {"budget": "lamp", "density_schedule": "surplus", "last_update": 9},
+            "a surplus density schedule is of each layer: budget own, not 'lamp'",
+        ),
         ({"gradient_weight": -1.0}, "gradient_weight must not be negative or infinite, got -1.0"),
     ],
 )

@@ -7,11 +7,13 @@ import pytest
 import torch
 from support.layers import one_layer, sparse, weights
 
+from sparserl.layers import SparseLinear, SparseMLP
+from sparserl.layers.recycle import Recycler
 from sparserl.topology.criteria import DROP
 from sparserl.topology.evolver import TopologyEvolver
 from sparserl.topology.methods import METHODS
-from sparserl.topology.pairs import folded
-from sparserl.topology.rewire import RewireRule
+from sparserl.topology.pairs import folded, group_signs
+from sparserl.topology.rewire import RewireRule, random_topology
 from sparserl.topology.structure import Constraint, LayerView, SparseTopology
 
 DROPPED = DROP["sign_change"].choose
@@ -56,10 +58,43 @@ def test_an_excess_goes_first_and_frozen_ones_stay() -> None:
 def test_neurons_that_share_inputs_have_the_sign_of_their_sum() -> None:
     topology = SparseTopology(2, 3, np.array([0, 2, 3, 5]), pairs=2)
     values = np.array([0.3, -0.2, -0.1, -0.1], np.float32)
-    group = folded(LayerView(topology, values, signs=np.array([1, 1, 1, -1], np.int8)))
+    signs = group_signs(topology, values)
+    assert signs.tolist() == [1, -1, 1, -1]
+    group = folded(LayerView(topology, values, signs=signs))
     assert group.signs is not None
-    assert group.signs.tolist() == [1, 0]
+    assert group.signs.tolist() == [1, -1]
     assert np.sign(group.values).tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 4])
+def test_an_event_right_after_another_drops_nothing_and_one_after_all_have_changed_drops_all(pairs: int) -> None:
+    rng = np.random.default_rng(0)
+    layer = SparseLinear(random_topology(16, 20, 80, rng, pairs))
+    evolver = one_layer(layer, RULE, new_value="tiny")
+
+    def dropped(update: int) -> int:
+        evolver.begin_update(update)
+        (event,) = evolver.end_update("net")
+        return event.dropped
+
+    assert dropped(1) == 0
+    layer.values.data.neg_()
+    assert dropped(2) == 80
+
+
+def test_what_recycling_has_set_has_not_changed_its_sign() -> None:
+    torch.manual_seed(0)
+    net = SparseMLP.random([6, 12, 12, 2], [0.5] * 3, seed=0, name="net")
+    adam = torch.optim.Adam(net.parameters())
+    layers = {f"net.{level}": layer for level, layer in enumerate(net)}
+    evolver = TopologyEvolver({"net": layers}, RULE, seed=0, new_value="tiny")
+    recycler = Recycler({"net": (net, adam)}, interval=1, threshold=0.6, seed=5)
+    recycler.began_anew = evolver.begun_anew
+    changed = net[0].values.data[:1].neg_()
+    assert changed.numel() == 1
+    assert sum(recycler.recycle_if_due(1, {"net": torch.randn(20, 6)}).values()) > 4
+    evolver.begin_update(2)
+    assert sum(event.dropped for event in evolver.end_update("net")) <= 1  # that one, if it was not drawn anew
 
 
 def test_signs_are_those_after_the_last_event_and_are_kept() -> None:

@@ -112,16 +112,15 @@ def quickselection(samples: TaskSequence, options: Options, seed: int) -> Floats
         batch_size=100,
     )
     steps = math.ceil(len(samples.tasks[0].train) / config.batch_size)
-    topology = TopologyConfig(
-        "set",
-        drop_fraction=0.2,
-        first_update=steps,
-        update_interval=steps,
-        last_update=steps * options.epochs - 1,
-        initial_value="wide_normal",
-        new_value="wide_normal",
-        **_connections(options, 13.0),
-    )
+    events: dict[str, Any] = {
+        "drop_fraction": 0.2,
+        "first_update": steps,
+        "update_interval": steps,
+        "last_update": steps * options.epochs - 1,
+        "new_value": "wide_normal",
+    }
+    method, rewiring = ("set", events) if options.epochs > 1 else ("static", {})
+    topology = TopologyConfig(method, initial_value="wide_normal", **rewiring, **_connections(options, 13.0))
     half = samples.n_features / 2
     objective = replace(RECONSTRUCT, loss=lambda *batch: half * RECONSTRUCT.loss(*batch))
     learner = FitLearner(samples, config, topology, objective, seed=seed)
@@ -132,11 +131,12 @@ def quickselection(samples: TaskSequence, options: Options, seed: int) -> Floats
 
 
 def _left_by_events(learner: FitLearner) -> list[Floats]:
-    """A list that each event adds the strengths of inputs to which it leaves; empty where the first layer is dense."""
+    """A list that each event adds the strengths of inputs to which it leaves; empty where none has."""
     left: list[Floats] = []
     evolver = learner.evolver
     first: Any = learner.network[0]
-    assert evolver is not None
+    if evolver is None:
+        return left
     for name in [name for name, layer in evolver.layers.items() if layer is first]:
         evolver.follow(name, lambda change, _: left.append(surviving_strength(change, linear(first).weights)))
     return left

@@ -15,7 +15,8 @@ from torch import nn
 
 from sparserl.errors import ConfigError
 from sparserl.kernels import CsrIndex
-from sparserl.topology.structure import Entries, Flags, Positions, Slots
+from sparserl.topology.moments import Entries
+from sparserl.topology.structure import Flags, Positions, Slots
 
 if TYPE_CHECKING:
     from sparserl.layers.sparse_linear import SparseLinear

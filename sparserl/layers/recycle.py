@@ -20,7 +20,8 @@ from sparserl.layers.linear import linear
 from sparserl.layers.sparse_mlp import SparseMLP
 from sparserl.seeding import stream
 from sparserl.topology.dormant import check_threshold, dormancy_scores, dormant
-from sparserl.topology.structure import Entries, Flags
+from sparserl.topology.moments import Entries
+from sparserl.topology.structure import Flags
 
 
 @torch.no_grad()

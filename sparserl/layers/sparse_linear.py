@@ -20,9 +20,9 @@ from sparserl.layers.fused import FusedLayers
 from sparserl.layers.linear import KINDS, LinearLayer
 from sparserl.layers.relatives import Relatives
 from sparserl.topology.criteria import largest
+from sparserl.topology.moments import Entries
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import (
-    Entries,
     Flags,
     FloatArray,
     LayerView,

@@ -15,10 +15,10 @@ import torch
 from sparserl.errors import TopologyError
 from sparserl.seeding import stream
 from sparserl.topology.history import History
-from sparserl.topology.moments import learning_rate_of, momentum_of
+from sparserl.topology.moments import Entries, learning_rate_of, momentum_of
 from sparserl.topology.pairs import group_signs, of_groups
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import Entries, EvolvingLayer, FloatArray, SparseTopology
+from sparserl.topology.structure import EvolvingLayer, FloatArray, SparseTopology
 
 
 class BetweenEvents:

@@ -23,9 +23,10 @@ from sparserl.topology.budget import BUDGET
 from sparserl.topology.event import Follower, TopologyEvent
 from sparserl.topology.event_clock import EventClock, next_due
 from sparserl.topology.history import History
+from sparserl.topology.moments import Entries
 from sparserl.topology.plan import LayerPlan, check_goal, plan_allocation, plan_together
 from sparserl.topology.rewire import RewireRule
-from sparserl.topology.structure import Entries, EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
+from sparserl.topology.structure import EvolvingLayer, FloatArray, LayerView, Positions, TopologyChange
 from sparserl.topology.values import NEW_VALUE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ import torch
 from sparserl.errors import TopologyError
 from sparserl.topology.rewire import remap
 from sparserl.topology.structure import FloatArray, TopologyChange
+
+Entries: TypeAlias = tuple[slice | torch.Tensor, ...]
+"""Some entries of a parameter: `parameter[entries]`."""
 
 
 def _mean_of_survivors(state: np.ndarray, change: TopologyChange) -> float:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from weakref import ref
 
 import numpy as np
@@ -17,9 +17,6 @@ import numpy.typing as npt
 
 from sparserl.errors import TopologyError
 from sparserl.kernels.positions import positions_of, rows_of, slots_among
-
-if TYPE_CHECKING:
-    import torch
 
 Positions = npt.NDArray[np.int64]
 """`out * n_in + in` of each connection."""
@@ -33,8 +30,6 @@ LARGEST = 2**31
 NOTHING: Positions = np.empty(0, np.int64)
 FloatArray = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
-Entries: TypeAlias = "tuple[slice | torch.Tensor, ...]"
-"""Some entries of a parameter: `parameter[entries]`."""
 
 
 def _none() -> None:

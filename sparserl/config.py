@@ -10,7 +10,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -83,7 +83,7 @@ def build(schema: type[C], data: Mapping[str, Any], where: str = "") -> C:
     values = {}
     for key, value in data.items():
         if key not in hints:
-            raise ConfigError(unknown_name("config key", f"{where}{key}", [f"{where}{name}" for name in hints]))
+            raise ConfigError(_unknown_key(key, where, list(hints)))
         values[key] = _coerce(hints[key], value, f"{where}{key}")
     for field in dataclasses.fields(schema):  # type: ignore[arg-type]  # a dataclass
         if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
@@ -99,11 +99,20 @@ def check_keys(schema: type[Any], data: Mapping[str, Any], where: str = "") -> N
         data: As `build` takes it.
         where: Dotted path of `data`, for messages.
     """
-    valid = [f"{where}{field.name}" for field in dataclasses.fields(schema)]
+    names = [field.name for field in dataclasses.fields(schema)]
     for key in data:
-        if f"{where}{key}" not in valid:
-            said = unknown_name("config key", f"{where}{key}", valid)
-            raise ConfigError(said if "; valid: " in said else f"{said} (valid: {', '.join(valid)})")
+        if key not in names:
+            said = _unknown_key(key, where, names)
+            valid = ", ".join(f"{where}{name}" for name in names)
+            raise ConfigError(said if "; valid: " in said else f"{said} (valid: {valid})")
+
+
+def _unknown_key(key: Any, where: str, names: Sequence[str]) -> str:
+    """What is said of a key that is none of `names`: of a dotted one, as flags have it, how files write it."""
+    group, _, own = str(key).partition(".")
+    if own and group in names:
+        return f"config key {where}{key} must be written as {where}{group}: {{{own}: ...}}"
+    return unknown_name("config key", f"{where}{key}", [f"{where}{name}" for name in names])
 
 
 def _free(value: Any) -> Any:

@@ -76,6 +76,8 @@ def test_values_take_the_type_of_their_field(key: str, given: Any, expected: Any
     [
         ({"sead": 1}, "unknown config key 'sead'; did you mean 'seed'?"),
         ({"inner": {"ratee": 1}}, "unknown config key 'inner.ratee'; did you mean 'inner.rate'?"),
+        ({"inner.rate": 1}, "config key inner.rate must be written as inner: {rate: ...}"),
+        ({"innr.rate": 1}, "unknown config key 'innr.rate'; did you mean 'inner'?"),
         ({"seed": "many"}, "seed must be int, got 'many'"),
         ({"seed": 1.5}, "seed must be int, got 1.5"),
         ({"seed": True}, "seed must be int, got True"),
